@@ -1,0 +1,141 @@
+"""One WebRTC endpoint of the load generator: ICE (controlling), DTLS client, SRTP, over a socket of its own.
+
+Blocking, because it runs before the measurement; the media itself is in `bench.load`. STUN by aioice and DTLS by
+pyOpenSSL, independent of the server's own code.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import struct
+import time
+from typing import Any
+
+from aioice import stun
+from aiortc.rtcdtlstransport import RTCCertificate
+from OpenSSL import SSL
+from pylibsrtp import Policy, Session, ffi
+
+from sfu.parameters import LocalTransport
+
+PROFILE = b"SRTP_AEAD_AES_128_GCM"
+KEY_BYTES, SALT_BYTES = 16, 12
+HANDSHAKE_TIMEOUT_S = 10
+RECEIVE_BYTES = 1 << 20
+
+
+def make_context() -> tuple[SSL.Context, tuple[str, str]]:
+    """One DTLS context for all endpoints, and its certificate's (hash, fingerprint)."""
+    certificate = RTCCertificate.generateCertificate()
+    context = SSL.Context(SSL.DTLS_METHOD)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
+    context.use_certificate(certificate._cert)
+    context.use_privatekey(certificate._key)
+    context.set_tlsext_use_srtp(PROFILE)
+    context.set_options(SSL.OP_NO_QUERY_MTU)
+    fingerprint = next(f for f in certificate.getFingerprints() if f.algorithm == "sha-256")
+    return context, ("sha-256", fingerprint.value)
+
+
+class Endpoint:
+    """A connected transport: `fd` is connected to the server, `incoming` and `outgoing` are srtp_t addresses."""
+
+    def __init__(self, context: SSL.Context, server: tuple[str, int]) -> None:
+        self._context = context
+        self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self.socket.connect(server)
+        self._check = b""
+        self._sessions: list[Session] = []
+        self.incoming = self.outgoing = 0
+
+    @property
+    def fd(self) -> int:
+        return self.socket.fileno()
+
+    def connect(self, remote: LocalTransport) -> None:
+        """ICE check, DTLS handshake, SRTP keys. Raises TimeoutError when the server does not answer."""
+        self._check = self._binding_request(remote)
+        self.socket.settimeout(0.5)
+        deadline = time.monotonic() + HANDSHAKE_TIMEOUT_S
+        self.check()
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                if self.socket.recv(2048)[0] < 4:
+                    break
+            self.check()
+        else:
+            raise TimeoutError("no answer to the connectivity check")
+        self._handshake(deadline)
+        self.socket.setblocking(False)
+
+    def _binding_request(self, remote: LocalTransport) -> bytes:
+        message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+        message.attributes["USERNAME"] = f"{remote.ice.ufrag}:{self.ufrag}"
+        message.attributes["PRIORITY"] = 2130706431
+        message.attributes["ICE-CONTROLLING"] = secrets.randbits(64)
+        message.attributes["USE-CANDIDATE"] = None
+        message.add_message_integrity(remote.ice.password.encode())
+        return bytes(message)
+
+    def check(self) -> None:
+        """Send a connectivity check: also what keeps the server's consent."""
+        with contextlib.suppress(OSError):
+            self.socket.send(self._check)
+
+    def _handshake(self, deadline: float) -> None:
+        connection = SSL.Connection(self._context, None)
+        connection.set_connect_state()
+        connection.set_ciphertext_mtu(1200)
+        while True:
+            try:
+                connection.do_handshake()
+                break
+            except SSL.WantReadError:
+                self._send_records(connection)
+            if time.monotonic() > deadline:
+                raise TimeoutError("no answer to the DTLS handshake")
+            try:
+                datagram = self.socket.recv(4096)
+            except TimeoutError:
+                connection.DTLSv1_handle_timeout()
+                continue
+            if 20 <= datagram[0] < 64:
+                connection.bio_write(datagram)
+        self._send_records(connection)
+        material = connection.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (KEY_BYTES + SALT_BYTES))
+        self.outgoing = self._session(material, 0, Policy.SSRC_ANY_OUTBOUND)
+        self.incoming = self._session(material, 1, Policy.SSRC_ANY_INBOUND)
+
+    def _send_records(self, connection: SSL.Connection) -> None:
+        with contextlib.suppress(SSL.WantReadError):
+            data = connection.bio_read(65536)
+            while data:
+                size = 13 + struct.unpack_from("!H", data, 11)[0]
+                self.socket.send(data[:size])
+                data = data[size:]
+
+    def _session(self, material: bytes, side: int, kind: Any) -> int:
+        key = material[side * KEY_BYTES : (side + 1) * KEY_BYTES]
+        start = 2 * KEY_BYTES + side * SALT_BYTES
+        policy = Policy(
+            key=key + material[start : start + SALT_BYTES],
+            ssrc_type=kind,
+            srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
+        )
+        session = Session(policy)
+        self._sessions.append(session)
+        return int(ffi.cast("uintptr_t", session._srtp[0]))
+
+    def report(self, ssrc: int) -> None:
+        """Send a receiver report about `ssrc`, as a client does: the server may then leave out the mid."""
+        own = int.from_bytes(os.urandom(4), "big")
+        packet = struct.pack("!BBHIIIIIII", 0x81, 201, 7, own, ssrc, 0, 0, 0, 0, 0)
+        with contextlib.suppress(OSError):
+            self.socket.send(self._sessions[0].protect_rtcp(packet))
+
+    def close(self) -> None:
+        self.socket.close()
+        self._sessions.clear()

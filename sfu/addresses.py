@@ -1,0 +1,204 @@
+"""UDP sockets of a media thread, and the addresses that peers hear of (ICE host candidates).
+
+The sockets are read and written by kernels; from Python only the control thread sends through them, DTLS. Candidates
+follow RFC 8445 section 5.1 for a lite agent: host candidates only, one component.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import ifaddr
+
+from sfu.memory import Memory
+from sfu.parameters import Candidate
+from sfu.tables import SOCKETS
+
+BUFFER_BYTES = 8 << 20
+"""Socket buffers: 40 ms of 1.6 Gbit/s. What the system does not allow is cut to its own limit."""
+MAX_CANDIDATES = 16
+"""A server with more addresses names them with `node_ips`; every candidate costs each client checks."""
+SAME_PORT_TRIES = 16
+"""How often a port that is free for IPv4 may turn out to be taken for IPv6."""
+HOST_PREFERENCE = 126
+"""RFC 8445 section 5.1.2.2, for host candidates."""
+
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+SO_TIMESTAMPNS = 35
+IP_PKTINFO = 8
+SOL_UDP, UDP_SEGMENT = 17, 103
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+
+class Sockets:
+    """The bound sockets, entered into `state.sockets`. Construction binds: OSError when a port is in use."""
+
+    def __init__(self, memory: Memory, port: int, bind: tuple[str, ...]) -> None:
+        """port: 0 takes any that is free for all addresses. bind: local addresses; empty: all."""
+        self._memory = memory
+        self._sockets: list[socket.socket] = []
+        self._open_all(port, bind or ("0.0.0.0", "::"), optional_ipv6=not bind)
+        self.port = int(self._sockets[0].getsockname()[1])
+        self._enter()
+
+    @property
+    def families(self) -> set[int]:
+        """4 and 6, as far as there are sockets."""
+        return {_version(each) for each in self._sockets}
+
+    def close(self) -> None:
+        """Close every socket; the media thread must have stopped."""
+        for each in self._sockets:
+            each.close()
+        self._sockets.clear()
+        self._memory.thread["socket_count"] = 0
+
+    def bound_addresses(self) -> list[str]:
+        """Local addresses of sockets that are not bound to a wildcard."""
+        names = [str(each.getsockname()[0]) for each in self._sockets]
+        return [name for name in names if not ipaddress.ip_address(name).is_unspecified]
+
+    def send(self, path: int, datagram: bytes) -> bool:
+        """Send from the control thread to the peer of a path row. False: it was not sent (a lost datagram)."""
+        row = self._memory.table("paths")[path]
+        index = int(row["socket"])
+        if not 0 <= index < len(self._sockets):
+            return False
+        via = self._sockets[index]
+        address = bytes(row["address"])
+        wildcard = bool(self._memory.table("sockets")[index]["wildcard"])
+        control = source_control(row) if wildcard else []
+        try:
+            via.sendmsg([datagram], control, 0, socket_name(via.family, address))
+        except OSError:
+            return False
+        return True
+
+    def _open_all(self, port: int, addresses: Iterable[str], optional_ipv6: bool) -> None:
+        for attempt in range(SAME_PORT_TRIES):
+            try:
+                for address in addresses:
+                    self._open(address, self._sockets[0].getsockname()[1] if self._sockets else port, optional_ipv6)
+            except OSError as error:
+                for each in self._sockets:
+                    each.close()
+                self._sockets.clear()
+                if port or error.errno != errno.EADDRINUSE or attempt == SAME_PORT_TRIES - 1:
+                    raise
+            else:
+                return
+
+    def _open(self, address: str, port: int, optional_ipv6: bool) -> None:
+        version = ipaddress.ip_address(address).version
+        try:
+            opened = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+        except OSError as error:
+            if version == 6 and optional_ipv6 and error.errno in NO_IPV6:
+                return
+            raise
+        try:
+            _set_options(opened)
+            opened.bind((address, port))
+        except OSError as error:
+            opened.close()
+            if version == 6 and optional_ipv6 and error.errno in NO_IPV6:
+                return
+            raise
+        self._sockets.append(opened)
+
+    def _enter(self) -> None:
+        if len(self._sockets) > SOCKETS:
+            self.close()
+            raise OSError(errno.EMFILE, f"more than {SOCKETS} addresses to bind")
+        rows = self._memory.table("sockets")
+        for row, each in zip(rows, self._sockets, strict=False):
+            name = each.getsockname()
+            row["fd"] = each.fileno()
+            row["family"] = _version(each)
+            row["port"] = name[1]
+            row["wildcard"] = ipaddress.ip_address(name[0]).is_unspecified
+        self._memory.thread["socket_count"] = len(self._sockets)
+        self._memory.thread["segment_offload"] = has_segment_offload()
+
+
+def _version(each: socket.socket) -> int:
+    return 4 if each.family == socket.AF_INET else 6
+
+
+def _set_options(opened: socket.socket) -> None:
+    opened.setblocking(False)
+    for forced, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        opened.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
+        with contextlib.suppress(OSError):  # past the system's limit only with CAP_NET_ADMIN
+            opened.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+    opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    if opened.family == socket.AF_INET:
+        opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    else:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+
+
+def socket_name(family: int, address: bytes) -> tuple[Any, ...]:
+    """Python's form of a sockaddr_in or sockaddr_in6."""
+    port = struct.unpack_from("!H", address, 2)[0]
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, address[4:8]), port
+    return socket.inet_ntop(socket.AF_INET6, address[8:24]), port, 0, struct.unpack_from("=I", address, 24)[0]
+
+
+def source_control(path: Any) -> list[tuple[int, int, bytes]]:
+    """Control data that makes a datagram leave from the address that the peer reached (`path_t.local`)."""
+    local = bytes(path["local"])
+    if not any(local):
+        return []
+    if path["family"] == 4:
+        return [(socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, local[:4]))]
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16sI", local, path["local_interface"]))]
+
+
+def has_segment_offload() -> bool:
+    """Whether UDP_SEGMENT cuts a message in two here. Tried over loopback: some systems accept and ignore it."""
+    control = [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", 4))]
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        try:
+            receiver.bind(("127.0.0.1", 0))
+            receiver.settimeout(0.2)
+            sender.sendmsg([b"firstsec"], control, 0, receiver.getsockname())
+            return receiver.recv(64) == b"firs" and receiver.recv(64) == b"tsec"
+        except OSError:
+            return False
+
+
+def machine_addresses() -> list[str]:
+    """Addresses of this machine that peers might reach; loopback only when there is no other."""
+    ips = [each.ip for adapter in ifaddr.get_adapters() for each in adapter.ips]
+    texts = [ip if isinstance(ip, str) else ip[0] for ip in ips]  # IPv6: (address, flow info, scope)
+    parsed = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
+    reachable = [each for each in parsed if not (each.is_loopback or each.is_link_local or each.is_unspecified)]
+    return [str(each) for each in reachable or [each for each in parsed if each.is_loopback]]
+
+
+def candidates(addresses: Iterable[str], families: set[int], port: int) -> tuple[Candidate, ...]:
+    """Host candidates for addresses in order of preference; those of families without a socket are left out.
+
+    RFC 8421 section 4: a dual-stack agent interleaves IPv6 and IPv4, so that neither waits for the other to fail.
+    """
+    usable = [ipaddress.ip_address(text) for text in addresses]
+    six = [each for each in usable if each.version == 6 and 6 in families]
+    four = [each for each in usable if each.version == 4 and 4 in families]
+    ordered: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = []
+    for k in range(max(len(six), len(four))):
+        ordered += six[k : k + 1]
+        ordered += four[k : k + 1]
+    return tuple(
+        Candidate(str(k + 1), HOST_PREFERENCE << 24 | (65_535 - k) << 8 | 255, str(address), port)
+        for k, address in enumerate(ordered[:MAX_CANDIDATES])
+    )

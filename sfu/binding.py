@@ -1,0 +1,268 @@
+"""Which stream an SSRC belongs to, decided in the kernel from authenticated packets alone.
+
+A *source* is an SSRC that a peer sends. It is bound to a stream by the SSRC lines of the SDP, by (mid, rid) or
+(mid, repaired rid) in the packet (RFC 8843 section 9.2, RFC 8852), by mid alone when the track has one layer, by a rid
+or a kind that only one track has. Once bound, packets need neither. Unbound sources are few, and the oldest gives way.
+"""
+
+from numba import njit
+
+from sfu.native import srtp_remove_stream
+from sfu.parameters import Codec, Extension
+from sfu.reception import restart
+from sfu.rings import notice
+from sfu.lookup import find_source, insert_source, remove_source
+from sfu.tables import (
+    AUDIO,
+    DROP_SOURCES_FULL,
+    DROP_UNBOUND_FULL,
+    FREE,
+    OPEN,
+    STREAM_STARTED,
+    UNBOUND_PER_TRANSPORT,
+    VIDEO,
+)
+
+NO_STREAM = -1
+UNBOUND_IDLE_NS = 10_000_000_000
+"""An unbound source that was silent for so long gives its place to a new one."""
+DISPLACED_NS = 1_000_000_000
+"""How long an SSRC that lost its stream to another cannot take it back: two that share a mid must not alternate."""
+
+_NONE, _OPUS, _RED, _AUDIO, _RTX = int(Codec.NONE), int(Codec.OPUS), int(Codec.RED), int(Codec.AUDIO), int(Codec.RTX)
+_MID, _RID, _REPAIRED_RID = int(Extension.MID), int(Extension.RID), int(Extension.REPAIRED_RID)
+
+
+@njit(cache=True)
+def forget_srtp_stream(session, ssrc):
+    """Let libsrtp drop its state of an SSRC, so that a peer cannot grow its list. session: srtp_t address or 0."""
+    if session != 0:
+        swapped = (ssrc & 0xFF) << 24 | (ssrc & 0xFF00) << 8 | (ssrc >> 8) & 0xFF00 | ssrc >> 24
+        srtp_remove_stream(session, swapped)
+
+
+@njit(cache=True)
+def _free_source(state, row):
+    """Take an unbound source out of its transport's list and the hash table."""
+    source = state.sources[row]
+    transport = state.transports[source.transport]
+    remove_source(state, row)
+    if transport.first_source == row:
+        transport.first_source = source.next
+    else:
+        before = transport.first_source
+        while before >= 0 and state.sources[before].next != row:
+            before = state.sources[before].next
+        if before >= 0:
+            state.sources[before].next = source.next
+    source.state = FREE
+    source.next = state.thread[0].free_source
+    state.thread[0].free_source = row
+
+
+@njit(cache=True)
+def _evict_unbound(state, transport_row, now):
+    """Free the unbound source that was silent longest, if it was long enough. False: none."""
+    transport = state.transports[transport_row]
+    oldest, seen = -1, now - UNBOUND_IDLE_NS
+    row = int(transport.first_source)
+    while row >= 0:
+        source = state.sources[row]
+        if source.stream < 0 and source.seen_ns < seen:
+            oldest, seen = row, source.seen_ns
+        row = int(source.next)
+    if oldest < 0:
+        return False
+    forget_srtp_stream(transport.srtp_in, int(state.sources[oldest].ssrc))
+    _free_source(state, oldest)
+    transport.unbound -= 1
+    return True
+
+
+@njit(cache=True)
+def add_source(state, transport_row, ssrc, now):
+    """Enter an SSRC that is not known on the transport, unbound. Returns its row, or -1 (counted) when there is no room."""
+    transport = state.transports[transport_row]
+    if transport.unbound >= UNBOUND_PER_TRANSPORT and not _evict_unbound(state, transport_row, now):
+        state.drops[DROP_UNBOUND_FULL] += 1
+        forget_srtp_stream(transport.srtp_in, int(ssrc))
+        return -1
+    row = int(state.thread[0].free_source)
+    if row < 0:
+        state.drops[DROP_SOURCES_FULL] += 1
+        forget_srtp_stream(transport.srtp_in, int(ssrc))
+        return -1
+    source = state.sources[row]
+    state.thread[0].free_source = source.next
+    source.state = OPEN
+    source.rtx = 0
+    source.transport = transport_row
+    source.ssrc = ssrc
+    source.stream = NO_STREAM
+    source.seen_ns = now
+    source.displaced_ns = 0
+    source.next = transport.first_source
+    transport.first_source = row
+    transport.unbound += 1
+    insert_source(state, row)
+    return row
+
+
+@njit(cache=True)
+def unbind(state, source_row):
+    """Part a source from its stream. The SSRC stays known, and its SRTP state with it; the stream keeps its numbers."""
+    source = state.sources[source_row]
+    if source.stream < 0:
+        return
+    stream = state.streams[source.stream]
+    if source.rtx:
+        stream.rtx_source = -1
+    else:
+        stream.source = -1
+    source.stream = NO_STREAM
+    state.transports[source.transport].unbound += 1
+
+
+@njit(cache=True)
+def codec_kind(codec):
+    """AUDIO or VIDEO for a codec that is neither NONE nor RTX."""
+    return AUDIO if codec == _OPUS or codec == _RED or codec == _AUDIO else VIDEO
+
+
+@njit(cache=True)
+def _same_text(data, at, size, text, text_bytes):
+    if size != text_bytes:
+        return False
+    for k in range(size):
+        if data[at + k] != text[k]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _by_ssrc(state, transport_row, ssrc, rtx, kind):
+    if ssrc == 0:  # stands for "not declared" in a stream
+        return NO_STREAM
+    track_row = int(state.transports[transport_row].first_track)
+    while track_row >= 0:
+        track = state.tracks[track_row]
+        if track.kind == kind:
+            for layer in range(int(track.layer_count)):
+                stream = state.streams[track.streams[layer]]
+                if (stream.rtx_ssrc if rtx else stream.ssrc) == ssrc:
+                    return int(track.streams[layer])
+        track_row = int(track.next)
+    return NO_STREAM
+
+
+@njit(cache=True)
+def _layer_of(state, track, data, rid_at, rid_bytes):
+    """The stream of a track that a rid names (rid_bytes 0: the packet has none)."""
+    for layer in range(int(track.layer_count)):
+        stream = state.streams[track.streams[layer]]
+        if rid_bytes and _same_text(data, rid_at, rid_bytes, stream.rid, stream.rid_bytes):
+            return int(track.streams[layer])
+    only = int(track.streams[0])
+    if track.layer_count == 1 and (rid_bytes == 0 or state.streams[only].rid_bytes == 0):
+        return only
+    return NO_STREAM
+
+
+@njit(cache=True)
+def _by_mid(state, transport_row, data, kind, rid_at, rid_bytes):
+    header = state.header[0]
+    track_row = int(state.transports[transport_row].first_track)
+    while track_row >= 0:
+        track = state.tracks[track_row]
+        if track.kind == kind and _same_text(data, header.at[_MID], header.bytes[_MID], track.mid, track.mid_bytes):
+            return _layer_of(state, track, data, rid_at, rid_bytes)
+        track_row = int(track.next)
+    return NO_STREAM
+
+
+@njit(cache=True)
+def _by_elimination(state, transport_row, data, kind, rtx, rid_at, rid_bytes):
+    """Without a mid: the one track of this kind that has the rid, or the one track of this kind if it has one layer.
+
+    Only a stream that nothing is bound to yet: a guess displaces nobody.
+    """
+    found, candidates = NO_STREAM, 0
+    track_row = int(state.transports[transport_row].first_track)
+    while track_row >= 0:
+        track = state.tracks[track_row]
+        if track.kind == kind:
+            stream_row = _layer_of(state, track, data, rid_at, rid_bytes)
+            if rid_bytes == 0 or stream_row >= 0:
+                candidates += 1
+                found = stream_row
+        track_row = int(track.next)
+    if candidates != 1 or found < 0:
+        return NO_STREAM
+    stream = state.streams[found]
+    bound, declared = (stream.rtx_source, stream.rtx_ssrc) if rtx else (stream.source, stream.ssrc)
+    return found if bound < 0 and declared == 0 else NO_STREAM
+
+
+@njit(cache=True)
+def _attach(state, source_row, stream_row, rtx, codec, now):
+    source, stream = state.sources[source_row], state.streams[stream_row]
+    displaced = int(stream.rtx_source if rtx else stream.source)
+    if displaced >= 0:
+        unbind(state, displaced)
+        state.sources[displaced].displaced_ns = now
+    source.stream = stream_row
+    source.rtx = 1 if rtx else 0
+    state.transports[source.transport].unbound -= 1
+    if rtx:
+        stream.rtx_source = source_row
+        stream.rtx_ssrc = source.ssrc
+        return
+    if stream.highest >= 0 and stream.ssrc != source.ssrc:
+        restart(stream, int(state.header[0].sequence))
+        if stream.rtx_source >= 0:  # it repaired the numbers of the SSRC that ended
+            unbind(state, stream.rtx_source)
+        stream.rtx_ssrc = 0
+    stream.source = source_row
+    stream.ssrc = source.ssrc
+    stream.started = 1
+    track = state.tracks[stream.track]
+    extra = int(source.ssrc) | int(codec) << 32
+    notice(state, STREAM_STARTED, stream.track, track.generation, int(stream.layer), extra)
+
+
+@njit(cache=True)
+def bind(state, source_row, codec, repaired, data, now):
+    """Find the stream of an unbound source by the packet in hand (state.header, `data`) and bind it.
+
+    codec: of the packet's payload type; repaired: the same, for RTX the codec that it repairs. Returns the stream's
+    row, or -1.
+    """
+    source, header = state.sources[source_row], state.header[0]
+    rtx = codec == _RTX
+    kind = codec_kind(repaired)
+    row = source.transport
+    stream_row = _by_ssrc(state, row, source.ssrc, rtx, kind)
+    if stream_row < 0:
+        extension = _REPAIRED_RID if rtx else _RID
+        rid_at, rid_bytes = int(header.at[extension]), int(header.bytes[extension])
+        if header.bytes[_MID]:
+            stream_row = _by_mid(state, row, data, kind, rid_at, rid_bytes)
+        else:
+            stream_row = _by_elimination(state, row, data, kind, rtx, rid_at, rid_bytes)
+    if stream_row < 0:
+        return NO_STREAM
+    if source.displaced_ns and now - source.displaced_ns < DISPLACED_NS:
+        return NO_STREAM
+    _attach(state, source_row, stream_row, rtx, codec, now)
+    return stream_row
+
+
+@njit(cache=True)
+def known_source(state, transport_row, ssrc, now):
+    """The row of an SSRC on a transport, entered if it is new; -1 (counted) when there is no room."""
+    row = find_source(state, transport_row, ssrc)
+    if row < 0:
+        row = add_source(state, transport_row, ssrc, now)
+    if row >= 0:
+        state.sources[row].seen_ns = now
+    return row

@@ -1,0 +1,64 @@
+"""What a received datagram is (RFC 7983) and whose it is. Everything but STUN must come from a checked address."""
+
+import numpy as np
+from numba import njit
+
+from sfu.ingress import receive_rtp
+from sfu.lookup import find_path
+from sfu.rings import push_slow
+from sfu.rtcp_in import receive_rtcp
+from sfu.stun import handle_stun
+from sfu.tables import DROP_GARBAGE, DROP_NOT_READY, DROP_TRUNCATED, DROP_UNKNOWN_ADDRESS
+from sfu.udp import arrival
+
+MSG_TRUNC = 0x20
+SOCKADDR_IN6_BYTES = 28
+MIN_RTP_BYTES = 12
+MIN_RTCP_BYTES = 8
+
+
+@njit(cache=True)
+def route(state, arena, k, socket, now):
+    """Handle receive slot k of socket index `socket`: the one entrance for everything that comes from the network."""
+    message = state.rx_messages[k]
+    size = min(np.int64(message.bytes), state.rx.shape[1])
+    if message.flags & MSG_TRUNC:
+        state.drops[DROP_TRUNCATED] += 1
+        return
+    if size == 0:
+        state.drops[DROP_GARBAGE] += 1
+        return
+    address = state.rx_names[k]
+    if message.name_bytes == SOCKADDR_IN6_BYTES:
+        for n in range(4, 8):  # flow info: not part of the address, and may change on the way
+            address[n] = 0
+    first = state.rx[k, 0]
+    if first <= 3:
+        handle_stun(state, k, size, socket, now)
+        return
+    path = find_path(state, address, np.int64(message.name_bytes), socket)
+    if path < 0:
+        state.drops[DROP_UNKNOWN_ADDRESS] += 1
+        return
+    row = np.int64(state.paths[path].transport)
+    state.thread[0].row_in_hand = row
+    if 20 <= first <= 63:
+        push_slow(state, row, path, k, size)
+    elif 128 <= first <= 191 and size >= MIN_RTCP_BYTES:
+        _receive_srtp(state, arena, k, size, row, now)
+    else:
+        state.drops[DROP_GARBAGE] += 1
+    state.thread[0].row_in_hand = -1
+
+
+@njit(cache=True)
+def _receive_srtp(state, arena, k, size, row, now):
+    """SRTP or SRTCP of transport `row`; told apart by the payload type, RFC 5761 section 4."""
+    if not state.transports[row].secure:
+        state.drops[DROP_NOT_READY] += 1
+    elif 192 <= state.rx[k, 1] <= 223:
+        receive_rtcp(state, arena, k, size, row, now)
+    elif size >= MIN_RTP_BYTES:
+        receive_rtp(state, arena, k, size, row, arrival(state, k, now), now)
+    else:
+        state.drops[DROP_GARBAGE] += 1

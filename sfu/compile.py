@@ -1,0 +1,115 @@
+"""Compiles and caches every kernel that runs in a server, so that a start needs no compiler.
+
+`python -m sfu.compile` (or `aiosfu compile`) does it once after installation; a start does it when it was not done.
+"""
+
+import importlib
+import logging
+import pkgutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numba.core import event
+from numba.core.dispatcher import Dispatcher
+
+import sfu
+from sfu import kernel_cache
+from sfu.memory import Memory
+from sfu.tables import OPEN_TRANSPORT, TRANSPORTS, notice_t, slow_t
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+"""Called with (functions done, functions in all, name of the one just done)."""
+
+
+class _Counter(event.Listener):
+    """Reports each function of ours when its compilation ends, however deep it was called from."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total = total
+        self._progress = progress
+        self._done: set[str] = set()
+
+    def on_start(self, event: Any) -> None:
+        """A compilation begins: nothing to report."""
+
+    def on_end(self, event: Any) -> None:
+        """A compilation ended."""
+        function = event.data["dispatcher"].py_func
+        name = f"{function.__module__}.{function.__qualname__}"
+        if name not in self._done:
+            self._done.add(name)
+            self._progress(min(len(self._done), self._total), self._total, name)
+
+
+def kernels() -> dict[str, Dispatcher]:
+    """Every compiled function of this package by its full name; imports all modules."""
+    found: dict[str, Dispatcher] = {}
+    for module in pkgutil.iter_modules(sfu.__path__):
+        if module.name == "__main__":
+            continue
+        contents = vars(importlib.import_module(f"sfu.{module.name}"))
+        for value in contents.values():
+            if isinstance(value, Dispatcher):
+                found[f"{value.py_func.__module__}.{value.py_func.__qualname__}"] = value
+    return found
+
+
+@contextmanager
+def _reporting(total: int, progress: Progress) -> Iterator[None]:
+    listener = _Counter(total, progress)
+    event.register("numba:compile", listener)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", listener)
+
+
+def _call_everything() -> None:
+    """Call each kernel that Python calls, with the types of the real calls; the media loop brings all the others."""
+    from sfu import loop, rings
+
+    memory = Memory()
+    memory.open_wakeups()
+    try:
+        # before the loop: their callees are few, so that the first line of progress comes soon
+        rings.push_command(memory.record, OPEN_TRANSPORT, TRANSPORTS, 0, 0, 0)
+        rings.notice(memory.record, 0, 0, 0, 0, 0)
+        rings.drain_notices(memory.record, np.zeros(1, notice_t))
+        rings.take_slow(memory.record, np.zeros(1, slow_t)[0])
+        memory.thread["stop"] = 1
+        loop.media_loop(memory.record, memory.arena)
+    finally:
+        memory.close_wakeups()
+
+
+def compile_all(progress: Progress) -> None:
+    """Compile what is not cached yet. Returns within a second when everything is."""
+    if kernel_cache.is_complete():
+        return
+    total = len(kernels())
+    with _reporting(total, progress):
+        _call_everything()
+    progress(total, total, "")
+    kernel_cache.mark_complete()
+
+
+def main() -> None:
+    """Print plain lines of progress: for installers and logs."""
+
+    def show(done: int, total: int, name: str) -> None:
+        sys.stdout.write(f"{done}/{total} {name}\n")
+        sys.stdout.flush()
+
+    started = time.monotonic()
+    compile_all(show)
+    sys.stdout.write(f"kernels are ready in {kernel_cache.directory()} ({time.monotonic() - started:.1f} s)\n")
+
+
+if __name__ == "__main__":
+    main()

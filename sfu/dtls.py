@@ -1,0 +1,225 @@
+"""DTLS-SRTP (RFC 5764) over memory BIOs: no socket, no clock, no asyncio. One `DtlsConnection` per transport.
+
+Law of driving: after `start`, `receive`, `send`, `handle_timeout` or `close` send everything that
+`datagrams_to_send` returns, then wait at most `timeout_s()` for a datagram. `TransportFailure` from any of them
+ends the connection: what is left to send is its alert.
+"""
+
+import contextlib
+import struct
+from dataclasses import dataclass
+from enum import Enum
+
+from OpenSSL import SSL
+from pylibsrtp import Policy, Session
+from pylibsrtp._binding import ffi
+
+from sfu.certificate import HASHES, fingerprint_of
+from sfu.errors import TransportFailure
+from sfu.parameters import DtlsRole
+
+MTU_BYTES = 1200
+"""Largest datagram of a handshake flight. IPv6 guarantees 1280 with its headers; tunnels take some."""
+RECORD_HEADER_BYTES = 13
+MAX_RECORD_BYTES = 1 << 14
+MAX_PENDING_BYTES = 1 << 18
+"""What one `bio_read` takes; OpenSSL never has more than a flight or a data record waiting."""
+WINDOW_SIZE = 1024
+"""Replay window of SRTP in packets, as mediasoup has it: video bursts are reordered by more than libsrtp's 128."""
+
+
+@dataclass(frozen=True, slots=True)
+class SrtpProfile:
+    """One protection profile: OpenSSL's name, libsrtp's number, lengths in bytes."""
+
+    name: str
+    number: int
+    key_bytes: int
+    salt_bytes: int
+
+
+SRTP_PROFILES = (
+    # GCM first: half the cost of counter mode with HMAC-SHA1 (RFC 7714, RFC 3711)
+    SrtpProfile("SRTP_AEAD_AES_128_GCM", Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 16, 12),
+    SrtpProfile("SRTP_AEAD_AES_256_GCM", Policy.SRTP_PROFILE_AEAD_AES_256_GCM, 32, 12),
+    SrtpProfile("SRTP_AES128_CM_SHA1_80", Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 16, 14),
+)
+
+
+class SrtpSessions:
+    """libsrtp's two contexts of a transport. Keep it alive as long as their addresses stand in a table."""
+
+    def __init__(self, profile: SrtpProfile, material: bytes, role: DtlsRole) -> None:
+        """material: from the exporter of RFC 5764 section 4.2 (client key, server key, client salt, server salt)."""
+        self.profile = profile
+        client, server = self._split(profile, material)
+        theirs, ours = (client, server) if role is DtlsRole.SERVER else (server, client)
+        self._receiving = self._session(profile, theirs, Policy.SSRC_ANY_INBOUND)
+        self._sending = self._session(profile, ours, Policy.SSRC_ANY_OUTBOUND)
+
+    @staticmethod
+    def _split(profile: SrtpProfile, material: bytes) -> tuple[bytes, bytes]:
+        key, salt = profile.key_bytes, profile.salt_bytes
+        salts = material[2 * key :]
+        return material[:key] + salts[:salt], material[key : 2 * key] + salts[salt : 2 * salt]
+
+    @staticmethod
+    def _session(profile: SrtpProfile, key: bytes, direction: int) -> Session:
+        policy = Policy(key=key, ssrc_type=direction, srtp_profile=profile.number)
+        policy.window_size = WINDOW_SIZE
+        # Never two packets under one index: with GCM that gives away the authentication key (RFC 7714 section 8.1).
+        policy.allow_repeat_tx = False
+        return Session(policy)
+
+    def addresses(self) -> tuple[int, int]:
+        """The srtp_t of the receiving and of the sending session."""
+        return self._address(self._receiving), self._address(self._sending)
+
+    @staticmethod
+    def _address(session: Session) -> int:
+        return int(ffi.cast("uintptr_t", session._srtp[0]))
+
+
+class State(Enum):
+    """Of one DTLS association."""
+
+    NEW = "new"
+    HANDSHAKING = "handshaking"
+    CONNECTED = "connected"
+    ENDED = "ended"
+
+
+class DtlsConnection:
+    """One association. `sessions` is there from the moment that `state` is CONNECTED."""
+
+    def __init__(self, context: SSL.Context, role: DtlsRole, fingerprints: tuple[tuple[str, str], ...]) -> None:
+        """fingerprints: (hash name, hex with colons) that the peer's SDP gave; one match is enough."""
+        self.role = role
+        self.state = State.NEW
+        self.sessions: SrtpSessions | None = None
+        self._fingerprints = fingerprints
+        self._ssl = SSL.Connection(context, None)
+        self._ssl.set_ciphertext_mtu(MTU_BYTES)
+        if role is DtlsRole.SERVER:
+            self._ssl.set_accept_state()
+        else:
+            self._ssl.set_connect_state()
+
+    def start(self) -> None:
+        """As client: make the ClientHello. As server there is nothing to do before the peer's."""
+        if self.role is DtlsRole.CLIENT and self.state is State.NEW:
+            self._shake_hands()
+
+    def receive(self, datagram: bytes) -> list[bytes]:
+        """Take one datagram; returns the application data in it. Raises TransportFailure."""
+        if self.state is State.ENDED:
+            return []
+        # The BIO is a stream: read it empty after each datagram, then a broken record cannot swallow the next one.
+        self._ssl.bio_write(datagram)
+        if self.state is not State.CONNECTED:
+            self._shake_hands()
+        return self._read() if self.state is State.CONNECTED else []
+
+    def send(self, data: bytes) -> None:
+        """Encrypt application data as one record. Raises TransportFailure."""
+        if self.state is not State.CONNECTED:
+            return
+        try:
+            self._ssl.send(data)
+        except SSL.Error as error:
+            raise self._failure(error) from error
+
+    def datagrams_to_send(self) -> list[bytes]:
+        """What must be sent now, whole records in datagrams of at most MTU_BYTES (a larger record goes alone)."""
+        try:
+            waiting = self._ssl.bio_read(MAX_PENDING_BYTES)
+        except SSL.WantReadError:
+            return []
+        return split_at_records(waiting)
+
+    def timeout_s(self) -> float | None:
+        """Seconds until `handle_timeout` is due; None: no flight is waiting for an answer."""
+        if self.state is State.ENDED or self.state is State.NEW:
+            return None
+        return self._ssl.DTLSv1_get_timeout()
+
+    def handle_timeout(self) -> None:
+        """Repeat the last flight (RFC 6347 section 4.2.4). Raises TransportFailure after OpenSSL's twelfth."""
+        if self.state is State.ENDED:
+            return
+        try:
+            self._ssl.DTLSv1_handle_timeout()
+        except SSL.Error as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Make the close_notify alert, if there is anybody to tell. Idempotent."""
+        if self.state is State.CONNECTED:
+            with contextlib.suppress(SSL.Error):  # a fatal alert came first
+                self._ssl.shutdown()
+        self.state = State.ENDED
+
+    def _shake_hands(self) -> None:
+        self.state = State.HANDSHAKING
+        try:
+            self._ssl.do_handshake()
+        except SSL.WantReadError:
+            return
+        except SSL.Error as error:
+            raise self._failure(error) from error
+        self._verify_fingerprint()
+        self.sessions = self._make_sessions()
+        self.state = State.CONNECTED
+
+    def _read(self) -> list[bytes]:
+        received = []
+        while True:
+            try:
+                received.append(self._ssl.recv(MAX_RECORD_BYTES))
+            except SSL.WantReadError:
+                return received
+            except SSL.ZeroReturnError:
+                self.state = State.ENDED
+                raise TransportFailure("closed by peer") from None
+            except SSL.Error as error:
+                raise self._failure(error) from error
+
+    def _verify_fingerprint(self) -> None:
+        """RFC 8122 section 6.2: the certificate must match one of the fingerprints, in either role."""
+        certificate = self._ssl.get_peer_certificate(as_cryptography=True)
+        if certificate is not None:
+            for algorithm, value in self._fingerprints:
+                if algorithm in HASHES and fingerprint_of(certificate, algorithm) == value.upper():
+                    return
+        self.state = State.ENDED
+        raise TransportFailure("fingerprint mismatch")
+
+    def _make_sessions(self) -> SrtpSessions:
+        selected = self._ssl.get_selected_srtp_profile().decode()
+        for profile in SRTP_PROFILES:
+            if profile.name == selected:
+                size = 2 * (profile.key_bytes + profile.salt_bytes)
+                return SrtpSessions(profile, self._ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", size), self.role)
+        self.state = State.ENDED
+        raise TransportFailure("dtls: no SRTP profile in common")
+
+    def _failure(self, error: SSL.Error) -> TransportFailure:
+        self.state = State.ENDED
+        # pyOpenSSL: Error([(library, function, reason), ...]); SysCallError(number, text)
+        entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        return TransportFailure(f"dtls: {entries[-1][2] if entries else type(error).__name__}")
+
+
+def split_at_records(stream: bytes) -> list[bytes]:
+    """Cut a byte stream of DTLS 1.2 records into datagrams: RFC 6347 section 4.1.1, "Multiple DTLS records may be
+    placed in a single datagram", a record never spans two."""
+    datagrams = []
+    start = at = 0
+    while at + RECORD_HEADER_BYTES <= len(stream):
+        end = at + RECORD_HEADER_BYTES + struct.unpack_from("!H", stream, at + 11)[0]
+        if end - start > MTU_BYTES and at > start:
+            datagrams.append(stream[start:at])
+            start = at
+        at = end
+    datagrams.append(stream[start:])
+    return datagrams

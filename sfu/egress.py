@@ -1,0 +1,301 @@
+"""From the packets of a track to the sockets of its subscribers, the hot path.
+
+`forward_all` walks the tracks with unread arrivals; each subscriber gets all of a track's new packets in a row, so
+that what goes to one receiver is adjacent and leaves as one UDP_SEGMENT message. Per packet and subscriber: admit it,
+number it, write it into a send slot, remember it for retransmission; a few packets later protect them and queue them.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.parameters import Codec
+from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
+from sfu.rewrite import is_stored, payload_start, send_time, write_packet
+from sfu.rings import notice
+from sfu.scalability import admit_scalable, is_last_of_picture
+from sfu.select import DEAD_FRAMES, admit_temporal, ask_for_wanted, mark_live, may_start
+from sfu.sequence import NOT_SENT, drop, send, synchronise
+from sfu.tables import (
+    BATCH,
+    FRAME_END,
+    FRAME_START,
+    HISTORY,
+    KEY_FRAME,
+    LAYERS,
+    OPEN,
+    PACKETS,
+    SUBSCRIPTION_STARTED,
+    TRACK_LOG,
+    TX_SLOTS,
+    VIDEO,
+)
+from sfu.timestamps import align_timestamps
+from sfu.tracks import NOT_LISTED
+from sfu.udp import flush, send_rtp
+from sfu.wire import signed32
+
+RECENT_KEY_NS = 1_000_000_000
+REPLAYED_PACKETS = 96
+"""A viewer starts from a key frame in the ring when it is younger and nearer than this; else a new one costs less."""
+PENDING = 16
+"""Slots written before they are protected: they stay in the first-level cache, and a frame can be equalised."""
+MAX_EQUALISING = 8
+"""Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""
+
+_VP8, _VP9, _AV1 = int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
+
+
+@njit(cache=True)
+def forward_all(state, arena, now):
+    """Forward what every listed track has received. Queued packets leave with udp.flush, the caller's."""
+    thread = state.thread[0]
+    thread.send_time = send_time(now + thread.wall_offset_ns)
+    thread.tx_pending = 0  # an exception may have left some, for whom nobody knows
+    while thread.first_dirty_track >= 0:
+        row = np.int64(thread.first_dirty_track)
+        track = state.tracks[row]
+        thread.first_dirty_track = track.dirty_next
+        track.dirty_next = NOT_LISTED
+        if track.state == OPEN:
+            _forward_track(state, arena, row, now)
+
+
+@njit(cache=True)
+def list_track(state, row):
+    """Let the next forward_all look at a track though nothing arrived."""
+    track, thread = state.tracks[row], state.thread[0]
+    if track.dirty_next == NOT_LISTED:
+        track.dirty_next = thread.first_dirty_track
+        thread.first_dirty_track = row
+
+
+@njit(cache=True)
+def _forward_track(state, arena, row, now):
+    track = state.tracks[row]
+    first = max(track.log_read, track.log_written - TRACK_LOG)
+    while True:
+        last = min(first + BATCH, track.log_written)
+        count = _prepare(state, row, first, last)
+        subscription = np.int64(track.first_subscription)
+        while subscription >= 0:
+            _forward_batch(state, arena, subscription, count, now)
+            subscription = np.int64(state.subscriptions[subscription].next_of_track)
+        first = last
+        if first >= track.log_written:
+            break
+    track.log_read = track.log_written
+
+
+@njit(cache=True)
+def _prepare(state, row, first, last):
+    """Look at the arrivals once for all subscribers: into state.batch those whose bytes are still there; how many."""
+    track = state.tracks[row]
+    count = 0
+    for position in range(first, last):
+        entry = np.int64(track.log[position & (TRACK_LOG - 1)])
+        layer, index = entry >> 16, entry & (PACKETS - 1)
+        if layer >= LAYERS or track.streams[layer] < 0:
+            continue
+        stream = state.streams[track.streams[layer]]
+        packet = state.packets[track.streams[layer], index]
+        if not is_stored(stream, packet, packet.sequence):
+            continue
+        arrival = state.batch[count]
+        count += 1
+        arrival.stream = track.streams[layer]
+        arrival.index = index
+        arrival.layer = layer
+        arrival.key_start = packet.flags & (KEY_FRAME | FRAME_START) == KEY_FRAME | FRAME_START
+        if (track.live >> layer) & 1 == 0 and (stream.idle_frames < DEAD_FRAMES or arrival.key_start):
+            stream.idle_frames = 0
+            mark_live(state, row, layer)
+    return count
+
+
+@njit(cache=True)
+def _forward_batch(state, arena, row, count, now):
+    """All of state.batch to one subscriber."""
+    subscription = state.subscriptions[row]
+    transport = state.transports[subscription.transport]
+    if subscription.paused or not transport.secure or transport.path < 0:
+        return
+    if subscription.layer >= 0 and state.streams[subscription.stream].ssrc != subscription.source_ssrc:
+        subscription.layer = -1  # another source goes on in its place
+    if subscription.layer < 0 and subscription.kind == VIDEO:
+        _start_from_ring(state, arena, row, now)
+    for k in range(count):
+        arrival = state.batch[k]
+        stream_row = np.int64(arrival.stream)
+        if arrival.layer != subscription.layer:
+            packet = state.packets[stream_row, arrival.index]
+            if (arrival.key_start or subscription.layer < 0) and may_start(state, subscription, arrival.layer, packet):
+                _begin(state, arena, row, np.int64(arrival.layer), stream_row, packet)
+            continue
+        _forward_packet(state, arena, row, stream_row, np.int64(arrival.index))
+    if state.thread[0].tx_pending:
+        _finish(state, np.int64(subscription.transport))
+    if subscription.wanted_layer != subscription.layer:
+        ask_for_wanted(state, row)
+
+
+@njit(cache=True)
+def _start_from_ring(state, arena, row, now):
+    """Show a new viewer the best layer that had a key frame just now, so that nobody has to make one."""
+    subscription = state.subscriptions[row]
+    track = state.tracks[subscription.track]
+    best = max(np.int64(subscription.target_spatial), np.int64(subscription.wanted_layer))
+    for layer in range(min(best, np.int64(track.layer_count) - 1), -1, -1):
+        stream_row = np.int64(track.streams[layer])
+        stream = state.streams[stream_row]
+        first = stream.key_sequence
+        if first < 0 or now - stream.key_ns > RECENT_KEY_NS or stream.highest - first >= REPLAYED_PACKETS:
+            continue
+        if stream_row == subscription.stream and first <= subscription.in_highest:
+            continue  # the receiver has had it, or it came from a source that has ended
+        packet = state.packets[stream_row, first & (PACKETS - 1)]
+        if is_stored(stream, packet, first) and may_start(state, subscription, layer, packet):
+            _begin(state, arena, row, layer, stream_row, packet)
+            return
+
+
+@njit(cache=True)
+def _begin(state, arena, row, layer, stream_row, packet):
+    """Turn to `layer` with `packet`, and send what has arrived of the stream from it on: packets may have overtaken
+    it. Those that are still to come in the batch are then known as sent."""
+    subscription = state.subscriptions[row]
+    stream = state.streams[stream_row]
+    interrupted = subscription.kind == VIDEO and subscription.packets > 0 and not subscription.last_marker
+    synchronise(subscription, packet.sequence, 1 if interrupted else 0)
+    align_timestamps(state, subscription, stream_row, packet)
+    synchronise_pictures(subscription, packet)
+    subscription.layer = layer
+    subscription.stream = stream_row
+    subscription.source_ssrc = stream.ssrc
+    subscription.picture_timestamp = packet.timestamp - 1
+    subscription.temporal = subscription.target_temporal
+    subscription.report_ns = 0  # the receiver needs the new timestamps soon
+    end = min(max(stream.highest, packet.sequence) + 1, packet.sequence + PACKETS)
+    for sequence in range(packet.sequence, end):
+        index = sequence & (PACKETS - 1)
+        if is_stored(stream, state.packets[stream_row, index], sequence):
+            _forward_packet(state, arena, row, stream_row, index)
+
+
+@njit(cache=True)
+def _forward_packet(state, arena, row, stream_row, index):
+    """Send a packet of the stream that the subscription follows, or take it out of the numbering."""
+    subscription = state.subscriptions[row]
+    packet = state.packets[stream_row, index]
+    same_frame = packet.timestamp == subscription.picture_timestamp
+    size = np.int64(packet.size) - np.int64(packet.padding) - payload_start(subscription, packet)
+    scalable = False
+    admitted = size > 0
+    if admitted and subscription.kind == VIDEO:
+        if packet.codec == _VP9 or packet.codec == _AV1:
+            scalable = state.tracks[subscription.track].layer_count == 1
+        if scalable:
+            admitted = admit_scalable(state, subscription, stream_row, packet)
+        else:
+            admitted = admit_temporal(subscription, packet)
+    if not admitted:
+        drop(subscription, packet.sequence, same_frame)
+        if packet.codec == _VP8 and packet.picture_id >= 0:
+            drop_picture(subscription, packet)
+        return
+    out_sequence = send(subscription, packet.sequence)
+    if out_sequence == NOT_SENT:
+        return
+    marker = np.int64(packet.marker)
+    if scalable and not marker and packet.flags & FRAME_END:
+        marker = np.int64(is_last_of_picture(state, subscription, stream_row, packet))
+    sent = state.history[row, out_sequence & (HISTORY - 1) if subscription.rtx_ssrc != 0 else 0]
+    _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable)
+    _write(state, arena, row, packet, sent, size)
+
+
+@njit(cache=True)
+def _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable):
+    """Fill the history row from which the packet is written now, and again when it was lost."""
+    sent.out_sequence = out_sequence
+    sent.in_sequence = packet.sequence
+    sent.stream = stream_row
+    sent.timestamp = packet.timestamp - subscription.timestamp_offset
+    sent.marker = marker
+    sent.resent = 0
+    sent.generation = subscription.generation
+    sent.targets = subscription.targets if scalable else 0
+    sent.picture_id = -1
+    sent.tl0 = -1
+    if packet.codec == _VP8:
+        if packet.picture_id >= 0:
+            sent.picture_id = send_picture(subscription, packet)
+        if packet.tl0_at:
+            sent.tl0 = send_tl0(subscription, packet)
+    elif packet.codec == _VP9 and not scalable:
+        if packet.picture_id >= 0:
+            sent.picture_id = offset_picture(subscription, packet)
+        if packet.tl0_at:
+            sent.tl0 = send_tl0(subscription, packet)
+
+
+@njit(cache=True)
+def _write(state, arena, row, packet, sent, payload_bytes):
+    """Into the next slot; protecting it comes in _finish."""
+    subscription, thread = state.subscriptions[row], state.thread[0]
+    if thread.tx_pending >= PENDING or thread.tx_count + thread.tx_pending >= TX_SLOTS:
+        _finish(state, np.int64(subscription.transport))
+        if thread.tx_count >= TX_SLOTS:
+            flush(state)
+    slot = np.int64(thread.tx_count) + np.int64(thread.tx_pending)
+    size = write_packet(state, arena, slot, row, sent, False)
+    if size < 0:
+        return
+    state.tx_size[slot] = size
+    thread.tx_pending += 1
+    if subscription.packets == 0:
+        subscription.started = 1
+        notice(state, SUBSCRIPTION_STARTED, row, subscription.generation, 0, 0)
+    if subscription.packets == 0 or signed32(np.int64(sent.timestamp) - np.int64(subscription.last_timestamp)) >= 0:
+        subscription.last_timestamp = sent.timestamp
+        subscription.last_ns = packet.arrival_ns
+    if sent.out_sequence == subscription.out_highest:
+        subscription.last_marker = sent.marker
+    subscription.packets += 1
+    subscription.octets += payload_bytes
+
+
+@njit(cache=True)
+def _finish(state, transport_row):
+    """Protect and queue the slots written for one transport."""
+    thread = state.thread[0]
+    first, count = np.int64(thread.tx_count), np.int64(thread.tx_pending)
+    if count > 1 and thread.segment_offload:
+        _equalise(state, first, first + count)
+    thread.tx_pending = 0
+    for slot in range(first, first + count):
+        place = np.int64(thread.tx_count)  # behind `slot` once one could not be protected
+        if place != slot:
+            state.tx[place] = state.tx[slot]
+        send_rtp(state, transport_row, place, np.int64(state.tx_size[slot]))
+
+
+@njit(cache=True)
+def _equalise(state, first, end):
+    """RTP padding (RFC 3550 section 5.1) for packets that are a few bytes smaller than one after them.
+
+    An encoder cuts a frame into packets that differ by a byte, the larger ones last, but in one UDP_SEGMENT message
+    only the last may differ, by being smaller.
+    """
+    largest = np.int64(state.tx_size[end - 1])
+    for slot in range(end - 2, first - 1, -1):
+        size = np.int64(state.tx_size[slot])
+        missing = largest - size
+        if missing <= 0 or missing > MAX_EQUALISING:
+            largest = size
+            continue
+        out = state.tx[slot]
+        for k in range(size, largest - 1):
+            out[k] = 0
+        out[largest - 1] = missing
+        out[0] |= 0x20
+        state.tx_size[slot] = largest

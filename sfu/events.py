@@ -1,0 +1,80 @@
+"""What the engine tells signalling: one typed value per fact, through one queue (`Engine.events`).
+
+Events are facts about rows that signalling opened; none carries a packet, except data channel messages, whose
+bytes the media path never sees.
+"""
+
+from dataclasses import dataclass
+
+from sfu.parameters import Channel, Codec, ReceiverId, SubscriptionId, TransportId
+
+
+@dataclass(frozen=True, slots=True)
+class TransportConnected:
+    """ICE has a validated path, DTLS is done and its fingerprint checked: media flows."""
+
+    transport: TransportId
+
+
+@dataclass(frozen=True, slots=True)
+class TransportFailed:
+    """The transport is of no more use; signalling still has to close it."""
+
+    transport: TransportId
+    reason: str
+    """One of "consent expired", "fingerprint mismatch", "dtls: ...", "closed by peer", "internal error"."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStarted:
+    """The first packet of one layer of a receiver was bound."""
+
+    receiver: ReceiverId
+    layer: int
+    """Index into `PublishParameters.encodings`."""
+    ssrc: int
+    codec: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class LayersChanged:
+    """Simulcast layers of a receiver came alive or died."""
+
+    receiver: ReceiverId
+    live: int
+    """Bit mask over layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened:
+    """A data channel can be written to."""
+
+    transport: TransportId
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """One whole data channel message."""
+
+    transport: TransportId
+    channel: Channel
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStarted:
+    """The first packet went out on a subscription."""
+
+    subscription: SubscriptionId
+
+
+Event = (
+    TransportConnected
+    | TransportFailed
+    | StreamStarted
+    | LayersChanged
+    | ChannelOpened
+    | DataReceived
+    | SubscriptionStarted
+)

@@ -1,0 +1,229 @@
+"""What we tell publishers about what they send: NACK, PLI, transport-cc feedback and receiver reports.
+
+Every datagram is a compound that starts with a receiver report, empty if need be (RFC 3550 section 6.1), and stays
+below DATAGRAM_BYTES before protection.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.missing import give_up_tried, is_due
+from sfu.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
+from sfu.tables import OPEN, VIDEO
+from sfu.transport_cc import feedback_due, write_feedback
+from sfu.udp import send_rtcp, take_slot
+from sfu.wire import put_u16, put_u32
+
+DATAGRAM_BYTES = 1150
+RECEIVER_REPORT, RTP_FEEDBACK, PAYLOAD_FEEDBACK = 201, 205, 206
+NACK_FORMAT, PLI_FORMAT = 1, 1
+EMPTY_REPORT_BYTES = 8
+FEEDBACK_HEADER_BYTES = 12
+MAX_NACK_PAIRS = 64
+"""PID and mask pairs in one NACK packet: MISSING numbers need at most two of them."""
+MAX_REPORT_BLOCKS = 31
+
+KEY_FRAME_RETRY_NS = 500_000_000
+"""PLIs for one stream are at least so far apart; the first leaves in the next pass."""
+KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
+"""The same while the stream sends nothing: a layer that is switched off must not cost its siblings key frames."""
+REPORT_INTERVAL_NS = 1_000_000_000
+FIRST_REPORT_NS = 100_000_000
+"""A newly bound SSRC is reported this soon: the sender then stops repeating mid and rid."""
+
+
+@njit(cache=True)
+def _begin(state, transport_row, slot):
+    """Start a compound with an empty receiver report; returns the offset behind it."""
+    data = state.tx[slot]
+    data[0] = 0x80
+    data[1] = RECEIVER_REPORT
+    put_u16(data, 2, 1)
+    put_u32(data, 4, np.int64(state.transports[transport_row].ssrc))
+    return EMPTY_REPORT_BYTES
+
+
+@njit(cache=True)
+def _write_feedback_header(state, transport_row, data, at, packet_type, packet_format, ssrc, end):
+    """RFC 4585 section 6.1, for a packet that ends at `end`."""
+    data[at] = 0x80 | packet_format
+    data[at + 1] = packet_type
+    put_u16(data, at + 2, (end - at) // 4 - 1)
+    put_u32(data, at + 4, np.int64(state.transports[transport_row].ssrc))
+    put_u32(data, at + 8, np.int64(ssrc))
+
+
+@njit(cache=True)
+def write_nack(state, transport_row, stream, data, at, rtt, now):
+    """Write a NACK for what is due; returns the offset behind it, or `at` when nothing is.
+
+    RFC 4585 section 6.2.1: pairs of a number and a mask of the 16 that follow. What does not fit waits for the next pass.
+    """
+    end, pairs, first = at + FEEDBACK_HEADER_BYTES, 0, 0
+    for k in range(int(stream.missing_count)):
+        if not is_due(stream, k, rtt, now):
+            continue
+        entry = stream.missing[k]
+        sequence = entry.sequence
+        if pairs > 0 and sequence - first <= 16:
+            mask = 1 << (sequence - first - 1)
+            position = end - 2
+            data[position] |= mask >> 8
+            data[position + 1] |= mask & 255
+        elif pairs < MAX_NACK_PAIRS:
+            put_u16(data, end, wire_sequence(stream, sequence))
+            put_u16(data, end + 2, 0)
+            end += 4
+            pairs += 1
+            first = sequence
+        else:
+            break
+        entry.asked_ns = now
+        entry.tries += 1
+    if pairs == 0:
+        return at
+    _write_feedback_header(state, transport_row, data, at, RTP_FEEDBACK, NACK_FORMAT, stream.ssrc, end)
+    return end
+
+
+@njit(cache=True)
+def _key_frame_due(stream, now):
+    if not stream.key_wanted or stream.kind != VIDEO:
+        return False
+    if stream.key_asked_ns == 0:
+        return True
+    idle = stream.last_ns < stream.key_asked_ns
+    return now - stream.key_asked_ns >= (KEY_FRAME_IDLE_RETRY_NS if idle else KEY_FRAME_RETRY_NS)
+
+
+@njit(cache=True)
+def write_pli(state, transport_row, stream, data, at, now):
+    """Write a picture loss indication (RFC 4585 section 6.3.1) if one is due; returns the offset behind it."""
+    if not _key_frame_due(stream, now):
+        return at
+    stream.key_asked_ns = now
+    end = at + FEEDBACK_HEADER_BYTES
+    _write_feedback_header(state, transport_row, data, at, PAYLOAD_FEEDBACK, PLI_FORMAT, stream.ssrc, end)
+    return end
+
+
+@njit(cache=True)
+def _streams_feedback(state, transport_row, now):
+    """Send NACKs and PLIs for the streams of one transport."""
+    transport = state.transports[transport_row]
+    rtt = transport.rtt_ns
+    slot, at = take_slot(state), 0
+    track_row = int(transport.first_track)
+    while track_row >= 0:
+        track = state.tracks[track_row]
+        for layer in range(int(track.layer_count)):
+            stream = state.streams[track.streams[layer]]
+            if stream.source < 0:
+                continue
+            if stream.missing_count > 0:
+                give_up_tried(stream, rtt, now)
+            if stream.missing_count == 0 and not stream.key_wanted:
+                continue
+            if at > DATAGRAM_BYTES - 2 * FEEDBACK_HEADER_BYTES - 4 * MAX_NACK_PAIRS:
+                send_rtcp(state, transport_row, slot, at)
+                slot, at = take_slot(state), 0
+            if at == 0:
+                at = _begin(state, transport_row, slot)
+            at = write_nack(state, transport_row, stream, state.tx[slot], at, rtt, now)
+            at = write_pli(state, transport_row, stream, state.tx[slot], at, now)
+        track_row = int(track.next)
+    if at > EMPTY_REPORT_BYTES:
+        send_rtcp(state, transport_row, slot, at)
+
+
+@njit(cache=True)
+def send_transport_feedback(state, transport_row, now):
+    """Send the transport-cc feedback of one transport, in as many packets as it takes."""
+    log = state.arrivals[transport_row]
+    while log.count > 0:
+        slot = take_slot(state)
+        at = _begin(state, transport_row, slot)
+        end = write_feedback(state, transport_row, state.tx[slot], at, now)
+        if end == at or not send_rtcp(state, transport_row, slot, end):
+            return
+
+
+@njit(cache=True)
+def can_send(state, transport_row):
+    """Whether RTCP can leave: the row is open, SRTP runs, and a path is chosen."""
+    transport = state.transports[transport_row]
+    return transport.state == OPEN and transport.secure != 0 and transport.path >= 0
+
+
+@njit(cache=True)
+def feedback_pass(state, now):
+    """Every 20 ms: NACKs, key frame requests, transport-cc feedback. now: ns."""
+    for row in range(int(state.thread[0].transport_end)):
+        if not can_send(state, row):
+            continue
+        if state.transports[row].first_track >= 0:
+            _streams_feedback(state, row, now)
+        if feedback_due(state, row, now):
+            send_transport_feedback(state, row, now)
+
+
+@njit(cache=True)
+def _report_due(state, transport_row, now):
+    """Whether a report is due; without bound streams there is none."""
+    transport = state.transports[transport_row]
+    elapsed = now - transport.reported_ns
+    if elapsed < FIRST_REPORT_NS:
+        return False
+    track_row = int(transport.first_track)
+    while track_row >= 0:
+        track = state.tracks[track_row]
+        for layer in range(int(track.layer_count)):
+            stream = state.streams[track.streams[layer]]
+            if stream.source >= 0 and stream.received > 0 and (
+                elapsed >= REPORT_INTERVAL_NS or stream.acknowledged == 0
+            ):
+                return True
+        track_row = int(track.next)
+    return False
+
+
+@njit(cache=True)
+def _send_report(state, transport_row, slot, blocks):
+    data = state.tx[slot]
+    data[0] = 0x80 | blocks
+    put_u16(data, 2, 1 + 6 * blocks)
+    send_rtcp(state, transport_row, slot, EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks)
+
+
+@njit(cache=True)
+def _receiver_report(state, transport_row, now):
+    """Send reports about all bound streams, 31 in each."""
+    transport = state.transports[transport_row]
+    transport.reported_ns = now
+    slot, blocks = take_slot(state), 0
+    track_row = int(transport.first_track)
+    while track_row >= 0:
+        track = state.tracks[track_row]
+        for layer in range(int(track.layer_count)):
+            stream = state.streams[track.streams[layer]]
+            if stream.source < 0 or stream.received == 0:
+                continue
+            if blocks == MAX_REPORT_BLOCKS:
+                _send_report(state, transport_row, slot, blocks)
+                slot, blocks = take_slot(state), 0
+            if blocks == 0:
+                _begin(state, transport_row, slot)
+            write_report_block(stream, state.tx[slot], EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks, now)
+            stream.acknowledged = 1
+            blocks += 1
+        track_row = int(track.next)
+    if blocks > 0:
+        _send_report(state, transport_row, slot, blocks)
+
+
+@njit(cache=True)
+def receiver_reports_pass(state, now):
+    """About once a second per transport, sooner for a new SSRC: receiver reports. Call every 100 ms or so."""
+    for row in range(int(state.thread[0].transport_end)):
+        if state.transports[row].first_track >= 0 and can_send(state, row) and _report_due(state, row, now):
+            _receiver_report(state, row, now)

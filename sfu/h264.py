@@ -1,0 +1,82 @@
+"""H.264 payload, RFC 6184 section 5: which packets start a frame, and which of them a key frame. Called by describe."""
+
+import numpy as np
+from numba import njit
+
+from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, PACKETS
+from sfu.wire import get_u16
+
+SLICE, IDR, SEQUENCE_PARAMETERS = 1, 5, 7
+STAP_A, FU_A = 24, 28
+
+_STARTS, _KEY = 1, 2
+
+
+@njit(cache=True)
+def _unit(data, at, end, kind):
+    """What a NAL unit with type `kind` and payload from `at` on says: bits _STARTS, _KEY.
+
+    A slice starts a picture when first_mb_in_slice is 0, which Exp-Golomb codes as a first bit of 1 (H.264 7.3.3).
+    """
+    if kind == SEQUENCE_PARAMETERS:
+        return _STARTS | _KEY
+    if kind != SLICE and kind != IDR:
+        return 0
+    seen = _KEY if kind == IDR else 0
+    if at < end and data[at] & 0x80:
+        seen |= _STARTS
+    return seen
+
+
+@njit(cache=True)
+def _inspect(data, start, end):
+    """The same for a whole payload: a single NAL unit, an aggregate (STAP-A) or a fragment (FU-A)."""
+    kind = np.int64(data[start]) & 31
+    if kind == FU_A:
+        if start + 1 >= end:
+            return 0
+        header = np.int64(data[start + 1])
+        seen = _unit(data, start + 2, end, header & 31)
+        return seen if header & 0x80 else seen & _KEY
+    if kind != STAP_A:
+        return _unit(data, start + 1, end, kind)
+    seen, at = 0, start + 1
+    while at + 2 < end:
+        size = get_u16(data, at)
+        if size == 0 or at + 2 + size > end:
+            break
+        seen |= _unit(data, at + 3, at + 2 + size, np.int64(data[at + 2]) & 31)
+        at += 2 + size
+    return seen
+
+
+@njit(cache=True)
+def _continues_key_frame(state, stream_row, packet):
+    """Whether the packet comes after the noted start of a key frame with its timestamp.
+
+    Parameter sets and the IDR slice of one frame travel in packets of their own; only the first is where to start.
+    """
+    sequence = state.streams[stream_row].key_sequence
+    if sequence < 0 or packet.sequence <= sequence:
+        return False
+    noted = state.packets[stream_row, sequence & (PACKETS - 1)]
+    return noted.sequence == sequence and noted.timestamp == packet.timestamp
+
+
+@njit(cache=True)
+def describe_h264(state, stream_row, packet, data, end):
+    """Fill packet.flags from the payload that lies between packet.payload_at and `end` of `data`.
+
+    Needs packet.sequence and packet.timestamp. A frame starts with a sequence parameter set or its first slice.
+    """
+    start = np.int64(packet.payload_at)
+    seen = _inspect(data, start, end)
+    flags = FRAME_END if packet.marker else 0
+    if seen & _KEY:
+        flags |= KEY_FRAME
+    if seen & _STARTS and not (seen & _KEY and _continues_key_frame(state, stream_row, packet)):
+        flags |= FRAME_START
+    header = np.int64(data[start])
+    if header & 0x60 == 0:  # nal_ref_idc
+        flags |= NOT_REFERENCE
+    packet.flags = flags

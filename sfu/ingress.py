@@ -1,0 +1,237 @@
+"""An SRTP packet from its receive slot into the ring of its stream, and into the log that egress reads.
+
+In order: decrypt, log for transport-cc, find or bind the stream, unwrap RTX, number, describe, store once.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.binding import bind, known_source
+from sfu.describe import describe
+from sfu.feedback import can_send, send_transport_feedback
+from sfu.levels import observe_level
+from sfu.missing import drop_before, note_gap, recovered
+from sfu.parameters import Codec, Extension
+from sfu.reception import count_packet, extend_primary, extend_repair
+from sfu.rtp import FIXED_HEADER_BYTES, parse_header
+from sfu.tables import (
+    ARRIVALS,
+    AUDIO,
+    DROP_DUPLICATE,
+    DROP_RTP_MALFORMED,
+    DROP_RTX_EMPTY,
+    DROP_RTX_UNKNOWN,
+    DROP_SRTP_AUTH,
+    DROP_SRTP_REPLAY,
+    DROP_TOO_OLD,
+    DROP_UNBOUND_SSRC,
+    DROP_UNKNOWN_PAYLOAD_TYPE,
+    FRAME_START,
+    KEY_FRAME,
+    PACKETS,
+    TRACK_LOG,
+)
+from sfu.tracks import NOT_LISTED
+from sfu.transport_cc import EARLY_COUNT, log_arrival
+from sfu.udp import copy_to_arena, unprotect_rtp
+from sfu.wire import get_u16, get_u32, put_u16, put_u32, signed32
+
+SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10
+RTX_HEADER_BYTES = 2
+MAX_REPAIR_AHEAD = 64
+"""An RTX packet may carry a number that never arrived itself, but hardly one further ahead than this."""
+PAYLOAD_TYPES = 128
+
+_NONE, _RTX = int(Codec.NONE), int(Codec.RTX)
+_TRANSPORT_CC, _AUDIO_LEVEL = int(Extension.TRANSPORT_CC), int(Extension.AUDIO_LEVEL)
+
+
+@njit(cache=True)
+def receive_rtp(state, arena, k, size, row, arrival, now):
+    """Take an SRTP packet of `size` bytes in receive slot k from transport `row`, which is secure.
+
+    arrival: ns when it reached the host; now: ns of this turn. Whatever is wrong with it is counted and ends here.
+    """
+    transport = state.transports[row]
+    size = unprotect_rtp(state, transport.srtp_in, k, size)
+    if size < 0:
+        replay = size == -SRTP_REPLAY_FAIL or size == -SRTP_REPLAY_OLD
+        state.drops[DROP_SRTP_REPLAY if replay else DROP_SRTP_AUTH] += 1
+        return
+    transport.packets_in += 1
+    transport.bytes_in += size
+    receive_plain(state, arena, k, size, row, arrival, now)
+
+
+@njit(cache=True)
+def receive_plain(state, arena, k, size, row, arrival, now):
+    """The same after decryption."""
+    media_row, data = int(state.transports[row].media), state.rx[k, :size]
+    if size < FIXED_HEADER_BYTES or media_row < 0:
+        state.drops[DROP_RTP_MALFORMED] += 1
+        return
+    good = parse_header(state, media_row, data, size, state.incoming[0])
+    if good:
+        _log_transport_sequence(state, row, data, arrival, now)
+    # entered even when the packet is of no use: libsrtp keeps a state per SSRC, and this table bounds their number
+    source_row = known_source(state, row, get_u32(data, 8), now)
+    if not good:
+        state.drops[DROP_RTP_MALFORMED] += 1
+    if source_row < 0 or not good:
+        return
+    media, packet = state.media[media_row], state.incoming[0]
+    codec = int(media.codec_of_pt[packet.payload_type])
+    repaired = _repaired_codec(media, int(packet.payload_type)) if codec == _RTX else codec
+    if repaired == _NONE:
+        state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
+        return
+    source = state.sources[source_row]
+    if source.stream < 0 and bind(state, source_row, codec, repaired, data, now) < 0:
+        state.drops[DROP_UNBOUND_SSRC] += 1
+        return
+    if (codec == _RTX) != (source.rtx != 0):  # RTX on a primary SSRC or the other way round
+        state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
+    elif codec == _RTX:
+        _receive_repair(state, arena, k, size, int(source.stream), media, arrival, now)
+    else:
+        _receive_primary(state, arena, k, size, int(source.stream), media, arrival, now)
+
+
+@njit(cache=True)
+def _repaired_codec(media, payload_type):
+    """The codec that an RTX payload type repairs, or NONE."""
+    original = int(media.associated_pt[payload_type])
+    if original < 0 or original >= PAYLOAD_TYPES:
+        return _NONE
+    codec = int(media.codec_of_pt[original])
+    return _NONE if codec == _RTX else codec
+
+
+@njit(cache=True)
+def _log_transport_sequence(state, row, data, arrival, now):
+    header = state.header[0]
+    if header.bytes[_TRANSPORT_CC] != 2:
+        return
+    log = state.arrivals[row]
+    if log.count > 0 and log.highest - log.first >= ARRIVALS - EARLY_COUNT // 2 and can_send(state, row):
+        send_transport_feedback(state, row, now)  # the next pass might come too late for the oldest entries
+    log_arrival(state, row, get_u16(data, header.at[_TRANSPORT_CC]), header.ssrc, arrival)
+
+
+@njit(cache=True)
+def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
+    """A packet of the stream's own SSRC."""
+    stream, packet = state.streams[stream_row], state.incoming[0]
+    extended = extend_primary(stream, int(state.header[0].sequence))
+    if not _is_new(state, stream_row, extended):
+        return
+    before, step = stream.highest, signed32(np.int64(packet.timestamp) - np.int64(stream.last_timestamp))
+    _set_codec(stream, media, packet)
+    count_packet(stream, extended, size, packet.timestamp, arrival)
+    stream.last_ns = arrival
+    if extended > before:
+        if before >= 0 and stream.nack:
+            note_gap(stream, before + 1, extended, now)
+        stream.last_timestamp = packet.timestamp
+        if stream.kind == AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
+            level = int(state.rx[k, packet.extension_at[_AUDIO_LEVEL]]) & 127
+            observe_level(stream, level, step)
+    else:
+        recovered(stream, extended)
+    _store(state, arena, k, 0, stream_row, extended, arrival)
+
+
+@njit(cache=True)
+def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
+    """An RTX packet (RFC 4588): restore the original in its receive slot and go on as if that had come."""
+    stream, packet = state.streams[stream_row], state.incoming[0]
+    payload_at = int(packet.payload_at)
+    if size - int(packet.padding) - payload_at <= RTX_HEADER_BYTES:
+        state.drops[DROP_RTX_EMPTY] += 1  # a padding probe
+        return
+    if stream.highest < 0:
+        state.drops[DROP_RTX_UNKNOWN] += 1
+        return
+    data = state.rx[k]
+    original = get_u16(data, payload_at)
+    extended = extend_repair(stream, original)
+    if extended > stream.highest + MAX_REPAIR_AHEAD:
+        state.drops[DROP_RTX_UNKNOWN] += 1
+        return
+    if not _is_new(state, stream_row, extended):
+        return
+    for n in range(payload_at - 1, -1, -1):  # the header moves over the original sequence number
+        data[n + RTX_HEADER_BYTES] = data[n]
+    packet.payload_type = media.associated_pt[packet.payload_type]
+    packet.codec = media.codec_of_pt[packet.payload_type]
+    packet.size = size - RTX_HEADER_BYTES
+    data[RTX_HEADER_BYTES + 1] = int(packet.marker) << 7 | int(packet.payload_type)
+    put_u16(data, RTX_HEADER_BYTES + 2, original)
+    put_u32(data, RTX_HEADER_BYTES + 8, np.int64(stream.ssrc))
+    if extended > stream.highest:
+        note_gap(stream, stream.highest + 1, extended, now)
+        stream.highest = extended
+    recovered(stream, extended)
+    _store(state, arena, k, RTX_HEADER_BYTES, stream_row, extended, arrival)
+
+
+@njit(cache=True)
+def _is_new(state, stream_row, extended):
+    """Whether a number fits into the ring's index and is not stored yet."""
+    if extended <= state.streams[stream_row].highest - PACKETS:
+        state.drops[DROP_TOO_OLD] += 1
+        return False
+    if state.packets[stream_row, extended & (PACKETS - 1)].sequence == extended:
+        state.drops[DROP_DUPLICATE] += 1
+        return False
+    return True
+
+
+@njit(cache=True)
+def _set_codec(stream, media, packet):
+    """A publisher may change among the negotiated payload types at any packet."""
+    payload_type = int(packet.payload_type)
+    packet.codec = media.codec_of_pt[payload_type]
+    stream.codec = packet.codec
+    stream.payload_type = payload_type
+    stream.nack = media.nack_of_pt[payload_type]
+    if stream.clock_rate != media.clock_of_pt[payload_type]:
+        stream.clock_rate = media.clock_of_pt[payload_type]
+        stream.transit = 0
+
+
+@njit(cache=True)
+def _store(state, arena, k, offset, stream_row, extended, arrival):
+    """Describe the packet at `offset` in receive slot k, copy it into the stream's ring, and tell egress by the log."""
+    stream, packet = state.streams[stream_row], state.incoming[0]
+    size = int(packet.size)
+    packet.sequence = extended
+    packet.arrival_ns = arrival
+    describe(state, stream_row, packet, state.rx[k, offset : offset + size])
+    room = stream.ring_bytes - (stream.ring_written & (stream.ring_bytes - 1))
+    if size > room:  # a packet does not wrap around the end
+        stream.ring_written += room
+    packet.start = stream.ring_written
+    at = stream.ring_start + (stream.ring_written & (stream.ring_bytes - 1))
+    copy_to_arena(state, arena, at, k, offset, size)
+    stream.ring_written += size
+    index = extended & (PACKETS - 1)
+    state.packets[stream_row, index] = packet
+    if packet.flags & FRAME_START:
+        stream.frames += 1
+        if packet.flags & KEY_FRAME and extended > stream.key_sequence:
+            stream.key_sequence = extended
+            stream.key_ns = arrival
+            stream.key_wanted = 0
+            drop_before(stream, extended)
+    _log(state, stream, index)
+
+
+@njit(cache=True)
+def _log(state, stream, index):
+    track, thread = state.tracks[stream.track], state.thread[0]
+    track.log[track.log_written & (TRACK_LOG - 1)] = int(stream.layer) << 16 | index
+    track.log_written += 1
+    if track.dirty_next == NOT_LISTED:
+        track.dirty_next = thread.first_dirty_track
+        thread.first_dirty_track = stream.track

@@ -1,0 +1,140 @@
+"""Where compiled kernels are kept, and when they are stale.
+
+numba recompiles a cached function only when its own file changes, leaves options such as bounds checking out of its
+key, and refuses directories that it cannot write. This locator stamps a function with its file and every file of
+ours that it imports, directly or not; gives each library version and code option a directory of its own; and takes
+a complete read-only directory (an installed package) as it is. A cached kernel is a pickle: a directory that other
+users can write is never used.
+"""
+
+import ast
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("sfu", "bench")
+COMPLETE = "complete"
+CODE_OPTIONS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME")
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _build_name() -> str:
+    versions = [f"{module.__name__} {module.__version__}" for module in (numba, llvmlite, np)]
+    options = [f"{name}={getattr(numba.config, name, None)!r}" for name in CODE_OPTIONS]
+    return _digest(text.encode() for text in versions + options)
+
+
+@cache
+def _imports(source: Path) -> frozenset[Path]:
+    """Our own files that `source` imports with absolute imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    candidates = (ROOT / f"{name.replace('.', '/')}.py" for name in names if name.split(".")[0] in PACKAGES)
+    return frozenset(path for path in candidates if path.exists())
+
+
+@cache
+def stamp(source: Path) -> str:
+    """A hash over `source` and everything of ours that it imports, to any depth."""
+    seen: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        file = waiting.pop()
+        if file not in seen:
+            seen.add(file)
+            waiting.extend(_imports(file))
+    return _digest(file.name.encode() + b" " + file.read_bytes() for file in sorted(seen))
+
+
+@cache
+def _all_sources() -> str:
+    return _digest(file.read_bytes() for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))
+
+
+def _is_private(place: Path) -> bool:
+    status = place.stat()
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+
+
+def _is_complete(place: Path) -> bool:
+    marker = place / COMPLETE
+    return marker.exists() and _is_private(place) and marker.read_text() == _all_sources()
+
+
+@cache
+def directory() -> Path:
+    """The first place that holds all kernels of these sources, else the first that can be written."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    places = [ROOT / "sfu" / "__kernels__" / _build_name(), home / "aiosfu" / _build_name()]
+    for place in places:
+        if _is_complete(place):
+            return place
+    for place in places:
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not _is_private(place):
+                continue
+            with tempfile.TemporaryFile(dir=place):
+                return place
+        except OSError:
+            continue
+    return Path(tempfile.mkdtemp(prefix="aiosfu-kernels-"))  # compiled anew at every start
+
+
+def is_complete() -> bool:
+    """Whether every kernel of these sources is compiled and cached."""
+    return _is_complete(directory())
+
+
+def mark_complete() -> None:
+    """Say that every kernel has been compiled; the last act of `sfu.compile`."""
+    (directory() / COMPLETE).write_text(_all_sources())
+
+
+class KernelLocator:
+    """What numba asks of a cache locator (numba.core.caching._CacheLocator)."""
+
+    def __init__(self, function: Callable[..., Any], source: Path) -> None:
+        self._source = source
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> "KernelLocator | None":
+        source = Path(file).resolve()
+        ours = any(source.is_relative_to(ROOT / package) for package in PACKAGES)
+        return cls(function, source) if ours else None
+
+    def get_cache_path(self) -> str:
+        return str(directory())
+
+    def ensure_cache_path(self) -> None:
+        directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def get_source_stamp(self) -> str:
+        return stamp(self._source)
+
+    def get_disambiguator(self) -> str:
+        return f"{'.'.join(self._source.relative_to(ROOT).parts)}-{self._line}"
+
+
+def install() -> None:
+    """Make numba ask this locator first. Call before any module with `@njit(cache=True)` is imported."""
+    ours = f"{__name__}.{KernelLocator.__name__}"
+    numba.config.CACHE_LOCATOR_CLASSES = f"{ours},InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator"

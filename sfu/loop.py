@@ -1,0 +1,99 @@
+"""One turn of a media thread, and the loop around it: wait, clock, turn. Tests call `turn` with a clock of their own.
+
+A turn is one direction: commands, then datagrams in batches, each followed by forwarding what it brought, then what
+is due by the clock, then everything queued leaves.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.atomics import load_acquire, store_release
+from sfu.classify import route
+from sfu.commands import apply_commands
+from sfu.egress import forward_all
+from sfu.native import ppoll, read, write
+from sfu.tables import COMMAND_RING, RX_SLOTS
+from sfu.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
+from sfu.udp import flush, receive
+
+MAX_BATCHES = 8
+"""Batches of RX_SLOTS datagrams from one socket before timers and commands get their turn again."""
+BUSY_WAIT_NS = 10_000_000
+"""Longest wait while a transport is open."""
+IDLE_WAIT_NS = 100_000_000
+POLLIN = 1
+
+_TIMEOUT_SLOT, _EVENT_SLOT = 50, 52
+"""Words of scratch: two for ppoll's timespec, one for an eventfd."""
+
+
+@njit(cache=True)
+def turn(state, arena, now):
+    """Do everything that can be done at `now` (CLOCK_MONOTONIC, ns) without waiting."""
+    thread = state.thread[0]
+    thread.now_ns = now
+    apply_commands(state, arena, now)
+    for socket in range(thread.socket_count):
+        _receive_socket(state, arena, socket, now)
+    run_timers(state, now)
+    forward_all(state, arena, now)
+    flush(state)
+    if thread.notify:
+        thread.notify = 0
+        state.scratch[_EVENT_SLOT] = 1
+        write(thread.control_fd, thread.scratch_at + np.uint64(8 * _EVENT_SLOT), np.uint64(8))
+    store_release(state.thread.turns, 0, thread.turns + 1)
+
+
+@njit(cache=True)
+def _receive_socket(state, arena, socket, now):
+    for _ in range(MAX_BATCHES):
+        count = receive(state, socket)
+        state.thread[0].packets_received += count
+        for k in range(count):
+            route(state, arena, k, socket, now)
+        if count:
+            forward_all(state, arena, now)
+        if count < RX_SLOTS:
+            return
+
+
+@njit(cache=True)
+def _set_poll(state):
+    """The descriptors to wait for: the sockets, then the control thread's eventfd."""
+    thread = state.thread[0]
+    for n in range(thread.socket_count):
+        state.poll[n].fd = state.sockets[n].fd
+        state.poll[n].events = POLLIN
+    state.poll[thread.socket_count].fd = thread.wake_fd
+    state.poll[thread.socket_count].events = POLLIN
+
+
+@njit(cache=True)
+def _wait(state):
+    """Sleep until something can be read or a timer is due."""
+    thread = state.thread[0]
+    limit = BUSY_WAIT_NS if thread.open_transports > 0 else IDLE_WAIT_NS
+    timeout = max(min(next_timer(state) - read_clock(state, CLOCK_MONOTONIC), limit), 0)
+    if thread.open_transports == 0:
+        timeout = limit  # the passes have nothing to pass over
+    state.scratch[_TIMEOUT_SLOT] = 0
+    state.scratch[_TIMEOUT_SLOT + 1] = timeout
+    wake = int(thread.socket_count)
+    state.poll[wake].revents = 0
+    store_release(state.thread.idle, 0, 1)
+    ppoll(thread.poll_at, np.uint64(wake + 1), thread.scratch_at + np.uint64(8 * _TIMEOUT_SLOT), np.uint64(0))
+    store_release(state.thread.idle, 0, 0)
+    if state.poll[wake].revents & POLLIN:
+        read(thread.wake_fd, thread.scratch_at + np.uint64(8 * _EVENT_SLOT), np.uint64(8))
+
+
+@njit(nogil=True, cache=True)
+def media_loop(state, arena):
+    """Turn after turn until thread.stop is set. Errors in packets are counted; an exception is a bug of ours."""
+    _set_poll(state)
+    set_wall_offset(state)
+    while load_acquire(state.thread.stop, 0) == 0:
+        turn(state, arena, read_clock(state, CLOCK_MONOTONIC))
+        if load_acquire(state.rings.written, COMMAND_RING) == state.rings[COMMAND_RING].read:
+            _wait(state)

@@ -1,0 +1,112 @@
+"""The control thread's end of the rings: commands to the media thread, its notices and DTLS datagrams back.
+
+Nothing here waits: commands that do not fit stay in a deque until `flush` finds room.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from sfu.errors import TableFull
+from sfu.memory import Memory
+from sfu.rings import drain_notices, push_command, take_slow
+from sfu.tables import (
+    CLOSE_SUBSCRIPTION,
+    CLOSE_TRACK,
+    CLOSE_TRANSPORT,
+    CLOSED_SUBSCRIPTION,
+    CLOSED_TRACK,
+    CLOSED_TRANSPORT,
+    NOTICES,
+    notice_t,
+    slow_t,
+)
+
+MAX_WAITING_COMMANDS = 65_536
+"""Commands beside the ring's own; only closing ones may pass it, and those are bounded by the rows."""
+MAX_CLOSING = NOTICES // 2
+"""CLOSE commands without their notice: a full ring of notices would lose one, and with it a row for good."""
+NOTICE_BATCH = 256
+
+_CLOSE = frozenset((CLOSE_TRANSPORT, CLOSE_TRACK, CLOSE_SUBSCRIPTION))
+_CLOSED = frozenset((CLOSED_TRANSPORT, CLOSED_TRACK, CLOSED_SUBSCRIPTION))
+
+
+class Notice(NamedTuple):
+    """One `notice_t`; kinds and what value and extra mean: `sfu.tables`."""
+
+    kind: int
+    row: int
+    generation: int
+    value: int
+    extra: int
+
+
+class Datagram(NamedTuple):
+    """One DTLS datagram from the slow ring."""
+
+    transport: int
+    generation: int
+    path: int
+    data: bytes
+
+
+class Mailbox:
+    """Commands out, notices and slow datagrams in."""
+
+    def __init__(self, memory: Memory, wake: Callable[[], None]) -> None:
+        """wake: makes the media thread look into its ring soon."""
+        self._state = memory.record
+        self._wake = wake
+        self._waiting: deque[tuple[int, int, int, int, int]] = deque()
+        self._closing = 0
+        self._notices = np.zeros(NOTICE_BATCH, notice_t)
+        self._slow = np.zeros(1, slow_t)
+
+    @property
+    def waiting(self) -> int:
+        """Commands that are not in the ring yet."""
+        return len(self._waiting)
+
+    def push(self, kind: int, row: int, generation: int, a: int = 0, b: int = 0) -> None:
+        """Send one command, in order. Raises TableFull when too many wait, but never for one that closes."""
+        if len(self._waiting) >= MAX_WAITING_COMMANDS and kind not in _CLOSE:
+            raise TableFull("too many commands wait for the media thread")
+        self._waiting.append((kind, row, generation, a, b))
+        self.flush()
+
+    def flush(self) -> None:
+        """Move waiting commands into the ring, as far as there is room."""
+        moved = False
+        while self._waiting:
+            kind, row, generation, a, b = self._waiting[0]
+            closes = kind in _CLOSE
+            if closes and self._closing >= MAX_CLOSING:
+                break
+            if not push_command(self._state, kind, row, generation, a, b):
+                break
+            self._waiting.popleft()
+            self._closing += closes
+            moved = True
+        if moved:
+            self._wake()
+
+    def take_notices(self) -> list[Notice]:
+        """The next notices, at most NOTICE_BATCH."""
+        count = drain_notices(self._state, self._notices)
+        taken = []
+        for kind, row, generation, _, value, extra in self._notices[:count].tolist():
+            if kind in _CLOSED:
+                self._closing = max(self._closing - 1, 0)
+            taken.append(Notice(kind, row, generation, value, extra))
+        return taken
+
+    def take_datagram(self) -> Datagram | None:
+        """The next DTLS datagram, None when there is none."""
+        if not take_slow(self._state, self._slow[0]):
+            return None
+        entry = self._slow[0]
+        data = entry["data"][: int(entry["size"])].tobytes()
+        return Datagram(int(entry["transport"]), int(entry["generation"]), int(entry["path"]), data)

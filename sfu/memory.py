@@ -1,0 +1,130 @@
+"""Allocates the state and fills in the addresses that system calls and libsrtp need. Runs once, at start."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from sfu import tables
+from sfu.tables import (
+    RX_BYTES,
+    RX_CONTROL_BYTES,
+    RX_SLOTS,
+    SOURCES,
+    STAGING_PATH,
+    TX_BYTES,
+    TX_SLOTS,
+    VIDEO,
+    state_t,
+)
+
+
+def _offset(name: str) -> int:
+    fields = state_t.fields
+    assert fields is not None
+    return int(fields[name][1])
+
+
+class StateRecord(np.void):
+    """The state as kernels take it, with the attribute `data` replaced.
+
+    numba asks a record for `data` to learn its address. numpy's own answer describes every field of every nested table
+    anew, which took 30 ms a call; a plain view of the bytes takes none of that (a call is about 1 us).
+    """
+
+    data: memoryview = memoryview(b"")
+
+
+_STATE_RECORD_T = np.dtype((StateRecord, state_t))  # one object: numba remembers types by it
+
+
+class Memory:
+    """One media thread's state. `record` is what kernels take; `state[...]` are the same bytes as numpy views."""
+
+    def __init__(self) -> None:
+        self.state, self.arena = tables.allocate()
+        self.record: Any = self.state.view(_STATE_RECORD_T)[0]
+        self.record.data = memoryview(self.state.view(np.uint8))
+        self._set_addresses()
+        self._set_messages()
+        self._set_free_lists()
+
+    def table(self, name: str) -> Any:
+        """A view of one table: `memory.table("transports")[row]["packets_in"]`."""
+        return self.state[name][0]
+
+    @property
+    def thread(self) -> Any:
+        return self.state["thread"][0][0]
+
+    def _address(self, name: str) -> int:
+        return int(self.state.ctypes.data) + _offset(name)
+
+    def _set_addresses(self) -> None:
+        thread = self.thread
+        thread["state_at"] = self.state.ctypes.data
+        thread["arena_at"] = self.arena.ctypes.data
+        for name in ("rx", "rx_messages", "tx", "tx_messages", "tx_iov", "tx_control", "scratch", "poll", "paths"):
+            thread[f"{name}_at"] = self._address(name)
+
+    def _set_messages(self) -> None:
+        rx_iov, rx_messages = self.table("rx_iov"), self.table("rx_messages")
+        slots = np.arange(RX_SLOTS, dtype=np.uint64)
+        rx_iov["base"] = self._address("rx") + slots * RX_BYTES
+        rx_iov["bytes"] = RX_BYTES
+        rx_messages["name"] = self._address("rx_names") + slots * 28
+        rx_messages["iov"] = self._address("rx_iov") + slots * 16
+        rx_messages["iov_count"] = 1
+        rx_messages["control"] = self._address("rx_control") + slots * RX_CONTROL_BYTES
+        self.table("tx_iov")["base"] = self._address("tx") + np.arange(TX_SLOTS, dtype=np.uint64) * TX_BYTES
+
+    def _set_free_lists(self) -> None:
+        """Rows that the media thread hands out itself, chained by `next`."""
+        for name, count in (("paths", STAGING_PATH), ("sources", SOURCES)):
+            following = self.table(name)["next"]
+            following[:count] = np.arange(1, count + 1)
+            following[count - 1 :] = -1
+        thread = self.thread
+        thread["free_path"] = thread["free_source"] = 0
+        thread["first_dirty_track"] = -1
+        thread["row_in_hand"] = -1
+
+    def open_wakeups(self) -> None:
+        """Create the two eventfds; `close_wakeups` closes them."""
+        self.thread["wake_fd"] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.thread["control_fd"] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def close_wakeups(self) -> None:
+        for name in ("wake_fd", "control_fd"):
+            os.close(int(self.thread[name]))
+
+
+class RingSpace:
+    """Hands out pieces of the arena for packet rings, in the few sizes of `tables.RING_BYTES`; control thread only."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._free: dict[int, list[int]] = {size: [] for size in tables.RING_BYTES.values()}
+        self.used_bytes = 0
+
+    @staticmethod
+    def size_for(kind: int, layer: int, layer_count: int) -> int:
+        """Bytes for one stream: the highest layer of a video track gets most."""
+        if kind != VIDEO:
+            return tables.RING_BYTES["audio"]
+        return tables.RING_BYTES[("high", "mid", "low")[min(layer_count - 1 - layer, 2)]]
+
+    def take(self, size: int) -> int:
+        """Offset of a free ring of exactly `size` bytes, or -1 when the arena is used up."""
+        if self._free[size]:
+            start = self._free[size].pop()
+        elif self._next + size <= tables.ARENA_BYTES:
+            start, self._next = self._next, self._next + size
+        else:
+            return -1
+        self.used_bytes += size
+        return start
+
+    def give_back(self, start: int, size: int) -> None:
+        self._free[size].append(start)
+        self.used_bytes -= size

@@ -1,0 +1,207 @@
+"""What signalling tells the engine: immutable values with the words of WebRTC, no SDP, no names of users.
+
+Who calls it: `signaling/` builds these, `sfu.engine` reads them. Nothing here does any work.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import NewType
+
+TransportId = NewType("TransportId", int)
+"""One ICE/DTLS/SRTP association with a client (a peer connection). Never reused within a process."""
+ReceiverId = NewType("ReceiverId", int)
+"""One published m-section (one codec of one track; up to three simulcast layers). Never reused."""
+SubscriptionId = NewType("SubscriptionId", int)
+"""One receiver forwarded to one transport. Never reused."""
+
+
+class Kind(Enum):
+    AUDIO = "audio"
+    VIDEO = "video"
+
+
+class Codec(IntEnum):
+    """Codecs as the kernels number them."""
+
+    NONE = 0
+    OPUS = 1
+    RED = 2
+    """RFC 2198 redundancy around Opus; its fmtp names the Opus payload type."""
+    VP8 = 3
+    H264 = 4
+    VP9 = 5
+    AV1 = 6
+    RTX = 7
+    AUDIO = 8
+    """Any other audio codec (PCMU, PCMA, G722): forwarded without being looked into."""
+
+
+class Extension(IntEnum):
+    """RTP header extensions as the kernels number them. 1 to 6 are copied from publisher to subscriber."""
+
+    NONE = 0
+    AUDIO_LEVEL = 1
+    ORIENTATION = 2
+    PLAYOUT_DELAY = 3
+    COLOR_SPACE = 4
+    ABS_CAPTURE_TIME = 5
+    DEPENDENCY = 6
+    MID = 7
+    RID = 8
+    REPAIRED_RID = 9
+    ABS_SEND_TIME = 10
+    TRANSPORT_CC = 11
+
+
+EXTENSION_URIS: dict[str, Extension] = {
+    "urn:ietf:params:rtp-hdrext:ssrc-audio-level": Extension.AUDIO_LEVEL,
+    "urn:3gpp:video-orientation": Extension.ORIENTATION,
+    "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay": Extension.PLAYOUT_DELAY,
+    "http://www.webrtc.org/experiments/rtp-hdrext/color-space": Extension.COLOR_SPACE,
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time": Extension.ABS_CAPTURE_TIME,
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension": Extension.DEPENDENCY,
+    "urn:ietf:params:rtp-hdrext:sdes:mid": Extension.MID,
+    "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id": Extension.RID,
+    "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id": Extension.REPAIRED_RID,
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": Extension.ABS_SEND_TIME,
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01": Extension.TRANSPORT_CC,
+}
+
+
+class DtlsRole(Enum):
+    """Our role in the DTLS handshake."""
+
+    CLIENT = "client"
+    """We answered or were answered so that we speak first (`a=setup:active` on our side)."""
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class IceCredentials:
+    """RFC 8445 section 5.3: what the peer must put into its checks."""
+
+    ufrag: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One host candidate of ours, ready for an `a=candidate` line."""
+
+    foundation: str
+    priority: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTransport:
+    """Our half of a transport, for the SDP that we send."""
+
+    id: TransportId
+    ice: IceCredentials
+    fingerprint: tuple[str, str]
+    """(hash name, colon-separated upper-case hex), the same certificate for every transport of the process."""
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTransport:
+    """The peer's half of a transport, from the SDP that it sent."""
+
+    ice: IceCredentials
+    fingerprints: tuple[tuple[str, str], ...]
+    """(hash name in lower case, hex with colons) of every `a=fingerprint`; one match is enough."""
+    role: DtlsRole
+    """Our role, as decided by offer and answer."""
+    sctp_port: int | None = None
+    """`a=sctp-port` when data channels are negotiated."""
+    max_message_size: int = 65_536
+    """`a=max-message-size` in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadType:
+    """What one payload type number means on a transport."""
+
+    codec: Codec
+    clock_rate: int
+    associated: int = -1
+    """RTX: the payload type that it repairs (`apt`); RED: the Opus payload type inside; else -1."""
+    nack: bool = False
+    """Negotiated `a=rtcp-fb:<pt> nack`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaParameters:
+    """What was negotiated for all m-sections of one transport (BUNDLE: one meaning per number)."""
+
+    payload_types: dict[int, PayloadType] = field(default_factory=dict)
+    extensions: dict[int, Extension] = field(default_factory=dict)
+    """Header extension id (1 to 255) -> meaning, both directions."""
+    mixed_extensions: bool = False
+    """`a=extmap-allow-mixed`: two-byte header extensions may be sent to the peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One layer that a publisher announces, lowest resolution first in `PublishParameters.encodings`."""
+
+    rid: str = ""
+    """`a=rid`; empty when the publisher does not use rids."""
+    ssrc: int = 0
+    """From `a=ssrc`; 0 when unknown (then found by mid and rid in the packets)."""
+    rtx_ssrc: int = 0
+    """From `a=ssrc-group:FID`; 0 when unknown or absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishParameters:
+    """One m-section on which the peer sends."""
+
+    kind: Kind
+    mid: str
+    encodings: tuple[Encoding, ...]
+    """At least one, at most three."""
+    svc: bool = False
+    """True: one encoding that carries several spatial layers (VP9 or AV1 SVC)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeParameters:
+    """How one receiver is forwarded to one transport."""
+
+    mid: str
+    payload_type: int
+    """Of the receiver's codec on the subscriber's transport."""
+    rtx_payload_type: int = -1
+    """-1: retransmission was not negotiated; NACKs are then not answered."""
+    red_payload_type: int = -1
+    """Audio only: -1 means RED was not negotiated and is unwrapped to Opus in egress."""
+    cname: str = ""
+    """The same for all subscriptions to one publisher (RFC 3550 section 6.5.1), at most 32 ASCII characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSubscription:
+    """What the subscriber's SDP must say about a subscription."""
+
+    id: SubscriptionId
+    ssrc: int
+    rtx_ssrc: int
+    """0 when no RTX was negotiated."""
+
+
+class Channel(IntEnum):
+    """LiveKit's data channels."""
+
+    RELIABLE = 0
+    LOSSY = 1
+    DATA_TRACK = 2
+
+
+CHANNEL_LABELS: dict[Channel, str] = {
+    Channel.RELIABLE: "_reliable",
+    Channel.LOSSY: "_lossy",
+    Channel.DATA_TRACK: "_data_track",
+}

@@ -1,0 +1,231 @@
+"""Paths: pairs of a peer's address and one of ours that passed a connectivity check, and which of them to send on.
+
+RFC 8445 seen from the lite, controlled side. A path row is one pair; several rows may share the peer's address (a
+client that checks two of our addresses from one port), but an address belongs to one transport only. `lookup` finds
+any row of an address, which is enough to know whose packet came in.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.lookup import find_path, insert_path, remove_path
+from sfu.rings import notice
+from sfu.tables import (
+    CONSENT_EXPIRED,
+    DROP_STUN_ADDRESS_TAKEN,
+    DROP_STUN_PATHS_FULL,
+    FREE,
+    OPEN,
+    PATH_SELECTED,
+    PATHS_PER_TRANSPORT,
+    STAGING_PATH,
+)
+from sfu.udp import flush, store_local
+
+CONSENT_TIMEOUT_NS = 15_000_000_000
+"""RFC 7675 section 5.1 lets consent live 30 s; a client that vanished must be gone from its room within 20."""
+SILENT_NS = 5_000_000_000
+"""A selected pair without a valid check for so long is left for a worse one."""
+NO_CONSENT, CONSENT_RUNNING, CONSENT_GONE = 0, 1, 2
+"""transports.consent: before the first valid check, after it, and after the notice that it expired."""
+
+
+@njit(cache=True)
+def stage_path(state, k, socket):
+    """Describe the address pair of receive slot k in row STAGING_PATH. IPv6 flow info must have been zeroed."""
+    path = state.paths[STAGING_PATH]
+    size = min(np.int64(state.rx_messages[k].name_bytes), 28)
+    for n in range(28):
+        path.address[n] = state.rx_names[k, n] if n < size else 0
+    for n in range(16):
+        path.local[n] = 0
+    path.address_bytes = size
+    path.family = 6 if size == 28 else 4
+    path.socket = socket
+    path.local_interface = 0
+    if state.sockets[socket].wildcard:
+        store_local(state, k, path)
+
+
+@njit(cache=True)
+def _is_staged(state, row):
+    """Whether a path is the same pair as the staged one."""
+    path, staged = state.paths[row], state.paths[STAGING_PATH]
+    if path.socket != staged.socket or path.address_bytes != staged.address_bytes:
+        return False
+    for n in range(28):
+        if path.address[n] != staged.address[n]:
+            return False
+    for n in range(16):
+        if path.local[n] != staged.local[n]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _release_path(state, row):
+    """Take a path from its transport and free the row. The transport's selection is the caller's to renew."""
+    flush(state)  # what is queued for the row must not leave to the next address in it
+    path = state.paths[row]
+    transport = state.transports[path.transport]
+    remove_path(state, row)
+    if transport.first_path == row:
+        transport.first_path = path.next
+    else:
+        before = transport.first_path
+        while before >= 0 and state.paths[before].next != row:
+            before = state.paths[before].next
+        if before >= 0:
+            state.paths[before].next = path.next
+    transport.path_count -= 1
+    path.state = FREE
+    path.next = state.thread[0].free_path
+    state.thread[0].free_path = row
+
+
+@njit(cache=True)
+def _free_address(state, row, now):
+    """Take the staged address from a transport that left it silent. False: its owner is live, and not `row`."""
+    staged = state.paths[STAGING_PATH]
+    while True:
+        found = find_path(state, staged.address, np.int64(staged.address_bytes), np.int64(staged.socket))
+        if found < 0 or state.paths[found].transport == row:
+            return True
+        path = state.paths[found]
+        if now - path.checked_ns < CONSENT_TIMEOUT_NS:
+            return False
+        owner = np.int64(path.transport)
+        _release_path(state, found)
+        if state.transports[owner].path == found:
+            state.transports[owner].path = -1
+            select_path(state, owner, now)
+
+
+@njit(cache=True)
+def _evict_path(state, row):
+    """Free the path of a transport that was checked least recently and is not selected. False: there is none."""
+    transport = state.transports[row]
+    oldest, at = -1, np.int64(transport.first_path)
+    while at >= 0:
+        if at != transport.path and (oldest < 0 or state.paths[at].checked_ns < state.paths[oldest].checked_ns):
+            oldest = at
+        at = np.int64(state.paths[at].next)
+    if oldest < 0:
+        return False
+    _release_path(state, oldest)
+    return True
+
+
+@njit(cache=True)
+def claim_path(state, row, now):
+    """The path row of the staged pair for transport `row`, which sent a valid check over it; -1: dropped, counted."""
+    transport, thread = state.transports[row], state.thread[0]
+    if not _free_address(state, row, now):
+        state.drops[DROP_STUN_ADDRESS_TAKEN] += 1
+        return -1
+    at = np.int64(transport.first_path)
+    while at >= 0:
+        if _is_staged(state, at):
+            return at
+        at = np.int64(state.paths[at].next)
+    full = transport.path_count >= PATHS_PER_TRANSPORT or thread.free_path < 0
+    if full and not _evict_path(state, row):
+        state.drops[DROP_STUN_PATHS_FULL] += 1
+        return -1
+    free = np.int64(thread.free_path)
+    thread.free_path = state.paths[free].next
+    state.paths[free] = state.paths[STAGING_PATH]
+    path = state.paths[free]
+    path.state = OPEN
+    path.transport = row
+    path.priority = 0
+    path.nominated = 0
+    path.ice_generation = 0
+    path.checked_ns = now
+    path.next = transport.first_path
+    transport.first_path = free
+    transport.path_count += 1
+    insert_path(state, free)
+    return free
+
+
+@njit(cache=True)
+def receive_check(state, row, path_row, which, priority, nominated, now):
+    """A valid check came in over a path. which: 0 current credentials, 1 those before the last ICE restart."""
+    transport, path = state.transports[row], state.paths[path_row]
+    generation = np.int64(transport.ice_generation) - which
+    if generation > path.ice_generation:
+        path.ice_generation = generation
+        path.nominated = 0
+        path.priority = 0
+    path.checked_ns = now
+    if generation == path.ice_generation:
+        path.priority = max(np.int64(path.priority), priority)
+        if nominated:
+            path.nominated = 1
+            transport.nominated_generation = max(np.int64(transport.nominated_generation), generation)
+    transport.checked_ns = now
+    if transport.consent == NO_CONSENT:
+        transport.consent = CONSENT_RUNNING
+    select_path(state, row, now)
+
+
+@njit(cache=True)
+def _rank(path, now):
+    """Order of preference: live before silent, nominated before not, newer generation, then the pair's priority.
+
+    Without a nomination all pairs of a generation are equal, so that the first one stays.
+    """
+    live = 1 if now - path.checked_ns < SILENT_NS else 0
+    nominated = np.int64(path.nominated)
+    generation = np.int64(path.ice_generation) & 0xFFFF
+    return live << 50 | nominated << 49 | generation << 32 | np.int64(path.priority) * nominated
+
+
+@njit(cache=True)
+def select_path(state, row, now):
+    """Choose the path of a transport on which to send, and give notice when that changed.
+
+    The highest-priority nominated pair of the newest generation that has one; before any nomination the first
+    validated pair, so that an early DTLS hello gets its answer; a worse pair only when the selected one is silent.
+    """
+    transport = state.transports[row]
+    best, best_rank = -1, -1
+    at = np.int64(transport.path)
+    if at >= 0 and state.paths[at].ice_generation >= transport.nominated_generation:
+        best, best_rank = at, _rank(state.paths[at], now)
+    at = np.int64(transport.first_path)
+    while at >= 0:
+        path = state.paths[at]
+        if path.ice_generation >= transport.nominated_generation:
+            rank = _rank(path, now)
+            # between silent pairs there is nothing to choose: stay
+            if best < 0 or (rank > best_rank and now - path.checked_ns < SILENT_NS):
+                best, best_rank = at, rank
+        at = np.int64(path.next)
+    if best != transport.path and best >= 0:
+        transport.path = best
+        notice(state, PATH_SELECTED, row, transport.generation, best, 0)
+
+
+@njit(cache=True)
+def close_paths(state, row):
+    """Free all paths of a transport; its addresses can be claimed by others at once."""
+    transport = state.transports[row]
+    transport.path = -1
+    while transport.first_path >= 0:
+        _release_path(state, np.int64(transport.first_path))
+
+
+@njit(cache=True)
+def consent_pass(state, now):
+    """About once a second: leave silent pairs, and give notice of transports whose consent expired (RFC 7675)."""
+    for row in range(state.thread[0].transport_end):
+        transport = state.transports[row]
+        if transport.state != OPEN or transport.consent != CONSENT_RUNNING:
+            continue
+        if transport.path >= 0 and now - state.paths[transport.path].checked_ns >= SILENT_NS:
+            select_path(state, row, now)
+        if now - transport.checked_ns >= CONSENT_TIMEOUT_NS:
+            transport.consent = CONSENT_GONE
+            notice(state, CONSENT_EXPIRED, row, transport.generation, 0, 0)

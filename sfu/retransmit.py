@@ -1,0 +1,54 @@
+"""Answers NACKs (RFC 4585 section 6.2.1) with RTX packets (RFC 4588), in the numbers of the subscriber.
+
+Called by RTCP reception for each sequence number that a peer misses. The packet is written anew from the ring, with
+the ids that it had; without negotiated RTX nothing is sent: other bytes under the same SRTP index would break GCM.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.rewrite import is_stored, send_time, write_packet
+from sfu.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS
+from sfu.udp import send_rtp, take_slot
+from sfu.wire import extend16
+
+MAX_RESENDS = 10
+"""As often as libwebrtc asks for one packet."""
+MAX_CROSSING_NS = 100_000_000
+"""A NACK is taken to have crossed the last retransmission for one round trip, but not longer."""
+UNKNOWN_ROUND_TRIP_NS = 20_000_000
+
+
+@njit(cache=True)
+def answer_nack(state, arena, row, sequence, now):
+    """The peer of subscription `row` misses its packet `sequence` (16 bits, of the primary SSRC)."""
+    subscription = state.subscriptions[row]
+    if subscription.state != OPEN or subscription.rtx_payload_type < 0 or subscription.rtx_ssrc == 0:
+        return
+    if subscription.packets == 0:
+        return
+    extended = extend16(np.int64(sequence), subscription.out_highest)
+    sent = state.history[row, extended & (HISTORY - 1)]
+    if sent.out_sequence != extended or sent.generation != subscription.generation:
+        state.drops[DROP_NACK_UNKNOWN] += 1
+        return
+    transport = state.transports[subscription.transport]
+    if sent.resent >= MAX_RESENDS or not transport.secure or transport.path < 0:
+        return
+    round_trip = transport.rtt_ns if transport.rtt_ns > 0 else UNKNOWN_ROUND_TRIP_NS
+    if sent.resent > 0 and now - sent.sent_ns < min(round_trip, MAX_CROSSING_NS):
+        return
+    stream = state.streams[sent.stream]
+    packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
+    if stream.track != subscription.track or not is_stored(stream, packet, sent.in_sequence):
+        state.drops[DROP_NACK_UNKNOWN] += 1
+        return
+    state.thread[0].send_time = send_time(now + state.thread[0].wall_offset_ns)
+    slot = take_slot(state)
+    size = write_packet(state, arena, slot, row, sent, True)
+    if size < 0 or not send_rtp(state, np.int64(subscription.transport), slot, size):
+        return
+    subscription.rtx_sequence += 1
+    subscription.retransmitted += 1
+    sent.resent += 1
+    sent.sent_ns = now

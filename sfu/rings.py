@@ -1,0 +1,113 @@
+"""The rings between the control thread and the media thread: commands in, notices and slow datagrams out.
+
+Fixed size, one producer, one consumer; full means drop and count. Python and kernels use the same functions. They
+keep the GIL: a call this short must not give it up and wait to get it back.
+"""
+
+from numba import njit
+
+from sfu.atomics import load_acquire, store_release
+from sfu.tables import (
+    COMMAND_RING,
+    COMMANDS,
+    DROP_DTLS_QUOTA,
+    DROP_DTLS_RING_FULL,
+    DROP_NOTICES_FULL,
+    NOTICE_RING,
+    NOTICES,
+    SLOW_BYTES,
+    SLOW_PER_TRANSPORT,
+    SLOW_RING,
+    SLOW_SLOTS,
+)
+
+
+@njit(cache=True)
+def push_command(state, kind, row, generation, a, b):
+    """Control thread: append a command (numbers of tables.py). False when the ring is full; the caller keeps it."""
+    ring = state.rings[COMMAND_RING]
+    written = ring.written
+    if written - load_acquire(state.rings.read, COMMAND_RING) >= COMMANDS:
+        return False
+    command = state.commands[written & (COMMANDS - 1)]
+    command.kind = kind
+    command.row = row
+    command.generation = generation
+    command.a = a
+    command.b = b
+    store_release(state.rings.written, COMMAND_RING, written + 1)
+    return True
+
+
+@njit(cache=True)
+def notice(state, kind, row, generation, value, extra):
+    """Media thread: tell the control thread a fact. A full ring drops it and counts."""
+    ring = state.rings[NOTICE_RING]
+    written = ring.written
+    if written - load_acquire(state.rings.read, NOTICE_RING) >= NOTICES:
+        ring.dropped += 1
+        state.drops[DROP_NOTICES_FULL] += 1
+        return
+    entry = state.notices[written & (NOTICES - 1)]
+    entry.kind = kind
+    entry.row = row
+    entry.generation = generation
+    entry.value = value
+    entry.extra = extra
+    store_release(state.rings.written, NOTICE_RING, written + 1)
+    state.thread[0].notify = 1
+
+
+@njit(cache=True)
+def drain_notices(state, out):
+    """Control thread: move what waits into `out` (1-D notice_t), at most len(out). Returns how many."""
+    first = state.rings[NOTICE_RING].read
+    end = min(load_acquire(state.rings.written, NOTICE_RING), first + len(out))
+    for k in range(first, end):
+        out[k - first] = state.notices[k & (NOTICES - 1)]
+    store_release(state.rings.read, NOTICE_RING, end)
+    return end - first
+
+
+@njit(cache=True)
+def push_slow(state, row, path, slot, size):
+    """Media thread: hand a DTLS datagram (receive slot, size) of transport `row` to the control thread."""
+    transport = state.transports[row]
+    if transport.slow_pushed - load_acquire(state.transports.slow_taken, row) >= SLOW_PER_TRANSPORT:
+        state.drops[DROP_DTLS_QUOTA] += 1
+        return
+    ring = state.rings[SLOW_RING]
+    written = ring.written
+    if size > SLOW_BYTES or written - load_acquire(state.rings.read, SLOW_RING) >= SLOW_SLOTS:
+        ring.dropped += 1
+        state.drops[DROP_DTLS_RING_FULL] += 1
+        return
+    entry = state.slow[written & (SLOW_SLOTS - 1)]
+    entry.transport = row
+    entry.generation = transport.generation
+    entry.size = size
+    entry.path = path
+    for k in range(size):
+        entry.data[k] = state.rx[slot, k]
+    transport.slow_pushed += 1
+    store_release(state.rings.written, SLOW_RING, written + 1)
+    state.thread[0].notify = 1
+
+
+@njit(cache=True)
+def take_slow(state, out):
+    """Control thread: move one datagram into `out` (one slow_t record). False when none waits."""
+    first = state.rings[SLOW_RING].read
+    if load_acquire(state.rings.written, SLOW_RING) == first:
+        return False
+    entry = state.slow[first & (SLOW_SLOTS - 1)]
+    out.transport = entry.transport
+    out.generation = entry.generation
+    out.size = entry.size
+    out.path = entry.path
+    for k in range(entry.size):
+        out.data[k] = entry.data[k]
+    row = entry.transport
+    store_release(state.transports.slow_taken, row, state.transports[row].slow_taken + 1)
+    store_release(state.rings.read, SLOW_RING, first + 1)
+    return True

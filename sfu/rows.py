@@ -1,0 +1,257 @@
+"""Rows of the tables, seen from the control thread: which are free, and what is written into them before they open.
+
+A row is taken, its (c) columns are written, then an OPEN command publishes it; it comes back with the CLOSED notice
+and not before. The lowest free row goes first, so that passes over a table stay short.
+"""
+
+import heapq
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sfu.errors import EngineError, TableFull
+from sfu.memory import Memory, RingSpace
+from sfu.parameters import (
+    Encoding,
+    IceCredentials,
+    Kind,
+    MediaParameters,
+    PublishParameters,
+    SubscribeParameters,
+)
+from sfu.tables import (
+    AUDIO,
+    EXTENSION_IDS,
+    LAYERS,
+    MEDIA_PER_TRANSPORT,
+    STREAMS,
+    SUBSCRIPTIONS,
+    TRACKS,
+    TRANSPORTS,
+    VIDEO,
+)
+
+KINDS = {Kind.AUDIO: AUDIO, Kind.VIDEO: VIDEO}
+MAX_GENERATION = 0x7FFFFFFF
+
+
+class Rows:
+    """Free rows of one table; `used` counts those that are taken."""
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self._name = name
+        self._capacity = capacity
+        self._fresh = 0
+        self._returned: list[int] = []
+        self.used = 0
+
+    def take(self) -> int:
+        """The lowest free row. Raises TableFull."""
+        if self._returned:
+            row = heapq.heappop(self._returned)
+        elif self._fresh < self._capacity:
+            row, self._fresh = self._fresh, self._fresh + 1
+        else:
+            raise TableFull(f"no free row in {self._name}")
+        self.used += 1
+        return row
+
+    def give_back(self, row: int) -> None:
+        """The row is free again."""
+        heapq.heappush(self._returned, row)
+        self.used -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One layer's row and its piece of the arena."""
+
+    row: int
+    ring_start: int
+    ring_bytes: int
+
+
+class Tables:
+    """Takes rows, fills them in, takes them back. `generation` of a row counts its uses."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self.rings = RingSpace()
+        self.transports = Rows("transports", TRANSPORTS)
+        self.tracks = Rows("tracks", TRACKS)
+        self.streams = Rows("streams", STREAMS)
+        self.subscriptions = Rows("subscriptions", SUBSCRIPTIONS)
+
+    def take_transport(self, ice: IceCredentials, ssrc: int) -> tuple[int, int]:
+        """Row and generation of a transport with these local credentials; ssrc: ours for RTCP."""
+        row = self.transports.take()
+        record = self._memory.table("transports")[row]
+        record["ufrag"][0] = pack_ufrag(ice.ufrag)
+        record["ufrag"][1] = 0
+        record["password"][0] = list(ice.password.encode())
+        record["ssrc"] = ssrc
+        # The media thread's, but the control thread reads them, maybe before the OPEN command is applied.
+        record["path"] = -1
+        record["media"] = row * MEDIA_PER_TRANSPORT
+        return row, _next_generation(record)
+
+    def write_credentials(self, row: int, ice: IceCredentials) -> None:
+        """What the next NEW_CREDENTIALS command of a transport will put in force."""
+        record = self._memory.table("transports")[row]
+        record["next_ufrag"] = pack_ufrag(ice.ufrag)
+        record["next_password"] = list(ice.password.encode())
+
+    def write_media(self, row: int, media: MediaParameters) -> None:
+        """Fill row `row` of `media`, which must not be in use. Raises EngineError for numbers out of range."""
+        check_media(media)
+        record = self._memory.table("media")[row]
+        for name in ("extension_of_id", "id_of_extension", "codec_of_pt", "nack_of_pt", "clock_of_pt"):
+            record[name] = 0
+        record["associated_pt"] = -1
+        for number, extension in media.extensions.items():
+            record["extension_of_id"][number] = extension
+            record["id_of_extension"][extension] = number
+        for number, payload_type in media.payload_types.items():
+            record["codec_of_pt"][number] = payload_type.codec
+            record["associated_pt"][number] = payload_type.associated
+            record["nack_of_pt"][number] = payload_type.nack
+            record["clock_of_pt"][number] = payload_type.clock_rate
+        record["mixed_extensions"] = media.mixed_extensions
+
+    def take_track(self, transport: int, parameters: PublishParameters) -> tuple[int, int, tuple[StreamRow, ...]]:
+        """Row and generation of a receiver on transport row `transport`, and its layers' rows. Raises TableFull, and
+        EngineError for parameters out of range."""
+        if not 1 <= len(parameters.encodings) <= LAYERS:
+            raise EngineError(f"a receiver has 1 to {LAYERS} encodings, not {len(parameters.encodings)}")
+        mid = _text(parameters.mid, 16, "mid")
+        rids = [_text(encoding.rid, 16, "rid") for encoding in parameters.encodings]
+        streams = self._take_streams(KINDS[parameters.kind], len(parameters.encodings))
+        try:
+            row = self.tracks.take()
+        except TableFull:
+            self.give_back_streams(streams)
+            raise
+        record = self._memory.table("tracks")[row]
+        record["kind"] = KINDS[parameters.kind]
+        record["svc"] = parameters.svc
+        record["layer_count"] = len(streams)
+        record["transport"] = transport
+        _write_text(record, "mid", mid)
+        record["streams"] = -1
+        for layer, (stream, encoding) in enumerate(zip(streams, parameters.encodings, strict=True)):
+            record["streams"][layer] = stream.row
+            self._write_stream(stream, layer, record, row, encoding, rids[layer])
+        return row, _next_generation(record), streams
+
+    def give_back_track(self, row: int, streams: Iterable[StreamRow]) -> None:
+        """The rows of a receiver and its layers are free again, and their rings."""
+        self.tracks.give_back(row)
+        self.give_back_streams(streams)
+
+    def give_back_streams(self, streams: Iterable[StreamRow]) -> None:
+        """The layers' rows and rings are free again."""
+        for stream in streams:
+            self.streams.give_back(stream.row)
+            self.rings.give_back(stream.ring_start, stream.ring_bytes)
+
+    def take_subscription(
+        self, track: int, transport: int, kind: Kind, ssrcs: tuple[int, int], parameters: SubscribeParameters
+    ) -> tuple[int, int]:
+        """Row and generation of track row `track` forwarded to transport row `transport`. ssrcs: ours for media and
+        for RTX (0: none). Raises TableFull, and EngineError for parameters out of range."""
+        mid = _text(parameters.mid, 16, "mid")
+        cname = _text(parameters.cname, 32, "cname")
+        if not 0 <= parameters.payload_type < 128:
+            raise EngineError(f"payload type {parameters.payload_type} is out of range")
+        for number in (parameters.rtx_payload_type, parameters.red_payload_type):
+            if not -1 <= number < 128:
+                raise EngineError(f"payload type {number} is out of range")
+        row = self.subscriptions.take()
+        record = self._memory.table("subscriptions")[row]
+        record["kind"] = KINDS[kind]
+        record["track"] = track
+        record["transport"] = transport
+        record["ssrc"], record["rtx_ssrc"] = ssrcs
+        record["payload_type"] = parameters.payload_type
+        record["rtx_payload_type"] = parameters.rtx_payload_type
+        record["red_payload_type"] = parameters.red_payload_type
+        _write_text(record, "mid", mid)
+        _write_text(record, "cname", cname)
+        return row, _next_generation(record)
+
+    def _take_streams(self, kind: int, count: int) -> tuple[StreamRow, ...]:
+        taken: list[StreamRow] = []
+        for layer in range(count):
+            size = RingSpace.size_for(kind, layer, count)
+            start = self.rings.take(size)
+            if start < 0:
+                self.give_back_streams(taken)
+                raise TableFull("no space for another packet ring")
+            try:
+                taken.append(StreamRow(self.streams.take(), start, size))
+            except TableFull:
+                self.rings.give_back(start, size)
+                self.give_back_streams(taken)
+                raise
+        return tuple(taken)
+
+    def _write_stream(
+        self, stream: StreamRow, layer: int, track: Any, track_row: int, encoding: Encoding, rid: bytes
+    ) -> None:
+        record = self._memory.table("streams")[stream.row]
+        record["layer"] = layer
+        record["kind"] = track["kind"]
+        record["track"] = track_row
+        record["transport"] = track["transport"]
+        _write_text(record, "rid", rid)
+        record["ssrc"] = encoding.ssrc
+        record["rtx_ssrc"] = encoding.rtx_ssrc
+        record["ring_start"] = stream.ring_start
+        record["ring_bytes"] = stream.ring_bytes
+
+
+def check_media(media: MediaParameters) -> None:
+    """Raises EngineError when a payload type or an extension id cannot be."""
+    for number, payload_type in media.payload_types.items():
+        if not (0 <= number < 128 and -1 <= payload_type.associated < 128):
+            raise EngineError(f"payload type {number} (of {payload_type.associated}) is out of range")
+        if not 0 <= payload_type.clock_rate < 1 << 32:
+            raise EngineError(f"clock rate {payload_type.clock_rate} is out of range")
+    for number in media.extensions:
+        if not 0 < number < EXTENSION_IDS:
+            raise EngineError(f"header extension id {number} is out of range")
+
+
+def pack_ufrag(ufrag: str) -> int:
+    """A ufrag of 8 ASCII characters as the tables hold it."""
+    return int.from_bytes(ufrag.encode(), "little")
+
+
+def random_ssrc(taken: set[int]) -> int:
+    """An SSRC that is not in `taken`, and not 0; it is added there (RFC 3550 section 8.1: random)."""
+    while True:
+        ssrc = secrets.randbits(32)
+        if ssrc and ssrc not in taken:
+            taken.add(ssrc)
+            return ssrc
+
+
+def _next_generation(record: Any) -> int:
+    generation = int(record["generation"]) % MAX_GENERATION + 1
+    record["generation"] = generation
+    return generation
+
+
+def _text(value: str, limit: int, name: str) -> bytes:
+    encoded = value.encode()
+    if len(encoded) > limit or not value.isascii():
+        raise EngineError(f"{name} {value!r} is longer than {limit} ASCII characters")
+    return encoded
+
+
+def _write_text(record: Any, name: str, value: bytes) -> None:
+    """Zero-padded bytes in column `name`, their number in `<name>_bytes`."""
+    record[name] = 0
+    record[name][: len(value)] = list(value)
+    record[f"{name}_bytes"] = len(value)

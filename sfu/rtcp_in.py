@@ -1,0 +1,258 @@
+"""RTCP from a peer (RFC 3550 section 6, RFC 4585, RFC 5104, RFC 5506): straight into the rows it concerns.
+
+The whole compound is checked before any of it is obeyed. As a publisher the peer sends sender reports and BYE; as a
+subscriber it sends report blocks, NACK, PLI, FIR and REMB about SSRCs of ours.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.binding import unbind
+from sfu.lookup import find_outgoing, find_source
+from sfu.retransmit import answer_nack
+from sfu.rings import notice
+from sfu.select import key_frame_asked
+from sfu.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP, STREAM_ENDED
+from sfu.tracks import remember_rtcp_sender
+from sfu.udp import unprotect_rtcp
+from sfu.wire import get_u16, get_u24, get_u32, signed32
+
+SENDER_REPORT, RECEIVER_REPORT, BYE = 200, 201, 203
+RTP_FEEDBACK, PAYLOAD_FEEDBACK = 205, 206
+NACK, TRANSPORT_CC = 1, 15
+PLI, FIR, REMB = 1, 4, 15
+REPORT_BLOCK_BYTES = 24
+SENDER_INFO_BYTES = 20
+FEEDBACK_HEADER_BYTES = 12
+REMB_MARK = 0x52454D42
+MAX_NACKED = 512
+"""Numbers answered per datagram: HISTORY remembers no more, so a peer that asks for more asks twice."""
+MAX_REMB_SHIFT = 44
+"""18 bits of mantissa shifted further would leave 63 bits."""
+MAX_RTT_NS = 10_000_000_000
+NTP_EPOCH_S = 2_208_988_800
+"""1970-01-01 in NTP seconds."""
+
+
+@njit(cache=True)
+def receive_rtcp(state, arena, k, size, row, now):
+    """Take an SRTCP datagram of `size` bytes in receive slot k from transport `row`, which is secure. now: ns."""
+    transport = state.transports[row]
+    size = unprotect_rtcp(state, transport.srtp_in, k, size)
+    if size < 0:
+        state.drops[DROP_SRTCP] += 1
+        return
+    transport.packets_in += 1
+    transport.bytes_in += size
+    receive_compound(state, arena, state.rx[k, :size], size, row, now)
+
+
+@njit(cache=True)
+def _is_well_formed(data, size):
+    """Whether `data` is a row of packets that fill `size` exactly, each with room for what it says it holds."""
+    at = 0
+    if size < 8:
+        return False
+    while at < size:
+        if at + 4 > size or int(data[at]) >> 6 != 2:
+            return False
+        end = at + 4 + 4 * get_u16(data, at + 2)
+        if end > size:
+            return False
+        if int(data[at]) & 0x20:
+            padding = int(data[end - 1])
+            if end != size or padding == 0 or padding & 3 or padding > end - at - 4:
+                return False
+        if not _holds(data, at, _content_end(data, at, end)):
+            return False
+        at = end
+    return True
+
+
+@njit(cache=True)
+def _content_end(data, at, end):
+    """The end of a well-formed packet without its padding."""
+    return end - int(data[end - 1]) if int(data[at]) & 0x20 else end
+
+
+@njit(cache=True)
+def _holds(data, at, end):
+    """Whether the packet at `at`, which ends at `end`, is long enough for its type and count."""
+    count, packet_type, size = int(data[at]) & 31, int(data[at + 1]), end - at
+    if packet_type == SENDER_REPORT:
+        return size >= 8 + SENDER_INFO_BYTES + REPORT_BLOCK_BYTES * count
+    if packet_type == RECEIVER_REPORT:
+        return size >= 8 + REPORT_BLOCK_BYTES * count
+    if packet_type == BYE:
+        return size >= 4 + 4 * count
+    if packet_type == RTP_FEEDBACK or packet_type == PAYLOAD_FEEDBACK:
+        return size >= FEEDBACK_HEADER_BYTES and _feedback_holds(data, at, count, packet_type, size)
+    return True
+
+
+@njit(cache=True)
+def _feedback_holds(data, at, packet_format, packet_type, size):
+    content = size - FEEDBACK_HEADER_BYTES
+    if packet_type == RTP_FEEDBACK:
+        if packet_format == TRANSPORT_CC:
+            return content >= 8
+        return packet_format != NACK or content >= 4
+    if packet_format == FIR:
+        return content >= 8 and content % 8 == 0
+    if packet_format == REMB and content >= 8 and get_u32(data, at + 12) == REMB_MARK:
+        return content >= 8 + 4 * int(data[at + 16])
+    return True
+
+
+@njit(cache=True)
+def receive_compound(state, arena, data, size, row, now):
+    """The same after decryption; data: u1 array of `size` bytes."""
+    good = _is_well_formed(data, size)
+    if size >= 8 and int(data[0]) >> 6 == 2:
+        sender = get_u32(data, 4)
+        if find_source(state, row, sender) < 0:
+            remember_rtcp_sender(state, row, sender)
+    if not good:
+        state.drops[DROP_RTCP_MALFORMED] += 1
+        return
+    at, budget = 0, MAX_NACKED
+    while at < size:
+        following = at + 4 + 4 * get_u16(data, at + 2)
+        end = _content_end(data, at, following)
+        count, packet_type = int(data[at]) & 31, int(data[at + 1])
+        if packet_type == SENDER_REPORT:
+            _sender_info(state, row, data, at, now)
+            _report_blocks(state, row, data, at + 8 + SENDER_INFO_BYTES, count, now)
+        elif packet_type == RECEIVER_REPORT:
+            _report_blocks(state, row, data, at + 8, count, now)
+        elif packet_type == BYE:
+            _bye(state, row, data, at, count)
+        elif packet_type == RTP_FEEDBACK and count == NACK:
+            budget = _nack(state, arena, row, data, at, end, budget, now)
+        elif packet_type == PAYLOAD_FEEDBACK:
+            _payload_feedback(state, row, data, at, end, count, now)
+        at = following
+
+
+@njit(cache=True)
+def _sender_info(state, row, data, at, now):
+    """RFC 3550 section 6.4.1: NTP and RTP time of the same instant at the publisher."""
+    source_row = find_source(state, row, get_u32(data, at + 4))
+    if source_row < 0:
+        return
+    source = state.sources[source_row]
+    if source.stream < 0 or source.rtx:
+        return
+    stream = state.streams[source.stream]
+    ntp = np.uint64(get_u32(data, at + 8)) << np.uint64(32) | np.uint64(get_u32(data, at + 12))
+    if ntp == np.uint64(0):  # a sender without a wall clock; and 0 stands for "none yet"
+        return
+    stream.report_ntp = ntp
+    stream.report_timestamp = get_u32(data, at + 16)
+    stream.report_ns = now
+
+
+@njit(cache=True)
+def middle_ntp(state, now):
+    """The middle 32 bits of the NTP time at `now` (monotonic ns): 1/65536 s, as in LSR."""
+    wall = now + state.thread[0].wall_offset_ns
+    seconds, rest = wall // 1_000_000_000 + NTP_EPOCH_S, wall % 1_000_000_000
+    return (seconds & 0xFFFF) << 16 | (rest << 16) // 1_000_000_000
+
+
+@njit(cache=True)
+def _report_blocks(state, row, data, at, count, now):
+    for k in range(count):
+        _report_block(state, row, data, at + REPORT_BLOCK_BYTES * k, now)
+
+
+@njit(cache=True)
+def _report_block(state, row, data, at, now):
+    """What the peer received of one SSRC of ours."""
+    found = find_outgoing(state, row, get_u32(data, at))
+    if found < 0:
+        state.drops[DROP_FOREIGN_SSRC] += 1
+        return
+    subscription = state.subscriptions[found >> 1]
+    if found & 1:
+        subscription.rtx_mid_acknowledged = 1
+        return
+    subscription.mid_acknowledged = 1
+    subscription.fraction_lost = data[at + 4]
+    lost = get_u24(data, at + 5)
+    subscription.lost = lost - 0x1000000 if lost & 0x800000 else lost
+    subscription.jitter = get_u32(data, at + 12)
+    subscription.heard_ns = now
+    last_report = get_u32(data, at + 16)
+    if last_report != 0:
+        _note_rtt(state.transports[row], signed32(middle_ntp(state, now) - last_report - get_u32(data, at + 20)))
+
+
+@njit(cache=True)
+def _note_rtt(transport, units):
+    """A round trip of `units` / 65536 s, averaged as TCP does (RFC 6298); out of range: a clock was set."""
+    rtt = units * 1_000_000_000 // 65536
+    if rtt < 0 or rtt > MAX_RTT_NS:
+        return
+    rtt = max(rtt, 1)
+    transport.rtt_ns = rtt if transport.rtt_ns == 0 else (7 * transport.rtt_ns + rtt) // 8
+
+
+@njit(cache=True)
+def _bye(state, row, data, at, count):
+    """RFC 3550 section 6.6. The stream keeps its numbers: a BYE that lies costs one notice."""
+    for k in range(count):
+        source_row = find_source(state, row, get_u32(data, at + 4 + 4 * k))
+        if source_row < 0:
+            continue
+        source = state.sources[source_row]
+        if source.stream < 0 or source.rtx:
+            continue
+        stream = state.streams[source.stream]
+        notice(state, STREAM_ENDED, stream.track, state.tracks[stream.track].generation, int(stream.layer), 0)
+        unbind(state, source_row)
+
+
+@njit(cache=True)
+def _nack(state, arena, row, data, at, end, budget, now):
+    """RFC 4585 section 6.2.1. Returns what is left of the datagram's budget."""
+    found = find_outgoing(state, row, get_u32(data, at + 8))
+    if found < 0:
+        state.drops[DROP_FOREIGN_SSRC] += 1
+        return budget
+    if found & 1:  # a lost repair is asked for again by its original number
+        return budget
+    at += FEEDBACK_HEADER_BYTES
+    while at + 4 <= end and budget > 0:
+        first, mask = get_u16(data, at), get_u16(data, at + 2)
+        answer_nack(state, arena, found >> 1, first, now)
+        budget -= 1
+        for bit in range(16):
+            if mask >> bit & 1 and budget > 0:
+                answer_nack(state, arena, found >> 1, (first + 1 + bit) & 0xFFFF, now)
+                budget -= 1
+        at += 4
+    return budget
+
+
+@njit(cache=True)
+def _payload_feedback(state, row, data, at, end, packet_format, now):
+    if packet_format == PLI:
+        _key_frame_request(state, row, get_u32(data, at + 8), now)
+    elif packet_format == FIR:  # RFC 5104 section 4.3.1: the SSRC is in each entry
+        for entry in range(at + FEEDBACK_HEADER_BYTES, end - 7, 8):
+            _key_frame_request(state, row, get_u32(data, entry), now)
+    elif packet_format == REMB and end - at >= 20 and get_u32(data, at + 12) == REMB_MARK:
+        exponent, mantissa = np.int64(data[at + 17]) >> 2, get_u24(data, at + 17) & 0x3FFFF
+        transport = state.transports[row]
+        transport.remb_bps = mantissa << min(np.int64(exponent), MAX_REMB_SHIFT)
+        transport.remb_ns = now
+
+
+@njit(cache=True)
+def _key_frame_request(state, row, ssrc, now):
+    found = find_outgoing(state, row, ssrc)
+    if found < 0:
+        state.drops[DROP_FOREIGN_SSRC] += 1
+    elif not found & 1:
+        key_frame_asked(state, found >> 1, now)

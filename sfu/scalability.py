@@ -1,0 +1,127 @@
+"""Which packets of one stream with spatial or temporal layers (VP9, AV1) a subscriber gets. Called by egress.
+
+With dependency descriptors (AV1 RTP payload format appendix A) a *decode target* is followed: a packet goes out when
+its indication for the target is not "not present". Another target is taken when that leaves the receiver with
+everything it needs: at a key frame, at a frame that it gets and that says "switch", or when the new target's frames
+are all among the old one's. Without descriptors VP9's layer ids decide, and spatial layers rise at key frames only.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.dependency import SWITCH, decode_target, indication, targets_up_to
+from sfu.describe import UNKNOWN_TEMPLATE
+from sfu.tables import FRAME_START, KEY_FRAME, STRUCTURE, SWITCH_UP
+from sfu.wire import signed32
+
+
+@njit(cache=True)
+def admit_scalable(state, subscription, stream_row, packet):
+    """Whether a packet goes to the subscriber; moves the subscriber's layers towards its targets."""
+    newer = signed32(np.int64(packet.timestamp) - np.int64(subscription.picture_timestamp)) > 0
+    if newer:
+        subscription.picture_timestamp = packet.timestamp
+    if packet.flags & FRAME_START:
+        if packet.flags & KEY_FRAME and (newer or packet.flags & STRUCTURE):
+            follow(state, subscription, stream_row, packet.flags & STRUCTURE)
+        elif packet.template == UNKNOWN_TEMPLATE:
+            _move_by_layers(state, subscription, stream_row, packet, newer)
+        else:
+            _move_by_targets(state, subscription, stream_row, packet, newer)
+    if packet.template == UNKNOWN_TEMPLATE:
+        return packet.spatial <= subscription.spatial and packet.temporal <= subscription.temporal
+    target = np.int64(subscription.decode_target)
+    return target < 0 or indication(packet, target) != 0
+
+
+@njit(cache=True)
+def follow(state, subscription, stream_row, structure):
+    """From a key frame on: everything up to the targets. structure: the packet brings it, with all targets active."""
+    _take(state, subscription, stream_row, subscription.target_spatial, subscription.target_temporal, structure)
+
+
+@njit(cache=True)
+def _take(state, subscription, stream_row, spatial, temporal, structure):
+    """Forward the layers up to these from now on, and tell the receiver which decode targets that leaves."""
+    subscription.spatial = spatial
+    subscription.temporal = temporal
+    target = decode_target(state, stream_row, spatial, temporal)
+    subscription.decode_target = target
+    subscription.produced_targets = state.dependencies[stream_row].active_targets
+    if target < 0:
+        subscription.targets = 0
+        return
+    everything = (np.int64(1) << np.int64(state.dependencies[stream_row].target_count)) - 1
+    mask = np.int64(targets_up_to(state, stream_row, spatial, temporal)) & everything
+    if mask == everything and (structure or subscription.targets == 0):
+        mask = np.int64(0)
+    subscription.targets = mask
+
+
+@njit(cache=True)
+def _move_by_layers(state, subscription, stream_row, packet, newer):
+    """Without descriptors: down at the start of a picture, up in time at a switching point."""
+    if newer:
+        subscription.spatial = min(np.int64(subscription.spatial), np.int64(subscription.target_spatial))
+        subscription.temporal = min(np.int64(subscription.temporal), np.int64(subscription.target_temporal))
+        if subscription.spatial < subscription.target_spatial and packet.spatial > subscription.spatial:
+            state.streams[stream_row].key_wanted = 1
+    if (
+        subscription.temporal < packet.temporal <= subscription.target_temporal
+        and packet.spatial == 0
+        and newer
+        and packet.flags & SWITCH_UP
+    ):
+        subscription.temporal = packet.temporal
+    if packet.spatial > subscription.spatial and packet.spatial <= subscription.target_spatial:
+        state.streams[stream_row].key_wanted = 1
+
+
+@njit(cache=True)
+def _move_by_targets(state, subscription, stream_row, packet, newer):
+    """With descriptors: to the wanted target if that is possible at this frame, else in time only, else ask."""
+    spatial, temporal = np.int64(subscription.target_spatial), np.int64(subscription.target_temporal)
+    produced = state.dependencies[stream_row].active_targets
+    if subscription.spatial == spatial and subscription.temporal == temporal:
+        if subscription.produced_targets == produced:
+            return
+    wanted = decode_target(state, stream_row, spatial, temporal)
+    if _reachable(state, subscription, stream_row, packet, newer, wanted):
+        _take(state, subscription, stream_row, spatial, temporal, 0)
+        return
+    near = decode_target(state, stream_row, np.int64(subscription.spatial), temporal)
+    if near != subscription.decode_target and _reachable(state, subscription, stream_row, packet, newer, near):
+        _take(state, subscription, stream_row, np.int64(subscription.spatial), temporal, 0)
+    if state.dependencies[stream_row].target_spatial[wanted] != _spatial_of(state, stream_row, subscription):
+        state.streams[stream_row].key_wanted = 1
+
+
+@njit(cache=True)
+def _spatial_of(state, stream_row, subscription):
+    return state.dependencies[stream_row].target_spatial[max(np.int64(subscription.decode_target), 0)]
+
+
+@njit(cache=True)
+def _reachable(state, subscription, stream_row, packet, newer, wanted):
+    """Whether the receiver can decode target `wanted` from this frame on. A frame of its own counts as received."""
+    present = np.int64(subscription.decode_target)
+    if present < 0 or wanted < 0 or wanted == present:
+        return True
+    if indication(packet, wanted) == SWITCH and indication(packet, present) != 0:
+        return True
+    if not newer:
+        return False
+    dependency = state.dependencies[stream_row]
+    for k in range(np.int64(dependency.template_count)):
+        both = dependency.template_indications[k]
+        if (both >> np.uint64(2 * wanted)) & np.uint64(3) and not (both >> np.uint64(2 * present)) & np.uint64(3):
+            return False
+    return True
+
+
+@njit(cache=True)
+def is_last_of_picture(state, subscription, stream_row, packet):
+    """For a packet with FRAME_END: no higher spatial layer of its picture is forwarded."""
+    if packet.template != UNKNOWN_TEMPLATE and subscription.decode_target >= 0:
+        return packet.spatial >= _spatial_of(state, stream_row, subscription)
+    return packet.spatial >= subscription.spatial

@@ -1,0 +1,125 @@
+"""Numbers for signalling, read from the columns that the media thread writes.
+
+A value may be torn from its neighbours by a packet that comes in between; each alone is whole.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sfu.forwarding import Receiver, Subscription
+from sfu.memory import Memory
+from sfu.parameters import ReceiverId
+from sfu.tables import DROP_NAMES, FREE, OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStatistics:
+    """One layer of a receiver."""
+
+    ssrc: int
+    """0 before its first packet when SDP did not say."""
+    packets: int
+    bytes: int
+    bitrate_bps: int
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverStatistics:
+    """What came from a publisher, all layers together."""
+
+    packets: int
+    bytes: int
+    lost: int
+    """RFC 3550 section 6.4.1, cumulative; retransmissions that arrived count against it."""
+    jitter_ms: float
+    """Of the worst layer."""
+    layers: tuple[LayerStatistics, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStatistics:
+    """What went to a subscriber."""
+
+    packets: int
+    bytes: int
+    """RTP payload."""
+    lost_fraction: float
+    """0 to 1, from the last receiver report."""
+    rtt_ms: float
+    """Of the transport; 0: unknown."""
+    layer: int
+    """Simulcast layer, or highest spatial layer of SVC, being forwarded; -1: none."""
+    temporal: int
+    bitrate_bps: int
+    retransmitted: int
+
+
+def receiver_statistics(memory: Memory, receiver: Receiver) -> ReceiverStatistics:
+    """The numbers of one receiver."""
+    live = int(memory.table("tracks")[receiver.row]["live"])
+    streams = [memory.table("streams")[each.row] for each in receiver.streams]
+    layers = tuple(
+        LayerStatistics(
+            int(stream["ssrc"]),
+            int(stream["received"]),
+            int(stream["bytes"]),
+            int(stream["bitrate_bps"]),
+            bool(live >> layer & 1),
+        )
+        for layer, stream in enumerate(streams)
+    )
+    return ReceiverStatistics(
+        sum(layer.packets for layer in layers),
+        sum(layer.bytes for layer in layers),
+        sum(int(stream["lost"]) for stream in streams),
+        max(_jitter_ms(stream) for stream in streams),
+        layers,
+    )
+
+
+def _jitter_ms(stream: Any) -> float:
+    clock_rate = int(stream["clock_rate"])
+    return int(stream["jitter"]) / 16 * 1000 / clock_rate if clock_rate else 0.0
+
+
+def subscription_statistics(memory: Memory, subscription: Subscription) -> SubscriptionStatistics:
+    """The numbers of one subscription."""
+    row = memory.table("subscriptions")[subscription.row]
+    svc = bool(memory.table("tracks")[subscription.receiver.row]["svc"])
+    layer = int(row["layer"])
+    return SubscriptionStatistics(
+        packets=int(row["packets"]),
+        bytes=int(row["octets"]),
+        lost_fraction=int(row["fraction_lost"]) / 256,
+        rtt_ms=int(memory.table("transports")[subscription.transport.row]["rtt_ns"]) / 1e6,
+        layer=int(row["spatial"]) if svc and layer >= 0 else layer,
+        temporal=int(row["temporal"]),
+        bitrate_bps=int(row["bitrate_bps"]),
+        retransmitted=int(row["retransmitted"]),
+    )
+
+
+def audio_levels(memory: Memory, receiver_of_row: dict[int, Receiver]) -> list[tuple[ReceiverId, float]]:
+    """(receiver, level 0 to 1) of every open receiver that counts as speaking."""
+    streams = memory.table("streams")[: int(memory.thread["stream_end"])]
+    speaking = np.flatnonzero((streams["level"] > 0) & (streams["state"] == OPEN))
+    levels = streams["level"][speaking].tolist()
+    tracks = streams["track"][speaking].tolist()
+    return [
+        (receiver_of_row[track].id, level)
+        for track, level in zip(tracks, levels, strict=True)
+        if track in receiver_of_row
+    ]
+
+
+def drops(memory: Memory) -> dict[str, int]:
+    """Packets that the media thread dropped, by reason."""
+    return dict(zip(DROP_NAMES, memory.table("drops").tolist(), strict=False))
+
+
+def rows_in_use(memory: Memory, name: str) -> int:
+    """How many rows of a table that the media thread hands out are not free."""
+    return int(np.count_nonzero(memory.table(name)["state"] != FREE))

@@ -1,0 +1,172 @@
+"""Opening, closing and setting of subscriptions, called by `sfu.commands` for rows that the control thread wrote."""
+
+import numpy as np
+from numba import njit
+
+from sfu.egress import list_track
+from sfu.lookup import insert_outgoing, remove_outgoing
+from sfu.native import srtp_remove_stream
+from sfu.rings import notice
+from sfu.select import ask_for_wanted, choose_for
+from sfu.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, SEQUENCE_START, VIDEO
+
+MAX_SPATIAL, MAX_TEMPORAL = 3, 7
+"""What the wire formats can say."""
+EVERYTHING_SPATIAL, EVERYTHING_TEMPORAL = 2, 3
+"""Targets of a new subscription."""
+FIRST_SEQUENCE_MASK = 0x7FFF
+"""The first output number lies below 32768, so that no rollover of SRTP's index is near when losses may hide it."""
+
+
+@njit(cache=True)
+def _scramble(ssrc, now):
+    """A number that nobody outside can guess from one SSRC: xorshift64* over SSRC and clock."""
+    x = np.uint64(ssrc) << np.uint64(32) ^ np.uint64(now) | np.uint64(1)
+    x ^= x >> np.uint64(12)
+    x ^= x << np.uint64(25)
+    x ^= x >> np.uint64(27)
+    return np.int64((x * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(33))
+
+
+@njit(cache=True)
+def open_subscription(state, row, now):
+    """Start a subscription whose (c) columns are written; link it to its track and its transport."""
+    subscription, thread = state.subscriptions[row], state.thread[0]
+    _clear(subscription, now)
+    track, transport = state.tracks[subscription.track], state.transports[subscription.transport]
+    subscription.next_of_track = track.first_subscription
+    track.first_subscription = row
+    track.subscription_count += 1
+    subscription.next_of_transport = transport.first_subscription
+    transport.first_subscription = row
+    insert_outgoing(state, row, 0)
+    if subscription.rtx_ssrc != 0:
+        insert_outgoing(state, row, 1)
+    subscription.state = OPEN
+    thread.subscription_end = max(np.int64(thread.subscription_end), row + 1)
+    choose_for(state, row)
+    if track.state == OPEN:
+        list_track(state, np.int64(subscription.track))  # the ring may hold a key frame to start from
+
+
+@njit(cache=True)
+def _clear(subscription, now):
+    """Everything that the media thread writes, as at the beginning."""
+    subscription.paused = 0
+    subscription.started = 0
+    subscription.mid_acknowledged = 0
+    subscription.rtx_mid_acknowledged = 0
+    subscription.target_spatial = EVERYTHING_SPATIAL
+    subscription.target_temporal = EVERYTHING_TEMPORAL
+    subscription.layer = -1
+    subscription.wanted_layer = 0
+    subscription.spatial = 0
+    subscription.temporal = 0
+    subscription.decode_target = -1
+    subscription.targets = 0
+    subscription.produced_targets = 0
+    subscription.stream = -1
+    subscription.source_ssrc = 0
+    subscription.picture_timestamp = 0
+    subscription.timestamp_offset = 0
+    subscription.picture_offset = 0
+    subscription.tl0_offset = 0
+    random = _scramble(subscription.ssrc, now)
+    subscription.in_highest = 0
+    subscription.out_highest = SEQUENCE_START + (random & FIRST_SEQUENCE_MASK)
+    subscription.dropped = 0
+    subscription.sent = 0
+    subscription.last_timestamp = 0
+    subscription.last_ns = 0
+    subscription.last_marker = 0
+    subscription.last_picture = -1
+    subscription.last_tl0 = -1
+    subscription.picture_highest = 0
+    subscription.pictures_dropped = 0
+    subscription.switch_sequence = 0
+    subscription.rtx_sequence = (random >> 15) & FIRST_SEQUENCE_MASK
+    subscription.packets = 0
+    subscription.octets = 0
+    subscription.retransmitted = 0
+    subscription.report_ns = 0
+    subscription.fraction_lost = 0
+    subscription.lost = 0
+    subscription.jitter = 0
+    subscription.heard_ns = 0
+    subscription.key_asked_ns = 0
+    subscription.bytes_at_check = 0
+    subscription.bitrate_bps = 0
+
+
+@njit(cache=True)
+def close_subscription(state, row):
+    """Unlink a subscription, let libsrtp forget its SSRCs, and tell the control thread that the row is free."""
+    subscription = state.subscriptions[row]
+    _unlink_from_track(state, row)
+    _unlink_from_transport(state, row)
+    remove_outgoing(state, row, 0)
+    session = state.transports[subscription.transport].srtp_out
+    _forget(session, np.int64(subscription.ssrc))
+    if subscription.rtx_ssrc != 0:
+        remove_outgoing(state, row, 1)
+        _forget(session, np.int64(subscription.rtx_ssrc))
+    subscription.state = FREE
+    notice(state, CLOSED_SUBSCRIPTION, row, subscription.generation, 0, 0)
+
+
+@njit(cache=True)
+def _forget(session, ssrc):
+    if session != 0:
+        srtp_remove_stream(session, (ssrc & 0xFF) << 24 | (ssrc & 0xFF00) << 8 | (ssrc >> 8) & 0xFF00 | ssrc >> 24)
+
+
+@njit(cache=True)
+def _unlink_from_track(state, row):
+    track = state.tracks[state.subscriptions[row].track]
+    following = state.subscriptions[row].next_of_track
+    if track.first_subscription == row:
+        track.first_subscription = following
+        track.subscription_count -= 1
+        return
+    before = np.int64(track.first_subscription)
+    while before >= 0 and state.subscriptions[before].next_of_track != row:
+        before = np.int64(state.subscriptions[before].next_of_track)
+    if before >= 0:
+        state.subscriptions[before].next_of_track = following
+        track.subscription_count -= 1
+
+
+@njit(cache=True)
+def _unlink_from_transport(state, row):
+    transport = state.transports[state.subscriptions[row].transport]
+    following = state.subscriptions[row].next_of_transport
+    if transport.first_subscription == row:
+        transport.first_subscription = following
+        return
+    before = np.int64(transport.first_subscription)
+    while before >= 0 and state.subscriptions[before].next_of_transport != row:
+        before = np.int64(state.subscriptions[before].next_of_transport)
+    if before >= 0:
+        state.subscriptions[before].next_of_transport = following
+
+
+@njit(cache=True)
+def set_layers(state, row, spatial, temporal):
+    """The highest layers that the subscriber wants from now on; numbers out of range mean the nearest one."""
+    subscription = state.subscriptions[row]
+    subscription.target_spatial = min(max(spatial, 0), MAX_SPATIAL)
+    subscription.target_temporal = min(max(temporal, 0), MAX_TEMPORAL)
+    choose_for(state, row)
+    ask_for_wanted(state, row)
+
+
+@njit(cache=True)
+def set_paused(state, row, paused):
+    """Stop sending, or go on: video with a key frame, from the ring if there is a recent one."""
+    subscription = state.subscriptions[row]
+    if subscription.paused == paused:
+        return
+    subscription.paused = 1 if paused else 0
+    subscription.layer = -1
+    if not paused and subscription.kind == VIDEO:
+        list_track(state, np.int64(subscription.track))

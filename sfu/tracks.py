@@ -1,0 +1,164 @@
+"""Opening and closing of what a peer publishes: tracks, their streams, the SSRCs behind them."""
+
+from numba import njit
+
+from sfu.binding import forget_srtp_stream, unbind
+from sfu.dependency import reset_dependency
+from sfu.lookup import find_source, remove_source
+from sfu.rings import notice
+from sfu.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
+
+NOT_LISTED = -2
+"""dirty_next of a track without unread arrivals."""
+
+
+@njit(cache=True)
+def _open_stream(state, row):
+    """Everything that the media thread writes in a stream's row, as at its beginning."""
+    stream = state.streams[row]
+    stream.codec = 0
+    stream.payload_type = 0
+    stream.nack = 0
+    stream.started = 0
+    stream.acknowledged = 0
+    stream.clock_rate = 0
+    stream.source = -1
+    stream.rtx_source = -1
+    stream.sequence_shift = 0
+    stream.ring_written = 0
+    stream.base = 0
+    stream.highest = -1
+    stream.received = 0
+    stream.bytes = 0
+    stream.expected_prior = 0
+    stream.received_prior = 0
+    stream.lost = 0
+    stream.transit = 0
+    stream.jitter = 0
+    stream.last_ns = 0
+    stream.last_timestamp = 0
+    stream.frames = 0
+    stream.frames_at_check = 0
+    stream.idle_frames = 0
+    stream.bytes_at_check = 0
+    stream.bitrate_bps = 0
+    stream.report_ntp = 0
+    stream.report_timestamp = 0
+    stream.report_ns = 0
+    stream.key_sequence = -1
+    stream.key_ns = 0
+    stream.key_wanted = 0
+    stream.key_asked_ns = 0
+    stream.level_loudest = 127
+    stream.level_active_ms = 0
+    stream.level_packets = 0
+    stream.level_smoothed = 0.0
+    stream.level = 0.0
+    stream.missing_count = 0
+    reset_dependency(state, row)
+    for index in range(PACKETS):
+        if state.packets[row, index].sequence != 0:  # reading an untouched page costs no memory, writing does
+            state.packets[row, index].sequence = 0
+    stream.state = OPEN
+    state.thread[0].stream_end = max(int(state.thread[0].stream_end), row + 1)
+
+
+@njit(cache=True)
+def open_track(state, row):
+    """Start a track whose (c) columns, and its streams', are written; link it to its transport."""
+    track, thread = state.tracks[row], state.thread[0]
+    transport = state.transports[track.transport]
+    for layer in range(int(track.layer_count)):
+        _open_stream(state, int(track.streams[layer]))
+    track.first_subscription = -1
+    track.subscription_count = 0
+    track.live = 0
+    track.dirty_next = NOT_LISTED
+    track.log_written = 0
+    track.log_read = 0
+    track.next = transport.first_track
+    transport.first_track = row
+    track.state = OPEN
+    thread.track_end = max(int(thread.track_end), row + 1)
+
+
+@njit(cache=True)
+def _unlink_from_transport(state, row):
+    transport = state.transports[state.tracks[row].transport]
+    if transport.first_track == row:
+        transport.first_track = state.tracks[row].next
+        return
+    before = int(transport.first_track)
+    while before >= 0 and state.tracks[before].next != row:
+        before = int(state.tracks[before].next)
+    if before >= 0:
+        state.tracks[before].next = state.tracks[row].next
+
+
+@njit(cache=True)
+def _unlink_from_dirty(state, row):
+    track, thread = state.tracks[row], state.thread[0]
+    if track.dirty_next == NOT_LISTED:
+        return
+    if thread.first_dirty_track == row:
+        thread.first_dirty_track = track.dirty_next
+    else:
+        before = int(thread.first_dirty_track)
+        while before >= 0 and state.tracks[before].dirty_next != row:
+            before = int(state.tracks[before].dirty_next)
+        if before >= 0:
+            state.tracks[before].dirty_next = track.dirty_next
+    track.dirty_next = NOT_LISTED
+
+
+@njit(cache=True)
+def close_track(state, row):
+    """Unlink a track, part its SSRCs from its streams, and tell the control thread that the rows are free."""
+    track = state.tracks[row]
+    _unlink_from_transport(state, row)
+    _unlink_from_dirty(state, row)
+    for layer in range(int(track.layer_count)):
+        stream = state.streams[track.streams[layer]]
+        if stream.source >= 0:
+            unbind(state, int(stream.source))
+        if stream.rtx_source >= 0:
+            unbind(state, int(stream.rtx_source))
+        stream.level = 0.0
+        stream.state = FREE
+    track.state = FREE
+    notice(state, CLOSED_TRACK, row, track.generation, 0, 0)
+
+
+@njit(cache=True)
+def close_sources(state, transport_row):
+    """Forget every SSRC that the peer of a transport sent. Its tracks are closed already; its SRTP sessions end next."""
+    transport = state.transports[transport_row]
+    row = int(transport.first_source)
+    while row >= 0:
+        source = state.sources[row]
+        following = int(source.next)
+        unbind(state, row)
+        remove_source(state, row)
+        source.state = FREE
+        source.next = state.thread[0].free_source
+        state.thread[0].free_source = row
+        row = following
+    transport.first_source = -1
+    transport.unbound = 0
+    for k in range(RTCP_SENDERS):
+        transport.rtcp_senders[k] = 0
+
+
+@njit(cache=True)
+def remember_rtcp_sender(state, transport_row, ssrc):
+    """Note an SSRC that sent RTCP and is no source; the oldest of RTCP_SENDERS gives way, in libsrtp too."""
+    transport = state.transports[transport_row]
+    for k in range(RTCP_SENDERS):
+        if transport.rtcp_senders[k] == ssrc:
+            return
+    at = int(transport.rtcp_sender_next) % RTCP_SENDERS
+    oldest = int(transport.rtcp_senders[at])
+    if oldest != 0 and find_source(state, transport_row, oldest) < 0:
+        forget_srtp_stream(transport.srtp_in, oldest)
+    transport.rtcp_senders[at] = ssrc
+    transport.rtcp_sender_next = (at + 1) % RTCP_SENDERS

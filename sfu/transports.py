@@ -1,0 +1,349 @@
+"""A transport on the control thread: ICE credentials, DTLS, keys for SRTP, data channels.
+
+Packets of media never come here. The media thread checks connectivity and protects packets; this object hands it
+credentials, number maps and keys by commands, and gets DTLS datagrams and notices from it.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import string
+from collections import Counter, deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from sfu.addresses import Sockets
+from sfu.certificate import LocalCertificate
+from sfu.dtls import DtlsConnection
+from sfu.dtls import State as DtlsState
+from sfu.errors import EngineError, TransportFailure
+from sfu.event_queue import EventQueue
+from sfu.events import ChannelOpened, DataReceived, TransportConnected, TransportFailed
+from sfu.mailbox import Mailbox
+from sfu.memory import Memory
+from sfu.parameters import (
+    Channel,
+    IceCredentials,
+    MediaParameters,
+    ReceiverId,
+    RemoteTransport,
+    SubscriptionId,
+    TransportId,
+)
+from sfu.rows import Tables, check_media, pack_ufrag, random_ssrc
+from sfu.sctp import DataChannels
+from sfu.tables import (
+    CLOSE_TRANSPORT,
+    MEDIA_PER_TRANSPORT,
+    NEW_CREDENTIALS,
+    OPEN,
+    OPEN_TRANSPORT,
+    SET_MEDIA,
+    START_SRTP,
+)
+
+if TYPE_CHECKING:
+    from sfu.dtls import SrtpSessions
+    from sfu.forwarding import Receiver, Subscription
+
+ICE_CHARACTERS = string.ascii_letters + string.digits
+"""A part of RFC 8839's ice-char that needs no care in URLs and logs."""
+UFRAG_CHARACTERS = 8
+PASSWORD_CHARACTERS = 24
+"""142 bits; RFC 8445 section 5.3 asks for 128."""
+MAX_EARLY_DATAGRAMS = 8
+"""DTLS that arrives before the peer's answer does: a ClientHello in two datagrams, a few times."""
+SHORTEST_TIMER_S = 0.01
+
+
+def new_credentials() -> IceCredentials:
+    """Fresh random ICE credentials of ours."""
+
+    def text(count: int) -> str:
+        return "".join(secrets.choice(ICE_CHARACTERS) for _ in range(count))
+
+    return IceCredentials(text(UFRAG_CHARACTERS), text(PASSWORD_CHARACTERS))
+
+
+class TransportState(Enum):
+    """FAILED: signalling has been told and must close it. CLOSING: it did."""
+
+    OPEN = "open"
+    FAILED = "failed"
+    CLOSING = "closing"
+
+
+class MediaLink:
+    """What all transports of one media thread share."""
+
+    def __init__(
+        self, memory: Memory, tables: Tables, mailbox: Mailbox, sockets: Sockets, certificate: LocalCertificate
+    ) -> None:
+        self.memory = memory
+        self.tables = tables
+        self.mailbox = mailbox
+        self.sockets = sockets
+        self.certificate = certificate
+        self.loop = asyncio.get_running_loop()
+
+
+class Transport:
+    """One ICE/DTLS/SRTP association. Exceptions of the peer's making end in a TransportFailed event."""
+
+    def __init__(self, number: TransportId, link: MediaLink, events: EventQueue, drops: Counter[str]) -> None:
+        """Takes a row and opens it. Raises TableFull."""
+        self.id = number
+        self.state = TransportState.OPEN
+        self.ice = new_credentials()
+        self.ssrcs: set[int] = set()
+        """Every SSRC on this transport, the peer's and ours: ours must differ from all."""
+        self.receivers: dict[ReceiverId, Receiver] = {}
+        self.subscriptions: dict[SubscriptionId, Subscription] = {}
+        self._link = link
+        self._events = events
+        self._drops = drops
+        self._remote: RemoteTransport | None = None
+        self._dtls: DtlsConnection | None = None
+        self._sessions: SrtpSessions | None = None
+        self._data: DataChannels | None = DataChannels(self, drops)
+        self._wants_channels = False
+        self._early: list[bytes] = []
+        self._last_path = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_media: MediaParameters | None = None
+        self._waiting_ice: IceCredentials | None = None
+        self.row, self.generation = link.tables.take_transport(self.ice, random_ssrc(self.ssrcs))
+        first_media = self.row * MEDIA_PER_TRANSPORT
+        link.tables.write_media(first_media, MediaParameters())
+        self._next_media = first_media + 1
+        self._sent_media: deque[int] = deque()
+        self._media = MediaParameters()
+        self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
+        self._record = link.memory.table("transports")[self.row]
+        self._push(OPEN_TRANSPORT)
+
+    # --- what signalling asks -----------------------------------------------------------------------------------------
+    def connect(self, remote: RemoteTransport) -> None:
+        """Take the peer's half. Raises EngineError when a later one changes fingerprints or role."""
+        if self._remote is not None:
+            if set(remote.fingerprints) != set(self._remote.fingerprints) or remote.role is not self._remote.role:
+                raise EngineError("the peer changed its DTLS fingerprint or role")
+            self._remote = remote
+            self._start_data()
+            return
+        self._remote = remote
+        if self.state is not TransportState.OPEN:
+            return
+        self._dtls = DtlsConnection(self._link.certificate.context, remote.role, remote.fingerprints)
+        early, self._early = self._early, []
+        for datagram in early:
+            self.receive_datagram(datagram, self._last_path)
+        self._start_dtls()
+
+    def restart_ice(self) -> IceCredentials:
+        """New local credentials; those in force stay valid until a check with the new ones passes."""
+        self.ice = self._waiting_ice = new_credentials()
+        self.settle()
+        return self.ice
+
+    def set_media(self, media: MediaParameters) -> None:
+        """Replace what payload types and extension ids mean. Raises EngineError for numbers out of range."""
+        check_media(media)
+        if media != (self._waiting_media or self._media):
+            self._waiting_media = media
+            self.settle()
+
+    def settle(self) -> bool:
+        """Hand over what had to wait because the media thread has not taken what came before it. True: all done."""
+        if self.state is TransportState.CLOSING:
+            return True
+        if self._waiting_ice is not None and self._record["ufrag"][0] == self._ufrag_in_force:
+            self._ufrag_in_force = pack_ufrag(self._waiting_ice.ufrag)
+            self._link.tables.write_credentials(self.row, self._waiting_ice)
+            self._waiting_ice = None
+            self._push(NEW_CREDENTIALS)
+        if self._waiting_media is not None and self._has_free_media_row():
+            self._media, self._waiting_media = self._waiting_media, None
+            self._link.tables.write_media(self._next_media, self._media)
+            self._push(SET_MEDIA, self._next_media)
+            self._sent_media.append(self._next_media)
+            first = self.row * MEDIA_PER_TRANSPORT
+            self._next_media = first + (self._next_media + 1 - first) % MEDIA_PER_TRANSPORT
+        return self._waiting_ice is None and self._waiting_media is None
+
+    def open_channels(self) -> None:
+        """Create LiveKit's data channels from our side, now or once SCTP is up."""
+        self._wants_channels = True
+        self._start_data()
+
+    def send_data(self, channel: Channel, payload: bytes) -> None:
+        """Send, queue or drop one message."""
+        if self._data is None or (self._remote is not None and self._remote.sctp_port is None):
+            self._drops["data_not_open"] += 1
+            return
+        try:
+            self._data.send(channel, payload)
+        except TransportFailure as failure:
+            self.fail(str(failure))
+
+    def close(self) -> None:
+        """Say goodbye and close the row; `closed` must follow when the media thread has answered."""
+        if self.state is TransportState.CLOSING:
+            return
+        if self.state is TransportState.OPEN:
+            self._end()
+        self.state = TransportState.CLOSING
+        self._push(CLOSE_TRANSPORT)
+
+    def closed(self) -> None:
+        """The media thread no longer uses the row: its keys may go."""
+        self.state = TransportState.CLOSING
+        self._cancel_timer()
+        self._sessions = None
+        self._link.tables.transports.give_back(self.row)
+
+    # --- what the media thread tells ----------------------------------------------------------------------------------
+    def path_selected(self) -> None:
+        """There is a path to the peer, or another than before."""
+        self._start_dtls()
+
+    def receive_datagram(self, datagram: bytes, path: int) -> None:
+        """A DTLS datagram that came over path row `path`."""
+        if self.state is not TransportState.OPEN:
+            return
+        self._last_path = path
+        if self._dtls is None:
+            if len(self._early) < MAX_EARLY_DATAGRAMS:
+                self._early.append(datagram)
+            return
+        try:
+            packets = self._dtls.receive(datagram)
+            self._secure()
+            for packet in packets:
+                if self._data is not None:
+                    self._data.receive(packet)
+        except TransportFailure as failure:
+            self.fail(str(failure))
+            return
+        self._flush()
+
+    def fail(self, reason: str) -> None:
+        """End the association and tell signalling, once. The row stays until `close`."""
+        if self.state is TransportState.OPEN:
+            self.state = TransportState.FAILED
+            # Not now: this may run inside the SCTP stack, which would start its timers again after its end.
+            self._link.loop.call_soon(self._end)
+            self._events.put(TransportFailed(self.id, reason))
+
+    # --- what the data channels tell ----------------------------------------------------------------------------------
+    def send_application_data(self, data: bytes) -> None:
+        """Send one SCTP packet over DTLS."""
+        if self._dtls is None or self.state is not TransportState.OPEN:
+            return
+        try:
+            self._dtls.send(data)
+        except TransportFailure as failure:
+            self.fail(str(failure))
+            return
+        self._flush()
+
+    def channel_opened(self, channel: Channel) -> None:
+        """A channel can be written to."""
+        self._events.put(ChannelOpened(self.id, channel))
+
+    def message_received(self, channel: Channel, payload: bytes) -> None:
+        """One whole message came."""
+        self._events.put(DataReceived(self.id, channel, payload))
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+    def _push(self, kind: int, a: int = 0, b: int = 0) -> None:
+        self._link.mailbox.push(kind, self.row, self.generation, a, b)
+
+    def _has_free_media_row(self) -> bool:
+        """Whether `_next_media` is neither in use nor on its way: rows take turns, the oldest one is in use."""
+        in_use = int(self._record["media"])
+        if in_use in self._sent_media:
+            while self._sent_media.popleft() != in_use:
+                pass
+        return len(self._sent_media) < MEDIA_PER_TRANSPORT - 1
+
+    def _path(self) -> int:
+        """The path row to send on, -1 when there is none."""
+        for path in (int(self._record["path"]), self._last_path):
+            if path >= 0:
+                row = self._link.memory.table("paths")[path]
+                if row["state"] == OPEN and row["transport"] == self.row:
+                    return path
+        return -1
+
+    def _start_dtls(self) -> None:
+        if self._dtls is None or self.state is not TransportState.OPEN or self._path() < 0:
+            return
+        try:
+            self._dtls.start()
+        except TransportFailure as failure:
+            self.fail(str(failure))
+            return
+        self._flush()
+
+    def _secure(self) -> None:
+        """The handshake has just ended: keys to the media thread, then data channels."""
+        if self._dtls is None or self._sessions is not None or self._dtls.state is not DtlsState.CONNECTED:
+            return
+        self._sessions = self._dtls.sessions
+        assert self._sessions is not None
+        self._push(START_SRTP, *self._sessions.addresses())
+        self._events.put(TransportConnected(self.id))
+        self._start_data()
+
+    def _start_data(self) -> None:
+        """Begin SCTP when DTLS is up and data channels were negotiated; idempotent."""
+        remote = self._remote
+        if self._data is None or self._sessions is None or remote is None:
+            return
+        if remote.sctp_port is not None:
+            self._data.start(remote.role, remote.sctp_port, remote.max_message_size, self._wants_channels)
+
+    def _flush(self) -> None:
+        """Send what DTLS has to send, and set its timer."""
+        if self._dtls is None:
+            return
+        datagrams = self._dtls.datagrams_to_send()
+        if datagrams:
+            path = self._path()
+            for datagram in datagrams:
+                if path < 0 or not self._link.sockets.send(path, datagram):
+                    self._drops["dtls_unsent"] += 1
+        self._cancel_timer()
+        seconds = self._dtls.timeout_s()
+        if seconds is not None and self.state is TransportState.OPEN:
+            self._timer = self._link.loop.call_later(max(seconds, SHORTEST_TIMER_S), self._timer_expired)
+
+    def _timer_expired(self) -> None:
+        self._timer = None
+        if self._dtls is None or self.state is not TransportState.OPEN:
+            return
+        try:
+            self._dtls.handle_timeout()
+        except TransportFailure as failure:
+            self.fail(str(failure))
+            return
+        self._flush()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end(self) -> None:
+        """Stop data channels and DTLS; idempotent. Their last words are sent."""
+        self._early.clear()
+        if self._data is not None:
+            with contextlib.suppress(TransportFailure):
+                self._data.close()
+            self._data = None
+        if self._dtls is not None:
+            self._dtls.close()
+            self._flush()
+            self._dtls = None
+        self._cancel_timer()

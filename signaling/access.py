@@ -1,0 +1,45 @@
+"""Who may subscribe to what a participant publishes (LiveKit's subscription_permission)."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from livekit.protocol.rtc import RequestResponse, SubscriptionPermission, TrackPermission
+
+from signaling.errors import RequestRefused
+from signaling.limits import MAX_TRACK_PERMISSIONS
+
+if TYPE_CHECKING:
+    from signaling.participant import Participant
+
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionAccess:
+    """A publisher's list; without one everybody may subscribe to everything."""
+
+    everyone: bool = True
+    _by_sid: dict[str, TrackPermission] = field(default_factory=dict)
+    _by_identity: dict[str, TrackPermission] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, message: SubscriptionPermission) -> "SubscriptionAccess":
+        """Read a client's list.
+
+        Raises:
+            RequestRefused: it is longer than `MAX_TRACK_PERMISSIONS`.
+        """
+        if len(message.track_permissions) > MAX_TRACK_PERMISSIONS:
+            raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, f"more than {MAX_TRACK_PERMISSIONS} track permissions")
+        entries = message.track_permissions
+        return cls(
+            everyone=message.all_participants,
+            _by_sid={entry.participant_sid: entry for entry in entries if entry.participant_sid},
+            _by_identity={entry.participant_identity: entry for entry in entries if entry.participant_identity},
+        )
+
+    def allows(self, subscriber: "Participant", track_sid: str) -> bool:
+        """Tell whether `subscriber` may have this track."""
+        if self.everyone:
+            return True
+        entry = self._by_sid.get(subscriber.sid) or self._by_identity.get(subscriber.identity)
+        return entry is not None and (entry.all_tracks or track_sid in entry.track_sids)

@@ -1,0 +1,198 @@
+"""The command line: `aiosfu serve`, `aiosfu token`, `aiosfu compile`.
+
+Who calls it: the console script. Whatever the operator got wrong ends as one line on standard error and exit status 2.
+The media engine is imported inside the commands that need it: it takes the time that numba takes to load.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from signaling.config import Config, Flags, load_config, parse_keys
+from signaling.config_file import ConfigError
+from signaling.tokens import DEFAULT_TTL_S, create
+
+EXIT_USAGE = 2
+"""Exit status for everything that the operator can put right."""
+DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+log = structlog.get_logger("signaling.cli")
+
+
+class Duration(click.ParamType[int]):
+    """A validity such as `90s`, `10m`, `6h` or `2d`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the text; an int is taken as seconds."""
+        if isinstance(value, int):
+            return value
+        number, unit = str(value)[:-1], str(value)[-1:]
+        if not number.isdecimal() or unit not in DURATION_UNITS_S or int(number) == 0:
+            self.fail(f"{value!r} is not like 90s, 10m, 6h or 2d", param, ctx)
+        return int(number) * DURATION_UNITS_S[unit]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aiosfu")
+def application() -> None:
+    """A WebRTC selective forwarding unit that speaks LiveKit's protocol."""
+
+
+@application.command()
+@click.option("--dev", is_flag=True, help="Development: keys 'devkey: secret', loopback unless --bind says otherwise.")
+@click.option("--bind", multiple=True, metavar="ADDRESS", help="Address for HTTP and WebSocket; may be repeated.")
+@click.option("--port", type=click.IntRange(0, 65535), help="TCP port of HTTP and WebSocket.  [default: 7880]")
+@click.option("--udp-port", metavar="PORT[-PORT]", help="UDP port or ports for media.  [default: 7882]")
+@click.option("--node-ip", metavar="IPV4[,IPV6]", help="Address that clients are told to send media to.")
+@click.option("--keys", metavar="'KEY: SECRET'", help="API keys, one per line.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Configuration in LiveKit's YAML.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warn", "warning", "error"], case_sensitive=False))
+def serve(**options: Any) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    config = load_config(Flags(**options), os.environ)
+    _serve(config)
+
+
+@application.command()
+@click.option("--room", required=True)
+@click.option("--identity", required=True)
+@click.option("--name", default="", help="Shown to others.  [default: the identity]")
+@click.option("--can-publish/--no-can-publish", default=True)
+@click.option("--can-subscribe/--no-can-subscribe", default=True)
+@click.option("--can-publish-data/--no-can-publish-data", default=True)
+@click.option("--can-publish-source", "sources", multiple=True, help="camera, microphone, screen_share, ... only.")
+@click.option("--can-update-own-metadata", is_flag=True)
+@click.option("--hidden", is_flag=True, help="Invisible to other participants.")
+@click.option("--admin", is_flag=True, help="Room administration.")
+@click.option("--metadata", default="")
+@click.option("--valid-for", type=Duration(), default=DEFAULT_TTL_S, help="Such as 90s, 10m, 6h, 2d.  [default: 6h]")
+@click.option("--keys", help="'KEY: SECRET'.  [default: LIVEKIT_KEYS, then the development keys]")
+def token(room: str, identity: str, keys: str | None, valid_for: int, **options: Any) -> None:
+    """Print a token with which IDENTITY may join ROOM."""
+    try:
+        known = parse_keys(keys or os.environ.get("LIVEKIT_KEYS") or "devkey: secret")
+    except ValueError as exc:
+        raise ConfigError(f"--keys: {exc}") from exc
+    api_key, secret = next(iter(known.items()))
+    video = {"room": room, "roomJoin": True} | _grants(options)
+    name = options["name"] or identity
+    click.echo(
+        create(
+            api_key, secret, identity=identity, name=name, video=video, metadata=options["metadata"], ttl_s=valid_for
+        )
+    )
+
+
+@application.command("compile")
+def compile_kernels() -> None:
+    """Compile the media kernels into the cache, so that the server starts at once."""
+    _compile()
+    click.echo("kernels are compiled", err=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    try:
+        status = application.main(args=arguments, prog_name="aiosfu", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.ClickException as exc:
+        _fail(exc.format_message())
+    except ConfigError as exc:
+        _fail(str(exc))
+    except click.Abort:
+        sys.exit(130)
+
+
+def _fail(text: str) -> None:
+    click.echo(f"aiosfu: {' '.join(text.split())}", err=True)
+    sys.exit(EXIT_USAGE)
+
+
+def _grants(options: Mapping[str, Any]) -> dict[str, Any]:
+    grants: dict[str, Any] = {
+        "canPublish": options["can_publish"],
+        "canSubscribe": options["can_subscribe"],
+        "canPublishData": options["can_publish_data"],
+        "canUpdateOwnMetadata": options["can_update_own_metadata"],
+        "hidden": options["hidden"],
+        "roomAdmin": options["admin"],
+    }
+    if options["sources"]:
+        grants["canPublishSources"] = list(options["sources"])
+    return grants
+
+
+def _compile() -> None:
+    """Compile what is not in the cache yet; a progress bar appears only if that is something."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sfu.compile import compile_all
+
+    with contextlib.ExitStack() as stack:
+        progress = Progress(console=Console(stderr=True))
+        task = progress.add_task("compiling kernels", total=None)
+
+        def report(done: int, total: int, name: str) -> None:
+            if not progress.live.is_started:
+                stack.enter_context(progress)
+            progress.update(task, completed=done, total=total, description=f"compiling {name or 'kernels'}")
+
+        compile_all(report)
+
+
+def _serve(config: Config) -> None:
+    import uvloop
+
+    from sfu.engine import Engine, EngineOptions
+    from signaling import listener
+    from signaling.logs import configure_logging
+    from signaling.rooms import Rooms
+
+    configure_logging(config.log_level, config.log_json)
+    _warn(config)
+    _compile()
+    listener.raise_descriptor_limit()
+
+    def announce(addresses: list[tuple[str, int]]) -> None:
+        for address, port in addresses:
+            log.info("listening", address=address, tcp_port=port, udp_port=engine.udp_port)
+        if config.development:
+            click.echo(f"Demo page: {_demo_url(addresses)}")
+
+    async def run() -> None:
+        await listener.serve(config, engine, Rooms(config, engine), announce)
+
+    engine = Engine(EngineOptions(udp_ports=config.udp_ports, bind=config.media_bind, node_ips=config.node_ips))
+    try:
+        uvloop.run(run())
+    except listener.PortInUse as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+def _warn(config: Config) -> None:
+    for name in config.ignored:
+        log.warning("livekit-server's setting is known and has no effect here yet", setting=name)
+    if config.development:
+        log.warning("development mode: not for production", api_keys=list(config.keys))
+    elif weak := config.weak_keys():
+        log.warning("secrets shorter than 32 characters can be guessed", api_keys=list(weak))
+
+
+def _demo_url(addresses: list[tuple[str, int]]) -> str:
+    address, port = addresses[0]
+    if address in ("0.0.0.0", "::"):
+        address = "127.0.0.1"
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}/demo/"
+
+
+if __name__ == "__main__":
+    main()

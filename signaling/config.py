@@ -1,0 +1,256 @@
+"""The configuration: LiveKit's YAML (JSON is YAML too), its environment variables and the command line in one value.
+
+Who calls it: `cli.py`, once; everything else gets the frozen `Config`. Keys that LiveKit does not know and values that
+make no sense are errors with their line; keys that LiveKit knows and this server does not act on are named in
+`Config.ignored` (`config_keys.py` lists both kinds).
+"""
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from signaling.config_file import ConfigError, Document, check_names
+from signaling.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
+
+DEFAULT_PORT = 7880
+DEFAULT_UDP_PORT = 7882
+MAX_UDP_PORTS = 256
+"""Ports of one range: one is opened per media thread, and a node has no more cores to give."""
+MIN_SECRET_LENGTH = 32
+"""Characters; HS256 wants a key as long as its hash (RFC 7518 section 3.2). Shorter ones are warned about."""
+DEVELOPMENT_KEYS = {"devkey": "secret"}
+LOOPBACK = ("127.0.0.1", "::1")
+ANY_ADDRESS = ("0.0.0.0", "::")
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: dict[str, LogLevel] = {
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "warning": "warning",
+    "error": "error",
+}
+"""Spelling (LiveKit's `warn` included) -> level."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the operator decided, checked and with defaults filled in."""
+
+    keys: Mapping[str, str]
+    """API key -> secret. At least one; the first signs what the server itself signs."""
+    port: int = DEFAULT_PORT
+    """TCP port of HTTP and WebSocket. 0 takes any free one."""
+    bind_addresses: tuple[str, ...] = ANY_ADDRESS
+    """Local addresses of HTTP and WebSocket."""
+    bind_addresses_given: bool = False
+    """False: the addresses are a default, and those that this machine does not have are left out."""
+    udp_ports: tuple[int, ...] = (DEFAULT_UDP_PORT,)
+    """Ports for media, in order of media threads. 0 takes any free one."""
+    node_ips: tuple[str, ...] = ()
+    """Addresses to tell clients, at most one per family; empty: all of the machine's."""
+    log_level: LogLevel = "info"
+    log_json: bool = False
+    development: bool = False
+    """`--dev`: placeholder keys if none are given, loopback by default, the token route of the demo page."""
+    ignored: tuple[str, ...] = ()
+    """Names of keys and variables that were given, that LiveKit knows, and that are not acted on."""
+
+    @property
+    def media_bind(self) -> tuple[str, ...]:
+        """Local addresses for media sockets; empty: all.
+
+        Who advertises loopback only wants nothing to listen elsewhere. Other advertised addresses may be a firewall's
+        and not this machine's, so they say nothing about where to bind.
+        """
+        loopback = self.node_ips and all(ipaddress.ip_address(address).is_loopback for address in self.node_ips)
+        return self.node_ips if loopback else ()
+
+    def weak_keys(self) -> tuple[str, ...]:
+        """Return the API keys whose secret is shorter than HS256 wants."""
+        return tuple(key for key, secret in self.keys.items() if len(secret) < MIN_SECRET_LENGTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the command line says, unread; None and empty mean that a flag was not given."""
+
+    dev: bool = False
+    bind: tuple[str, ...] = ()
+    port: int | None = None
+    udp_port: str | None = None
+    node_ip: str | None = None
+    keys: str | None = None
+    config: Path | None = None
+    log_level: str | None = None
+
+
+def parse_udp_ports(value: object) -> tuple[int, ...]:
+    """Read `7882` or a range `7882-7892` (both ends included). Raises ValueError."""
+    first, dash, last = str(value).partition("-")
+    try:
+        start = int(first)
+        end = int(last) if dash else start
+    except ValueError:
+        raise ValueError(f"{value!r} is neither a port nor a range like 7882-7892") from None
+    if not 0 <= start <= end <= 65535 or (dash and start == 0):
+        raise ValueError(f"{value!r} is no range of ports")
+    if end - start >= MAX_UDP_PORTS:
+        raise ValueError(f"{value!r} has more than {MAX_UDP_PORTS} ports")
+    return tuple(range(start, end + 1))
+
+
+def parse_node_ips(value: object) -> tuple[str, ...]:
+    """Read `192.0.2.1`, `2001:db8::1` or one of each with a comma between. Raises ValueError."""
+    addresses = [ipaddress.ip_address(part.strip()) for part in str(value).split(",")]
+    if len({address.version for address in addresses}) != len(addresses):
+        raise ValueError(f"{value!r} has more than one address of a family")
+    if any(address.is_unspecified for address in addresses):
+        raise ValueError(f"{value!r} is no address that a client could send to")
+    return tuple(str(address) for address in addresses)
+
+
+def parse_keys(text: object) -> dict[str, str]:
+    """Read `key: secret`, one per line (as --keys and LIVEKIT_KEYS have them). Raises ValueError."""
+    try:
+        keys = yaml.load(str(text), Loader=yaml.BaseLoader)  # the base loader makes strings only
+    except yaml.YAMLError:
+        keys = None
+    return _check_keys(keys)
+
+
+def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
+    """Put together file, environment and flags; later ones win. LIVEKIT_CONFIG replaces the file, as in livekit-server.
+
+    Raises:
+        ConfigError: with one line that names file and line, variable or flag.
+    """
+    document = _read(flags, environment)
+    ignored = check_names(document, KNOWN_KEYS)
+    ignored += [f"{name} (environment)" for name in IGNORED_ENVIRONMENT if environment.get(name)]
+    if flags.config is not None and environment.get("LIVEKIT_CONFIG"):
+        ignored.append("--config (LIVEKIT_CONFIG is set)")
+    file = _validate(document)
+
+    keys = _latest(parse_keys, file.keys, ("LIVEKIT_KEYS", environment.get("LIVEKIT_KEYS")), ("--keys", flags.keys))
+    if not keys and not flags.dev:
+        raise ConfigError("no API keys: give keys in the configuration, LIVEKIT_KEYS or --keys, or use --dev")
+    addresses = tuple(file.bind_addresses) or (LOOPBACK if flags.dev else ANY_ADDRESS)
+    return Config(
+        keys=keys or DEVELOPMENT_KEYS,
+        port=_latest(_check_port, file.port, ("--port", flags.port)),
+        bind_addresses=_latest(_check_addresses, addresses, ("--bind", flags.bind or None)),
+        bind_addresses_given=bool(flags.bind or file.bind_addresses),
+        udp_ports=_latest(
+            parse_udp_ports,
+            file.rtc.udp_port,
+            ("UDP_PORT", environment.get("UDP_PORT")),
+            ("--udp-port", flags.udp_port),
+        ),
+        node_ips=_latest(
+            parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
+        ),
+        log_level=_latest(
+            _check_level, file.logging.level or file.log_level or "info", ("--log-level", flags.log_level)
+        ),
+        log_json=file.logging.json_,
+        development=flags.dev,
+        ignored=tuple(ignored),
+    )
+
+
+def _read(flags: Flags, environment: Mapping[str, str]) -> Document:
+    if body := environment.get("LIVEKIT_CONFIG"):
+        return Document("LIVEKIT_CONFIG", body)
+    if flags.config is None:
+        return Document("", "")
+    try:
+        return Document(os.fspath(flags.config), flags.config.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{flags.config}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{flags.config}: not UTF-8 text") from exc
+
+
+def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, object]) -> Value:
+    """Return the last of `given` (name, raw value) that is neither None nor empty, read; else `value`."""
+    for name, raw in given:
+        if raw in (None, ""):
+            continue
+        try:
+            value = read(raw)
+        except ValueError as exc:
+            raise ConfigError(f"{name}: {exc}") from exc
+    return value
+
+
+def _check_keys(keys: object) -> dict[str, str]:
+    if not isinstance(keys, dict) or not keys or not all(isinstance(secret, str) for secret in keys.values()):
+        raise ValueError('keys must be "key: secret", with the space, one per line')
+    if not all(key and secret for key, secret in keys.items()):
+        raise ValueError("an API key or its secret is empty")
+    return keys
+
+
+def _check_port(value: object) -> int:
+    port = int(str(value))
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port} is no port")
+    return port
+
+
+def _check_addresses(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list of addresses")
+    return tuple(str(ipaddress.ip_address(address)) for address in value)
+
+
+def _check_level(value: object) -> LogLevel:
+    level = LOG_LEVELS.get(str(value).lower())
+    if level is None:
+        raise ValueError(f"{value!r} is none of {', '.join(LOG_LEVELS)}")
+    return level
+
+
+class _Section(BaseModel):
+    # Unknown keys never get here: `check_names` has refused them with their line.
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+class _Rtc(_Section):
+    udp_port: Annotated[tuple[int, ...], BeforeValidator(parse_udp_ports)] = (DEFAULT_UDP_PORT,)
+    node_ip: Annotated[tuple[str, ...], BeforeValidator(parse_node_ips)] = ()
+
+
+class _Logging(_Section):
+    level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
+    json_: bool = Field(default=False, alias="json")
+
+
+class _File(_Section):
+    """The keys of the file that are acted on."""
+
+    port: Annotated[int, BeforeValidator(_check_port)] = DEFAULT_PORT
+    bind_addresses: Annotated[tuple[str, ...], BeforeValidator(_check_addresses)] = ()
+    keys: Annotated[dict[str, str], BeforeValidator(_check_keys)] = Field(default_factory=dict)
+    log_level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
+    rtc: _Rtc = Field(default_factory=_Rtc)
+    logging: _Logging = Field(default_factory=_Logging)
+
+
+def _validate(document: Document) -> _File:
+    try:
+        return _File.model_validate(document.values)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        text = first["msg"].removeprefix("Value error, ")
+        raise document.error(path, f"{'.'.join(path)}: {text}") from exc

@@ -1,0 +1,107 @@
+"""A YAML text as plain values, with the line of every key: for error messages that an operator can act on.
+
+Who calls it: `config.py`. Scalars stay text (an API key "007" must not become the number 7); the schema converts them.
+"""
+
+from typing import Any
+
+import yaml
+
+from signaling.config_keys import KeyTable, Use
+
+MERGE_KEY = "<<"
+"""YAML's merge key: its value is a mapping whose keys count as the enclosing mapping's."""
+
+Path = tuple[str, ...]
+"""The keys that lead to a value, outermost first."""
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; the text is one line that says where and why."""
+
+
+class Document:
+    """One YAML text, read."""
+
+    values: dict[str, Any]
+    """The outermost mapping; keys whose value is null are left out, as if they were not written."""
+
+    def __init__(self, name: str, text: str) -> None:
+        """Read `text`; `name` is what errors call it.
+
+        Raises:
+            ConfigError: the text is not YAML, no mapping, or has a key twice.
+        """
+        self.name = name
+        self._lines: dict[Path, int] = {}
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as exc:
+            mark = exc.problem_mark
+            raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {exc.problem or 'not YAML'}") from exc
+        except (yaml.YAMLError, RecursionError) as exc:
+            raise ConfigError(f"{name}:1: not YAML: {str(exc).splitlines()[0]}") from exc
+        values = None if node is None else self._plain(node, ())
+        if values is not None and not isinstance(values, dict):
+            raise ConfigError(f"{name}:1: the configuration must be a mapping of keys")
+        self.values = values or {}
+
+    def error(self, path: Path, text: str) -> ConfigError:
+        """Build the error for the value at `path`."""
+        while path and path not in self._lines:
+            path = path[:-1]
+        return ConfigError(f"{self.name}:{self._lines.get(path, 1)}: {text}")
+
+    def _plain(self, node: yaml.Node, path: Path) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, path) for item in node.value]
+        # A scalar stays the text that it is: an API key "007" must not become the number 7.
+        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{self.name}:{line}: a key must be a name")
+            if key_node.value == MERGE_KEY and isinstance(value_node, yaml.MappingNode):
+                merged |= self._mapping(value_node, path)
+                continue
+            key = (*path, key_node.value)
+            if key_node.value in values:
+                raise ConfigError(f"{self.name}:{line}: {'.'.join(key)} is given twice")
+            self._lines[key] = line
+            value = self._plain(value_node, key)
+            if value is not None:
+                values[key_node.value] = value
+        return merged | values
+
+
+def check_names(document: Document, known: KeyTable) -> list[str]:
+    """Return the dotted names of the keys that are known and ignored.
+
+    Raises:
+        ConfigError: for the first key that is not in `known`, with its line.
+    """
+    ignored: list[str] = []
+
+    def walk(values: dict[str, Any], table: KeyTable, path: Path) -> None:
+        for name, value in values.items():
+            here = (*path, name)
+            match table.get(name):
+                case None:
+                    raise document.error(here, f"unknown key {'.'.join(here)}")
+                case Use.IGNORED:
+                    ignored.append(".".join(here))
+                case Use.ACTED_ON:
+                    pass
+                case dict() as nested:
+                    if not isinstance(value, dict):
+                        raise document.error(here, f"{'.'.join(here)} must be a mapping of keys")
+                    walk(value, nested, here)
+
+    walk(document.values, known, ())
+    return ignored

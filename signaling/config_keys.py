@@ -1,0 +1,119 @@
+"""Every key that livekit-server 1.13 reads from its YAML: a file written for it is understood, or refused by name.
+
+Who calls it: `config.py`. A value of `ACTED_ON` means that this server acts on the key, `IGNORED` that LiveKit knows it
+and this server does not act on it yet (whatever is below it); a nested table holds the keys of a mapping.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+
+
+class Use(Enum):
+    """What this server does with a key."""
+
+    ACTED_ON = "acted on"
+    IGNORED = "ignored"
+
+
+KeyTable = Mapping[str, "Use | KeyTable"]
+
+
+def _ignored(names: str) -> dict[str, Use | KeyTable]:
+    return dict.fromkeys(names.split(), Use.IGNORED)
+
+
+_ADDRESS_FILTER = _ignored("includes excludes")
+_RTC: KeyTable = {
+    "udp_port": Use.ACTED_ON,
+    "node_ip": Use.ACTED_ON,
+    "interfaces": _ADDRESS_FILTER,
+    "ips": _ADDRESS_FILTER,
+    "batch_io": _ignored("batch_size max_flush_interval"),
+    "pli_throttle": _ignored("low_quality mid_quality high_quality"),
+    "congestion_control": _ignored(
+        "enabled allow_pause stream_allocator remote_bwe use_send_side_bwe_interceptor use_send_side_bwe "
+        "send_side_bwe_pacer send_side_bwe"
+    ),
+    "forward_stats": _ignored("summary_interval report_interval report_window"),
+    # A list of mappings, whose keys are not looked at.
+    "turn_servers": Use.IGNORED,
+    **_ignored(
+        "tcp_port port_range_start port_range_end use_stun_port_as_ice stun_servers use_external_ip "
+        "use_ice_lite enable_loopback_candidate use_mdns external_ip_only sctp_min_cwnd sctp_fast_rtx_wnd "
+        "sctp_cwnd_ca_step force_tcp enable_warp strict_acks packet_buffer_size packet_buffer_size_video "
+        "packet_buffer_size_audio allow_tcp_fallback tcp_fallback_rtt_threshold allow_udp_unstable_fallback "
+        "reconnect_on_publication_error reconnect_on_subscription_error reconnect_on_data_channel_error "
+        "data_channel_max_buffered_amount datachannel_slow_threshold datachannel_lossy_target_latency "
+        "datachannel_data_track_target_latency enable_rtp_stream_restart_detection"
+    ),
+}
+
+KNOWN_KEYS: KeyTable = {
+    "port": Use.ACTED_ON,
+    "bind_addresses": Use.ACTED_ON,
+    "keys": Use.ACTED_ON,
+    "log_level": Use.ACTED_ON,
+    "rtc": _RTC,
+    "logging": {
+        "level": Use.ACTED_ON,
+        "json": Use.ACTED_ON,
+        **_ignored(
+            "sample component_levels sample_initial sample_interval item_sample_seconds item_sample_initial "
+            "item_sample_interval pion_level"
+        ),
+    },
+    "prometheus": _ignored("port username password"),
+    "debug_handler": _ignored("port"),
+    "redis": _ignored(
+        "address username password db use_tls tls sentinel_master_name sentinel_username sentinel_password "
+        "sentinel_addresses cluster_addresses dial_timeout read_timeout write_timeout max_redirects pool_timeout "
+        "pool_size"
+    ),
+    "audio": _ignored(
+        "active_level min_percentile update_interval smooth_intervals active_red_encoding enable_loss_proxying"
+    ),
+    "video": _ignored("dynacast_pause_delay stream_tracker_manager codec_regression_threshold"),
+    "room": {
+        "playout_delay": _ignored("enabled min max"),
+        **_ignored(
+            "auto_create enabled_codecs max_participants empty_timeout departure_timeout enable_remote_unmute "
+            "sync_streams create_room_timeout create_room_attempts enable_full_room_in_webhooks "
+            "update_batch_target_size max_metadata_size max_room_name_length max_participant_identity_length "
+            "room_configurations"
+        ),
+    },
+    "turn": _ignored(
+        "enabled domain cert_file key_file tls_port udp_port relay_range_start relay_range_end external_tls "
+        "bind_addresses per_user_relay_allocation_limit ttl_seconds allow_restricted_peer_cidrs deny_peer_cidrs"
+    ),
+    "ingress": _ignored("rtmp_base_url whip_base_url"),
+    "sip": {},
+    "webhook": {
+        "url_notifier": _ignored("num_workers queue_size"),
+        "resource_url_notifier": _ignored("max_age max_depth"),
+        "filter_params": _ignored("include_events exclude_events"),
+        **_ignored("urls api_key"),
+    },
+    "node_selector": _ignored("kind sort_by algorithm cpu_load_limit sysload_limit regions"),
+    "signal_relay": _ignored("retry_timeout min_retry_interval max_retry_interval stream_buffer_size connect_attempts"),
+    "psrpc": _ignored("max_attempts timeout backoff buffer_size"),
+    "limit": _ignored(
+        "num_tracks bytes_per_sec subscription_limit_video subscription_limit_audio max_metadata_size "
+        "max_attributes_size max_room_name_length max_participant_identity_length max_participant_name_length "
+        "max_data_blob_key_length max_data_blobs_size max_data_track_custom_encoding_length signal_message_size_limit "
+        "agent_signal_message_size_limit max_api_request_body_size"
+    ),
+    "agents": _ignored("enable_user_data_recording enable_user_data_redaction target_load"),
+    "metric": {
+        "timestamper_config": _ignored("one_way_delay_estimator_min_interval one_way_delay_estimator_max_batch"),
+        "collector": _ignored("sampling_interval_ms batch_interval_ms"),
+        "reporter": _ignored("reporting_interval_ms"),
+    },
+    "trace": _ignored("jaeger_url"),
+    "node_stats": _ignored("stats_update_interval stats_rate_measurement_intervals stats_max_delay"),
+    "api": _ignored("execution_timeout check_interval max_check_interval enable_psrpc_for_get_list_participants"),
+    **_ignored("prometheus_port key_file region development enable_data_tracks enable_participant_data_blob"),
+}
+
+IGNORED_ENVIRONMENT = ("REDIS_HOST", "REDIS_PASSWORD", "LIVEKIT_REGION", "LIVEKIT_TURN_CERT", "LIVEKIT_TURN_KEY")
+"""Variables that livekit-server reads and this server does not act on yet."""

@@ -1,0 +1,206 @@
+"""One client's WebSocket as a stream of LiveKit's signal messages, in protobuf (binary frames) or JSON (text frames).
+
+Who calls it: `server.py` opens it around a session; the session sends and receives. It knows the framing and nothing
+about what the messages mean. Answers go out in the kind of frame that the client sent last.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from livekit.protocol import rtc
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+MAX_QUEUED_MESSAGES = 1000
+"""Messages waiting for a slow client: more than a full room's updates in a burst, less than a stuck one collects."""
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+"""Their size together: eight of the largest messages."""
+FLUSH_TIMEOUT_S = 2.0
+"""How long `close` waits for a client to take what is queued."""
+MAX_JSON_DEPTH = 50
+"""Nesting of a JSON message; LiveKit's own messages stay below ten."""
+CLOSE_NORMAL = 1000
+"""RFC 6455 section 7.4.1. LiveKit's JavaScript client does not resume after this code."""
+CLOSE_OVERFLOW = 1008
+CLOSE_INTERNAL_ERROR = 1011
+SOCKET_GONE = (OSError, RuntimeError, WebSocketDisconnect)
+"""What Starlette and uvicorn raise when the client left or the socket was closed in the meantime."""
+
+log = structlog.get_logger("signaling.connection")
+
+
+class BadMessage(Exception):
+    """A frame that is no `SignalRequest`: the peer's fault, and the text says what was wrong."""
+
+
+def decode_request(frame: bytes | str) -> rtc.SignalRequest:
+    """Read one frame: bytes are protobuf, text is protojson. Unknown fields and unknown enum values are accepted.
+
+    Raises:
+        BadMessage: whatever else the frame holds.
+    """
+    try:
+        if isinstance(frame, bytes):
+            return rtc.SignalRequest.FromString(frame)
+        return json_format.ParseDict(
+            _json_object(frame), rtc.SignalRequest(), ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH
+        )
+    except DecodeError as exc:
+        raise BadMessage("a binary frame is no protobuf SignalRequest") from exc
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as exc:
+        raise BadMessage(f"a text frame is no JSON SignalRequest: {str(exc)[:200]}") from exc
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def encode_response(response: rtc.SignalResponse, as_json: bool) -> bytes | str:
+    """Write one frame; JSON has lowerCamelCase names, enum names, and 64-bit integers as strings, as protojson has."""
+    if as_json:
+        return json_format.MessageToJson(response, indent=None, ensure_ascii=False)
+    return response.SerializeToString()
+
+
+class SignalConnection:
+    """An accepted WebSocket. Use as an async context manager: leaving it flushes and closes.
+
+    All methods belong to the event loop's thread.
+    """
+
+    def __init__(self, websocket: WebSocket, as_json: bool = False) -> None:
+        """Wrap `websocket`. `as_json`: the client asked for the subprotocol `json`, so JSON from the first message."""
+        self._websocket = websocket
+        self._as_json = as_json
+        self._queue: deque[bytes | str] = deque()
+        self._queued_bytes = 0
+        self._pending = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._flushed.set()
+        self._ended = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start writing what is queued."""
+        self._writer = asyncio.create_task(self._write(), name="signal-writer")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Flush and close; after an exception without waiting for the client."""
+        try:
+            if kind is None:
+                await self.close()
+            else:
+                await self._abort(CLOSE_INTERNAL_ERROR)
+        finally:
+            if self._writer is not None:
+                self._writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._writer
+
+    @property
+    def ended(self) -> bool:
+        """True once nothing can be sent any more."""
+        return self._ended.is_set()
+
+    def send(self, response: rtc.SignalResponse) -> None:
+        """Queue one message and return at once. A client that does not read loses its socket, not our memory."""
+        if self._ended.is_set():
+            return
+        frame = encode_response(response, self._as_json)
+        if len(self._queue) >= MAX_QUEUED_MESSAGES or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
+            log.warning("client does not read its messages, closing", queued=len(self._queue))
+            self._end()
+            return
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
+        self._flushed.clear()
+        self._pending.set()
+
+    async def receive(self) -> rtc.SignalRequest | None:
+        """Wait for the next request; None when the socket has ended.
+
+        Raises:
+            BadMessage: the frame was malformed. The connection stays open, the caller decides.
+        """
+        frame = await self._receive_frame()
+        if frame is None:
+            return None
+        self._as_json = isinstance(frame, str)
+        return decode_request(frame)
+
+    async def close(self, code: int = CLOSE_NORMAL) -> None:
+        """Send what is queued, then the close frame. Closing twice is harmless."""
+        if self._ended.is_set():
+            await self._abort(CLOSE_OVERFLOW)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self._flushed.wait()
+        self._end()
+        await self._abort(code)
+
+    async def _receive_frame(self) -> bytes | str | None:
+        if self._ended.is_set() or self._websocket.client_state is not WebSocketState.CONNECTED:
+            return None
+        # A task each, because an overflow or a close from our side must wake the caller too.
+        frame = asyncio.ensure_future(self._websocket.receive())
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait((frame, ended), return_when=asyncio.FIRST_COMPLETED)
+            message: dict[str, Any] = dict(frame.result()) if frame.done() else {"type": "websocket.disconnect"}
+        finally:
+            frame.cancel()
+            ended.cancel()
+        if message["type"] == "websocket.disconnect":
+            self._end()
+            return None
+        data: bytes | None = message.get("bytes")
+        text: str = message.get("text") or ""
+        return text if data is None else data
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._pending.wait()
+                self._pending.clear()
+                while self._queue:
+                    frame = self._queue.popleft()
+                    self._queued_bytes -= len(frame)
+                    if isinstance(frame, str):
+                        await self._websocket.send_text(frame)
+                    else:
+                        await self._websocket.send_bytes(frame)
+                self._flushed.set()
+        except SOCKET_GONE as exc:
+            log.debug("writing ended", reason=repr(exc))
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._flushed.set()
+
+    async def _abort(self, code: int) -> None:
+        """Close without regard to what is queued; a client that does not even take the close frame is left to TCP."""
+        self._end()
+        if self._websocket.application_state is not WebSocketState.CONNECTED:
+            return
+        if self._writer is not None:
+            self._writer.cancel()
+        with contextlib.suppress(TimeoutError, *SOCKET_GONE):
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self._websocket.close(code)

@@ -1,0 +1,86 @@
+"""Forwards data packets between the participants of a room: stamps the sender, picks the receivers, looks no deeper.
+
+Unknown kinds of packets and unknown fields pass unchanged: the packet is edited in its parsed form, and protobuf keeps
+what it does not know.
+"""
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+from livekit.protocol.models import DataPacket, ParticipantInfo
+
+from sfu.parameters import Channel
+
+if TYPE_CHECKING:
+    from signaling.participant import Participant
+
+KINDS: dict[Channel, DataPacket.Kind] = {Channel.RELIABLE: DataPacket.RELIABLE, Channel.LOSSY: DataPacket.LOSSY}
+"""What a packet is, is decided by its channel and not by what it says (the Python SDK says LOSSY on both)."""
+SPOKEN_BY_SERVER = frozenset(("speaker", "metrics"))
+"""Only the server may say who speaks; metrics are addressed to it."""
+ON_BEHALF = frozenset(("transcription", "chat_message", "stream_header", "stream_chunk", "stream_trailer"))
+"""What an agent may send under another participant's identity."""
+
+
+def forward(sender: "Participant", channel: Channel, payload: bytes) -> None:
+    """Send a packet from `sender` on to whom it is for; whatever must not pass is dropped and counted by reason."""
+    reason = _forward(sender, channel, payload)
+    if reason:
+        sender.node.dropped[reason] += 1
+
+
+def _forward(sender: "Participant", channel: Channel, payload: bytes) -> str:
+    """Return why the packet was dropped; empty when it was not."""
+    if channel not in KINDS:
+        return "data track not supported"
+    if not sender.permission.can_publish_data:
+        return "data not allowed"
+    packet = DataPacket()
+    try:
+        packet.ParseFromString(payload)
+    except DecodeError:
+        return "data malformed"
+    is_agent = sender.info.kind == ParticipantInfo.AGENT
+    variant = packet.WhichOneof("value")
+    if variant in SPOKEN_BY_SERVER or (variant == "transcription" and not is_agent):
+        return "data kind not allowed"
+    if channel is Channel.RELIABLE and packet.sequence > 0:
+        # A client that resumes sends again what it does not know to have arrived.
+        if packet.sequence <= sender.last_sequence:
+            return "data repeated"
+        sender.last_sequence = packet.sequence
+
+    receivers = _receivers(sender, packet)
+    if not receivers:
+        return ""
+    _stamp(packet, sender, KINDS[channel], keep_identity=is_agent and variant in ON_BEHALF)
+    transports = [receiver.renegotiation.data_transport for receiver in receivers]
+    sender.node.engine.send_data(transports, channel, packet.SerializeToString())
+    return ""
+
+
+def _receivers(sender: "Participant", packet: DataPacket) -> list["Participant"]:
+    identities = set(packet.destination_identities)
+    sids: set[str] = set()
+    if packet.HasField("user"):
+        identities.update(packet.user.destination_identities)
+        sids.update(packet.user.destination_sids)
+    everyone = not identities and not sids
+    return [
+        participant
+        for participant in sender.room.participants.values()
+        if participant is not sender
+        and participant.expires_at is None
+        and (everyone or participant.identity in identities or participant.sid in sids)
+    ]
+
+
+def _stamp(packet: DataPacket, sender: "Participant", kind: DataPacket.Kind, keep_identity: bool) -> None:
+    sid, identity = ("", "") if sender.hidden else (sender.sid, sender.identity)
+    packet.kind = kind
+    packet.participant_sid = sid
+    if not (keep_identity and packet.participant_identity):
+        packet.participant_identity = identity
+    if packet.HasField("user"):
+        packet.user.participant_sid = sid
+        packet.user.participant_identity = identity

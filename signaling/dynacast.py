@@ -1,0 +1,132 @@
+"""Tells publishers which layers of which codec anybody wants, so that they encode nothing in vain (LiveKit's dynacast).
+
+More is asked for at once; less only after a delay, because viewers scroll and resize. This is also how a publisher
+is asked for its backup codec: a codec that it has not sent yet gets enabled qualities.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from livekit.protocol.models import HIGH, LOW, MEDIUM, OFF, VideoQuality
+from livekit.protocol.rtc import SignalResponse, SubscribedCodec, SubscribedQuality, SubscribedQualityUpdate
+
+from sfu.parameters import Codec, Kind
+from signaling.tracks import codec_name
+
+if TYPE_CHECKING:
+    from signaling.tracks import Track
+
+PAUSE_DELAY_S = 5.0
+"""LiveKit's: how long nobody may want a layer before its publisher hears of it."""
+
+NOTHING = -1
+"""A level below every quality: no layer is wanted. Levels are compared, and `OFF` is the largest enum value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one subscriber wants of one track."""
+
+    codec: Codec
+    quality: VideoQuality
+    """OFF: subscribed, but not shown now."""
+
+
+@dataclass(slots=True)
+class _Announced:
+    """What a publisher was told last, and since when less would do."""
+
+    levels: dict[Codec, int]
+    lower_at: float | None = None
+
+
+@dataclass(slots=True)
+class Dynacast:
+    """The demand for all video tracks of one room."""
+
+    _announced: dict["Track", _Announced] = field(default_factory=dict)
+    _changed: set["Track"] = field(default_factory=set)
+
+    def set_demand(self, track: "Track", subscriber_sid: str, demand: Demand | None) -> bool:
+        """Note what a subscriber wants; None: it has left the track. True when `update` has something to do."""
+        if track.kind is not Kind.VIDEO or track.demand.get(subscriber_sid) == demand:
+            return False
+        if demand is None:
+            track.demand.pop(subscriber_sid, None)
+        else:
+            track.demand[subscriber_sid] = demand
+        self._changed.add(track)
+        return True
+
+    def add(self, track: "Track") -> None:
+        """Start with a track that was just announced: its publisher sends everything of its first codec."""
+        if track.kind is Kind.VIDEO:
+            self._announced[track] = _Announced(self._initial(track))
+            self._changed.add(track)
+
+    def remove(self, track: "Track") -> None:
+        """Forget a track."""
+        self._announced.pop(track, None)
+        self._changed.discard(track)
+
+    def update(self, now: float) -> None:
+        """Tell publishers what changed: what is wanted more since the last call, and less once its delay is over."""
+        for track in tuple(self._changed):
+            if (announced := self._announced.get(track)) is not None:
+                self._raise(track, announced, now)
+        self._changed.clear()
+
+    def lower(self, now: float) -> None:
+        """Tell publishers what nobody has wanted for `PAUSE_DELAY_S`."""
+        for track, announced in self._announced.items():
+            if announced.lower_at is not None and now >= announced.lower_at:
+                announced.lower_at = None
+                announced.levels = self._wanted(track)
+                _send(track, announced.levels)
+
+    def repeat(self, track: "Track") -> None:
+        """Say again what was said last (the publisher's socket was replaced)."""
+        if (announced := self._announced.get(track)) is not None:
+            _send(track, announced.levels)
+
+    def _raise(self, track: "Track", announced: _Announced, now: float) -> None:
+        wanted = self._wanted(track)
+        levels = {codec: max(level, announced.levels.get(codec, NOTHING)) for codec, level in wanted.items()}
+        if levels == wanted:
+            announced.lower_at = None
+        elif announced.lower_at is None:
+            announced.lower_at = now + PAUSE_DELAY_S
+        if levels != announced.levels:
+            announced.levels = levels
+            _send(track, levels)
+
+    def _wanted(self, track: "Track") -> dict[Codec, int]:
+        levels = dict.fromkeys(_codecs(track), NOTHING)
+        for demand in track.demand.values():
+            if demand.codec in levels and demand.quality != OFF:
+                levels[demand.codec] = max(levels[demand.codec], demand.quality)
+        return levels
+
+    def _initial(self, track: "Track") -> dict[Codec, int]:
+        sent = {receiver.codec for receiver in track.started()}
+        return {codec: HIGH if codec in sent else NOTHING for codec in _codecs(track)}
+
+
+def _codecs(track: "Track") -> tuple[Codec, ...]:
+    """Every codec that the publisher announced or sends, best first."""
+    return tuple(dict.fromkeys(track.codecs + tuple(receiver.codec for receiver in track.started())))
+
+
+def _send(track: "Track", levels: dict[Codec, int]) -> None:
+    codecs = [
+        SubscribedCodec(
+            codec=codec_name(codec),
+            qualities=[SubscribedQuality(quality=quality, enabled=quality <= level) for quality in (LOW, MEDIUM, HIGH)],
+        )
+        for codec, level in levels.items()
+    ]
+    update = SubscribedQualityUpdate(track_sid=track.sid, subscribed_codecs=codecs)
+    if codecs:
+        # For clients that know one codec per track only.
+        update.subscribed_qualities.extend(codecs[0].qualities)
+    track.publisher.send(SignalResponse(subscribed_quality_update=update))

@@ -1,0 +1,235 @@
+"""One small function per message that a client can send, and the table that picks it.
+
+A handler changes the participant through its parts and returns nothing; it raises `RequestRefused` for what the client
+may not have (answered here) and `SessionEnded` for what ends the stay (answered by `Room.guard`).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+from livekit.protocol.models import CLIENT_INITIATED, STATE_MISMATCH
+from livekit.protocol.rtc import (
+    AddTrackRequest,
+    LeaveRequest,
+    MuteTrackRequest,
+    Ping,
+    Pong,
+    PublishDataTrackRequest,
+    RequestResponse,
+    SessionDescription,
+    SignalRequest,
+    SignalResponse,
+    SimulateScenario,
+    SubscriptionPermission,
+    SyncState,
+    TrackPublishedResponse,
+    TrickleRequest,
+    UnpublishDataTrackRequest,
+    UpdateLocalAudioTrack,
+    UpdateLocalVideoTrack,
+    UpdateParticipantMetadata,
+    UpdateSubscription,
+    UpdateTrackSettings,
+)
+
+from signaling import simulation
+from signaling.access import SubscriptionAccess
+from signaling.errors import RequestRefused, SessionEnded
+from signaling.participant import Participant
+
+log = structlog.get_logger("signaling.handlers")
+
+_ECHOED = {
+    "trickle": "trickle",
+    "add_track": "add_track",
+    "mute": "mute",
+    "update_metadata": "update_metadata",
+    "update_audio_track": "update_audio_track",
+    "update_video_track": "update_video_track",
+    "publish_data_track_request": "publish_data_track",
+    "unpublish_data_track_request": "unpublish_data_track",
+}
+"""Request -> field of `request_response` that repeats it, so that a client knows which of its requests is meant."""
+
+
+def dispatch(participant: Participant, request: SignalRequest) -> None:
+    """Handle one request. Kinds that we do not know, from clients newer than us, are ignored."""
+    name = request.WhichOneof("message")
+    if name is not None:
+        answer(participant, name, getattr(request, name))
+
+
+def answer(participant: Participant, name: str, message: Any) -> None:
+    """Handle the request `name` with this content, and tell the client if it is refused."""
+    handler = HANDLERS.get(name)
+    if handler is None:
+        log.debug("request is not supported", request=name)
+        return
+    try:
+        handler(participant, message)
+    except RequestRefused as exc:
+        log.info("request refused", request=name, identity=participant.identity, why=exc.text)
+        respond(participant, name, message, exc.reason, exc.text)
+
+
+def respond(
+    participant: Participant, name: str, message: Any, reason: RequestResponse.Reason, text: str = ""
+) -> None:
+    """Send the outcome of a request."""
+    response = RequestResponse(reason=reason, message=text, request_id=getattr(message, "request_id", 0))
+    if name in _ECHOED and isinstance(message, Message):
+        getattr(response, _ECHOED[name]).CopyFrom(message)
+    participant.send(SignalResponse(request_response=response))
+
+
+# SDP
+
+
+def handle_offer(participant: Participant, offer: SessionDescription) -> None:
+    """The client offers what it publishes, and in single mode also where it can receive."""
+    participant.renegotiation.receive_offer(offer)
+
+
+def handle_answer(participant: Participant, description: SessionDescription) -> None:
+    """The client answers our offer."""
+    participant.renegotiation.receive_answer(description)
+
+
+def handle_trickle(participant: Participant, trickle: TrickleRequest) -> None:
+    """Nothing to do: an ICE-lite server learns the client's addresses from its checks (RFC 8445 section 2.5)."""
+
+
+# publishing
+
+
+def handle_add_track(participant: Participant, request: AddTrackRequest) -> None:
+    """The client is about to publish a track, or another codec of one."""
+    info = participant.publishing.add_track(request)
+    participant.send(SignalResponse(track_published=TrackPublishedResponse(cid=request.cid, track=info)))
+
+
+def handle_mute(participant: Participant, request: MuteTrackRequest) -> None:
+    """The client muted or unmuted its own track."""
+    track = participant.publishing.find(request.sid)
+    if track.info.muted != request.muted:
+        track.info.muted = request.muted
+        participant.changed()
+
+
+def handle_update_audio_track(participant: Participant, request: UpdateLocalAudioTrack) -> None:
+    """The client changed what its audio is like."""
+    track = participant.publishing.find(request.track_sid)
+    track.info.audio_features[:] = list(dict.fromkeys(request.features))
+    participant.changed()
+
+
+def handle_update_video_track(participant: Participant, request: UpdateLocalVideoTrack) -> None:
+    """The client's video has another size now."""
+    track = participant.publishing.find(request.track_sid)
+    track.info.width, track.info.height = request.width, request.height
+    participant.changed()
+
+
+def handle_subscription_permission(participant: Participant, request: SubscriptionPermission) -> None:
+    """The client says who may subscribe to it."""
+    participant.room.set_access(participant, SubscriptionAccess.parse(request))
+
+
+# subscribing
+
+
+def handle_subscription(participant: Participant, request: UpdateSubscription) -> None:
+    """The client chooses tracks."""
+    participant.subscriptions.update(request)
+
+
+def handle_track_setting(participant: Participant, request: UpdateTrackSettings) -> None:
+    """The client says how large it shows tracks."""
+    participant.subscriptions.set(request)
+
+
+# the participant itself
+
+
+def handle_update_metadata(participant: Participant, request: UpdateParticipantMetadata) -> None:
+    """The client changes its name, metadata or attributes."""
+    if not participant.permission.can_update_metadata:
+        raise RequestRefused(RequestResponse.NOT_ALLOWED, "the token does not allow updating own metadata")
+    participant.update(request.name, request.metadata, dict(request.attributes))
+    participant.send(
+        SignalResponse(
+            request_response=RequestResponse(reason=RequestResponse.OK, request_id=request.request_id)
+        )
+    )
+
+
+def handle_leave(participant: Participant, request: LeaveRequest) -> None:
+    """The client goes."""
+    participant.room.remove(participant, CLIENT_INITIATED)
+
+
+def handle_ping(participant: Participant, timestamp: int) -> None:
+    """The old ping: the answer is our time in milliseconds."""
+    participant.pings = True
+    participant.send(SignalResponse(pong=_now_ms()))
+
+
+def handle_ping_req(participant: Participant, ping: Ping) -> None:
+    """The new ping, from which the client computes the round-trip time."""
+    participant.pings = True
+    participant.send(
+        SignalResponse(pong_resp=Pong(last_ping_timestamp=ping.timestamp, timestamp=_now_ms()))
+    )
+
+
+def handle_sync_state(participant: Participant, state: SyncState) -> None:
+    """A resuming client says what it believes; when we do not know its tracks it has to start again."""
+    known = participant.publishing.tracks.keys() | participant.publishing.pending.keys()
+    unknown = [entry.track.sid for entry in state.publish_tracks if entry.track.sid not in known]
+    if unknown:
+        raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, f"client publishes unknown tracks {unknown[:5]}")
+    if state.HasField("subscription"):
+        participant.subscriptions.update(state.subscription)
+    participant.subscriptions.disable(list(state.track_sids_disabled))
+
+
+def handle_simulate(participant: Participant, scenario: SimulateScenario) -> None:
+    """A test of an SDK asks for a fault."""
+    simulation.run(participant, scenario)
+
+
+def handle_data_track(
+    participant: Participant, request: PublishDataTrackRequest | UnpublishDataTrackRequest
+) -> None:
+    """Data tracks are not offered here."""
+    raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server has no data tracks")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+HANDLERS: dict[str, Callable[[Participant, Any], None]] = {
+    "offer": handle_offer,
+    "answer": handle_answer,
+    "trickle": handle_trickle,
+    "add_track": handle_add_track,
+    "mute": handle_mute,
+    "subscription": handle_subscription,
+    "track_setting": handle_track_setting,
+    "leave": handle_leave,
+    "subscription_permission": handle_subscription_permission,
+    "sync_state": handle_sync_state,
+    "simulate": handle_simulate,
+    "ping": handle_ping,
+    "ping_req": handle_ping_req,
+    "update_metadata": handle_update_metadata,
+    "update_audio_track": handle_update_audio_track,
+    "update_video_track": handle_update_video_track,
+    "publish_data_track_request": handle_data_track,
+    "unpublish_data_track_request": handle_data_track,
+}
+"""Field of `SignalRequest` -> its handler."""

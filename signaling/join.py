@@ -1,0 +1,251 @@
+"""What a client says when it connects, read from the request's query before the WebSocket upgrade.
+
+Two spellings of the same facts: single query parameters (`/rtc`), or one `join_request` (`/rtc/v1`, accepted on both
+paths) that is a base64url `WrappedJoinRequest`. Pure functions; every refusal is a `JoinError` with its HTTP status.
+"""
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from google.protobuf.message import DecodeError
+from livekit.protocol import models, rtc
+
+from signaling.tokens import Claims, TokenError, VideoGrant, verify
+
+MAX_JOIN_REQUEST_BYTES = 1024 * 1024
+"""Of the join request once unpacked: livekit-server's bound."""
+MAX_NAME_LENGTH = 256
+"""Of room names, identities and participant names, in UTF-8 bytes: livekit-server's default limit."""
+MAX_METADATA_BYTES = 512 * 1024
+MAX_ATTRIBUTES_BYTES = 64 * 1024
+MAX_ADD_TRACK_REQUESTS = 32
+"""Tracks that one join request may announce; more go out as requests afterwards."""
+GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
+"""zlib's spelling of: expect a gzip header, any window size."""
+
+
+class JoinError(Exception):
+    """A refusal before the upgrade: `status` is the HTTP status, `text` the body that clients show."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class JoinParameters:
+    """Everything known about a connection before its WebSocket is accepted."""
+
+    claims: Claims
+    room: str
+    single_pc: bool
+    """One peer connection for both directions, on which only the client offers."""
+    auto_subscribe: bool
+    adaptive_stream: bool
+    reconnect: bool
+    reconnect_reason: int
+    participant_sid: str
+    """Of the participant to resume; meaningful with `reconnect`."""
+    client_info: models.ClientInfo
+    publisher_offer: rtc.SessionDescription | None
+    add_track_requests: tuple[rtc.AddTrackRequest, ...]
+    sync_state: rtc.SyncState | None
+    metadata: str
+    """Of the participant: the request's if it brought one and the token allows that, else the token's."""
+    attributes: dict[str, str]
+    """The token's, with the request's put over them if the token allows that."""
+
+    @property
+    def video(self) -> VideoGrant:
+        """What the token allows."""
+        return self.claims.video
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """The parts of an HTTP request that matter here."""
+
+    query: Mapping[str, str]
+    authorization: str
+    """The header's value; empty when absent."""
+    address: str
+    """Of the client, as far as the proxies in front are trusted."""
+    needs_join_request: bool
+    """True on `/rtc/v1`."""
+
+
+def parse_join(request: RequestFacts, keys: Mapping[str, str]) -> JoinParameters:
+    """Read token and parameters of a connecting client.
+
+    Raises:
+        JoinError: 401 for a token that does not allow this, 400 for parameters that make no sense.
+    """
+    claims = _authenticate(request, keys)
+    video = claims.video
+    if not video.room_join:
+        raise JoinError(401, "permissions denied")
+    if not claims.identity:
+        raise JoinError(400, "identity cannot be empty")
+    room = video.room or request.query.get("room", "")
+    if not room:
+        raise JoinError(400, "no room name")
+    for what, value in (("room name", room), ("identity", claims.identity), ("name", claims.name)):
+        if len(value.encode(errors="surrogatepass")) > MAX_NAME_LENGTH:
+            raise JoinError(400, f"{what} exceeds {MAX_NAME_LENGTH} bytes")
+
+    wrapped = request.query.get("join_request", "")
+    if not wrapped and request.needs_join_request:
+        raise JoinError(400, "join_request is required")
+    message = unwrap_join_request(wrapped) if wrapped else _request_from_query(request.query)
+    message.client_info.address = request.address
+    if len(message.add_track_requests) > MAX_ADD_TRACK_REQUESTS:
+        raise JoinError(400, f"more than {MAX_ADD_TRACK_REQUESTS} tracks in join_request")
+    metadata, attributes = _participant_data(message, claims, video)
+    return JoinParameters(
+        claims=claims,
+        room=room,
+        single_pc=bool(wrapped),
+        auto_subscribe=message.connection_settings.auto_subscribe,
+        adaptive_stream=message.connection_settings.adaptive_stream,
+        reconnect=message.reconnect,
+        reconnect_reason=message.reconnect_reason,
+        participant_sid=message.participant_sid,
+        client_info=message.client_info,
+        publisher_offer=message.publisher_offer if message.HasField("publisher_offer") else None,
+        add_track_requests=tuple(message.add_track_requests),
+        sync_state=message.sync_state if message.HasField("sync_state") else None,
+        metadata=metadata,
+        attributes=attributes,
+    )
+
+
+def unwrap_join_request(text: str) -> rtc.JoinRequest:
+    """Decode the `join_request` parameter: base64url (padded or not) of a `WrappedJoinRequest`, gzip or plain.
+
+    Raises:
+        JoinError: 400; the text names the first layer that could not be read.
+    """
+    try:
+        wrapped = rtc.WrappedJoinRequest.FromString(_decode_base64url(text))
+    except (binascii.Error, ValueError, DecodeError) as exc:
+        raise JoinError(400, "cannot decode wrapped join_request") from exc
+    body = wrapped.join_request
+    if wrapped.compression == rtc.WrappedJoinRequest.GZIP:
+        body = _inflate(body)
+    elif wrapped.compression != rtc.WrappedJoinRequest.NONE:
+        raise JoinError(400, "unknown compression of join_request")
+    if len(body) > MAX_JOIN_REQUEST_BYTES:
+        raise JoinError(400, "join_request too large")
+    try:
+        return rtc.JoinRequest.FromString(body)
+    except DecodeError as exc:
+        raise JoinError(400, "cannot decode join_request") from exc
+
+
+def _authenticate(request: RequestFacts, keys: Mapping[str, str]) -> Claims:
+    token = request.query.get("access_token", "")
+    if request.authorization:
+        scheme, _, token = request.authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise JoinError(401, "invalid authorization header, it must start with Bearer")
+    if not token:
+        raise JoinError(401, "permissions denied: no access token")
+    try:
+        return verify(token.strip(), keys)
+    except TokenError as exc:
+        raise JoinError(401, str(exc)) from exc
+
+
+def _decode_base64url(text: str) -> bytes:
+    # Some clients pad and some do not; a query that was not percent-encoded turned "+" of plain base64 into spaces.
+    bare = text.rstrip("=").replace("+", "-").replace(" ", "-").replace("/", "_")
+    return base64.b64decode(bare + "=" * (-len(bare) % 4), altchars=b"-_", validate=True)
+
+
+def _inflate(body: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=GZIP_WINDOW_BITS)
+    try:
+        inflated = inflater.decompress(body, MAX_JOIN_REQUEST_BYTES + 1)
+    except zlib.error as exc:
+        raise JoinError(400, "cannot decompress join_request") from exc
+    if len(inflated) > MAX_JOIN_REQUEST_BYTES:
+        raise JoinError(400, "join_request too large")
+    if not inflater.eof:
+        raise JoinError(400, "cannot decompress join_request: truncated")
+    return inflated
+
+
+def _request_from_query(query: Mapping[str, str]) -> rtc.JoinRequest:
+    auto_subscribe = query.get("auto_subscribe", "")
+    return rtc.JoinRequest(
+        client_info=_client_info(query),
+        connection_settings=rtc.ConnectionSettings(
+            auto_subscribe=_boolean(auto_subscribe) if auto_subscribe else True,
+            adaptive_stream=_boolean(query.get("adaptive_stream", "")),
+        ),
+        participant_attributes=_query_attributes(query.get("attributes", "")),
+        reconnect=_boolean(query.get("reconnect", "")),
+        reconnect_reason=_int32(query.get("reconnect_reason", "")),  # type: ignore[arg-type]  # an open enum
+        participant_sid=query.get("sid", ""),
+    )
+
+
+def _client_info(query: Mapping[str, str]) -> models.ClientInfo:
+    names = ("version", "os", "os_version", "device_model", "browser", "browser_version", "network")
+    info = models.ClientInfo(
+        protocol=_int32(query.get("protocol", "")),
+        client_protocol=_int32(query.get("client_protocol", "")),
+        **{name: query.get(name, "") for name in names},
+    )
+    sdk = query.get("sdk", "").upper()
+    # Spellings of the query that are not the enum's.
+    sdk = {"IOS": "SWIFT", "REACTNATIVE": "REACT_NATIVE", "UNITYWEB": "UNITY_WEB"}.get(sdk, sdk)
+    if sdk in models.ClientInfo.SDK.DESCRIPTOR.values_by_name:
+        info.sdk = cast("models.ClientInfo.SDK", models.ClientInfo.SDK.Value(sdk))
+    wanted = {name.strip() for name in query.get("capabilities", "").split(",")}
+    known = {name: number for name, number in models.ClientInfo.Capability.items() if name in wanted}
+    info.capabilities.extend(cast("list[models.ClientInfo.Capability]", sorted(known.values())))
+    return info
+
+
+def _query_attributes(text: str) -> dict[str, str]:
+    if not text:
+        return {}
+    try:
+        decoded = json.loads(_decode_base64url(text))
+    except (ValueError, RecursionError) as exc:
+        raise JoinError(400, "cannot decode attributes") from exc
+    if not isinstance(decoded, dict) or not all(isinstance(value, str) for value in decoded.values()):
+        raise JoinError(400, "cannot decode attributes")
+    return decoded
+
+
+def _participant_data(message: rtc.JoinRequest, claims: Claims, video: VideoGrant) -> tuple[str, dict[str, str]]:
+    if (message.metadata or message.participant_attributes) and not video.can_update_own_metadata:
+        raise JoinError(401, "permissions denied: the token does not allow own metadata or attributes")
+    # An empty value would delete an attribute that the token set.
+    own = {key: value for key, value in message.participant_attributes.items() if value}
+    metadata, attributes = message.metadata or claims.metadata, claims.attributes | own
+    if len(metadata.encode(errors="surrogatepass")) > MAX_METADATA_BYTES:
+        raise JoinError(400, f"metadata exceeds {MAX_METADATA_BYTES} bytes")
+    if sum(len(key) + len(value) for key, value in attributes.items()) > MAX_ATTRIBUTES_BYTES:
+        raise JoinError(400, f"attributes exceed {MAX_ATTRIBUTES_BYTES} bytes")
+    return metadata, attributes
+
+
+def _boolean(text: str) -> bool:
+    return text.lower() in ("1", "true")
+
+
+def _int32(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        return 0
+    return value if -(2**31) <= value < 2**31 else 0

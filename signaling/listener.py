@@ -1,0 +1,241 @@
+"""The process's life: which sockets it opens in which order, and how it stops.
+
+Who calls it: `cli.py` runs `serve`. Order of start: TCP sockets bound (so that a taken port is known at once), media
+engine, rooms, HTTP; of stop: rooms say goodbye, HTTP, engine.
+"""
+
+import asyncio
+import contextlib
+import errno
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Protocol
+
+import structlog
+import uvicorn
+import websockets.http11
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from signaling.config import Config
+from signaling.server import Rooms, build_app
+
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+"""Of one WebSocket message, livekit-server's limit. A larger one closes the socket with 1009."""
+MAX_REQUEST_LINE_BYTES = 64 * 1024
+"""A `join_request` carries an SDP offer in the query: far beyond the 8 KiB that servers allow by default."""
+MAX_REQUEST_HEAD_BYTES = MAX_REQUEST_LINE_BYTES + 16 * 1024
+PING_INTERVAL_S = 10.0
+PING_TIMEOUT_S = 10.0
+"""With the interval: a client that vanished without a word is noticed within 20 s."""
+UNACKNOWLEDGED_TIMEOUT_MS = 20_000
+"""TCP_USER_TIMEOUT: for how long bytes may stay unacknowledged before the kernel gives the connection up."""
+HTTP_LIFETIME_S = 30.0
+"""How long a connection may stay plain HTTP. Requests here are short; a head that never ends is not waited for."""
+MAX_CONNECTIONS = 16_384
+"""Connections at a time, WebSockets included; requests beyond are answered 503."""
+SHUTDOWN_TIMEOUT_S = 5
+
+Announce = Callable[[list[tuple[str, int]]], None]
+"""Takes the (address, port) pairs that HTTP listens on."""
+
+log = structlog.get_logger("signaling.http")
+
+
+class Engine(Protocol):
+    """The part of `sfu.engine.Engine` that this file uses."""
+
+    async def start(self) -> None:
+        """Bind the media sockets. Raises OSError."""
+
+    async def stop(self) -> None:
+        """Close them."""
+
+
+class PortInUse(Exception):
+    """An address that cannot be bound; the text is one line that names it and the reason."""
+
+
+def bind_sockets(config: Config) -> list[socket.socket]:
+    """Bind (and not yet listen on) every address of `config`.
+
+    Raises:
+        PortInUse: an address is taken or not of this machine. Addresses that are only defaults may be missing.
+    """
+    sockets: list[socket.socket] = []
+    port = config.port
+    try:
+        for address in config.bind_addresses:
+            try:
+                sockets.append(_bind(address, port))
+            except OSError as exc:
+                optional = not config.bind_addresses_given and ":" in address
+                if optional and exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    continue
+                raise PortInUse(f"cannot listen on {address} TCP port {port}: {exc.strerror}") from exc
+            # Port 0 means any, but the same one on every address.
+            port = port or sockets[0].getsockname()[1]
+    except BaseException:
+        for bound in sockets:
+            bound.close()
+        raise
+    return sockets
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted sockets inherit both: a client that stopped reading is given up, not kept for the kernel's minutes.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_TIMEOUT_MS)
+        bound.bind((address, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+class ShortLivedHttp(H11Protocol):
+    """Uvicorn's HTTP/1.1, which by itself waits for ever for a client that connects and says nothing."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Give the connection its time."""
+        super().connection_made(transport)
+        self.loop.call_later(HTTP_LIFETIME_S, self._end)
+
+    def _end(self) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return  # gone, or a WebSocket by now
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.loop.call_later(HTTP_LIFETIME_S, self._end)
+        else:
+            self.transport.close()
+
+
+class HttpServer(uvicorn.Server):
+    """Uvicorn that says when it listens, and without its signal handlers.
+
+    Those would raise the signal once more at the end and so spoil the exit status.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        """Take uvicorn's own configuration; belongs to the running event loop."""
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on `sockets`, then say so. Raises OSError."""
+        await super().startup(sockets=sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals to `serve`."""
+        yield
+
+
+def http_server(app: Starlette) -> HttpServer:
+    """Configure uvicorn for `app`: LiveKit's limits, no compression, no log of request lines (they hold tokens)."""
+    # The WebSocket handshake is parsed a second time, by `websockets`, whose own limit is 8 KiB.
+    websockets.http11.MAX_LINE_LENGTH = MAX_REQUEST_LINE_BYTES
+    return HttpServer(
+        uvicorn.Config(
+            app,
+            # h11 bounds the head of a request (httptools does not); after the upgrade it is out of the way.
+            http=ShortLivedHttp,
+            h11_max_incomplete_event_size=MAX_REQUEST_HEAD_BYTES,
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_ping_interval=PING_INTERVAL_S,
+            ws_ping_timeout=PING_TIMEOUT_S,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, engine: Engine, rooms: Rooms) -> AsyncIterator[list[tuple[str, int]]]:
+    """Run everything while the block lasts; yields the (address, port) pairs on which HTTP listens.
+
+    Raises:
+        PortInUse: a TCP or UDP port cannot be bound.
+    """
+    sockets = bind_sockets(config)
+    try:
+        addresses = [bound.getsockname()[:2] for bound in sockets]
+        try:
+            await engine.start()
+        except OSError as exc:
+            first, last = config.udp_ports[0], config.udp_ports[-1]
+            ports = f"port {first}" if first == last else f"ports {first}-{last}"
+            raise PortInUse(f"cannot bind UDP {ports}: {exc.strerror or exc}") from exc
+        try:
+            await rooms.start()
+            async with _serving(build_app(config, rooms), rooms, sockets):
+                yield addresses
+        finally:
+            await engine.stop()
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Starlette, rooms: Rooms, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    server = http_server(app)
+    serving = asyncio.create_task(server.serve(sockets=sockets), name="http")
+    listening = asyncio.create_task(server.listening.wait())
+    try:
+        await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving
+        app.state.ready = True
+        yield
+    except OSError as exc:
+        # Two processes may both bind; only one of them may listen.
+        raise PortInUse(f"cannot listen on TCP port {sockets[0].getsockname()[1]}: {exc.strerror}") from exc
+    finally:
+        app.state.ready = False
+        listening.cancel()
+        await rooms.stop()
+        server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def serve(config: Config, engine: Engine, rooms: Rooms, announce: Announce) -> None:
+    """Run until SIGTERM or SIGINT. `announce` is called once with the listening addresses, when joins are welcome.
+
+    Raises:
+        PortInUse: a TCP or UDP port cannot be bound.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        async with running(config, engine, rooms) as addresses:
+            announce(addresses)
+            await stopped.wait()
+            log.info("stopping")
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many sockets as its hard limit: the usual soft limit ends at about 1,000 participants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,444 @@
+"""From what a client offers and what we can do to what we answer and what the engine is told.
+
+Pure functions on m-sections; the state of a connection is in `peer_connection` and `offering`. RFC 9429 (JSEP) for the
+answers, RFC 9143 for BUNDLE, RFC 8853 for simulcast.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from sfu.parameters import (
+    EXTENSION_URIS,
+    Codec,
+    DtlsRole,
+    Encoding,
+    Extension,
+    IceCredentials,
+    Kind,
+    LocalSubscription,
+    LocalTransport,
+    MediaParameters,
+    PayloadType,
+    ReceiverId,
+    RemoteTransport,
+    SubscribeParameters,
+)
+from signaling.codecs import OPUS_FMTP, PRIMARY, Format, best_decoder, companions, most_compatible
+from signaling.sdp import MAX_CACHED_PROFILES, SdpError
+from signaling.session_description import (
+    Direction,
+    Extmap,
+    Feedback,
+    Profile,
+    Rid,
+    Section,
+    SessionDescription,
+    Setup,
+    Simulcast,
+    SsrcAttribute,
+    SsrcGroup,
+    Transport,
+)
+
+MAX_ID = 16
+"""ASCII characters of a mid or rid: the header extension that carries it has no room for more (RFC 8285)."""
+MAX_ONE_BYTE_ID = 14
+"""Largest extension id of the one-byte form (RFC 8285 section 4.2)."""
+MAX_ENCODINGS = 3
+"""Simulcast layers of one track that are accepted."""
+RID_ORDER = "qhf"
+"""LiveKit's rids: quarter, half, full resolution."""
+SCTP_PORT = 5_000
+MAX_MESSAGE_SIZE = 262_144
+"""Bytes of one data channel message that we accept; what browsers offer."""
+MAX_REMOTE_MESSAGE_SIZE = 1 << 30
+"""Bytes; stands for 0 too, which says that any size will do (RFC 8841 section 6)."""
+DEFAULT_REMOTE_MESSAGE_SIZE = 65_536
+"""Bytes, when the peer says nothing (RFC 8841 section 6)."""
+MIN_PASSWORD, MAX_PASSWORD = 22, 256
+"""Characters (RFC 8839 section 5.4)."""
+MIN_UFRAG = 4
+"""Characters (RFC 8839 section 5.4); the upper bound is that of any token."""
+
+VIDEO_LAYERS_ALLOCATION = "http://www.webrtc.org/experiments/rtp-hdrext/video-layers-allocation00"
+"""Negotiated, since clients otherwise stop offering it; what it says is neither read nor forwarded."""
+_ECHOED = frozenset(EXTENSION_URIS) | {VIDEO_LAYERS_ALLOCATION}
+_URI = {extension: uri for uri, extension in EXTENSION_URIS.items()}
+TRANSPORT_CC_URI = _URI[Extension.TRANSPORT_CC]
+RID_URI = _URI[Extension.RID]
+
+FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
+"""RTCP feedback that we act on."""
+_KINDS = {kind.value: kind for kind in Kind}
+_MIRRORED = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
+STEREO_FMTP = ";stereo=1;maxaveragebitrate=510000"
+"""What LiveKit adds for music: without it libwebrtc sends Opus at speech rates."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTrack:
+    """One track to be forwarded to a client."""
+
+    track_sid: str
+    publisher_sid: str
+    kind: Kind
+    receivers: tuple[tuple[Codec, str, ReceiverId], ...]
+    """(codec, `Published.fmtp`, receiver), best first; more than one with a backup codec."""
+    cname: str
+    stereo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendingSection:
+    """One m-section on which the client sends."""
+
+    mid: str
+    kind: Kind
+    cid: str
+    """Track id of `a=msid`; empty when absent."""
+    codecs: tuple[tuple[Codec, str], ...]
+    """(codec, fmtp) in the order offered, each codec once, in the format that would be accepted."""
+    encodings: tuple[Encoding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishDecision:
+    """What the room says to a new sending section."""
+
+    codec: Codec | None
+    """None, or one that was not offered: the first supported one in the offer."""
+    svc: bool
+    track_sid: str
+    dtx: bool
+    stereo: bool
+    red: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The formats with which one receiver is forwarded to one client."""
+
+    receiver: ReceiverId
+    media: Format
+    rtx: Format | None = None
+    red: Format | None = None
+
+    def parameters(self, mid: str, cname: str) -> SubscribeParameters:
+        """The same for the engine."""
+        return SubscribeParameters(
+            mid=mid,
+            payload_type=self.media.payload_type,
+            rtx_payload_type=self.rtx.payload_type if self.rtx else -1,
+            red_payload_type=self.red.payload_type if self.red else -1,
+            cname=cname,
+        )
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """The format of the media first."""
+        return tuple(f for f in (self.media, self.rtx, self.red) if f is not None)
+
+
+# Offered sections.
+
+
+def kind_of(section: Section) -> Kind | None:
+    """Audio or video; None for anything else."""
+    return _KINDS.get(section.kind)
+
+
+def is_data(section: Section) -> bool:
+    """Whether the m-section is for data channels (RFC 8841)."""
+    return section.kind == "application" and "webrtc-datachannel" in section.profile.formats
+
+
+def bundled_mids(session: SessionDescription) -> tuple[str, ...]:
+    """The mids of the one bundle that we accept, in its order; a single m-section needs no group."""
+    if session.bundles:
+        return tuple(dict.fromkeys(session.bundles[0]))
+    return tuple(section.mid for section in session.sections if section.mid) if len(session.sections) == 1 else ()
+
+
+def is_acceptable(section: Section) -> bool:
+    """Whether a bundled m-section can be used: the codecs are looked at elsewhere."""
+    if section.rejected or not section.mid:
+        return False
+    if is_data(section):
+        return section.protocol.endswith("DTLS/SCTP")
+    return kind_of(section) is not None and (
+        section.rtcp_mux and "RTP/SAVP" in section.protocol and _fits_packets(section.mid)
+    )
+
+
+def _fits_packets(identifier: str) -> bool:
+    return identifier.isascii() and len(identifier) <= MAX_ID
+
+
+def track_id(section: Section) -> str:
+    """The MediaStreamTrack id on which the client sends; empty when it says none."""
+    if section.msids:
+        return section.msids[0][1]
+    values = [ssrc.value.split() for ssrc in section.ssrcs if ssrc.name == "msid"]
+    return next((words[1] for words in values if len(words) == 2), "")
+
+
+def encodings_of(section: Section, rids: bool) -> tuple[Encoding, ...]:
+    """The layers of a sending section, lowest first; one to three.
+
+    `rids`: whether the rid header extension is negotiated. SSRCs of layers with rids stay unknown even when listed:
+    the packets say which is which, the order of lines does not.
+    """
+    names = _sent_rids(section) if rids else ()
+    if names:
+        if set(names) <= set(RID_ORDER):
+            names = tuple(sorted(names, key=RID_ORDER.index))
+        return tuple(Encoding(rid=name) for name in names)
+    repairs = {g.ssrcs[0]: g.ssrcs[1] for g in section.ssrc_groups if g.semantics == "FID" and len(g.ssrcs) == 2}
+    layers = next((g.ssrcs for g in section.ssrc_groups if g.semantics == "SIM"), ())
+    listed = dict.fromkeys(ssrc.ssrc for ssrc in section.ssrcs if ssrc.ssrc not in repairs.values())
+    chosen = tuple(dict.fromkeys(layers))[:MAX_ENCODINGS] or tuple(listed)[:1]
+    return tuple(Encoding(ssrc=ssrc, rtx_ssrc=repairs.get(ssrc, 0)) for ssrc in chosen) or (Encoding(),)
+
+
+def _sent_rids(section: Section) -> tuple[str, ...]:
+    """Rids that the client sends, in the order announced; RFC 8853: what a=simulcast does not name is not simulcast."""
+    declared = [rid.id for rid in section.rids if rid.direction == "send" and _fits_packets(rid.id)]
+    if section.simulcast and section.simulcast.send:
+        streams = [stream.split(",")[0].removeprefix("~") for stream in section.simulcast.send]
+        declared = [stream for stream in streams if stream in declared]
+    return tuple(dict.fromkeys(declared))[:MAX_ENCODINGS]
+
+
+def sending_section(section: Section, kind: Kind, formats: Sequence[Format], rids: bool) -> SendingSection:
+    """What the room is asked about."""
+    codecs = dict.fromkeys(f.codec for f in formats if f.codec in PRIMARY)
+    chosen = [most_compatible(codec, formats) for codec in codecs]
+    return SendingSection(
+        mid=section.mid,
+        kind=kind,
+        cid=track_id(section),
+        codecs=tuple((f.codec, f.description) for f in chosen if f is not None),
+        encodings=encodings_of(section, rids),
+    )
+
+
+@lru_cache(MAX_CACHED_PROFILES)
+def accepted_extensions(profile: Profile, mixed: bool) -> tuple[Extmap, ...]:
+    """The offered header extensions that we echo, as they stand in the answer."""
+    highest = 255 if mixed else MAX_ONE_BYTE_ID
+    found: dict[str, Extmap] = {}
+    ids: set[int] = set()
+    for offered in profile.extensions:
+        usable = offered.id <= highest and offered.id != MAX_ONE_BYTE_ID + 1 and offered.direction != Direction.INACTIVE
+        if usable and offered.uri in _ECHOED and offered.uri not in found and offered.id not in ids:
+            ids.add(offered.id)
+            # RFC 8285 section 6: a sendonly offer is answered with recvonly and the other way round.
+            way = _MIRRORED.get(offered.direction) if offered.direction else None
+            found[offered.uri] = Extmap(offered.id, offered.uri, way)
+    return tuple(found.values())
+
+
+class Bundle:
+    """What numbers mean in one bundle: RFC 9143 section 9.1 gives a payload type and an extension id one meaning.
+
+    The first m-section that uses a number decides; what contradicts it is not accepted.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is defined."""
+        self._payload_types: dict[int, PayloadType] = {}
+        self._uris: dict[int, str] = {}
+        self._ids: dict[str, int] = {}
+        self._admitted: dict[int, tuple[tuple[Format, ...], tuple[Format, ...]]] = {}
+        """Id of a tuple -> (it, what was admitted of it): most m-sections share one."""
+
+    def admit_formats(self, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        """Define the payload types; returns those without contradiction, `formats` itself if that is all of them."""
+        if id(formats) not in self._admitted:
+            kept = [f for f in formats if self._admit(f)]
+            numbers = {f.payload_type for f in kept}
+            admitted = tuple(f for f in kept if f.associated < 0 or f.associated in numbers)
+            self._admitted[id(formats)] = formats, formats if len(admitted) == len(formats) else admitted
+        return self._admitted[id(formats)][1]
+
+    def _admit(self, offered: Format) -> bool:
+        new = offered.parameters()
+        known = self._payload_types.setdefault(offered.payload_type, new)
+        if new.nack and not known.nack and replace(known, nack=True) == new:
+            self._payload_types[offered.payload_type] = new
+            return True
+        return known == new or known == replace(new, nack=True)
+
+    def admit_extensions(self, extensions: tuple[Extmap, ...]) -> tuple[Extmap, ...]:
+        """Define the extension ids; returns those without contradiction, `extensions` itself if that is all."""
+        kept = []
+        for offered in extensions:
+            same_id = self._uris.get(offered.id, offered.uri) == offered.uri
+            if same_id and self._ids.get(offered.uri, offered.id) == offered.id:
+                self._uris[offered.id] = offered.uri
+                self._ids[offered.uri] = offered.id
+                kept.append(offered)
+        return extensions if len(kept) == len(extensions) else tuple(kept)
+
+    def parameters(self, mixed: bool) -> MediaParameters:
+        """The same for the engine."""
+        extensions = {number: EXTENSION_URIS[uri] for number, uri in self._uris.items() if uri in EXTENSION_URIS}
+        return MediaParameters(dict(self._payload_types), extensions, mixed)
+
+
+# Which formats are used.
+
+
+def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tuple[Format, ...]:
+    """The formats on which a client may publish: one codec, so that a payload type tells everything, with RTX or RED.
+
+    RED stands before Opus only where the client put it first.
+    """
+    wanted = most_compatible(decision.codec, formats) if decision.codec is not None else None
+    if wanted is None:
+        first = next(f.codec for f in formats if f.codec in PRIMARY)
+        wanted = most_compatible(first, formats)
+    assert wanted is not None, "formats always hold a primary codec"
+    chosen = {wanted, *companions(wanted, formats, Codec.RTX)}
+    if decision.red:
+        chosen.update(companions(wanted, formats, Codec.RED))
+    return tuple(f for f in formats if f in chosen)
+
+
+def select_formats(track: WantedTrack, formats: Sequence[Format]) -> Selection | None:
+    """The best receiver of a track that a client with these formats can decode, and the formats for it."""
+    for codec, description, receiver in track.receivers:
+        media = best_decoder(codec, description, formats)
+        if media is not None:
+            rtx, red = (next(iter(companions(media, formats, kind)), None) for kind in (Codec.RTX, Codec.RED))
+            return Selection(receiver, media, rtx, red)
+    return None
+
+
+def used_first(formats: tuple[Format, ...], selection: Selection) -> tuple[Format, ...]:
+    """All formats, those of the selection first: what is listed first is what we send."""
+    return selection.formats + tuple(f for f in formats if f not in selection.formats)
+
+
+def opus_fmtp(*, dtx: bool, stereo: bool) -> str:
+    """The Opus parameters of an answer to a publisher: how it should encode."""
+    return OPUS_FMTP + ";usedtx=1" * dtx + STEREO_FMTP * stereo
+
+
+# Sections that we write.
+
+
+def answered_feedback(formats: Iterable[Format], extensions: Iterable[Extmap], *, sends: bool) -> tuple[Format, ...]:
+    """The formats with the feedback that we accept.
+
+    transport-cc needs its header extension. goog-remb is for streams that we send, and only where the more exact
+    transport-cc is not to be had.
+    """
+    congestion = any(e.uri == TRANSPORT_CC_URI for e in extensions)
+    answered = []
+    for each in formats:
+        transport_cc = congestion and "transport-cc" in each.feedback
+        left_out = set() if sends and not transport_cc else {"goog-remb"}
+        left_out |= set() if transport_cc else {"transport-cc"}
+        answered.append(replace(each, feedback=tuple(v for v in each.feedback if v not in left_out)))
+    return tuple(answered)
+
+
+def build_profile(formats: Sequence[Format], extensions: Iterable[Extmap], *, opus: str) -> Profile:
+    """Codec and extension lines, with the feedback that we know.
+
+    `opus` is the fmtp of Opus; VP8's, if there is one, is the peer's own limit and not repeated.
+    """
+    fmtps = {f.payload_type: {Codec.OPUS: opus, Codec.VP8: ""}.get(f.codec, f.fmtp) for f in formats}
+    return Profile(
+        formats=tuple(str(f.payload_type) for f in formats),
+        rtpmaps=tuple(f.rtpmap for f in formats),
+        fmtps=tuple((payload_type, fmtp) for payload_type, fmtp in fmtps.items() if fmtp),
+        feedback=tuple(Feedback(f.payload_type, v) for f in formats for v in FEEDBACK if v in f.feedback),
+        extensions=tuple(extensions),
+    )
+
+
+def with_simulcast(answer: Section, offered: Section) -> Section:
+    """The answer with the offered rids accepted, when their header extension is."""
+    rids = _sent_rids(offered) if any(e.uri == RID_URI for e in answer.profile.extensions) else ()
+    if not rids:
+        return answer
+    accepted = tuple(Rid(rid, "recv") for rid in rids)
+    return replace(answer, rids=accepted, simulcast=Simulcast(receive=rids))
+
+
+def with_track(answer: Section, track: WantedTrack, local: LocalSubscription) -> Section:
+    """The section with the names and SSRCs of the track that we send on it."""
+    stream = f"{track.publisher_sid}|{track.track_sid}"
+    ssrcs = [local.ssrc, local.rtx_ssrc] if local.rtx_ssrc else [local.ssrc]
+    values = (("cname", track.cname), ("msid", f"{stream} {track.track_sid}"))
+    return replace(
+        answer,
+        msids=((stream, track.track_sid),),
+        ssrcs=tuple(SsrcAttribute(ssrc, name, value) for ssrc in ssrcs for name, value in values),
+        ssrc_groups=(SsrcGroup("FID", tuple(ssrcs)),) if local.rtx_ssrc else (),
+    )
+
+
+def rejected_section(offered: Section) -> Section:
+    """The answer that refuses an m-section for good (RFC 3264 section 6)."""
+    return Section(offered.kind, 0, offered.protocol, Profile(offered.profile.formats), offered.mid)
+
+
+def data_section(mid: str, transport: Transport, protocol: str = "UDP/DTLS/SCTP") -> Section:
+    """The m-section of the data channels, in offer and answer."""
+    return Section(
+        kind="application",
+        protocol=protocol,
+        profile=Profile(("webrtc-datachannel",)),
+        mid=mid,
+        transport=transport,
+        sctp_port=SCTP_PORT,
+        max_message_size=MAX_MESSAGE_SIZE,
+    )
+
+
+def with_candidates(section: Section, local: LocalTransport) -> Section:
+    """The section with all our addresses; there are no others to come."""
+    lines = (f"{c.foundation} 1 udp {c.priority} {c.address} {c.port} typ host" for c in local.candidates)
+    return replace(section, candidates=tuple(lines), end_of_candidates=True)
+
+
+def local_transport(local: LocalTransport, setup: Setup) -> Transport:
+    """Our ICE and DTLS attributes; the hash name in the spelling that everybody uses."""
+    return Transport(local.ice.ufrag, local.ice.password, (), (local.fingerprint,), setup)
+
+
+# The peer's half of the transport.
+
+
+def remote_transport(
+    session: SessionDescription, bundle: Sequence[Section], before: RemoteTransport | None
+) -> RemoteTransport:
+    """The peer's ICE and DTLS half from the accepted m-sections, the tagged one first; raises `SdpError`.
+
+    `before` is what the peer said earlier: roles and certificates stay for the life of a connection.
+    """
+    remote = session.transport_of(bundle[0])
+    if len(remote.ufrag) < MIN_UFRAG or not MIN_PASSWORD <= len(remote.password) <= MAX_PASSWORD:
+        raise SdpError(f'm-section "{bundle[0].mid}" has no usable a=ice-ufrag and a=ice-pwd')
+    if not (remote.ufrag.isascii() and remote.password.isascii()):
+        raise SdpError("a=ice-ufrag and a=ice-pwd are not ASCII")
+    if not remote.fingerprints:
+        raise SdpError(f'm-section "{bundle[0].mid}" has no usable a=fingerprint')
+    if before is not None and set(remote.fingerprints) != set(before.fingerprints):
+        raise SdpError("the a=fingerprint of a connection cannot change")
+    role = DtlsRole.CLIENT if remote.setup is Setup.PASSIVE else DtlsRole.SERVER
+    data = next((section for section in bundle if is_data(section)), None)
+    size = DEFAULT_REMOTE_MESSAGE_SIZE
+    if data is not None and data.max_message_size is not None:
+        size = min(data.max_message_size or MAX_REMOTE_MESSAGE_SIZE, MAX_REMOTE_MESSAGE_SIZE)
+    return RemoteTransport(
+        ice=IceCredentials(remote.ufrag, remote.password),
+        fingerprints=remote.fingerprints,
+        role=role if before is None else before.role,
+        sctp_port=(SCTP_PORT if data.sctp_port is None else data.sctp_port) if data is not None else None,
+        max_message_size=size,
+    )

@@ -1,0 +1,59 @@
+"""What every room of this process shares: the engine, the clock, and who owns which row of the engine.
+
+The maps are the only way from an engine event to a participant. Whoever opens a row enters it here and takes it out
+again when the row is closed, so that after a participant has left nothing here mentions it.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from sfu.parameters import ReceiverId, SubscriptionId, TransportId
+from signaling import identifiers
+
+if TYPE_CHECKING:
+    from sfu.engine import Engine
+    from signaling.config import Config
+    from signaling.participant import Participant
+    from signaling.tracks import Track
+
+log = structlog.get_logger("signaling.node")
+
+
+@dataclass(slots=True)
+class Node:
+    """One per process, made by `Rooms`."""
+
+    config: "Config"
+    engine: "Engine"
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, monotonic; a test drives it by hand."""
+    id: str = field(default_factory=identifiers.node_id)
+    participants: dict[TransportId, "Participant"] = field(default_factory=dict)
+    tracks: dict[ReceiverId, "Track"] = field(default_factory=dict)
+    subscribers: dict[SubscriptionId, tuple["Participant", str]] = field(default_factory=dict)
+    """Subscription -> (subscriber, track sid)."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Messages of clients that were dropped on purpose, by reason."""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside everything else; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    async def finish(self) -> None:
+        """Wait for all work that was spawned."""
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background work failed", exc_info=error)

@@ -1,0 +1,432 @@
+"""The peer connection on which the client offers: it publishes there and, in single mode, receives there too.
+
+Who calls it: the room's side of a participant. It knows m-sections and the engine, no rooms. One call of
+`AnsweringConnection.answer` is one offer and answer: everything is decided before the engine is told, and an m-section
+that neither the client nor we have changed costs a look-up.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from sfu.engine import Engine, EngineError
+from sfu.parameters import (
+    Codec,
+    DtlsRole,
+    Kind,
+    PublishParameters,
+    ReceiverId,
+    RemoteTransport,
+    SubscriptionId,
+    TransportId,
+)
+from signaling.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
+from signaling.forwarding import Forwarding, Forwardings
+from signaling.negotiation import (
+    RID_URI,
+    Bundle,
+    PublishDecision,
+    SendingSection,
+    WantedTrack,
+    accepted_extensions,
+    answered_feedback,
+    build_profile,
+    bundled_mids,
+    data_section,
+    encodings_of,
+    is_acceptable,
+    is_data,
+    kind_of,
+    local_transport,
+    opus_fmtp,
+    publish_formats,
+    rejected_section,
+    remote_transport,
+    select_formats,
+    sending_section,
+    track_id,
+    used_first,
+    with_candidates,
+    with_simulcast,
+    with_track,
+)
+from signaling.offering import OfferingConnection
+from signaling.sdp import SdpError, parse
+from signaling.session_description import Direction, Extmap, Section, SessionDescription, Setup, Transport
+
+__all__ = [
+    "AnswerResult",
+    "AnsweringConnection",
+    "OfferingConnection",
+    "PublishDecision",
+    "Published",
+    "SdpError",
+    "SendingSection",
+    "WantedTrack",
+]
+
+log = structlog.get_logger("signaling.peer_connection")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A receiver that an offer started or stopped."""
+
+    mid: str
+    track_sid: str
+    cid: str
+    receiver: ReceiverId
+    kind: Kind
+    codec: Codec
+    """The codec accepted; what the client really sends is told by the engine."""
+    fmtp: str
+    """Belongs into `WantedTrack.receivers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerResult:
+    """What one offer led to."""
+
+    sdp: str
+    mid_to_track_id: dict[str, str]
+    published: tuple[Published, ...]
+    """New receivers."""
+    ended: tuple[Published, ...]
+    """Receivers that the offer stopped; the engine knows already."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One bundled audio or video m-section."""
+
+    section: Section
+    kind: Kind
+    direction: Direction
+    """The client's."""
+    formats: tuple[Format, ...] = ()
+    """Those of the client that we support and the bundle admits."""
+    extensions: tuple[Extmap, ...] = ()
+    decision: PublishDecision | None = None
+    published: Published | None = None
+    track_sid: str = ""
+    """Of the track that we send here, or sent until it was no longer wanted."""
+    resting: bool = False
+    """The last answer took the track away. Clients announce a track on an m-section only if it was quiet before."""
+    answered: tuple[object, str] = (None, "")
+    """(what the last answer for this m-section depended on, its text)."""
+
+    @property
+    def mid(self) -> str:
+        return self.section.mid
+
+    @property
+    def free(self) -> bool:
+        return self.direction.receives and self.published is None and not self.track_sid
+
+
+@dataclass(slots=True)
+class _Layout:
+    """An offer, looked at."""
+
+    session: SessionDescription
+    bundle: tuple[Section, ...]
+    """Accepted m-sections in the order of the group; the first one carries the transport."""
+    slots: dict[str, _Slot]
+    mixed: bool
+    registry: Bundle = field(default_factory=Bundle)
+
+
+class AnsweringConnection:
+    """A client's connection on which the client makes the offers."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Open a transport; raises `EngineError` when there is no room for one."""
+        self._engine = engine
+        self._local = engine.open_transport()
+        self.transport: TransportId = self._local.id
+        self._remote: RemoteTransport | None = None
+        self._forwardings = Forwardings(engine, self.transport)
+        self._slots: dict[str, _Slot] = {}
+        self._session_id = secrets.randbits(62)
+        self._version = 0
+
+    def answer(self, offer: str, decide: Callable[[SendingSection], PublishDecision | None]) -> AnswerResult:
+        """Take an offer, tell the engine, return the answer.
+
+        `decide` is asked for each m-section on which the client sends and nothing is received yet: new ones, those
+        refused before, and those whose track changed. Raises `SdpError`, with nothing changed, when the offer cannot
+        be used.
+        """
+        layout = self._lay_out(parse(offer))
+        # With every m-section rejected the transport stays as it is.
+        remote = remote_transport(layout.session, layout.bundle, self._remote) if layout.bundle else None
+        ended = self._end_publications(layout.slots)
+        undecided = [slot for slot in layout.slots.values() if slot.direction.sends and slot.published is None]
+        for slot in undecided:
+            slot.decision = decide(sending_section(slot.section, slot.kind, slot.formats, _has_rids(slot)))
+        self._slots = layout.slots
+        self._engine.set_media(self.transport, layout.registry.parameters(layout.mixed))
+        published = tuple(p for slot in undecided if (p := self._publish(slot)) is not None)
+        self._forward()
+        self._connect(remote)
+        return AnswerResult(self._serialize(layout), self._mid_to_track_id(), published, ended)
+
+    def want(self, track: WantedTrack) -> None:
+        """Forward a track from the next answer on."""
+        self._forwardings.want(track)
+
+    def unwant(self, track_sid: str) -> None:
+        """Stop forwarding at once; the client hears of it with the next answer, which frees the m-section."""
+        self._forwardings.unwant(track_sid)
+
+    def subscription(self, track_sid: str) -> SubscriptionId | None:
+        """The engine's id of a track that is being forwarded."""
+        return self._forwardings.subscription(track_sid)
+
+    def missing_sections(self) -> tuple[int, int] | None:
+        """(audio, video) m-sections that the client must add to its next offer; None when no offer is needed.
+
+        (0, 0) asks for an offer as it is. Before the first offer there is nothing to ask for: it comes by itself.
+        """
+        if not self._slots and self._remote is None:
+            return None
+        wanted = self._forwardings.wanted
+        usable = [slot for slot in self._slots.values() if slot.direction.receives and slot.published is None]
+        spare = [slot for slot in usable if slot.track_sid not in wanted]
+        missing = {Kind.AUDIO: 0, Kind.VIDEO: 0}
+        outdated = any(slot.track_sid for slot in spare)
+        for track in self._supported_waiting():
+            outdated = True
+            own = [slot for slot in usable if slot.track_sid == track.track_sid]
+            slot = next((slot for slot in own + spare if _takes(slot, track)), None)
+            if slot is None:
+                missing[track.kind] += 1
+            elif slot in spare:
+                spare.remove(slot)
+        return (missing[Kind.AUDIO], missing[Kind.VIDEO]) if outdated else None
+
+    def unsupported(self) -> frozenset[str]:
+        """Wanted tracks none of whose codecs the client offers; empty while the client's codecs are not known."""
+        waiting = self._forwardings.waiting()
+        supported = {track.track_sid for track in self._supported_waiting()}
+        return frozenset(track.track_sid for track in waiting) - supported
+
+    def close(self) -> None:
+        """Close the transport with all that is received and sent on it."""
+        self._engine.close_transport(self.transport)
+        self._slots.clear()
+        self._forwardings.wanted.clear()
+        self._forwardings.active.clear()
+
+    def _supported_waiting(self) -> Iterator[WantedTrack]:
+        for track in self._forwardings.waiting():
+            candidates = [s for s in self._slots.values() if s.kind is track.kind and s.direction.receives]
+            if not candidates or any(_takes(slot, track) for slot in candidates):
+                yield track
+
+    # Looking at an offer.
+
+    def _lay_out(self, session: SessionDescription) -> _Layout:
+        by_mid = {section.mid: section for section in session.sections if is_acceptable(section)}
+        mixed = True
+        slots: dict[str, _Slot] = {}
+        bundle = []
+        data = False
+        registry = Bundle()
+        for mid in bundled_mids(session):
+            section = by_mid.get(mid)
+            if section is None or (is_data(section) and data):
+                continue
+            if is_data(section):
+                data = True
+            elif (slot := self._slot(session, section, registry)) is not None:
+                slots[mid] = slot
+                mixed = mixed and session.allows_mixed(section)
+            else:
+                continue
+            bundle.append(section)
+        if not bundle and self._remote is None:
+            raise SdpError("the offer has no m-section that can be used: BUNDLE with rtcp-mux over DTLS is needed")
+        return _Layout(session, tuple(bundle), slots, mixed and bool(slots), registry)
+
+    def _slot(self, session: SessionDescription, section: Section, registry: Bundle) -> _Slot | None:
+        """The m-section's state, a copy of what it was before this offer; None when it has no codec of ours."""
+        kind = kind_of(section)
+        assert kind is not None, "an acceptable m-section that is not for data is audio or video"
+        old = self._slots.get(section.mid)
+        direction = session.direction_of(section)
+        if old is not None and old.kind is kind:
+            slot = replace(old, section=section, direction=direction)
+        else:
+            slot = _Slot(section, kind, direction)
+        slot.formats = registry.admit_formats(supported_formats(section.profile, kind))
+        slot.extensions = registry.admit_extensions(accepted_extensions(section.profile, session.allows_mixed(section)))
+        return slot if any(f.codec in PRIMARY for f in slot.formats) else None
+
+    # Telling the engine.
+
+    def _end_publications(self, slots: dict[str, _Slot]) -> tuple[Published, ...]:
+        """Unpublish what the client no longer sends."""
+        ended = []
+        for mid, old in self._slots.items():
+            new = slots.get(mid)
+            if old.published is None:
+                continue
+            stays = new is not None and new.published is old.published and new.direction.sends
+            if new is not None and stays and track_id(new.section) == old.published.cid:
+                continue
+            self._engine.unpublish(old.published.receiver)
+            ended.append(old.published)
+            if new is not None:
+                new.published = new.decision = None
+        return tuple(ended)
+
+    def _publish(self, slot: _Slot) -> Published | None:
+        if slot.decision is None:
+            return None
+        encodings = encodings_of(slot.section, _has_rids(slot))
+        svc = slot.decision.svc and len(encodings) == 1
+        try:
+            parameters = PublishParameters(slot.kind, slot.mid, encodings, svc)
+            receiver = self._engine.publish(self.transport, parameters)
+        except EngineError as error:
+            log.warning("publication refused", track=slot.decision.track_sid, reason=str(error))
+            slot.decision = None
+            return None
+        accepted = next(f for f in publish_formats(slot.formats, slot.decision) if f.codec in PRIMARY)
+        slot.published = Published(
+            mid=slot.mid,
+            track_sid=slot.decision.track_sid,
+            cid=track_id(slot.section),
+            receiver=receiver,
+            kind=slot.kind,
+            codec=accepted.codec,
+            fmtp=accepted.description,
+        )
+        return slot.published
+
+    def _forward(self) -> None:
+        """Settle which track goes on which m-section: what is sent stays, what waits gets a free one."""
+        for sid, current in list(self._forwardings.active.items()):
+            slot = self._slots.get(current.mid)
+            if slot is None or not _still_sends(slot, sid, current):
+                self._forwardings.stop(sid)
+        for slot in self._slots.values():
+            unused = slot.published is not None or not slot.direction.receives
+            slot.resting = bool(slot.track_sid) and (unused or slot.track_sid not in self._forwardings.wanted)
+            if slot.resting:
+                slot.track_sid = ""
+        for track in self._forwardings.waiting():
+            own = [slot for slot in self._slots.values() if slot.track_sid == track.track_sid]
+            free = [slot for slot in self._slots.values() if slot.free and not slot.resting]
+            self._start(track, own + free)
+
+    def _start(self, track: WantedTrack, slots: list[_Slot]) -> None:
+        """Send on the first m-section that takes the track; the one that it had, if any, stands first."""
+        for slot in slots:
+            selection = select_formats(track, slot.formats) if slot.kind is track.kind else None
+            if selection is not None:
+                started = self._forwardings.start(track.track_sid, slot.mid, selection)
+                slot.track_sid = track.track_sid if started else slot.track_sid
+                return
+            if slot.track_sid:
+                slot.track_sid, slot.resting = "", True
+
+    def _connect(self, remote: RemoteTransport | None) -> None:
+        """The first description starts the transport; new credentials restart ICE (RFC 8839 section 4.4.1.1)."""
+        before, self._remote = self._remote, remote or self._remote
+        if remote is None:
+            return
+        restarted = before is not None and remote.ice != before.ice
+        if restarted:
+            self._local = self._engine.restart_ice(self.transport)
+        if before is None or restarted or remote.sctp_port != before.sctp_port:
+            self._engine.connect(self.transport, remote)
+
+    # Writing the answer.
+
+    def _mid_to_track_id(self) -> dict[str, str]:
+        published = {slot.mid: slot.published.track_sid for slot in self._slots.values() if slot.published}
+        return published | dict(self._forwardings.by_mid())
+
+    def _serialize(self, layout: _Layout) -> str:
+        self._version += 1
+        accepted = {section.mid for section in layout.bundle}
+        header = SessionDescription(
+            origin=f"- {self._session_id} {self._version} IN IP4 127.0.0.1",
+            bundles=(tuple(section.mid for section in layout.bundle),) if layout.bundle else (),
+            ice_lite=True,
+            extmap_allow_mixed=layout.session.extmap_allow_mixed,
+        )
+        texts = [header.serialize()]
+        for section in layout.session.sections:
+            first = bool(layout.bundle) and section is layout.bundle[0]
+            if section.mid not in accepted:
+                texts.append(rejected_section(section).serialize())
+            elif (slot := layout.slots.get(section.mid)) is not None:
+                texts.append(self._slot_text(slot, first))
+            else:
+                texts.append(self._finish(data_section(section.mid, self._transport(), section.protocol), first))
+        return "".join(texts)
+
+    def _transport(self) -> Transport:
+        assert self._remote is not None, "an answer with accepted m-sections comes after the remote half"
+        return local_transport(self._local, Setup.ACTIVE if self._remote.role is DtlsRole.CLIENT else Setup.PASSIVE)
+
+    def _finish(self, section: Section, first: bool) -> str:
+        return (with_candidates(section, self._local) if first else section).serialize()
+
+    def _slot_text(self, slot: _Slot, first: bool) -> str:
+        """The m-section of the answer; made anew only if something in it can have changed."""
+        current = self._forwardings.active.get(slot.track_sid)
+        track = self._forwardings.wanted.get(slot.track_sid) if current is not None else None
+        key: tuple[object, ...] = (slot.section, first, self._local, slot.direction, slot.formats, slot.extensions)
+        key += (slot.published, slot.decision, current, track)
+        if slot.answered[0] != key:
+            slot.answered = key, self._finish(self._answer_section(slot, current), first)
+        return slot.answered[1]
+
+    def _answer_section(self, slot: _Slot, current: Forwarding | None) -> Section:
+        formats, opus, direction = slot.formats, OPUS_FMTP, Direction.INACTIVE
+        if slot.published is not None and slot.decision is not None:
+            formats, direction = publish_formats(formats, slot.decision), Direction.RECVONLY
+            opus = opus_fmtp(dtx=slot.decision.dtx, stereo=slot.decision.stereo)
+        elif current is not None:
+            formats, direction = used_first(formats, current.selection), Direction.SENDONLY
+            opus += ";sprop-stereo=1" * self._forwardings.wanted[slot.track_sid].stereo
+        formats = answered_feedback(formats, slot.extensions, sends=current is not None)
+        section = Section(
+            kind=slot.kind.value,
+            protocol=slot.section.protocol,
+            profile=build_profile(formats, slot.extensions, opus=opus),
+            mid=slot.mid,
+            direction=direction,
+            rtcp_mux=True,
+            rtcp_rsize=slot.section.rtcp_rsize,
+            extmap_allow_mixed=slot.section.extmap_allow_mixed,
+            transport=self._transport(),
+        )
+        if current is not None:
+            return with_track(section, self._forwardings.wanted[slot.track_sid], current.local)
+        return with_simulcast(section, slot.section) if slot.published is not None else section
+
+
+def _has_rids(slot: _Slot) -> bool:
+    return any(extension.uri == RID_URI for extension in slot.extensions)
+
+
+def _takes(slot: _Slot, track: WantedTrack) -> bool:
+    return slot.kind is track.kind and select_formats(track, slot.formats) is not None
+
+
+def _still_sends(slot: _Slot, track_sid: str, current: Forwarding) -> bool:
+    """Whether a running subscription is still what the m-section was answered with."""
+    unchanged = {f.payload_type: f.codec for f in slot.formats}
+    return (
+        slot.track_sid == track_sid
+        and slot.published is None
+        and slot.direction.receives
+        and all(unchanged.get(f.payload_type) is f.codec for f in current.selection.formats)
+    )

@@ -1,0 +1,212 @@
+"""What one participant publishes: announced tracks, their match with m-sections, and how they become known to others.
+
+The way of a track: `add_track` makes it pending; an offer's section claims it (`decide`) and the engine gets a
+receiver (`apply`); the first packet (`stream_started`) lets the room tell everybody else.
+"""
+
+from typing import TYPE_CHECKING
+
+from livekit.protocol.models import AUDIO, UNKNOWN, VIDEO, TrackInfo
+from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalResponse, TrackUnpublishedResponse
+
+from sfu.events import StreamStarted
+from sfu.parameters import Codec, Kind
+from signaling import tracks
+from signaling.errors import RequestRefused
+from signaling.join import MAX_NAME_LENGTH
+from signaling.limits import MAX_PENDING_TRACKS, MAX_TRACKS
+from signaling.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
+from signaling.tracks import SVC_CODECS, Track, TrackReceiver
+
+if TYPE_CHECKING:
+    from signaling.participant import Participant
+
+
+class Publishing:
+    """The publishing half of a participant."""
+
+    def __init__(self, participant: "Participant") -> None:
+        """Start with nothing published."""
+        self._participant = participant
+        self.pending: dict[str, Track] = {}
+        """Announced by the client, without a section yet; by sid, oldest first."""
+        self.tracks: dict[str, Track] = {}
+        """With a receiver in the engine; by sid."""
+        self._claims: dict[str, tuple[Track, dict[Codec, str]]] = {}
+        """mid -> (its track, codecs offered with fmtp); filled by `decide`, emptied by `apply` of the same offer."""
+
+    def find(self, sid: str) -> Track:
+        """Return an own track, pending or published.
+
+        Raises:
+            RequestRefused: NOT_FOUND.
+        """
+        track = self.tracks.get(sid) or self.pending.get(sid)
+        if track is None:
+            raise RequestRefused(RequestResponse.NOT_FOUND, f"no track {sid!r}")
+        return track
+
+    def add_track(self, request: AddTrackRequest) -> TrackInfo:
+        """Note that the client is about to publish; the answer is what `track_published` says.
+
+        A request that carries a sid adds a codec to a published track. Asking twice for the same pending track
+        gives the same answer.
+
+        Raises:
+            RequestRefused: not allowed, too many, or the track to extend is unknown.
+        """
+        self._check(request)
+        if request.sid:
+            track = self.find(request.sid)
+            tracks.add_codecs(track.info, request)
+            track.codecs = tracks.announced_codecs(track.info)
+            return track.info
+        for track in self.pending.values():
+            if request.cid in track.cids:
+                return track.info
+        if len(self.pending) >= MAX_PENDING_TRACKS or len(self.pending) + len(self.tracks) >= MAX_TRACKS:
+            raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, "too many tracks")
+        info = tracks.describe(request)
+        self.pending[info.sid] = Track(info, self._participant, tracks.announced_codecs(info))
+        return info
+
+    def decide(self, section: SendingSection) -> PublishDecision | None:
+        """Match a new sending section with an announced track; None when there is none."""
+        track = self._claim(section)
+        if track is None:
+            return None
+        self._claims[section.mid] = (track, dict(section.codecs))
+        offered = [codec for codec, _ in section.codecs]
+        codec = _codec_for(track, section.cid) if section.kind is Kind.VIDEO else None
+        if codec not in offered:
+            codec = None
+        leading = codec or (offered[0] if offered else Codec.NONE)
+        return PublishDecision(
+            codec=codec,
+            svc=leading in SVC_CODECS and len(section.encodings) <= 1,
+            track_sid=track.sid,
+            dtx=not track.info.disable_dtx,
+            stereo=track.info.stereo,
+            red=not track.info.disable_red,
+        )
+
+    def apply(self, result: AnswerResult) -> None:
+        """Take over what an answered offer started and stopped (in this order: a track may change its receiver)."""
+        for published in result.published:
+            self._begin(published)
+        for ended in result.ended:
+            self._end(ended)
+        self._claims.clear()
+
+    def stream_started(self, event: StreamStarted) -> None:
+        """A layer's first packet arrived."""
+        track = self._participant.node.tracks[event.receiver]
+        receiver = track.receivers[event.receiver]
+        if event.codec in receiver.formats and event.codec is not Codec.RED:
+            receiver.codec = event.codec
+        described = event.codec if event.codec in tracks.MIME_TYPES else receiver.codec
+        svc = described in SVC_CODECS and event.layer == 0
+        tracks.note_layer(track.info, described, receiver.mid, event.layer, event.ssrc, svc)
+        if receiver.started:
+            return
+        receiver.started = True
+        if track.announced:
+            self._participant.changed()
+            self._participant.room.receivers_changed(track)
+        else:
+            track.announced = True
+            self._participant.room.track_announced(track)
+
+    def revoke(self, track: Track) -> None:
+        """Take a track from the room although the client still sends it, and tell the client."""
+        self._forget(track)
+        self._participant.send(SignalResponse(track_unpublished=TrackUnpublishedResponse(track_sid=track.sid)))
+
+    def close(self) -> None:
+        """Take every track from the room; the engine's rows go with the transport."""
+        self.pending.clear()
+        for track in tuple(self.tracks.values()):
+            self._forget(track)
+
+    def _check(self, request: AddTrackRequest) -> None:
+        permission = self._participant.permission
+        sources = permission.can_publish_sources
+        if not permission.can_publish or (sources and request.source not in sources):
+            raise RequestRefused(RequestResponse.NOT_ALLOWED, "the token does not allow publishing this source")
+        if not request.cid or len(request.name) > MAX_NAME_LENGTH or len(request.cid) > MAX_NAME_LENGTH:
+            raise RequestRefused(RequestResponse.INVALID_REQUEST, "a track needs a cid, and short names")
+        if request.type not in (AUDIO, VIDEO) or request.source < UNKNOWN:
+            raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "a track is audio or video")
+
+    def _claim(self, section: SendingSection) -> Track | None:
+        """Find the track that a section carries: by cid, else the first that waits for a section of this kind.
+
+        Firefox names its tracks anew in SDP, therefore the second rule. The last one is for a client that only
+        renamed what it sends on a section.
+        """
+        claimed = {track.sid for track, _ in self._claims.values()}
+        waiting = [track for sid, track in self.pending.items() if track.kind is section.kind and sid not in claimed]
+        published = [track for sid, track in self.tracks.items() if track.kind is section.kind and sid not in claimed]
+        extended = [track for track in published if _awaited_cids(track)]
+        for track in waiting:
+            if section.cid in track.cids:
+                return track
+        for track in extended:
+            if section.cid in _awaited_cids(track):
+                return track
+        renamed = [track for track in published if section.mid in {entry.mid for entry in track.receivers.values()}]
+        chosen = next(iter(waiting or extended or renamed), None)
+        if chosen is not None and chosen.info.codecs:
+            chosen.info.codecs[0].sdp_cid = section.cid
+        return chosen
+
+    def _begin(self, published: Published) -> None:
+        track = self.pending.pop(published.track_sid, None) or self.tracks.get(published.track_sid)
+        if track is None:
+            return
+        _, formats = self._claims.get(published.mid, (track, {}))
+        formats[published.codec] = published.fmtp
+        track.receivers[published.receiver] = TrackReceiver(
+            published.receiver, published.mid, published.codec, formats
+        )
+        self.tracks[track.sid] = track
+        self._participant.node.tracks[published.receiver] = track
+
+    def _end(self, ended: Published) -> None:
+        track = self._participant.node.tracks.pop(ended.receiver, None)
+        if track is None:
+            return
+        del track.receivers[ended.receiver]
+        if not track.receivers:
+            self._forget(track)
+            self._participant.changed()
+        elif track.announced:
+            self._participant.room.receivers_changed(track)
+
+    def _forget(self, track: Track) -> None:
+        self.pending.pop(track.sid, None)
+        self.tracks.pop(track.sid, None)
+        for receiver in track.receivers:
+            self._participant.node.tracks.pop(receiver, None)
+        if track.announced:
+            track.announced = False
+            self._participant.room.track_removed(track)
+
+
+def _codec_for(track: Track, cid: str) -> Codec | None:
+    """Return the codec that the client announced for this cid, else the first that has no receiver yet."""
+    for entry in track.info.codecs:
+        if entry.cid and entry.cid == cid:
+            return tracks.parse_codec(entry.mime_type)
+    return _awaited_codec(track)
+
+
+def _awaited_codec(track: Track) -> Codec | None:
+    """Return the first codec with a cid and without a receiver."""
+    return next(iter(_awaited_cids(track).values()), None)
+
+
+def _awaited_cids(track: Track) -> dict[str, Codec]:
+    received = {receiver.codec for receiver in track.receivers.values()}
+    codecs = ((entry.cid, tracks.parse_codec(entry.mime_type)) for entry in track.info.codecs)
+    return {cid: codec for cid, codec in codecs if cid and codec is not None and codec not in received}

@@ -1,0 +1,315 @@
+"""When and how SDP is exchanged with one client: one connection on which it offers, or two with a fixed offerer each.
+
+Changes are collected and negotiated together. Of several offers that wait, only the newest is answered.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from livekit.protocol.models import MEDIA_FAILURE
+from livekit.protocol.rtc import LeaveRequest, MediaSectionsRequirement, SessionDescription, SignalResponse
+
+from sfu.parameters import SubscriptionId, TransportId
+from signaling.errors import SessionEnded
+from signaling.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
+
+if TYPE_CHECKING:
+    from signaling.participant import Participant
+
+COLLECT_S = 0.02
+"""Changes within this time share one negotiation: far below what a person notices, and a room's burst fits in it."""
+ANSWER_TIMEOUT_S = 15.0
+"""LiveKit's: a client that has not answered by then has to start again."""
+MAX_SAME_REQUIREMENTS = 5
+"""Times that a client is asked for the same sections before we wait for a change."""
+
+log = structlog.get_logger("signaling.renegotiation")
+
+
+class Renegotiation(ABC):
+    """The SDP side of one participant."""
+
+    def __init__(self, participant: "Participant") -> None:
+        """Open the transports."""
+        self._participant = participant
+        self._answering = AnsweringConnection(participant.node.engine)
+        self._waiting: SessionDescription | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_handle: asyncio.Handle | None = None
+        self.closed = False
+
+    @property
+    @abstractmethod
+    def transports(self) -> tuple[TransportId, ...]:
+        """Every transport of the client, the primary one first: media counts as connected when that one is."""
+
+    @property
+    @abstractmethod
+    def data_transport(self) -> TransportId:
+        """Where data packets for the client go."""
+
+    @abstractmethod
+    def want(self, track: WantedTrack) -> None:
+        """Forward a track, from the next negotiation on, which this asks for."""
+
+    @abstractmethod
+    def unwant(self, track_sid: str) -> None:
+        """Stop forwarding a track."""
+
+    @abstractmethod
+    def subscription(self, track_sid: str) -> SubscriptionId | None:
+        """Return the engine's subscription of a wanted track; None while it is not negotiated."""
+
+    @abstractmethod
+    def unsupported(self) -> frozenset[str]:
+        """Return the sids of wanted tracks that the client has no codec for."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """The join is answered: negotiate what there is."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """The client came back on a new socket; what was under way on the old one is lost."""
+
+    @abstractmethod
+    def receive_answer(self, answer: SessionDescription) -> None:
+        """Handle a client's answer. Raises SessionEnded when it cannot be used."""
+
+    @abstractmethod
+    def tick(self, now: float) -> None:
+        """Look after timeouts. Raises SessionEnded."""
+
+    @abstractmethod
+    def _negotiate(self) -> None: ...
+
+    @abstractmethod
+    def _answered(self) -> None: ...
+
+    def receive_offer(self, offer: SessionDescription) -> None:
+        """Put a client's offer in the place of one that was not looked at yet."""
+        self._waiting = offer
+        if self._waiting_handle is None:
+            self._waiting_handle = asyncio.get_running_loop().call_soon(self._answer_waiting)
+
+    def answer(self, offer: SessionDescription) -> None:
+        """Answer an offer at once.
+
+        Raises:
+            SessionEnded: the offer is malformed or too large.
+        """
+        participant = self._participant
+        try:
+            result = self._answering.answer(offer.sdp, participant.publishing.decide)
+        except SdpError as exc:
+            raise _unusable("offer", exc) from exc
+        participant.publishing.apply(result)
+        description = SessionDescription(
+            type="answer", sdp=result.sdp, id=offer.id, mid_to_track_id=result.mid_to_track_id
+        )
+        participant.send(SignalResponse(answer=description))
+        self._answered()
+
+    def request(self) -> None:
+        """Negotiate soon."""
+        if self._timer is None and not self.closed:
+            self._timer = asyncio.get_running_loop().call_later(COLLECT_S, self._run)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.closed = True
+        self._waiting = None
+        for handle in (self._timer, self._waiting_handle):
+            if handle is not None:
+                handle.cancel()
+        self._answering.close()
+
+    def _run(self) -> None:
+        self._timer = None
+        self._participant.room.guard(self._participant, self._negotiate)
+
+    def _answer_waiting(self) -> None:
+        self._waiting_handle = None
+        offer, self._waiting = self._waiting, None
+        if offer is not None and not self.closed:
+            self._participant.room.guard(self._participant, partial(self.answer, offer))
+
+
+class SingleConnection(Renegotiation):
+    """`/rtc/v1`: one connection for both directions. We only answer, and ask for an offer when we need one."""
+
+    def __init__(self, participant: "Participant") -> None:
+        """Open the transport."""
+        super().__init__(participant)
+        self._offered = False
+        self._asked: tuple[int, int] | None = None
+        self._times_asked = 0
+        self._asked_at: float | None = None
+        """When the client was asked for an offer that has not come yet."""
+
+    @property
+    def transports(self) -> tuple[TransportId, ...]:
+        """The one transport."""
+        return (self._answering.transport,)
+
+    @property
+    def data_transport(self) -> TransportId:
+        """The one transport."""
+        return self._answering.transport
+
+    def want(self, track: WantedTrack) -> None:
+        """See `Renegotiation.want`."""
+        self._answering.want(track)
+        self._times_asked = 0
+        self.request()
+
+    def unwant(self, track_sid: str) -> None:
+        """See `Renegotiation.unwant`."""
+        self._answering.unwant(track_sid)
+        self.request()
+
+    def subscription(self, track_sid: str) -> SubscriptionId | None:
+        """See `Renegotiation.subscription`."""
+        return self._answering.subscription(track_sid)
+
+    def unsupported(self) -> frozenset[str]:
+        """See `Renegotiation.unsupported`."""
+        return self._answering.unsupported()
+
+    def start(self) -> None:
+        """Nothing to do: the client's first offer comes with the join or right after it."""
+
+    def resume(self) -> None:
+        """Forget what the old socket was asked; the client restarts ICE with an offer by itself."""
+        self._asked_at = None
+        self.request()
+
+    def receive_answer(self, answer: SessionDescription) -> None:
+        """Ignore it: we never offer here."""
+
+    def tick(self, now: float) -> None:
+        """Ask again if the client did not react."""
+        if self._asked_at is not None and now - self._asked_at > ANSWER_TIMEOUT_S:
+            self._asked_at = None
+            self._negotiate()
+
+    def _negotiate(self) -> None:
+        if not self._offered or self._asked_at is not None:
+            return
+        missing = self._answering.missing_sections()
+        if missing is None:
+            return
+        self._times_asked = self._times_asked + 1 if missing == self._asked else 1
+        if self._times_asked > MAX_SAME_REQUIREMENTS:
+            log.warning("client does not add the media sections it was asked for", sections=missing)
+            return
+        self._asked = missing
+        self._asked_at = self._participant.node.clock()
+        requirement = MediaSectionsRequirement(num_audios=missing[0], num_videos=missing[1])
+        self._participant.send(SignalResponse(media_sections_requirement=requirement))
+
+    def _answered(self) -> None:
+        self._offered = True
+        self._asked_at = None
+        self._participant.subscriptions.negotiated()
+        self.request()
+
+
+class DualConnection(Renegotiation):
+    """`/rtc`: the client offers what it publishes on one connection, we offer what it receives on the other."""
+
+    def __init__(self, participant: "Participant") -> None:
+        """Open both transports, and our data channels on the one we offer."""
+        super().__init__(participant)
+        engine = participant.node.engine
+        self._offering = OfferingConnection(engine)
+        engine.open_channels(self._offering.transport)
+        self._subscriber_primary = participant.subscriber_primary
+        self._offer_id = 0
+        self._offered_at: float | None = None
+
+    @property
+    def transports(self) -> tuple[TransportId, ...]:
+        """Both, the primary one first."""
+        both = (self._offering.transport, self._answering.transport)
+        return both if self._subscriber_primary else both[::-1]
+
+    @property
+    def data_transport(self) -> TransportId:
+        """The connection that we offer."""
+        return self._offering.transport
+
+    def want(self, track: WantedTrack) -> None:
+        """See `Renegotiation.want`."""
+        self._offering.want(track)
+        self.request()
+
+    def unwant(self, track_sid: str) -> None:
+        """See `Renegotiation.unwant`."""
+        self._offering.unwant(track_sid)
+        self.request()
+
+    def subscription(self, track_sid: str) -> SubscriptionId | None:
+        """See `Renegotiation.subscription`."""
+        return self._offering.subscription(track_sid)
+
+    def unsupported(self) -> frozenset[str]:
+        """See `Renegotiation.unsupported`."""
+        return self._offering.unsupported()
+
+    def start(self) -> None:
+        """Send the first offer at once."""
+        self._negotiate()
+
+    def resume(self) -> None:
+        """Offer again with new ICE credentials; an answer that was under way on the old socket will not come."""
+        self._send(self._offering.offer(ice_restart=True))
+
+    def receive_answer(self, answer: SessionDescription) -> None:
+        """See `Renegotiation.receive_answer`. An answer to an earlier offer is dropped."""
+        if self._offered_at is None or answer.id not in (0, self._offer_id):
+            return
+        try:
+            self._offering.accept_answer(answer.sdp)
+        except SdpError as exc:
+            raise _unusable("answer", exc) from exc
+        self._offered_at = None
+        self._participant.subscriptions.negotiated()
+        self.request()
+
+    def tick(self, now: float) -> None:
+        """Give up on a client that does not answer; without a socket it cannot."""
+        if self._participant.connection is None or self._offered_at is None:
+            return
+        if now - self._offered_at > ANSWER_TIMEOUT_S:
+            raise SessionEnded(MEDIA_FAILURE, LeaveRequest.RECONNECT, "no answer to our offer")
+
+    def close(self) -> None:
+        """Close both connections."""
+        super().close()
+        self._offering.close()
+
+    def _negotiate(self) -> None:
+        self._send(self._offering.offer())
+
+    def _send(self, offer: tuple[str, dict[str, str]] | None) -> None:
+        if offer is None:
+            return
+        sdp, mid_to_track_id = offer
+        self._offer_id += 1
+        self._offered_at = self._participant.node.clock()
+        description = SessionDescription(
+            type="offer", sdp=sdp, id=self._offer_id, mid_to_track_id=mid_to_track_id
+        )
+        self._participant.send(SignalResponse(offer=description))
+        self._participant.subscriptions.negotiated()
+
+    def _answered(self) -> None:
+        pass
+
+
+def _unusable(what: str, error: SdpError) -> SessionEnded:
+    return SessionEnded(MEDIA_FAILURE, LeaveRequest.DISCONNECT, f"unusable {what}: {error}")

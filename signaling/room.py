@@ -1,0 +1,399 @@
+"""One room: its participants and tracks, what they are told of each other, and when it ends.
+
+All calls come from the event loop's thread. `guard` is the border: an exception inside costs one participant.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from livekit.protocol import models
+from livekit.protocol.models import (
+    CONNECTION_TIMEOUT,
+    DUPLICATE_IDENTITY,
+    JOIN_FAILURE,
+    SIGNAL_CLOSE,
+    UNKNOWN_REASON,
+    DisconnectReason,
+    ParticipantInfo,
+)
+from livekit.protocol.rtc import (
+    ConnectionQualityInfo,
+    ConnectionQualityUpdate,
+    LeaveRequest,
+    ParticipantUpdate,
+    RoomUpdate,
+    SignalResponse,
+    SpeakersChanged,
+)
+
+from signaling import identifiers
+from signaling.access import SubscriptionAccess
+from signaling.dynacast import Demand, Dynacast
+from signaling.errors import SessionEnded
+from signaling.limits import MAX_DEPARTURES, MAX_UPDATE_PARTICIPANTS
+from signaling.node import Node
+from signaling.participant import CLOSE_RECONNECT, Participant
+from signaling.quality import Quality
+from signaling.speakers import Speakers
+from signaling.tracks import MIME_TYPES, Track
+
+JOIN_TIMEOUT_S = 60.0
+"""From joining to connected media; LiveKit's."""
+CLOSED_BY_PEER = "closed by peer"
+"""The engine's reason when the client ended DTLS in order."""
+SILENT_S = 10.0
+"""Clients ping every five seconds: after two missed pings a socket tells nothing about its client."""
+PING_TIMEOUT_S = 15.0
+"""What clients are told, and after which a silent socket is closed."""
+FAILED_GRACE_S = 5.0
+"""How long a participant whose media failed is kept, so that its full reconnect looks like one."""
+TOKEN_INTERVAL_S = 300.0
+"""Between two refreshed tokens; they live for ten minutes."""
+QUALITY_INTERVAL_S = 5.0
+ROOM_UPDATE_INTERVAL_S = 5.0
+UPDATE_INTERVAL_S = 1.0
+"""Between batches of updates about participants who only watch, in a large room."""
+SMALL_ROOM = 50
+"""Up to this size every change is told at once."""
+
+log = structlog.get_logger("signaling.room")
+
+
+@dataclass(frozen=True, slots=True)
+class RoomOptions:
+    """How rooms that are created by a join behave."""
+
+    empty_timeout_s: int = 300
+    """A room that nobody ever joined ends after this."""
+    departure_timeout_s: int = 20
+    """A room ends this long after the last participant left."""
+    max_participants: int = 0
+    """0: as many as the engine has room for."""
+
+
+class Room:
+    """A named place where participants meet."""
+
+    def __init__(self, node: Node, name: str, options: RoomOptions) -> None:
+        """Make an empty room."""
+        now = time.time()
+        self.node = node
+        self.options = options
+        self.participants: dict[str, Participant] = {}
+        """By identity."""
+        self.tracks: dict[str, Track] = {}
+        """Announced tracks, by sid."""
+        self.speakers = Speakers()
+        self.expected = 0
+        """Sessions that were admitted and have not joined yet."""
+        self._info = models.Room(
+            sid=identifiers.room_sid(),
+            name=name,
+            empty_timeout=options.empty_timeout_s,
+            departure_timeout=options.departure_timeout_s,
+            max_participants=options.max_participants,
+            creation_time=int(now),
+            creation_time_ms=int(now * 1000),
+            enabled_codecs=[models.Codec(mime=mime) for mime in MIME_TYPES.values()],
+        )
+        self._dynacast = Dynacast()
+        self._dynacast_handle: asyncio.Handle | None = None
+        self._qualities: dict[str, Quality] = {}
+        self._batch: dict[str, ParticipantInfo] = {}
+        self._departures: deque[tuple[float, ParticipantInfo]] = deque()
+        self._departures_since = node.clock()
+        """Earlier departures are forgotten."""
+        self._counts = (0, 0)
+        self._quality_at = self._room_update_at = self._update_at = node.clock()
+        self._empty_since: float | None = node.clock()
+        self._was_joined = False
+
+    @property
+    def name(self) -> str:
+        """The name that tokens carry."""
+        return self._info.name
+
+    @property
+    def info(self) -> models.Room:
+        """What clients are told about the room."""
+        self._info.num_participants, self._info.num_publishers = self._count()
+        return self._info
+
+    # who is here
+
+    def add(self, participant: Participant) -> None:
+        """Let somebody in. Who has the same identity is sent away."""
+        previous = self.participants.get(participant.identity)
+        if previous is not None:
+            self.remove(previous, DUPLICATE_IDENTITY)
+        self.participants[participant.identity] = participant
+        self._empty_since = None
+        self._was_joined = True
+
+    def remove(
+        self,
+        participant: Participant,
+        reason: DisconnectReason,
+        action: LeaveRequest.Action = LeaveRequest.DISCONNECT,
+    ) -> None:
+        """Send somebody away (who may have gone already), free what it held, and tell the others."""
+        if participant.removed:
+            return
+        why = DisconnectReason.Name(reason)
+        log.info("participant left", room=self.name, identity=participant.identity, reason=why)
+        participant.set_disconnected(reason)
+        participant.leave(reason, action)
+        if self.participants.get(participant.identity) is participant:
+            del self.participants[participant.identity]
+        try:
+            participant.close()
+        except Exception:
+            log.exception("a participant could not be freed completely", room=self.name, identity=participant.identity)
+        self.speakers.forget(participant.sid)
+        self._qualities.pop(participant.sid, None)
+        if participant.joined:
+            self.participant_changed(participant)
+            self._note_departure(participant)
+        if not self.participants:
+            self._empty_since = self.node.clock()
+
+    def find(self, sid: str) -> Participant | None:
+        """Return the participant with this sid, if it is here."""
+        return next((entry for entry in self.participants.values() if entry.sid == sid), None)
+
+    def others(self, participant: Participant) -> list[Participant]:
+        """Return everybody else, hidden ones included."""
+        return [other for other in self.participants.values() if other is not participant]
+
+    def visible_to(self, participant: Participant) -> list[ParticipantInfo]:
+        """Return what a participant is told of all others."""
+        return [other.info for other in self.others(participant) if other.joined and not other.hidden]
+
+    def departures_since(self, time_s: float) -> list[ParticipantInfo] | None:
+        """Return who has left since then and is not back; None if there were too many to remember."""
+        if time_s < self._departures_since:
+            return None
+        infos = [info for left_at, info in self._departures if left_at >= time_s]
+        return [info for info in infos if info.identity not in self.participants]
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether the room has been empty for long enough."""
+        if self._empty_since is None or self.expected:
+            return False
+        timeout = self.options.departure_timeout_s if self._was_joined else self.options.empty_timeout_s
+        return now - self._empty_since >= timeout
+
+    def is_full(self, identity: str) -> bool:
+        """Tell whether one more participant with this identity is too many."""
+        limit = self.options.max_participants
+        return bool(limit) and identity not in self.participants and len(self.participants) + self.expected >= limit
+
+    # what happens to participants
+
+    def guard(self, participant: Participant, work: Callable[[], None]) -> None:
+        """Run `work` for a participant; what it raises ends that participant's stay and nothing else."""
+        if participant.removed:
+            return
+        try:
+            work()
+        except SessionEnded as exc:
+            log.info("session ended", room=self.name, identity=participant.identity, why=exc.text)
+            self.remove(participant, exc.reason, exc.action)
+        except Exception:
+            log.exception("error while serving a participant", room=self.name, identity=participant.identity)
+            self.remove(participant, UNKNOWN_REASON, LeaveRequest.RECONNECT)
+
+    def transport_connected(self, participant: Participant, primary: bool) -> None:
+        """Media flows on one of the participant's transports."""
+        if primary and not participant.active:
+            participant.active = True
+            participant.set_state(ParticipantInfo.ACTIVE)
+
+    def transport_failed(self, participant: Participant, reason: str) -> None:
+        """A transport is lost. A client that still talks to us is asked to start again; one that is silent has gone."""
+        now = self.node.clock()
+        log.info("transport failed", room=self.name, identity=participant.identity, reason=reason)
+        if participant.connection is None or now - participant.heard_at > SILENT_S:
+            self.remove(participant, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
+            return
+        participant.expires_at = now + FAILED_GRACE_S
+        # A client that closes its side is about to say `leave`; it must not be told to come back.
+        if reason != CLOSED_BY_PEER:
+            participant.leave(CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
+
+    def signal_lost(self, participant: Participant) -> None:
+        """The socket ended without a word: media may go on, or the client comes back."""
+        participant.connection = None
+        if not participant.active or participant.expires_at is not None:
+            self.remove(participant, SIGNAL_CLOSE)
+
+    def participant_changed(self, participant: Participant) -> None:
+        """Tell everybody what is new about a participant (before any SDP that depends on it)."""
+        info = ParticipantInfo()
+        info.CopyFrom(participant.info)
+        if participant.hidden:
+            participant.send(_update([info]))
+            return
+        self._batch.pop(info.sid, None)
+        self._batch[info.sid] = info
+        if info.is_publisher or len(self.participants) <= SMALL_ROOM:
+            self._send_batch()
+
+    # what happens to tracks
+
+    def track_announced(self, track: Track) -> None:
+        """A track has media: tell everybody, and subscribe those who want it."""
+        self.tracks[track.sid] = track
+        self._dynacast.add(track)
+        self._schedule_dynacast()
+        track.publisher.changed()
+        for other in self.others(track.publisher):
+            self.guard(other, partial(other.subscriptions.consider, track))
+
+    def track_removed(self, track: Track) -> None:
+        """A track ends; its publisher tells about itself."""
+        self.tracks.pop(track.sid, None)
+        for other in self.others(track.publisher):
+            self.guard(other, partial(other.subscriptions.forget, track))
+        self._dynacast.remove(track)
+
+    def receivers_changed(self, track: Track) -> None:
+        """A track has another codec now, or one less."""
+        for other in self.others(track.publisher):
+            self.guard(other, partial(other.subscriptions.receivers_changed, track))
+        self._schedule_dynacast()
+
+    def subscribe_all(self, participant: Participant) -> None:
+        """Subscribe a participant to everything that it wants and may have of what is here, and to nothing else."""
+        for track in self.tracks.values():
+            participant.subscriptions.consider(track)
+
+    def set_access(self, publisher: Participant, access: SubscriptionAccess) -> None:
+        """Let a publisher decide who may subscribe to it."""
+        before, publisher.access = publisher.access, access
+        for track in tuple(publisher.publishing.tracks.values()):
+            if track.announced:
+                for other in self.others(publisher):
+                    was_allowed = before.allows(other, track.sid)
+                    self.guard(other, partial(other.subscriptions.access_changed, track, was_allowed))
+
+    def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> None:
+        """Note what a subscriber wants to see; the publisher hears of it in the next turn of the loop."""
+        if self._dynacast.set_demand(track, subscriber_sid, demand):
+            self._schedule_dynacast()
+
+    def repeat_to(self, participant: Participant) -> None:
+        """Say again to a resumed client what it may have missed."""
+        for track in participant.publishing.tracks.values():
+            self._dynacast.repeat(track)
+        if speakers := self.speakers.current():
+            participant.send(SignalResponse(speakers_changed=SpeakersChanged(speakers=speakers)))
+
+    # time
+
+    def tick(self, now: float, levels: Mapping[str, float]) -> None:
+        """Do what is due.
+
+        Args:
+            now: the node's clock, in seconds.
+            levels: participant sid -> audio level of those who speak here.
+        """
+        if changes := self.speakers.update(levels, now):
+            self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=changes)))
+        self._dynacast.lower(now)
+        for participant in tuple(self.participants.values()):
+            self.guard(participant, partial(self._tend, participant, now))
+        if now - self._update_at >= UPDATE_INTERVAL_S:
+            self._update_at = now
+            self._send_batch()
+        if now - self._room_update_at >= ROOM_UPDATE_INTERVAL_S and self._count() != self._counts:
+            self._room_update_at = now
+            self._counts = self._count()
+            self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
+        if now - self._quality_at >= QUALITY_INTERVAL_S:
+            self._quality_at = now
+            self._report_quality()
+
+    def close(self, reason: DisconnectReason) -> None:
+        """Send everybody away."""
+        for participant in tuple(self.participants.values()):
+            self.remove(participant, reason)
+        if self._dynacast_handle is not None:
+            self._dynacast_handle.cancel()
+
+    def _tend(self, participant: Participant, now: float) -> None:
+        """Look after one participant's timeouts."""
+        if participant.expires_at is not None and now >= participant.expires_at:
+            self.remove(participant, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
+            return
+        if not participant.active and now - participant.joined_at > JOIN_TIMEOUT_S:
+            raise SessionEnded(JOIN_FAILURE, LeaveRequest.DISCONNECT, "media did not connect in time")
+        if participant.connection is not None:
+            if now - participant.heard_at > PING_TIMEOUT_S and participant.pings:
+                self.node.spawn(participant.connection.close(CLOSE_RECONNECT))
+                participant.pings = False
+            if now >= participant.refresh_at:
+                participant.send_token(now, TOKEN_INTERVAL_S)
+        participant.renegotiation.tick(now)
+
+    def _send_batch(self) -> None:
+        batch, self._batch = list(self._batch.values()), {}
+        for start in range(0, len(batch), MAX_UPDATE_PARTICIPANTS):
+            infos = batch[start : start + MAX_UPDATE_PARTICIPANTS]
+            self._broadcast(_update(infos))
+
+    def _broadcast(self, response: SignalResponse, but: Collection[Participant] = ()) -> None:
+        for participant in self.participants.values():
+            if participant.joined and participant not in but:
+                participant.send(response)
+
+    def _note_departure(self, participant: Participant) -> None:
+        if participant.hidden:
+            return
+        if len(self._departures) >= MAX_DEPARTURES:
+            self._departures_since = self._departures.popleft()[0]
+        self._departures.append((self.node.clock(), participant.info))
+
+    def _count(self) -> tuple[int, int]:
+        visible = [participant for participant in self.participants.values() if not participant.hidden]
+        return len(visible), sum(participant.is_publisher for participant in visible)
+
+    def _report_quality(self) -> None:
+        """Tell everybody whose connection changed, and newcomers how it is for all."""
+        changed: list[ConnectionQualityInfo] = []
+        everything: list[ConnectionQualityInfo] = []
+        newcomers: list[Participant] = []
+        for participant in self.participants.values():
+            if participant.sid not in self._qualities:
+                self._qualities[participant.sid] = Quality()
+                newcomers.append(participant)
+            quality = self._qualities[participant.sid]
+            measured = quality.measure(participant)
+            if participant.hidden:
+                continue
+            everything.append(measured)
+            if measured.quality != quality.told:
+                quality.told = measured.quality
+                changed.append(measured)
+        if changed:
+            update = SignalResponse(connection_quality=ConnectionQualityUpdate(updates=changed))
+            self._broadcast(update, but=newcomers)
+        for participant in newcomers:
+            participant.send(SignalResponse(connection_quality=ConnectionQualityUpdate(updates=everything)))
+
+    def _schedule_dynacast(self) -> None:
+        if self._dynacast_handle is None:
+            self._dynacast_handle = asyncio.get_running_loop().call_soon(self._update_dynacast)
+
+    def _update_dynacast(self) -> None:
+        self._dynacast_handle = None
+        self._dynacast.update(self.node.clock())
+
+
+def _update(infos: Iterable[ParticipantInfo]) -> SignalResponse:
+    return SignalResponse(update=ParticipantUpdate(participants=infos))

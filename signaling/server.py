@@ -1,0 +1,174 @@
+"""HTTP and WebSocket: the routes, and what they answer before an upgrade.
+
+Who calls it: `listener.py` runs the application; tests build it with rooms of their own. It knows requests and frames;
+what a join means is decided by `rooms.py`.
+"""
+
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from signaling.config import Config
+from signaling.connection import SOCKET_GONE, SignalConnection
+from signaling.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
+from signaling.tokens import create
+
+PREFLIGHT_MAX_AGE_S = 86_400
+SUBPROTOCOL_JSON = "json"
+"""Our one extension: who asks for it gets JSON from the first message on."""
+DEMO_DIRECTORY = Path(__file__).parent / "demo"
+
+log = structlog.get_logger("signaling.http")
+
+
+class Session(Protocol):
+    """What `Rooms.admit` returns, as far as this file uses it."""
+
+    async def run(self, connection: SignalConnection) -> None:
+        """Serve the client until its socket ends."""
+
+    def abandon(self) -> None:
+        """Forget the admission: the upgrade never happened."""
+
+
+class Rooms(Protocol):
+    """The part of `signaling.rooms.Rooms` that this file uses."""
+
+    async def start(self) -> None:
+        """Begin to take participants."""
+
+    async def stop(self) -> None:
+        """Send everybody away."""
+
+    def admit(self, join: JoinParameters) -> Session:
+        """Create or resume a participant. Raises JoinError."""
+
+    def validate(self, join: JoinParameters) -> None:
+        """Make the checks of `admit` alone. Raises JoinError."""
+
+
+def build_app(config: Config, rooms: Rooms) -> Starlette:
+    """Put the application together. Until `app.state.ready` is True it answers 503 to health checks and joins."""
+    routes: list[BaseRoute] = [
+        Route("/", _health),
+        WebSocketRoute("/rtc", _connect),
+        WebSocketRoute("/rtc/v1", _connect),
+        Route("/rtc/validate", _validate),
+        Route("/rtc/v1/validate", _validate),
+    ]
+    if config.development:
+        routes.append(Route("/demo/token", _demo_token))
+    routes += [
+        Route("/demo", _demo),
+        Mount("/demo", StaticFiles(directory=DEMO_DIRECTORY, html=True, check_dir=False)),
+    ]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["*"],
+        max_age=PREFLIGHT_MAX_AGE_S,
+    )
+    app = Starlette(routes=routes, middleware=[Middleware(SingleSlash), cors])
+    app.router.redirect_slashes = False
+    app.state.config = config
+    app.state.rooms = rooms
+    app.state.ready = False
+    return app
+
+
+class SingleSlash:
+    """ASGI middleware: clients that join a base URL and a path carelessly ask for `//rtc`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with leading slashes reduced to one."""
+        if scope["type"] in ("http", "websocket") and scope["path"].startswith("//"):
+            scope = dict(scope, path="/" + scope["path"].lstrip("/"))
+        await self._app(scope, receive, send)
+
+
+async def _health(request: Request) -> Response:
+    if not request.app.state.ready:
+        return PlainTextResponse("not ready", status_code=503)
+    return PlainTextResponse("OK")
+
+
+async def _validate(request: Request) -> Response:
+    try:
+        request.app.state.rooms.validate(_join_parameters(request))
+    except JoinError as exc:
+        return PlainTextResponse(exc.text, status_code=exc.status)
+    return PlainTextResponse("success")
+
+
+async def _connect(websocket: WebSocket) -> None:
+    try:
+        join = _join_parameters(websocket)
+        session: Session = websocket.app.state.rooms.admit(join)
+    except JoinError as exc:
+        log.info("join refused", status=exc.status, reason=exc.text)
+        await websocket.send_denial_response(PlainTextResponse(exc.text, status_code=exc.status))
+        return
+    as_json = SUBPROTOCOL_JSON in websocket.scope.get("subprotocols", [])
+    try:
+        await websocket.accept(subprotocol=SUBPROTOCOL_JSON if as_json else None)
+    except BaseException as exc:
+        session.abandon()
+        if not isinstance(exc, SOCKET_GONE):
+            raise
+        return
+    try:
+        async with SignalConnection(websocket, as_json) as connection:
+            await session.run(connection)
+    except Exception:
+        # A bug costs the participant who met it their socket (closed with 1011), nobody else.
+        log.exception("session failed", room=join.room, identity=join.claims.identity)
+
+
+def _join_parameters(connection: HTTPConnection) -> JoinParameters:
+    if not connection.app.state.ready:
+        raise JoinError(503, "the server is starting or stopping")
+    return parse_join(
+        RequestFacts(
+            query=connection.query_params,
+            authorization=connection.headers.get("authorization", ""),
+            address=connection.client.host if connection.client else "",
+            needs_join_request=connection.scope["path"].startswith("/rtc/v1"),
+        ),
+        connection.app.state.config.keys,
+    )
+
+
+async def _demo(_: Request) -> Response:
+    return RedirectResponse("/demo/")
+
+
+async def _demo_token(request: Request) -> Response:
+    """Sign a token for whoever asks: for `--dev` only, and not for pages from elsewhere."""
+    origin = request.headers.get("origin")
+    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+        return PlainTextResponse("tokens are for the demo page of this server", status_code=403)
+    room, identity = request.query_params.get("room", ""), request.query_params.get("identity", "")
+    name = request.query_params.get("name", "") or identity
+    if not room or not identity or max(map(len, (room, identity, name))) > MAX_NAME_LENGTH:
+        return PlainTextResponse(f"room and identity are needed, at most {MAX_NAME_LENGTH} long", status_code=400)
+    api_key, secret = next(iter(request.app.state.config.keys.items()))
+    video = {"room": room, "roomJoin": True, "canUpdateOwnMetadata": True}
+    token = create(api_key, secret, identity=identity, name=name, video=video)
+    scheme = "wss" if request.url.scheme == "https" else "ws"
+    return JSONResponse({"token": token, "url": f"{scheme}://{request.url.netloc}"})

@@ -1,0 +1,191 @@
+"""One WebSocket's life: join or resume, then requests until it ends. The participant outlives it."""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from livekit.protocol.models import JOIN_FAILURE, STATE_MISMATCH, ParticipantInfo, ServerInfo
+from livekit.protocol.rtc import (
+    JoinResponse,
+    LeaveRequest,
+    ParticipantUpdate,
+    ReconnectResponse,
+    RequestResponse,
+    RoomUpdate,
+    SignalResponse,
+)
+
+from signaling import handlers
+from signaling.connection import BadMessage, SignalConnection
+from signaling.errors import SessionEnded
+from signaling.join import JoinError, JoinParameters
+from signaling.limits import MAX_BAD_MESSAGES
+from signaling.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
+from signaling.room import PING_TIMEOUT_S, TOKEN_INTERVAL_S
+
+if TYPE_CHECKING:
+    from signaling.node import Node
+    from signaling.room import Room
+
+PROTOCOL_VERSION = 17
+"""Of LiveKit's signalling, as implemented here."""
+COMPATIBLE_VERSION = "1.13.5"
+"""The livekit-server whose behaviour clients may expect; they compare it to decide what to use."""
+PING_INTERVAL_S = 5
+
+log = structlog.get_logger("signaling.session")
+
+
+class Session:
+    """What `Rooms.admit` gives to the HTTP side."""
+
+    def __init__(self, room: "Room | None", join: JoinParameters, resumed: Participant | None) -> None:
+        """`room` is None only for a resume that cannot succeed."""
+        self._room = room
+        self._join = join
+        self._resumed = resumed
+        self._expected = not join.reconnect
+
+    def abandon(self) -> None:
+        """The upgrade never happened."""
+        if self._expected and self._room is not None:
+            self._expected = False
+            self._room.expected -= 1
+
+    async def run(self, connection: SignalConnection) -> None:
+        """Serve the client until its socket ends. Whatever it sends, this returns."""
+        self.abandon()
+        room = self._room
+        participant = self._resumed
+        if self._join.reconnect:
+            if room is None or participant is None or participant.removed or participant.expires_at is not None:
+                await _refuse(connection, LeaveRequest(reason=STATE_MISMATCH, action=LeaveRequest.RECONNECT))
+                return
+            resumed = participant
+            room.guard(resumed, partial(_resume, resumed, self._join, connection))
+            if resumed.disconnect_on_resume:
+                resumed.disconnect_on_resume = False
+                resumed.hang_up()
+        else:
+            assert room is not None, "only a resume comes without a room"
+            participant = _join(room, self._join, connection)
+            if participant is None:
+                await _refuse(connection, LeaveRequest(reason=JOIN_FAILURE, action=LeaveRequest.DISCONNECT))
+                return
+        try:
+            await _serve(participant, connection)
+        finally:
+            if participant.connection is connection:
+                participant.room.signal_lost(participant)
+
+
+async def _serve(participant: Participant, connection: SignalConnection) -> None:
+    """Handle what comes. Ends with the socket only, so that whoever closes it chooses the close code."""
+    bad = 0
+    while True:
+        try:
+            request = await connection.receive()
+        except BadMessage as exc:
+            bad += 1
+            if participant.connection is connection:
+                _answer_bad_message(participant, str(exc), bad)
+            continue
+        if request is None:
+            return
+        if participant.connection is connection:
+            participant.heard_at = participant.node.clock()
+            participant.room.guard(participant, partial(handlers.dispatch, participant, request))
+        # A client that floods gives the others their turn after each message.
+        await asyncio.sleep(0)
+
+
+def _answer_bad_message(participant: Participant, text: str, count: int) -> None:
+    participant.send(
+        SignalResponse(request_response=RequestResponse(reason=RequestResponse.INVALID_REQUEST, message=text))
+    )
+    if count >= MAX_BAD_MESSAGES:
+        log.info("too many malformed messages", identity=participant.identity)
+        participant.room.remove(participant, STATE_MISMATCH)
+
+
+async def _refuse(connection: SignalConnection, leave: LeaveRequest) -> None:
+    leave.can_reconnect = leave.action != LeaveRequest.DISCONNECT
+    connection.send(SignalResponse(leave=leave))
+    await connection.close(CLOSE_RECONNECT if leave.can_reconnect else CLOSE_NORMAL)
+
+
+def _join(room: "Room", join: JoinParameters, connection: SignalConnection) -> Participant | None:
+    """Make the participant and send everything that a join is answered with; None when there is no room for it."""
+    try:
+        if room.is_full(join.claims.identity):
+            raise JoinError(503, "room is full")
+        participant = Participant(room.node, room, join)
+    except Exception:
+        log.exception("join failed", room=room.name, identity=join.claims.identity)
+        return None
+    room.add(participant)
+    participant.attach(connection)
+    room.guard(participant, partial(_welcome, participant, join))
+    return participant
+
+
+def _welcome(participant: Participant, join: JoinParameters) -> None:
+    room = participant.room
+    participant.send(SignalResponse(join=_join_response(participant)))
+    participant.joined = True
+    log.info("participant joined", room=room.name, identity=participant.identity, single_pc=join.single_pc)
+    participant.set_state(ParticipantInfo.JOINED)
+    for request in join.add_track_requests:
+        handlers.answer(participant, "add_track", request)
+    # Tracks that are here already go into the first answer or offer.
+    room.subscribe_all(participant)
+    if join.publisher_offer is not None:
+        participant.renegotiation.answer(join.publisher_offer)
+    participant.renegotiation.start()
+    participant.send_token(participant.node.clock(), TOKEN_INTERVAL_S)
+
+
+def _resume(participant: Participant, join: JoinParameters, connection: SignalConnection) -> None:
+    missed = participant.room.departures_since(participant.heard_at)
+    participant.attach(connection)
+    if missed is None:
+        raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, "too much happened while the client was away")
+    reconnect = ReconnectResponse(
+        server_info=_server_info(participant.node), last_message_seq=participant.last_sequence
+    )
+    participant.send(SignalResponse(reconnect=reconnect))
+    participant.set_claims(join.claims, join.video.permission())
+    everybody = [*missed, *participant.room.visible_to(participant), participant.info]
+    participant.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
+    participant.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))
+    participant.send_token(participant.node.clock(), TOKEN_INTERVAL_S)
+    if join.sync_state is not None:
+        handlers.answer(participant, "sync_state", join.sync_state)
+    participant.renegotiation.resume()
+    if join.publisher_offer is not None:
+        participant.renegotiation.answer(join.publisher_offer)
+    participant.room.repeat_to(participant)
+
+
+def _join_response(participant: Participant) -> JoinResponse:
+    room = participant.room
+    return JoinResponse(
+        room=room.info,
+        participant=participant.info,
+        other_participants=room.visible_to(participant),
+        server_version=COMPATIBLE_VERSION,
+        server_info=_server_info(participant.node),
+        subscriber_primary=participant.subscriber_primary,
+        ping_interval=PING_INTERVAL_S,
+        ping_timeout=int(PING_TIMEOUT_S),
+        enabled_publish_codecs=room.info.enabled_codecs,
+        # The client may offer what it publishes before it was asked to.
+        fast_publish=participant.permission.can_publish,
+    )
+
+
+def _server_info(node: "Node") -> ServerInfo:
+    return ServerInfo(
+        edition=ServerInfo.Standard, version=COMPATIBLE_VERSION, protocol=PROTOCOL_VERSION, node_id=node.id
+    )

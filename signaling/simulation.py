@@ -1,0 +1,41 @@
+"""Faults on request (LiveKit's simulate): SDK tests ask for them to see how a client recovers."""
+
+from typing import TYPE_CHECKING
+
+from livekit.protocol.models import CLIENT_INITIATED, SERVER_SHUTDOWN, UNKNOWN_REASON
+from livekit.protocol.rtc import LeaveRequest, RequestResponse, SimulateScenario
+
+from signaling.errors import RequestRefused, SessionEnded
+
+if TYPE_CHECKING:
+    from signaling.participant import Participant
+
+MAX_SPEECH_S = 60
+
+
+def run(participant: "Participant", scenario: SimulateScenario) -> None:
+    """Do to `participant` what it asks for.
+
+    Raises:
+        RequestRefused: UNSUPPORTED_TYPE.
+        SessionEnded: that was the scenario.
+    """
+    match scenario.WhichOneof("scenario"):
+        case "speaker_update":
+            until = participant.node.clock() + min(scenario.speaker_update, MAX_SPEECH_S)
+            participant.room.speakers.simulate(participant.sid, until)
+        case "node_failure":
+            # A node that fails says nothing: the socket breaks, and a resume finds nobody.
+            participant.hang_up()
+            participant.connection = None
+            participant.room.remove(participant, UNKNOWN_REASON)
+        case "server_leave":
+            raise SessionEnded(SERVER_SHUTDOWN, LeaveRequest.DISCONNECT, "simulated leave")
+        case "leave_request_full_reconnect":
+            raise SessionEnded(CLIENT_INITIATED, LeaveRequest.RECONNECT, "simulated full reconnect")
+        case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
+            participant.disconnect_on_resume = True
+        case "migration":
+            participant.hang_up()
+        case other:
+            raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, f"scenario {other} is not supported")

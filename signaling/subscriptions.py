@@ -1,0 +1,244 @@
+"""What one participant receives: its choices, the access it has, and how these become engine subscriptions.
+
+A track is *wanted* when the participant may subscribe, chose to (or subscribes to everything) and its publisher allows
+it. Wanted tracks go to the renegotiation, and get their engine subscription with the offer or answer that carries them.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from livekit.protocol.models import HIGH, OFF, SE_CODEC_UNSUPPORTED, SE_TRACK_NOTFOUND, SubscriptionError
+from livekit.protocol.rtc import (
+    RequestResponse,
+    SignalResponse,
+    SubscriptionPermissionUpdate,
+    SubscriptionResponse,
+    UpdateSubscription,
+    UpdateTrackSettings,
+)
+
+from sfu.parameters import Codec, Kind, SubscriptionId
+from signaling.dynacast import Demand
+from signaling.errors import RequestRefused
+from signaling.limits import MAX_SUBSCRIPTION_CHOICES
+from signaling.peer_connection import WantedTrack
+from signaling.tracks import Track, spatial_layer, temporal_layer
+
+if TYPE_CHECKING:
+    from signaling.participant import Participant
+
+DEFAULT_SETTINGS = UpdateTrackSettings(quality=HIGH)
+"""Everything, until the client says otherwise."""
+
+
+@dataclass(slots=True)
+class Subscription:
+    """A wanted track."""
+
+    track: Track
+    id: SubscriptionId | None = None
+    """None until it is negotiated."""
+    lacking: frozenset[Codec] = frozenset()
+    """Codecs of this track that the client cannot decode."""
+
+
+class Subscriptions:
+    """The subscribing half of a participant."""
+
+    def __init__(self, participant: "Participant", auto_subscribe: bool) -> None:
+        """`auto_subscribe`: tracks without an explicit choice are wanted."""
+        self._participant = participant
+        self._auto_subscribe = auto_subscribe
+        self._choices: dict[str, bool] = {}
+        self._settings: dict[str, UpdateTrackSettings] = {}
+        self.active: dict[str, Subscription] = {}
+        """Wanted tracks, by sid."""
+
+    def consider(self, track: Track) -> None:
+        """Start or stop a subscription so that it matches choices, permissions and access."""
+        wanted = track.announced and self._wants(track)
+        allowed = track.publisher.access.allows(self._participant, track.sid)
+        if wanted and allowed:
+            if track.sid not in self.active:
+                self._start(track)
+        elif track.sid in self.active:
+            self.drop(track)
+
+    def access_changed(self, track: Track, was_allowed: bool) -> None:
+        """The publisher changed its list: tell the client when that matters to it."""
+        allowed = track.publisher.access.allows(self._participant, track.sid)
+        if allowed != was_allowed and self._wants(track):
+            self._send_access(track, allowed)
+        self.consider(track)
+
+    def drop(self, track: Track) -> None:
+        """Stop forwarding a track; its section is freed in the next negotiation."""
+        subscription = self.active.pop(track.sid, None)
+        if subscription is None:
+            return
+        if subscription.id is not None:
+            self._participant.node.subscribers.pop(subscription.id, None)
+        self._participant.renegotiation.unwant(track.sid)
+        self._participant.room.set_demand(track, self._participant.sid, None)
+
+    def forget(self, track: Track) -> None:
+        """The track has ended: stop, and drop what the client chose for it."""
+        self.drop(track)
+        self._choices.pop(track.sid, None)
+        self._settings.pop(track.sid, None)
+
+    def receivers_changed(self, track: Track) -> None:
+        """A codec of the track came or went."""
+        subscription = self.active.get(track.sid)
+        if subscription is None:
+            return
+        self._participant.renegotiation.want(_wanted(track))
+        self._note_demand(subscription)
+
+    def negotiated(self) -> None:
+        """An offer or answer went out: pick up new engine subscriptions and what the client cannot decode."""
+        renegotiation, node = self._participant.renegotiation, self._participant.node
+        unsupported = renegotiation.unsupported()
+        for sid, subscription in self.active.items():
+            current = renegotiation.subscription(sid)
+            if current != subscription.id:
+                if subscription.id is not None:
+                    node.subscribers.pop(subscription.id, None)
+                subscription.id = current
+                if current is not None:
+                    node.subscribers[current] = (self._participant, sid)
+                    self._apply(subscription)
+            if sid in unsupported:
+                self._note_unsupported(subscription)
+
+    def update(self, request: UpdateSubscription) -> None:
+        """Handle a client's choice of tracks; unknown ones are remembered, and served when they appear.
+
+        Raises:
+            RequestRefused: LIMIT_EXCEEDED.
+        """
+        sids = list(request.track_sids)
+        for entry in request.participant_tracks:
+            sids.extend(entry.track_sids)
+        for sid in sids:
+            self._check_room(self._choices, sid)
+            self._choices[sid] = request.subscribe
+            track = self._participant.room.tracks.get(sid)
+            if track is not None:
+                self.consider(track)
+                if request.subscribe and sid not in self.active and self._wants(track):
+                    self._send_access(track, allowed=False)
+            elif request.subscribe:
+                self._send_error(sid, SE_TRACK_NOTFOUND)
+
+    def set(self, request: UpdateTrackSettings) -> None:
+        """Handle what a client wants to see of some tracks.
+
+        Raises:
+            RequestRefused: LIMIT_EXCEEDED.
+        """
+        for sid in request.track_sids:
+            self._check_room(self._settings, sid)
+            settings = UpdateTrackSettings()
+            settings.CopyFrom(request)
+            del settings.track_sids[:]
+            self._settings[sid] = settings
+            if (subscription := self.active.get(sid)) is not None:
+                self._apply(subscription)
+                self._note_demand(subscription)
+
+    def disable(self, track_sids: list[str]) -> None:
+        """Pause tracks without touching the rest of their settings (from a resuming client's state)."""
+        for sid in track_sids:
+            self._check_room(self._settings, sid)
+            settings = UpdateTrackSettings()
+            settings.CopyFrom(self._settings.get(sid, DEFAULT_SETTINGS))
+            settings.disabled = True
+            settings.track_sids.append(sid)
+            self.set(settings)
+
+    def close(self) -> None:
+        """The participant leaves; the engine's rows go with its transports."""
+        for subscription in tuple(self.active.values()):
+            if subscription.id is not None:
+                self._participant.node.subscribers.pop(subscription.id, None)
+            self._participant.room.set_demand(subscription.track, self._participant.sid, None)
+        self.active.clear()
+
+    def _wants(self, track: Track) -> bool:
+        return (
+            track.publisher is not self._participant
+            and self._participant.permission.can_subscribe
+            and self._choices.get(track.sid, self._auto_subscribe)
+        )
+
+    def _start(self, track: Track) -> None:
+        subscription = Subscription(track)
+        self.active[track.sid] = subscription
+        self._participant.renegotiation.want(_wanted(track))
+        self._note_demand(subscription)
+
+    def _apply(self, subscription: Subscription) -> None:
+        if subscription.id is None:
+            return
+        engine = self._participant.node.engine
+        settings = self._settings.get(subscription.track.sid, DEFAULT_SETTINGS)
+        if subscription.track.kind is Kind.VIDEO:
+            spatial = spatial_layer(subscription.track.info, settings)
+            engine.set_layers(subscription.id, spatial, temporal_layer(settings.fps))
+        engine.set_paused(subscription.id, _is_paused(settings))
+
+    def _note_demand(self, subscription: Subscription) -> None:
+        track = subscription.track
+        if track.kind is not Kind.VIDEO:
+            return
+        sent = (receiver.codec for receiver in track.started() if receiver.codec not in subscription.lacking)
+        codec = next(sent, None) or track.backup(subscription.lacking)
+        if codec is None:
+            demand = None
+        else:
+            settings = self._settings.get(track.sid, DEFAULT_SETTINGS)
+            quality = OFF if _is_paused(settings) else track.quality_of(spatial_layer(track.info, settings))
+            demand = Demand(codec, quality)
+        self._participant.room.set_demand(track, self._participant.sid, demand)
+
+    def _note_unsupported(self, subscription: Subscription) -> None:
+        """Ask for a codec that the client has; when the publisher has none, say so, once."""
+        track = subscription.track
+        lacking = subscription.lacking | {receiver.codec for receiver in track.started()}
+        if lacking == subscription.lacking:
+            return
+        subscription.lacking = lacking
+        if track.backup(lacking) is None:
+            self._send_error(track.sid, SE_CODEC_UNSUPPORTED)
+        self._note_demand(subscription)
+
+    def _check_room(self, known: dict[str, bool] | dict[str, UpdateTrackSettings], sid: str) -> None:
+        if sid not in known and len(known) >= MAX_SUBSCRIPTION_CHOICES:
+            raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, f"more than {MAX_SUBSCRIPTION_CHOICES} tracks chosen")
+
+    def _send_error(self, sid: str, error: SubscriptionError) -> None:
+        self._participant.send(SignalResponse(subscription_response=SubscriptionResponse(track_sid=sid, err=error)))
+
+    def _send_access(self, track: Track, allowed: bool) -> None:
+        update = SubscriptionPermissionUpdate(
+            participant_sid=track.publisher.sid, track_sid=track.sid, allowed=allowed
+        )
+        self._participant.send(SignalResponse(subscription_permission_update=update))
+
+
+def _is_paused(settings: UpdateTrackSettings) -> bool:
+    return settings.disabled or (settings.quality == OFF and settings.width == 0)
+
+
+def _wanted(track: Track) -> WantedTrack:
+    return WantedTrack(
+        track_sid=track.sid,
+        publisher_sid=track.publisher.sid,
+        kind=track.kind,
+        receivers=tuple(
+            (receiver.codec, receiver.formats.get(receiver.codec, ""), receiver.id) for receiver in track.started()
+        ),
+        cname=track.publisher.sid,
+        stereo=track.info.stereo,
+    )

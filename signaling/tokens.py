@@ -1,0 +1,270 @@
+"""Access tokens: JSON Web Tokens (RFC 7519) in LiveKit's shape, signed with HS256 under an API key's secret.
+
+Who calls it: `join.py` verifies a token once per connection, rooms sign the refreshed ones, the command line creates
+them. Grants are read leniently (absent and null mean LiveKit's default); signature and times are read strictly.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import jwt
+from jwt.warnings import InsecureKeyLengthWarning
+from livekit.protocol import models
+
+ALGORITHM = "HS256"
+CLOCK_LEEWAY_S = 60
+"""Accepted clock difference for `exp` and `nbf`: one minute, as livekit-server accepts."""
+REFRESHED_TOKEN_TTL_S = 600
+"""Least validity of a refreshed token; rooms send a new one every five minutes."""
+DEFAULT_TTL_S = 6 * 3600
+"""Validity of a token made by `create`, LiveKit's default."""
+
+# The length of a secret is judged once, when the configuration is read, and not again for each token.
+warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
+
+
+class TokenError(Exception):
+    """A token that proves nothing; the text tells its holder why (HTTP status 401)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoGrant:
+    """The `video` claim with LiveKit's defaults filled in."""
+
+    room: str = ""
+    room_join: bool = False
+    room_create: bool = False
+    room_list: bool = False
+    room_record: bool = False
+    room_admin: bool = False
+    ingress_admin: bool = False
+    can_publish: bool = True
+    can_subscribe: bool = True
+    can_publish_data: bool = True
+    can_publish_sources: tuple[models.TrackSource, ...] = ()
+    """When not empty, the only sources that may be published. A name that LiveKit does not know becomes UNKNOWN."""
+    can_update_own_metadata: bool = False
+    can_subscribe_metrics: bool = False
+    can_manage_agent_session: bool = False
+    hidden: bool = False
+    recorder: bool = False
+    agent: bool = False
+    destination_room: str = ""
+
+    def may_publish(self, source: models.TrackSource) -> bool:
+        """Tell whether a track of this source may be published."""
+        return self.can_publish and (not self.can_publish_sources or source in self.can_publish_sources)
+
+    def permission(self) -> models.ParticipantPermission:
+        """Return the grant as participants see it."""
+        return models.ParticipantPermission(
+            can_subscribe=self.can_subscribe,
+            can_publish=self.can_publish,
+            can_publish_data=self.can_publish_data,
+            can_publish_sources=self.can_publish_sources,
+            hidden=self.hidden,
+            recorder=self.recorder,
+            can_update_metadata=self.can_update_own_metadata,
+            agent=self.agent,
+            can_subscribe_metrics=self.can_subscribe_metrics,
+            can_manage_agent_session=self.can_manage_agent_session,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Everything that a verified token says."""
+
+    identity: str
+    name: str
+    metadata: str
+    attributes: dict[str, str]
+    kind: models.ParticipantInfo.Kind
+    video: VideoGrant
+    """Without `room_join` when the token carries no `video` claim."""
+    api_key: str
+    expires_at: int
+    """Unix time in seconds."""
+    raw: dict[str, Any] = field(repr=False)
+    """All claims as they came, for a refreshed token."""
+
+
+def verify(token: str, keys: Mapping[str, str]) -> Claims:
+    """Check signature and times of `token` against the secrets of `keys` (API key -> secret).
+
+    Raises:
+        TokenError: the token is malformed, signed by nobody we know, expired, not yet valid or without expiry.
+    """
+    api_key = _issuer(token)
+    secret = keys.get(api_key)
+    if secret is None:
+        raise TokenError("invalid API key")
+    try:
+        raw = jwt.decode(
+            token,
+            secret,
+            algorithms=[ALGORITHM],
+            leeway=CLOCK_LEEWAY_S,
+            # `iat` and `jti` carry no decision here, so that an odd value in them is no reason to refuse.
+            options={"require": ["exp"], "verify_aud": False, "verify_iat": False, "verify_jti": False},
+        )
+        return _claims(raw, api_key)
+    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as exc:
+        raise TokenError(f"invalid authorization token: {exc}") from exc
+
+
+def create(
+    api_key: str,
+    secret: str,
+    *,
+    identity: str,
+    video: Mapping[str, Any],
+    name: str = "",
+    metadata: str = "",
+    attributes: Mapping[str, str] | None = None,
+    ttl_s: int = DEFAULT_TTL_S,
+) -> str:
+    """Sign a token. `video` is the claim as it goes out, with LiveKit's camelCase names."""
+    claims: dict[str, Any] = {"sub": identity, "name": name, "video": dict(video)}
+    if metadata:
+        claims["metadata"] = metadata
+    if attributes:
+        claims["attributes"] = dict(attributes)
+    return _sign(claims, api_key, secret, int(time.time()) + ttl_s)
+
+
+def refresh(
+    claims: Claims,
+    keys: Mapping[str, str],
+    *,
+    name: str | None = None,
+    metadata: str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    permission: models.ParticipantPermission | None = None,
+) -> str:
+    """Sign `claims` again with what changed since (None: unchanged), under the key that signed the original.
+
+    The new token is valid for `REFRESHED_TOKEN_TTL_S`, or as long as the original if that is longer. Claims that this
+    server does not read are kept.
+
+    Raises:
+        TokenError: the key is no longer configured.
+    """
+    secret = keys.get(claims.api_key)
+    if secret is None:
+        raise TokenError("invalid API key")
+    fresh = dict(claims.raw)
+    fresh["sub"] = claims.identity
+    if name is not None:
+        fresh["name"] = name
+    if metadata is not None:
+        fresh["metadata"] = metadata
+    if attributes is not None:
+        fresh["attributes"] = dict(attributes)
+    if permission is not None:
+        fresh["video"] = _mapping(fresh.get("video")) | _video_claim(permission)
+    return _sign(fresh, claims.api_key, secret, max(int(time.time()) + REFRESHED_TOKEN_TTL_S, claims.expires_at))
+
+
+def _sign(claims: dict[str, Any], api_key: str, secret: str, expires_at: int) -> str:
+    # `nbf` lies in the past by the leeway, for verifiers whose clock is behind and who allow none.
+    times = {"iss": api_key, "nbf": int(time.time()) - CLOCK_LEEWAY_S, "exp": expires_at}
+    return jwt.encode(claims | times, secret, algorithm=ALGORITHM)
+
+
+def _issuer(token: str) -> str:
+    try:
+        issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+    except (jwt.InvalidTokenError, ValueError, RecursionError) as exc:
+        raise TokenError("invalid authorization token") from exc
+    if not isinstance(issuer, str):
+        raise TokenError("invalid authorization token: no issuer")
+    return issuer
+
+
+def _claims(raw: dict[str, Any], api_key: str) -> Claims:
+    return Claims(
+        identity=_text(raw.get("sub")) or _text(raw.get("jti")),
+        name=_text(raw.get("name")),
+        metadata=_text(raw.get("metadata")),
+        attributes={key: _text(value) for key, value in _mapping(raw.get("attributes")).items()},
+        kind=_kind(raw.get("kind")),
+        video=_video_grant(_mapping(raw.get("video"))),
+        api_key=api_key,
+        expires_at=int(raw["exp"]),
+        raw=raw,
+    )
+
+
+def _video_grant(video: Mapping[str, Any]) -> VideoGrant:
+    def flag(name: str, absent: bool = False) -> bool:
+        value = video.get(name)
+        return absent if value is None else value is True
+
+    can_publish = flag("canPublish", absent=True)
+    sources = video.get("canPublishSources")
+    return VideoGrant(
+        room=_text(video.get("room")),
+        room_join=flag("roomJoin"),
+        room_create=flag("roomCreate"),
+        room_list=flag("roomList"),
+        room_record=flag("roomRecord"),
+        room_admin=flag("roomAdmin"),
+        ingress_admin=flag("ingressAdmin"),
+        can_publish=can_publish,
+        can_subscribe=flag("canSubscribe", absent=True),
+        can_publish_data=flag("canPublishData", absent=can_publish),
+        can_publish_sources=tuple(_source(name) for name in sources) if isinstance(sources, list) else (),
+        can_update_own_metadata=flag("canUpdateOwnMetadata"),
+        can_subscribe_metrics=flag("canSubscribeMetrics"),
+        can_manage_agent_session=flag("canManageAgentSession"),
+        hidden=flag("hidden"),
+        recorder=flag("recorder"),
+        agent=flag("agent"),
+        destination_room=_text(video.get("destinationRoom")),
+    )
+
+
+def _video_claim(permission: models.ParticipantPermission) -> dict[str, Any]:
+    return {
+        "canPublish": permission.can_publish,
+        "canSubscribe": permission.can_subscribe,
+        "canPublishData": permission.can_publish_data,
+        "canPublishSources": [models.TrackSource.Name(source).lower() for source in permission.can_publish_sources],
+        "canUpdateOwnMetadata": permission.can_update_metadata,
+        "canSubscribeMetrics": permission.can_subscribe_metrics,
+        "canManageAgentSession": permission.can_manage_agent_session,
+        "hidden": permission.hidden,
+        "recorder": permission.recorder,
+        "agent": permission.agent,
+    }
+
+
+def _source(name: object) -> models.TrackSource:
+    try:
+        number = models.TrackSource.Value(name.upper() if isinstance(name, str) else "")
+    except ValueError:
+        return models.TrackSource.UNKNOWN
+    return cast("models.TrackSource", number)
+
+
+def _kind(name: object) -> models.ParticipantInfo.Kind:
+    try:
+        number = models.ParticipantInfo.Kind.Value(name.upper() if isinstance(name, str) else "")
+    except ValueError:
+        return models.ParticipantInfo.Kind.STANDARD
+    return cast("models.ParticipantInfo.Kind", number)
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)

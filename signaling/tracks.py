@@ -1,0 +1,252 @@
+"""One published track: its description for clients, its receivers in the engine, and the layers behind qualities.
+
+A track has one receiver per codec (a second one when the publisher adds a backup codec). Nothing here sends anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from livekit.protocol.models import (
+    AUDIO,
+    HIGH,
+    LOW,
+    MEDIUM,
+    TF_NO_DTX,
+    TF_STEREO,
+    VIDEO,
+    SimulcastCodecInfo,
+    TrackInfo,
+    VideoLayer,
+    VideoQuality,
+)
+from livekit.protocol.rtc import AddTrackRequest, UpdateTrackSettings
+
+from sfu.parameters import Codec, Kind, ReceiverId
+from signaling import identifiers
+
+if TYPE_CHECKING:
+    from signaling.dynacast import Demand
+    from signaling.participant import Participant
+
+MIME_TYPES: dict[Codec, str] = {
+    Codec.OPUS: "audio/opus",
+    Codec.RED: "audio/red",
+    Codec.VP8: "video/VP8",
+    Codec.H264: "video/H264",
+    Codec.VP9: "video/VP9",
+    Codec.AV1: "video/AV1",
+    Codec.AUDIO: "audio/PCMU",
+}
+CODECS_BY_NAME: dict[str, Codec] = {
+    "opus": Codec.OPUS,
+    "red": Codec.RED,
+    "vp8": Codec.VP8,
+    "h264": Codec.H264,
+    "vp9": Codec.VP9,
+    "av1": Codec.AV1,
+}
+SVC_CODECS = frozenset((Codec.VP9, Codec.AV1))
+RIDS = ("q", "h", "f")
+"""LiveKit's names of simulcast layers, low to high."""
+
+ENOUGH = 0.9
+"""A layer with nine tenths of the height shown is not worth a larger one; LiveKit's tolerance."""
+MAX_TEMPORAL_LAYER = 3
+FRAME_RATES = ((8, 0), (15, 1))
+"""(frames per second wanted at most, temporal layer): a quarter and a half of 30; more than that needs every layer."""
+_QUALITIES = (LOW, MEDIUM, HIGH)
+
+
+def codec_name(codec: Codec) -> str:
+    """Return LiveKit's lower-case codec name, `vp9` for VP9."""
+    return MIME_TYPES[codec].partition("/")[2].lower()
+
+
+def parse_codec(name: str) -> Codec | None:
+    """Read `vp9` or `video/VP9`; None for a codec that we do not forward."""
+    return CODECS_BY_NAME.get(name.lower().rpartition("/")[2])
+
+
+@dataclass(slots=True)
+class TrackReceiver:
+    """One codec of a track, as received."""
+
+    id: ReceiverId
+    mid: str
+    codec: Codec
+    formats: dict[Codec, str]
+    """Codec -> its fmtp, of everything that was offered on the section."""
+    started: bool = False
+    """A packet has arrived."""
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """What one participant publishes under one sid."""
+
+    info: TrackInfo
+    publisher: "Participant"
+    codecs: tuple[Codec, ...] = ()
+    """Codecs that the publisher said it can send, best first; empty when it did not say."""
+    receivers: dict[ReceiverId, TrackReceiver] = field(default_factory=dict)
+    announced: bool = False
+    """Others have been told of it."""
+    heard: bool = False
+    """A first packet went out to somebody."""
+    demand: dict[str, "Demand"] = field(default_factory=dict)
+    """Subscriber sid -> what it wants to see (video only)."""
+
+    @property
+    def sid(self) -> str:
+        """The track's name."""
+        return self.info.sid
+
+    @property
+    def kind(self) -> Kind:
+        """Audio or video."""
+        return Kind.AUDIO if self.info.type == AUDIO else Kind.VIDEO
+
+    @property
+    def cids(self) -> set[str]:
+        """Every name under which the client may mention this track in its SDP."""
+        return {codec.cid for codec in self.info.codecs if codec.cid}
+
+    def started(self) -> list[TrackReceiver]:
+        """Receivers with media, best codec first."""
+        order = {codec: place for place, codec in enumerate(self.codecs)}
+        live = [receiver for receiver in self.receivers.values() if receiver.started]
+        return sorted(live, key=lambda receiver: order.get(receiver.codec, len(order)))
+
+    def backup(self, lacking: frozenset[Codec]) -> Codec | None:
+        """Return the best announced codec that is not in `lacking`, whether it is sent yet or not."""
+        return next((codec for codec in self.codecs if codec not in lacking), None)
+
+    def quality_of(self, layer: int) -> VideoQuality:
+        """Return the quality that stands for a spatial layer (0 is the lowest)."""
+        layers = self.info.layers
+        return layers[min(layer, len(layers) - 1)].quality if layers else HIGH
+
+
+def describe(request: AddTrackRequest, sid: str = "") -> TrackInfo:
+    """Make the description of a track that a client announced."""
+    info = TrackInfo(
+        sid=sid or identifiers.track_sid(request.type, request.source),
+        type=request.type,
+        name=request.name,
+        muted=request.muted,
+        width=request.width,
+        height=request.height,
+        source=request.source,
+        layers=_ordered_layers(request.layers),
+        stereo=request.stereo or TF_STEREO in request.audio_features,
+        disable_dtx=request.disable_dtx or TF_NO_DTX in request.audio_features,
+        disable_red=request.disable_red,
+        encryption=request.encryption,
+        stream=request.stream,
+        audio_features=request.audio_features,
+        backup_codec_policy=request.backup_codec_policy,
+        packet_trailer_features=request.packet_trailer_features,
+    )
+    info.simulcast = len(info.layers) > 1
+    add_codecs(info, request)
+    if not info.codecs:
+        info.codecs.add(layers=info.layers)
+    info.codecs[0].cid = info.codecs[0].cid or request.cid
+    if request.type == VIDEO:
+        info.mime_type = info.codecs[0].mime_type
+    return info
+
+
+def add_codecs(info: TrackInfo, request: AddTrackRequest) -> None:
+    """Enter the codecs of `request`; one that is known already gets its cid now (a backup codec being published)."""
+    known = {codec.mime_type: codec for codec in info.codecs}
+    for wanted in request.simulcast_codecs:
+        codec = parse_codec(wanted.codec)
+        if codec is None:
+            continue
+        mime_type = MIME_TYPES[codec]
+        if mime_type not in known:
+            known[mime_type] = info.codecs.add(
+                mime_type=mime_type,
+                layers=_ordered_layers(wanted.layers) or info.layers,
+                video_layer_mode=wanted.video_layer_mode,
+            )
+        if wanted.cid:
+            known[mime_type].cid = wanted.cid
+
+
+def announced_codecs(info: TrackInfo) -> tuple[Codec, ...]:
+    """Return the codecs of a description in their order."""
+    return tuple(codec for entry in info.codecs if (codec := parse_codec(entry.mime_type)) is not None)
+
+
+def codec_entry(info: TrackInfo, codec: Codec) -> SimulcastCodecInfo:
+    """Return the description's entry for `codec`; a nameless entry (client did not say) becomes that codec's."""
+    mime_type = MIME_TYPES[codec]
+    for entry in info.codecs:
+        if entry.mime_type in ("", mime_type):
+            entry.mime_type = mime_type
+            return entry
+    return info.codecs.add(mime_type=mime_type, layers=info.layers)
+
+
+def note_layer(info: TrackInfo, codec: Codec, mid: str, layer: int, ssrc: int, svc: bool) -> None:
+    """Enter what the first packet of a layer told us."""
+    entry = codec_entry(info, codec)
+    entry.mid = mid
+    if not info.mid or info.codecs[0] is entry or info.codecs[0].mime_type == entry.mime_type:
+        info.mid, info.mime_type = mid, entry.mime_type
+        targets: tuple[Sequence[VideoLayer], ...] = (entry.layers, info.layers)
+    else:
+        targets = (entry.layers,)
+    for layers in targets:
+        for index, described in enumerate(layers):
+            if svc or index == layer:
+                described.ssrc = ssrc
+            if not svc and len(layers) > 1:
+                described.rid = RIDS[min(index, len(RIDS) - 1)]
+
+
+def spatial_layer(info: TrackInfo, settings: UpdateTrackSettings) -> int:
+    """Return the highest layer (0 is the lowest) that a subscriber with these settings has use for.
+
+    The highest described layer means everything there is: SVC publishers may send more layers than they describe.
+    """
+    layers = info.layers
+    top = len(_QUALITIES) - 1
+    if settings.width > 0 and settings.height > 0:
+        # A picture is compared on its short side, which is the one that a grid of tiles bounds.
+        portrait = info.width < info.height
+        wanted = ENOUGH * (settings.width if portrait else settings.height)
+        large_enough = (i for i, layer in enumerate(layers) if (layer.width if portrait else layer.height) >= wanted)
+        index = next(large_enough, top)
+    else:
+        index = max((i for i, layer in enumerate(layers) if layer.quality <= settings.quality), default=0)
+    return index if index < len(layers) - 1 else top
+
+
+def temporal_layer(frames_per_second: int) -> int:
+    """Return the highest temporal layer of use at this frame rate; 0 frames means no wish."""
+    if frames_per_second > 0:
+        for rate, layer in FRAME_RATES:
+            if frames_per_second <= rate:
+                return layer
+    return MAX_TEMPORAL_LAYER
+
+
+def _ordered_layers(layers: Sequence[VideoLayer]) -> list[VideoLayer]:
+    """Copy `layers` from the lowest to the highest, numbered. An OFF or unknown quality counts as the lowest."""
+
+    def rank(layer: VideoLayer) -> tuple[int, int]:
+        return layer.width * layer.height, layer.quality if layer.quality in _QUALITIES else LOW
+
+    ordered = []
+    for index, layer in enumerate(sorted(layers, key=rank)[-len(_QUALITIES) :]):
+        copy = VideoLayer()
+        copy.CopyFrom(layer)
+        copy.spatial_layer = index
+        if copy.quality not in _QUALITIES:
+            copy.quality = _QUALITIES[index]
+        ordered.append(copy)
+    return ordered

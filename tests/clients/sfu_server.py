@@ -1,0 +1,86 @@
+"""The server under test: `aiosfu serve` in a process of its own, as an operator starts it."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+
+KEY, SECRET = "devkey", "secret"
+START_TIMEOUT_S = 180  # a first start may compile kernels
+STOP_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUnderTest:
+    """Where it listens, and its process."""
+
+    port: int
+    udp_port: int
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def token(self, room: str, identity: str, **grants: object) -> str:
+        """A join token as an application's backend would make it; `grants` go into the video claim."""
+        now = int(time.time())
+        video = {"room": room, "roomJoin": True, **grants}
+        claims = {"iss": KEY, "sub": identity, "name": identity, "nbf": now - 10, "exp": now + 3600, "video": video}
+        return jwt.encode(claims, SECRET.ljust(len(SECRET)), algorithm="HS256")
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("0.0.0.0", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()[-4000:]}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"the server did not become ready:\n{log.read_text()[-4000:]}")
+
+
+@contextlib.contextmanager
+def running_server(folder: Path, *, node_ip: str | None, extra: tuple[str, ...] = ()) -> Iterator[ServerUnderTest]:
+    """Start a server, yield it when ready, stop it by SIGTERM. node_ip None: it offers all addresses it has."""
+    port, udp_port = free_port(), free_port(socket.SOCK_DGRAM)
+    log = folder / f"server-{port}.log"
+    command = [sys.executable, "-m", "signaling.cli", "serve", "--dev", "--bind", "127.0.0.1", "--port", str(port)]
+    command += ["--udp-port", str(udp_port), *extra]
+    if node_ip is not None:
+        command += ["--node-ip", node_ip]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/", process, log)
+        yield ServerUnderTest(port, udp_port, process, log)
+        if process.poll() is not None:
+            raise RuntimeError(f"the server died with {process.returncode}:\n{log.read_text()[-4000:]}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise RuntimeError(f"the server did not stop:\n{log.read_text()[-4000:]}") from None

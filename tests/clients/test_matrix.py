@@ -1,0 +1,102 @@
+"""Every kind of publisher is seen and heard, decoded, by every kind of subscriber, and all exchange data."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.clients.conftest import PeerFactory
+from tests.clients.peers import Media, Peer, eventually
+from tests.clients.sfu_server import ServerUnderTest
+
+pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+
+VISIO = {"adaptiveStream": True, "dynacast": True}
+SUBSCRIBERS = ("chromium", "firefox", "sdk", "sdk-dual")
+FRAMES = 10
+"""Decoded frames that count as seeing."""
+
+# (name, kind of client, its Room options, how it publishes, codecs that may arrive)
+PUBLISHERS: list[tuple[str, str, dict[str, Any], dict[str, Any], set[str]]] = [
+    ("visio", "chromium", VISIO, {"codec": "vp9", "backupCodec": {"codec": "vp8"}}, {"VP9", "VP8"}),
+    ("vp8", "chromium", {}, {"codec": "vp8", "simulcast": True}, {"VP8"}),
+    (
+        "h264",
+        "chromium",
+        {"dynacast": True},
+        {"codec": "h264", "simulcast": True, "backupCodec": True},
+        {"H264", "VP8"},
+    ),
+    ("av1", "chromium", {}, {"codec": "av1", "backupCodec": False}, {"AV1"}),
+    ("firefox-vp8", "firefox", {}, {"codec": "vp8", "simulcast": True}, {"VP8"}),
+    ("firefox-vp9", "firefox", {}, {"codec": "vp9"}, {"VP8"}),
+    ("firefox-av1", "firefox", {}, {"codec": "av1"}, {"VP8", "AV1"}),
+    ("sdk", "sdk", {}, {"codec": "vp8"}, {"VP8"}),
+    ("sdk-dual", "sdk-dual", {}, {"codec": "vp8"}, {"VP8"}),
+    ("sdk-vp9", "sdk", {}, {"codec": "vp9"}, {"VP9"}),
+    ("sdk-h264", "sdk", {}, {"codec": "h264"}, {"H264"}),
+]
+
+
+async def _video(peer: Peer, publisher: str) -> Media | None:
+    media = (await peer.received()).get(publisher, {}).get("camera")
+    return media if media is not None and media.frames >= FRAMES else None
+
+
+async def _audio(peer: Peer, publisher: str) -> Media | None:
+    media = (await peer.received()).get(publisher, {}).get("microphone")
+    return media if media is not None and media.energy > 0 else None
+
+
+async def _has_message(peer: Peer, sender: str, text: str) -> bool:
+    return (sender, text) in await peer.messages()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "publish", "codecs"), PUBLISHERS, ids=[row[0] for row in PUBLISHERS]
+)
+async def test_is_seen_heard_and_read_by_every_subscriber(
+    server: ServerUnderTest,
+    make_peer: PeerFactory,
+    room: str,
+    name: str,
+    kind: str,
+    options: dict[str, Any],
+    publish: dict[str, Any],
+    codecs: set[str],
+) -> None:
+    publisher = await make_peer(kind, "publisher", **options)
+    await publisher.join(server, room)
+    await publisher.publish_audio()
+    await publisher.publish_video(**publish)
+    peers = {subscriber: await make_peer(subscriber, subscriber) for subscriber in SUBSCRIBERS}
+    if name == "sdk-h264":  # nothing else to fall back to: this publisher offers no backup codec
+        del peers["firefox"]
+    await asyncio.gather(*(peer.join(server, room) for peer in peers.values()))
+    for subscriber, peer in peers.items():
+        video = await eventually(lambda p=peer: _video(p, "publisher"), f"video in {subscriber}", detail=peer.received)
+        assert video.codec in codecs
+        assert video.width > 0
+        await eventually(lambda p=peer: _audio(p, "publisher"), f"audio in {subscriber}", detail=peer.received)
+        await peer.say(f"hello from {subscriber}")
+        await eventually(
+            lambda s=subscriber: _has_message(publisher, s, f"hello from {s}"),
+            f"message of {subscriber}",
+            detail=publisher.messages,
+        )
+    await publisher.say("hello all")
+    for subscriber, peer in peers.items():
+        await eventually(
+            lambda p=peer: _has_message(p, "publisher", "hello all"), f"message in {subscriber}", detail=peer.messages
+        )
+
+
+async def test_everybody_hears_everybody_in_one_room(
+    server: ServerUnderTest, make_peer: PeerFactory, room: str
+) -> None:
+    peers: dict[str, Peer] = {kind: await make_peer(kind, kind) for kind in SUBSCRIBERS}
+    await asyncio.gather(*(peer.join(server, room) for peer in peers.values()))
+    await asyncio.gather(*(peer.publish_audio() for peer in peers.values()))
+    for kind, peer in peers.items():
+        for other in peers.keys() - {kind}:
+            await eventually(lambda p=peer, o=other: _audio(p, o), f"audio of {other} in {kind}", detail=peer.received)

@@ -1,0 +1,139 @@
+// What the tests ask a browser to do, on top of the unmodified livekit-client (global LivekitClient).
+// One page can hold several peers: peers[name]. Everything returned is plain JSON.
+
+const LK = LivekitClient;
+const peers = {};
+const codecName = (mime) => (mime ?? "").split("/")[1]?.toUpperCase() ?? "";
+
+class Peer {
+  constructor(options) {
+    this.room = new LK.Room(options);
+    this.messages = [];
+    this.events = [];
+    this.speakers = [];
+    const note = (kind) => (...rest) => this.events.push([kind, ...rest.map((value) => (typeof value === "object" ? "" : value))]);
+    this.room
+      .on(LK.RoomEvent.TrackSubscribed, (track) => this.attach(track))
+      .on(LK.RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()))
+      .on(LK.RoomEvent.DataReceived, (payload, participant, kind, topic) =>
+        this.messages.push({ text: new TextDecoder().decode(payload), from: participant?.identity ?? "", topic: topic ?? "", kind }))
+      .on(LK.RoomEvent.ActiveSpeakersChanged, (speakers) => (this.speakers = speakers.map(({ identity }) => identity)));
+    for (const kind of ["Reconnecting", "SignalReconnecting", "Reconnected", "Disconnected", "TrackSubscriptionFailed", "TrackUnpublished", "TrackMuted", "TrackUnmuted", "MediaDevicesError"])
+      this.room.on(LK.RoomEvent[kind], note(kind));
+  }
+
+  attach(track) {
+    const element = track.attach();
+    element.muted = true;
+    element.style.cssText = "width:320px;height:180px";
+    document.body.append(element);
+  }
+
+  async join(url, token, options) {
+    await this.room.connect(url, token, { autoSubscribe: true, ...options });
+    this.room.registerTextStreamHandler?.("lk.chat", async (reader, { identity }) =>
+      this.messages.push({ text: await reader.readAll(), from: identity, topic: "lk.chat", kind: "stream" }));
+    this.room.registerRpcMethod?.("greet", async ({ payload, callerIdentity }) => `hello ${callerIdentity}: ${payload}`);
+    return this.room.localParticipant.sid;
+  }
+
+  async publishAudio(options = {}) {
+    const context = (this.audioContext = new AudioContext());
+    await context.resume();
+    const tone = context.createOscillator();
+    const gain = context.createGain();
+    gain.gain.value = 0.4;
+    const destination = context.createMediaStreamDestination();
+    tone.connect(gain).connect(destination);
+    tone.start();
+    const published = await this.room.localParticipant.publishTrack(destination.stream.getAudioTracks()[0], { source: LK.Track.Source.Microphone, ...options });
+    return published.trackSid;
+  }
+
+  /** A moving picture from a canvas: the same in every browser, at the size asked for. */
+  async publishVideo({ width = 640, height = 360, fps = 15, ...options } = {}) {
+    const canvas = document.createElement("canvas");
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    let frame = 0;
+    const draw = () => {
+      frame += 1;
+      context.fillStyle = `hsl(${frame % 360} 60% 40%)`;
+      context.fillRect(0, 0, width, height);
+      context.fillStyle = "#fff";
+      context.font = `${height / 4}px sans-serif`;
+      context.fillText(String(frame), width / 10 + (frame % 50), height / 2);
+    };
+    draw();
+    this.drawing = setInterval(draw, 1000 / fps);
+    const [track] = canvas.captureStream(fps).getVideoTracks();
+    const published = await this.room.localParticipant.publishTrack(track, { source: LK.Track.Source.Camera, ...options });
+    return published.trackSid;
+  }
+
+  say(text, options = {}) {
+    return this.room.localParticipant.publishData(new TextEncoder().encode(text), { reliable: true, ...options });
+  }
+
+  publication(identity, source) {
+    return this.room.getParticipantByIdentity(identity)?.getTrackPublication(source);
+  }
+
+  async receiverReport(track) {
+    const stats = await track?.receiver?.getStats();
+    if (!stats) return {};
+    const reports = [...stats.values()];
+    const inbound = reports.find(({ type }) => type === "inbound-rtp") ?? {};
+    return { ...inbound, codec: codecName(stats.get(inbound.codecId)?.mimeType) };
+  }
+
+  /** {identity: {source: {codec, packets, frames, width, height, freezes, energy, muted}}} of what arrives. */
+  async received() {
+    const seen = {};
+    for (const participant of this.room.remoteParticipants.values()) {
+      seen[participant.identity] = {};
+      for (const publication of participant.trackPublications.values()) {
+        const report = await this.receiverReport(publication.track);
+        seen[participant.identity][publication.source] = {
+          sid: publication.trackSid, subscribed: publication.isSubscribed, muted: publication.isMuted, mime: publication.mimeType ?? "",
+          codec: report.codec ?? "", packets: report.packetsReceived ?? 0, lost: report.packetsLost ?? 0, bytes: report.bytesReceived ?? 0,
+          frames: report.framesDecoded ?? 0, width: report.frameWidth ?? 0, height: report.frameHeight ?? 0, keyFrames: report.keyFramesDecoded ?? 0,
+          freezes: report.freezeCount ?? 0, nacks: report.nackCount ?? 0, plis: report.pliCount ?? 0, energy: report.totalAudioEnergy ?? 0,
+          decoder: report.decoderImplementation ?? "", ssrc: report.ssrc ?? 0,
+        };
+      }
+    }
+    return seen;
+  }
+
+  /** Outbound encodings of our own video: [{rid, codec, packets, width, height, active, scalabilityMode}]. */
+  async sent() {
+    const rows = [];
+    for (const publication of this.room.localParticipant.trackPublications.values()) {
+      const senders = [publication.track?.sender, ...[...(publication.track?.simulcastCodecs?.values() ?? [])].map(({ sender }) => sender)];
+      for (const sender of senders.filter(Boolean)) {
+        const stats = await sender.getStats();
+        for (const report of stats.values()) {
+          if (report.type !== "outbound-rtp") continue;
+          rows.push({ source: publication.source, rid: report.rid ?? "", codec: codecName(stats.get(report.codecId)?.mimeType), packets: report.packetsSent, width: report.frameWidth ?? 0,
+            height: report.frameHeight ?? 0, active: report.active ?? true, mode: report.scalabilityMode ?? "", plis: report.pliCount ?? 0, nacks: report.nackCount ?? 0, target: report.targetBitrate ?? 0, limited: report.qualityLimitationReason ?? "", keyFrames: report.keyFramesEncoded ?? 0 });
+        }
+      }
+    }
+    return rows;
+  }
+
+  state() {
+    return {
+      connection: this.room.state, messages: this.messages, events: this.events, speakers: this.speakers,
+      participants: [...this.room.remoteParticipants.keys()],
+    };
+  }
+
+  async leave() {
+    clearInterval(this.drawing);
+    await this.room.disconnect();
+    await this.audioContext?.close();
+  }
+}

@@ -1,0 +1,429 @@
+"""The engine against a stand-in for its media thread: rows, commands, notices, events."""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sfu.engine import Engine, EngineError, EngineOptions, TableFull
+from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
+from sfu.parameters import (
+    Channel,
+    Codec,
+    DtlsRole,
+    Encoding,
+    Extension,
+    IceCredentials,
+    Kind,
+    LocalSubscription,
+    MediaParameters,
+    PayloadType,
+    PublishParameters,
+    ReceiverId,
+    RemoteTransport,
+    SubscribeParameters,
+    SubscriptionId,
+    TransportId,
+)
+from sfu.tables import (
+    CLOSE_SUBSCRIPTION,
+    CLOSE_TRACK,
+    CLOSE_TRANSPORT,
+    CLOSED_TRACK,
+    CLOSED_TRANSPORT,
+    COMMANDS,
+    CONSENT_EXPIRED,
+    LAYERS_CHANGED,
+    OPEN,
+    REQUEST_KEY_FRAME,
+    SET_LAYERS,
+    SET_PAUSED,
+    STREAM_STARTED,
+    SUBSCRIPTION_STARTED,
+    TRANSPORT_BROKEN,
+)
+from tests.sfu.stand_in import StandIn
+
+AUDIO = PublishParameters(Kind.AUDIO, "0", (Encoding(ssrc=1000),))
+VIDEO = PublishParameters(Kind.VIDEO, "1", (Encoding("q"), Encoding("h"), Encoding("f")))
+SUBSCRIBE = SubscribeParameters("2", 96, 97, cname="somebody")
+REMOTE = RemoteTransport(IceCredentials("peer", "p" * 22), (("sha-256", "AA:BB"),), DtlsRole.SERVER, 5000)
+EMPTY = {"transports": 0, "receivers": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
+
+
+class Bench:
+    """A started engine and its stand-in."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(EngineOptions(udp_ports=(0,), node_ips=("127.0.0.1",)), self._make_thread)
+        self.thread: StandIn
+
+    def _make_thread(self, *arguments: object) -> StandIn:
+        self.thread = StandIn(*arguments)  # type: ignore[arg-type]
+        return self.thread
+
+    def open_call(self) -> tuple[TransportId, TransportId, ReceiverId, LocalSubscription]:
+        """Publisher's and subscriber's transport, the receiver, its subscription."""
+        publisher, subscriber = self.engine.open_transport().id, self.engine.open_transport().id
+        receiver = self.engine.publish(publisher, VIDEO)
+        return publisher, subscriber, receiver, self.engine.subscribe(receiver, subscriber, SUBSCRIBE)
+
+    async def settle(self) -> None:
+        """Let commands reach the stand-in and its notices come back."""
+        for _ in range(5):
+            await asyncio.sleep(0.002)
+
+    async def event(self) -> Event:
+        return await asyncio.wait_for(self.engine.next_event(), 5)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    await made.engine.start()
+    yield made
+    await made.engine.stop()
+
+
+async def test_transport_is_described_for_sdp(bench: Bench) -> None:
+    one, other = bench.engine.open_transport(), bench.engine.open_transport()
+    assert one.id != other.id
+    assert (len(one.ice.ufrag), len(one.ice.password)) == (8, 24)
+    assert (one.ice.ufrag + one.ice.password).isalnum()
+    assert one.ice != other.ice
+    assert one.fingerprint == other.fingerprint
+    assert one.fingerprint[0] == "sha-256"
+    assert [(each.address, each.port) for each in one.candidates] == [("127.0.0.1", bench.engine.udp_port)]
+
+
+async def test_rows_come_back_with_the_notice_and_not_before(bench: Bench) -> None:
+    publisher, subscriber, _, _ = bench.open_call()
+    await bench.settle()
+    bench.thread.held = True
+    used = bench.engine.usage()
+    bench.engine.close_transport(publisher)
+    bench.engine.close_transport(subscriber)
+    await bench.settle()
+    assert bench.engine.usage() == used
+    assert used["streams"] == 3
+    bench.thread.apply()
+    await bench.settle()
+    assert bench.engine.usage() == EMPTY
+
+
+async def test_closing_a_transport_closes_what_hangs_on_it_first(bench: Bench) -> None:
+    publisher, _, _, _ = bench.open_call()
+    own = bench.engine.subscribe(bench.engine.publish(publisher, AUDIO), publisher, SUBSCRIBE)
+    await bench.settle()
+    bench.thread.commands.clear()
+    bench.engine.close_transport(publisher)
+    await bench.settle()
+    kinds = [kind for kind, _, _ in bench.thread.commands]
+    assert kinds == [CLOSE_SUBSCRIPTION, CLOSE_SUBSCRIPTION, CLOSE_TRACK, CLOSE_TRACK, CLOSE_TRANSPORT]
+    assert bench.engine.usage()["transports"] == 1
+    with pytest.raises(EngineError):
+        bench.engine.subscription_statistics(own.id)
+
+
+async def test_unpublishing_closes_the_subscriptions(bench: Bench) -> None:
+    _, _, receiver, subscription = bench.open_call()
+    bench.engine.unpublish(receiver)
+    await bench.settle()
+    assert (bench.engine.usage()["subscriptions"], bench.engine.usage()["receivers"]) == (0, 0)
+    bench.engine.unsubscribe(subscription.id)  # what signalling had not noticed yet
+    bench.engine.unpublish(receiver)
+    bench.engine.set_layers(subscription.id, 0, 0)
+    bench.engine.request_key_frame(receiver)
+
+
+async def test_what_never_was_is_an_error(bench: Bench) -> None:
+    publisher, _, receiver, _ = bench.open_call()
+    engine = bench.engine
+    nobody, nothing, none = TransportId(99), ReceiverId(99), SubscriptionId(99)
+    engine.close_transport(nobody)
+    engine.send_data([nobody], Channel.RELIABLE, b"x")
+    for call in (
+        lambda: engine.connect(nobody, REMOTE),
+        lambda: engine.restart_ice(nobody),
+        lambda: engine.set_media(nobody, MediaParameters()),
+        lambda: engine.open_channels(nobody),
+        lambda: engine.publish(nobody, AUDIO),
+        lambda: engine.unpublish(nothing),
+        lambda: engine.request_key_frame(nothing),
+        lambda: engine.subscribe(nothing, publisher, SUBSCRIBE),
+        lambda: engine.subscribe(receiver, nobody, SUBSCRIBE),
+        lambda: engine.unsubscribe(none),
+        lambda: engine.set_layers(none, 0, 0),
+        lambda: engine.set_paused(none, True),
+        lambda: engine.receiver_statistics(nothing),
+        lambda: engine.subscription_statistics(none),
+    ):
+        with pytest.raises(EngineError):
+            call()
+
+
+async def test_layers_out_of_range_are_refused(bench: Bench) -> None:
+    subscription = bench.open_call()[3].id
+    for spatial, temporal in ((3, 0), (0, 4), (-1, 0), (0, -1)):
+        with pytest.raises(EngineError, match="layers"):
+            bench.engine.set_layers(subscription, spatial, temporal)
+
+
+async def test_settings_become_commands(bench: Bench) -> None:
+    _, _, receiver, subscription = bench.open_call()
+    await bench.settle()
+    bench.thread.commands.clear()
+    bench.engine.set_layers(subscription.id, 2, 3)
+    bench.engine.set_paused(subscription.id, True)
+    bench.engine.request_key_frame(receiver)
+    await bench.settle()
+    assert bench.thread.commands == [(SET_LAYERS, 0, 2), (SET_PAUSED, 0, 1), (REQUEST_KEY_FRAME, 0, 0)]
+
+
+async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher, subscriber, receiver, _ = bench.open_call()
+    used = bench.engine.usage()
+    for table in (bench.engine._tables.subscriptions, bench.engine._tables.tracks, bench.engine._tables.transports):
+        monkeypatch.setattr(table, "_capacity", 0)
+    ssrcs = [set(transport.ssrcs) for transport in bench.engine._transports.values()]
+    with pytest.raises(TableFull):
+        bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
+    with pytest.raises(TableFull):
+        bench.engine.publish(publisher, AUDIO)
+    with pytest.raises(TableFull):
+        bench.engine.open_transport()
+    assert bench.engine.usage() == used
+    assert [transport.ssrcs for transport in bench.engine._transports.values()] == ssrcs
+
+
+async def test_ssrcs_differ_from_each_other_and_from_the_clients(bench: Bench) -> None:
+    publisher, subscriber, receiver, first = bench.open_call()
+    bench.engine.publish(subscriber, AUDIO)
+    second = bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
+    third = bench.engine.subscribe(receiver, subscriber, SubscribeParameters("3", 96))
+    assert third.rtx_ssrc == 0
+    ours = {first.ssrc, first.rtx_ssrc, second.ssrc, second.rtx_ssrc, third.ssrc}
+    assert len(ours - {0}) == 5
+    transport = bench.engine._transports[subscriber]
+    assert ours | {1000} < transport.ssrcs
+    bench.engine.unpublish(receiver)
+    await bench.settle()
+    assert ours.isdisjoint(transport.ssrcs)
+    assert 1000 in transport.ssrcs
+    assert publisher in bench.engine._transports
+
+
+async def test_commands_that_the_ring_cannot_take_are_sent_later(bench: Bench) -> None:
+    subscription = bench.open_call()[3].id
+    await bench.settle()
+    bench.thread.commands.clear()
+    bench.thread.held = True
+    for k in range(COMMANDS + 50):
+        bench.engine.set_paused(subscription, bool(k & 1))
+    bench.thread.held = False
+    bench.thread.apply()
+    await bench.settle()
+    assert len(bench.thread.commands) == COMMANDS + 50
+
+
+async def test_media_maps_are_never_written_where_they_are_in_use(bench: Bench) -> None:
+    transport = bench.engine.open_transport().id
+    await bench.settle()
+    bench.thread.held = True
+    for number in range(100, 110):
+        bench.engine.set_media(transport, MediaParameters({number: PayloadType(Codec.VP8, 90_000)}, {1: Extension.MID}))
+    media = bench.engine._memory.table("media")
+    assert not media[0]["codec_of_pt"].any()  # the row in use
+    assert [media[row]["codec_of_pt"].nonzero()[0].tolist() for row in (1, 2, 3)] == [[100], [101], [102]]
+    bench.thread.held = False
+    bench.thread.apply()
+    await bench.settle()
+    in_use = int(bench.engine._memory.table("transports")[0]["media"])
+    assert media[in_use]["codec_of_pt"].nonzero()[0].tolist() == [109]
+
+
+async def test_media_that_does_not_change_costs_no_command(bench: Bench) -> None:
+    transport = bench.engine.open_transport().id
+    media = MediaParameters({100: PayloadType(Codec.VP8, 90_000)})
+    bench.engine.set_media(transport, media)
+    await bench.settle()
+    bench.thread.commands.clear()
+    bench.engine.set_media(transport, media)
+    await bench.settle()
+    assert bench.thread.commands == []
+
+
+async def test_ice_restarts_in_quick_succession_end_with_the_last_credentials(bench: Bench) -> None:
+    transport = bench.engine.open_transport()
+    await bench.settle()
+    bench.thread.held = True
+    restarts = [bench.engine.restart_ice(transport.id) for _ in range(3)]
+    record = bench.engine._memory.table("transports")[0]
+    assert record["next_ufrag"] == int.from_bytes(restarts[0].ice.ufrag.encode(), "little")
+    bench.thread.held = False
+    bench.thread.apply()
+    await bench.settle()
+    assert record["ufrag"][0] == int.from_bytes(restarts[2].ice.ufrag.encode(), "little")
+    assert record["password"][0].tobytes() == restarts[2].ice.password.encode()
+    assert len({each.ice.ufrag for each in restarts} | {transport.ice.ufrag}) == 4
+
+
+async def test_changed_fingerprint_or_role_is_refused_and_new_ice_is_not(bench: Bench) -> None:
+    transport = bench.engine.open_transport().id
+    bench.engine.connect(transport, REMOTE)
+    bench.engine.connect(transport, RemoteTransport(IceCredentials("new", "n" * 22), REMOTE.fingerprints, REMOTE.role))
+    for fingerprints, role in ((("sha-256", "CC"),), REMOTE.role), (REMOTE.fingerprints, DtlsRole.CLIENT):
+        with pytest.raises(EngineError, match="fingerprint or role"):
+            bench.engine.connect(transport, RemoteTransport(REMOTE.ice, fingerprints, role))
+
+
+async def test_notices_become_events_of_signallings_numbers(bench: Bench) -> None:
+    publisher, subscriber, receiver, subscription = bench.open_call()
+    bench.thread.notice(STREAM_STARTED, 0, 1, 2, 77 | Codec.VP8 << 32)
+    assert await bench.event() == StreamStarted(receiver, 2, 77, Codec.VP8)
+    bench.thread.notice(LAYERS_CHANGED, 0, 1, 0b101)
+    assert await bench.event() == LayersChanged(receiver, 0b101)
+    bench.thread.notice(SUBSCRIPTION_STARTED, 0, 1)
+    assert await bench.event() == SubscriptionStarted(subscription.id)
+    bench.thread.notice(CONSENT_EXPIRED, 0, 1)
+    assert await bench.event() == TransportFailed(publisher, "consent expired")
+    bench.thread.notice(CONSENT_EXPIRED, 0, 1)  # once is enough
+    bench.thread.notice(TRANSPORT_BROKEN, 1, 1)
+    assert await bench.event() == TransportFailed(subscriber, "internal error")
+
+
+async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -> None:
+    _, _, receiver, _ = bench.open_call()
+    await bench.settle()
+    used = bench.engine.usage()
+    for kind in (STREAM_STARTED, LAYERS_CHANGED, SUBSCRIPTION_STARTED, CONSENT_EXPIRED, CLOSED_TRACK, CLOSED_TRANSPORT):
+        bench.thread.notice(kind, 0, 7)
+        bench.thread.notice(kind, 3000, 1)
+    bench.thread.notice(STREAM_STARTED, 0, 1, 0, 77 | 200 << 32)  # no such codec
+    bench.thread.notice(LAYERS_CHANGED, 0, 1, 1)
+    assert await bench.event() == LayersChanged(receiver, 1)
+    assert bench.engine.usage() == used
+
+
+async def test_rows_that_the_media_thread_closes_itself_are_freed(bench: Bench) -> None:
+    publisher, subscriber, _, _ = bench.open_call()
+    await bench.settle()
+    bench.engine._memory.table("tracks")[0]["state"] = 0
+    bench.engine._memory.table("transports")[0]["state"] = 0
+    bench.thread.notice(CLOSED_TRACK, 0, 1)
+    bench.thread.notice(CLOSED_TRANSPORT, 0, 1)
+    assert await bench.event() == TransportFailed(publisher, "internal error")
+    bench.engine.close_transport(publisher)
+    bench.engine.close_transport(subscriber)
+    await bench.settle()
+    assert bench.engine.usage() == EMPTY
+
+
+async def test_speaking_receivers_are_listed(bench: Bench) -> None:
+    publisher = bench.engine.open_transport().id
+    receivers = [bench.engine.publish(publisher, PublishParameters(Kind.AUDIO, mid, (Encoding(),))) for mid in "abc"]
+    await bench.settle()
+    streams = bench.engine._memory.table("streams")
+    streams["state"][:3] = OPEN
+    streams["level"][:3] = (0.5, 0.0, 0.25)
+    bench.engine._memory.thread["stream_end"] = 3
+    assert bench.engine.audio_levels() == [(receivers[0], 0.5), (receivers[2], 0.25)]
+    streams["state"][0] = 0
+    assert bench.engine.audio_levels() == [(receivers[2], 0.25)]
+
+
+async def test_statistics_read_the_columns(bench: Bench) -> None:
+    _, _, receiver, subscription = bench.open_call()
+    memory = bench.engine._memory
+    memory.table("tracks")[0]["live"] = 0b010
+    for row, (received, lost) in enumerate(((10, 1), (20, 0), (30, -2))):
+        stream = memory.table("streams")[row]
+        stream["received"], stream["lost"], stream["bytes"], stream["bitrate_bps"] = received, lost, 100, 1000 * row
+    memory.table("streams")[1]["jitter"], memory.table("streams")[1]["clock_rate"] = 16 * 900, 90_000
+    numbers = bench.engine.receiver_statistics(receiver)
+    assert (numbers.packets, numbers.bytes, numbers.lost, numbers.jitter_ms) == (60, 300, -1, 10.0)
+    assert [layer.live for layer in numbers.layers] == [False, True, False]
+    assert numbers.layers[2].bitrate_bps == 2000
+    row = memory.table("subscriptions")[0]
+    row["fraction_lost"], row["packets"], row["layer"], row["temporal"], row["retransmitted"] = 64, 5, 1, 2, 3
+    memory.table("transports")[1]["rtt_ns"] = 20_000_000
+    sent = bench.engine.subscription_statistics(subscription.id)
+    assert (sent.lost_fraction, sent.rtt_ms, sent.layer, sent.temporal, sent.retransmitted) == (0.25, 20.0, 1, 2, 3)
+    assert bench.engine.drops()["srtp_auth"] == 0
+
+
+async def test_port_in_use_is_an_os_error(bench: Bench) -> None:
+    second = Engine(EngineOptions(udp_ports=(bench.engine.udp_port,)), StandIn)
+    with pytest.raises(OSError, match="in use"):
+        await second.start()
+
+
+async def test_200_calls_leave_nothing_behind(bench: Bench) -> None:
+    async def call() -> None:
+        publisher, subscriber, receiver, _ = bench.open_call()
+        bench.engine.connect(publisher, REMOTE)
+        bench.engine.open_channels(publisher)
+        bench.engine.send_data([publisher, subscriber], Channel.RELIABLE, bytes(1000))
+        bench.engine.request_key_frame(receiver)
+        bench.engine.restart_ice(subscriber)
+        await asyncio.sleep(0)
+        bench.engine.close_transport(publisher)
+        bench.engine.close_transport(subscriber)
+
+    def held() -> tuple[int, set[asyncio.Task[object]], int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), asyncio.all_tasks(), len(gc.get_objects())
+
+    for _ in range(20):
+        await call()
+    await bench.settle()
+    descriptors, tasks, objects = held()
+    for _ in range(200):
+        await call()
+    await bench.settle()
+    bench.thread.commands.clear()
+    after = held()
+    assert after[:2] == (descriptors, tasks)
+    assert after[2] < objects + 200  # less than one object for each call
+    assert bench.engine.usage() == EMPTY
+    assert not bench.engine._transport_of_row
+    assert not bench.engine._forwarding.receiver_of_row
+    assert not bench.engine._forwarding.subscription_of_row
+
+
+async def test_stop_closes_what_is_open_and_every_descriptor() -> None:
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    bench = Bench()
+    await bench.engine.start()
+    bench.open_call()
+    await bench.settle()
+    await bench.engine.stop()
+    assert bench.thread.stopped
+    assert bench.engine.usage() == EMPTY
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_thread_that_does_not_answer_cannot_hold_up_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfu.engine.STOP_TIMEOUT_S", 0.05)
+    bench = Bench()
+    await bench.engine.start()
+    bench.open_call()
+    bench.thread.held = True
+    await bench.engine.stop()
+    assert bench.thread.stopped
+
+
+async def test_thread_that_fails_to_start_is_an_error_and_leaves_nothing_open() -> None:
+    class Failing(StandIn):
+        def start(self) -> None:
+            self.failed = True
+
+    before = len(os.listdir("/proc/self/fd"))
+    engine = Engine(EngineOptions(udp_ports=(0,)), Failing)
+    with pytest.raises(RuntimeError, match="media thread"):
+        await engine.start()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,144 @@
+"""Compiled kernels are kept, but never used for other sources or other code options."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sfu import kernel_cache
+
+SFU = Path(kernel_cache.__file__).parent
+LEAF = """
+from numba import njit
+
+from sfu.number import NUMBER
+
+@njit(cache=True)
+def leaf():
+    return NUMBER {operation}
+"""
+CALLER = """
+from numba import njit
+
+from sfu.leaf import leaf
+
+@njit(cache=True)
+def caller():
+    return 2 * leaf()
+"""
+OTHER = """
+from numba import njit
+
+@njit(cache=True)
+def other():
+    return 7
+"""
+RUN = """
+from sfu.caller import caller
+from sfu.other import other
+hits = [len(kernel.stats.cache_hits) for kernel in (caller, other) if kernel() is not None]
+print(caller(), *hits)
+"""
+BAD_INDEX = """
+import numpy as np
+import sfu
+from sfu.wire import get_u16
+try:
+    get_u16(np.zeros(9, np.uint8)[:1], 0)
+except IndexError:
+    print("checked")
+else:
+    print("unchecked")
+"""
+
+
+def run(code: str, directory: Path, home: Path, **options: str) -> str:
+    """Standard output of a new interpreter in `directory`, with its own user cache."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(home), "PYTHONPATH": str(directory)}
+    for name in ("NUMBA_BOUNDSCHECK", "NUMBA_CACHE_DIR"):
+        environment.pop(name, None)
+    environment |= options
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture()
+def package(tmp_path: Path) -> Path:
+    """A package named sfu with three small kernels and the real cache."""
+    package = tmp_path / "site" / "sfu"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "kernel_cache.py"):
+        shutil.copy(SFU / name, package / name)
+    (package / "number.py").write_text("NUMBER = 10\n")
+    (package / "leaf.py").write_text(LEAF.format(operation="+ 0"))
+    (package / "caller.py").write_text(CALLER)
+    (package / "other.py").write_text(OTHER)
+    return package
+
+
+def test_second_start_uses_what_the_first_one_compiled(package: Path, tmp_path: Path) -> None:
+    assert run(RUN, package.parent, tmp_path / "home") == "20 0 0"
+    assert run(RUN, package.parent, tmp_path / "home") == "20 1 1"
+    assert any((package / "__kernels__").rglob("*.nbc"))
+
+
+def test_changed_callee_recompiles_its_caller_and_nothing_else(package: Path, tmp_path: Path) -> None:
+    run(RUN, package.parent, tmp_path / "home")
+    (package / "leaf.py").write_text(LEAF.format(operation="+ 1"))
+    assert run(RUN, package.parent, tmp_path / "home") == "22 0 1"
+
+
+def test_constant_changed_two_imports_away_recompiles(package: Path, tmp_path: Path) -> None:
+    run(RUN, package.parent, tmp_path / "home")
+    (package / "number.py").write_text("NUMBER = 505\n")
+    assert run(RUN, package.parent, tmp_path / "home") == "1010 0 1"
+
+
+def test_code_options_have_a_cache_of_their_own(package: Path, tmp_path: Path) -> None:
+    run(RUN, package.parent, tmp_path / "home")
+    assert run(RUN, package.parent, tmp_path / "home", NUMBA_BOUNDSCHECK="1") == "20 0 0"
+    assert run(RUN, package.parent, tmp_path / "home", NUMBA_OPT="1") == "20 0 0"
+    assert run(RUN, package.parent, tmp_path / "home") == "20 1 1"
+
+
+def test_bounds_are_really_checked_when_asked_for(tmp_path: Path) -> None:
+    """Both orders, because each would find the other's machine code in a cache without the option in its key."""
+    for _ in range(2):
+        assert run(BAD_INDEX, SFU.parent, tmp_path) == "unchecked"
+        assert run(BAD_INDEX, SFU.parent, tmp_path, NUMBA_BOUNDSCHECK="1") == "checked"
+
+
+def test_directory_that_others_can_write_is_not_used(package: Path, tmp_path: Path) -> None:
+    run(RUN, package.parent, tmp_path / "home")
+    [place] = (package / "__kernels__").iterdir()
+    place.chmod(0o777)
+    assert run(RUN, package.parent, tmp_path / "home") == "20 0 0"
+    assert any((tmp_path / "home" / "aiosfu").rglob("*.nbc"))
+
+
+def test_complete_directory_stays_complete_until_a_source_changes(package: Path, tmp_path: Path) -> None:
+    question = "from sfu import kernel_cache; print(kernel_cache.is_complete())"
+    assert run(question, package.parent, tmp_path / "home") == "False"
+    run(RUN + "from sfu import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
+    assert run(question, package.parent, tmp_path / "home") == "True"
+    assert run(question, package.parent, tmp_path / "home", NUMBA_BOUNDSCHECK="1") == "False"
+    (package / "other.py").write_text(OTHER.replace("7", "8"))
+    assert run(question, package.parent, tmp_path / "home") == "False"
+
+
+def test_complete_directory_that_cannot_be_written_is_taken_as_it_is(package: Path, tmp_path: Path) -> None:
+    run(RUN + "from sfu import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
+    [place] = (package / "__kernels__").iterdir()
+    before = sorted(place.iterdir())
+    place.chmod(0o500)
+    try:
+        assert run(RUN, package.parent, tmp_path / "home") == "20 1 1"
+    finally:
+        place.chmod(0o700)
+    assert sorted(place.iterdir()) == before

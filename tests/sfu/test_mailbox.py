@@ -1,0 +1,102 @@
+"""The control thread's end of the rings."""
+
+import numpy as np
+import pytest
+
+from sfu import mailbox, rings
+from sfu.errors import TableFull
+from sfu.mailbox import Datagram, Mailbox, Notice
+from sfu.memory import Memory
+from sfu.tables import (
+    CLOSE_SUBSCRIPTION,
+    CLOSED_SUBSCRIPTION,
+    COMMAND_RING,
+    COMMANDS,
+    SET_PAUSED,
+    STREAM_STARTED,
+)
+
+
+class Ends:
+    """A mailbox, and the media thread's hand on the rings."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.woken = 0
+        self.mailbox = Mailbox(self.memory, self._wake)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def take_commands(self) -> list[tuple[int, int]]:
+        """(kind, row) of everything in the ring, which is empty afterwards."""
+        ring = self.memory.table("rings")[COMMAND_RING]
+        indices = np.arange(int(ring["read"]), int(ring["written"])) & (COMMANDS - 1)
+        ring["read"] = ring["written"]
+        taken = self.memory.table("commands")[indices]
+        return list(zip(taken["kind"].tolist(), taken["row"].tolist(), strict=True))
+
+
+@pytest.fixture
+def ends() -> Ends:
+    return Ends()
+
+
+def test_command_arrives_with_all_its_fields_and_wakes(ends: Ends) -> None:
+    ends.mailbox.push(SET_PAUSED, 3, 4, -5, 1 << 60)
+    command = ends.memory.table("commands")[0]
+    fields = [int(command[name]) for name in ("kind", "row", "generation", "a", "b")]
+    assert fields == [SET_PAUSED, 3, 4, -5, 1 << 60]
+    assert ends.woken == 1
+
+
+def test_commands_that_do_not_fit_wait_in_order(ends: Ends) -> None:
+    for row in range(COMMANDS + 100):
+        ends.mailbox.push(SET_PAUSED, row, 1)
+    assert ends.mailbox.waiting == 100
+    taken = ends.take_commands()
+    ends.mailbox.flush()
+    taken += ends.take_commands()
+    assert [row for _, row in taken] == list(range(COMMANDS + 100))
+    assert ends.mailbox.waiting == 0
+
+
+def test_waiting_commands_are_bounded_but_closing_ones_are_not_refused(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox, "MAX_WAITING_COMMANDS", 10)
+    for row in range(COMMANDS + 10):
+        ends.mailbox.push(SET_PAUSED, row, 1)
+    with pytest.raises(TableFull, match="commands"):
+        ends.mailbox.push(SET_PAUSED, 0, 1)
+    ends.mailbox.push(CLOSE_SUBSCRIPTION, 0, 1)
+    assert ends.mailbox.waiting == 11
+
+
+def test_no_more_rows_close_at_once_than_notices_fit(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "MAX_CLOSING", 2)
+    for row in range(3):
+        ends.mailbox.push(CLOSE_SUBSCRIPTION, row, 1)
+    assert ends.take_commands() == [(CLOSE_SUBSCRIPTION, 0), (CLOSE_SUBSCRIPTION, 1)]
+    rings.notice(ends.memory.record, CLOSED_SUBSCRIPTION, 0, 1, 0, 0)
+    assert ends.mailbox.take_notices() == [Notice(CLOSED_SUBSCRIPTION, 0, 1, 0, 0)]
+    ends.mailbox.flush()
+    assert ends.take_commands() == [(CLOSE_SUBSCRIPTION, 2)]
+
+
+def test_notices_come_in_batches_and_whole(ends: Ends) -> None:
+    for row in range(300):
+        rings.notice(ends.memory.record, STREAM_STARTED, row, 2, -1, 0xFFFFFFFF | 3 << 32)
+    first, second = ends.mailbox.take_notices(), ends.mailbox.take_notices()
+    assert (len(first), len(second), ends.mailbox.take_notices()) == (mailbox.NOTICE_BATCH, 44, [])
+    assert second[-1] == Notice(STREAM_STARTED, 299, 2, -1, 0xFFFFFFFF | 3 << 32)
+
+
+def test_datagrams_come_one_by_one(ends: Ends) -> None:
+    ends.memory.table("rx")[0][:5] = list(b"hello")
+    ends.memory.table("transports")[7]["generation"] = 9
+    rings.push_slow(ends.memory.record, 7, 2, 0, 5)
+    rings.push_slow(ends.memory.record, 7, 2, 0, 4)
+    assert ends.mailbox.take_datagram() == Datagram(7, 9, 2, b"hello")
+    assert ends.mailbox.take_datagram() == Datagram(7, 9, 2, b"hell")
+    assert ends.mailbox.take_datagram() is None

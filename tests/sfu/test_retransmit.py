@@ -1,0 +1,115 @@
+"""Answers to NACKs: RTX packets (RFC 4588) that decrypt to what was sent before."""
+
+import pytest
+from aiortc import rtp
+
+from sfu.parameters import Extension
+from sfu.retransmit import MAX_RESENDS, answer_nack
+from sfu.subscriptions import close_subscription, set_layers
+from sfu.tables import DROP_NACK_UNKNOWN, FRAME_END, FRAME_START, HISTORY
+from tests.sfu.subscribers import MS, REPAIR, RTX_PAYLOAD_TYPE, START_OF_KEY, Room
+from tests.sfu.test_forwarding import elements
+
+KEY = START_OF_KEY | FRAME_END
+
+
+def nack(room: Room, sequence: int) -> list[rtp.RtpPacket]:
+    answer_nack(room.record, room.memory.arena, 0, sequence & 0xFFFF, room.now)
+    room.collect()
+    return room.viewers[0].take()
+
+
+@pytest.fixture
+def room() -> Room:
+    """VP8 frames 0, 1, 3 were sent, 2 was dropped as a higher temporal layer."""
+    result = Room()
+    result.add_viewer()
+    result.vp8(0, 100, 10, flags=KEY)
+    result.forward()
+    set_layers(result.record, 0, 2, 0)
+    result.vp8(1, 101, 11)
+    result.vp8(2, 102, 11, temporal=1)
+    result.vp8(3, 103, 12)
+    result.forward()
+    return result
+
+
+def test_a_missing_packet_comes_again_with_the_ids_that_it_had(room: Room) -> None:
+    sent = room.viewers[0].take()
+    assert len(sent) == 3
+    again = nack(room, sent[2].sequence_number)[0]
+    assert (again.ssrc, again.payload_type, again.timestamp) == (REPAIR, RTX_PAYLOAD_TYPE, sent[2].timestamp)
+    assert again.payload[:2] == sent[2].sequence_number.to_bytes(2, "big")
+    assert again.payload[2:] == sent[2].payload
+    assert again.marker == sent[2].marker
+    assert room.subscription()["retransmitted"] == 1
+
+
+def test_retransmissions_count_in_numbers_of_their_own_and_in_transport_wide_ones(room: Room) -> None:
+    viewer = room.viewers[0]
+    sent = viewer.take()
+    room.subscription()["rtx_mid_acknowledged"] = 0
+    first_number = int(room.transport()["twcc_sequence"])
+    for packet in sent:
+        answer_nack(room.record, room.memory.arena, 0, packet.sequence_number, room.now)
+    room.collect()
+    blocks = [elements(data) for data in viewer.received]
+    assert [int.from_bytes(block[4], "big") for block in blocks] == [first_number + k for k in range(3)]
+    assert all(block[1] == b"v1" for block in blocks)
+    numbers = [packet.sequence_number for packet in viewer.take()]
+    assert numbers == [numbers[0] + k for k in range(3)]
+    assert int(Extension.REPAIRED_RID) not in blocks[0]
+
+
+def test_a_nack_that_crossed_the_retransmission_is_ignored(room: Room) -> None:
+    room.transport()["rtt_ns"] = 80 * MS
+    number = room.viewers[0].take()[0].sequence_number
+    assert len(nack(room, number)) == 1
+    room.pass_time(79 * MS)
+    assert nack(room, number) == []
+    room.pass_time(1 * MS)
+    assert len(nack(room, number)) == 1
+
+
+def test_one_packet_is_resent_a_bounded_number_of_times(room: Room) -> None:
+    number = room.viewers[0].take()[0].sequence_number
+    answers = []
+    for _ in range(MAX_RESENDS + 3):
+        answers += nack(room, number)
+        room.pass_time(200 * MS)
+    assert len(answers) == MAX_RESENDS
+
+
+@pytest.mark.parametrize("offset", [-1, 3, HISTORY, 5000])
+def test_numbers_that_were_never_sent_are_counted(room: Room, offset: int) -> None:
+    number = room.viewers[0].take()[0].sequence_number
+    assert nack(room, number + offset) == []
+    assert room.memory.table("drops")[DROP_NACK_UNKNOWN] == 1
+
+
+def test_a_packet_that_left_the_ring_is_not_answered(room: Room) -> None:
+    number = room.viewers[0].take()[0].sequence_number
+    room.stream()["ring_written"] += room.stream()["ring_bytes"]
+    assert nack(room, number) == []
+
+
+def test_what_an_earlier_subscription_of_the_row_sent_is_not_answered(room: Room) -> None:
+    number = room.viewers[0].take()[0].sequence_number
+    close_subscription(room.record, 0)
+    room.viewers.clear()
+    room.pass_time(MS)
+    room.add_viewer()
+    room.subscription()["generation"] += 1
+    room.vp8(4, 104, flags=KEY)
+    room.forward()
+    room.viewers[0].take()
+    assert nack(room, number) == []
+
+
+def test_without_negotiated_rtx_nothing_is_sent() -> None:
+    room = Room()
+    viewer = room.add_viewer(rtx=False)
+    room.vp8(0, 100, flags=KEY)
+    room.vp8(1, 101, flags=FRAME_START)
+    room.forward()
+    assert nack(room, viewer.take()[0].sequence_number) == []

@@ -1,0 +1,104 @@
+"""Rings between the control thread and the media thread: order, fullness, wraparound."""
+
+import numpy as np
+import pytest
+
+from sfu import rings
+from sfu.memory import Memory
+from sfu.tables import (
+    COMMAND_RING,
+    COMMANDS,
+    NOTICE_RING,
+    NOTICES,
+    SLOW_BYTES,
+    SLOW_PER_TRANSPORT,
+    SLOW_RING,
+    SLOW_SLOTS,
+    notice_t,
+    slow_t,
+)
+from tests.sfu.ice import drop_counts
+
+
+@pytest.fixture()
+def memory() -> Memory:
+    return Memory()
+
+
+def take_slow(memory: Memory) -> tuple[int, bytes] | None:
+    """(transport, datagram) of the next slow entry."""
+    out = np.zeros(1, slow_t)
+    if not rings.take_slow(memory.record, out[0]):
+        return None
+    return int(out[0]["transport"]), bytes(out[0]["data"][: out[0]["size"]].tobytes())
+
+
+def test_commands_are_written_in_order_and_a_full_ring_says_so(memory: Memory) -> None:
+    for n in range(COMMANDS):
+        assert rings.push_command(memory.record, 1, n, 2, -n, n << 40)
+    assert not rings.push_command(memory.record, 1, 0, 0, 0, 0)
+    commands = memory.table("commands")
+    assert commands["row"].tolist() == list(range(COMMANDS))
+    assert commands[5].tolist() == (1, 5, 2, 0, -5, 5 << 40)
+    memory.table("rings")[COMMAND_RING]["read"] = 1
+    assert rings.push_command(memory.record, 9, 0, 0, 0, 0)
+    assert commands[0]["kind"] == 9
+
+
+def test_notices_arrive_in_order_across_the_end_of_the_ring(memory: Memory) -> None:
+    ring = memory.table("rings")[NOTICE_RING]
+    ring["written"] = ring["read"] = NOTICES - 3
+    for n in range(10):
+        rings.notice(memory.record, 4, n, 1, 2, 3)
+    out = np.zeros(4, notice_t)
+    taken = []
+    while count := rings.drain_notices(memory.record, out):
+        taken += out[:count]["row"].tolist()
+    assert taken == list(range(10))
+    assert memory.thread["notify"] == 1
+
+
+def test_full_notice_ring_drops_and_counts(memory: Memory) -> None:
+    for n in range(NOTICES + 7):
+        rings.notice(memory.record, 4, n, 0, 0, 0)
+    assert drop_counts(memory) == {"notices_full": 7}
+    assert memory.table("rings")[NOTICE_RING]["dropped"] == 7
+    out = np.zeros(NOTICES, notice_t)
+    assert rings.drain_notices(memory.record, out) == NOTICES
+    assert out["row"][-1] == NOTICES - 1
+
+
+def test_slow_datagrams_keep_their_bytes_and_their_transport(memory: Memory) -> None:
+    memory.table("transports")["generation"][7] = 3
+    memory.table("rx")[2][:5] = np.frombuffer(b"hello", np.uint8)
+    rings.push_slow(memory.record, 7, 11, 2, 5)
+    out = np.zeros(1, slow_t)
+    assert rings.take_slow(memory.record, out[0])
+    assert out[0][["transport", "generation", "path", "size"]].tolist() == (7, 3, 11, 5)
+    assert out[0]["data"][:5].tobytes() == b"hello"
+    assert not rings.take_slow(memory.record, out[0])
+
+
+def test_one_transport_has_a_quota_and_others_keep_their_room(memory: Memory) -> None:
+    for _ in range(SLOW_PER_TRANSPORT + 5):
+        rings.push_slow(memory.record, 7, 0, 0, 10)
+    rings.push_slow(memory.record, 8, 0, 0, 10)
+    assert drop_counts(memory) == {"dtls_quota": 5}
+    assert take_slow(memory) == (7, bytes(10))
+    rings.push_slow(memory.record, 7, 0, 0, 10)
+    assert drop_counts(memory) == {"dtls_quota": 5}, "what was taken makes room"
+
+
+def test_full_slow_ring_drops_and_counts(memory: Memory) -> None:
+    for n in range(SLOW_SLOTS + 3):
+        rings.push_slow(memory.record, n, 0, 0, 1)
+    assert drop_counts(memory) == {"dtls_ring_full": 3}
+    assert memory.table("rings")[SLOW_RING]["dropped"] == 3
+
+
+def test_oversized_datagram_is_not_taken(memory: Memory) -> None:
+    rings.push_slow(memory.record, 0, 0, 0, SLOW_BYTES)
+    rings.push_slow(memory.record, 0, 0, 0, SLOW_BYTES + 1)
+    assert drop_counts(memory) == {"dtls_ring_full": 1}
+    assert take_slow(memory) == (0, bytes(SLOW_BYTES))
+    assert take_slow(memory) is None

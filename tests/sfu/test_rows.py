@@ -1,0 +1,194 @@
+"""What the control thread writes into rows before they open."""
+
+import pytest
+
+from sfu import rows
+from sfu.errors import EngineError, TableFull
+from sfu.memory import Memory
+from sfu.parameters import (
+    Codec,
+    Encoding,
+    Extension,
+    IceCredentials,
+    Kind,
+    MediaParameters,
+    PayloadType,
+    PublishParameters,
+    SubscribeParameters,
+)
+from sfu.rows import Rows, Tables, random_ssrc
+from sfu.tables import ARENA_BYTES, AUDIO, RING_BYTES, VIDEO
+
+ICE = IceCredentials("abcdEFGH", "0123456789abcdefghijklmn")
+SIMULCAST = PublishParameters(Kind.VIDEO, "4", (Encoding("q"), Encoding("h"), Encoding("f", 7, 8)))
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def tables(memory: Memory) -> Tables:
+    return Tables(memory)
+
+
+def test_lowest_free_row_goes_first() -> None:
+    table = Rows("things", 10)
+    assert [table.take() for _ in range(4)] == [0, 1, 2, 3]
+    for row in (2, 0, 1):
+        table.give_back(row)
+    assert [table.take() for _ in range(4)] == [0, 1, 2, 4]
+    assert table.used == 5
+
+
+def test_full_table_says_its_name() -> None:
+    table = Rows("things", 1)
+    table.take()
+    with pytest.raises(TableFull, match="things"):
+        table.take()
+
+
+def test_transport_row_holds_credentials_as_the_kernel_compares_them(memory: Memory, tables: Tables) -> None:
+    row, generation = tables.take_transport(ICE, 99)
+    record = memory.table("transports")[row]
+    assert record["ufrag"].tolist() == [int.from_bytes(b"abcdEFGH", "little"), 0]
+    assert record["password"][0].tobytes() == ICE.password.encode()
+    assert (record["ssrc"], record["generation"], generation) == (99, 1, 1)
+    tables.write_credentials(row, IceCredentials("ABCDefgh", ICE.password[::-1]))
+    assert record["next_ufrag"] == int.from_bytes(b"ABCDefgh", "little")
+    assert record["next_password"].tobytes() == ICE.password[::-1].encode()
+
+
+def test_generation_counts_uses_and_skips_zero(memory: Memory, tables: Tables) -> None:
+    for expected in (1, 2, 3):
+        row, generation = tables.take_transport(ICE, 1)
+        assert (row, generation) == (0, expected)
+        tables.transports.give_back(row)
+    memory.table("transports")[0]["generation"] = rows.MAX_GENERATION
+    assert tables.take_transport(ICE, 1) == (0, 1)
+
+
+def test_media_row_is_written_whole(memory: Memory, tables: Tables) -> None:
+    everything = {n: PayloadType(Codec.VP8, 90_000, 5, True) for n in range(128)}
+    tables.write_media(5, MediaParameters(everything, dict.fromkeys(range(1, 256), Extension.MID), True))
+    media = MediaParameters(
+        {96: PayloadType(Codec.VP8, 90_000, nack=True), 97: PayloadType(Codec.RTX, 90_000, 96)},
+        {3: Extension.MID, 200: Extension.DEPENDENCY},
+    )
+    tables.write_media(5, media)
+    record = memory.table("media")[5]
+    assert {int(n): int(record["codec_of_pt"][n]) for n in record["codec_of_pt"].nonzero()[0]} == {96: 3, 97: 7}
+    assert (record["associated_pt"][97], record["associated_pt"][96]) == (96, -1)
+    assert record["nack_of_pt"].nonzero()[0].tolist() == [96]
+    assert record["clock_of_pt"][97] == 90_000
+    assert record["extension_of_id"].nonzero()[0].tolist() == [3, 200]
+    assert record["id_of_extension"][Extension.DEPENDENCY] == 200
+    assert record["mixed_extensions"] == 0
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        MediaParameters({128: PayloadType(Codec.VP8, 90_000)}),
+        MediaParameters({96: PayloadType(Codec.RTX, 90_000, 128)}),
+        MediaParameters({96: PayloadType(Codec.VP8, 1 << 32)}),
+        MediaParameters(extensions={0: Extension.MID}),
+        MediaParameters(extensions={256: Extension.MID}),
+    ],
+)
+def test_media_numbers_out_of_range_are_refused(tables: Tables, media: MediaParameters) -> None:
+    with pytest.raises(EngineError, match="out of range"):
+        tables.write_media(0, media)
+
+
+def test_track_row_names_its_streams_and_they_name_it(memory: Memory, tables: Tables) -> None:
+    row, _, streams = tables.take_track(17, SIMULCAST)
+    track = memory.table("tracks")[row]
+    assert (track["kind"], track["layer_count"], track["transport"], track["svc"]) == (VIDEO, 3, 17, 0)
+    assert track["mid"].tobytes().rstrip(b"\0") == b"4"
+    assert track["streams"].tolist() == [stream.row for stream in streams]
+    records = [memory.table("streams")[stream.row] for stream in streams]
+    assert [record["rid"].tobytes()[: record["rid_bytes"]] for record in records] == [b"q", b"h", b"f"]
+    assert [(int(record["ssrc"]), int(record["rtx_ssrc"])) for record in records] == [(0, 0), (0, 0), (7, 8)]
+    assert {(int(record["track"]), int(record["transport"])) for record in records} == {(row, 17)}
+    assert [int(record["ring_bytes"]) for record in records] == [RING_BYTES[name] for name in ("low", "mid", "high")]
+    assert len({int(record["ring_start"]) for record in records}) == 3
+
+
+def test_reused_stream_row_forgets_the_rid_and_ssrc_before(memory: Memory, tables: Tables) -> None:
+    row, _, streams = tables.take_track(0, SIMULCAST)
+    tables.give_back_track(row, streams)
+    again, generation, (stream,) = tables.take_track(0, PublishParameters(Kind.AUDIO, "", (Encoding(),)))
+    assert (again, generation) == (row, 2)
+    record = memory.table("streams")[stream.row]
+    assert not record["rid"].any()
+    assert (record["rid_bytes"], record["kind"]) == (0, AUDIO)
+    assert memory.table("tracks")[row]["streams"].tolist() == [stream.row, -1, -1]
+
+
+def test_rings_come_back(tables: Tables) -> None:
+    for _ in range(2 * ARENA_BYTES // sum(RING_BYTES[name] for name in ("low", "mid", "high"))):
+        row, _, streams = tables.take_track(0, SIMULCAST)
+        tables.give_back_track(row, streams)
+    assert tables.rings.used_bytes == tables.tracks.used == tables.streams.used == 0
+
+
+def test_full_arena_gives_back_what_was_taken(tables: Tables) -> None:
+    with pytest.raises(TableFull):
+        while True:
+            tables.take_track(0, SIMULCAST)
+    assert tables.streams.used == 3 * tables.tracks.used
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        PublishParameters(Kind.AUDIO, "m" * 17, (Encoding(),)),
+        PublishParameters(Kind.AUDIO, "é", (Encoding(),)),
+        PublishParameters(Kind.AUDIO, "1", (Encoding("r" * 17),)),
+        PublishParameters(Kind.AUDIO, "1", ()),
+        PublishParameters(Kind.VIDEO, "1", (Encoding(),) * 4),
+    ],
+)
+def test_receiver_parameters_out_of_range_take_no_row(tables: Tables, parameters: PublishParameters) -> None:
+    with pytest.raises(EngineError):
+        tables.take_track(0, parameters)
+    assert tables.tracks.used == tables.streams.used == 0
+
+
+def test_subscription_row_is_written_whole(memory: Memory, tables: Tables) -> None:
+    parameters = SubscribeParameters("mid7", 96, 97, -1, "somebody")
+    row, generation = tables.take_subscription(3, 4, Kind.VIDEO, (10, 11), parameters)
+    record = memory.table("subscriptions")[row]
+    assert generation == 1
+    assert [int(record[name]) for name in ("kind", "track", "transport", "ssrc", "rtx_ssrc")] == [VIDEO, 3, 4, 10, 11]
+    numbers = [int(record[name]) for name in ("payload_type", "rtx_payload_type", "red_payload_type")]
+    assert numbers == [96, 97, -1]
+    assert record["mid"].tobytes()[: record["mid_bytes"]] == b"mid7"
+    assert record["cname"].tobytes()[: record["cname_bytes"]] == b"somebody"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        SubscribeParameters("1", 128),
+        SubscribeParameters("1", -1),
+        SubscribeParameters("1", 96, 128),
+        SubscribeParameters("1", 96, red_payload_type=-2),
+        SubscribeParameters("1", 96, cname="c" * 33),
+        SubscribeParameters("1" * 17, 96),
+    ],
+)
+def test_subscription_parameters_out_of_range_take_no_row(tables: Tables, parameters: SubscribeParameters) -> None:
+    with pytest.raises(EngineError):
+        tables.take_subscription(0, 0, Kind.VIDEO, (1, 2), parameters)
+    assert tables.subscriptions.used == 0
+
+
+def test_ssrc_is_never_zero_and_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([0, 5, 6])
+    monkeypatch.setattr(rows.secrets, "randbits", lambda _: next(drawn))
+    taken = {5}
+    assert random_ssrc(taken) == 6
+    assert taken == {5, 6}

@@ -1,0 +1,242 @@
+"""Two ends of data channels joined in memory, and peers that misbehave."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+
+import pytest
+from aiortc.rtcsctptransport import DataChunk, SackChunk, serialize_packet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sfu import sctp
+from sfu.errors import TransportFailure
+from sfu.parameters import Channel, DtlsRole
+
+FIRST, LAST, UNORDERED = 2, 1, 4
+
+
+class End:
+    """One listener with its channels; what it sends waits in `outbox`."""
+
+    def __init__(self) -> None:
+        self.outbox: deque[bytes] = deque()
+        self.opened: list[Channel] = []
+        self.messages: list[tuple[Channel, bytes]] = []
+        self.drops: Counter[str] = Counter()
+        self.data = sctp.DataChannels(self, self.drops)
+
+    def send_application_data(self, data: bytes) -> None:
+        self.outbox.append(data)
+
+    def channel_opened(self, channel: Channel) -> None:
+        self.opened.append(channel)
+
+    def message_received(self, channel: Channel, payload: bytes) -> None:
+        self.messages.append((channel, payload))
+
+
+async def exchange(one: End, other: End) -> None:
+    """Carry packets until neither end has any; aiortc's own tasks get their turns."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+        while one.outbox or other.outbox:
+            for sender, receiver in ((one, other), (other, one)):
+                while sender.outbox:
+                    receiver.data.receive(sender.outbox.popleft())
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[tuple[End, End]]:
+    """(ours, which opens the channels; the peer's), connected."""
+    ours, peer = End(), End()
+    ours.data.start(DtlsRole.SERVER, 5000, 0, True)
+    peer.data.start(DtlsRole.CLIENT, 5000, 65_536, False)
+    await exchange(ours, peer)
+    yield ours, peer
+    ours.data.close()
+    peer.data.close()
+    await asyncio.sleep(0)
+
+
+async def test_channels_open_on_both_ends(ends: tuple[End, End]) -> None:
+    for end in ends:
+        assert sorted(end.opened) == sorted(Channel)
+
+
+@pytest.mark.parametrize("channel", Channel)
+async def test_messages_go_both_ways(ends: tuple[End, End], channel: Channel) -> None:
+    ours, peer = ends
+    for payload in (b"", b"small", bytes(range(256)) * 100):
+        ours.data.send(channel, payload)
+        peer.data.send(channel, payload)
+        await exchange(ours, peer)
+        assert peer.messages.pop() == (channel, payload)
+        assert ours.messages.pop() == (channel, payload)
+
+
+async def test_reliable_messages_wait_for_the_channel_and_lossy_ones_do_not() -> None:
+    ours, peer = End(), End()
+    ours.data.send(Channel.RELIABLE, b"first")
+    ours.data.send(Channel.LOSSY, b"lost")
+    ours.data.start(DtlsRole.CLIENT, 5000, 0, False)
+    ours.data.send(Channel.RELIABLE, b"second")
+    peer.data.start(DtlsRole.SERVER, 5000, 0, True)
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.RELIABLE, b"first"), (Channel.RELIABLE, b"second")]
+    assert ours.drops["data_not_open"] == 1
+    ours.data.close()
+    peer.data.close()
+
+
+async def test_lossy_messages_are_dropped_while_8_kib_wait(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    for _ in range(200):
+        ours.data.send(Channel.LOSSY, bytes(1000))
+    dropped = ours.drops["data_lossy_full"]
+    assert dropped > 150
+    await exchange(ours, peer)
+    assert len(peer.messages) == 200 - dropped
+
+
+async def test_peer_that_does_not_read_reliable_messages_is_given_up(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = ends
+    monkeypatch.setattr(sctp, "MAX_QUEUED_BYTES", 100_000)
+    with pytest.raises(TransportFailure, match="too slowly"):
+        for _ in range(200):
+            ours.data.send(Channel.RELIABLE, bytes(1000))
+
+
+async def test_bytes_waiting_for_the_channel_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sctp, "MAX_QUEUED_BYTES", 100_000)
+    end = End()
+    with pytest.raises(TransportFailure, match="too slowly"):
+        for _ in range(200):
+            end.data.send(Channel.RELIABLE, bytes(1000))
+
+
+async def test_message_beyond_the_peers_maximum_is_dropped(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    peer.data.send(Channel.RELIABLE, bytes(65_537))
+    await exchange(ours, peer)
+    assert peer.drops["data_too_large"] == 1
+    assert ours.messages == []
+
+
+async def test_closed_channels_leave_no_timer_and_no_task(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    for channel in Channel:
+        ours.data.send(channel, bytes(5000))
+    ours.data.close()
+    peer.data.close()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    assert [handle for handle in loop._scheduled if not handle.cancelled()] == []  # type: ignore[attr-defined]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def packet_to(end: End, chunk: DataChunk | SackChunk) -> bytes:
+    """A packet that the stack of `end` takes for its peer's."""
+    association = end.data._association
+    assert association is not None
+    return serialize_packet(5000, 5000, association._local_verification_tag, chunk)
+
+
+def fragment(end: End, ahead: int, flags: int, data: bytes = b"x", stream: int = 1) -> bytes:
+    """A DATA chunk `ahead` of the last TSN that `end` has received."""
+    association = end.data._association
+    assert association is not None
+    assert association._last_received_tsn is not None
+    chunk = DataChunk(flags=flags)
+    chunk.tsn = (association._last_received_tsn + ahead) % (1 << 32)
+    chunk.stream_id, chunk.protocol, chunk.user_data = stream, 53, data
+    return packet_to(end, chunk)
+
+
+async def test_message_without_end_costs_the_transport(ends: tuple[End, End]) -> None:
+    ours, _ = ends
+    ours.data.receive(fragment(ours, 1, FIRST | UNORDERED))
+    with pytest.raises(TransportFailure, match="without end"):
+        for _ in range(sctp.MAX_HELD_CHUNKS + 1):
+            ours.data.receive(fragment(ours, 1, UNORDERED))
+
+
+async def test_message_without_end_is_bounded_in_bytes_too(ends: tuple[End, End]) -> None:
+    ours, _ = ends
+    with pytest.raises(TransportFailure, match="without end"):
+        for _ in range(sctp.MAX_HELD_BYTES // 1100 + 1):
+            ours.data.receive(fragment(ours, 1, 0, bytes(1100)))
+
+
+async def test_data_beyond_a_gap_is_bounded(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    for ahead in range(2, 2 * sctp.MAX_MISORDERED):
+        ours.data.receive(fragment(ours, ahead, FIRST | LAST))
+    association = ours.data._association
+    assert association is not None
+    assert len(association._sack_misordered) == sctp.MAX_MISORDERED
+    peer.outbox.clear()
+
+
+async def test_stream_number_out_of_range_costs_the_transport(ends: tuple[End, End]) -> None:
+    ours, _ = ends
+    with pytest.raises(TransportFailure, match="out of range"):
+        ours.data.receive(fragment(ours, 1, FIRST | LAST, stream=sctp.MAX_STREAMS))
+
+
+async def test_sack_that_acknowledges_what_was_never_sent_is_ignored(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    association = ours.data._association
+    assert association is not None
+    sack = SackChunk()
+    sack.cumulative_tsn = association._last_sacked_tsn
+    sack.advertised_rwnd = 1 << 20
+    sack.gaps = [(1, 65_535)] * 250
+    ours.data.receive(packet_to(ours, sack))
+    ours.data.send(Channel.RELIABLE, b"still alive")
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.RELIABLE, b"still alive")]
+
+
+async def test_stack_that_chokes_on_a_packet_goes_on_and_is_given_up_after_many(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    ours.data.receive(fragment(ours, 1, FIRST | LAST, b"\xff"))
+    broken = DataChunk(flags=FIRST | LAST)
+    broken.stream_id, broken.protocol, broken.user_data = 1, 51, b"\xff"  # a string that is not UTF-8
+    association = ours.data._association
+    assert association is not None
+    with pytest.raises(TransportFailure, match="too many bad packets"):
+        for _ in range(sctp.MAX_ERRORS + 1):
+            assert association._last_received_tsn is not None
+            broken.tsn = association._last_received_tsn + 1
+            broken.stream_seq = association._inbound_streams[1].sequence_number
+            ours.data.receive(packet_to(ours, broken))
+    assert ours.drops["sctp_error"] == sctp.MAX_ERRORS + 1
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=100), kind=st.sampled_from([0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 14, 130, 192]))
+async def test_any_chunk_raises_nothing_but_transport_failure(body: bytes, kind: int) -> None:
+    end = End()
+    end.data.start(DtlsRole.SERVER, 5000, 0, True)
+    association = end.data._association
+    assert association is not None
+    chunk = SackChunk()
+
+    class AnyChunk(SackChunk):
+        def __bytes__(self) -> bytes:
+            raw = bytes([kind, 3]) + (len(body) + 4).to_bytes(2, "big") + body
+            return raw + bytes(-len(raw) % 4)
+
+    chunk = AnyChunk()
+    tag = 0 if kind == 1 else association._local_verification_tag
+    try:
+        end.data.receive(serialize_packet(5000, 5000, tag, chunk))
+    except TransportFailure:
+        pass
+    finally:
+        end.data.close()
+        await asyncio.sleep(0)

@@ -1,0 +1,168 @@
+"""Transports against aiortc as the client, over real sockets; media is left to others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sfu.engine import Engine, EngineOptions
+from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
+from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
+from sfu.tables import CONSENT_EXPIRED
+from tests.sfu.stand_in import StandIn
+from tests.sfu.webrtc_client import WebRtcClient
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    made = Engine(EngineOptions(udp_ports=(0,), node_ips=("127.0.0.1",)), StandIn)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def client(engine: Engine) -> AsyncIterator[WebRtcClient]:
+    made = WebRtcClient(engine)
+    yield made
+    await made.close()
+
+
+async def next_of(engine: Engine, kind: type[Event]) -> Event:
+    """The next event of one type; others are skipped."""
+    async with asyncio.timeout(15):
+        while True:
+            event = await engine.next_event()
+            if isinstance(event, kind):
+                return event
+
+
+@pytest.mark.parametrize("role", DtlsRole)
+async def test_dtls_comes_up_in_either_role(engine: Engine, client: WebRtcClient, role: DtlsRole) -> None:
+    await client.connect(role)
+    assert await next_of(engine, TransportConnected) == TransportConnected(client.transport)
+    record = engine._memory.table("transports")[0]
+    await asyncio.sleep(0)
+    assert (record["secure"], record["srtp_in"] != record["srtp_out"]) == (1, True)
+
+
+@pytest.mark.parametrize("role", DtlsRole)
+async def test_wrong_fingerprint_fails_in_either_role(engine: Engine, client: WebRtcClient, role: DtlsRole) -> None:
+    await client.connect(role, fingerprints=(("sha-256", ":".join(["00"] * 32)),))
+    failed = await next_of(engine, TransportFailed)
+    assert failed == TransportFailed(client.transport, "fingerprint mismatch")
+    assert engine._memory.table("transports")[0]["secure"] == 0
+
+
+@pytest.mark.parametrize("role", DtlsRole)
+async def test_data_goes_both_ways_on_the_clients_channels(
+    engine: Engine, client: WebRtcClient, role: DtlsRole
+) -> None:
+    for channel in client.channels.values():
+        channel.on("open", lambda channel=channel: channel.send(channel.label.encode()))
+    await client.connect(role)
+    engine.send_data([client.transport], Channel.RELIABLE, b"sent before there was a channel")
+    assert await client.messages.get() == ("_reliable", b"sent before there was a channel")
+    received = [await next_of(engine, DataReceived) for _ in range(2)]
+    assert {(each.channel, each.payload) for each in received if isinstance(each, DataReceived)} == {
+        (Channel.RELIABLE, b"_reliable"),
+        (Channel.LOSSY, b"_lossy"),
+    }
+    engine.send_data([client.transport], Channel.LOSSY, b"now")
+    assert await client.messages.get() == ("_lossy", b"now")
+
+
+async def test_channels_that_we_open_work_both_ways(engine: Engine) -> None:
+    client = WebRtcClient(engine, labels=())
+    await client.connect()
+    engine.open_channels(client.transport)
+    opened = [await next_of(engine, ChannelOpened) for _ in Channel]
+    assert {event.channel for event in opened if isinstance(event, ChannelOpened)} == set(Channel)
+    for channel in Channel:
+        engine.send_data([client.transport], channel, b"to the client")
+        assert await client.messages.get() == (CHANNEL_LABELS[channel], b"to the client")
+        client.channels[CHANNEL_LABELS[channel]].send(b"to the engine")
+        assert await next_of(engine, DataReceived) == DataReceived(client.transport, channel, b"to the engine")
+    assert client.channels["_reliable"].ordered
+    assert client.channels["_lossy"].maxRetransmits == 0
+    await client.close()
+
+
+async def test_channel_of_an_unknown_label_is_ignored(engine: Engine, client: WebRtcClient) -> None:
+    client.stranger.on("open", lambda: client.stranger.send(b"to nobody"))
+    client.channels["_reliable"].on("open", lambda: client.channels["_reliable"].send(b"to us"))
+    await client.connect()
+    assert await next_of(engine, DataReceived) == DataReceived(client.transport, Channel.RELIABLE, b"to us")
+
+
+async def test_client_hello_before_the_answer_is_kept(engine: Engine, client: WebRtcClient) -> None:
+    """Dual PC: we offered, and the client's DTLS is faster than its answer."""
+    await client.connect(DtlsRole.SERVER, late=True)
+    transport = engine._transports[client.transport]
+    async with asyncio.timeout(10):
+        while not transport._early:
+            await asyncio.sleep(0.01)
+    client.accept()
+    assert await next_of(engine, TransportConnected) == TransportConnected(client.transport)
+
+
+async def test_client_that_leaves_is_reported_once(engine: Engine, client: WebRtcClient) -> None:
+    await client.connect()
+    await next_of(engine, TransportConnected)
+    await client.close()
+    assert await next_of(engine, TransportFailed) == TransportFailed(client.transport, "closed by peer")
+    transport = engine._transports[client.transport]
+    transport.fail("a second time")
+    assert not engine._events._events
+
+
+async def test_closing_tells_the_client(engine: Engine, client: WebRtcClient) -> None:
+    await client.connect()
+    await next_of(engine, TransportConnected)
+    closed = asyncio.Event()
+    client.pc.on("connectionstatechange", lambda: client.pc.connectionState == "closed" and closed.set())
+    engine.close_transport(client.transport)
+    await asyncio.wait_for(closed.wait(), 10)
+
+
+async def test_keys_live_until_the_media_thread_has_let_go(engine: Engine, client: WebRtcClient) -> None:
+    await client.connect()
+    await next_of(engine, TransportConnected)
+    transport = engine._transports[client.transport]
+    thread = engine._thread
+    assert isinstance(thread, StandIn)
+    thread.held = True
+    engine.close_transport(client.transport)
+    await asyncio.sleep(0.02)
+    assert transport._sessions is not None
+    thread.apply()
+    await asyncio.sleep(0.02)
+    assert transport._sessions is None
+
+
+async def test_expired_consent_ends_data_channels_and_timers(engine: Engine, client: WebRtcClient) -> None:
+    await client.connect()
+    await next_of(engine, ChannelOpened)
+    thread = engine._thread
+    assert isinstance(thread, StandIn)
+    engine.send_data([client.transport], Channel.RELIABLE, bytes(100_000))
+    thread.notice(CONSENT_EXPIRED, 0, 1)
+    assert await next_of(engine, TransportFailed) == TransportFailed(client.transport, "consent expired")
+    await asyncio.sleep(0)
+    transport = engine._transports[client.transport]
+    assert transport._data is transport._dtls is transport._timer is None
+    engine.send_data([client.transport], Channel.RELIABLE, b"into the void")
+
+
+async def test_one_message_reaches_many_in_pieces(engine: Engine) -> None:
+    clients = [WebRtcClient(engine) for _ in range(4)]
+    for each in clients:
+        await each.connect()
+    transports = [each.transport for each in clients]
+    messages = [b"%d" % k for k in range(20)]
+    for message in messages:
+        engine.send_data(transports, Channel.RELIABLE, message)
+    for each in clients:
+        assert [(await each.messages.get())[1] for _ in messages] == messages
+    for each in clients:
+        await each.close()

@@ -1,0 +1,189 @@
+"""An engine without media: hands out increasing ids, records calls, and says what a test lets it say."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from sfu.engine import EngineError, LayerStatistics, ReceiverStatistics, SubscriptionStatistics
+from sfu.events import Event
+from sfu.parameters import (
+    Candidate,
+    Channel,
+    IceCredentials,
+    LocalSubscription,
+    LocalTransport,
+    MediaParameters,
+    PublishParameters,
+    ReceiverId,
+    RemoteTransport,
+    SubscribeParameters,
+    SubscriptionId,
+    TransportId,
+)
+
+FINGERPRINT = ("sha-256", ":".join(["AB"] * 32))
+
+
+class FakeEngine:
+    """The interface of `sfu.engine.Engine`."""
+
+    udp_port = 7882
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.transports: dict[TransportId, RemoteTransport | None] = {}
+        self.media: dict[TransportId, MediaParameters] = {}
+        self.receivers: dict[ReceiverId, tuple[TransportId, PublishParameters]] = {}
+        self.subscriptions: dict[SubscriptionId, tuple[ReceiverId, TransportId, SubscribeParameters]] = {}
+        self.layers: dict[SubscriptionId, tuple[int, int]] = {}
+        self.paused: dict[SubscriptionId, bool] = {}
+        self.channels: list[TransportId] = []
+        self.sent: list[tuple[tuple[TransportId, ...], Channel, bytes]] = []
+        self.levels: list[tuple[ReceiverId, float]] = []
+        self.lost: dict[ReceiverId, tuple[int, int]] = {}
+        """Receiver -> (packets, lost) in the statistics."""
+        self.fractions: dict[SubscriptionId, tuple[float, float]] = {}
+        """Subscription -> (lost fraction, round-trip time in ms) in the statistics."""
+        self.restarts: list[TransportId] = []
+        self.key_frames: Counter[ReceiverId] = Counter()
+        self.capacity = 1_000
+        self._ids = 0
+
+    def _next(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    async def next_event(self) -> Event:
+        return await self.events.get()
+
+    def emit(self, event: Event) -> None:
+        self.events.put_nowait(event)
+
+    def open_transport(self) -> LocalTransport:
+        if len(self.transports) >= self.capacity:
+            raise EngineError("transport table full")
+        transport = TransportId(self._next())
+        self.transports[transport] = None
+        return self._local(transport)
+
+    def _local(self, transport: TransportId) -> LocalTransport:
+        return LocalTransport(
+            transport,
+            IceCredentials(f"ufrag{self._next()}", "p" * 24),
+            FINGERPRINT,
+            (Candidate("1", 2130706431, "192.0.2.1", self.udp_port),),
+        )
+
+    def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
+        self._check(transport, self.transports)
+        self.transports[transport] = remote
+
+    def restart_ice(self, transport: TransportId) -> LocalTransport:
+        self._check(transport, self.transports)
+        self.restarts.append(transport)
+        return self._local(transport)
+
+    def set_media(self, transport: TransportId, media: MediaParameters) -> None:
+        self._check(transport, self.transports)
+        self.media[transport] = media
+
+    def close_transport(self, transport: TransportId) -> None:
+        self.transports.pop(transport, None)
+        self.media.pop(transport, None)
+        for receiver, (owner, _) in list(self.receivers.items()):
+            if owner == transport:
+                self.unpublish(receiver)
+        for subscription, (_, owner, _) in list(self.subscriptions.items()):
+            if owner == transport:
+                self.unsubscribe(subscription)
+
+    def publish(self, transport: TransportId, parameters: PublishParameters) -> ReceiverId:
+        self._check(transport, self.transports)
+        receiver = ReceiverId(self._next())
+        self.receivers[receiver] = (transport, parameters)
+        return receiver
+
+    def unpublish(self, receiver: ReceiverId) -> None:
+        self._check(receiver, self.receivers)
+        del self.receivers[receiver]
+        for subscription, (source, _, _) in list(self.subscriptions.items()):
+            if source == receiver:
+                self.unsubscribe(subscription)
+
+    def request_key_frame(self, receiver: ReceiverId) -> None:
+        self.key_frames[receiver] += 1
+
+    def subscribe(
+        self, receiver: ReceiverId, transport: TransportId, parameters: SubscribeParameters
+    ) -> LocalSubscription:
+        self._check(receiver, self.receivers)
+        self._check(transport, self.transports)
+        subscription = SubscriptionId(self._next())
+        self.subscriptions[subscription] = (receiver, transport, parameters)
+        return LocalSubscription(subscription, 1000 + subscription, 0)
+
+    def unsubscribe(self, subscription: SubscriptionId) -> None:
+        self._check(subscription, self.subscriptions)
+        del self.subscriptions[subscription]
+        self.layers.pop(subscription, None)
+        self.paused.pop(subscription, None)
+
+    def set_layers(self, subscription: SubscriptionId, spatial: int, temporal: int) -> None:
+        self._check(subscription, self.subscriptions)
+        self.layers[subscription] = (spatial, temporal)
+
+    def set_paused(self, subscription: SubscriptionId, paused: bool) -> None:
+        self._check(subscription, self.subscriptions)
+        self.paused[subscription] = paused
+
+    def open_channels(self, transport: TransportId) -> None:
+        self._check(transport, self.transports)
+        self.channels.append(transport)
+
+    def send_data(self, transports: Sequence[TransportId], channel: Channel, payload: bytes) -> None:
+        self.sent.append((tuple(transports), channel, payload))
+
+    def audio_levels(self) -> list[tuple[ReceiverId, float]]:
+        return self.levels
+
+    def receiver_statistics(self, receiver: ReceiverId) -> ReceiverStatistics:
+        self._check(receiver, self.receivers)
+        packets, lost = self.lost.get(receiver, (0, 0))
+        layer = LayerStatistics(ssrc=1, packets=packets, bytes=0, bitrate_bps=0, live=True)
+        return ReceiverStatistics(packets=packets, bytes=0, lost=lost, jitter_ms=0.0, layers=(layer,))
+
+    def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
+        self._check(subscription, self.subscriptions)
+        fraction, rtt_ms = self.fractions.get(subscription, (0.0, 0.0))
+        return SubscriptionStatistics(
+            packets=0,
+            bytes=0,
+            lost_fraction=fraction,
+            rtt_ms=rtt_ms,
+            layer=0,
+            temporal=0,
+            bitrate_bps=0,
+            retransmitted=0,
+        )
+
+    def drops(self) -> dict[str, int]:
+        return {}
+
+    def usage(self) -> dict[str, int]:
+        return {
+            "transports": len(self.transports),
+            "receivers": len(self.receivers),
+            "subscriptions": len(self.subscriptions),
+        }
+
+    @staticmethod
+    def _check(row: int, table: object) -> None:
+        assert isinstance(table, dict)
+        if row not in table:
+            raise EngineError(f"unknown id {row}")

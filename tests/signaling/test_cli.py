@@ -1,0 +1,151 @@
+"""signaling/cli.py: what operators type, and what they are told when it is wrong."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from signaling.cli import main
+from signaling.tokens import verify
+
+ROOT = Path(__file__).parents[2]
+KEYS = {"devkey": "secret"}
+ENVIRONMENT_NAMES = ("LIVEKIT_CONFIG", "LIVEKIT_KEYS", "NODE_IP", "UDP_PORT")
+
+
+@pytest.fixture(autouse=True)
+def no_inherited_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT_NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    output = capsys.readouterr()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, output.out, output.err
+
+
+def test_a_token_joins_its_room(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "token", "--room", "r", "--identity", "i")
+    assert status == 0
+    claims = verify(out.strip(), KEYS)
+    assert (claims.identity, claims.name, claims.video.room, claims.video.room_join) == ("i", "i", "r", True)
+    assert claims.video.can_publish
+    assert not claims.video.hidden
+
+
+def test_a_token_has_the_grants_of_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--no-can-publish", "--no-can-subscribe", "--hidden", "--admin", "--valid-for", "10m"]
+    flags += ["--name", "N", "--metadata", "m"]
+    keys = ["--keys", f"k: {'s' * 32}"]
+    _, out, _ = run(capsys, "token", "--room", "r", "--identity", "i", *flags, *keys)
+    claims = verify(out.strip(), {"k": "s" * 32})
+    grant = claims.video
+    assert (grant.can_publish, grant.can_subscribe, grant.hidden, grant.room_admin) == (False, False, True, True)
+    assert (claims.name, claims.metadata) == ("N", "m")
+    assert claims.expires_at - claims.raw["nbf"] < 900
+
+
+def test_a_token_is_signed_with_the_environments_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEKIT_KEYS", "envkey: envsecret")
+    _, out, _ = run(capsys, "token", "--room", "r", "--identity", "i", "--can-publish-source", "camera")
+    assert verify(out.strip(), {"envkey": "envsecret"}).api_key == "envkey"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("serve", "--prot", "1"), "No such option"),
+        (("serve", "--port", "70000"), "70000"),
+        (("serve", "--port", "x"), "x"),
+        (("serve",), "no API keys"),
+        (("serve", "--dev", "--udp-port", "high"), "--udp-port: 'high' is neither a port nor a range"),
+        (("serve", "--dev", "--node-ip", "here"), "--node-ip: "),
+        (("serve", "--dev", "--bind", "here"), "--bind: "),
+        (("serve", "--keys", "devkey:secret"), "--keys: keys must be"),
+        (("serve", "--config", "/nonexistent.yaml"), "/nonexistent.yaml: No such file or directory"),
+        (("token", "--room", "r"), "identity"),
+        (("token", "--room", "r", "--identity", "i", "--valid-for", "soon"), "not like 90s"),
+        (("token", "--room", "r", "--identity", "i", "--keys", "x"), "--keys: keys must be"),
+        (("serv",), "No such command"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert re.fullmatch(r"aiosfu: [^\n]+\n", err)
+    assert message in err
+
+
+def test_an_unknown_config_key_is_named_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("keys:\n  a: b\nrtc:\n  udpport: 7882\n")
+    status, _, err = run(capsys, "serve", "--config", str(file))
+    assert (status, err) == (2, f"aiosfu: {file}:4: unknown key rtc.udpport\n")
+
+
+def test_help_and_version_are_no_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "serve", "--help")
+    assert status == 0
+    assert "--udp-port" in out
+
+
+def test_the_command_line_is_quick_because_it_loads_no_media_engine() -> None:
+    code = "import sys, signaling.cli; print([name for name in sys.modules if name in ('numba', 'sfu')])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+def serve(*arguments: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_NAMES}
+    command = [sys.executable, "-m", "signaling.cli", "serve", "--dev", "--bind", "127.0.0.1", "--node-ip", "127.0.0.1"]
+    return subprocess.Popen(
+        [*command, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_taken_tcp_port_is_one_line_and_status_2(taken_port: int) -> None:
+    with serve("--port", str(taken_port), "--udp-port", "0", "--log-level", "error") as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err == f"aiosfu: cannot listen on 127.0.0.1 TCP port {taken_port}: Address already in use\n"
+
+
+def test_a_taken_udp_port_is_one_line_and_status_2() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with serve("--port", "0", "--udp-port", str(port), "--log-level", "error") as process:
+            _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert re.fullmatch(rf"aiosfu: cannot bind UDP port {port}: [^\n]*\n", err)
+
+
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
+def test_a_signal_stops_the_server_cleanly(signal_name: str) -> None:
+    with serve("--port", "0", "--udp-port", "0") as process:
+        assert process.stdout is not None
+        assert re.fullmatch(r"Demo page: http://127\.0\.0\.1:\d+/demo/\n", process.stdout.readline())
+        process.send_signal(signal.Signals[signal_name])
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in err

@@ -1,0 +1,194 @@
+"""signaling/config.py: file, environment and flags in one checked value."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signaling.config import Config, Flags, load_config, parse_keys, parse_node_ips, parse_udp_ports
+from signaling.config_file import ConfigError
+
+VISIO = """\
+port: 7880
+log_level: info
+rtc:
+  tcp_port: 7881
+  udp_port: 7882
+  use_external_ip: true
+redis:
+  address: redis:6379
+keys:
+  devkey: secret
+webhook:
+  api_key: devkey
+  urls:
+    - http://app-dev:8000/webhooks-livekit/
+"""
+
+
+def load(text: str = "", environment: dict[str, str] | None = None, **flags: object) -> Config:
+    return load_config(Flags(**flags), {"LIVEKIT_CONFIG": text} | (environment or {}))  # type: ignore[arg-type]
+
+
+def refusal(text: str = "", environment: dict[str, str] | None = None, **flags: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(text, environment, **flags)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_file_written_for_livekit_is_read_and_what_is_not_acted_on_is_named() -> None:
+    config = load(VISIO)
+    assert config.keys == {"devkey": "secret"}
+    assert (config.port, config.udp_ports, config.log_level) == (7880, (7882,), "info")
+    assert config.ignored == (
+        "rtc.tcp_port",
+        "rtc.use_external_ip",
+        "redis.address",
+        "webhook.api_key",
+        "webhook.urls",
+    )
+
+
+def test_json_is_yaml_too() -> None:
+    config = load('{"keys": {"a": "b"}, "port": 8000, "rtc": {"udp_port": "9000-9002"}, "logging": {"json": true}}')
+    assert (config.port, config.udp_ports, config.log_json) == (8000, (9000, 9001, 9002), True)
+
+
+def test_the_defaults_are_livekits() -> None:
+    config = load("keys: {a: b}")
+    assert (config.port, config.udp_ports, config.node_ips) == (7880, (7882,), ())
+    assert config.bind_addresses == ("0.0.0.0", "::")
+    assert not config.development
+
+
+def test_development_needs_no_keys_and_stays_on_loopback() -> None:
+    config = load(dev=True)
+    assert config.keys == {"devkey": "secret"}
+    assert config.bind_addresses == ("127.0.0.1", "::1")
+    assert load("keys: {a: b}", dev=True).keys == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("keys: {a: b}\nrtc:\n  udpport: 1\n", "LIVEKIT_CONFIG:3: unknown key rtc.udpport"),
+        ("prot: 7880\n", "LIVEKIT_CONFIG:1: unknown key prot"),
+        ("room:\n  playout_delay:\n    minimum: 3\n", "LIVEKIT_CONFIG:3: unknown key room.playout_delay.minimum"),
+        ("a: &a\n  x: 1\n", "LIVEKIT_CONFIG:1: unknown key a"),
+        ("keys: {a: b}\nport: many\n", "LIVEKIT_CONFIG:2: port: "),
+        ("port: 70000\n", "LIVEKIT_CONFIG:1: port: 70000 is no port"),
+        ("\nrtc:\n  udp_port: 7890-7880\n", "LIVEKIT_CONFIG:3: rtc.udp_port: "),
+        ("rtc:\n  udp_port: 1-60000\n", "LIVEKIT_CONFIG:2: rtc.udp_port: "),
+        ("rtc: 5\n", "LIVEKIT_CONFIG:1: rtc must be a mapping of keys"),
+        ("rtc:\n  node_ip: here\n", "LIVEKIT_CONFIG:2: rtc.node_ip: "),
+        ("bind_addresses: 127.0.0.1\n", "LIVEKIT_CONFIG:1: bind_addresses: must be a list"),
+        ("bind_addresses:\n  - localhost\n", "LIVEKIT_CONFIG:1: bind_addresses: "),
+        ("keys: {a: ''}\n", "LIVEKIT_CONFIG:1: keys: an API key or its secret is empty"),
+        ("keys: devkey\n", "LIVEKIT_CONFIG:1: keys: "),
+        ("keys: {a: b}\nlogging:\n  level: loud\n", "LIVEKIT_CONFIG:3: logging.level: "),
+        ("port: 1\nport: 2\n", "LIVEKIT_CONFIG:2: port is given twice"),
+        ("port: [\n", "LIVEKIT_CONFIG:2: "),
+        ("- port\n", "LIVEKIT_CONFIG:1: the configuration must be a mapping"),
+        ("? [a]\n: b\n", "LIVEKIT_CONFIG:1: a key must be a name"),
+        ("", "no API keys"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_line(text: str, message: str) -> None:
+    assert refusal(text).startswith(message)
+
+
+def test_a_secret_stays_text_and_is_not_shown_in_errors() -> None:
+    assert load("keys:\n  007: 0123\n").keys == {"007": "0123"}
+    assert "topsecret" not in refusal("keys: {a: b, topsecret: [1]}")
+
+
+def test_null_means_not_given() -> None:
+    config = load("keys: {a: b}\nport:\nrtc: ~\nlogging: {level: null}\n")
+    assert (config.port, config.log_level) == (7880, "info")
+
+
+def test_a_merge_key_counts_as_the_mapping_it_merges() -> None:
+    assert load("keys: {a: b}\nrtc:\n  <<: {udp_port: 9000}\n").udp_ports == (9000,)
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_file() -> None:
+    text = "keys: {file: s}\nrtc: {udp_port: 1000, node_ip: 192.0.2.1}\nlogging: {level: error}\n"
+    environment = {"LIVEKIT_KEYS": "env: s", "UDP_PORT": "2000", "NODE_IP": "192.0.2.2"}
+    assert load(text, environment).keys == {"env": "s"}
+    assert load(text, environment).udp_ports == (2000,)
+    assert load(text, environment).node_ips == ("192.0.2.2",)
+    config = load(
+        text, environment, keys="flag: s", udp_port="3000-3001", node_ip="::1", log_level="warn", port=0, bind=("::1",)
+    )
+    assert config.keys == {"flag": "s"}
+    assert (config.udp_ports, config.node_ips, config.log_level) == ((3000, 3001), ("::1",), "warning")
+    assert (config.port, config.bind_addresses) == (0, ("::1",))
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "start"),
+    [
+        ({"UDP_PORT": "x"}, {}, "UDP_PORT: "),
+        ({"NODE_IP": "10.0.0.1,10.0.0.2"}, {}, "NODE_IP: "),
+        ({"LIVEKIT_KEYS": "devkey:secret"}, {}, "LIVEKIT_KEYS: keys must be"),
+        ({}, {"keys": "devkey"}, "--keys: keys must be"),
+        ({}, {"bind": ("nowhere",)}, "--bind: "),
+        ({}, {"node_ip": "0.0.0.0"}, "--node-ip: "),
+    ],
+)
+def test_a_bad_value_elsewhere_is_refused_by_the_name_of_its_source(
+    environment: dict[str, str], flags: dict[str, object], start: str
+) -> None:
+    assert refusal("keys: {a: b}", environment, **flags).startswith(start)
+
+
+def test_settings_that_have_no_effect_are_named() -> None:
+    config = load("keys: {a: b}", {"REDIS_HOST": "redis:6379"}, config=Path("never-read.yaml"))
+    assert config.ignored == ("REDIS_HOST (environment)", "--config (LIVEKIT_CONFIG is set)")
+
+
+def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("keys:\n  a: b\nrtc:\n  udpport: 7\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml:4: unknown key rtc\.udpport$"):
+        load_config(Flags(config=file), {})
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(Flags(config=tmp_path / "absent"), {})
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(Flags(config=file), {})
+
+
+def test_media_is_bound_to_loopback_only_when_nothing_else_is_advertised() -> None:
+    assert load("keys: {a: b}", node_ip="127.0.0.1").media_bind == ("127.0.0.1",)
+    assert load("keys: {a: b}", node_ip="127.0.0.1,::1").media_bind == ("127.0.0.1", "::1")
+    assert load("keys: {a: b}", node_ip="203.0.113.5").media_bind == ()
+    assert load("keys: {a: b}").media_bind == ()
+
+
+def test_short_secrets_are_found() -> None:
+    assert load(f"keys: {{a: b, c: {'x' * 32}}}").weak_keys() == ("a",)
+
+
+def test_several_keys_are_read_one_per_line() -> None:
+    assert parse_keys("a: b\nc: d") == {"a": "b", "c": "d"}
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
+    for parse in (parse_udp_ports, parse_node_ips, parse_keys):
+        try:
+            assert parse(text)
+        except ValueError as exc:
+            assert str(exc)
+
+
+@given(st.text(max_size=200))
+def test_any_document_is_a_config_or_one_line(text: str) -> None:
+    try:
+        load_config(Flags(dev=True), {"LIVEKIT_CONFIG": text})
+    except ConfigError as exc:
+        assert str(exc)

@@ -1,0 +1,227 @@
+"""signaling/connection.py: signal messages in frames, and a queue that a slow client cannot grow without end."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from livekit.protocol import models, rtc
+from starlette.websockets import WebSocket
+
+from signaling import connection as module
+from signaling.connection import BadMessage, SignalConnection, decode_request, encode_response
+
+PONG = rtc.SignalResponse(pong=1_700_000_000_000)
+
+
+class Socket:
+    """The ASGI server's side of one WebSocket, in memory."""
+
+    def __init__(self) -> None:
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "websocket.connect"})
+        self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.gone = False
+        scope: dict[str, Any] = {"type": "websocket", "path": "/rtc", "headers": [], "query_string": b""}
+        self.websocket = WebSocket(scope, self.incoming.get, self._send)
+
+    async def _send(self, message: Any) -> None:
+        await self.writable.wait()
+        if self.gone:
+            raise OSError("gone")
+        self.sent.put_nowait(message)
+
+    def client_sends(self, frame: bytes | str) -> None:
+        kind = "text" if isinstance(frame, str) else "bytes"
+        self.incoming.put_nowait({"type": "websocket.receive", kind: frame})
+
+    def client_leaves(self) -> None:
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    async def client_receives(self) -> bytes | str:
+        message = await self.sent.get()
+        frame: bytes | str = message["bytes"] if message.get("bytes") is not None else message["text"]
+        return frame
+
+
+async def accepted() -> Socket:
+    socket = Socket()
+    await socket.websocket.accept()
+    assert (await socket.sent.get())["type"] == "websocket.accept"
+    return socket
+
+
+async def test_messages_are_protobuf_until_the_client_sends_text() -> None:
+    socket = await accepted()
+    async with SignalConnection(socket.websocket) as connection:
+        connection.send(PONG)
+        assert await socket.client_receives() == PONG.SerializeToString()
+        socket.client_sends('{"ping": "5"}')
+        request = await connection.receive()
+        assert request is not None
+        assert request.ping == 5
+        connection.send(PONG)
+        assert await socket.client_receives() == '{"pong": "1700000000000"}'
+        socket.client_sends(rtc.SignalRequest(ping=6).SerializeToString())
+        await connection.receive()
+        connection.send(PONG)
+        assert await socket.client_receives() == PONG.SerializeToString()
+
+
+async def test_the_json_subprotocol_speaks_json_first() -> None:
+    socket = await accepted()
+    async with SignalConnection(socket.websocket, as_json=True) as connection:
+        connection.send(rtc.SignalResponse(join=rtc.JoinResponse(server_version="1", subscriber_primary=True)))
+        frame = await socket.client_receives()
+        assert json.loads(frame) == {"join": {"serverVersion": "1", "subscriberPrimary": True}}
+
+
+async def test_messages_arrive_in_order_and_are_flushed_before_the_close() -> None:
+    socket = await accepted()
+    async with SignalConnection(socket.websocket) as connection:
+        for number in range(50):
+            connection.send(rtc.SignalResponse(pong=number + 1))
+    received = [await socket.sent.get() for _ in range(51)]
+    assert [rtc.SignalResponse.FromString(message["bytes"]).pong for message in received[:50]] == list(range(1, 51))
+    assert (received[50]["type"], received[50]["code"]) == ("websocket.close", 1000)
+
+
+async def test_the_close_code_is_the_callers() -> None:
+    socket = await accepted()
+    async with SignalConnection(socket.websocket) as connection:
+        await connection.close(4001)
+        await connection.close(1000)
+        assert connection.ended
+        connection.send(PONG)
+    assert (await socket.sent.get())["code"] == 4001
+    assert socket.sent.empty()
+
+
+async def test_receive_ends_when_the_client_leaves() -> None:
+    socket = await accepted()
+    async with SignalConnection(socket.websocket) as connection:
+        socket.client_leaves()
+        assert await connection.receive() is None
+        assert await connection.receive() is None
+        connection.send(PONG)
+    assert socket.sent.empty() or (await socket.sent.get())["type"] == "websocket.close"
+
+
+async def test_a_close_from_our_side_wakes_the_reader() -> None:
+    socket = await accepted()
+    async with SignalConnection(socket.websocket) as connection:
+        reader = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        await connection.close(4000)
+        assert await reader is None
+
+
+async def test_a_client_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_TIMEOUT_S", 0.01)
+    socket = await accepted()
+    socket.writable.clear()
+    async with SignalConnection(socket.websocket) as connection:
+        reader = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        for _ in range(module.MAX_QUEUED_MESSAGES + 2):
+            connection.send(PONG)
+        assert connection.ended
+        assert await reader is None
+
+
+async def test_the_bytes_that_wait_for_a_client_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 100)
+    socket = await accepted()
+    socket.writable.clear()
+    async with SignalConnection(socket.websocket) as connection:
+        connection.send(rtc.SignalResponse(refresh_token="x" * 60))
+        assert not connection.ended
+        connection.send(rtc.SignalResponse(refresh_token="x" * 60))
+        assert connection.ended
+
+
+async def test_a_client_that_vanished_while_we_wrote_ends_the_connection() -> None:
+    socket = await accepted()
+    socket.gone = True
+    async with SignalConnection(socket.websocket) as connection:
+        reader = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        connection.send(PONG)
+        assert await reader is None
+
+
+async def test_an_error_of_the_session_closes_with_internal_error() -> None:
+    socket = await accepted()
+    with pytest.raises(LookupError):
+        async with SignalConnection(socket.websocket):
+            raise LookupError
+    assert (await socket.sent.get())["code"] == 1011
+
+
+async def test_a_bad_frame_is_reported_and_the_next_one_is_read() -> None:
+    socket = await accepted()
+    async with SignalConnection(socket.websocket) as connection:
+        socket.client_sends(b"\xff\xff")
+        with pytest.raises(BadMessage, match="no protobuf"):
+            await connection.receive()
+        socket.client_sends("{")
+        with pytest.raises(BadMessage, match="no JSON"):
+            await connection.receive()
+        socket.client_sends('{"ping": 7}')
+        request = await connection.receive()
+        assert request is not None
+        assert request.ping == 7
+
+
+@pytest.mark.parametrize("quality", ['"HIGH"', "2"])
+@pytest.mark.parametrize("name", ["trackSetting", "track_setting"])
+def test_json_takes_enum_names_and_numbers_and_both_spellings_of_fields(quality: str, name: str) -> None:
+    request = decode_request(f'{{"{name}": {{"quality": {quality}, "fromTheFuture": 1}}}}')
+    assert request.track_setting.quality == models.VideoQuality.HIGH
+
+
+def test_unknown_fields_and_enum_values_are_accepted() -> None:
+    assert decode_request('{"fromTheFuture": {"x": [1]}, "ping": 1}').ping == 1
+    assert decode_request('{"addTrack": {"source": "HOLOGRAM", "cid": "c"}}').add_track.cid == "c"
+    # Field 1000, varint 1: protobuf of a newer client.
+    assert decode_request(b"\xc0\x3e\x01").WhichOneof("message") is None
+
+
+def test_json_has_names_for_enums_and_text_for_long_integers() -> None:
+    response = rtc.SignalResponse(leave=rtc.LeaveRequest(reason=models.DisconnectReason.DUPLICATE_IDENTITY))
+    assert json.loads(encode_response(response, as_json=True)) == {"leave": {"reason": "DUPLICATE_IDENTITY"}}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", '"x"', "[" * 100_000, '{"offer": 1}', '{"ping": "many"}'])
+def test_text_that_is_no_request_is_a_bad_message(text: str) -> None:
+    with pytest.raises(BadMessage):
+        decode_request(text)
+
+
+@given(st.one_of(st.binary(max_size=100), st.text(max_size=100)))
+def test_any_frame_is_a_request_or_a_bad_message(frame: bytes | str) -> None:
+    try:
+        decode_request(frame)
+    except BadMessage as exc:
+        assert str(exc)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+field_names = st.sampled_from([field.json_name for field in rtc.SignalRequest.DESCRIPTOR.fields])
+
+
+@given(st.dictionaries(field_names, json_values, max_size=2))
+def test_any_json_value_in_a_known_field_is_a_request_or_a_bad_message(value: dict[str, Any]) -> None:
+    try:
+        decode_request(json.dumps(value))
+    except BadMessage as exc:
+        assert str(exc)

@@ -1,0 +1,67 @@
+"""Wanted tracks and their subscriptions."""
+
+from sfu.engine import EngineError
+from sfu.parameters import Codec, Kind, ReceiverId, SubscriptionId
+from signaling.codecs import Format
+from signaling.forwarding import Forwardings
+from signaling.negotiation import Selection, WantedTrack
+from signaling.session_description import RtpMap
+from tests.signaling.recording_engine import RecordingEngine
+
+VP8 = Format(RtpMap(96, "VP8", 90_000), Codec.VP8)
+
+
+def track(sid: str, *receivers: int) -> WantedTrack:
+    return WantedTrack(sid, "PA_p", Kind.VIDEO, tuple((Codec.VP8, "", ReceiverId(r)) for r in receivers), "PA_p")
+
+
+def forwardings(engine: RecordingEngine) -> Forwardings:
+    return Forwardings(engine.engine, engine.open_transport().id)
+
+
+def test_a_track_waits_until_it_is_started() -> None:
+    tracks = forwardings(RecordingEngine())
+    tracks.want(track("TR_a", 1))
+    tracks.want(track("TR_b"))
+    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
+    assert tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    assert tracks.waiting() == []
+    assert tracks.by_mid() == [("0", "TR_a")]
+    assert tracks.subscription("TR_a") == tracks.active["TR_a"].local.id
+
+
+def test_a_subscription_lives_while_its_receiver_does() -> None:
+    engine = RecordingEngine()
+    tracks = forwardings(engine)
+    tracks.want(track("TR_a", 1))
+    tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    tracks.want(track("TR_a", 2, 1))
+    assert "unsubscribe" not in engine.names()
+    tracks.want(track("TR_a", 2))
+    assert "unsubscribe" in engine.names()
+    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
+
+
+def test_a_refused_track_is_tried_again_when_it_is_wanted_again() -> None:
+    engine = RecordingEngine()
+    tracks = forwardings(engine)
+    tracks.want(track("TR_a", 1))
+    engine.full = True
+    assert not tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    assert tracks.waiting() == []
+    tracks.want(track("TR_a", 1))
+    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
+
+
+def test_a_subscription_that_ended_with_its_receiver_may_be_stopped() -> None:
+    class Ended(RecordingEngine):
+        def unsubscribe(self, subscription: SubscriptionId) -> None:
+            raise EngineError("unknown subscription")
+
+    tracks = forwardings(Ended())
+    tracks.want(track("TR_a", 1))
+    tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    tracks.unwant("TR_a")
+    tracks.unwant("TR_a")
+    assert tracks.subscription("TR_a") is None
+    assert tracks.wanted == {}

@@ -1,0 +1,220 @@
+"""Publishing: from add_track over the offer to what others are told."""
+
+import pytest
+from livekit.protocol import models, rtc
+
+from sfu.events import StreamStarted
+from sfu.parameters import Codec, Kind
+from signaling.limits import MAX_PENDING_TRACKS
+from tests.signaling.call import CAMERA_LAYERS, Call, sdp
+
+
+async def test_add_track_is_answered_at_once_with_a_sid_that_tells_its_source(call: Call) -> None:
+    ann = await call.join("ann")
+    for cid, kind, source, prefix in (
+        ("a", models.AUDIO, models.MICROPHONE, "TR_AM"),
+        ("b", models.VIDEO, models.CAMERA, "TR_VC"),
+        ("c", models.VIDEO, models.SCREEN_SHARE, "TR_VS"),
+        ("d", models.AUDIO, models.SCREEN_SHARE_AUDIO, "TR_As"),
+    ):
+        await ann.send(add_track=rtc.AddTrackRequest(cid=cid, type=kind, source=source))
+        answer = ann.of("track_published")[-1]
+        assert answer.cid == cid
+        assert answer.track.sid.startswith(prefix)
+
+
+async def test_others_hear_of_a_track_with_its_first_packet(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    bob.forget()
+    sid = await ann.publish("cam", "video", start=False)
+    assert not bob.of("update")
+    await ann.start(sid, Codec.VP8)
+    (update,) = bob.of("update")
+    (track,) = update.participants[0].tracks
+    assert (track.sid, track.mime_type, track.mid) == (sid, "video/VP8", "cam")
+    assert track.codecs[0].mime_type == "video/VP8"
+    assert track.simulcast
+    assert update.participants[0].is_publisher
+
+
+async def test_layers_are_listed_from_low_to_high_with_their_ssrc(call: Call) -> None:
+    ann = await call.join("ann")
+    bob = await call.join("bob")
+    sid = await ann.publish("cam", "video")
+    receiver = ann.receiver(sid)
+    await call.emit(StreamStarted(receiver, 2, 4713, Codec.VP8))
+    await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=True))
+    track = bob.of("update")[-1].participants[0].tracks[0]
+    layers = [(layer.quality, layer.width, layer.spatial_layer, layer.rid, layer.ssrc) for layer in track.layers]
+    assert layers == [
+        (models.LOW, 320, 0, "q", 4711),
+        (models.MEDIUM, 640, 1, "h", 0),
+        (models.HIGH, 1280, 2, "f", 4713),
+    ]
+
+
+async def test_track_is_matched_by_its_cid(call: Call) -> None:
+    ann = await call.join("ann")
+    for cid in ("one", "two"):
+        await ann.send(add_track=rtc.AddTrackRequest(cid=cid, type=models.AUDIO))
+    sids = {answer.cid: answer.track.sid for answer in ann.of("track_published")}
+    ann.sections = [{"mid": "0", "kind": "audio", "cid": "two", "codecs": ["opus"]}]
+    await ann.offer()
+    assert dict(ann.of("answer")[-1].mid_to_track_id) == {"0": sids["two"]}
+
+
+async def test_unknown_cid_takes_the_first_waiting_track_of_its_kind(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.send(add_track=rtc.AddTrackRequest(cid="mic", type=models.AUDIO))
+    await ann.send(add_track=rtc.AddTrackRequest(cid="cam", type=models.VIDEO))
+    sid = ann.of("track_published")[-1].track.sid
+    ann.sections = [{"mid": "0", "kind": "video", "cid": "{other}", "codecs": ["vp8"]}]
+    await ann.offer()
+    assert dict(ann.of("answer")[-1].mid_to_track_id) == {"0": sid}
+    track = ann.participant.publishing.tracks[sid]
+    assert track.info.codecs[0].sdp_cid == "{other}"
+
+
+async def test_section_that_nobody_announced_is_refused(call: Call) -> None:
+    ann = await call.join("ann")
+    ann.sections = [{"mid": "0", "kind": "audio", "cid": "mic", "codecs": ["opus"]}]
+    await ann.offer()
+    assert not ann.of("answer")[-1].mid_to_track_id
+    assert call.engine.usage()["receivers"] == 0
+
+
+async def test_two_sections_of_one_offer_never_share_a_track(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.send(add_track=rtc.AddTrackRequest(cid="mic", type=models.AUDIO))
+    sections = [{"mid": str(n), "kind": "audio", "cid": f"other{n}", "codecs": ["opus"]} for n in range(2)]
+    ann.sections = sections
+    await ann.offer()
+    assert list(ann.of("answer")[-1].mid_to_track_id) == ["0"]
+
+
+async def test_renamed_track_on_a_known_section_stays_the_same_track(call: Call) -> None:
+    ann = await call.join("ann")
+    bob = await call.join("bob")
+    sid = await ann.publish("mic", "audio")
+    await bob.renegotiate()
+    ann.sections[-1]["cid"] = "renamed"
+    await ann.offer()
+    assert dict(ann.of("answer")[-1].mid_to_track_id) == {"mic": sid}
+    await ann.start(sid)
+    await bob.renegotiate()
+    assert list(ann.participant.publishing.tracks) == [sid]
+    assert bob.participant.subscriptions.active[sid].id in call.engine.subscriptions
+
+
+async def test_first_announced_codec_is_chosen_and_svc_has_one_encoding(call: Call) -> None:
+    ann = await call.join("ann")
+    codecs = [rtc.SimulcastCodec(codec="vp9", cid="cam"), rtc.SimulcastCodec(codec="vp8")]
+    request = rtc.AddTrackRequest(cid="cam", type=models.VIDEO, simulcast_codecs=codecs, layers=CAMERA_LAYERS)
+    await ann.send(add_track=request)
+    ann.sections = [{"mid": "0", "kind": "video", "cid": "cam", "codecs": ["vp8", "vp9"], "layers": 1}]
+    await ann.offer()
+    ((_, parameters),) = call.engine.receivers.values()
+    assert parameters.svc
+    assert parameters.kind is Kind.VIDEO
+    sid = ann.of("track_published")[0].track.sid
+    (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
+    assert receiver.codec is Codec.VP9
+
+
+async def test_three_encodings_of_an_svc_codec_are_simulcast(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.publish("cam", "video", simulcast_codecs=[rtc.SimulcastCodec(codec="av1", cid="cam")])
+    ((_, parameters),) = call.engine.receivers.values()
+    assert not parameters.svc
+    assert len(parameters.encodings) == 3
+
+
+async def test_codec_that_really_comes_wins_over_the_one_announced(call: Call) -> None:
+    ann = await call.join("ann")
+    bob = await call.join("bob")
+    sid = await ann.publish(
+        "cam", "video", start=False, simulcast_codecs=[rtc.SimulcastCodec(codec="vp9", cid="cam")]
+    )
+    await ann.start(sid, Codec.VP8)
+    assert bob.of("update")[-1].participants[0].tracks[0].mime_type == "video/VP8"
+    (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
+    assert receiver.codec is Codec.VP8
+
+
+async def test_unpublished_track_disappears_for_everybody(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    sid = await ann.publish("mic", "audio")
+    await bob.renegotiate()
+    assert call.engine.usage()["subscriptions"] == 1
+    ann.sections = [section for section in ann.sections if section.get("cid") != "mic"]
+    await ann.offer()
+    assert not bob.of("update")[-1].participants[0].tracks
+    assert call.engine.usage() == {"transports": 2, "receivers": 0, "subscriptions": 0}
+    assert sid not in call.room.tracks
+
+
+async def test_mute_is_told_to_others_once(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    sid = await ann.publish("mic", "audio")
+    bob.forget()
+    for _ in range(2):
+        await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=True))
+    (update,) = bob.of("update")
+    assert update.participants[0].tracks[0].muted
+
+
+async def test_features_and_size_of_own_tracks_can_be_changed(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    audio, video = await ann.publish("mic", "audio"), await ann.publish("cam", "video")
+    features = [models.TF_NOISE_SUPPRESSION, models.TF_ECHO_CANCELLATION]
+    await ann.send(update_audio_track=rtc.UpdateLocalAudioTrack(track_sid=audio, features=features))
+    await ann.send(update_video_track=rtc.UpdateLocalVideoTrack(track_sid=video, width=640, height=480))
+    tracks = {track.sid: track for track in bob.of("update")[-1].participants[0].tracks}
+    assert list(tracks[audio].audio_features) == features
+    assert (tracks[video].width, tracks[video].height) == (640, 480)
+
+
+async def test_asking_twice_for_a_waiting_track_gives_the_same_sid(call: Call) -> None:
+    ann = await call.join("ann")
+    for _ in range(2):
+        await ann.send(add_track=rtc.AddTrackRequest(cid="mic", type=models.AUDIO))
+    first, second = ann.of("track_published")
+    assert first.track.sid == second.track.sid
+
+
+async def test_waiting_tracks_are_bounded(call: Call) -> None:
+    ann = await call.join("ann")
+    for number in range(MAX_PENDING_TRACKS + 1):
+        await ann.send(add_track=rtc.AddTrackRequest(cid=f"mic{number}", type=models.AUDIO))
+    (refusal,) = ann.of("request_response")
+    assert refusal.reason == rtc.RequestResponse.LIMIT_EXCEEDED
+    assert refusal.add_track.cid == f"mic{MAX_PENDING_TRACKS}"
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (rtc.AddTrackRequest(type=models.AUDIO), rtc.RequestResponse.INVALID_REQUEST),
+        (rtc.AddTrackRequest(cid="x", type=models.DATA), rtc.RequestResponse.UNSUPPORTED_TYPE),
+        (rtc.AddTrackRequest(cid="x", name="n" * 300), rtc.RequestResponse.INVALID_REQUEST),
+        (rtc.AddTrackRequest(cid="x", sid="TR_unknown"), rtc.RequestResponse.NOT_FOUND),
+    ],
+)
+async def test_add_track_that_makes_no_sense_is_refused(
+    call: Call, request_: rtc.AddTrackRequest, reason: rtc.RequestResponse.Reason
+) -> None:
+    ann = await call.join("ann")
+    await ann.send(add_track=request_)
+    (refusal,) = ann.of("request_response")
+    assert refusal.reason == reason
+    assert not ann.of("track_published")
+
+
+async def test_only_the_newest_of_waiting_offers_is_answered(call: Call) -> None:
+    ann = await call.join("ann")
+    ann.forget()
+    for number in (2, 3, 4):
+        description = rtc.SessionDescription(type="offer", sdp=sdp(*ann.sections), id=number)
+        ann.participant.renegotiation.receive_offer(description)
+    await ann.send(ping=1)
+    assert [answer.id for answer in ann.of("answer")] == [4]

@@ -1,0 +1,288 @@
+"""Sockets that break and media that fails: resume, full reconnect, and clients that vanish."""
+
+import pytest
+from livekit.protocol import models, rtc
+
+from signaling.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
+from tests.signaling.call import Call
+
+
+async def test_participant_outlives_its_socket_while_media_is_alive(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.publish("mic", "audio")
+    await bob.renegotiate()
+    bob.forget()
+    await ann.lose_socket()
+    await call.pass_time(60)
+    assert call.engine.usage()["subscriptions"] == 1
+    assert not bob.of("update")
+
+
+async def test_client_whose_media_never_connected_goes_with_its_socket(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.lose_socket()
+    assert bob.of("update")[-1].participants[-1].state == models.ParticipantInfo.DISCONNECTED
+    assert call.engine.usage()["transports"] == 1
+
+
+async def test_resume_answers_reconnect_first_and_then_everything_missed(call: Call) -> None:
+    ann, bob, cleo = [await call.join(name) for name in ("ann", "bob", "cleo")]
+    await ann.connect()
+    await ann.lose_socket()
+    await bob.send(leave=rtc.LeaveRequest())
+    again = await call.resume(ann)
+    kinds = again.kinds()
+    assert kinds[0] == "reconnect"
+    assert "join" not in kinds
+    assert again.of("reconnect")[0].server_info.version
+    states = {info.identity: info.state for info in again.of("update")[0].participants}
+    assert states["bob"] == models.ParticipantInfo.DISCONNECTED
+    assert states["cleo"] == models.ParticipantInfo.JOINED
+    assert "ann" in states
+    assert again.of("room_update")[0].room.num_participants == 2
+    assert cleo.connection.code is None
+
+
+async def test_who_left_and_came_back_is_not_reported_as_gone(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.lose_socket()
+    await bob.send(leave=rtc.LeaveRequest())
+    bob = await call.join("bob")
+    again = await call.resume(ann)
+    seen = [(info.sid, info.state) for info in again.of("update")[0].participants if info.identity == "bob"]
+    assert seen == [(bob.sid, models.ParticipantInfo.JOINED)]
+
+
+async def test_resume_replaces_a_socket_that_is_still_open(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    again = await call.resume(ann)
+    assert ann.connection.code is not None
+    assert ann.task.done()
+    await again.send(ping=1)
+    assert again.of("pong")
+    assert ann.participant.sid == ann.sid
+
+
+async def test_resume_tells_the_last_reliable_message(call: Call) -> None:
+    ann = await call.join("ann")
+    await call.join("bob")
+    await ann.connect()
+    await ann.send_data(models.DataPacket(user=models.UserPacket(payload=b"x"), sequence=41))
+    await ann.lose_socket()
+    again = await call.resume(ann)
+    assert again.of("reconnect")[0].last_message_seq == 41
+
+
+async def test_resumed_dual_client_gets_an_offer_that_restarts_ice(call: Call) -> None:
+    ann = await call.join("ann", single_pc=False)
+    await ann.connect()
+    assert len(ann.of("offer")) == 1, "and it was never answered"
+    await ann.lose_socket()
+    again = await call.resume(ann, single_pc=False)
+    assert again.kinds()[0] == "reconnect"
+    assert len(again.of("offer")) == 1
+    assert len(call.engine.restarts) == 1
+
+
+async def test_unknown_participant_has_to_reconnect_in_full(call: Call) -> None:
+    ann = await call.join("ann")
+    for sid, identity in (("PA_unknown", "ann"), (ann.sid, "mallory")):
+        session = await call.join(identity, reconnect=True, participant_sid=sid, publisher_offer=None)
+        (leave,) = session.of("leave")
+        assert leave.action == rtc.LeaveRequest.RECONNECT
+        assert leave.reason == models.STATE_MISMATCH
+        assert session.connection.code != 1000
+    assert list(call.room.participants) == ["ann"]
+
+
+async def test_resume_of_an_unknown_room_creates_none(call: Call) -> None:
+    session = await call.join("ann", reconnect=True, participant_sid="PA_x", publisher_offer=None)
+    assert session.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
+    assert not call.rooms.rooms
+
+
+async def test_sync_state_with_known_tracks_is_taken_over(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    own = await ann.publish("mic", "audio")
+    audio, video = await bob.publish("mic", "audio"), await bob.publish("cam", "video")
+    await ann.renegotiate()
+    await ann.lose_socket()
+    again = await call.resume(ann)
+    state = rtc.SyncState(
+        publish_tracks=[rtc.TrackPublishedResponse(cid="mic", track=models.TrackInfo(sid=own))],
+        subscription=rtc.UpdateSubscription(track_sids=[audio], subscribe=False),
+        track_sids_disabled=[video],
+    )
+    await again.send(sync_state=state)
+    assert not again.of("leave")
+    active = again.participant.subscriptions.active
+    assert list(active) == [video]
+    subscription = active[video].id
+    assert subscription is not None
+    assert call.engine.paused[subscription]
+
+
+async def test_sync_state_with_unknown_tracks_means_a_full_reconnect(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.lose_socket()
+    again = await call.resume(ann)
+    entry = rtc.TrackPublishedResponse(cid="mic", track=models.TrackInfo(sid="TR_gone"))
+    await again.send(sync_state=rtc.SyncState(publish_tracks=[entry]))
+    (leave,) = again.of("leave")
+    assert (leave.action, leave.reason) == (rtc.LeaveRequest.RECONNECT, models.STATE_MISMATCH)
+    assert call.engine.usage()["transports"] == 0
+
+
+async def test_vanished_client_goes_when_its_consent_expires(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.publish("cam", "video")
+    await bob.renegotiate()
+    call.now += SILENT_S + 1
+    await ann.fail()
+    gone = bob.of("update")[-1].participants[-1]
+    assert gone.state == models.ParticipantInfo.DISCONNECTED
+    assert call.engine.usage() == {"transports": 1, "receivers": 0, "subscriptions": 0}
+    assert ann.connection.code not in (None, 1000)
+    assert ann.task.done()
+
+
+async def test_vanished_client_without_a_socket_goes_at_once(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.lose_socket()
+    await ann.fail()
+    assert not call.room.participants
+    assert call.engine.usage()["transports"] == 0
+
+
+async def test_failed_media_of_a_talking_client_asks_it_to_start_again(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.send(ping=1)
+    await ann.fail()
+    assert ann.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
+    assert ann.connection.code not in (None, 1000)
+    assert "ann" in call.room.participants, "it may come back"
+    session = await call.join("ann", reconnect=True, participant_sid=ann.sid, publisher_offer=None)
+    assert session.of("leave")[0].action == rtc.LeaveRequest.RECONNECT, "there is nothing to resume"
+    await call.pass_time(FAILED_GRACE_S)
+    assert "ann" not in call.room.participants
+    assert bob.of("update")[-1].participants[-1].state == models.ParticipantInfo.DISCONNECTED
+
+
+async def test_client_that_closes_its_media_first_may_still_say_leave(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.send(ping=1)
+    await ann.fail("closed by peer")
+    assert not ann.of("leave")
+    await ann.send(leave=rtc.LeaveRequest())
+    gone = bob.of("update")[-1].participants[-1]
+    assert gone.disconnect_reason == models.CLIENT_INITIATED
+
+
+async def test_client_that_closes_media_and_socket_is_gone_at_once(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.fail("closed by peer")
+    await ann.lose_socket()
+    assert not call.room.participants
+
+
+async def test_client_that_closes_its_media_and_nothing_else_has_to_start_again(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.fail("closed by peer")
+    await call.pass_time(FAILED_GRACE_S)
+    assert ann.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
+    assert not call.room.participants
+
+
+async def test_full_reconnect_replaces_the_old_participant(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.publish("mic", "audio")
+    await ann.fail()
+    again = await call.join("ann")
+    states = [info.state for update in bob.of("update") for info in update.participants if info.identity == "ann"]
+    assert states[-2:] == [models.ParticipantInfo.DISCONNECTED, models.ParticipantInfo.JOINED]
+    assert again.sid != ann.sid
+    assert call.engine.usage()["transports"] == 2
+
+
+async def test_socket_without_pings_is_closed_but_media_goes_on(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.send(ping_req=rtc.Ping(timestamp=5))
+    assert ann.of("pong_resp")[0].last_ping_timestamp == 5
+    await call.pass_time(PING_TIMEOUT_S - 1)
+    assert not ann.connection.ended
+    await call.pass_time(2)
+    assert ann.connection.code not in (None, 1000)
+    assert "ann" in call.room.participants
+
+
+async def test_both_pings_are_answered(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.send(ping=1)
+    await ann.send(ping_req=rtc.Ping(timestamp=1234, rtt=5))
+    (pong,), (response,) = ann.of("pong"), ann.of("pong_resp")
+    assert pong > 1_600_000_000_000, "milliseconds"
+    assert abs(response.timestamp - pong) < 60_000
+    assert response.last_ping_timestamp == 1234
+
+
+async def test_scenarios_that_sdk_tests_ask_for(call: Call) -> None:
+    for scenario, action, code in (
+        (rtc.SimulateScenario(server_leave=True), rtc.LeaveRequest.DISCONNECT, 1000),
+        (rtc.SimulateScenario(leave_request_full_reconnect=True), rtc.LeaveRequest.RECONNECT, 4000),
+    ):
+        ann = await call.join("ann")
+        await ann.send(simulate=scenario)
+        assert [leave.action for leave in ann.of("leave")] == [action]
+        assert ann.connection.code == code
+        assert not call.room.participants
+    ann = await call.join("ann")
+    await ann.send(simulate=rtc.SimulateScenario(node_failure=True))
+    assert not ann.of("leave")
+    assert ann.connection.code == 4000
+    assert not call.room.participants
+
+
+async def test_simulated_disconnect_hits_the_next_resume(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.send(simulate=rtc.SimulateScenario(disconnect_signal_on_resume=True))
+    assert ann.connection.code is None
+    first = await call.resume(ann)
+    assert first.connection.code == 4000
+    second = await call.resume(ann)
+    assert second.kinds()[0] == "reconnect"
+    assert second.connection.code is None
+
+
+async def test_too_many_departures_to_tell_mean_a_full_reconnect(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signaling.room.MAX_DEPARTURES", 2)
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.lose_socket()
+    for number in range(3):
+        call.now += 1
+        other = await call.join(f"other{number}")
+        await other.send(leave=rtc.LeaveRequest())
+    again = await call.resume(ann)
+    assert again.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
+
+
+async def test_old_clients_read_can_reconnect(call: Call) -> None:
+    ann = await call.join("ann", client_info=models.ClientInfo(protocol=12))
+    await ann.send(simulate=rtc.SimulateScenario(leave_request_full_reconnect=True))
+    assert ann.of("leave")[0].can_reconnect

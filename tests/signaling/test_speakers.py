@@ -1,0 +1,66 @@
+"""Who speaks: changes of levels, told to everybody."""
+
+from livekit.protocol import rtc
+
+from signaling.speakers import SIMULATED_LEVEL, Speakers
+from tests.signaling.call import Call
+
+PERIOD_S = 0.4
+
+
+def told(speakers: Speakers, measured: dict[str, float], now: float = 0.0) -> list[tuple[str, float, bool]]:
+    return [(entry.sid, entry.level, entry.active) for entry in speakers.update(measured, now)]
+
+
+def test_only_changes_are_told_loudest_first() -> None:
+    speakers = Speakers()
+    assert told(speakers, {"a": 0.3, "b": 0.7}) == [("b", 0.75, True), ("a", 0.375, True)]
+    assert told(speakers, {"a": 0.3, "b": 0.7}) == []
+    assert told(speakers, {"a": 0.31, "b": 0.2}) == [("b", 0.25, True)]
+
+
+def test_who_falls_silent_is_told_once() -> None:
+    speakers = Speakers()
+    told(speakers, {"a": 0.5})
+    assert told(speakers, {}) == [("a", 0.0, False)]
+    assert told(speakers, {}) == []
+
+
+def test_simulated_speech_ends_by_itself() -> None:
+    speakers = Speakers()
+    speakers.simulate("a", until=10.0)
+    assert told(speakers, {}, now=5.0) == [("a", 1.0, True)]
+    assert SIMULATED_LEVEL <= 1.0
+    assert told(speakers, {}, now=11.0) == [("a", 0.0, False)]
+
+
+async def test_levels_of_tracks_become_levels_of_participants(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    first, second = await ann.publish("mic", "audio"), await ann.publish("mic2", "audio")
+    call.engine.levels = [(ann.receiver(first), 0.25), (ann.receiver(second), 0.5)]
+    await call.pass_time(PERIOD_S)
+    for client in (ann, bob):
+        (changed,) = client.of("speakers_changed")
+        (speaker,) = changed.speakers
+        assert (speaker.sid, speaker.level, speaker.active) == (ann.sid, 0.5, True)
+    call.engine.levels = []
+    await call.pass_time(PERIOD_S)
+    assert not bob.of("speakers_changed")[-1].speakers[0].active
+
+
+async def test_muted_track_does_not_speak(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("mic", "audio")
+    await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=True))
+    call.engine.levels = [(ann.receiver(sid), 0.5)]
+    await call.pass_time(PERIOD_S)
+    assert not ann.of("speakers_changed")
+
+
+async def test_sdk_tests_can_ask_for_a_speaker(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.send(simulate=rtc.SimulateScenario(speaker_update=3))
+    await call.pass_time(PERIOD_S)
+    assert bob.of("speakers_changed")[0].speakers[0].sid == ann.sid
+    await call.pass_time(3)
+    assert not bob.of("speakers_changed")[-1].speakers[0].active

@@ -1,0 +1,245 @@
+"""Subscribing: who gets which track, in which order it is told, and with which layers."""
+
+import pytest
+from livekit.protocol import models, rtc
+
+from sfu.events import SubscriptionStarted
+from signaling.renegotiation import ANSWER_TIMEOUT_S
+from tests.signaling.call import ALL_VIDEO, Call, Client, sdp
+
+
+def subscription_of(call: Call, client: Client, sid: str) -> int:
+    subscription = client.participant.subscriptions.active[sid].id
+    assert subscription in call.engine.subscriptions
+    return subscription
+
+
+async def test_update_comes_before_the_sdp_that_carries_the_track(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    bob.forget()
+    sid = await ann.publish("mic", "audio")
+    await bob.renegotiate()
+    kinds = bob.kinds()
+    assert kinds.index("update") < kinds.index("media_sections_requirement") < kinds.index("answer")
+    assert sid in bob.of("answer")[-1].mid_to_track_id.values()
+    subscription_of(call, bob, sid)
+
+
+async def test_newcomer_gets_what_is_there_with_its_first_answer(call: Call) -> None:
+    ann = await call.join("ann")
+    sids = {await ann.publish("mic", "audio"), await ann.publish("cam", "video")}
+    bob = await call.join("bob")
+    assert set(bob.of("answer")[0].mid_to_track_id.values()) == sids
+
+
+async def test_client_is_asked_for_as_many_sections_as_are_missing(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for number in range(5):
+        await ann.publish(f"mic{number}", "audio")
+    await call.collect()
+    requirement = bob.of("media_sections_requirement")[-1]
+    assert (requirement.num_audios, requirement.num_videos) == (2, 0)
+    await bob.renegotiate()
+    assert len(bob.of("answer")[-1].mid_to_track_id) == 5
+
+
+async def test_changes_that_come_together_are_negotiated_together(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    bob.forget()
+    for number in range(3):
+        await ann.publish(f"mic{number}", "audio")
+    await call.collect()
+    assert len(bob.of("media_sections_requirement")) == 1
+
+
+async def test_client_is_asked_again_when_it_did_not_offer(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.publish("mic", "audio")
+    await call.collect()
+    bob.forget()
+    await call.pass_time(ANSWER_TIMEOUT_S + 1)
+    assert len(bob.of("media_sections_requirement")) == 1
+
+
+async def test_client_that_never_adds_sections_is_not_asked_for_ever(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for number in range(5):
+        await ann.publish(f"mic{number}", "audio")
+    for _ in range(20):
+        await call.collect()
+        await bob.offer()
+    assert 2 <= len(bob.of("media_sections_requirement")) < 10
+
+
+async def test_client_without_a_first_offer_is_asked_for_nothing(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.publish("mic", "audio")
+    bob = await call.join("bob", publisher_offer=None)
+    await call.collect()
+    assert not bob.of("media_sections_requirement")
+    await bob.offer()
+    assert len(bob.of("answer")[-1].mid_to_track_id) == 1
+
+
+async def test_dual_client_gets_offers_one_at_a_time(call: Call) -> None:
+    ann = await call.join("ann")
+    bob = await call.join("bob", single_pc=False)
+    assert [offer.id for offer in bob.of("offer")] == [1]
+    sid = await ann.publish("mic", "audio")
+    await call.collect()
+    assert len(bob.of("offer")) == 1, "an offer is outstanding"
+    await bob.send(answer=rtc.SessionDescription(type="answer", sdp=sdp(), id=1))
+    await call.collect()
+    offer = bob.of("offer")[-1]
+    assert offer.id == 2
+    assert list(offer.mid_to_track_id.values()) == [sid]
+    await bob.send(answer=rtc.SessionDescription(type="answer", sdp=sdp(), id=2))
+    subscription_of(call, bob, sid)
+
+
+async def test_late_answer_to_an_earlier_offer_is_ignored(call: Call) -> None:
+    bob = await call.join("bob", single_pc=False)
+    await bob.send(answer=rtc.SessionDescription(type="answer", sdp="not even SDP", id=77))
+    assert not bob.of("leave")
+
+
+async def test_dual_client_that_does_not_answer_has_to_start_again(call: Call) -> None:
+    bob = await call.join("bob", single_pc=False)
+    await call.pass_time(ANSWER_TIMEOUT_S + 1)
+    assert bob.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
+
+
+async def test_without_auto_subscribe_only_chosen_tracks_are_sent(call: Call) -> None:
+    ann = await call.join("ann")
+    first, second = await ann.publish("mic", "audio"), await ann.publish("cam", "video")
+    bob = await call.join("bob", auto_subscribe=False)
+    assert not bob.participant.subscriptions.active
+    tracks = models.ParticipantTracks(participant_sid=ann.sid, track_sids=[second])
+    await bob.send(subscription=rtc.UpdateSubscription(subscribe=True, participant_tracks=[tracks]))
+    await bob.renegotiate()
+    subscription_of(call, bob, second)
+    assert first not in bob.participant.subscriptions.active
+
+
+async def test_unsubscribed_track_stops_at_once(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("mic", "audio")
+    bob = await call.join("bob")
+    subscription_of(call, bob, sid)
+    await bob.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=False))
+    assert call.engine.usage()["subscriptions"] == 0
+    assert not call.rooms.node.subscribers
+    await bob.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=True))
+    await bob.renegotiate()
+    subscription_of(call, bob, sid)
+
+
+async def test_unknown_track_is_answered_and_served_when_it_appears(call: Call) -> None:
+    ann = await call.join("ann")
+    bob = await call.join("bob", auto_subscribe=False)
+    sid = await ann.publish("mic", "audio", start=False)
+    await bob.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=True))
+    (response,) = bob.of("subscription_response")
+    assert (response.track_sid, response.err) == (sid, models.SE_TRACK_NOTFOUND)
+    await ann.start(sid)
+    await bob.renegotiate()
+    subscription_of(call, bob, sid)
+
+
+async def test_nobody_is_subscribed_to_own_tracks(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("mic", "audio")
+    await ann.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=True))
+    await ann.renegotiate()
+    assert not ann.participant.subscriptions.active
+
+
+async def test_publisher_hears_once_that_somebody_receives_its_track(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("mic", "audio")
+    for name in ("bob", "cleo"):
+        client = await call.join(name)
+        await call.emit(SubscriptionStarted(subscription_of(call, client, sid)))  # type: ignore[arg-type]
+    assert [message.track_sid for message in ann.of("track_subscribed")] == [sid]
+
+
+@pytest.mark.parametrize(
+    ("settings", "layers"),
+    [
+        ({"quality": models.LOW}, (0, 3)),
+        ({"quality": models.MEDIUM}, (1, 3)),
+        ({"quality": models.HIGH}, (2, 3)),
+        ({"width": 320, "height": 180}, (0, 3)),
+        ({"width": 330, "height": 195}, (0, 3)),
+        ({"width": 400, "height": 240}, (1, 3)),
+        ({"width": 1280, "height": 720}, (2, 3)),
+        ({"width": 4000, "height": 3000}, (2, 3)),
+        ({"width": 100, "height": 50, "quality": models.HIGH}, (0, 3)),
+        ({"quality": models.HIGH, "fps": 30}, (2, 3)),
+        ({"quality": models.HIGH, "fps": 15}, (2, 1)),
+        ({"quality": models.HIGH, "fps": 5}, (2, 0)),
+    ],
+)
+async def test_track_settings_choose_layers(
+    call: Call, settings: dict[str, int], layers: tuple[int, int]
+) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("cam", "video")
+    bob = await call.join("bob")
+    subscription = subscription_of(call, bob, sid)
+    assert call.engine.layers[subscription] == (2, 3)  # type: ignore[index]
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], **settings))  # type: ignore[arg-type]
+    assert call.engine.layers[subscription] == layers  # type: ignore[index]
+
+
+async def test_portrait_video_is_compared_on_its_width(call: Call) -> None:
+    ann = await call.join("ann")
+    layers = [
+        models.VideoLayer(quality=quality, width=size, height=size * 2)
+        for quality, size in ((models.LOW, 180), (models.MEDIUM, 360), (models.HIGH, 720))
+    ]
+    sid = await ann.publish("cam", "video", layers=layers, width=720, height=1440)
+    bob = await call.join("bob")
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=180, height=700))
+    assert call.engine.layers[subscription_of(call, bob, sid)] == (0, 3)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("settings", [{"disabled": True}, {"quality": models.OFF}])
+async def test_disabled_track_is_paused_and_comes_back(call: Call, settings: dict[str, int]) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("cam", "video")
+    bob = await call.join("bob")
+    subscription = subscription_of(call, bob, sid)
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], **settings))  # type: ignore[arg-type]
+    assert call.engine.paused[subscription]  # type: ignore[index]
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], quality=models.HIGH))
+    assert not call.engine.paused[subscription]  # type: ignore[index]
+
+
+async def test_settings_sent_before_the_negotiation_are_kept_for_it(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    sid = await ann.publish("cam", "video")
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], disabled=True, quality=models.LOW))
+    await bob.renegotiate()
+    subscription = subscription_of(call, bob, sid)
+    assert call.engine.layers[subscription] == (0, 3)  # type: ignore[index]
+    assert call.engine.paused[subscription]  # type: ignore[index]
+
+
+async def test_client_without_the_codec_is_told_when_there_is_no_backup(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("cam", "video", simulcast_codecs=[rtc.SimulcastCodec(codec="h264", cid="cam")])
+    sections = [{"mid": "v", "kind": "video", "codecs": [name for name in ALL_VIDEO if name != "h264"]}]
+    offer = rtc.SessionDescription(type="offer", sdp=sdp(*sections), id=1)
+    bob = await call.join("bob", publisher_offer=offer)
+    (response,) = bob.of("subscription_response")
+    assert (response.track_sid, response.err) == (sid, models.SE_CODEC_UNSUPPORTED)
+
+
+async def test_who_leaves_takes_its_subscriptions_along(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.publish("cam", "video")
+    bob = await call.join("bob")
+    await bob.send(leave=rtc.LeaveRequest())
+    assert call.engine.usage() == {"transports": 1, "receivers": 1, "subscriptions": 0}
+    assert not next(iter(call.room.tracks.values())).demand

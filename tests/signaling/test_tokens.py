@@ -1,0 +1,138 @@
+"""signaling/tokens.py: who may do what, read from JSON Web Tokens."""
+
+import time
+from typing import Any
+
+import jwt
+import pytest
+from livekit.api import AccessToken, VideoGrants
+from livekit.protocol import models
+
+from signaling.tokens import CLOCK_LEEWAY_S, REFRESHED_TOKEN_TTL_S, TokenError, create, refresh, verify
+
+KEYS = {"devkey": "secret", "other": "x" * 40}
+
+
+def sign(claims: dict[str, Any], secret: str = "secret", **header: Any) -> str:
+    whole = {"iss": "devkey", "sub": "alice", "exp": int(time.time()) + 60} | claims
+    return jwt.encode({key: value for key, value in whole.items() if value is not ...}, secret, **header)
+
+
+def test_a_token_of_the_official_library_is_understood() -> None:
+    grants = VideoGrants(room_join=True, room="r", can_publish_sources=["camera", "screen_share_audio"], hidden=True)
+    token = AccessToken("devkey", "secret").with_identity("alice").with_name("Alice").with_grants(grants)
+    claims = verify(token.with_metadata("m").with_attributes({"a": "1"}).with_kind("agent").to_jwt(), KEYS)
+    assert (claims.identity, claims.name, claims.metadata, claims.attributes) == ("alice", "Alice", "m", {"a": "1"})
+    assert claims.kind == models.ParticipantInfo.Kind.AGENT
+    assert (claims.video.room, claims.video.room_join, claims.video.hidden) == ("r", True, True)
+    assert claims.video.can_publish_sources == (models.TrackSource.CAMERA, models.TrackSource.SCREEN_SHARE_AUDIO)
+    assert claims.api_key == "devkey"
+
+
+def test_absent_and_null_grants_mean_the_defaults() -> None:
+    for video in ({"roomJoin": True}, {"roomJoin": True, "canPublish": None, "canPublishData": None, "hidden": None}):
+        grant = verify(sign({"video": video, "attributes": None, "name": None}), KEYS).video
+        assert (grant.can_publish, grant.can_subscribe, grant.can_publish_data) == (True, True, True)
+        assert (grant.can_update_own_metadata, grant.hidden, grant.room_admin) == (False, False, False)
+
+
+def test_data_follows_the_publish_grant_unless_it_is_named() -> None:
+    assert not verify(sign({"video": {"canPublish": False}}), KEYS).video.can_publish_data
+    assert verify(sign({"video": {"canPublish": False, "canPublishData": True}}), KEYS).video.can_publish_data
+
+
+def test_a_null_attribute_becomes_empty_and_a_number_becomes_its_text() -> None:
+    claims = verify(sign({"attributes": {"room_role": None, "level": 3, "color": "red"}}), KEYS)
+    assert claims.attributes == {"room_role": "", "level": "3", "color": "red"}
+
+
+def test_a_token_without_video_claim_opens_no_room() -> None:
+    assert not verify(sign({}), KEYS).video.room_join
+    assert not verify(sign({"video": "all"}), KEYS).video.room_join
+
+
+def test_only_true_grants() -> None:
+    grant = verify(sign({"video": {"roomJoin": "yes", "roomAdmin": 1}}), KEYS).video
+    assert (grant.room_join, grant.room_admin) == (False, False)
+
+
+def test_sources_name_what_may_be_published() -> None:
+    grant = verify(sign({"video": {"canPublishSources": ["microphone"]}}), KEYS).video
+    assert grant.may_publish(models.TrackSource.MICROPHONE)
+    assert not grant.may_publish(models.TrackSource.CAMERA)
+    assert verify(sign({"video": {"canPublishSources": []}}), KEYS).video.may_publish(models.TrackSource.CAMERA)
+
+
+def test_an_unknown_source_does_not_open_the_others() -> None:
+    grant = verify(sign({"video": {"canPublishSources": ["hologram", 7]}}), KEYS).video
+    assert not grant.may_publish(models.TrackSource.CAMERA)
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("", "invalid authorization token"),
+        ("a.b.c", "invalid authorization token"),
+        ("é" * 100, "invalid authorization token"),
+        (sign({"iss": ...}), "no issuer"),
+        (sign({"iss": "nobody"}), "invalid API key"),
+        (sign({"iss": "other"}), "Signature verification failed"),
+        (sign({}, secret="guess"), "Signature verification failed"),
+        (sign({}, algorithm="HS384"), "alg"),
+        (jwt.encode({"iss": "devkey", "exp": 2**33}, "", algorithm="none"), "alg"),
+        (sign({"exp": ...}), "exp"),
+        (sign({"exp": int(time.time()) - CLOCK_LEEWAY_S - 5}), "expired"),
+        (sign({"exp": "tomorrow"}), "Expiration"),
+        (sign({"nbf": int(time.time()) + CLOCK_LEEWAY_S + 30}), "not yet valid"),
+    ],
+)
+def test_a_token_that_proves_nothing_is_refused_with_the_reason(token: str, why: str) -> None:
+    with pytest.raises(TokenError, match=why):
+        verify(token, KEYS)
+
+
+def test_clocks_may_differ_by_less_than_the_leeway() -> None:
+    now = int(time.time())
+    verify(sign({"exp": now - CLOCK_LEEWAY_S // 2}), KEYS)
+    verify(sign({"nbf": now + CLOCK_LEEWAY_S // 2}), KEYS)
+
+
+def test_a_refreshed_token_keeps_claims_and_key() -> None:
+    original = sign({"iss": "other", "video": {"room": "r", "roomJoin": True}, "roomPreset": "x"}, secret=KEYS["other"])
+    claims = verify(original, KEYS)
+    again = verify(refresh(claims, KEYS), KEYS)
+    assert again.api_key == "other"
+    assert again.raw["roomPreset"] == "x"
+    assert again.video == claims.video
+    assert again.identity == "alice"
+    assert again.expires_at >= time.time() + REFRESHED_TOKEN_TTL_S - 5
+
+
+def test_a_refreshed_token_has_what_changed_since() -> None:
+    claims = verify(sign({"video": {"room": "r", "roomJoin": True}, "metadata": "old", "name": "Old"}), KEYS)
+    permission = models.ParticipantPermission(
+        can_subscribe=True, can_publish_sources=[models.TrackSource.CAMERA], hidden=True
+    )
+    token = refresh(claims, KEYS, name="New", metadata="", attributes={"k": "v"}, permission=permission)
+    again = verify(token, KEYS)
+    assert (again.name, again.metadata, again.attributes) == ("New", "", {"k": "v"})
+    assert (again.video.room, again.video.room_join) == ("r", True)
+    assert again.video.permission() == permission
+
+
+def test_a_refreshed_token_is_not_shorter_lived_than_the_original() -> None:
+    later = int(time.time()) + 7200
+    claims = verify(sign({"exp": later}), KEYS)
+    assert verify(refresh(claims, KEYS), KEYS).expires_at == later
+
+
+def test_a_key_that_was_withdrawn_signs_nothing() -> None:
+    claims = verify(sign({}), KEYS)
+    with pytest.raises(TokenError):
+        refresh(claims, {"other": "x"})
+
+
+def test_a_created_token_is_valid() -> None:
+    token = create("devkey", "secret", identity="bob", name="Bob", video={"room": "r", "roomJoin": True}, metadata="m")
+    claims = verify(token, KEYS)
+    assert (claims.identity, claims.name, claims.metadata, claims.video.room) == ("bob", "Bob", "m", "r")
