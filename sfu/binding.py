@@ -7,11 +7,11 @@ or a kind that only one track has. Once bound, packets need neither. Unbound sou
 
 from numba import njit
 
+from sfu.lookup import find_source, insert_source, remove_source
 from sfu.native import srtp_remove_stream
 from sfu.parameters import Codec, Extension
 from sfu.reception import restart
 from sfu.rings import notice
-from sfu.lookup import find_source, insert_source, remove_source
 from sfu.tables import (
     AUDIO,
     DROP_SOURCES_FULL,
@@ -81,7 +81,7 @@ def _evict_unbound(state, transport_row, now):
 
 @njit(cache=True)
 def add_source(state, transport_row, ssrc, now):
-    """Enter an SSRC that is not known on the transport, unbound. Returns its row, or -1 (counted) when there is no room."""
+    """Enter an SSRC that is not known on the transport, unbound. Returns its row; -1 (counted): there is no room."""
     transport = state.transports[transport_row]
     if transport.unbound >= UNBOUND_PER_TRANSPORT and not _evict_unbound(state, transport_row, now):
         state.drops[DROP_UNBOUND_FULL] += 1
@@ -126,14 +126,14 @@ def unbind(state, source_row):
 @njit(cache=True)
 def codec_kind(codec):
     """AUDIO or VIDEO for a codec that is neither NONE nor RTX."""
-    return AUDIO if codec == _OPUS or codec == _RED or codec == _AUDIO else VIDEO
+    return AUDIO if codec in (_OPUS, _RED, _AUDIO) else VIDEO
 
 
 @njit(cache=True)
 def _same_text(data, at, size, text, text_bytes):
     if size != text_bytes:
         return False
-    for k in range(size):
+    for k in range(size):  # noqa: SIM110 - kernels know no generators
         if data[at + k] != text[k]:
             return False
     return True

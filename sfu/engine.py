@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sfu import statistics
 from sfu.addresses import Sockets, candidates, machine_addresses
@@ -88,13 +89,32 @@ class EngineOptions:
     """Addresses to advertise as candidates; empty: those bound, or every address of the machine."""
 
 
+class RunsMedia(Protocol):
+    """What the engine uses of `media_thread.MediaThread`."""
+
+    failed: bool
+
+    def start(self) -> None:
+        """Begin."""
+
+    def wake(self) -> None:
+        """Look into the command ring."""
+
+    def stop(self) -> None:
+        """End; raises RuntimeError when it cannot."""
+
+
 class Engine:
     """Transports, receivers, subscriptions and data channels of this process.
 
     Closing something that has just been closed is no error; naming what never was raises EngineError.
     """
 
-    def __init__(self, options: EngineOptions, media_thread: Callable[..., MediaThread] = MediaThread) -> None:
+    def __init__(
+        self,
+        options: EngineOptions,
+        media_thread: Callable[[Memory, Callable[[BaseException], None]], RunsMedia] = MediaThread,
+    ) -> None:
         """media_thread: makes the thread from (memory, what to call with an exception in it)."""
         self.udp_port = options.udp_ports[0]
         """Really bound, after `start`."""

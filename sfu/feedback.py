@@ -57,7 +57,7 @@ def _write_feedback_header(state, transport_row, data, at, packet_type, packet_f
 def write_nack(state, transport_row, stream, data, at, rtt, now):
     """Write a NACK for what is due; returns the offset behind it, or `at` when nothing is.
 
-    RFC 4585 section 6.2.1: pairs of a number and a mask of the 16 that follow. What does not fit waits for the next pass.
+    RFC 4585 section 6.2.1: pairs of a number and a mask of the 16 that follow it. What does not fit waits.
     """
     end, pairs, first = at + FEEDBACK_HEADER_BYTES, 0, 0
     for k in range(int(stream.missing_count)):
@@ -179,8 +179,10 @@ def _report_due(state, transport_row, now):
         track = state.tracks[track_row]
         for layer in range(int(track.layer_count)):
             stream = state.streams[track.streams[layer]]
-            if stream.source >= 0 and stream.received > 0 and (
-                elapsed >= REPORT_INTERVAL_NS or stream.acknowledged == 0
+            if (
+                stream.source >= 0
+                and stream.received > 0
+                and (elapsed >= REPORT_INTERVAL_NS or stream.acknowledged == 0)
             ):
                 return True
         track_row = int(track.next)

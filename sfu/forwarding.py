@@ -109,9 +109,7 @@ class Forwarding:
             self._link.mailbox.push(REQUEST_KEY_FRAME, receiver.row, receiver.generation)
 
     # --- subscriptions ----------------------------------------------------------------------------------------------
-    def subscribe(
-        self, number: ReceiverId, transport: Transport, parameters: SubscribeParameters
-    ) -> LocalSubscription:
+    def subscribe(self, number: ReceiverId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
         """Forward a receiver to an open transport, everything of it. Raises EngineError, TableFull."""
         receiver = self.receivers.get(number)
         if receiver is None:

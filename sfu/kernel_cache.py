@@ -10,6 +10,7 @@ users can write is never used.
 import ast
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -23,6 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sfu", "bench")
 COMPLETE = "complete"
+_STAMP = re.compile(r"-([0-9a-f]{20})\.py\d")
 CODE_OPTIONS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME")
 
 
@@ -104,7 +106,12 @@ def is_complete() -> bool:
 
 
 def mark_complete() -> None:
-    """Say that every kernel has been compiled; the last act of `sfu.compile`."""
+    """Say that every kernel has been compiled, and delete those of older sources; the last act of `sfu.compile`."""
+    current = {stamp(file) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    for file in directory().glob("*.nb[ci]"):
+        found = _STAMP.search(file.name)
+        if found is None or found[1] not in current:
+            file.unlink(missing_ok=True)
     (directory() / COMPLETE).write_text(_all_sources())
 
 
@@ -131,7 +138,9 @@ class KernelLocator:
         return stamp(self._source)
 
     def get_disambiguator(self) -> str:
-        return f"{'.'.join(self._source.relative_to(ROOT).parts)}-{self._line}"
+        # With the stamp in its name a file never changes its meaning: numba renews an index and its data separately, and
+        # two processes with different sources would each find the other's machine code under the same number.
+        return f"{'.'.join(self._source.relative_to(ROOT).parts)}-{self._line}-{stamp(self._source)}"
 
 
 def install() -> None:

@@ -62,9 +62,7 @@ def restart(stream, sequence):
 @njit(cache=True)
 def count_packet(stream, extended, size, timestamp, arrival):
     """Count a packet of the stream's own SSRC (not RTX) whose clock rate is known. arrival: ns."""
-    if stream.highest < 0 or stream.received == 0:
-        stream.base = extended
-    elif extended < stream.base:
+    if stream.highest < 0 or stream.received == 0 or extended < stream.base:
         stream.base = extended
     stream.received += 1
     stream.bytes += size

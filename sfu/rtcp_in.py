@@ -49,7 +49,10 @@ def receive_rtcp(state, arena, k, size, row, now):
 
 @njit(cache=True)
 def _is_well_formed(data, size):
-    """Whether `data` is a row of packets that fill `size` exactly, each with room for what it says it holds."""
+    """Whether `data` is a row of packets that fill `size` exactly, each with room for what it says it holds.
+
+    Padding may be anywhere and of any length: libwebrtc pads each of several transport-cc packets in a compound.
+    """
     at = 0
     if size < 8:
         return False
@@ -61,7 +64,7 @@ def _is_well_formed(data, size):
             return False
         if int(data[at]) & 0x20:
             padding = int(data[end - 1])
-            if end != size or padding == 0 or padding & 3 or padding > end - at - 4:
+            if padding == 0 or padding > end - at - 4:
                 return False
         if not _holds(data, at, _content_end(data, at, end)):
             return False
@@ -85,7 +88,7 @@ def _holds(data, at, end):
         return size >= 8 + REPORT_BLOCK_BYTES * count
     if packet_type == BYE:
         return size >= 4 + 4 * count
-    if packet_type == RTP_FEEDBACK or packet_type == PAYLOAD_FEEDBACK:
+    if packet_type in (RTP_FEEDBACK, PAYLOAD_FEEDBACK):
         return size >= FEEDBACK_HEADER_BYTES and _feedback_holds(data, at, count, packet_type, size)
     return True
 

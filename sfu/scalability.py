@@ -9,7 +9,7 @@ are all among the old one's. Without descriptors VP9's layer ids decide, and spa
 import numpy as np
 from numba import njit
 
-from sfu.dependency import SWITCH, decode_target, indication, targets_up_to
+from sfu.dependency import SWITCH, decode_target, indication
 from sfu.describe import UNKNOWN_TEMPLATE
 from sfu.tables import FRAME_START, KEY_FRAME, STRUCTURE, SWITCH_UP
 from sfu.wire import signed32
@@ -45,15 +45,33 @@ def _take(state, subscription, stream_row, spatial, temporal, structure):
     """Forward the layers up to these from now on, and tell the receiver which decode targets that leaves."""
     subscription.spatial = spatial
     subscription.temporal = temporal
-    target = decode_target(state, stream_row, spatial, temporal)
-    subscription.decode_target = target
-    subscription.produced_targets = state.dependencies[stream_row].active_targets
-    if target < 0:
+    subscription.decode_target = decode_target(state, stream_row, spatial, temporal)
+    _tell(state, subscription, stream_row, structure)
+
+
+@njit(cache=True)
+def _tell(state, subscription, stream_row, structure):
+    """Choose the active decode targets to write: those that get every one of their frames.
+
+    Descriptors are copied while that says the same: everything produced is forwarded, and nothing else was told before.
+    """
+    dependency = state.dependencies[stream_row]
+    produced = np.int64(dependency.active_targets)
+    subscription.produced_targets = produced
+    if subscription.decode_target < 0:
         subscription.targets = 0
         return
-    everything = (np.int64(1) << np.int64(state.dependencies[stream_row].target_count)) - 1
-    mask = np.int64(targets_up_to(state, stream_row, spatial, temporal)) & everything
-    if mask == everything and (structure or subscription.targets == 0):
+    present = np.uint64(2 * np.int64(subscription.decode_target))
+    lacking = np.uint64(0)
+    for k in range(np.int64(dependency.template_count)):
+        indications = dependency.template_indications[k]
+        if (indications >> present) & np.uint64(3) == 0:
+            lacking |= indications
+    mask = np.int64(0)
+    for target in range(np.int64(dependency.target_count)):
+        if (lacking >> np.uint64(2 * target)) & np.uint64(3) == 0:
+            mask |= np.int64(1) << target
+    if mask & produced == produced and (structure or subscription.targets == 0):
         mask = np.int64(0)
     subscription.targets = mask
 
@@ -92,6 +110,9 @@ def _move_by_targets(state, subscription, stream_row, packet, newer):
     near = decode_target(state, stream_row, np.int64(subscription.spatial), temporal)
     if near != subscription.decode_target and _reachable(state, subscription, stream_row, packet, newer, near):
         _take(state, subscription, stream_row, np.int64(subscription.spatial), temporal, 0)
+    elif subscription.produced_targets != produced:
+        subscription.spatial = _spatial_of(state, stream_row, subscription)  # below the wanted one: tried again
+        _tell(state, subscription, stream_row, 0)
     if state.dependencies[stream_row].target_spatial[wanted] != _spatial_of(state, stream_row, subscription):
         state.streams[stream_row].key_wanted = 1
 
@@ -112,9 +133,15 @@ def _reachable(state, subscription, stream_row, packet, newer, wanted):
     if not newer:
         return False
     dependency = state.dependencies[stream_row]
+    produced = np.uint64(0)  # what the encoder has made so far; a layer that begins now is missed by nobody
+    for target in range(np.int64(dependency.target_count)):
+        if (np.int64(subscription.produced_targets) >> target) & 1:
+            produced |= np.uint64(3) << np.uint64(2 * target)
     for k in range(np.int64(dependency.template_count)):
-        both = dependency.template_indications[k]
-        if (both >> np.uint64(2 * wanted)) & np.uint64(3) and not (both >> np.uint64(2 * present)) & np.uint64(3):
+        frame = dependency.template_indications[k]
+        if frame & produced == 0:
+            continue
+        if (frame >> np.uint64(2 * wanted)) & np.uint64(3) != 0 and (frame >> np.uint64(2 * present)) & np.uint64(3) == 0:
             return False
     return True
 

@@ -131,7 +131,7 @@ def close_track(state, row):
 
 @njit(cache=True)
 def close_sources(state, transport_row):
-    """Forget every SSRC that the peer of a transport sent. Its tracks are closed already; its SRTP sessions end next."""
+    """Forget every SSRC that a transport's peer sent. Its tracks are closed already; its SRTP sessions end next."""
     transport = state.transports[transport_row]
     row = int(transport.first_source)
     while row >= 0:

@@ -75,7 +75,7 @@ def _reference_of(log):
 
 @njit(cache=True)
 def _gather(state, log, base, reference):
-    """Fill state.symbols with the statuses from `base` on. Returns how many fit into one packet; the last is received."""
+    """Fill state.symbols with the statuses from `base` on. Returns how many one packet takes; the last is received."""
     previous = reference * TICKS_PER_REFERENCE
     count = 0
     for k in range(min(log.highest - base + 1, MAX_STATUSES)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from google.protobuf.message import Message
-from livekit.protocol.models import CLIENT_INITIATED, STATE_MISMATCH
+from livekit.protocol.models import CLIENT_INITIATED, STATE_MISMATCH, AudioTrackFeature
 from livekit.protocol.rtc import (
     AddTrackRequest,
     LeaveRequest,
@@ -71,7 +71,7 @@ def answer(participant: Participant, name: str, message: Any) -> None:
     try:
         handler(participant, message)
     except RequestRefused as exc:
-        log.info("request refused", request=name, identity=participant.identity, why=exc.text)
+        log.debug("request refused", request=name, identity=participant.identity, why=exc.text)
         respond(participant, name, message, exc.reason, exc.text)
 
 
@@ -122,7 +122,8 @@ def handle_mute(participant: Participant, request: MuteTrackRequest) -> None:
 def handle_update_audio_track(participant: Participant, request: UpdateLocalAudioTrack) -> None:
     """The client changed what its audio is like."""
     track = participant.publishing.find(request.track_sid)
-    track.info.audio_features[:] = list(dict.fromkeys(request.features))
+    known = AudioTrackFeature.values()
+    track.info.audio_features[:] = [feature for feature in dict.fromkeys(request.features) if feature in known]
     participant.changed()
 
 

@@ -8,6 +8,12 @@ MAX_TRACKS = 100
 """Published tracks of one participant: ten times what a person uses, enough for a gateway."""
 MAX_PENDING_TRACKS = 32
 """Announced with add_track and not yet seen in an offer."""
+MAX_ADD_TRACK_BYTES = 16 * 1024
+"""One add_track request: it is kept and told to everybody. Browsers' requests are below 500 bytes."""
+MAX_CAPABILITIES = 32
+"""Of a client, told to everybody."""
+MAX_SID_CHARACTERS = 64
+"""Of a track that a client chooses before it exists; ours are half as long."""
 MAX_SUBSCRIPTION_CHOICES = 10_000
 """Explicit (un)subscriptions and settings that one participant may have set, unknown tracks included."""
 MAX_DEPARTURES = 1_000

@@ -14,6 +14,7 @@ from signaling import identifiers
 from signaling.access import SubscriptionAccess
 from signaling.errors import RequestRefused
 from signaling.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES, MAX_NAME_LENGTH, JoinParameters
+from signaling.limits import MAX_CAPABILITIES
 from signaling.publishing import Publishing
 from signaling.renegotiation import DualConnection, Renegotiation, SingleConnection
 from signaling.subscriptions import Subscriptions
@@ -60,7 +61,7 @@ class Participant:
             joined_at=int(now),
             joined_at_ms=int(now * 1000),
             client_protocol=join.client_info.client_protocol,
-            capabilities=join.client_info.capabilities,
+            capabilities=list(dict.fromkeys(join.client_info.capabilities))[:MAX_CAPABILITIES],
             version=1,
         )
         self._stale = False
@@ -89,7 +90,7 @@ class Participant:
             and self.permission.can_subscribe
         )
         self.publishing = Publishing(self)
-        self.subscriptions = Subscriptions(self, join.auto_subscribe)
+        self.subscriptions = Subscriptions(self, join.auto_subscribe, join.adaptive_stream)
         self.renegotiation: Renegotiation = SingleConnection(self) if join.single_pc else DualConnection(self)
         for transport in self.renegotiation.transports:
             node.participants[transport] = self

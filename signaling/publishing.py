@@ -14,7 +14,7 @@ from sfu.parameters import Codec, Kind
 from signaling import tracks
 from signaling.errors import RequestRefused
 from signaling.join import MAX_NAME_LENGTH
-from signaling.limits import MAX_PENDING_TRACKS, MAX_TRACKS
+from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
 from signaling.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
 from signaling.tracks import SVC_CODECS, Track, TrackReceiver
 
@@ -133,8 +133,8 @@ class Publishing:
         sources = permission.can_publish_sources
         if not permission.can_publish or (sources and request.source not in sources):
             raise RequestRefused(RequestResponse.NOT_ALLOWED, "the token does not allow publishing this source")
-        if not request.cid or len(request.name) > MAX_NAME_LENGTH or len(request.cid) > MAX_NAME_LENGTH:
-            raise RequestRefused(RequestResponse.INVALID_REQUEST, "a track needs a cid, and short names")
+        if not request.cid or len(request.name) > MAX_NAME_LENGTH or request.ByteSize() > MAX_ADD_TRACK_BYTES:
+            raise RequestRefused(RequestResponse.INVALID_REQUEST, "a track needs a cid, and a short description")
         if request.type not in (AUDIO, VIDEO) or request.source < UNKNOWN:
             raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "a track is audio or video")
 

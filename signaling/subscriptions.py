@@ -7,7 +7,7 @@ it. Wanted tracks go to the renegotiation, and get their engine subscription wit
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from livekit.protocol.models import HIGH, OFF, SE_CODEC_UNSUPPORTED, SE_TRACK_NOTFOUND, SubscriptionError
+from livekit.protocol.models import HIGH, LOW, OFF, SE_CODEC_UNSUPPORTED, SE_TRACK_NOTFOUND, SubscriptionError
 from livekit.protocol.rtc import (
     RequestResponse,
     SignalResponse,
@@ -20,15 +20,17 @@ from livekit.protocol.rtc import (
 from sfu.parameters import Codec, Kind, SubscriptionId
 from signaling.dynacast import Demand
 from signaling.errors import RequestRefused
-from signaling.limits import MAX_SUBSCRIPTION_CHOICES
+from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES
 from signaling.peer_connection import WantedTrack
 from signaling.tracks import Track, spatial_layer, temporal_layer
 
 if TYPE_CHECKING:
     from signaling.participant import Participant
 
-DEFAULT_SETTINGS = UpdateTrackSettings(quality=HIGH)
-"""Everything, until the client says otherwise."""
+EVERYTHING = UpdateTrackSettings(quality=HIGH)
+"""What a client gets that has not said what it shows."""
+LOWEST = UpdateTrackSettings(quality=LOW)
+"""What an adaptive client gets until it has said that: it will, and a large grid would choke it before."""
 
 
 @dataclass(slots=True)
@@ -45,10 +47,11 @@ class Subscription:
 class Subscriptions:
     """The subscribing half of a participant."""
 
-    def __init__(self, participant: "Participant", auto_subscribe: bool) -> None:
-        """`auto_subscribe`: tracks without an explicit choice are wanted."""
+    def __init__(self, participant: "Participant", auto_subscribe: bool, adaptive_stream: bool) -> None:
+        """`auto_subscribe`: tracks without an explicit choice are wanted. `adaptive_stream`: sizes will be told."""
         self._participant = participant
         self._auto_subscribe = auto_subscribe
+        self._default = LOWEST if adaptive_stream else EVERYTHING
         self._choices: dict[str, bool] = {}
         self._settings: dict[str, UpdateTrackSettings] = {}
         self.active: dict[str, Subscription] = {}
@@ -139,10 +142,13 @@ class Subscriptions:
         """
         for sid in request.track_sids:
             self._check_room(self._settings, sid)
-            settings = UpdateTrackSettings()
-            settings.CopyFrom(request)
-            del settings.track_sids[:]
-            self._settings[sid] = settings
+            self._settings[sid] = UpdateTrackSettings(
+                disabled=request.disabled,
+                quality=request.quality,
+                width=request.width,
+                height=request.height,
+                fps=request.fps,
+            )
             if (subscription := self.active.get(sid)) is not None:
                 self._apply(subscription)
                 self._note_demand(subscription)
@@ -152,7 +158,7 @@ class Subscriptions:
         for sid in track_sids:
             self._check_room(self._settings, sid)
             settings = UpdateTrackSettings()
-            settings.CopyFrom(self._settings.get(sid, DEFAULT_SETTINGS))
+            settings.CopyFrom(self._settings.get(sid, self._default))
             settings.disabled = True
             settings.track_sids.append(sid)
             self.set(settings)
@@ -182,7 +188,7 @@ class Subscriptions:
         if subscription.id is None:
             return
         engine = self._participant.node.engine
-        settings = self._settings.get(subscription.track.sid, DEFAULT_SETTINGS)
+        settings = self._settings.get(subscription.track.sid, self._default)
         if subscription.track.kind is Kind.VIDEO:
             spatial = spatial_layer(subscription.track.info, settings)
             engine.set_layers(subscription.id, spatial, temporal_layer(settings.fps))
@@ -197,7 +203,7 @@ class Subscriptions:
         if codec is None:
             demand = None
         else:
-            settings = self._settings.get(track.sid, DEFAULT_SETTINGS)
+            settings = self._settings.get(track.sid, self._default)
             quality = OFF if _is_paused(settings) else track.quality_of(spatial_layer(track.info, settings))
             demand = Demand(codec, quality)
         self._participant.room.set_demand(track, self._participant.sid, demand)
@@ -214,6 +220,8 @@ class Subscriptions:
         self._note_demand(subscription)
 
     def _check_room(self, known: dict[str, bool] | dict[str, UpdateTrackSettings], sid: str) -> None:
+        if len(sid) > MAX_SID_CHARACTERS:
+            raise RequestRefused(RequestResponse.INVALID_REQUEST, "that is no track sid")
         if sid not in known and len(known) >= MAX_SUBSCRIPTION_CHOICES:
             raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, f"more than {MAX_SUBSCRIPTION_CHOICES} tracks chosen")
 

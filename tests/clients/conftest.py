@@ -1,8 +1,10 @@
 """Real clients against a running server, all in a network namespace of their own."""
 
+import contextlib
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,20 +53,49 @@ def pages(own_network: None) -> Iterator[str]:
         yield url
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium(own_network: None) -> AsyncIterator[Browser]:
-    if shutil.which("chromium") is None:
-        _missing("chromium is not installed")
-    async with running_chromium() as browser:
-        yield browser
+class Browsers:
+    """Both browsers, each started when a test first asks for it."""
+
+    def __init__(self, exits: contextlib.AsyncExitStack) -> None:
+        self._exits = exits
+        self._chromium: Browser | None = None
+        self._firefox: Firefox | None = None
+
+    async def chromium(self) -> Browser:
+        if self._chromium is None:
+            _require("chromium")
+            self._chromium = await self._exits.enter_async_context(running_chromium())
+        return self._chromium
+
+    async def firefox(self) -> Firefox:
+        if self._firefox is None:
+            _require("firefox-esr")
+            self._firefox = await self._exits.enter_async_context(running_firefox())
+        return self._firefox
+
+    async def open_page(self, kind: str, url: str) -> Any:
+        """A tab of "chromium" or "firefox" that shows `url`."""
+        if kind == "firefox":
+            return await (await self.firefox()).open_page(url)
+        page = await (await self.chromium()).new_page()
+        await page.goto(url)
+        return page
+
+
+def _require(program: str) -> None:
+    if shutil.which(program) is None:
+        _missing(f"{program} is not installed")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def firefox(own_network: None) -> AsyncIterator[Firefox]:
-    if shutil.which("firefox-esr") is None:
-        _missing("firefox-esr is not installed")
-    async with running_firefox() as browser:
-        yield browser
+async def browsers(own_network: None) -> AsyncIterator[Browsers]:
+    async with contextlib.AsyncExitStack() as exits:
+        yield Browsers(exits)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium(browsers: Browsers) -> Browser:
+    return await browsers.chromium()
 
 
 @pytest.fixture
@@ -73,7 +104,7 @@ def room() -> str:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def make_peer(request: pytest.FixtureRequest) -> AsyncIterator[PeerFactory]:
+async def make_peer(browsers: Browsers, pages: str) -> AsyncIterator[PeerFactory]:
     """`await make_peer(kind, identity, **options)`: "chromium", "firefox", "sdk" or "sdk-dual"; all leave at the end."""
     made: list[Peer] = []
     opened: list[Any] = []
@@ -83,15 +114,8 @@ async def make_peer(request: pytest.FixtureRequest) -> AsyncIterator[PeerFactory
         if kind in ("sdk", "sdk-dual"):
             peer = SdkPeer(identity, single_pc=kind == "sdk", **options)
         else:
-            url = request.getfixturevalue("pages")
-            browser = request.getfixturevalue(kind)
-            if kind == "chromium":
-                page = await browser.new_page()
-                await page.goto(url)
-            else:
-                page = await browser.open_page(url)
-            opened.append(page)
-            peer = BrowserPeer(page, identity, options)
+            opened.append(await browsers.open_page(kind, pages))
+            peer = BrowserPeer(opened[-1], identity, options)
         made.append(peer)
         return peer
 
@@ -100,7 +124,7 @@ async def make_peer(request: pytest.FixtureRequest) -> AsyncIterator[PeerFactory
         try:
             await peer.leave()
         except Exception as error:  # a test that failed half way leaves peers in any state
-            print(f"{peer.identity} did not leave: {error!r}")
+            warnings.warn(f"{peer.identity} did not leave: {error!r}", stacklevel=1)
     for page in opened:
         await page.close()
 

@@ -1,4 +1,4 @@
-"""Reads a transport-cc feedback packet as the draft describes it (draft-holmer-rmcat-transport-wide-cc-extensions-01)."""
+"""Reads transport-cc feedback packets as draft-holmer-rmcat-transport-wide-cc-extensions-01 describes them."""
 
 import struct
 from dataclasses import dataclass

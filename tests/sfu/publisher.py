@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from aiortc import rtp
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
-from pylibsrtp import Policy, Session, ffi
+from pylibsrtp import Policy, Session
+from pylibsrtp._binding import ffi
 
 from sfu import tables
 from sfu.ingress import receive_plain, receive_rtp

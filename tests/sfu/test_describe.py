@@ -48,7 +48,10 @@ def whole_frames(packets: list[Described]) -> list[list[Described]]:
 def test_packets_form_frames_of_one_timestamp_and_one_layer(name: str) -> None:
     for packets in streams(name):
         for frame in whole_frames(packets):
-            assert len({(p.timestamp, p.spatial, p.temporal, p.frame_number, p.template) for p in frame}) == 1
+            described_alike = {
+                (p.timestamp, p.spatial, p.temporal, p.frame_number, p.template, p.has(SWITCH_UP)) for p in frame
+            }
+            assert len(described_alike) == 1
             assert [p.sequence for p in frame] == list(range(frame[0].sequence, frame[0].sequence + len(frame)))
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from sfu.engine import Engine, EngineError, EngineOptions, TableFull
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
+from sfu.memory import Memory
 from sfu.parameters import (
     Channel,
     Codec,
@@ -60,8 +61,8 @@ class Bench:
         self.engine = Engine(EngineOptions(udp_ports=(0,), node_ips=("127.0.0.1",)), self._make_thread)
         self.thread: StandIn
 
-    def _make_thread(self, *arguments: object) -> StandIn:
-        self.thread = StandIn(*arguments)  # type: ignore[arg-type]
+    def _make_thread(self, memory: Memory, on_exception: Callable[[BaseException], None]) -> StandIn:
+        self.thread = StandIn(memory, on_exception)
         return self.thread
 
     def open_call(self) -> tuple[TransportId, TransportId, ReceiverId, LocalSubscription]:

@@ -1,5 +1,6 @@
 """What publishers are told: NACK, PLI, transport-cc and receiver reports, decrypted and read by aiortc."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def feedback(publisher: Publisher, now: int) -> list[Any]:
 
 def reports(publisher: Publisher, now: int) -> list[RtcpRrPacket]:
     receiver_reports_pass(publisher.record, now)
-    found = []
+    found: list[Any] = []
     for datagram in publisher.sent():
         assert len(datagram) <= 1200
         found += RtcpPacket.parse(datagram)
@@ -140,7 +141,7 @@ class TestKeyFrames:
             arrive(publisher, 2 + k, now=now)
             if feedback(publisher, now):
                 asked.append(now)
-        assert [b - a for a, b in zip(asked, asked[1:], strict=False)] == [KEY_FRAME_RETRY_NS] * 3
+        assert [b - a for a, b in itertools.pairwise(asked)] == [KEY_FRAME_RETRY_NS] * 3
 
     def test_a_silent_layer_is_asked_less_often(self, publisher: Publisher) -> None:
         asked = [k for k in range(250) if feedback(publisher, START + (k + 1) * PASS)]
@@ -168,7 +169,7 @@ class TestTransportFeedback:
             for part in feedback(publisher, now):
                 seen[now] = part
         times = list(seen)
-        assert all(b - a == INTERVAL_NS for a, b in zip(times, times[1:], strict=False))
+        assert all(b - a == INTERVAL_NS for a, b in itertools.pairwise(times))
         reported = {key for part in seen.values() for key in part.arrivals}
         assert reported >= set(range(45))
 

@@ -132,6 +132,18 @@ def test_complete_directory_stays_complete_until_a_source_changes(package: Path,
     assert run(question, package.parent, tmp_path / "home") == "False"
 
 
+def test_kernels_of_older_sources_are_deleted_when_all_are_compiled(package: Path, tmp_path: Path) -> None:
+    finish = RUN + "from sfu import kernel_cache; kernel_cache.mark_complete()"
+    run(finish, package.parent, tmp_path / "home")
+    [place] = (package / "__kernels__").iterdir()
+    before = {file.name for file in place.glob("*.nbc")}
+    (package / "leaf.py").write_text(LEAF.format(operation="+ 1"))
+    run(finish, package.parent, tmp_path / "home")
+    after = {file.name for file in place.glob("*.nbc")}
+    assert len(after) == len(before) == 3
+    assert {name for name in after & before if name.startswith("other")} == after & before
+
+
 def test_complete_directory_that_cannot_be_written_is_taken_as_it_is(package: Path, tmp_path: Path) -> None:
     run(RUN + "from sfu import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
     [place] = (package / "__kernels__").iterdir()

@@ -78,9 +78,8 @@ def test_a_muted_microphone_ends_speech(publisher: Publisher) -> None:
 
 def test_the_packet_after_a_pause_counts_as_one_packet(publisher: Publisher) -> None:
     speak(publisher, 1, [127])
-    publisher.receive(
-        packet(65_501, payload_type=OPUS, payload=b"x", timestamp=48_000 * 3, audio_level=(True, 0)), now=START + 3000 * MS
-    )
+    after = packet(65_501, payload_type=OPUS, payload=b"x", timestamp=48_000 * 3, audio_level=(True, 0))
+    publisher.receive(after, now=START + 3000 * MS)
     assert publisher.stream()["level_active_ms"] == 20
 
 

@@ -135,9 +135,12 @@ def test_rings_come_back(tables: Tables) -> None:
 
 
 def test_full_arena_gives_back_what_was_taken(tables: Tables) -> None:
-    with pytest.raises(TableFull):
+    def take_all() -> None:
         while True:
             tables.take_track(0, SIMULCAST)
+
+    with pytest.raises(TableFull):
+        take_all()
     assert tables.streams.used == 3 * tables.tracks.used
 
 
@@ -188,7 +191,7 @@ def test_subscription_parameters_out_of_range_take_no_row(tables: Tables, parame
 
 def test_ssrc_is_never_zero_and_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter([0, 5, 6])
-    monkeypatch.setattr(rows.secrets, "randbits", lambda _: next(drawn))
+    monkeypatch.setattr("secrets.randbits", lambda _: next(drawn))
     taken = {5}
     assert random_ssrc(taken) == 6
     assert taken == {5, 6}

@@ -104,7 +104,8 @@ def test_identifier_0_with_a_length_ends_the_block(memory: Memory) -> None:
 
 @pytest.mark.parametrize("appbits", range(16))
 def test_two_byte_elements_may_have_any_application_bits(memory: Memory, appbits: int) -> None:
-    data = with_extension(0x1000 | appbits, b"\x01\x02ab\x00" + bytes([EXTENSIONS[Extension.COLOR_SPACE], 5]) + b"color")
+    block = b"\x01\x02ab\x00" + bytes([EXTENSIONS[Extension.COLOR_SPACE], 5]) + b"color"
+    data = with_extension(0x1000 | appbits, block)
     good, header, entry = parse(memory, data)
     assert good
     assert extensions_of(data, header) == {Extension.MID: b"ab", Extension.COLOR_SPACE: b"color"}
@@ -198,7 +199,7 @@ def test_any_bytes_are_refused_or_lie_inside_the_packet(memory: Memory, data: by
 def profile_of(data: bytes) -> int:
     """Of the extension block; 0 when there is none."""
     at = 12 + 4 * (data[0] & 15) if data else 0
-    return struct.unpack_from("!H", data, at)[0] if data and data[0] & 0x10 and len(data) >= at + 4 else 0
+    return int.from_bytes(data[at : at + 2], "big") if data and data[0] & 0x10 and len(data) >= at + 4 else 0
 
 
 @given(data=nearly_rtp())

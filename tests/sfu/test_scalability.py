@@ -36,6 +36,8 @@ class Frame:
     temporal: int
     indications: tuple[int, ...]
     refers_to: tuple[int, ...]
+    chains: tuple[int, ...]
+    """Of each chain: the frame of it before this one; 0: none."""
     packets: int = 0
 
 
@@ -61,6 +63,7 @@ def frames_of(name: str) -> dict[int, Frame]:
                 template.temporal,
                 one.indications or template.indications,
                 tuple(one.frame_number - diff for diff in diffs),
+                tuple(one.frame_number - diff if diff else 0 for diff in one.chain_diffs or template.chain_diffs),
             )
         frames[one.frame_number].packets += 1
     return frames
@@ -90,9 +93,7 @@ def open_room(name: str, without: frozenset[Extension] = frozenset()) -> Room:
     legend, _ = recorded(name)
     room = Room(CODEC[name[:3]], svc="l3" in name)
     own = room.memory.table("media")[PUBLISHER * MEDIA_PER_TRANSPORT]
-    own["id_of_extension"][:] = 0
     set_media(room.memory, legend, without)
-    own[:] = room.memory.table("media")[0] if own.shape else own
     for column in own.dtype.names:
         own[column] = room.memory.table("media")[0][column]
     room.add_viewer()
@@ -115,25 +116,39 @@ def play(name: str, targets: dict[int, tuple[int, int]], without: frozenset[Exte
 
 
 def check_receiver(name: str, received: Received) -> None:
-    """Frames are whole, refer to what came, complete the active targets, and end with a marker per picture."""
+    """Frames are whole, refer to what came, and follow the chains that protect the active targets (appendix A.8.3)."""
     frames = frames_of(name)
     counts: dict[int, int] = defaultdict(int)
     for one in received.descriptors:
         counts[one.frame_number] += 1
-    for number, count in counts.items():
-        assert count == frames[number].packets
-        assert all(other in counts for other in frames[number].refers_to), f"frame {number} cannot be decoded"
+    protected_by = STRUCTURE[name].protected_by
+    for one, mask in zip(received.descriptors, received.masks, strict=True):
+        frame = frames[one.frame_number]
+        assert counts[one.frame_number] == frame.packets
+        assert all(other in counts for other in frame.refers_to), f"frame {one.frame_number} cannot be decoded"
+        chains = {protected_by[target] for target in range(len(protected_by)) if mask >> target & 1}
+        assert all(frame.chains[chain] in counts for chain in chains if frame.chains[chain])
+    check_markers(name, received.packets)
+
+
+def check_markers(name: str, packets: list[rtp.RtpPacket]) -> None:
+    """Numbers without gaps; the last packet of a picture has the marker, if the publisher set one on the picture."""
+    marked = {packet.timestamp for data in recorded(name)[1] if (packet := rtp.RtpPacket.parse(data)).marker}
+    for packet, following in zip(packets, packets[1:], strict=False):
+        assert following.sequence_number == (packet.sequence_number + 1) & 0xFFFF
+        last = packet.timestamp != following.timestamp
+        assert packet.marker == (last and packet.timestamp in marked)
+
+
+def check_targets(name: str, received: Received) -> None:
+    """No frame of a target that stayed active is missing; holds while nothing else was asked for."""
+    frames = frames_of(name)
     mask_of = {one.frame_number: mask for one, mask in zip(received.descriptors, received.masks, strict=True)}
-    order = [number for number in frames if number in counts]
-    position = {number: k for k, number in enumerate(frames)}
+    order, position = list(mask_of), {number: k for k, number in enumerate(frames)}
     for before, after in zip(order, order[1:], strict=False):
         mask = mask_of[before] & mask_of[after]
         for skipped in list(frames)[position[before] + 1 : position[after]]:
-            needed = [t for t, value in enumerate(frames[skipped].indications) if value and mask >> t & 1]
-            assert not needed, f"targets {needed} lack frame {skipped}"
-    for packet, following in zip(received.packets, received.packets[1:], strict=False):
-        assert following.sequence_number == (packet.sequence_number + 1) & 0xFFFF
-        assert packet.marker == (packet.timestamp != following.timestamp)
+            assert not [t for t, value in enumerate(frames[skipped].indications) if value and mask >> t & 1]
 
 
 TARGETS = st.dictionaries(st.integers(0, 359), st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=12)
@@ -150,7 +165,7 @@ def test_whatever_is_asked_for_the_receiver_can_decode_it(name: str, targets: di
     check_receiver(name, received)
 
 
-@pytest.mark.parametrize("name", WITH_DESCRIPTORS)
+@pytest.mark.parametrize("name", ["av1_l1t3", "vp9_l1t3", "vp9_l3t3"])
 def test_without_limits_everything_is_forwarded_with_the_descriptors_as_they_are(name: str) -> None:
     legend, packets = recorded(name)
     number = next(int(n) for n, uri in legend["extensions"].items() if "dependency" in uri)
@@ -166,10 +181,23 @@ def test_a_steady_target_gives_its_layers_and_no_more(name: str, target: tuple[i
     for data in play(name, {0: target})[1]:
         received.add(data)
     check_receiver(name, received)
+    check_targets(name, received)
     frames = [frames_of(name)[one.frame_number] for one in received.descriptors]
     available = frames_of(name).values()
     assert max(frame.spatial for frame in frames) == min(target[0], max(frame.spatial for frame in available))
     assert max(frame.temporal for frame in frames) == min(target[1], max(frame.temporal for frame in available))
+
+
+@pytest.mark.parametrize("name", ["vp9_l3t3_key", "av1_l3t3_key"])
+def test_lower_layers_that_the_highest_does_not_need_stay_away(name: str) -> None:
+    received = Received()
+    for data in play(name, {})[1]:
+        received.add(data)
+    check_receiver(name, received)
+    check_targets(name, received)
+    counted = {one.frame_number for one in received.descriptors}
+    by_spatial = [sum(frames_of(name)[number].spatial == layer for number in counted) for layer in range(3)]
+    assert by_spatial[2] > 2 * by_spatial[0]
 
 
 @pytest.mark.parametrize("name", ["vp9_l3t3", "vp9_l3t3_key", "av1_l3t3_key"])
@@ -232,9 +260,7 @@ def test_without_descriptors_vp9_layers_rise_only_where_they_may(name: str, targ
         lower = spatial < pictures[number - 1][1]
         limit = spatial if lower else limit
         assert timestamp > pictures[number - 1][0]
-    for packet, following in zip(packets, packets[1:], strict=False):
-        assert following.sequence_number == (packet.sequence_number + 1) & 0xFFFF
-        assert packet.marker == (packet.timestamp != following.timestamp)
+    check_markers(name, packets)
     assert room.subscription()["decode_target"] == -1
 
 

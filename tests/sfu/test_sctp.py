@@ -99,22 +99,25 @@ async def test_lossy_messages_are_dropped_while_8_kib_wait(ends: tuple[End, End]
     assert len(peer.messages) == 200 - dropped
 
 
+def send_much(end: End) -> None:
+    for _ in range(200):
+        end.data.send(Channel.RELIABLE, bytes(1000))
+
+
 async def test_peer_that_does_not_read_reliable_messages_is_given_up(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, _ = ends
     monkeypatch.setattr(sctp, "MAX_QUEUED_BYTES", 100_000)
     with pytest.raises(TransportFailure, match="too slowly"):
-        for _ in range(200):
-            ours.data.send(Channel.RELIABLE, bytes(1000))
+        send_much(ours)
 
 
 async def test_bytes_waiting_for_the_channel_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sctp, "MAX_QUEUED_BYTES", 100_000)
     end = End()
     with pytest.raises(TransportFailure, match="too slowly"):
-        for _ in range(200):
-            end.data.send(Channel.RELIABLE, bytes(1000))
+        send_much(end)
 
 
 async def test_message_beyond_the_peers_maximum_is_dropped(ends: tuple[End, End]) -> None:
@@ -145,30 +148,33 @@ def packet_to(end: End, chunk: DataChunk | SackChunk) -> bytes:
     return serialize_packet(5000, 5000, association._local_verification_tag, chunk)
 
 
-def fragment(end: End, ahead: int, flags: int, data: bytes = b"x", stream: int = 1) -> bytes:
+def fragment(end: End, ahead: int, flags: int, data: bytes = b"x", *, stream: int = 1, protocol: int = 53) -> bytes:
     """A DATA chunk `ahead` of the last TSN that `end` has received."""
     association = end.data._association
     assert association is not None
     assert association._last_received_tsn is not None
     chunk = DataChunk(flags=flags)
     chunk.tsn = (association._last_received_tsn + ahead) % (1 << 32)
-    chunk.stream_id, chunk.protocol, chunk.user_data = stream, 53, data
+    chunk.stream_id, chunk.protocol, chunk.user_data = stream, protocol, data
     return packet_to(end, chunk)
+
+
+def receive_fragments(end: End, count: int, flags: int, data: bytes) -> None:
+    for _ in range(count):
+        end.data.receive(fragment(end, 1, flags, data))
 
 
 async def test_message_without_end_costs_the_transport(ends: tuple[End, End]) -> None:
     ours, _ = ends
     ours.data.receive(fragment(ours, 1, FIRST | UNORDERED))
     with pytest.raises(TransportFailure, match="without end"):
-        for _ in range(sctp.MAX_HELD_CHUNKS + 1):
-            ours.data.receive(fragment(ours, 1, UNORDERED))
+        receive_fragments(ours, sctp.MAX_HELD_CHUNKS + 1, UNORDERED, b"x")
 
 
 async def test_message_without_end_is_bounded_in_bytes_too(ends: tuple[End, End]) -> None:
     ours, _ = ends
     with pytest.raises(TransportFailure, match="without end"):
-        for _ in range(sctp.MAX_HELD_BYTES // 1100 + 1):
-            ours.data.receive(fragment(ours, 1, 0, bytes(1100)))
+        receive_fragments(ours, sctp.MAX_HELD_BYTES // 1100 + 1, 0, bytes(1100))
 
 
 async def test_data_beyond_a_gap_is_bounded(ends: tuple[End, End]) -> None:
@@ -201,19 +207,20 @@ async def test_sack_that_acknowledges_what_was_never_sent_is_ignored(ends: tuple
     assert peer.messages == [(Channel.RELIABLE, b"still alive")]
 
 
+def not_utf8(end: End) -> bytes:
+    """A string message that aiortc cannot decode."""
+    return fragment(end, 1, FIRST | LAST | UNORDERED, b"\xff", protocol=51)
+
+
 async def test_stack_that_chokes_on_a_packet_goes_on_and_is_given_up_after_many(ends: tuple[End, End]) -> None:
     ours, peer = ends
-    ours.data.receive(fragment(ours, 1, FIRST | LAST, b"\xff"))
-    broken = DataChunk(flags=FIRST | LAST)
-    broken.stream_id, broken.protocol, broken.user_data = 1, 51, b"\xff"  # a string that is not UTF-8
-    association = ours.data._association
-    assert association is not None
+    for _ in range(sctp.MAX_ERRORS):
+        ours.data.receive(not_utf8(ours))
+    ours.data.send(Channel.RELIABLE, b"still alive")
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.RELIABLE, b"still alive")]
     with pytest.raises(TransportFailure, match="too many bad packets"):
-        for _ in range(sctp.MAX_ERRORS + 1):
-            assert association._last_received_tsn is not None
-            broken.tsn = association._last_received_tsn + 1
-            broken.stream_seq = association._inbound_streams[1].sequence_number
-            ours.data.receive(packet_to(ours, broken))
+        ours.data.receive(not_utf8(ours))
     assert ours.drops["sctp_error"] == sctp.MAX_ERRORS + 1
 
 

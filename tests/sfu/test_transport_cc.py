@@ -62,7 +62,9 @@ def ticks(at: int) -> int:
 def merged(feedbacks: list[TransportFeedback]) -> dict[int, int | None]:
     result: dict[int, int | None] = {}
     for feedback in feedbacks:
-        result.update({key: value for key, value in feedback.arrivals.items() if value is not None or key not in result})
+        for number, arrival in feedback.arrivals.items():
+            if arrival is not None or number not in result:
+                result[number] = arrival
     return result
 
 

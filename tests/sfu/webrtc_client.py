@@ -26,6 +26,8 @@ from sfu.parameters import (
 )
 
 CODECS = {"audio/opus": Codec.OPUS, "video/VP8": Codec.VP8, "video/H264": Codec.H264, "video/rtx": Codec.RTX}
+OPUS = 96
+"""aiortc's payload type for it."""
 OUR_SETUP = {DtlsRole.SERVER: "server", DtlsRole.CLIENT: "client"}
 
 
@@ -69,7 +71,8 @@ class WebRtcClient:
         first = self.offer.media[0]
         assert first.dtls is not None
         own = tuple((each.algorithm, each.value) for each in first.dtls.fingerprints)
-        ice = IceCredentials(first.ice.usernameFragment, first.ice.password)
+        assert first.ice is not None
+        ice = IceCredentials(first.ice.usernameFragment or "", first.ice.password or "")
         self._remote = RemoteTransport(ice, fingerprints or own, role, 5000 if data else None)
         if not late:
             self.accept()
@@ -131,10 +134,11 @@ def media_parameters(offer: sdp.SessionDescription) -> MediaParameters:
         if media.kind == "application":
             continue
         for codec in media.rtp.codecs:
+            assert codec.payloadType is not None
             payload_types[codec.payloadType] = PayloadType(
                 CODECS.get(codec.mimeType, Codec.AUDIO if media.kind == "audio" else Codec.NONE),
                 codec.clockRate,
-                int(codec.parameters.get("apt", -1)),
+                int(codec.parameters.get("apt") or -1),
                 any(feedback.type == "nack" and not feedback.parameter for feedback in codec.rtcpFeedback),
             )
         for extension in media.rtp.headerExtensions:

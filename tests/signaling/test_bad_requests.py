@@ -97,6 +97,12 @@ async def test_choices_are_bounded(call: Call, monkeypatch: pytest.MonkeyPatch) 
     assert ann.of("request_response")[1].reason == rtc.RequestResponse.LIMIT_EXCEEDED
 
 
+async def test_overlong_sids_are_not_kept(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.send(subscription=rtc.UpdateSubscription(track_sids=["T" * 10_000], subscribe=True))
+    assert ann.of("request_response")[0].reason == rtc.RequestResponse.INVALID_REQUEST
+
+
 async def test_data_tracks_are_refused_clearly(call: Call) -> None:
     ann = await call.join("ann")
     await ann.send(publish_data_track_request=rtc.PublishDataTrackRequest(pub_handle=1, name="x"))

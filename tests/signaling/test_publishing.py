@@ -197,6 +197,7 @@ async def test_waiting_tracks_are_bounded(call: Call) -> None:
         (rtc.AddTrackRequest(type=models.AUDIO), rtc.RequestResponse.INVALID_REQUEST),
         (rtc.AddTrackRequest(cid="x", type=models.DATA), rtc.RequestResponse.UNSUPPORTED_TYPE),
         (rtc.AddTrackRequest(cid="x", name="n" * 300), rtc.RequestResponse.INVALID_REQUEST),
+        (rtc.AddTrackRequest(cid="x", stream="s" * 20_000), rtc.RequestResponse.INVALID_REQUEST),
         (rtc.AddTrackRequest(cid="x", sid="TR_unknown"), rtc.RequestResponse.NOT_FOUND),
     ],
 )

@@ -192,6 +192,16 @@ async def test_track_settings_choose_layers(
     assert call.engine.layers[subscription] == layers  # type: ignore[index]
 
 
+async def test_adaptive_client_starts_with_the_lowest_layer(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("cam", "video")
+    bob = await call.join("bob", adaptive_stream=True)
+    subscription = subscription_of(call, bob, sid)
+    assert call.engine.layers[subscription] == (0, 3)  # type: ignore[index]
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=1280, height=720))
+    assert call.engine.layers[subscription] == (2, 3)  # type: ignore[index]
+
+
 async def test_portrait_video_is_compared_on_its_width(call: Call) -> None:
     ann = await call.join("ann")
     layers = [

@@ -1,0 +1,45 @@
+"""The queue between the engine and signalling."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from sfu import event_queue
+from sfu.event_queue import EventQueue
+from sfu.events import DataReceived, TransportConnected
+from sfu.parameters import Channel, TransportId
+
+NUMBER = TransportId(1)
+
+
+async def test_events_come_in_order_and_a_waiting_consumer_is_woken() -> None:
+    queue = EventQueue(Counter())
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    for number in (1, 2, 3):
+        queue.put(TransportConnected(TransportId(number)))
+    assert [(await waiting).transport, (await queue.get()).transport, (await queue.get()).transport] == [1, 2, 3]  # type: ignore[union-attr]
+
+
+async def test_unread_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_queue, "MAX_EVENTS", 2)
+    drops: Counter[str] = Counter()
+    queue = EventQueue(drops)
+    for _ in range(5):
+        queue.put(TransportConnected(NUMBER))
+    assert drops == {"events_unread": 3}
+
+
+async def test_unread_data_is_bounded_in_bytes_and_other_events_still_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_queue, "MAX_DATA_BYTES", 25)
+    drops: Counter[str] = Counter()
+    queue = EventQueue(drops)
+    for _ in range(3):
+        queue.put(DataReceived(NUMBER, Channel.LOSSY, bytes(10)))
+    queue.put(TransportConnected(NUMBER))
+    assert drops == {"data_unread": 1}
+    read = [await queue.get() for _ in range(3)]
+    assert read[2] == TransportConnected(NUMBER)
+    queue.put(DataReceived(NUMBER, Channel.LOSSY, bytes(20)))
+    assert drops == {"data_unread": 1}
