@@ -27,7 +27,8 @@ NO_STREAM = -1
 UNBOUND_IDLE_NS = 10_000_000_000
 """An unbound source that was silent for so long gives its place to a new one."""
 DISPLACED_NS = 1_000_000_000
-"""How long an SSRC that lost its stream to another cannot take it back: two that share a mid must not alternate."""
+"""How long an SSRC that lost its stream, to another or by BYE, cannot take it back: two that share a mid must not
+alternate, and nobody can fill the ring of notices with starts and ends."""
 
 _NONE, _OPUS, _RED, _AUDIO, _RTX = int(Codec.NONE), int(Codec.OPUS), int(Codec.RED), int(Codec.AUDIO), int(Codec.RTX)
 _MID, _RID, _REPAIRED_RID = int(Extension.MID), int(Extension.RID), int(Extension.REPAIRED_RID)

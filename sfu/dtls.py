@@ -17,13 +17,15 @@ from pylibsrtp._binding import ffi
 from sfu.certificate import HASHES, fingerprint_of
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
+from sfu.tables import SLOW_BYTES
 
 MTU_BYTES = 1200
 """Largest datagram of a handshake flight. IPv6 guarantees 1280 with its headers; tunnels take some."""
 RECORD_HEADER_BYTES = 13
-MAX_RECORD_BYTES = 1 << 14
-MAX_PENDING_BYTES = 1 << 18
-"""What one `bio_read` takes; OpenSSL never has more than a flight or a data record waiting."""
+MAX_DATAGRAM_BYTES = SLOW_BYTES
+"""No record can be longer: it came in one datagram. pyOpenSSL zeroes a buffer of the size asked for at each read."""
+READ_BYTES = 4096
+"""What one read of outgoing bytes takes; a flight may need several."""
 WINDOW_SIZE = 1024
 """Replay window of SRTP in packets, as mediasoup has it: video bursts are reordered by more than libsrtp's 128."""
 
@@ -131,11 +133,11 @@ class DtlsConnection:
 
     def datagrams_to_send(self) -> list[bytes]:
         """What must be sent now, whole records in datagrams of at most MTU_BYTES (a larger record goes alone)."""
-        try:
-            waiting = self._ssl.bio_read(MAX_PENDING_BYTES)
-        except SSL.WantReadError:
-            return []
-        return split_at_records(waiting)
+        waiting = b""
+        with contextlib.suppress(SSL.WantReadError):  # nothing, or nothing more
+            while len(waiting) % READ_BYTES == 0:
+                waiting += self._ssl.bio_read(READ_BYTES)
+        return split_at_records(waiting) if waiting else []
 
     def timeout_s(self) -> float | None:
         """Seconds until `handle_timeout` is due; None: no flight is waiting for an answer."""
@@ -175,7 +177,7 @@ class DtlsConnection:
         received = []
         while True:
             try:
-                received.append(self._ssl.recv(MAX_RECORD_BYTES))
+                received.append(self._ssl.recv(MAX_DATAGRAM_BYTES))
             except SSL.WantReadError:
                 return received
             except SSL.ZeroReturnError:

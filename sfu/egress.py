@@ -58,6 +58,7 @@ def forward_all(state, arena, now):
         track.dirty_next = NOT_LISTED
         if track.state == OPEN:
             _forward_track(state, arena, row, now)
+    thread.row_in_hand = -1
 
 
 @njit(cache=True)
@@ -119,6 +120,7 @@ def _forward_batch(state, arena, row, count, now):
     transport = state.transports[subscription.transport]
     if subscription.paused or not transport.secure or transport.path < 0:
         return
+    state.thread[0].row_in_hand = subscription.transport
     if subscription.layer >= 0 and state.streams[subscription.stream].ssrc != subscription.source_ssrc:
         subscription.layer = -1  # another source goes on in its place
     if subscription.layer < 0 and subscription.kind == VIDEO:

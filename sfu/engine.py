@@ -5,6 +5,7 @@ happens on the network comes back as events, through `next_event`.
 """
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import logging
@@ -150,6 +151,7 @@ class Engine:
         self._fanout = Fanout(self._drops, time.monotonic)
         self._loop.add_reader(int(self._memory.thread["control_fd"]), self._readable)
         self._thread.start()
+        atexit.register(self._end_thread)  # keys must not be freed under a thread that still runs
         try:
             await self._first_turn()
         except BaseException:
@@ -169,17 +171,22 @@ class Engine:
         for handle in self._handles.values():
             handle.cancel()
         self._handles.clear()
+        if self._end_thread():
+            self._sockets.close()
+            self._memory.close_wakeups()
+
+    def _end_thread(self) -> bool:
+        """End the media thread, then forget the keys that it used. False: it does not end, so everything stays."""
+        atexit.unregister(self._end_thread)
         try:
             self._thread.stop()
         except RuntimeError:
-            # It still uses sockets, keys and memory: they stay, the process is about to end anyway.
             logger.critical("the media thread does not stop")
-            return
-        for transport in self._transport_of_row.values():  # the thread is gone, so nobody uses their keys
+            return False
+        for transport in self._transport_of_row.values():
             transport.closed()
         self._transport_of_row.clear()
-        self._sockets.close()
-        self._memory.close_wakeups()
+        return True
 
     async def next_event(self) -> Event:
         """The next event, as soon as there is one. For one consumer."""

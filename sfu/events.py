@@ -22,7 +22,7 @@ class TransportFailed:
 
     transport: TransportId
     reason: str
-    """One of "consent expired", "fingerprint mismatch", "dtls: ...", "closed by peer", "internal error"."""
+    """One of "consent expired", "fingerprint mismatch", "dtls: ...", "closed by peer", "data: ...", "internal error"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,10 +161,12 @@ def feedback_pass(state, now):
     for row in range(int(state.thread[0].transport_end)):
         if not can_send(state, row):
             continue
+        state.thread[0].row_in_hand = row
         if state.transports[row].first_track >= 0:
             _streams_feedback(state, row, now)
         if feedback_due(state, row, now):
             send_transport_feedback(state, row, now)
+    state.thread[0].row_in_hand = -1
 
 
 @njit(cache=True)
@@ -228,4 +230,6 @@ def receiver_reports_pass(state, now):
     """About once a second per transport, sooner for a new SSRC: receiver reports. Call every 100 ms or so."""
     for row in range(int(state.thread[0].transport_end)):
         if state.transports[row].first_track >= 0 and can_send(state, row) and _report_due(state, row, now):
+            state.thread[0].row_in_hand = row
             _receiver_report(state, row, now)
+    state.thread[0].row_in_hand = -1

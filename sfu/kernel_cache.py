@@ -124,22 +124,27 @@ class KernelLocator:
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> "KernelLocator | None":
+        """The locator of a function of ours, None for one of a library."""
         source = Path(file).resolve()
         ours = any(source.is_relative_to(ROOT / package) for package in PACKAGES)
         return cls(function, source) if ours else None
 
     def get_cache_path(self) -> str:
+        """Where the function's machine code is kept."""
         return str(directory())
 
     def ensure_cache_path(self) -> None:
+        """Make the directory; one that is complete may be read-only."""
         directory().mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def get_source_stamp(self) -> str:
+        """What must be unchanged for the machine code to be used."""
         return stamp(self._source)
 
     def get_disambiguator(self) -> str:
-        # With the stamp in its name a file never changes its meaning: numba renews an index and its data separately, and
-        # two processes with different sources would each find the other's machine code under the same number.
+        """The part of the file name that tells functions of one name apart."""
+        # With the stamp in it a file never changes its meaning: numba renews an index and its data separately, and two
+        # processes with different sources would each find the other's machine code under the same number.
         return f"{'.'.join(self._source.relative_to(ROOT).parts)}-{self._line}-{stamp(self._source)}"
 
 

@@ -25,7 +25,7 @@ def _offset(name: str) -> int:
     return int(fields[name][1])
 
 
-class StateRecord(np.void):
+class StateRecord(np.void):  # type: ignore[misc]  # final for numpy's stubs only
     """The state as kernels take it, with the attribute `data` replaced.
 
     numba asks a record for `data` to learn its address. numpy's own answer describes every field of every nested table
@@ -55,6 +55,7 @@ class Memory:
 
     @property
     def thread(self) -> Any:
+        """The one row of `thread`."""
         return self.state["thread"][0][0]
 
     def _address(self, name: str) -> int:
@@ -95,6 +96,7 @@ class Memory:
         self.thread["control_fd"] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def close_wakeups(self) -> None:
+        """Close both eventfds."""
         for name in ("wake_fd", "control_fd"):
             os.close(int(self.thread[name]))
 
@@ -126,5 +128,6 @@ class RingSpace:
         return start
 
     def give_back(self, start: int, size: int) -> None:
+        """The ring that `take(size)` gave is free again."""
         self._free[size].append(start)
         self.used_bytes -= size

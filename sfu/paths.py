@@ -51,15 +51,12 @@ def stage_path(state, k, socket):
 def _is_staged(state, row):
     """Whether a path is the same pair as the staged one."""
     path, staged = state.paths[row], state.paths[STAGING_PATH]
-    if path.socket != staged.socket or path.address_bytes != staged.address_bytes:
-        return False
+    same = path.socket == staged.socket and path.address_bytes == staged.address_bytes
     for n in range(28):
-        if path.address[n] != staged.address[n]:
-            return False
+        same = same and path.address[n] == staged.address[n]
     for n in range(16):
-        if path.local[n] != staged.local[n]:
-            return False
-    return True
+        same = same and path.local[n] == staged.local[n]
+    return same
 
 
 @njit(cache=True)

@@ -54,7 +54,9 @@ def sender_reports_pass(state, now):
             continue
         transport = state.transports[subscription.transport]
         if transport.secure and transport.path >= 0:
+            thread.row_in_hand = subscription.transport
             send_report(state, row, now)
+    thread.row_in_hand = -1
 
 
 @njit(cache=True)

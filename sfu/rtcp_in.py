@@ -129,7 +129,7 @@ def receive_compound(state, arena, data, size, row, now):
         elif packet_type == RECEIVER_REPORT:
             _report_blocks(state, row, data, at + 8, count, now)
         elif packet_type == BYE:
-            _bye(state, row, data, at, count)
+            _bye(state, row, data, at, count, now)
         elif packet_type == RTP_FEEDBACK and count == NACK:
             budget = _nack(state, arena, row, data, at, end, budget, now)
         elif packet_type == PAYLOAD_FEEDBACK:
@@ -202,8 +202,8 @@ def _note_rtt(transport, units):
 
 
 @njit(cache=True)
-def _bye(state, row, data, at, count):
-    """RFC 3550 section 6.6. The stream keeps its numbers: a BYE that lies costs one notice."""
+def _bye(state, row, data, at, count, now):
+    """RFC 3550 section 6.6. The stream keeps its numbers; packets that the BYE overtook do not bind the SSRC again."""
     for k in range(count):
         source_row = find_source(state, row, get_u32(data, at + 4 + 4 * k))
         if source_row < 0:
@@ -214,6 +214,7 @@ def _bye(state, row, data, at, count):
         stream = state.streams[source.stream]
         notice(state, STREAM_ENDED, stream.track, state.tracks[stream.track].generation, int(stream.layer), 0)
         unbind(state, source_row)
+        source.displaced_ns = now
 
 
 @njit(cache=True)

@@ -84,10 +84,7 @@ def _digest_byte(state, n):
 @njit(cache=True)
 def _is_understood(kind):
     """Comprehension-required attributes of RFC 8489 and RFC 8445; those that mean nothing here are ignored."""
-    for understood in _UNDERSTOOD:
-        if kind == understood:
-            return True
-    return False
+    return kind in _UNDERSTOOD
 
 
 @njit(cache=True)

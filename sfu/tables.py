@@ -291,7 +291,7 @@ source_t = np.dtype(
         ("stream", "i4"),  # -1: unbound
         ("next", "i4"),  # next source of the transport, or of the free list
         ("seen_ns", "i8"),
-        ("displaced_ns", "i8"),  # when another SSRC took its stream; 0: never
+        ("displaced_ns", "i8"),  # when it lost its stream to another SSRC or by BYE; 0: never
     ],
     align=True,
 )
@@ -595,7 +595,7 @@ thread_t = np.dtype(
         ("notify", "u4"),  # (m) something was put into notices or slow: write control_fd at the end of the turn
         ("socket_count", "i4"),  # (c)
         ("open_transports", "i4"),  # (m)
-        ("row_in_hand", "i4"),  # (m) transport whose packet is being worked on; -1 none
+        ("row_in_hand", "i4"),  # (m) transport that is being worked for; -1 none
         ("first_dirty_track", "i4"),  # (m)
         ("transport_end", "i4"),  # (m) rows at or beyond were never opened; passes stop there
         ("track_end", "i4"),  # (m)

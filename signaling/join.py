@@ -76,8 +76,9 @@ class RequestFacts:
     """The header's value; empty when absent."""
     address: str
     """Of the client, as far as the proxies in front are trusted."""
-    needs_join_request: bool
-    """True on `/rtc/v1`."""
+    single_pc: bool
+    """True on `/rtc/v1`: the client has one peer connection, also when it sends no join_request but the parameters of
+    `/rtc` (a client that speaks JSON has no protobuf to build one with)."""
 
 
 def parse_join(request: RequestFacts, keys: Mapping[str, str]) -> JoinParameters:
@@ -100,8 +101,6 @@ def parse_join(request: RequestFacts, keys: Mapping[str, str]) -> JoinParameters
             raise JoinError(400, f"{what} exceeds {MAX_NAME_LENGTH} bytes")
 
     wrapped = request.query.get("join_request", "")
-    if not wrapped and request.needs_join_request:
-        raise JoinError(400, "join_request is required")
     message = unwrap_join_request(wrapped) if wrapped else _request_from_query(request.query)
     message.client_info.address = request.address
     if len(message.add_track_requests) > MAX_ADD_TRACK_REQUESTS:
@@ -110,7 +109,7 @@ def parse_join(request: RequestFacts, keys: Mapping[str, str]) -> JoinParameters
     return JoinParameters(
         claims=claims,
         room=room,
-        single_pc=bool(wrapped),
+        single_pc=bool(wrapped) or request.single_pc,
         auto_subscribe=message.connection_settings.auto_subscribe,
         adaptive_stream=message.connection_settings.adaptive_stream,
         reconnect=message.reconnect,

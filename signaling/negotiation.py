@@ -67,6 +67,7 @@ _ECHOED = frozenset(EXTENSION_URIS) | {VIDEO_LAYERS_ALLOCATION}
 _URI = {extension: uri for uri, extension in EXTENSION_URIS.items()}
 TRANSPORT_CC_URI = _URI[Extension.TRANSPORT_CC]
 RID_URI = _URI[Extension.RID]
+DEPENDENCY_URI = _URI[Extension.DEPENDENCY]
 
 FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
 """RTCP feedback that we act on."""
@@ -237,6 +238,16 @@ def accepted_extensions(profile: Profile, mixed: bool) -> tuple[Extmap, ...]:
             way = _MIRRORED.get(offered.direction) if offered.direction else None
             found[offered.uri] = Extmap(offered.id, offered.uri, way)
     return tuple(found.values())
+
+
+def publish_extensions(extensions: tuple[Extmap, ...], codec: Codec) -> tuple[Extmap, ...]:
+    """What a publisher of `codec` may use: the dependency descriptor for scalable codecs only.
+
+    With it libwebrtc shrinks the payload descriptor of VP8 to one byte, and picture ids and temporal layers are gone.
+    """
+    if codec in (Codec.VP9, Codec.AV1):
+        return extensions
+    return tuple(extension for extension in extensions if extension.uri != DEPENDENCY_URI)
 
 
 class Bundle:

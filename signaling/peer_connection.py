@@ -41,6 +41,7 @@ from signaling.negotiation import (
     kind_of,
     local_transport,
     opus_fmtp,
+    publish_extensions,
     publish_formats,
     rejected_section,
     remote_transport,
@@ -390,17 +391,19 @@ class AnsweringConnection:
 
     def _answer_section(self, slot: _Slot, current: Forwarding | None) -> Section:
         formats, opus, direction = slot.formats, OPUS_FMTP, Direction.INACTIVE
+        extensions = slot.extensions
         if slot.published is not None and slot.decision is not None:
             formats, direction = publish_formats(formats, slot.decision), Direction.RECVONLY
             opus = opus_fmtp(dtx=slot.decision.dtx, stereo=slot.decision.stereo)
+            extensions = publish_extensions(extensions, slot.published.codec)
         elif current is not None:
             formats, direction = used_first(formats, current.selection), Direction.SENDONLY
             opus += ";sprop-stereo=1" * self._forwardings.wanted[slot.track_sid].stereo
-        formats = answered_feedback(formats, slot.extensions, sends=current is not None)
+        formats = answered_feedback(formats, extensions, sends=current is not None)
         section = Section(
             kind=slot.kind.value,
             protocol=slot.section.protocol,
-            profile=build_profile(formats, slot.extensions, opus=opus),
+            profile=build_profile(formats, extensions, opus=opus),
             mid=slot.mid,
             direction=direction,
             rtcp_mux=True,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COLLECT_S = 0.02
 """Changes within this time share one negotiation: far below what a person notices, and a room's burst fits in it."""
+MAX_COLLECT_S = 1.0
+"""In a large room, where one join makes everybody negotiate, changes are collected longer, up to this."""
 ANSWER_TIMEOUT_S = 15.0
 """LiveKit's: a client that has not answered by then has to start again."""
 MAX_SAME_REQUIREMENTS = 5
@@ -38,6 +40,8 @@ class Renegotiation(ABC):
         self._answering = AnsweringConnection(participant.node.engine)
         self._waiting: SessionDescription | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._cost_s = 0.0
+        """What the last offer took to answer."""
         self._waiting_handle: asyncio.Handle | None = None
         self.closed = False
 
@@ -102,6 +106,7 @@ class Renegotiation(ABC):
             SessionEnded: the offer is malformed or too large.
         """
         participant = self._participant
+        began = participant.node.clock()
         try:
             result = self._answering.answer(offer.sdp, participant.publishing.decide)
         except SdpError as exc:
@@ -112,11 +117,14 @@ class Renegotiation(ABC):
         )
         participant.send(SignalResponse(answer=description))
         self._answered()
+        self._cost_s = participant.node.clock() - began
 
     def request(self) -> None:
         """Negotiate soon."""
         if self._timer is None and not self.closed:
-            self._timer = asyncio.get_running_loop().call_later(COLLECT_S, self._run)
+            whole_room_s = self._cost_s * len(self._participant.room.participants)
+            delay_s = COLLECT_S + min(MAX_COLLECT_S, whole_room_s)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._run)
 
     def close(self) -> None:
         """Close the connections."""

@@ -148,14 +148,14 @@ def _join_parameters(connection: HTTPConnection) -> JoinParameters:
             query=connection.query_params,
             authorization=connection.headers.get("authorization", ""),
             address=connection.client.host if connection.client else "",
-            needs_join_request=connection.scope["path"].startswith("/rtc/v1"),
+            single_pc=connection.scope["path"].startswith("/rtc/v1"),
         ),
         connection.app.state.config.keys,
     )
 
 
-async def _demo(_: Request) -> Response:
-    return RedirectResponse("/demo/")
+async def _demo(request: Request) -> Response:
+    return RedirectResponse(request.url.replace(path="/demo/"))  # the query may name a room
 
 
 async def _demo_token(request: Request) -> Response:

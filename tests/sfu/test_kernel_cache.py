@@ -68,7 +68,7 @@ def run(code: str, directory: Path, home: Path, **options: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture()
+@pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A package named sfu with three small kernels and the real cache."""
     package = tmp_path / "site" / "sfu"

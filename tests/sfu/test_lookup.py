@@ -1,7 +1,5 @@
 """Hash tables against dictionaries, through long random histories."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +13,8 @@ ROWS = 24
 
 
 @pytest.fixture(scope="module")
-def memory() -> Iterator[Memory]:
-    yield Memory()
+def memory() -> Memory:
+    return Memory()
 
 
 def _clear(memory: Memory) -> None:

@@ -92,10 +92,10 @@ class Node:
         if not select.select([self.client], [], [], 0)[0]:
             return False
         response = aioice_stun.parse_message(self.client.recv(2048))
-        return response.attributes["XOR-MAPPED-ADDRESS"] == self.client.getsockname()
+        return bool(response.attributes["XOR-MAPPED-ADDRESS"] == self.client.getsockname())
 
 
-@pytest.fixture()
+@pytest.fixture
 def node() -> Iterator[Node]:
     with contextlib.closing(Node()) as node:
         yield node
@@ -313,7 +313,11 @@ def run_script(node: Node, monkeypatch: pytest.MonkeyPatch, script: Script) -> t
 def test_exception_breaks_the_transport_in_hand_and_the_loop_goes_on(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failures: list[tuple[int, Exception]] = [(ROW, ValueError("bug")), (ROW, ValueError("again")), (7, KeyError("other"))]
+    failures: list[tuple[int, Exception]] = [
+        (ROW, ValueError("bug")),
+        (ROW, ValueError("again")),
+        (7, KeyError("other")),
+    ]
     script = Script(node.memory, list(failures))
     thread, errors = run_script(node, monkeypatch, script)
     assert script.finished.wait(PATIENCE_S)

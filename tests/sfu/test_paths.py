@@ -1,4 +1,4 @@
-"""Which address pairs a transport has, and on which it sends. Checks arrive through the STUN kernel, as from the net."""
+"""Which address pairs a transport has, and on which it sends. Checks come through the STUN kernel, as from the net."""
 
 import socket
 
@@ -40,7 +40,7 @@ def open_transport(memory: Memory, row: int, ufrag: str) -> None:
     memory.thread["transport_end"] = max(int(memory.thread["transport_end"]), row + 1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def memory() -> Memory:
     memory = Memory()
     memory.table("sockets")["fd"] = -1

@@ -20,7 +20,7 @@ from sfu.tables import (
 from tests.sfu.ice import drop_counts
 
 
-@pytest.fixture()
+@pytest.fixture
 def memory() -> Memory:
     return Memory()
 

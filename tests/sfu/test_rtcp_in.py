@@ -20,9 +20,10 @@ from aiortc.rtp import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.binding import DISPLACED_NS
 from sfu.lookup import insert_outgoing
 from sfu.rtcp_in import MAX_NACKED, middle_ntp, receive_compound, receive_rtcp
-from sfu.tables import OPEN, RTCP_SENDERS, STREAM_ENDED, VIDEO
+from sfu.tables import OPEN, RTCP_SENDERS, SEQUENCE_START, STREAM_ENDED, VIDEO
 from tests.sfu.publisher import MS, ROW, SECOND, START, Publisher, packet
 
 SUBSCRIPTION = 4
@@ -200,8 +201,18 @@ def test_bye_unbinds_and_tells(peer: Publisher) -> None:
     receive(peer, RtcpByePacket(sources=[99, 10]))
     assert peer.stream()["source"] == -1
     assert peer.notices()[-1] == (STREAM_ENDED, 0, 7, 0, 0)
-    peer.receive(packet(2, ssrc=10))  # it comes back under the same SSRC: the numbers go on
+    peer.receive(packet(2, ssrc=10))  # the BYE has overtaken it
+    assert len(peer.log()) == 1
+    peer.receive(packet(3, ssrc=10), now=START + DISPLACED_NS)  # it comes back: the numbers go on
     assert len(peer.log()) == 2
+    assert peer.stream()["highest"] == SEQUENCE_START + 3
+
+
+def test_starts_and_ends_cannot_fill_the_ring_of_notices(peer: Publisher) -> None:
+    for sequence in range(50):
+        peer.receive(packet(sequence, ssrc=10))
+        receive(peer, RtcpByePacket(sources=[10]))
+    assert len(peer.notices()) == 2
 
 
 def test_a_whole_compound_is_read(peer: Publisher) -> None:

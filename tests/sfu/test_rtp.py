@@ -181,7 +181,7 @@ def nearly_rtp(draw: Any) -> bytes:
     first = 0x80 | draw(st.integers(0, 0x3F))
     profile = draw(st.sampled_from([0xBEDE, 0x1000, 0x1009, 0x1100, 0xFFFF]))
     words = draw(st.integers(0, 6))
-    block = draw(st.binary(min_size=0, max_size=28))
+    block: bytes = draw(st.binary(max_size=28))
     return fixed_header(first) + bytes(4 * (first & 15)) + struct.pack("!HH", profile, words) + block
 
 

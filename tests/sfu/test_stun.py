@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -45,13 +44,12 @@ RFC5769_RESPONSE_ADDRESS6 = bytes.fromhex("002000140002a1470113a9faa5d3f179bc25f
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Memory]:
+def shared() -> Memory:
     """One state for the module: allocating is slow beside a test."""
-    memory = Memory()
-    yield memory
+    return Memory()
 
 
-@pytest.fixture()
+@pytest.fixture
 def memory(shared: Memory) -> Memory:
     """One open transport, row 3, without paths; nothing queued, nothing counted."""
     row = 3
@@ -180,11 +178,11 @@ def _signed(attributes: bytes, after_integrity: bytes = b"") -> bytes:
 
 
 def test_unknown_required_attributes_are_named_in_a_420_response(memory: Memory) -> None:
-    answer = receive_error(memory, _signed(bytes.fromhex("0003000400000000" "7abc0003aabbcc00" "c057000400000001")))
+    answer = receive_error(memory, _signed(bytes.fromhex("00030004000000007abc0003aabbcc00c057000400000001")))
     response = aioice_stun.parse_message(answer)
     assert response.error_code == 420
     assert response.check_message_integrity(PASSWORD.encode())
-    assert bytes.fromhex("000a0004" "0003" "7abc") in answer
+    assert bytes.fromhex("000a000400037abc") in answer
     assert memory.table("transports")[3]["first_path"] == -1, "a refused request claims no path"
 
 
@@ -205,7 +203,7 @@ def test_unknown_optional_attribute_is_ignored(memory: Memory) -> None:
 
 
 def test_attributes_behind_the_integrity_are_not_looked_at(memory: Memory) -> None:
-    assert len(receive(memory, _signed(b"", bytes.fromhex("7abc0000" "00250000")))) == 1
+    assert len(receive(memory, _signed(b"", bytes.fromhex("7abc000000250000")))) == 1
     path = memory.table("paths")[memory.table("transports")[3]["first_path"]]
     assert path["nominated"] == 0
 

@@ -18,7 +18,7 @@ from tests.sfu.ice import drop_counts, socket_address
 PATIENCE_S = 5.0
 
 
-@pytest.fixture()
+@pytest.fixture
 def memory() -> Iterator[Memory]:
     memory = Memory()
     with contextlib.closing(Sockets(memory, 0, ("127.0.0.1",))):
@@ -130,9 +130,7 @@ def test_more_packets_than_slots_are_sent_on_the_way(memory: Memory) -> None:
         for n in range(TX_SLOTS + 10):
             queue(memory, 0, struct.pack("!I", n))
         udp.flush(memory.record)
-        assert [receiver.recv(64) for _ in range(TX_SLOTS + 10)] == [
-            struct.pack("!I", n) for n in range(TX_SLOTS + 10)
-        ]
+        assert [receiver.recv(64) for _ in range(TX_SLOTS + 10)] == [struct.pack("!I", n) for n in range(TX_SLOTS + 10)]
 
 
 def test_destination_that_fails_is_counted_and_the_rest_leaves(memory: Memory) -> None:

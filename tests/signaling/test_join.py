@@ -29,17 +29,17 @@ KEYS = {"devkey": "secret"}
 
 def token(video: dict[str, Any] | None = None, **claims: Any) -> str:
     grants = {"roomJoin": True, "room": "r"} if video is None else video
-    whole = {"iss": "devkey", "sub": "alice", "exp": int(time.time()) + 60, "video": grants} | claims
+    whole = {"iss": "devkey", "sub": "alice", "exp": int(time.time()) + 86_400, "video": grants} | claims
     return jwt.encode(whole, "secret")
 
 
-def parse(query: dict[str, str], needs_join_request: bool = False, authorization: str = "") -> JoinParameters:
-    return parse_join(RequestFacts(query, authorization, "192.0.2.7", needs_join_request), KEYS)
+def parse(query: dict[str, str], single_pc: bool = False, authorization: str = "") -> JoinParameters:
+    return parse_join(RequestFacts(query, authorization, "192.0.2.7", single_pc), KEYS)
 
 
-def refusal(query: dict[str, str], needs_join_request: bool = False, authorization: str = "") -> tuple[int, str]:
+def refusal(query: dict[str, str], single_pc: bool = False, authorization: str = "") -> tuple[int, str]:
     with pytest.raises(JoinError) as caught:
-        parse(query, needs_join_request, authorization)
+        parse(query, single_pc, authorization)
     return caught.value.status, caught.value.text
 
 
@@ -100,7 +100,7 @@ def test_a_join_request_is_read_in_every_wrapping(compress: bool, pad: bool) -> 
         add_track_requests=[rtc.AddTrackRequest(cid="c1")],
         sync_state=rtc.SyncState(),
     )
-    join = parse({"access_token": token(), "join_request": wrap(request, compress, pad)}, needs_join_request=True)
+    join = parse({"access_token": token(), "join_request": wrap(request, compress, pad)}, single_pc=True)
     assert join.single_pc
     assert join.client_info.protocol == 18
     assert (join.auto_subscribe, join.adaptive_stream) == (False, True)
@@ -146,8 +146,10 @@ def test_who_may_not_join_is_told_why(query: dict[str, str], status: int, text: 
     assert text in got_text
 
 
-def test_the_new_path_needs_a_join_request() -> None:
-    assert refusal({"access_token": token()}, needs_join_request=True) == (400, "join_request is required")
+def test_the_new_path_takes_parameters_in_place_of_a_join_request() -> None:
+    join = parse({"access_token": token(), "auto_subscribe": "1"}, single_pc=True)
+    assert join.single_pc
+    assert join.auto_subscribe
 
 
 GZIP = rtc.WrappedJoinRequest.GZIP

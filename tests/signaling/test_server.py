@@ -130,7 +130,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 def token(**video: Any) -> str:
     grants = {"roomJoin": True, "room": "r"} | video
-    return jwt.encode({"iss": "devkey", "sub": "a", "exp": int(time.time()) + 60, "video": grants}, "secret")
+    return jwt.encode({"iss": "devkey", "sub": "a", "exp": int(time.time()) + 86_400, "video": grants}, "secret")
 
 
 def join_request(sdp_bytes: int = 100) -> str:
@@ -222,7 +222,6 @@ async def test_the_json_subprotocol_is_confirmed_and_spoken(server: Running) -> 
     [
         ("/rtc?access_token=x", 401, "invalid authorization token"),
         ("/rtc", 401, "no access token"),
-        ("/rtc/v1?access_token={token}", 400, "join_request is required"),
         ("/rtc/v1?access_token={token}&join_request=!", 400, "cannot decode wrapped join_request"),
     ],
 )

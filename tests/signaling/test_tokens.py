@@ -14,7 +14,7 @@ KEYS = {"devkey": "secret", "other": "x" * 40}
 
 
 def sign(claims: dict[str, Any], secret: str = "secret", **header: Any) -> str:
-    whole = {"iss": "devkey", "sub": "alice", "exp": int(time.time()) + 60} | claims
+    whole = {"iss": "devkey", "sub": "alice", "exp": int(time.time()) + 86_400} | claims
     return jwt.encode({key: value for key, value in whole.items() if value is not ...}, secret, **header)
 
 

@@ -1,0 +1,337 @@
+"""A packet's whole way: a publisher's socket, SRTP, the loop, SRTP, a subscriber's socket; and what comes back.
+
+Peers are plain sockets with libsrtp, packets are made and read by aiortc, the clock is driven by hand.
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+from aiortc import rtp
+from pylibsrtp._binding import ffi
+
+from sfu import loop, rings, rows
+from sfu.addresses import Sockets
+from sfu.memory import Memory
+from sfu.parameters import (
+    Codec,
+    Encoding,
+    Extension,
+    IceCredentials,
+    Kind,
+    MediaParameters,
+    PayloadType,
+    PublishParameters,
+    SubscribeParameters,
+)
+from sfu.tables import (
+    CLOSE_SUBSCRIPTION,
+    CLOSE_TRACK,
+    CLOSE_TRANSPORT,
+    CLOSED_SUBSCRIPTION,
+    CLOSED_TRACK,
+    CLOSED_TRANSPORT,
+    MEDIA_PER_TRANSPORT,
+    OPEN_SUBSCRIPTION,
+    OPEN_TRACK,
+    OPEN_TRANSPORT,
+    PATH_SELECTED,
+    SET_MEDIA,
+    START_SRTP,
+    STREAM_STARTED,
+    SUBSCRIPTION_STARTED,
+)
+from tests.sfu.ice import PASSWORD, binding_request, drop_counts, notices
+from tests.sfu.publisher import (
+    EXTENSIONS,
+    MS,
+    PAYLOAD_TYPES,
+    START,
+    VP8,
+    VP8_DELTA,
+    VP8_KEY,
+    VP8_RTX,
+    packet,
+    srtp_pair,
+)
+
+pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
+
+SSRC, RTX_SSRC = 1111, 2222
+OUT_SSRC, OUT_RTX_SSRC = 3333, 4444
+OUT_VP8, OUT_RTX = 120, 121
+PATIENCE_S = 5.0
+PUBLISHER_MEDIA = MediaParameters(
+    {
+        number: PayloadType(codec, clock, associated, bool(nack))
+        for number, (codec, clock, associated, nack) in PAYLOAD_TYPES.items()
+    },
+    {number: kind for kind, number in EXTENSIONS.items()},
+)
+SUBSCRIBER_MEDIA = MediaParameters(
+    {OUT_VP8: PayloadType(Codec.VP8, 90_000, nack=True), OUT_RTX: PayloadType(Codec.RTX, 90_000, OUT_VP8)},
+    {3: Extension.MID, 9: Extension.TRANSPORT_CC},
+)
+
+
+class Peer:
+    """One client: its socket, its SRTP sessions, its transport row."""
+
+    def __init__(self, call: "Call", ufrag: str, our_ssrc: int, media: MediaParameters) -> None:
+        self._call = call
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self._outgoing, self._server_in = srtp_pair()
+        self._server_out, self._incoming = srtp_pair()
+        self.our_ssrc = our_ssrc
+        self.row, self.generation = call.tables.take_transport(IceCredentials(ufrag, PASSWORD), our_ssrc)
+        media_row = self.row * MEDIA_PER_TRANSPORT + 1
+        call.tables.write_media(media_row, media)
+        call.command(OPEN_TRANSPORT, self.row, self.generation)
+        call.command(SET_MEDIA, self.row, self.generation, media_row)
+        sessions = [int(ffi.cast("uintptr_t", each._srtp[0])) for each in (self._server_in, self._server_out)]
+        call.command(START_SRTP, self.row, self.generation, *sessions)
+        self.send_datagram(binding_request(ufrag=ufrag, nominate=True))
+        call.turn()
+        assert len(self.datagrams()) == 1
+
+    def send_datagram(self, data: bytes) -> None:
+        self.socket.sendto(data, ("127.0.0.1", self._call.sockets.port))
+
+    def send_rtp(self, data: bytes) -> None:
+        self.send_datagram(self._outgoing.protect(data))
+
+    def send_rtcp(self, data: bytes) -> None:
+        self.send_datagram(self._outgoing.protect_rtcp(data))
+
+    def datagrams(self) -> list[bytes]:
+        """Everything that has arrived; loopback delivers before sendmmsg returns."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.socket.recv(2048))
+        return found
+
+    def received(self) -> tuple[list[rtp.RtpPacket], list[object]]:
+        """RTP and RTCP packets that arrived, decrypted and parsed."""
+        media, control = [], list[object]()
+        for data in self.datagrams():
+            if 192 <= data[1] <= 223:
+                control += rtp.RtcpPacket.parse(self._incoming.unprotect_rtcp(data))
+            else:
+                media.append(rtp.RtpPacket.parse(self._incoming.unprotect(data)))
+        return media, control
+
+
+class Call:
+    """A publisher with one VP8 track, and a subscriber to it."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.memory.open_wakeups()
+        self.sockets = Sockets(self.memory, 0, ("127.0.0.1",))
+        self.tables = rows.Tables(self.memory)
+        self.now = START
+        self.publisher = Peer(self, "publishe", 77, PUBLISHER_MEDIA)
+        self.subscriber = Peer(self, "subscrib", 78, SUBSCRIBER_MEDIA)
+        parameters = PublishParameters(Kind.VIDEO, "v0", (Encoding(ssrc=SSRC, rtx_ssrc=RTX_SSRC),))
+        self.track, self.track_generation, _ = self.tables.take_track(self.publisher.row, parameters)
+        self.command(OPEN_TRACK, self.track, self.track_generation)
+        self.subscription, self.subscription_generation = self.tables.take_subscription(
+            self.track,
+            self.subscriber.row,
+            Kind.VIDEO,
+            (OUT_SSRC, OUT_RTX_SSRC),
+            SubscribeParameters("m7", OUT_VP8, OUT_RTX, cname="someone"),
+        )
+        self.command(OPEN_SUBSCRIPTION, self.subscription, self.subscription_generation)
+        self.turn()
+
+    def close(self) -> None:
+        self.command(CLOSE_SUBSCRIPTION, self.subscription, self.subscription_generation)
+        self.command(CLOSE_TRACK, self.track, self.track_generation)
+        for peer in (self.publisher, self.subscriber):
+            self.command(CLOSE_TRANSPORT, peer.row, peer.generation)
+        self.turn()
+        for peer in (self.publisher, self.subscriber):
+            peer.socket.close()
+        self.sockets.close()
+        self.memory.close_wakeups()
+
+    def command(self, kind: int, row: int, generation: int, a: int = 0, b: int = 0) -> None:
+        assert rings.push_command(self.memory.record, kind, row, generation, a, b)
+
+    def turn(self, pass_ns: int = 0) -> None:
+        self.now += pass_ns
+        loop.turn(self.memory.record, self.memory.arena, self.now)
+
+    def publish(self, *numbers: int, first_key: bool = False) -> None:
+        """Send packets with these sequence numbers, each a frame of its own; one turn takes them."""
+        for n in numbers:
+            payload = VP8_KEY if first_key and n == numbers[0] else VP8_DELTA
+            self.publisher.send_rtp(
+                packet(
+                    n, ssrc=SSRC, payload=payload, timestamp=3000 * n, marker=1, transport_sequence_number=n, mid="v0"
+                )
+            )
+        self.turn(MS)
+
+
+@pytest.fixture
+def call() -> Iterator[Call]:
+    with contextlib.closing(Call()) as call:
+        yield call
+
+
+def of_kind(control: list[object], kind: type) -> list[object]:
+    return [each for each in control if isinstance(each, kind)]
+
+
+def test_published_packets_reach_the_subscriber_rewritten(call: Call) -> None:
+    call.publish(100, 101, 102, first_key=True)
+    media, _ = call.subscriber.received()
+    assert [(each.ssrc, each.payload_type) for each in media] == [(OUT_SSRC, OUT_VP8)] * 3
+    first = media[0].sequence_number
+    assert [(each.sequence_number - first) & 0xFFFF for each in media] == [0, 1, 2]
+    assert [(each.timestamp - media[0].timestamp) & 0xFFFFFFFF for each in media] == [0, 3000, 6000]
+    assert media[0].payload[-20:] == bytes(20)
+    assert len(media[0].payload) == len(VP8_KEY)
+    kinds = [kind for kind, _, _ in notices(call.memory)]
+    assert {PATH_SELECTED, STREAM_STARTED, SUBSCRIPTION_STARTED} <= set(kinds)
+    assert drop_counts(call.memory) == {}
+
+
+def test_nothing_comes_back_to_the_publisher_as_media(call: Call) -> None:
+    call.publish(100, 101, first_key=True)
+    media, _ = call.publisher.received()
+    assert media == []
+
+
+def test_lost_packet_is_sent_again_when_the_subscriber_asks(call: Call) -> None:
+    call.publish(*range(100, 105), first_key=True)
+    media, _ = call.subscriber.received()
+    lost = media[2]
+    call.turn(100 * MS)
+    call.subscriber.send_rtcp(
+        bytes(rtp.RtcpRtpfbPacket(fmt=rtp.RTCP_RTPFB_NACK, ssrc=1, media_ssrc=OUT_SSRC, lost=[lost.sequence_number]))
+    )
+    call.turn(MS)
+    repairs, _ = call.subscriber.received()
+    assert [(each.ssrc, each.payload_type) for each in repairs] == [(OUT_RTX_SSRC, OUT_RTX)]
+    restored = rtp.unwrap_rtx(repairs[0], payload_type=OUT_VP8, ssrc=OUT_SSRC)
+    assert (restored.sequence_number, restored.timestamp) == (lost.sequence_number, lost.timestamp)
+    assert restored.payload == lost.payload
+
+
+def test_gap_in_what_arrives_is_asked_for_and_the_repair_is_forwarded(call: Call) -> None:
+    call.publish(100, 101, 103, 104, first_key=True)
+    call.subscriber.received()
+    control: list[object] = []
+    for _ in range(10):
+        call.turn(20 * MS)
+        control += call.publisher.received()[1]
+    asked = [each for each in of_kind(control, rtp.RtcpRtpfbPacket) if each.fmt == rtp.RTCP_RTPFB_NACK]  # type: ignore[attr-defined]
+    assert asked
+    assert all((each.media_ssrc, each.lost) == (SSRC, [102]) for each in asked)  # type: ignore[attr-defined]
+    original = rtp.RtpPacket(payload_type=VP8, sequence_number=102, timestamp=3000 * 102, ssrc=SSRC, payload=VP8_DELTA)
+    repair = rtp.wrap_rtx(original, payload_type=VP8_RTX, sequence_number=9, ssrc=RTX_SSRC)
+    call.publisher.send_rtp(repair.serialize())
+    call.turn(MS)
+    media, _ = call.subscriber.received()
+    assert len(media) == 1
+    assert media[0].ssrc == OUT_SSRC
+
+
+def test_key_frame_request_of_the_subscriber_reaches_the_publisher(call: Call) -> None:
+    call.publish(100, 101, first_key=True)
+    for _ in range(40):  # past any throttle
+        call.turn(20 * MS)
+    call.publisher.received()
+    call.subscriber.send_rtcp(bytes(rtp.RtcpPsfbPacket(fmt=rtp.RTCP_PSFB_PLI, ssrc=1, media_ssrc=OUT_SSRC)))
+    call.turn(MS)
+    call.turn(20 * MS)
+    _, control = call.publisher.received()
+    requests = of_kind(control, rtp.RtcpPsfbPacket)
+    assert [(each.fmt, each.media_ssrc) for each in requests] == [(rtp.RTCP_PSFB_PLI, SSRC)]  # type: ignore[attr-defined]
+
+
+def test_publisher_gets_transport_wide_feedback(call: Call) -> None:
+    call.publish(*range(100, 110), first_key=True)
+    found = list[bytes]()
+    for _ in range(10):
+        call.turn(20 * MS)
+        for data in call.publisher.datagrams():
+            plain = call.publisher._incoming.unprotect_rtcp(data)
+            at = 0
+            while at + 4 <= len(plain):  # aiortc does not know this format
+                if plain[at] & 31 == 15 and plain[at + 1] == 205:
+                    found.append(plain[at:])
+                at += 4 + 4 * int.from_bytes(plain[at + 2 : at + 4], "big")
+    assert found
+    assert int.from_bytes(found[0][4:8], "big") == call.publisher.our_ssrc
+    assert int.from_bytes(found[0][12:14], "big") == 100, "base sequence number"
+    assert sum(int.from_bytes(each[14:16], "big") for each in found) == 10, "each packet is reported once"
+
+
+def test_both_sides_get_reports(call: Call) -> None:
+    control: tuple[list[object], list[object]] = ([], [])
+    ntp, timestamp = (3_900_000_000 << 32), 3000 * 100
+    call.publish(100, first_key=True)
+    info = rtp.RtcpSenderInfo(ntp_timestamp=ntp, rtp_timestamp=timestamp, packet_count=1, octet_count=1)
+    call.publisher.send_rtcp(bytes(rtp.RtcpSrPacket(ssrc=SSRC, sender_info=info)))
+    for n in range(101, 180):
+        call.publish(n)
+        call.turn(19 * MS)
+        for peer, found in zip((call.publisher, call.subscriber), control, strict=True):
+            found += peer.received()[1]
+    receiver = of_kind(control[0], rtp.RtcpRrPacket)
+    assert {block.ssrc for each in receiver for block in each.reports} == {SSRC}  # type: ignore[attr-defined]
+    senders = of_kind(control[1], rtp.RtcpSrPacket)
+    assert senders
+    assert {each.ssrc for each in senders} == {OUT_SSRC}  # type: ignore[attr-defined]
+    names = {item for each in of_kind(control[1], rtp.RtcpSdesPacket) for chunk in each.chunks for item in chunk.items}  # type: ignore[attr-defined]
+    assert (1, b"someone") in names
+
+
+def test_replayed_and_forged_packets_are_counted_and_go_nowhere(call: Call) -> None:
+    call.publish(100, first_key=True)
+    call.subscriber.received()
+    protected = call.publisher._outgoing.protect(packet(101, ssrc=SSRC, timestamp=3000, mid="v0"))
+    forged = bytearray(protected)
+    forged[-1] ^= 1
+    for data in (bytes(forged), protected, protected):
+        call.publisher.send_datagram(data)
+        call.turn(MS)
+    media, _ = call.subscriber.received()
+    assert len(media) == 1
+    assert drop_counts(call.memory) == {"srtp_auth": 1, "srtp_replay": 1}
+
+
+def test_packets_keep_flowing_across_the_wrap_of_sequence_numbers(call: Call) -> None:
+    numbers = [(65_530 + n) & 0xFFFF for n in range(12)]
+    call.publish(*numbers, first_key=True)
+    media, _ = call.subscriber.received()
+    first = media[0].sequence_number
+    assert [(each.sequence_number - first) & 0xFFFF for each in media] == list(range(12))
+
+
+def test_closing_ends_the_flow_and_frees_everything(call: Call) -> None:
+    call.publish(100, first_key=True)
+    call.subscriber.received()
+    notices(call.memory)
+    call.command(CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
+    call.publish(101)
+    assert call.subscriber.received()[0] == []
+    call.command(CLOSE_TRANSPORT, call.publisher.row, call.publisher.generation)
+    call.turn()
+    assert [(kind, row) for kind, row, _ in notices(call.memory)] == [
+        (CLOSED_SUBSCRIPTION, call.subscription),
+        (CLOSED_TRACK, call.track),
+        (CLOSED_TRANSPORT, call.publisher.row),
+    ]
+    assert not call.memory.table("source_slots").clip(0).any()
+    assert not call.memory.table("outgoing_slots").clip(0).any()
+    call.publish(102)
+    assert drop_counts(call.memory)["unknown_address"] == 1
