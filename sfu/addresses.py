@@ -57,10 +57,17 @@ class Sockets:
         self._sockets.clear()
         self._memory.thread["socket_count"] = 0
 
-    def bound_addresses(self) -> list[str]:
-        """Local addresses of sockets that are not bound to a wildcard."""
-        names = [str(each.getsockname()[0]) for each in self._sockets]
-        return [name for name in names if not ipaddress.ip_address(name).is_unspecified]
+    def local_addresses(self) -> list[str]:
+        """Addresses under which the sockets are reached; a wildcard stands for all of the machine's in its family."""
+        found = []
+        for each in self._sockets:
+            name = str(each.getsockname()[0])
+            if ipaddress.ip_address(name).is_unspecified:
+                version = _version(each)
+                found += [text for text in machine_addresses() if ipaddress.ip_address(text).version == version]
+            else:
+                found.append(name)
+        return found
 
     def send(self, path: int, datagram: bytes) -> bool:
         """Send from the control thread to the peer of a path row. False: it was not sent (a lost datagram)."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sfu import statistics
-from sfu.addresses import Sockets, candidates, machine_addresses
+from sfu.addresses import Sockets, candidates
 from sfu.certificate import LocalCertificate
 from sfu.dtls import SRTP_PROFILES
 from sfu.errors import EngineError, TableFull
@@ -324,7 +324,7 @@ class Engine:
         return LocalTransport(transport.id, transport.ice, self._fingerprint, self._candidates)
 
     def _find_candidates(self) -> tuple[Candidate, ...]:
-        addresses = list(self._options.node_ips) or self._sockets.bound_addresses() or machine_addresses()
+        addresses = self._options.node_ips or self._sockets.local_addresses()
         return candidates(addresses, self._sockets.families, self.udp_port)
 
     def _later(self, name: str, seconds: float, action: Callable[[], None]) -> None:

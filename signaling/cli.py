@@ -6,6 +6,7 @@ The media engine is imported inside the commands that need it: it takes the time
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,17 +151,25 @@ def _compile() -> None:
 
 
 def _serve(config: Config) -> None:
+    from signaling import listener
+    from signaling.logs import configure_logging
+
+    configure_logging(config.log_level, config.log_json)
+    _warn(config)
+    listener.raise_descriptor_limit()
+    try:
+        # Before anything slow, so that a taken port is known at once.
+        _run(config, listener.bind_sockets(config))
+    except listener.PortInUse as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+def _run(config: Config, sockets: list[socket.socket]) -> None:
     import uvloop
 
     from sfu.engine import Engine, EngineOptions
     from signaling import listener
-    from signaling.logs import configure_logging
     from signaling.rooms import Rooms
-
-    configure_logging(config.log_level, config.log_json)
-    _warn(config)
-    _compile()
-    listener.raise_descriptor_limit()
 
     def announce(addresses: list[tuple[str, int]]) -> None:
         for address, port in addresses:
@@ -169,13 +178,11 @@ def _serve(config: Config) -> None:
             click.echo(f"Demo page: {_demo_url(addresses)}")
 
     async def run() -> None:
-        await listener.serve(config, engine, Rooms(config, engine), announce)
+        await listener.serve(config, engine, Rooms(config, engine), sockets, announce)
 
+    _compile()
     engine = Engine(EngineOptions(udp_ports=config.udp_ports, bind=config.media_bind, node_ips=config.node_ips))
-    try:
-        uvloop.run(run())
-    except listener.PortInUse as exc:
-        raise ConfigError(str(exc)) from exc
+    uvloop.run(run())
 
 
 def _warn(config: Config) -> None:

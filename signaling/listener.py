@@ -167,13 +167,16 @@ def http_server(app: Starlette) -> HttpServer:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config, engine: Engine, rooms: Rooms) -> AsyncIterator[list[tuple[str, int]]]:
+async def running(
+    config: Config, engine: Engine, rooms: Rooms, sockets: list[socket.socket]
+) -> AsyncIterator[list[tuple[str, int]]]:
     """Run everything while the block lasts; yields the (address, port) pairs on which HTTP listens.
+
+    `sockets` come from `bind_sockets` and are closed at the end.
 
     Raises:
         PortInUse: a TCP or UDP port cannot be bound.
     """
-    sockets = bind_sockets(config)
     try:
         addresses = [bound.getsockname()[:2] for bound in sockets]
         try:
@@ -215,8 +218,10 @@ async def _serving(app: Starlette, rooms: Rooms, sockets: list[socket.socket]) -
         await asyncio.gather(serving, return_exceptions=True)
 
 
-async def serve(config: Config, engine: Engine, rooms: Rooms, announce: Announce) -> None:
-    """Run until SIGTERM or SIGINT. `announce` is called once with the listening addresses, when joins are welcome.
+async def serve(config: Config, engine: Engine, rooms: Rooms, sockets: list[socket.socket], announce: Announce) -> None:
+    """Run until SIGTERM or SIGINT. `sockets` come from `bind_sockets`.
+
+    `announce` is called once with the listening addresses, when joins are welcome.
 
     Raises:
         PortInUse: a TCP or UDP port cannot be bound.
@@ -226,7 +231,7 @@ async def serve(config: Config, engine: Engine, rooms: Rooms, announce: Announce
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        async with running(config, engine, rooms) as addresses:
+        async with running(config, engine, rooms, sockets) as addresses:
             announce(addresses)
             await stopped.wait()
             log.info("stopping")

@@ -33,6 +33,7 @@ CLOCK_FILES = {
     "sfu/timers.py",
     "sfu/loop.py",
     "sfu/engine.py",
+    "sfu/media_thread.py",
     "sfu/fanout.py",  # measures its own turn
     "sfu/compile.py",  # tells how long it took
 }

@@ -75,6 +75,21 @@ SUBSCRIBER_MEDIA = MediaParameters(
 )
 
 
+def split_compound(data: bytes) -> list[bytes]:
+    """The packets of an RTCP compound, RFC 3550 section 6.4.1."""
+    parts, at = [], 0
+    while at < len(data):
+        end = at + 4 + 4 * int.from_bytes(data[at + 2 : at + 4], "big")
+        parts.append(data[at:end])
+        at = end
+    return parts
+
+
+def is_transport_cc(packet: bytes) -> bool:
+    """draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1; aiortc does not know it."""
+    return packet[1] == rtp.RTCP_RTPFB and packet[0] & 31 == 15
+
+
 class Peer:
     """One client: its socket, its SRTP sessions, its transport row."""
 
@@ -119,10 +134,18 @@ class Peer:
         media, control = [], list[object]()
         for data in self.datagrams():
             if 192 <= data[1] <= 223:
-                control += rtp.RtcpPacket.parse(self._incoming.unprotect_rtcp(data))
+                parts = split_compound(self._incoming.unprotect_rtcp(data))
+                control += [
+                    packet for part in parts if not is_transport_cc(part) for packet in rtp.RtcpPacket.parse(part)
+                ]
             else:
                 media.append(rtp.RtpPacket.parse(self._incoming.unprotect(data)))
         return media, control
+
+    def transport_feedback(self) -> list[bytes]:
+        """Transport-wide congestion control packets that arrived."""
+        compounds = [self._incoming.unprotect_rtcp(data) for data in self.datagrams() if 192 <= data[1] <= 223]
+        return [part for plain in compounds for part in split_compound(plain) if is_transport_cc(part)]
 
 
 class Call:
@@ -262,13 +285,7 @@ def test_publisher_gets_transport_wide_feedback(call: Call) -> None:
     found = list[bytes]()
     for _ in range(10):
         call.turn(20 * MS)
-        for data in call.publisher.datagrams():
-            plain = call.publisher._incoming.unprotect_rtcp(data)
-            at = 0
-            while at + 4 <= len(plain):  # aiortc does not know this format
-                if plain[at] & 31 == 15 and plain[at + 1] == 205:
-                    found.append(plain[at:])
-                at += 4 + 4 * int.from_bytes(plain[at + 2 : at + 4], "big")
+        found += call.publisher.transport_feedback()
     assert found
     assert int.from_bytes(found[0][4:8], "big") == call.publisher.our_ssrc
     assert int.from_bytes(found[0][12:14], "big") == 100, "base sequence number"

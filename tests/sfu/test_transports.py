@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sfu.addresses import machine_addresses
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
@@ -44,6 +45,24 @@ async def test_dtls_comes_up_in_either_role(engine: Engine, client: WebRtcClient
     record = engine._memory.table("transports")[0]
     await asyncio.sleep(0)
     assert (record["secure"], record["srtp_in"] != record["srtp_out"]) == (1, True)
+
+
+async def test_lost_flights_are_sent_again(
+    engine: Engine, client: WebRtcClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    send = engine._sockets.send
+
+    def lossy(path: int, datagram: bytes) -> bool:
+        sent.append(datagram)
+        return send(path, datagram) if len(sent) > 1 else True
+
+    monkeypatch.setattr(engine._sockets, "send", lossy)
+    await client.connect(DtlsRole.CLIENT)
+    assert await next_of(engine, TransportConnected) == TransportConnected(client.transport)
+    record_sequence = slice(5, 11)
+    assert sent[1][13:25] == sent[0][13:25]  # the same handshake message
+    assert sent[1][record_sequence] != sent[0][record_sequence]
 
 
 @pytest.mark.parametrize("role", DtlsRole)
@@ -159,6 +178,17 @@ async def test_expired_consent_ends_data_channels_and_timers(engine: Engine, cli
     transport = engine._transports[client.transport]
     assert (transport._data, transport._dtls, transport._timer) == (None, None, None)
     engine.send_data([client.transport], Channel.RELIABLE, b"into the void")
+
+
+@pytest.mark.skipif(not any(":" in text for text in machine_addresses()), reason="this machine has no IPv6 address")
+async def test_client_is_served_over_ipv6() -> None:
+    engine = Engine(EngineOptions(udp_ports=(0,), node_ips=("::1",)), StandIn)
+    await engine.start()
+    client = WebRtcClient(engine)
+    await client.connect()
+    assert await next_of(engine, TransportConnected) == TransportConnected(client.transport)
+    await client.close()
+    await engine.stop()
 
 
 async def test_one_message_reaches_many_in_pieces(engine: Engine) -> None:

@@ -23,7 +23,7 @@ from signaling import listener
 from signaling.config import Config
 from signaling.connection import BadMessage, SignalConnection
 from signaling.join import JoinError, JoinParameters
-from signaling.listener import MAX_MESSAGE_BYTES, PortInUse, bind_sockets, running, serve
+from signaling.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
 from signaling.tokens import verify
 
 KEYS = {"devkey": "secret"}
@@ -101,6 +101,12 @@ class PlayedEngine:
         self.calls.append("engine stop")
 
 
+def running_on(
+    config: Config, engine: Engine, rooms: PlayedRooms
+) -> contextlib.AbstractAsyncContextManager[list[tuple[str, int]]]:
+    return running(config, engine, rooms, bind_sockets(config))
+
+
 @dataclass
 class Running:
     rooms: PlayedRooms
@@ -118,7 +124,7 @@ class Running:
 @pytest.fixture
 async def server() -> AsyncIterator[Running]:
     rooms = PlayedRooms()
-    async with running(CONFIG, PlayedEngine(), rooms) as addresses:
+    async with running_on(CONFIG, PlayedEngine(), rooms) as addresses:
         yield Running(rooms, addresses[0][1])
 
 
@@ -364,7 +370,7 @@ async def test_the_demo_page_gets_its_token_under_dev(server: Running, http: htt
 
 async def test_without_dev_nobody_gets_a_token_for_the_asking(http: httpx.AsyncClient) -> None:
     config = Config(keys=KEYS, port=0, bind_addresses=("127.0.0.1",))
-    async with running(config, PlayedEngine(), PlayedRooms()) as addresses:
+    async with running_on(config, PlayedEngine(), PlayedRooms()) as addresses:
         answer = await http.get(f"http://127.0.0.1:{addresses[0][1]}/demo/token?room=r&identity=i")
         assert answer.status_code == 404
 
@@ -379,7 +385,7 @@ async def test_the_demo_page_is_served(server: Running, http: httpx.AsyncClient)
 async def test_starting_and_stopping_keep_their_order() -> None:
     calls: list[str] = []
     engine, rooms = PlayedEngine(calls), PlayedRooms(calls=calls)
-    async with running(CONFIG, engine, rooms):
+    async with running_on(CONFIG, engine, rooms):
         assert calls == ["engine start", "rooms start"]
     assert calls == ["engine start", "rooms start", "rooms stop", "engine stop"]
 
@@ -390,7 +396,7 @@ async def test_a_taken_tcp_port_is_one_line_and_starts_nothing() -> None:
         engine = PlayedEngine()
         config = Config(keys=KEYS, port=port, bind_addresses=("127.0.0.1",))
         with pytest.raises(PortInUse, match=f"127.0.0.1 TCP port {port}: Address already in use"):
-            async with running(config, engine, PlayedRooms()):
+            async with running_on(config, engine, PlayedRooms()):
                 pass
     assert engine.calls == []
 
@@ -408,7 +414,7 @@ async def test_a_port_that_another_process_took_meanwhile_is_one_line_and_stops_
 
         config = Config(keys=KEYS, port=rival.getsockname()[1], bind_addresses=("127.0.0.1",))
         with pytest.raises(PortInUse, match="Address already in use"):
-            async with running(config, Rival(calls), PlayedRooms(calls=calls)):
+            async with running_on(config, Rival(calls), PlayedRooms(calls=calls)):
                 pass
     assert calls == ["engine start", "rooms start", "rooms stop", "engine stop"]
 
@@ -416,7 +422,7 @@ async def test_a_port_that_another_process_took_meanwhile_is_one_line_and_stops_
 async def test_a_taken_udp_port_is_one_line() -> None:
     engine = PlayedEngine(fails=OSError(98, "Address already in use"))
     with pytest.raises(PortInUse, match="cannot bind UDP port 7882: Address already in use"):
-        async with running(CONFIG, engine, PlayedRooms()):
+        async with running_on(CONFIG, engine, PlayedRooms()):
             pass
 
 
@@ -433,7 +439,7 @@ def test_default_addresses_that_the_machine_lacks_are_left_out_and_given_ones_ar
 async def test_clients_are_closed_when_the_server_stops() -> None:
     rooms = PlayedRooms()
     async with contextlib.AsyncExitStack() as stack:
-        async with running(CONFIG, PlayedEngine(), rooms) as addresses:
+        async with running_on(CONFIG, PlayedEngine(), rooms) as addresses:
             url = f"ws://127.0.0.1:{addresses[0][1]}/rtc?access_token={token()}"
             client = await stack.enter_async_context(connect(url))
             await receive(client)
@@ -445,7 +451,7 @@ async def test_clients_are_closed_when_the_server_stops() -> None:
 async def test_a_signal_stops_the_server() -> None:
     announced: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
     rooms = PlayedRooms()
-    task = asyncio.create_task(serve(CONFIG, PlayedEngine(), rooms, announced.set_result))
+    task = asyncio.create_task(serve(CONFIG, PlayedEngine(), rooms, bind_sockets(CONFIG), announced.set_result))
     await announced
     os.kill(os.getpid(), signal.SIGTERM)
     await task

@@ -83,7 +83,7 @@ def test_an_unknown_source_does_not_open_the_others() -> None:
         (sign({"exp": ...}), "exp"),
         (sign({"exp": int(time.time()) - CLOCK_LEEWAY_S - 5}), "expired"),
         (sign({"exp": "tomorrow"}), "Expiration"),
-        (sign({"nbf": int(time.time()) + CLOCK_LEEWAY_S + 30}), "not yet valid"),
+        (sign({"nbf": int(time.time()) + 86_000}), "not yet valid"),
     ],
 )
 def test_a_token_that_proves_nothing_is_refused_with_the_reason(token: str, why: str) -> None:
