@@ -13,7 +13,8 @@ from rich.table import Table
 from bench.accounting import machine
 from bench.forward import Comparison, Shape, compare
 
-console = Console()
+MIN_WIDTH = 120
+console = Console(width=max(Console().width, MIN_WIDTH))
 
 BUDGETS = {
     "ratio": 1.25,

@@ -286,6 +286,7 @@ def compare(
 ) -> Comparison:
     """Alternate floor and server `repeats` times under one load."""
     pin(-1)
+    Generator().warm_up()
     bench = FloorBench()
     floors, servers = [], []
     with ServerBench(shape.subscribers) as server:

@@ -194,7 +194,12 @@ class Generator:
         record["events_at"] = self.events.ctypes.data
         record["scratch_at"] = self.scratch.ctypes.data
 
+    def warm_up(self) -> None:
+        """Compile the kernel, or load it, before any schedule begins."""
+        self.run(np.zeros(1, np.int32), np.zeros(1, np.uint64))
+
     def run(self, fds: Any, sessions: Any) -> None:
+        """Run the loop as `load` describes it; see `run`."""
         run(
             self.load[0],
             fds,

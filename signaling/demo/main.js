@@ -62,7 +62,7 @@ function listen(current) {
   on("track", ({ sid, track }) => (track.kind === "audio" ? playAudio(sid, track) : render()));
   on("speakers", showSpeakers);
   on("chat", ({ name, message }) => showMessage(name, message));
-  on("state", (state) => showNotice(state === "reconnecting" || state === "disconnected" ? "Connection lost, reconnecting…" : ""));
+  on("state", (state) => showConnection(state !== "reconnecting" && state !== "disconnected"));
   on("left", showLobby);
 }
 
@@ -100,6 +100,13 @@ $("chat-form").addEventListener("submit", (event) => {
     showNotice(error.message);
   }
 });
+
+const LOST = "Connection lost, reconnecting…";
+
+function showConnection(there) {
+  if (!there) showNotice(LOST);
+  else if ($("notice").textContent === LOST) showNotice("");
+}
 
 function showNotice(message) {
   $("notice").textContent = message;
