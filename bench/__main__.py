@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -51,9 +52,8 @@ def forward(
         for shape in shapes:
             title = f"{shape.subscribers} subscribers, {'frames' if shape.per_burst > 1 else 'smooth'}"
             task = progress.add_task(title, total=2 * repeats)
-            results.append(
-                compare(shape, repeats, segments=shape.per_burst > 1, progress=lambda n, t=task: progress.advance(t, n))
-            )
+            advance = partial(progress.advance, task)
+            results.append(compare(shape, repeats, segments=shape.per_burst > 1, progress=advance))
     console.print(_forward_table(results))
     console.print(_budget_table(results))
     console.print(machine())

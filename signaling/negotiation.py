@@ -304,7 +304,7 @@ class Bundle:
 def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tuple[Format, ...]:
     """The formats on which a client may publish: one codec, so that a payload type tells everything, with RTX or RED.
 
-    RED stands before Opus only where the client put it first.
+    RED stands first when it is wanted: a client sends what the answer lists first.
     """
     wanted = most_compatible(decision.codec, formats) if decision.codec is not None else None
     if wanted is None:
@@ -312,9 +312,8 @@ def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tup
         wanted = most_compatible(first, formats)
     assert wanted is not None, "formats always hold a primary codec"
     chosen = {wanted, *companions(wanted, formats, Codec.RTX)}
-    if decision.red:
-        chosen.update(companions(wanted, formats, Codec.RED))
-    return tuple(f for f in formats if f in chosen)
+    red = tuple(companions(wanted, formats, Codec.RED)) if decision.red else ()
+    return red + tuple(f for f in formats if f in chosen)
 
 
 def select_formats(track: WantedTrack, formats: Sequence[Format]) -> Selection | None:

@@ -183,11 +183,10 @@ class SdkPeer:
         return str(publication.sid)
 
     async def _play_tone(self, source: rtc.AudioSource) -> None:
-        position = np.arange(480)
+        # 44 whole periods in a tenth of a second; long frames, because each costs a call into the SDK
+        samples = (np.sin(2 * np.pi * 440 * np.arange(4800) / 48000) * 12000).astype(np.int16)
         while self._running:
-            samples = (np.sin(2 * np.pi * 440 * position / 48000) * 12000).astype(np.int16)
-            await source.capture_frame(rtc.AudioFrame(samples.tobytes(), 48000, 1, 480))
-            position += 480
+            await source.capture_frame(rtc.AudioFrame(samples.tobytes(), 48000, 1, len(samples)))
 
     async def publish_video(
         self, codec: str = "vp8", width: int = 640, height: int = 360, simulcast: bool = True

@@ -1,5 +1,6 @@
 """What a subscriber asks for is what it gets: layers by quality, by size, off and on again; and without freezes."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ async def test_simulcast_quality_decides_the_layer(
     for quality in ("LOW", "MEDIUM", "HIGH", "LOW"):
         await viewer.run(_ask(quality))
         height = HEIGHTS[quality]
-        await eventually(lambda h=height: _shows(viewer, h), f"{quality} is {height} lines", 45, detail=publisher.sent)
+        await eventually(partial(_shows, viewer, height), f"{quality} is {height} lines", 45, detail=publisher.sent)
 
 
 async def test_vp9_svc_quality_decides_the_spatial_layer(
@@ -59,7 +60,7 @@ async def test_vp9_svc_quality_decides_the_spatial_layer(
     for quality in ("LOW", "MEDIUM", "LOW"):
         await viewer.run(_ask(quality))
         height = HEIGHTS[quality]
-        await eventually(lambda h=height: _shows(viewer, h), f"{quality} is {height} lines", 45, detail=publisher.sent)
+        await eventually(partial(_shows, viewer, height), f"{quality} is {height} lines", 45, detail=publisher.sent)
 
 
 async def test_a_disabled_track_stops_and_comes_back(

@@ -1,6 +1,7 @@
 """Every kind of publisher is seen and heard, decoded, by every kind of subscriber, and all exchange data."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,20 +75,20 @@ async def test_is_seen_heard_and_read_by_every_subscriber(
     peers = {subscriber: await make_peer(subscriber, subscriber) for subscriber in kinds}
     await asyncio.gather(*(peer.join(server, room) for peer in peers.values()))
     for subscriber, peer in peers.items():
-        video = await eventually(lambda p=peer: _video(p, "publisher"), f"video in {subscriber}", detail=peer.received)
+        video = await eventually(partial(_video, peer, "publisher"), f"video in {subscriber}", detail=peer.received)
         assert video.codec in codecs
         assert video.width > 0
-        await eventually(lambda p=peer: _audio(p, "publisher"), f"audio in {subscriber}", detail=peer.received)
+        await eventually(partial(_audio, peer, "publisher"), f"audio in {subscriber}", detail=peer.received)
         await peer.say(f"hello from {subscriber}")
         await eventually(
-            lambda s=subscriber: _has_message(publisher, s, f"hello from {s}"),
+            partial(_has_message, publisher, subscriber, f"hello from {subscriber}"),
             f"message of {subscriber}",
             detail=publisher.messages,
         )
     await publisher.say("hello all")
     for subscriber, peer in peers.items():
         await eventually(
-            lambda p=peer: _has_message(p, "publisher", "hello all"), f"message in {subscriber}", detail=peer.messages
+            partial(_has_message, peer, "publisher", "hello all"), f"message in {subscriber}", detail=peer.messages
         )
 
 
@@ -99,4 +100,4 @@ async def test_everybody_hears_everybody_in_one_room(
     await asyncio.gather(*(peer.publish_audio() for peer in peers.values()))
     for kind, peer in peers.items():
         for other in peers.keys() - {kind}:
-            await eventually(lambda p=peer, o=other: _audio(p, o), f"audio of {other} in {kind}", detail=peer.received)
+            await eventually(partial(_audio, peer, other), f"audio of {other} in {kind}", detail=peer.received)

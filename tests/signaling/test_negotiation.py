@@ -189,9 +189,9 @@ def test_a_publisher_gets_one_codec_with_its_companion() -> None:
     assert publish_formats((vp9, VP8, RTX), decision(Codec.AV1)) == (vp9,)
 
 
-def test_red_is_a_matter_of_decision_and_keeps_its_place() -> None:
+def test_red_comes_first_when_it_is_wanted() -> None:
     pcmu = Format(RtpMap(0, "PCMU", 8_000), Codec.AUDIO)
-    assert publish_formats((OPUS, RED, pcmu), decision()) == (OPUS, RED)
+    assert publish_formats((OPUS, RED, pcmu), decision()) == (RED, OPUS)
     assert publish_formats((RED, OPUS, pcmu), decision()) == (RED, OPUS)
     assert publish_formats((RED, OPUS, pcmu), decision(red=False)) == (OPUS,)
     assert publish_formats((pcmu, OPUS), decision()) == (pcmu,)

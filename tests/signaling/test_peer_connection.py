@@ -149,7 +149,7 @@ def test_simulcast_is_published_with_its_layers(engine: RecordingEngine, connect
     assert answered[3].simulcast == Simulcast(receive=("q", "h", "f"))
     assert answered[3].direction is Direction.RECVONLY
     assert answered[3].profile.formats == ("96", "97")
-    assert answered[2].profile.formats == ("111", "63")
+    assert answered[2].profile.formats == ("63", "111")
     assert "usedtx=1" in dict(answered[2].profile.fmtps)[111]
     assert "stereo" not in dict(answered[2].profile.fmtps)[111]
     assert result.mid_to_track_id == {"2": "TR_2", "3": "TR_3", "4": "TR_4"}
