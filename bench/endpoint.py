@@ -17,7 +17,7 @@ from aiortc.rtcdtlstransport import RTCCertificate
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session, ffi
 
-from sfu.parameters import LocalTransport
+from sfu.parameters import IceCredentials
 
 PROFILE = b"SRTP_AEAD_AES_128_GCM"
 KEY_BYTES, SALT_BYTES = 16, 12
@@ -55,7 +55,7 @@ class Endpoint:
     def fd(self) -> int:
         return self.socket.fileno()
 
-    def connect(self, remote: LocalTransport) -> None:
+    def connect(self, remote: IceCredentials) -> None:
         """ICE check, DTLS handshake, SRTP keys. Raises TimeoutError when the server does not answer."""
         self._check = self._binding_request(remote)
         self.socket.settimeout(0.5)
@@ -71,13 +71,13 @@ class Endpoint:
         self._handshake(deadline)
         self.socket.setblocking(False)
 
-    def _binding_request(self, remote: LocalTransport) -> bytes:
+    def _binding_request(self, remote: IceCredentials) -> bytes:
         message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
-        message.attributes["USERNAME"] = f"{remote.ice.ufrag}:{self.ufrag}"
+        message.attributes["USERNAME"] = f"{remote.ufrag}:{self.ufrag}"
         message.attributes["PRIORITY"] = 2130706431
         message.attributes["ICE-CONTROLLING"] = secrets.randbits(64)
         message.attributes["USE-CANDIDATE"] = None
-        message.add_message_integrity(remote.ice.password.encode())
+        message.add_message_integrity(remote.password.encode())
         return bytes(message)
 
     def check(self) -> None:
@@ -135,6 +135,11 @@ class Endpoint:
         packet = struct.pack("!BBHIIIIIII", 0x81, 201, 7, own, ssrc, 0, 0, 0, 0, 0)
         with contextlib.suppress(OSError):
             self.socket.send(self._sessions[0].protect_rtcp(packet))
+
+    def send_rtp(self, packet: bytes) -> None:
+        """Protect and send one plaintext RTP packet."""
+        with contextlib.suppress(OSError):
+            self.socket.send(self._sessions[0].protect(packet))
 
     def close(self) -> None:
         self.socket.close()

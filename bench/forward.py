@@ -100,7 +100,7 @@ class Child:
 
 
 class Legs:
-    """N receiving sockets in one epoll set. Arrays are indexed by descriptor, which is what `select.epoll` hands out."""
+    """N receiving sockets in one epoll set; arrays are indexed by descriptor, which is what epoll hands out."""
 
     def __init__(self, fds: list[int], sessions: list[int]) -> None:
         self.fds = np.zeros(max(fds) + 1, np.int32)
@@ -224,7 +224,7 @@ class ServerBench:
         local = self._child.ask("transport")
         endpoint = Endpoint(self._context, ("127.0.0.1", self._child.port))
         self._child.ask("connect", local.id, endpoint.ufrag, endpoint.password, self._fingerprint)
-        endpoint.connect(local)
+        endpoint.connect(local.ice)
         return endpoint, local.id
 
     def _wait_connected(self, count: int) -> None:

@@ -44,6 +44,16 @@ def store_release(typing, column, index, value):
 
 
 @intrinsic
+def pointer(typing, address):
+    """An address as an untyped pointer, for `numba.carray`."""
+
+    def emit(context, builder, signature, values):
+        return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
+
+    return types.voidptr(types.uint64), emit
+
+
+@intrinsic
 def load_i4(typing, address):
     """The int32 at an address (errno); nothing else reads memory through an address this way."""
 

@@ -27,7 +27,7 @@ Progress = Callable[[int, int, str], None]
 """Called with (functions done, functions in all, name of the one just done)."""
 
 
-class _Counter(event.Listener):
+class _Counter(event.Listener):  # type: ignore[misc]
     """Reports each function of ours when its compilation ends, however deep it was called from."""
 
     def __init__(self, total: int, progress: Progress) -> None:

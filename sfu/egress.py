@@ -2,7 +2,7 @@
 
 `forward_all` walks the tracks with unread arrivals; each subscriber gets all of a track's new packets in a row, so
 that what goes to one receiver is adjacent and leaves as one UDP_SEGMENT message. Per packet and subscriber: admit it,
-number it, write it into a send slot, remember it for retransmission; a few packets later protect them and queue them.
+number it, remember it for retransmission, write it into a send slot, protect and queue it.
 """
 
 import numpy as np
@@ -10,13 +10,15 @@ from numba import njit
 
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
-from sfu.rewrite import is_stored, payload_start, send_time, write_packet
+from sfu.prefetch import prefetch_destination, prefetch_subscription
+from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
 from sfu.rings import notice
 from sfu.scalability import admit_scalable, is_last_of_picture
 from sfu.select import DEAD_FRAMES, admit_temporal, ask_for_wanted, mark_live, may_start
 from sfu.sequence import NOT_SENT, drop, send, synchronise
 from sfu.tables import (
     BATCH,
+    COPIED,
     FRAME_END,
     FRAME_START,
     HISTORY,
@@ -26,21 +28,21 @@ from sfu.tables import (
     PACKETS,
     SUBSCRIPTION_STARTED,
     TRACK_LOG,
-    TX_SLOTS,
     VIDEO,
 )
 from sfu.timestamps import align_timestamps
 from sfu.tracks import NOT_LISTED
-from sfu.udp import flush, send_rtp
+from sfu.udp import borrow_arena, send_rtp, take_slot
 from sfu.wire import signed32
 
 RECENT_KEY_NS = 1_000_000_000
 REPLAYED_PACKETS = 96
 """A viewer starts from a key frame in the ring when it is younger and nearer than this; else a new one costs less."""
-PENDING = 16
-"""Slots written before they are protected: they stay in the first-level cache, and a frame can be equalised."""
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""
+
+USUAL_ELEMENTS = 7
+"""Bytes of abs-send-time and the transport-wide number, which nearly every packet carries."""
 
 _VP8, _VP9, _AV1 = int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
 
@@ -48,9 +50,8 @@ _VP8, _VP9, _AV1 = int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
 @njit(cache=True)
 def forward_all(state, arena, now):
     """Forward what every listed track has received. Queued packets leave with udp.flush, the caller's."""
-    thread = state.thread[0]
+    thread, arena = state.thread[0], borrow_arena(state)
     thread.send_time = send_time(now + thread.wall_offset_ns)
-    thread.tx_pending = 0  # an exception may have left some, for whom nobody knows
     while thread.first_dirty_track >= 0:
         row = np.int64(thread.first_dirty_track)
         track = state.tracks[row]
@@ -79,8 +80,13 @@ def _forward_track(state, arena, row, now):
         count = _prepare(state, row, first, last)
         subscription = np.int64(track.first_subscription)
         while subscription >= 0:
+            following = np.int64(state.subscriptions[subscription].next_of_track)
+            if following >= 0:
+                prefetch_destination(state, following)
+                if state.subscriptions[following].next_of_track >= 0:
+                    prefetch_subscription(state, np.int64(state.subscriptions[following].next_of_track))
             _forward_batch(state, arena, subscription, count, now)
-            subscription = np.int64(state.subscriptions[subscription].next_of_track)
+            subscription = following
         first = last
         if first >= track.log_written:
             break
@@ -106,11 +112,40 @@ def _prepare(state, row, first, last):
         arrival.stream = track.streams[layer]
         arrival.index = index
         arrival.layer = layer
+        arrival.padding = 0
         arrival.key_start = packet.flags & (KEY_FRAME | FRAME_START) == KEY_FRAME | FRAME_START
         if (track.live >> layer) & 1 == 0 and (stream.idle_frames < DEAD_FRAMES or arrival.key_start):
             stream.idle_frames = 0
             mark_live(state, row, layer)
+    if count > 1 and track.kind == VIDEO and state.thread[0].segment_offload:
+        for layer in range(np.int64(track.layer_count)):
+            _equalise(state, layer, count)
     return count
+
+
+@njit(cache=True)
+def _equalise(state, layer, count):
+    """RTP padding (RFC 3550 section 5.1) for packets of a layer that are a few bytes smaller than what follows.
+
+    An encoder cuts a frame into packets that differ by a byte, the larger ones last, but in one UDP_SEGMENT message
+    only the last may differ, by being smaller.
+    """
+    largest = np.int64(0)
+    for k in range(count - 1, -1, -1):
+        arrival = state.batch[k]
+        if arrival.layer != layer:
+            continue
+        packet = state.packets[arrival.stream, arrival.index]
+        elements = np.int64(USUAL_ELEMENTS)
+        for kind in range(1, COPIED):
+            if packet.extension_at[kind]:
+                elements += 1 + packet.extension_bytes[kind]
+        size = np.int64(packet.size) - packet.payload_at - packet.padding + ((elements + 3) & ~3)
+        missing = largest - size
+        if 0 < missing <= MAX_EQUALISING:
+            arrival.padding = missing
+        else:
+            largest = size
 
 
 @njit(cache=True)
@@ -133,9 +168,7 @@ def _forward_batch(state, arena, row, count, now):
             if (arrival.key_start or subscription.layer < 0) and may_start(state, subscription, arrival.layer, packet):
                 _begin(state, arena, row, np.int64(arrival.layer), stream_row, packet)
             continue
-        _forward_packet(state, arena, row, stream_row, np.int64(arrival.index))
-    if state.thread[0].tx_pending:
-        _finish(state, np.int64(subscription.transport))
+        _forward_packet(state, arena, row, stream_row, np.int64(arrival.index), np.int64(arrival.padding))
     if subscription.wanted_layer != subscription.layer:
         ask_for_wanted(state, row)
 
@@ -180,11 +213,11 @@ def _begin(state, arena, row, layer, stream_row, packet):
     for sequence in range(packet.sequence, end):
         index = sequence & (PACKETS - 1)
         if is_stored(stream, state.packets[stream_row, index], sequence):
-            _forward_packet(state, arena, row, stream_row, index)
+            _forward_packet(state, arena, row, stream_row, index, 0)
 
 
 @njit(cache=True)
-def _forward_packet(state, arena, row, stream_row, index):
+def _forward_packet(state, arena, row, stream_row, index, padding):
     """Send a packet of the stream that the subscription follows, or take it out of the numbering."""
     subscription = state.subscriptions[row]
     packet = state.packets[stream_row, index]
@@ -212,7 +245,7 @@ def _forward_packet(state, arena, row, stream_row, index):
         marker = np.int64(is_last_of_picture(state, subscription, stream_row, packet))
     sent = state.history[row, out_sequence & (HISTORY - 1) if subscription.rtx_ssrc != 0 else 0]
     _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable)
-    _write(state, arena, row, packet, sent, size)
+    _send(state, arena, row, packet, sent, size, padding)
 
 
 @njit(cache=True)
@@ -241,19 +274,17 @@ def _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, 
 
 
 @njit(cache=True)
-def _write(state, arena, row, packet, sent, payload_bytes):
-    """Into the next slot; protecting it comes in _finish."""
-    subscription, thread = state.subscriptions[row], state.thread[0]
-    if thread.tx_pending >= PENDING or thread.tx_count + thread.tx_pending >= TX_SLOTS:
-        _finish(state, np.int64(subscription.transport))
-        if thread.tx_count >= TX_SLOTS:
-            flush(state)
-    slot = np.int64(thread.tx_count) + np.int64(thread.tx_pending)
+def _send(state, arena, row, packet, sent, payload_bytes, padding):
+    """Write, protect and queue the packet that `sent` describes, and count it."""
+    subscription = state.subscriptions[row]
+    slot = take_slot(state)
     size = write_packet(state, arena, slot, row, sent, False)
     if size < 0:
         return
-    state.tx_size[slot] = size
-    thread.tx_pending += 1
+    if padding:
+        size = pad_packet(state.tx[slot], size, padding)
+    if not send_rtp(state, np.int64(subscription.transport), slot, size):
+        return
     if subscription.packets == 0:
         subscription.started = 1
         notice(state, SUBSCRIPTION_STARTED, row, subscription.generation, 0, 0)
@@ -264,40 +295,3 @@ def _write(state, arena, row, packet, sent, payload_bytes):
         subscription.last_marker = sent.marker
     subscription.packets += 1
     subscription.octets += payload_bytes
-
-
-@njit(cache=True)
-def _finish(state, transport_row):
-    """Protect and queue the slots written for one transport."""
-    thread = state.thread[0]
-    first, count = np.int64(thread.tx_count), np.int64(thread.tx_pending)
-    if count > 1 and thread.segment_offload:
-        _equalise(state, first, first + count)
-    thread.tx_pending = 0
-    for slot in range(first, first + count):
-        place = np.int64(thread.tx_count)  # behind `slot` once one could not be protected
-        if place != slot:
-            state.tx[place] = state.tx[slot]
-        send_rtp(state, transport_row, place, np.int64(state.tx_size[slot]))
-
-
-@njit(cache=True)
-def _equalise(state, first, end):
-    """RTP padding (RFC 3550 section 5.1) for packets that are a few bytes smaller than one after them.
-
-    An encoder cuts a frame into packets that differ by a byte, the larger ones last, but in one UDP_SEGMENT message
-    only the last may differ, by being smaller.
-    """
-    largest = np.int64(state.tx_size[end - 1])
-    for slot in range(end - 2, first - 1, -1):
-        size = np.int64(state.tx_size[slot])
-        missing = largest - size
-        if missing <= 0 or missing > MAX_EQUALISING:
-            largest = size
-            continue
-        out = state.tx[slot]
-        for k in range(size, largest - 1):
-            out[k] = 0
-        out[largest - 1] = missing
-        out[0] |= 0x20
-        state.tx_size[slot] = largest

@@ -22,7 +22,8 @@ class TransportFailed:
 
     transport: TransportId
     reason: str
-    """One of "consent expired", "fingerprint mismatch", "dtls: ...", "closed by peer", "data: ...", "internal error"."""
+    """One of "consent expired", "fingerprint mismatch", "closed by peer", "internal error",
+    "dtls: ...", "data: ..."."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,4 @@ class KernelLocator:
 def install() -> None:
     """Make numba ask this locator first. Call before any module with `@njit(cache=True)` is imported."""
     ours = f"{__name__}.{KernelLocator.__name__}"
-    numba.config.CACHE_LOCATOR_CLASSES = (  # type: ignore[attr-defined]
-        f"{ours},InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator"
-    )
+    numba.config.CACHE_LOCATOR_CLASSES = f"{ours},InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator"

@@ -31,7 +31,7 @@ def _path_hash(address, size, socket):
 def _same_address(path, address, size, socket):
     if path.socket != socket or path.address_bytes != size:
         return False
-    for k in range(size):
+    for k in range(size):  # noqa: SIM110 - numba compiles no generator expressions
         if path.address[k] != address[k]:
             return False
     return True
@@ -63,6 +63,7 @@ def insert_path(state, row):
 
 @njit(cache=True)
 def remove_path(state, row):
+    """Take a path row out, while its address still stands in it."""
     path = state.paths[row]
     at = _path_hash(path.address, path.address_bytes, path.socket) & (PATH_SLOTS - 1)
     for _ in range(PATH_SLOTS):
@@ -108,6 +109,7 @@ def find_source(state, transport, ssrc):
 
 @njit(cache=True)
 def insert_source(state, row):
+    """Enter a complete source row that is not in the table."""
     source = state.sources[row]
     at = _pair_hash(source.transport, source.ssrc) & (SOURCE_SLOTS - 1)
     while state.source_slots[at] > 0:
@@ -117,6 +119,7 @@ def insert_source(state, row):
 
 @njit(cache=True)
 def remove_source(state, row):
+    """Take a source row out, while its transport and SSRC still stand in it."""
     source = state.sources[row]
     at = _pair_hash(source.transport, source.ssrc) & (SOURCE_SLOTS - 1)
     for _ in range(SOURCE_SLOTS):
@@ -159,6 +162,7 @@ def insert_outgoing(state, row, rtx):
 
 @njit(cache=True)
 def remove_outgoing(state, row, rtx):
+    """Take out what insert_outgoing entered."""
     subscription = state.subscriptions[row]
     ssrc = subscription.rtx_ssrc if rtx else subscription.ssrc
     at = _pair_hash(subscription.transport, ssrc) & (OUTGOING_SLOTS - 1)
@@ -197,6 +201,7 @@ def insert_ufrag(state, row, which):
 
 @njit(cache=True)
 def remove_ufrag(state, row, which):
+    """Take out what insert_ufrag entered, while the ufrag still stands in the row."""
     at = _mix(np.int64(state.transports[row].ufrag[which])) & (UFRAG_SLOTS - 1)
     for _ in range(UFRAG_SLOTS):
         slot = state.ufrag_slots[at]

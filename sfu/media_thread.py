@@ -81,7 +81,6 @@ class MediaThread:
         row = int(thread["row_in_hand"])
         thread["row_in_hand"] = -1
         thread["idle"] = 0
-        thread["tx_pending"] = 0
         generation = int(self._memory.table("transports")[row]["generation"]) if row >= 0 else 0
         if row >= 0 and (row, generation) not in self._broken:
             self._broken.add((row, generation))

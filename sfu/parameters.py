@@ -16,6 +16,8 @@ SubscriptionId = NewType("SubscriptionId", int)
 
 
 class Kind(Enum):
+    """What a media section carries."""
+
     AUDIO = "audio"
     VIDEO = "video"
 

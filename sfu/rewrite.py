@@ -97,6 +97,16 @@ def write_packet(state, arena, slot, row, sent, rtx):
 
 
 @njit(cache=True)
+def pad_packet(out, size, padding):
+    """Add RTP padding (RFC 3550 section 5.1), at least one byte, to the packet in `out`; returns the new size."""
+    for k in range(size, size + padding - 1):
+        out[k] = 0
+    out[size + padding - 1] = padding
+    out[0] |= 0x20
+    return size + padding
+
+
+@njit(cache=True)
 def _write_picture(out, at, packet, sent):
     """Picture id, in the width that it has, and TL0PICIDX of the payload at `at`."""
     if sent.picture_id >= 0:
@@ -126,16 +136,16 @@ def _write_extensions(state, arena, out, subscription, transport, sent, packet, 
     media = state.media[transport.media]
     time_id = np.int64(media.id_of_extension[_SEND_TIME])
     cc_id = np.int64(media.id_of_extension[_TRANSPORT_CC])
-    at, profile = np.int64(FIRST_ELEMENT), ONE_BYTE_PROFILE
+    at, wide = np.int64(FIRST_ELEMENT), 0
     copied = False
     for kind in range(1, COPIED):
         copied |= packet.extension_at[kind] != 0
     if copied or mid or max(time_id, cc_id) > MAX_ONE_BYTE_ID:
-        at = _write_variable(state, arena, out, media, subscription, sent, packet, base, mid, False)
-        if at < 0:
-            at = _write_variable(state, arena, out, media, subscription, sent, packet, base, mid, True)
-            profile = TWO_BYTE_PROFILE
-    wide = profile == TWO_BYTE_PROFILE
+        for form in range(2):  # the two-byte form when the other one will not do
+            wide = form
+            at = _write_variable(state, arena, out, media, subscription, sent, packet, base, mid, wide)
+            if at != DOES_NOT_FIT:
+                break
     if _fits(time_id, 3, wide):
         put_u24(out, _put_head(out, at, time_id, 3, wide), np.int64(state.thread[0].send_time))
         at += 5 if wide else 4
@@ -148,7 +158,7 @@ def _write_extensions(state, arena, out, subscription, transport, sent, packet, 
     while at & 3:
         out[at] = 0
         at += 1
-    put_u16(out, HEADER_BYTES, profile)
+    put_u16(out, HEADER_BYTES, TWO_BYTE_PROFILE if wide else ONE_BYTE_PROFILE)
     put_u16(out, HEADER_BYTES + 2, (at - FIRST_ELEMENT) >> 2)
     return at
 

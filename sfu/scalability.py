@@ -100,9 +100,9 @@ def _move_by_targets(state, subscription, stream_row, packet, newer):
     """With descriptors: to the wanted target if that is possible at this frame, else in time only, else ask."""
     spatial, temporal = np.int64(subscription.target_spatial), np.int64(subscription.target_temporal)
     produced = state.dependencies[stream_row].active_targets
-    if subscription.spatial == spatial and subscription.temporal == temporal:
-        if subscription.produced_targets == produced:
-            return
+    as_wanted = subscription.spatial == spatial and subscription.temporal == temporal
+    if as_wanted and subscription.produced_targets == produced:
+        return
     wanted = decode_target(state, stream_row, spatial, temporal)
     if _reachable(state, subscription, stream_row, packet, newer, wanted):
         _take(state, subscription, stream_row, spatial, temporal, 0)
@@ -141,7 +141,8 @@ def _reachable(state, subscription, stream_row, packet, newer, wanted):
         frame = dependency.template_indications[k]
         if frame & produced == 0:
             continue
-        if (frame >> np.uint64(2 * wanted)) & np.uint64(3) != 0 and (frame >> np.uint64(2 * present)) & np.uint64(3) == 0:
+        needed = (frame >> np.uint64(2 * wanted)) & np.uint64(3) != 0
+        if needed and (frame >> np.uint64(2 * present)) & np.uint64(3) == 0:
             return False
     return True
 

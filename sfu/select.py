@@ -95,9 +95,9 @@ def may_start(state, subscription, layer, packet):
         return True
     if packet.flags & KEY_FRAME == 0 or packet.flags & FRAME_START == 0:
         return False
-    if layer != subscription.wanted_layer:
-        if subscription.layer >= 0 or layer > subscription.target_spatial:
-            return False
+    welcome = subscription.layer < 0 and layer <= subscription.target_spatial
+    if layer != subscription.wanted_layer and not welcome:
+        return False
     if packet.extension_at[_DEPENDENCY] == 0 or packet.flags & STRUCTURE:
         return True
     # a receiver that was promised descriptors can read them only once it has the structure

@@ -88,7 +88,7 @@ FREE, OPEN, CLOSING = 0, 1, 2
 # commands: control thread -> media thread (fields a and b in brackets)
 OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT = 1, 2, 3, 4, 5
 # START_SRTP: [a: address of the receiving srtp_t, b: of the sending one]. NEW_CREDENTIALS: the columns next_ufrag,
-# next_password are written by the control thread before it (only then). SET_MEDIA: [a: row in `media` with the new maps]
+# next_password are written by the control thread before it (only then). SET_MEDIA: [a: row in `media`, new maps]
 OPEN_TRACK, CLOSE_TRACK, REQUEST_KEY_FRAME = 6, 7, 8
 OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 9, 10, 11, 12
 # SET_LAYERS: [a: spatial, b: temporal]. SET_PAUSED: [a: 0 or 1]
@@ -319,9 +319,7 @@ track_t = np.dtype(
     align=True,
 )
 
-missing_t = np.dtype(
-    [("sequence", "i8"), ("noticed_ns", "i8"), ("asked_ns", "i8"), ("tries", "i4")], align=True
-)
+missing_t = np.dtype([("sequence", "i8"), ("noticed_ns", "i8"), ("asked_ns", "i8"), ("tries", "i4")], align=True)
 
 stream_t = np.dtype(
     [
@@ -544,7 +542,7 @@ arrival_t = np.dtype(
         ("index", "i4"),  # into packets[stream]
         ("layer", "u1"),
         ("key_start", "u1"),  # first packet of a key frame
-        ("copied", "u1"),  # bit k: the packet has header extension kind k
+        ("padding", "u1"),  # bytes that make it as large as what follows
     ],
     align=True,
 )
@@ -605,7 +603,6 @@ thread_t = np.dtype(
         ("free_source", "i4"),  # (m)
         ("segment_offload", "u1"),  # (c) UDP_SEGMENT works here
         ("tx_count", "i4"),  # (m) slots filled since the last flush
-        ("tx_pending", "i4"),  # (m) slots beyond tx_count that egress has written but not yet protected
         ("send_time", "u4"),  # (m) abs-send-time of what egress writes now
         ("messages_sent", "i8"),  # (m)
         ("packets_sent", "i8"),  # (m)

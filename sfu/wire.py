@@ -17,27 +17,28 @@ def get_u16(data, at):
 
 @njit(cache=True)
 def get_u24(data, at):
+    """Three bytes: 0 to 2^24 - 1."""
     return np.int64(data[at]) << 16 | np.int64(data[at + 1]) << 8 | np.int64(data[at + 2])
 
 
 @njit(cache=True)
 def get_u32(data, at):
+    """Four bytes: 0 to 2^32 - 1."""
     return (
-        np.int64(data[at]) << 24
-        | np.int64(data[at + 1]) << 16
-        | np.int64(data[at + 2]) << 8
-        | np.int64(data[at + 3])
+        np.int64(data[at]) << 24 | np.int64(data[at + 1]) << 16 | np.int64(data[at + 2]) << 8 | np.int64(data[at + 3])
     )
 
 
 @njit(cache=True)
 def put_u16(data, at, value):
+    """Write the low two bytes of value."""
     data[at] = (value >> 8) & 255
     data[at + 1] = value & 255
 
 
 @njit(cache=True)
 def put_u24(data, at, value):
+    """Write the low three bytes of value."""
     data[at] = (value >> 16) & 255
     data[at + 1] = (value >> 8) & 255
     data[at + 2] = value & 255
@@ -45,6 +46,7 @@ def put_u24(data, at, value):
 
 @njit(cache=True)
 def put_u32(data, at, value):
+    """Write the low four bytes of value."""
     data[at] = (value >> 24) & 255
     data[at + 1] = (value >> 16) & 255
     data[at + 2] = (value >> 8) & 255
@@ -59,6 +61,7 @@ def signed16(difference):
 
 @njit(cache=True)
 def signed32(difference):
+    """The shorter way round a 32-bit circle: -2^31 to 2^31 - 1."""
     return ((difference + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from signaling.participant import Participant
 
 
-
 @dataclass(frozen=True, slots=True)
 class SubscriptionAccess:
     """A publisher's list; without one everybody may subscribe to everything."""

@@ -75,9 +75,7 @@ def answer(participant: Participant, name: str, message: Any) -> None:
         respond(participant, name, message, exc.reason, exc.text)
 
 
-def respond(
-    participant: Participant, name: str, message: Any, reason: RequestResponse.Reason, text: str = ""
-) -> None:
+def respond(participant: Participant, name: str, message: Any, reason: RequestResponse.Reason, text: str = "") -> None:
     """Send the outcome of a request."""
     response = RequestResponse(reason=reason, message=text, request_id=getattr(message, "request_id", 0))
     if name in _ECHOED and isinstance(message, Message):
@@ -161,9 +159,7 @@ def handle_update_metadata(participant: Participant, request: UpdateParticipantM
         raise RequestRefused(RequestResponse.NOT_ALLOWED, "the token does not allow updating own metadata")
     participant.update(request.name, request.metadata, dict(request.attributes))
     participant.send(
-        SignalResponse(
-            request_response=RequestResponse(reason=RequestResponse.OK, request_id=request.request_id)
-        )
+        SignalResponse(request_response=RequestResponse(reason=RequestResponse.OK, request_id=request.request_id))
     )
 
 
@@ -181,9 +177,7 @@ def handle_ping(participant: Participant, timestamp: int) -> None:
 def handle_ping_req(participant: Participant, ping: Ping) -> None:
     """The new ping, from which the client computes the round-trip time."""
     participant.pings = True
-    participant.send(
-        SignalResponse(pong_resp=Pong(last_ping_timestamp=ping.timestamp, timestamp=_now_ms()))
-    )
+    participant.send(SignalResponse(pong_resp=Pong(last_ping_timestamp=ping.timestamp, timestamp=_now_ms())))
 
 
 def handle_sync_state(participant: Participant, state: SyncState) -> None:
@@ -202,9 +196,7 @@ def handle_simulate(participant: Participant, scenario: SimulateScenario) -> Non
     simulation.run(participant, scenario)
 
 
-def handle_data_track(
-    participant: Participant, request: PublishDataTrackRequest | UnpublishDataTrackRequest
-) -> None:
+def handle_data_track(participant: Participant, request: PublishDataTrackRequest | UnpublishDataTrackRequest) -> None:
     """Data tracks are not offered here."""
     raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server has no data tracks")
 

@@ -166,9 +166,7 @@ class Publishing:
             return
         _, formats = self._claims.get(published.mid, (track, {}))
         formats[published.codec] = published.fmtp
-        track.receivers[published.receiver] = TrackReceiver(
-            published.receiver, published.mid, published.codec, formats
-        )
+        track.receivers[published.receiver] = TrackReceiver(published.receiver, published.mid, published.codec, formats)
         self.tracks[track.sid] = track
         self._participant.node.tracks[published.receiver] = track
 

@@ -309,9 +309,7 @@ class DualConnection(Renegotiation):
         sdp, mid_to_track_id = offer
         self._offer_id += 1
         self._offered_at = self._participant.node.clock()
-        description = SessionDescription(
-            type="offer", sdp=sdp, id=self._offer_id, mid_to_track_id=mid_to_track_id
-        )
+        description = SessionDescription(type="offer", sdp=sdp, id=self._offer_id, mid_to_track_id=mid_to_track_id)
         self._participant.send(SignalResponse(offer=description))
         self._participant.subscriptions.negotiated()
 

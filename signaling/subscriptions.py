@@ -229,9 +229,7 @@ class Subscriptions:
         self._participant.send(SignalResponse(subscription_response=SubscriptionResponse(track_sid=sid, err=error)))
 
     def _send_access(self, track: Track, allowed: bool) -> None:
-        update = SubscriptionPermissionUpdate(
-            participant_sid=track.publisher.sid, track_sid=track.sid, allowed=allowed
-        )
+        update = SubscriptionPermissionUpdate(participant_sid=track.publisher.sid, track_sid=track.sid, allowed=allowed)
         self._participant.send(SignalResponse(subscription_permission_update=update))
 
 

@@ -4,6 +4,7 @@ The lists below are the places to edit when a rule gets an exception; each entry
 """
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ MORE_OF_THE_ENGINE = {"signaling/cli.py": {"sfu.compile"}}
 """The command line also compiles kernels ahead of time."""
 
 MAX_FILE_LINES = 600
-LONGER_FILES: dict[str, int] = {}
+LONGER_FILES: dict[str, int] = {"sfu/tables.py": 720}
+"""The tables stand in one file so that one file tells all state."""
 MAX_FUNCTION_LINES = 80
 MAX_KERNEL_LINES = 120
 """A kernel cannot be cut as freely: every call in it is compiled again for each caller that inlines it."""
@@ -40,7 +42,7 @@ CLOCK_FILES = {
 """Outermost shells of the media engine. Everywhere else `now` is an argument."""
 
 POINTERS = {"address_of", "carray", "farray", "inttoptr"}
-POINTER_FILES = {"sfu/native.py", "sfu/atomics.py", "sfu/memory.py"}
+POINTER_FILES = {"sfu/native.py", "sfu/atomics.py", "sfu/memory.py", "sfu/prefetch.py", "sfu/udp.py"}
 """Where numbers become pointers. Everybody else passes addresses on."""
 
 
@@ -155,3 +157,22 @@ def test_pointers_are_made_in_few_places() -> None:
         if identifier in POINTERS and name(path) not in POINTER_FILES
     ]
     assert wrong == []
+
+
+def holds_kernels(path: Path) -> bool:
+    decorators = (
+        decorator.func if isinstance(decorator, ast.Call) else decorator
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+    )
+    return any(isinstance(decorator, ast.Name) and decorator.id in KERNEL_DECORATORS for decorator in decorators)
+
+
+def test_only_modules_with_kernels_are_excepted_from_strict_types() -> None:
+    overrides = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["overrides"]
+    excepted = next(entry["module"] for entry in overrides if entry.get("disallow_untyped_defs") is False)
+    with_kernels = [
+        name(path).removesuffix(".py").replace("/", ".") for path in sources("sfu", "bench") if holds_kernels(path)
+    ]
+    assert sorted(excepted) == sorted(with_kernels)

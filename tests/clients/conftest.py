@@ -105,7 +105,7 @@ def room() -> str:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def make_peer(browsers: Browsers, pages: str) -> AsyncIterator[PeerFactory]:
-    """`await make_peer(kind, identity, **options)`: "chromium", "firefox", "sdk" or "sdk-dual"; all leave at the end."""
+    """`await make_peer(kind, identity, **options)`: "chromium", "firefox", "sdk", "sdk-dual"; all leave at the end."""
     made: list[Peer] = []
     opened: list[Any] = []
 

@@ -44,7 +44,7 @@ class Peer(Protocol):
 
     identity: str
 
-    async def join(self, server: ServerUnderTest, room: str, **grants: object) -> None: ...
+    async def join(self, server: ServerUnderTest, room: str, **grants: Any) -> None: ...
     async def publish_audio(self) -> str: ...
     async def publish_video(self, codec: str = "vp8") -> str: ...
     async def say(self, text: str) -> None: ...
@@ -89,7 +89,7 @@ class BrowserPeer:
         return await self.page.evaluate(f"(async (peer, room) => ({expression}))({self._name}, {self._name}.room)")
 
     async def join(
-        self, server: ServerUnderTest, room: str, connect: dict[str, Any] | None = None, **grants: object
+        self, server: ServerUnderTest, room: str, connect: dict[str, Any] | None = None, **grants: Any
     ) -> None:
         await self.page.evaluate(f"void ({self._name} = new Peer({json.dumps(self._options)}))")
         await self.call("join", server.url, server.token(room, self.identity, **grants), connect or {})
@@ -130,7 +130,10 @@ class BrowserPeer:
 class SdkPeer:
     """The native SDK (libwebrtc in a Rust core) of the PyPI package `livekit`."""
 
-    def __init__(self, identity: str, *, single_pc: bool = True, auto_subscribe: bool = True) -> None:
+    def __init__(
+        self, identity: str, *, single_pc: bool = True, auto_subscribe: bool = True, decode: bool = True
+    ) -> None:
+        """`decode`: look at what arrives. Of sixty tracks Python cannot; their packets are counted anyway."""
         self.identity = identity
         self.room = rtc.Room()
         self._single_pc = single_pc
@@ -139,9 +142,13 @@ class SdkPeer:
         self._frames: dict[str, list[tuple[int, int]]] = {}
         self._energy: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._players: dict[str, asyncio.Task[None]] = {}
         self._running = True
         self.room.on("data_received", self._on_data)
-        self.room.on("track_subscribed", self._on_track)
+        if decode:
+            self.room.on("track_subscribed", self._on_track)
+        self.room.on("track_unsubscribed", self._on_track_end)
 
     def _on_data(self, packet: rtc.DataPacket) -> None:
         sender = packet.participant.identity if packet.participant else ""
@@ -149,28 +156,39 @@ class SdkPeer:
 
     def _on_track(self, track: rtc.Track, _publication: Any, _participant: Any) -> None:
         watch = self._watch_video(track) if track.kind == rtc.TrackKind.KIND_VIDEO else self._watch_audio(track)
-        self._spawn(watch)
+        self._watches[track.sid] = self._spawn(watch)
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _on_track_end(self, track: rtc.Track, _publication: Any, _participant: Any) -> None:
+        # a stream of the SDK goes on for ever, with silence, unless somebody ends it
+        watch = self._watches.pop(track.sid, None)
+        if watch is not None:
+            watch.cancel()
+
+    def _spawn(self, work: Any) -> "asyncio.Task[None]":
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _watch_video(self, track: rtc.Track) -> None:
         sizes = self._frames.setdefault(track.sid, [])
         stream = rtc.VideoStream(track, capacity=1)
-        async for event in stream:
-            sizes.append((event.frame.width, event.frame.height))
-        await stream.aclose()
+        try:
+            async for event in stream:
+                sizes.append((event.frame.width, event.frame.height))
+        finally:
+            await stream.aclose()
 
     async def _watch_audio(self, track: rtc.Track) -> None:
         stream = rtc.AudioStream(track, capacity=10)
-        async for event in stream:
-            samples = np.frombuffer(event.frame.data, np.int16).astype(np.float64) / 32768
-            self._energy[track.sid] = self._energy.get(track.sid, 0.0) + float(np.square(samples).mean())
-        await stream.aclose()
+        try:
+            async for event in stream:
+                samples = np.frombuffer(event.frame.data, np.int16).astype(np.float64) / 32768
+                self._energy[track.sid] = self._energy.get(track.sid, 0.0) + float(np.square(samples).mean())
+        finally:
+            await stream.aclose()
 
-    async def join(self, server: ServerUnderTest, room: str, **grants: object) -> None:
+    async def join(self, server: ServerUnderTest, room: str, **grants: Any) -> None:
         options = rtc.RoomOptions(auto_subscribe=self._auto_subscribe, single_peer_connection=self._single_pc)
         await self.room.connect(server.url, server.token(room, self.identity, **grants), options)
 
@@ -179,7 +197,7 @@ class SdkPeer:
         track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         publication = await self.room.local_participant.publish_track(track, options)
-        self._spawn(self._play_tone(source))
+        self._players[publication.sid] = self._spawn(self._play_tone(source))
         return str(publication.sid)
 
     async def _play_tone(self, source: rtc.AudioSource) -> None:
@@ -199,7 +217,7 @@ class SdkPeer:
             video_codec=rtc.VideoCodec.Value(codec.upper()),
         )
         publication = await self.room.local_participant.publish_track(track, options)
-        self._spawn(self._play_picture(source, width, height))
+        self._players[publication.sid] = self._spawn(self._play_picture(source, width, height))
         return str(publication.sid)
 
     async def _play_picture(self, source: rtc.VideoSource, width: int, height: int) -> None:
@@ -212,6 +230,12 @@ class SdkPeer:
             source.capture_frame(rtc.VideoFrame(width, height, rtc.VideoBufferType.RGBA, picture.tobytes()))
             await asyncio.sleep(1 / 15)
 
+    async def unpublish(self) -> None:
+        """Stop everything that is published."""
+        for sid in list(self.room.local_participant.track_publications):
+            await self.room.local_participant.unpublish_track(sid)
+            self._players.pop(sid).cancel()
+
     async def say(self, text: str, *, reliable: bool = True, topic: str = "") -> None:
         await self.room.local_participant.publish_data(text, reliable=reliable, topic=topic)
 
@@ -220,9 +244,9 @@ class SdkPeer:
 
     async def received(self) -> dict[str, dict[str, Media]]:
         seen: dict[str, dict[str, Media]] = {}
-        for participant in self.room.remote_participants.values():
+        for participant in list(self.room.remote_participants.values()):
             rows = seen[participant.identity] = {}
-            for publication in participant.track_publications.values():
+            for publication in list(participant.track_publications.values()):
                 rows[_SOURCES.get(publication.source, "unknown")] = await self._media(publication)
         return seen
 

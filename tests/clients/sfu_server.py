@@ -35,12 +35,12 @@ class ServerUnderTest:
     def http_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def token(self, room: str, identity: str, **grants: object) -> str:
+    def token(self, room: str, identity: str, claims: dict[str, object] | None = None, **grants: object) -> str:
         """A join token as an application's backend would make it; `grants` go into the video claim."""
         now = int(time.time())
         video = {"room": room, "roomJoin": True, **grants}
-        claims = {"iss": KEY, "sub": identity, "name": identity, "nbf": now - 10, "exp": now + 3600, "video": video}
-        return jwt.encode(claims, SECRET.ljust(len(SECRET)), algorithm="HS256")
+        known = {"iss": KEY, "sub": identity, "name": identity, "nbf": now - 10, "exp": now + 3600, "video": video}
+        return jwt.encode(known | (claims or {}), SECRET.ljust(len(SECRET)), algorithm="HS256")
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -33,7 +33,7 @@ async def test_two_people_meet_and_it_looks_like_a_call(
     for page, other in ((ada, "Grace"), (grace, "Ada")):
         tile = page.locator(".tile", has_text=other).first
         await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
-        await expect(tile.locator(".received")).to_contain_text("×")
+        await expect(tile.locator(".received")).to_contain_text("\u00d7")
     await ada.locator("#chat-toggle").click()
     await ada.locator("#chat-input").fill("Hello Grace, do you see me?")
     await ada.get_by_role("button", name="Send").click()
@@ -45,7 +45,7 @@ async def test_two_people_meet_and_it_looks_like_a_call(
     await grace.screenshot(path=screenshots / "demo-phone.png")
     tile = ada.locator(".tile", has_text="Grace").first
     await tile.locator(".quality").select_option("LOW")
-    await expect(tile.locator(".received")).to_contain_text("×180 ", timeout=WAIT_MS)
+    await expect(tile.locator(".received")).to_contain_text("\u00d7180 ", timeout=WAIT_MS)
     await grace.locator("#microphone").click()
     await expect(tile).to_have_class("tile has-video muted", timeout=WAIT_MS)
     await grace.locator("#leave").click()

@@ -1,11 +1,15 @@
-"""A room of 60 publishers, all with a single peer connection; one browser subscribes to all of them."""
+"""A room of 60 publishers with one connection each; browsers and the native SDK subscribe to all of them."""
 
 import asyncio
+import contextlib
+from functools import partial
 
 import pytest
 
+from bench.endpoint import make_context
 from tests.clients.conftest import PeerFactory
-from tests.clients.peers import BrowserPeer, SdkPeer, eventually
+from tests.clients.light_client import light_publisher
+from tests.clients.peers import Peer, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
@@ -14,24 +18,31 @@ PUBLISHERS = 60
 AT_ONCE = 10
 
 
-async def test_one_browser_hears_sixty_publishers(server: ServerUnderTest, make_peer: PeerFactory, room: str) -> None:
-    publishers: list[SdkPeer] = [
-        await make_peer("sdk", f"publisher-{number}", auto_subscribe=False) for number in range(PUBLISHERS)
-    ]
-    for first in range(0, PUBLISHERS, AT_ONCE):
-        group = publishers[first : first + AT_ONCE]
-        await asyncio.gather(*(peer.join(server, room) for peer in group))
-        await asyncio.gather(*(peer.publish_audio() for peer in group))
-    listener: BrowserPeer = await make_peer("chromium", "listener")
-    await listener.join(server, room)
+async def _heard(peer: Peer) -> int:
+    """From how many publishers packets have come."""
+    microphones = [tracks["microphone"] for tracks in (await peer.received()).values() if "microphone" in tracks]
+    return sum(media.packets > 0 for media in microphones)
 
-    async def heard() -> int:
-        seen = await listener.received()
-        return sum(
-            tracks.get("microphone") is not None and tracks["microphone"].packets > 0 for tracks in seen.values()
-        )
 
-    async def heard_all() -> bool:
-        return await heard() == PUBLISHERS
+async def _hears_all(peer: Peer) -> bool:
+    return await _heard(peer) == PUBLISHERS
 
-    await eventually(heard_all, f"audio of {PUBLISHERS} publishers", 90, detail=heard)
+
+async def test_a_browser_and_an_sdk_hear_sixty_publishers(
+    server: ServerUnderTest, make_peer: PeerFactory, room: str
+) -> None:
+    dtls = make_context()
+    async with contextlib.AsyncExitStack() as publishers:
+        for first in range(0, PUBLISHERS, AT_ONCE):
+            group = [light_publisher(server, room, f"publisher-{n}", dtls) for n in range(first, first + AT_ONCE)]
+            await asyncio.gather(*(publishers.enter_async_context(publisher) for publisher in group))
+        for kind, options in (("chromium", {}), ("sdk", {"decode": False})):
+            listener: Peer = await make_peer(kind, f"listener-{kind}", **options)
+            await listener.join(server, room)
+
+            await eventually(
+                partial(_hears_all, listener),
+                f"audio of {PUBLISHERS} publishers in {kind}",
+                90,
+                partial(_heard, listener),
+            )

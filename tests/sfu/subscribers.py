@@ -196,7 +196,9 @@ class Room:
             stream["key_sequence"], stream["key_ns"], stream["key_wanted"] = FIRST + number, self.now, 0
         return packet
 
-    def vp8(self, number: int, picture: int, tl0: int = 0, *, wide: bool = True, start: bool = True, **rest: Any) -> None:
+    def vp8(
+        self, number: int, picture: int, tl0: int = 0, *, wide: bool = True, start: bool = True, **rest: Any
+    ) -> None:
         """A VP8 packet whose descriptor has a picture id and TL0PICIDX."""
         head = b"\x90\xc0" + ((0x8000 | picture).to_bytes(2, "big") if wide else bytes([picture])) + bytes([tl0])
         rest.setdefault("flags", (FRAME_START if start else 0) | SWITCH_UP | FRAME_END)

@@ -1,5 +1,7 @@
 """Simulcast and temporal layers: what is forwarded, when it changes, and whom a key frame is asked of."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -279,7 +281,7 @@ def test_vp9_simulcast_shifts_picture_ids_at_a_switch_and_keeps_their_distances(
     room = Room(Codec.VP9, layers=2)
     viewer = room.add_viewer()
 
-    def vp9(number: int, picture: int, layer: int, **rest: int) -> None:
+    def vp9(number: int, picture: int, layer: int, **rest: Any) -> None:
         head = b"\x80" + (0x8000 | picture).to_bytes(2, "big")
         room.store(number, payload=head + b"x", layer=layer, picture_id=picture, picture_at=1, picture_bytes=2, **rest)
 

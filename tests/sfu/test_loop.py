@@ -291,7 +291,6 @@ class Script:
         thread["turns"] += self._turns_between
         if self._steps:
             thread["row_in_hand"], error = self._steps.pop(0)
-            thread["tx_pending"] = 4
             raise error
         self.finished.set()
         while not thread["stop"]:
@@ -325,7 +324,6 @@ def test_exception_breaks_the_transport_in_hand_and_the_loop_goes_on(
     assert notices(node.memory) == [(TRANSPORT_BROKEN, ROW, 0), (TRANSPORT_BROKEN, 7, 0)]
     assert errors == [error for _, error in failures], "the second one is reported as the first that is nobody's"
     assert node.memory.thread["row_in_hand"] == -1
-    assert node.memory.thread["tx_pending"] == 0
     assert select.select([int(node.memory.thread["control_fd"])], [], [], 0)[0]
 
 

@@ -4,6 +4,7 @@ The receiver is modelled after the dependency descriptor alone (AV1 RTP payload 
 frame that a frame refers to, and every frame of the decode targets that it was told are active.
 """
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
@@ -103,7 +104,9 @@ def open_room(name: str, without: frozenset[Extension] = frozenset()) -> Room:
     return room
 
 
-def play(name: str, targets: dict[int, tuple[int, int]], without: frozenset[Extension] = frozenset()) -> tuple[Room, Any]:
+def play(
+    name: str, targets: dict[int, tuple[int, int]], without: frozenset[Extension] = frozenset()
+) -> tuple[Room, Any]:
     """Forward a recording; targets: packet number -> (spatial, temporal) asked for from then on."""
     room = open_room(name, without)
     for number, data in enumerate(recorded(name)[1]):
@@ -132,9 +135,9 @@ def check_receiver(name: str, received: Received) -> None:
 
 
 def check_markers(name: str, packets: list[rtp.RtpPacket]) -> None:
-    """Numbers without gaps; a marker on the last packet of a picture only, and always if the publisher set one there."""
+    """Numbers without gaps; a marker only on the last packet of a picture, and there if the publisher set one."""
     marked = {packet.timestamp for data in recorded(name)[1] if (packet := rtp.RtpPacket.parse(data)).marker}
-    for packet, following in zip(packets, packets[1:], strict=False):
+    for packet, following in itertools.pairwise(packets):
         assert following.sequence_number == (packet.sequence_number + 1) & 0xFFFF
         last = packet.timestamp != following.timestamp
         assert last >= packet.marker >= (last and packet.timestamp in marked)
@@ -145,7 +148,7 @@ def check_targets(name: str, received: Received) -> None:
     frames = frames_of(name)
     mask_of = {one.frame_number: mask for one, mask in zip(received.descriptors, received.masks, strict=True)}
     order, position = list(mask_of), {number: k for k, number in enumerate(frames)}
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         mask = mask_of[before] & mask_of[after]
         for skipped in list(frames)[position[before] + 1 : position[after]]:
             assert not [t for t, value in enumerate(frames[skipped].indications) if value and mask >> t & 1]
@@ -212,7 +215,10 @@ def test_a_higher_spatial_layer_comes_with_the_next_key_frame_and_is_asked_for(n
         packet = room.store_whole(data, number)
         key = packet["flags"] & KEY_FRAME and packet["flags"] & FRAME_START
         room.forward()
-        spatial = [frames_of(name)[parse(elements(d)[DESCRIPTOR_ID], STRUCTURE[name]).frame_number].spatial for d in room.viewers[0].received]
+        numbers = [
+            parse(elements(one)[DESCRIPTOR_ID], STRUCTURE[name]).frame_number for one in room.viewers[0].received
+        ]
+        spatial = [frames_of(name)[frame].spatial for frame in numbers]
         room.viewers[0].received.clear()
         if number > 40 and not reached:
             asked |= bool(room.stream()["key_wanted"])
@@ -237,7 +243,9 @@ STRUCTURE = {name: _structure(name) for name in WITH_DESCRIPTORS}
 @settings(max_examples=25)
 @given(targets=TARGETS)
 @pytest.mark.parametrize("name", ["vp9_l3t3", "vp9_l1t3", "vp9_l3t3_key"])
-def test_without_descriptors_vp9_layers_rise_only_where_they_may(name: str, targets: dict[int, tuple[int, int]]) -> None:
+def test_without_descriptors_vp9_layers_rise_only_where_they_may(
+    name: str, targets: dict[int, tuple[int, int]]
+) -> None:
     room, data = play(name, targets, frozenset({Extension.DEPENDENCY}))
     packets = [rtp.RtpPacket.parse(one) for one in data]
     assert packets

@@ -107,9 +107,7 @@ class FakeAnsweringConnection(_Forwarding):
         sections = parse(offer)
         sending = {section["mid"]: section for section in sections if section.get("cid")}
         ended = [
-            entry
-            for mid, entry in self._published.items()
-            if mid not in sending or sending[mid]["cid"] != entry.cid
+            entry for mid, entry in self._published.items() if mid not in sending or sending[mid]["cid"] != entry.cid
         ]
         for entry in ended:
             del self._published[entry.mid]

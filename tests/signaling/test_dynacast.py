@@ -93,14 +93,15 @@ async def test_subscriber_without_the_codec_makes_the_publisher_send_its_backup(
     # What livekit-client does then: it announces the codec for the same track and offers a section for it.
     await ann.send(
         add_track=rtc.AddTrackRequest(
-            cid="cam-vp8", sid=sid, type=models.VIDEO, source=models.CAMERA,
+            cid="cam-vp8",
+            sid=sid,
+            type=models.VIDEO,
+            source=models.CAMERA,
             simulcast_codecs=[rtc.SimulcastCodec(codec="vp8", cid="cam-vp8")],
         )
     )
     assert ann.of("track_published")[-1].track.sid == sid
-    ann.sections.append(
-        {"mid": "backup", "kind": "video", "cid": "cam-vp8", "codecs": ["vp8", "vp9"], "layers": 3}
-    )
+    ann.sections.append({"mid": "backup", "kind": "video", "cid": "cam-vp8", "codecs": ["vp8", "vp9"], "layers": 3})
     await ann.offer(id=2)
     assert ann.of("answer")[-1].mid_to_track_id["backup"] == sid
     await ann.start(sid, Codec.VP8)

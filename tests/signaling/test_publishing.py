@@ -132,9 +132,7 @@ async def test_three_encodings_of_an_svc_codec_are_simulcast(call: Call) -> None
 async def test_codec_that_really_comes_wins_over_the_one_announced(call: Call) -> None:
     ann = await call.join("ann")
     bob = await call.join("bob")
-    sid = await ann.publish(
-        "cam", "video", start=False, simulcast_codecs=[rtc.SimulcastCodec(codec="vp9", cid="cam")]
-    )
+    sid = await ann.publish("cam", "video", start=False, simulcast_codecs=[rtc.SimulcastCodec(codec="vp9", cid="cam")])
     await ann.start(sid, Codec.VP8)
     assert bob.of("update")[-1].participants[0].tracks[0].mime_type == "video/VP8"
     (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()

@@ -267,9 +267,7 @@ async def test_simulated_disconnect_hits_the_next_resume(call: Call) -> None:
     assert second.connection.code is None
 
 
-async def test_too_many_departures_to_tell_mean_a_full_reconnect(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_departures_to_tell_mean_a_full_reconnect(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signaling.room.MAX_DEPARTURES", 2)
     ann = await call.join("ann")
     await ann.connect()

@@ -180,9 +180,7 @@ async def test_publisher_hears_once_that_somebody_receives_its_track(call: Call)
         ({"quality": models.HIGH, "fps": 5}, (2, 0)),
     ],
 )
-async def test_track_settings_choose_layers(
-    call: Call, settings: dict[str, int], layers: tuple[int, int]
-) -> None:
+async def test_track_settings_choose_layers(call: Call, settings: dict[str, int], layers: tuple[int, int]) -> None:
     ann = await call.join("ann")
     sid = await ann.publish("cam", "video")
     bob = await call.join("bob")

@@ -3,22 +3,30 @@
 
 const LK = LivekitClient;
 const peers = {};
+// what an event carries, as plain JSON: participants by identity, publications and tracks by sid
+const describe = (value) => (typeof value === "object" ? value?.identity ?? value?.trackSid ?? value?.sid ?? "" : value);
 const codecName = (mime) => (mime ?? "").split("/")[1]?.toUpperCase() ?? "";
 
 class Peer {
   constructor(options) {
     this.room = new LK.Room(options);
     this.messages = [];
+    this.files = [];
     this.events = [];
     this.speakers = [];
-    const note = (kind) => (...rest) => this.events.push([kind, ...rest.map((value) => (typeof value === "object" ? "" : value))]);
+    const note = (kind) => (...rest) => this.events.push([kind, ...rest.map(describe)]);
     this.room
       .on(LK.RoomEvent.TrackSubscribed, (track) => this.attach(track))
       .on(LK.RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()))
       .on(LK.RoomEvent.DataReceived, (payload, participant, kind, topic) =>
         this.messages.push({ text: new TextDecoder().decode(payload), from: participant?.identity ?? "", topic: topic ?? "", kind }))
+      .on(LK.RoomEvent.ChatMessage, (message, participant) => {
+        if (!participant?.isLocal) this.messages.push({ text: message.message, from: participant?.identity ?? "", topic: "", kind: "chat" });
+      })
       .on(LK.RoomEvent.ActiveSpeakersChanged, (speakers) => (this.speakers = speakers.map(({ identity }) => identity)));
-    for (const kind of ["Reconnecting", "SignalReconnecting", "Reconnected", "Disconnected", "TrackSubscriptionFailed", "TrackUnpublished", "TrackMuted", "TrackUnmuted", "MediaDevicesError"])
+    for (const kind of ["Reconnecting", "SignalReconnecting", "Reconnected", "Disconnected", "TrackSubscriptionFailed", "TrackUnpublished", "TrackMuted", "TrackUnmuted", "MediaDevicesError",
+      "ParticipantConnected", "ParticipantDisconnected", "ParticipantNameChanged", "ParticipantMetadataChanged", "ParticipantAttributesChanged", "TrackPublished", "TrackUnsubscribed",
+      "TrackSubscriptionPermissionChanged", "ConnectionQualityChanged", "ParticipantPermissionsChanged"])
       this.room.on(LK.RoomEvent[kind], note(kind));
   }
 
@@ -33,6 +41,11 @@ class Peer {
     await this.room.connect(url, token, { autoSubscribe: true, ...options });
     this.room.registerTextStreamHandler?.("lk.chat", async (reader, { identity }) =>
       this.messages.push({ text: await reader.readAll(), from: identity, topic: "lk.chat", kind: "stream" }));
+    this.room.registerByteStreamHandler?.("files", async (reader, { identity }) => {
+      const bytes = new Uint8Array(await new Blob(await reader.readAll()).arrayBuffer());
+      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+      this.files.push({ name: reader.info.name, from: identity, mime: reader.info.mimeType, size: bytes.length, sha256: [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("") });
+    });
     this.room.registerRpcMethod?.("greet", async ({ payload, callerIdentity }) => `hello ${callerIdentity}: ${payload}`);
     return this.room.localParticipant.sid;
   }
@@ -41,6 +54,24 @@ class Peer {
     // the browsers' fake microphones beep; an AudioContext would wait for ever on a machine without a sound card
     const stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
     const published = await this.room.localParticipant.publishTrack(stream.getAudioTracks()[0], { source: LK.Track.Source.Microphone, ...options });
+    return published.trackSid;
+  }
+
+  /** A tone without a pause, without a microphone and without an AudioContext (Chromium only). */
+  async publishTone(options = {}) {
+    const [rate, length] = [48000, 480];
+    const track = new MediaStreamTrackGenerator({ kind: "audio" });
+    const writer = track.writable.getWriter();
+    let position = 0;
+    const started = performance.now();
+    const play = () => {
+      for (; position / rate < (performance.now() - started) / 1000; position += length) {
+        const data = Float32Array.from({ length }, (_, i) => 0.4 * Math.sin((2 * Math.PI * 440 * (position + i)) / rate));
+        writer.write(new AudioData({ format: "f32-planar", sampleRate: rate, numberOfFrames: length, numberOfChannels: 1, timestamp: (position / rate) * 1e6, data }));
+      }
+    };
+    this.playing = setInterval(play, 10);
+    const published = await this.room.localParticipant.publishTrack(track, { source: LK.Track.Source.Microphone, ...options });
     return published.trackSid;
   }
 
@@ -120,13 +151,14 @@ class Peer {
 
   state() {
     return {
-      connection: this.room.state, messages: this.messages, events: this.events, speakers: this.speakers,
+      connection: this.room.state, messages: this.messages, events: this.events, files: this.files, speakers: this.speakers,
       participants: [...this.room.remoteParticipants.keys()],
     };
   }
 
   async leave() {
     clearInterval(this.drawing);
+    clearInterval(this.playing);
     await this.room.disconnect();
   }
 }

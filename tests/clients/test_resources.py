@@ -1,0 +1,177 @@
+"""Whoever leaves takes everything along: after 200 joins the server holds what it held before."""
+
+import asyncio
+import contextlib
+import gc
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+
+from bench.endpoint import make_context
+from sfu.engine import Engine, EngineOptions
+from signaling import listener
+from signaling.config import Flags, load_config
+from signaling.rooms import Rooms
+from signaling.tokens import create
+from tests.clients.json_peer import json_socket
+from tests.clients.light_client import LightClient
+from tests.clients.peers import eventually
+
+pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+
+WARM_UP, JOINS = 40, 200
+AT_ONCE = 10
+ALLOWED_GROWTH_BYTES = 8 * 1024 * 1024
+"""Less than half of what 200 transports that nobody freed would hold, and more than an allocator's mood."""
+
+
+class InProcess:
+    """A server in the test's own event loop, so that its insides can be counted."""
+
+    def __init__(self) -> None:
+        config = load_config(Flags(dev=True, bind=("127.0.0.1",), port=0, udp_port="0", node_ip="127.0.0.1"), {})
+        self.config = config
+        self.engine = Engine(
+            EngineOptions(udp_ports=config.udp_ports, bind=config.media_bind, node_ips=config.node_ips)
+        )
+        self.rooms = Rooms(config, self.engine)
+        self.url = ""
+
+    def token(self, identity: str) -> str:
+        (key, secret), *_ = self.config.keys.items()
+        return create(key, secret, identity=identity, video={"room": "room", "roomJoin": True})
+
+
+Dtls = tuple[SSL.Context, tuple[str, str]]
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[InProcess]:
+    server = InProcess()
+    sockets = listener.bind_sockets(server.config)
+    async with listener.running(server.config, server.engine, server.rooms, sockets) as addresses:
+        server.url = f"ws://127.0.0.1:{addresses[0][1]}"
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def joined(server: InProcess, name: str, dtls: Dtls) -> AsyncIterator[LightClient]:
+    async with json_socket(server.url, server.token(name)) as socket:
+        client = LightClient(socket, ("127.0.0.1", server.engine.udp_port), dtls)
+        with contextlib.closing(client.endpoint):
+            yield client
+
+
+async def _is_heard(client: LightClient) -> None:
+    """Speak until the first packet has reached somebody."""
+
+    async def heard() -> bool:
+        client.speak()
+        return any(name == "trackSubscribed" for name, _ in client.socket.seen)
+
+    await eventually(heard, "a packet goes to the watcher")
+
+
+async def _comes_and_goes(server: InProcess, number: int, dtls: Dtls) -> None:
+    """One of four ways to leave: in order, replaced by oneself, before the media connects, before the offer."""
+    async with joined(server, f"guest-{number}", dtls) as client:
+        if number % 4 == 3:
+            await client.socket.expect("join")
+            return
+        if number % 4 == 2:
+            await client.socket.send(addTrack={"cid": "a", "type": "AUDIO", "source": "MICROPHONE"})
+            await client.offer(1)
+            return
+        await client.publish()
+        await _is_heard(client)
+        if number % 4 == 1:
+            async with joined(server, f"guest-{number}", dtls) as second:
+                await client.socket.expect("leave")
+                await second.publish()
+                await _is_heard(second)
+                await second.socket.send(leave={"reason": "CLIENT_INITIATED"})
+                await second.socket.expect_close()
+            return
+        await client.socket.send(leave={"reason": "CLIENT_INITIATED"})
+        await client.socket.expect_close()
+
+
+async def _follow(watcher: LightClient) -> None:
+    """Answer the server's wishes, and make a sound now and then."""
+    while True:
+        messages = watcher.socket.seen[:]
+        del watcher.socket.seen[: len(messages)]
+        for name, content in messages:
+            if name == "mediaSectionsRequirement":
+                await watcher.offer(content.get("numAudios", 0))
+        watcher.endpoint.check()
+        watcher.speak()
+        await asyncio.sleep(0.02)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _held(server: InProcess) -> dict[str, Any]:
+    """Everything countable that a participant could leave behind."""
+    node = server.rooms.node
+    (room,) = server.rooms.rooms.values()
+    return server.engine.usage() | {
+        "participants": len(room.participants),
+        "tracks": len(room.tracks),
+        "maps": (len(node.participants), len(node.tracks), len(node.subscribers)),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "tasks": len(asyncio.all_tasks()),
+    }
+
+
+@contextlib.asynccontextmanager
+async def watching(server: InProcess, dtls: Dtls) -> AsyncIterator[None]:
+    """One participant that stays, hears everybody and is heard."""
+    async with joined(server, "watcher", dtls) as watcher:
+        await watcher.publish()
+        following = asyncio.get_running_loop().create_task(_follow(watcher))
+        yield
+        assert not following.done(), following
+        following.cancel()
+        await asyncio.wait([following])
+
+
+async def _visit(server: InProcess, numbers: range, dtls: Dtls) -> None:
+    for first in range(numbers.start, numbers.stop, AT_ONCE):
+        group = range(first, min(first + AT_ONCE, numbers.stop))
+        await asyncio.gather(*(_comes_and_goes(server, number, dtls) for number in group))
+
+
+async def _rest(server: InProcess) -> dict[str, Any]:
+    """What is held once only the watcher is left and nothing moves any more."""
+    last: dict[str, Any] = {}
+
+    async def quiet() -> bool:
+        nonlocal last
+        before, last = last, _held(server)
+        return last["participants"] == 1 and last["transports"] == 1 and last == before
+
+    async def held() -> dict[str, Any]:
+        return last
+
+    await eventually(quiet, "everybody but the watcher is gone", 60, detail=held)
+    return last
+
+
+async def test_two_hundred_joins_leave_nothing_behind(own_network: None) -> None:
+    dtls = make_context()
+    async with running() as server, watching(server, dtls):
+        await _visit(server, range(WARM_UP), dtls)
+        held = await _rest(server)
+        gc.collect()
+        resident = _resident_bytes()
+        await _visit(server, range(WARM_UP, WARM_UP + JOINS), dtls)
+        assert await _rest(server) == held
+        gc.collect()
+        assert _resident_bytes() - resident < ALLOWED_GROWTH_BYTES
