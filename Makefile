@@ -23,7 +23,8 @@ run: compile ## Start a development server on this machine; it prints the URL of
 .PHONY: test
 test: .make/dev compile clients ## Run all tests, real browsers and native clients included (ARGS="-k name" selects)
 	@status=0; $(BIN)/python -m pytest $(ARGS) || status=$$?; scripts/install-test-clients --report; exit $$status
-	@$(if $(ARGS),,echo "the kernels once more, with every array index checked"; NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/sfu)
+	@$(if $(ARGS),,echo "the kernels once more, with every array index checked"; export NUMBA_BOUNDSCHECK=1; \
+		$(BIN)/aiosfu compile && $(BIN)/python -m pytest tests/sfu)
 
 .PHONY: lint
 lint: .make/dev ## Check style and spelling
