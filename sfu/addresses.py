@@ -178,8 +178,8 @@ def has_segment_offload() -> bool:
         try:
             receiver.bind(("127.0.0.1", 0))
             receiver.settimeout(0.2)
-            sender.sendmsg([b"firstsec"], control, 0, receiver.getsockname())
-            return receiver.recv(64) == b"firs" and receiver.recv(64) == b"tsec"
+            sender.sendmsg([b"leftside"], control, 0, receiver.getsockname())
+            return receiver.recv(64) == b"left" and receiver.recv(64) == b"side"
         except OSError:
             return False
 

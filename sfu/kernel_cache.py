@@ -67,7 +67,7 @@ def stamp(source: Path) -> str:
 
 @cache
 def _all_sources() -> str:
-    return _digest(file.read_bytes() for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))
+    return _digest(file.read_bytes() for file in sorted((ROOT / "sfu").rglob("*.py")))
 
 
 def _is_private(place: Path) -> bool:
@@ -101,7 +101,7 @@ def directory() -> Path:
 
 
 def is_complete() -> bool:
-    """Whether every kernel of these sources is compiled and cached."""
+    """Whether every kernel of a server is compiled and cached; the benchmark's come when they are used."""
     return _is_complete(directory())
 
 

@@ -17,7 +17,6 @@ from livekit.protocol.rtc import (
     MuteTrackRequest,
     Ping,
     Pong,
-    PublishDataTrackRequest,
     RequestResponse,
     SessionDescription,
     SignalRequest,
@@ -27,7 +26,6 @@ from livekit.protocol.rtc import (
     SyncState,
     TrackPublishedResponse,
     TrickleRequest,
-    UnpublishDataTrackRequest,
     UpdateLocalAudioTrack,
     UpdateLocalVideoTrack,
     UpdateParticipantMetadata,
@@ -196,9 +194,14 @@ def handle_simulate(participant: Participant, scenario: SimulateScenario) -> Non
     simulation.run(participant, scenario)
 
 
-def handle_data_track(participant: Participant, request: PublishDataTrackRequest | UnpublishDataTrackRequest) -> None:
+def handle_data_track(participant: Participant, request: Message) -> None:
     """Data tracks are not offered here."""
     raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server has no data tracks")
+
+
+def handle_data_blob(participant: Participant, request: Message) -> None:
+    """Nothing is stored for participants here."""
+    raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server stores no data")
 
 
 def _now_ms() -> int:
@@ -224,5 +227,8 @@ HANDLERS: dict[str, Callable[[Participant, Any], None]] = {
     "update_video_track": handle_update_video_track,
     "publish_data_track_request": handle_data_track,
     "unpublish_data_track_request": handle_data_track,
+    "update_data_subscription": handle_data_track,
+    "store_data_blob_request": handle_data_blob,
+    "get_data_blob_request": handle_data_blob,
 }
 """Field of `SignalRequest` -> its handler."""

@@ -208,8 +208,9 @@ def _client_info(query: Mapping[str, str]) -> models.ClientInfo:
     if sdk in models.ClientInfo.SDK.DESCRIPTOR.values_by_name:
         info.sdk = cast("models.ClientInfo.SDK", models.ClientInfo.SDK.Value(sdk))
     wanted = {name.strip() for name in query.get("capabilities", "").split(",")}
-    known = {name: number for name, number in models.ClientInfo.Capability.items() if name in wanted}
-    info.capabilities.extend(cast("list[models.ClientInfo.Capability]", sorted(known.values())))
+    # SDKs write the names or the numbers.
+    known = [number for name, number in models.ClientInfo.Capability.items() if {name, str(number)} & wanted]
+    info.capabilities.extend(cast("list[models.ClientInfo.Capability]", sorted(known)))
     return info
 
 
@@ -233,7 +234,8 @@ def _participant_data(message: rtc.JoinRequest, claims: Claims, video: VideoGran
     metadata, attributes = message.metadata or claims.metadata, claims.attributes | own
     if len(metadata.encode(errors="surrogatepass")) > MAX_METADATA_BYTES:
         raise JoinError(400, f"metadata exceeds {MAX_METADATA_BYTES} bytes")
-    if sum(len(key) + len(value) for key, value in attributes.items()) > MAX_ATTRIBUTES_BYTES:
+    texts = (text for pair in attributes.items() for text in pair)
+    if sum(len(text.encode(errors="surrogatepass")) for text in texts) > MAX_ATTRIBUTES_BYTES:
         raise JoinError(400, f"attributes exceed {MAX_ATTRIBUTES_BYTES} bytes")
     return metadata, attributes
 

@@ -291,6 +291,10 @@ class Room:
         """Say again to a resumed client what it may have missed."""
         for track in participant.publishing.tracks.values():
             self._dynacast.repeat(track)
+        self.tell_speakers(participant)
+
+    def tell_speakers(self, participant: Participant) -> None:
+        """Say who speaks to a client that did not hear the changes until now."""
         if speakers := self.speakers.current():
             participant.send(SignalResponse(speakers_changed=SpeakersChanged(speakers=speakers)))
 
@@ -319,10 +323,10 @@ class Room:
             self._quality_at = now
             self._report_quality()
 
-    def close(self, reason: DisconnectReason) -> None:
-        """Send everybody away."""
+    def close(self, reason: DisconnectReason, action: LeaveRequest.Action) -> None:
+        """Send everybody away, for good or to come back."""
         for participant in tuple(self.participants.values()):
-            self.remove(participant, reason)
+            self.remove(participant, reason, action)
         if self._dynacast_handle is not None:
             self._dynacast_handle.cancel()
 

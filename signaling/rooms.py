@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 from livekit.protocol.models import SERVER_SHUTDOWN, STATE_MISMATCH
-from livekit.protocol.rtc import SignalResponse, TrackSubscribed
+from livekit.protocol.rtc import LeaveRequest, SignalResponse, TrackSubscribed
 
 from sfu.events import (
     ChannelOpened,
@@ -67,7 +67,8 @@ class Rooms:
                 await task
         self._tasks = []
         for room in self.rooms.values():
-            room.close(SERVER_SHUTDOWN)
+            # Whoever comes back finds the server that takes our place, or us again.
+            room.close(SERVER_SHUTDOWN, LeaveRequest.RECONNECT)
         self.rooms.clear()
         await self.node.finish()
 
@@ -117,7 +118,7 @@ class Rooms:
             room.tick(now, levels.get(room.name, {}))
             if room.is_over(now):
                 log.info("room ended", room=room.name)
-                room.close(STATE_MISMATCH)
+                room.close(STATE_MISMATCH, LeaveRequest.RECONNECT)
                 del self.rooms[room.name]
 
     def handle(self, event: Event) -> None:

@@ -144,6 +144,7 @@ def _welcome(participant: Participant, join: JoinParameters) -> None:
         participant.renegotiation.answer(join.publisher_offer)
     participant.renegotiation.start()
     participant.send_token(participant.node.clock(), TOKEN_INTERVAL_S)
+    room.tell_speakers(participant)
 
 
 def _resume(participant: Participant, join: JoinParameters, connection: SignalConnection) -> None:

@@ -42,8 +42,16 @@ export class Call extends EventTarget {
     this.#token = token;
     this.#listen();
     const { join } = await this.signal.open(token);
+    if (!join) throw new Error("the server has no room for this call");
+    await this.#enter(join);
+  }
+
+  /** Takes a join response: who is here, and a new peer connection. */
+  async #enter(join) {
     this.me = join.participant;
     this.room = join.room;
+    this.participants.clear();
+    this.remote.clear();
     this.participants.set(this.me.sid, this.me);
     for (const other of join.otherParticipants ?? []) this.participants.set(other.sid, other);
     this.#openPeerConnection(join.iceServers ?? []);
@@ -105,11 +113,17 @@ export class Call extends EventTarget {
 
   // --- publishing ---------------------------------------------------------------------------------------------------
   async #publish(source) {
-    const track = await this.#capture(source);
+    await this.#send(source, await this.#capture(source));
+    await this.#negotiate();
+    this.#emit("change");
+  }
+
+  /** Announces a track and puts it on the connection; the next offer publishes it. */
+  async #send(source, track) {
     const kind = track.kind;
     const { width = 1280, height = 720 } = track.getSettings();
     const layers = source === "SCREEN_SHARE" ? SCREEN_LAYERS : CAMERA_LAYERS;
-    const request = { cid: track.id, type: kind.toUpperCase(), source, name: source.toLowerCase() };
+    const request = { cid: track.id, type: kind.toUpperCase(), source, name: source.toLowerCase(), muted: !track.enabled };
     if (kind === "video") {
       request.width = width;
       request.height = height;
@@ -121,8 +135,6 @@ export class Call extends EventTarget {
     const transceiver = this.#pc.addTransceiver(track, { direction: "sendonly", ...(sendEncodings && { sendEncodings }) });
     this.local.set(source, { sid: info.sid, track, transceiver });
     if (source === "SCREEN_SHARE") track.onended = () => this.local.get(source)?.track === track && this.#unpublish(source);
-    await this.#negotiate();
-    this.#emit("change");
   }
 
   async #capture(source) {
@@ -167,7 +179,9 @@ export class Call extends EventTarget {
   // --- the peer connection ------------------------------------------------------------------------------------------
   #openPeerConnection(iceServers) {
     const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.#pc?.close();
     this.#pc = pc;
+    this.#forgetOffer();
     for (const [label, options] of [["_reliable", { ordered: true }], ["_lossy", { ordered: false, maxRetransmits: 0 }]]) {
       const channel = pc.createDataChannel(label, options);
       channel.binaryType = "arraybuffer";
@@ -196,6 +210,12 @@ export class Call extends EventTarget {
     const { type, sdp } = this.#pc.localDescription;
     this.signal.send({ offer: { type, sdp, id: this.#offerId } });
     return promise;
+  }
+
+  /** An offer that went out on a lost connection will not be answered; the next one says the same and more. */
+  #forgetOffer() {
+    this.#answered?.done();
+    this.#answered = null;
   }
 
   async #receivedAnswer({ sdp, id, midToTrackId }) {
@@ -272,7 +292,7 @@ export class Call extends EventTarget {
     return this.#end(reason === "DUPLICATE_IDENTITY" ? "You joined from somewhere else." : "The server ended the call.");
   }
 
-  /** Gets the signalling back and restarts ICE; media goes on meanwhile. After the last try the call is over. */
+  /** Gets the signalling back and restarts ICE, while media goes on; or joins anew. After the last try the call is over. */
   async #resume(anew = false) {
     if (this.#over || this.#resuming) return;
     this.#resuming = true;
@@ -282,10 +302,13 @@ export class Call extends EventTarget {
       if (this.#over) return;
       try {
         const first = await this.signal.open(this.#token, { resume: anew ? "" : this.me.sid });
-        if (!first.reconnect) break;
-        this.#syncState();
-        this.#answered = null;
-        await this.#negotiate(true);
+        if (first.leave) {
+          // A stay that the server has forgotten cannot be resumed, but the room can be joined again.
+          if (first.leave.action !== "RECONNECT") break;
+          anew = true;
+          continue;
+        }
+        await (first.reconnect ? this.#continue() : this.#startAgain(first.join));
         this.#resuming = false;
         this.#emit("state", "connected");
         return;
@@ -297,6 +320,22 @@ export class Call extends EventTarget {
   }
 
   #resuming = false;
+
+  #continue() {
+    this.#syncState();
+    this.#forgetOffer();
+    return this.#negotiate(true);
+  }
+
+  /** Publishes in a new stay what was published in the last one. */
+  async #startAgain(join) {
+    const published = [...this.local].map(([source, { track }]) => [source, track]);
+    this.local.clear();
+    await this.#enter(join);
+    for (const [source, track] of published) await this.#send(source, track);
+    if (published.length) await this.#negotiate();
+    this.#emit("change");
+  }
 
   #syncState() {
     const publishTracks = [...this.local.values()].map(({ sid, track }) => ({ cid: track.id, track: { sid } }));

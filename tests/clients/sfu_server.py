@@ -62,9 +62,14 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -
 
 
 @contextlib.contextmanager
-def running_server(folder: Path, *, node_ip: str | None, extra: tuple[str, ...] = ()) -> Iterator[ServerUnderTest]:
-    """Start a server, yield it when ready, stop it by SIGTERM. node_ip None: it offers all addresses it has."""
-    port, udp_port = free_port(), free_port(socket.SOCK_DGRAM)
+def running_server(
+    folder: Path, *, node_ip: str | None, extra: tuple[str, ...] = (), port: int = 0
+) -> Iterator[ServerUnderTest]:
+    """Start a server, yield it when ready, stop it by SIGTERM.
+
+    node_ip None: it offers all addresses it has. port 0: a free one.
+    """
+    port, udp_port = port or free_port(), free_port(socket.SOCK_DGRAM)
     log = folder / f"server-{port}.log"
     command = [sys.executable, "-m", "signaling.cli", "serve", "--dev", "--bind", "127.0.0.1", "--port", str(port)]
     command += ["--udp-port", str(udp_port), *extra]

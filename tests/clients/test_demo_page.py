@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.clients.chromium import running_chromium
-from tests.clients.sfu_server import ServerUnderTest
+from tests.clients.network import ADDRESS
+from tests.clients.sfu_server import ServerUnderTest, running_server
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
@@ -31,7 +32,7 @@ async def test_two_people_meet_and_it_looks_like_a_call(
     ada = await _join(chromium, server, room, "Ada", DESKTOP)
     grace = await _join(chromium, server, room, "Grace", PHONE)
     for page, other in ((ada, "Grace"), (grace, "Ada")):
-        tile = page.locator(".tile", has_text=other).first
+        tile = _tile(page, other)
         await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
         await expect(tile.locator(".received")).to_contain_text("\u00d7")
     await ada.locator("#chat-toggle").click()
@@ -43,7 +44,7 @@ async def test_two_people_meet_and_it_looks_like_a_call(
     await grace.screenshot(path=screenshots / "demo-phone-chat.png")
     await grace.locator("#chat-toggle").click()
     await grace.screenshot(path=screenshots / "demo-phone.png")
-    tile = ada.locator(".tile", has_text="Grace").first
+    tile = _tile(ada, "Grace")
     await tile.locator(".quality").select_option("LOW")
     await expect(tile.locator(".received")).to_contain_text("\u00d7180 ", timeout=WAIT_MS)
     await grace.locator("#microphone").click()
@@ -69,3 +70,26 @@ async def test_a_refused_camera_is_explained(
         await page.get_by_role("button", name="Join").click()
         await expect(page.locator("#notice")).to_contain_text("The browser refused access to your", timeout=WAIT_MS)
         await page.screenshot(path=screenshots / "demo-refused.png")
+
+
+async def test_a_restart_of_the_server_ends_no_call(
+    own_network: None, chromium: Browser, room: str, tmp_path: Path, screenshots: Path
+) -> None:
+    with running_server(tmp_path, node_ip=ADDRESS) as before:
+        ada = await _join(chromium, before, room, "Ada", DESKTOP)
+        grace = await _join(chromium, before, room, "Grace", PHONE)
+        seen = [(ada, "Grace"), (grace, "Ada")]
+        for page, other in seen:
+            await expect(_tile(page, other).locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
+    await expect(ada.locator("#notice")).to_contain_text("reconnecting", timeout=WAIT_MS)
+    await ada.screenshot(path=screenshots / "demo-reconnecting.png")
+    with running_server(tmp_path, node_ip=ADDRESS, port=before.port):
+        for page, other in seen:
+            await expect(page.locator("#notice")).to_be_hidden(timeout=WAIT_MS)
+            await expect(_tile(page, other).locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
+        await ada.context.close()
+        await grace.context.close()
+
+
+def _tile(page: Page, name: str) -> Locator:
+    return page.locator(".tile", has_text=name).first

@@ -231,7 +231,8 @@ async def test_validate_creates_nothing(call: Call) -> None:
 async def test_stop_says_that_the_server_shuts_down(call: Call) -> None:
     client = await call.join("ann")
     await call.rooms.stop()
-    assert client.of("leave")[0].reason == models.SERVER_SHUTDOWN
+    leave = client.of("leave")[0]
+    assert (leave.reason, leave.action) == (models.SERVER_SHUTDOWN, rtc.LeaveRequest.RECONNECT)
 
 
 async def test_counts_of_the_room_are_told_when_they_change(call: Call) -> None:
