@@ -62,3 +62,14 @@ def load_i4(typing, address):
         return builder.load(pointer, typ=ir.IntType(32))
 
     return types.int32(types.uint64), emit
+
+
+@intrinsic
+def fence(typing):
+    """What was written before is seen by others before what is read after: loads may overtake stores otherwise."""
+
+    def emit(context, builder, signature, values):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit

@@ -8,9 +8,11 @@ from numba import njit
 from sfu.atomics import load_acquire, store_release
 from sfu.lookup import insert_ufrag, remove_ufrag
 from sfu.paths import NO_CONSENT, close_paths
+from sfu.relay_out import add_mirror, remove_mirror
 from sfu.rings import notice
 from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused
 from sfu.tables import (
+    ADD_MIRROR,
     ARRIVALS,
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
@@ -25,6 +27,7 @@ from sfu.tables import (
     OPEN_SUBSCRIPTION,
     OPEN_TRACK,
     OPEN_TRANSPORT,
+    REMOVE_MIRROR,
     REQUEST_KEY_FRAME,
     SET_LAYERS,
     SET_MEDIA,
@@ -48,8 +51,8 @@ def apply_commands(state, arena, now):
         store_release(state.rings.read, COMMAND_RING, index + 1)
         if command.kind <= CLOSE_TRANSPORT:
             _apply_to_transport(state, command, now)
-        elif command.kind <= REQUEST_KEY_FRAME:
-            _apply_to_track(state, command)
+        elif command.kind <= REMOVE_MIRROR:
+            _apply_to_track(state, arena, command, now)
         else:
             _apply_to_subscription(state, command, now)
 
@@ -65,7 +68,7 @@ def _apply_to_transport(state, command, now):
     state.thread[0].row_in_hand = row
     if command.kind == OPEN_TRANSPORT:
         if transport.state == FREE:
-            _open_transport(state, row, now)
+            _open_transport(state, row, command.a, now)
     elif transport.state == OPEN:
         if command.kind == START_SRTP:
             transport.srtp_in = command.a
@@ -81,10 +84,14 @@ def _apply_to_transport(state, command, now):
 
 
 @njit(cache=True)
-def _open_transport(state, row, now):
-    """The control thread has written generation, ufrag[0], password[0] and ssrc. Counters of the slow ring go on."""
+def _open_transport(state, row, relayed, now):
+    """The control thread has written generation, ufrag[0], password[0] and ssrc. Counters of the slow ring go on.
+
+    relayed: nobody reaches this transport by the network, another media thread has the publisher.
+    """
     transport, thread = state.transports[row], state.thread[0]
     transport.secure = 0
+    transport.relayed = relayed
     transport.ufrag[1] = 0
     transport.ice_generation = 0
     transport.nominated_generation = -1
@@ -110,7 +117,8 @@ def _open_transport(state, row, now):
     transport.packets_out = 0
     transport.bytes_out = 0
     _clear_arrivals(state.arrivals[row])
-    insert_ufrag(state, row, 0)
+    if not relayed:
+        insert_ufrag(state, row, 0)
     transport.state = OPEN
     thread.transport_end = max(int(thread.transport_end), row + 1)
     thread.open_transports += 1
@@ -154,7 +162,8 @@ def _close_transport(state, row):
     while transport.first_track >= 0:
         close_track(state, int(transport.first_track))
     close_sources(state, row)
-    remove_ufrag(state, row, 0)
+    if not transport.relayed:
+        remove_ufrag(state, row, 0)
     if transport.ufrag[1] != 0:
         remove_ufrag(state, row, 1)
     close_paths(state, row)
@@ -167,7 +176,7 @@ def _close_transport(state, row):
 
 
 @njit(cache=True)
-def _apply_to_track(state, command):
+def _apply_to_track(state, arena, command, now):
     row = int(command.row)
     if row < 0 or row >= TRACKS:
         return
@@ -184,6 +193,10 @@ def _apply_to_track(state, command):
             for layer in range(track.layer_count):
                 if track.streams[layer] >= 0:
                     state.streams[track.streams[layer]].key_wanted = 1
+        elif command.kind == ADD_MIRROR:
+            add_mirror(state, arena, row, command.a & 0xFF, command.a >> 8, command.b, now)
+        elif command.kind == REMOVE_MIRROR:
+            remove_mirror(state, row, command.a)
 
 
 @njit(cache=True)

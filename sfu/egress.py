@@ -8,9 +8,11 @@ number it, remember it for retransmission, write it into a send slot, protect an
 import numpy as np
 from numba import njit
 
+from sfu.loudest import is_loud
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
 from sfu.prefetch import prefetch_destination, prefetch_subscription
+from sfu.relay_out import relay_batch
 from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
 from sfu.rings import notice
 from sfu.scalability import admit_scalable, is_last_of_picture
@@ -78,7 +80,15 @@ def _forward_track(state, arena, row, now):
     while True:
         last = min(first + BATCH, track.log_written)
         count = _prepare(state, row, first, last)
+        if track.mirrors != 0:
+            relay_batch(state, arena, row, count)
         subscription = np.int64(track.first_subscription)
+        if track.group > 0:
+            was_loud = track.loud
+            if not is_loud(state, row, now):
+                subscription = np.int64(-1)
+            elif not was_loud:
+                _begin_anew(state, row)
         while subscription >= 0:
             following = np.int64(state.subscriptions[subscription].next_of_track)
             if following >= 0:
@@ -91,6 +101,15 @@ def _forward_track(state, arena, row, now):
         if first >= track.log_written:
             break
     track.log_read = track.log_written
+
+
+@njit(cache=True)
+def _begin_anew(state, row):
+    """Let every subscription of a track go on with the next packet, as if nothing had been left out."""
+    subscription = np.int64(state.tracks[row].first_subscription)
+    while subscription >= 0:
+        state.subscriptions[subscription].layer = -1
+        subscription = np.int64(state.subscriptions[subscription].next_of_track)
 
 
 @njit(cache=True)

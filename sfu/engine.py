@@ -14,10 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 from sfu import statistics
-from sfu.addresses import Sockets, candidates
+from sfu.addresses import candidates
 from sfu.certificate import LocalCertificate
 from sfu.dtls import SRTP_PROFILES
 from sfu.errors import EngineError, TableFull
@@ -25,9 +25,8 @@ from sfu.event_queue import EventQueue
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
 from sfu.fanout import Fanout
 from sfu.forwarding import Forwarding, check_open
-from sfu.mailbox import Datagram, Mailbox, Notice
+from sfu.mailbox import Datagram, Notice
 from sfu.media_thread import MediaThread
-from sfu.memory import Memory
 from sfu.parameters import (
     Candidate,
     Channel,
@@ -42,7 +41,7 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.rows import Tables
+from sfu.shards import MakeThread, Shard
 from sfu.statistics import LayerStatistics, ReceiverStatistics, SubscriptionStatistics
 from sfu.tables import (
     CLOSED_SUBSCRIPTION,
@@ -50,12 +49,13 @@ from sfu.tables import (
     CLOSED_TRANSPORT,
     CONSENT_EXPIRED,
     LAYERS_CHANGED,
+    MAX_THREADS,
     PATH_SELECTED,
     STREAM_STARTED,
     SUBSCRIPTION_STARTED,
     TRANSPORT_BROKEN,
 )
-from sfu.transports import MediaLink, Transport, TransportState
+from sfu.transports import Transport, TransportState
 
 __all__ = [
     "Engine",
@@ -83,26 +83,11 @@ class EngineOptions:
     """Where the engine is reached."""
 
     udp_ports: tuple[int, ...] = (7882,)
-    """In order of media threads; one thread uses the first. 0: any free port."""
+    """One media thread for each, with a port of its own. 0: any free port."""
     bind: tuple[str, ...] = ()
     """Local addresses to bind; empty: all, IPv4 and IPv6."""
     node_ips: tuple[str, ...] = ()
     """Addresses to advertise as candidates; empty: those bound, or every address of the machine."""
-
-
-class RunsMedia(Protocol):
-    """What the engine uses of `media_thread.MediaThread`."""
-
-    failed: bool
-
-    def start(self) -> None:
-        """Begin."""
-
-    def wake(self) -> None:
-        """Look into the command ring."""
-
-    def stop(self) -> None:
-        """End; raises RuntimeError when it cannot."""
 
 
 class Engine:
@@ -114,44 +99,45 @@ class Engine:
     def __init__(
         self,
         options: EngineOptions,
-        media_thread: Callable[[Memory, Callable[[BaseException], None]], RunsMedia] = MediaThread,
+        media_thread: MakeThread = MediaThread,
     ) -> None:
-        """media_thread: makes the thread from (memory, what to call with an exception in it)."""
-        self.udp_port = options.udp_ports[0]
+        """media_thread: makes a thread from (memory, what to call with an exception in it)."""
+        if not 0 < len(options.udp_ports) <= MAX_THREADS:
+            raise EngineError(f"1 to {MAX_THREADS} media threads, not {len(options.udp_ports)}")
+        self.udp_ports = options.udp_ports
         """Really bound, after `start`."""
         self._options = options
-        self._memory = Memory()
-        self._tables = Tables(self._memory)
         self._drops: Counter[str] = Counter()
         self._events = EventQueue(self._drops)
-        self._mailbox = Mailbox(self._memory, self._wake)
-        self._thread = media_thread(self._memory, self._kernel_failed)
+        self.shards = tuple(Shard(media_thread, self._kernel_failed, self._wake) for _ in options.udp_ports)
+        for shard in self.shards:
+            shard.memory.join([each.memory for each in self.shards])
+        self._forwarding = Forwarding()
         self._transports: dict[TransportId, Transport] = {}
-        self._transport_of_row: dict[int, Transport] = {}
         self._unsettled: set[Transport] = set()
         self._numbers = itertools.count(1)
         self._handles: dict[str, asyncio.Handle] = {}
         self._all_closed = asyncio.Event()
-        self._candidates: tuple[Candidate, ...] = ()
+        self._candidates: dict[Shard, tuple[Candidate, ...]] = {}
+
+    @property
+    def udp_port(self) -> int:
+        """Of the first media thread."""
+        return self.udp_ports[0]
 
     # --- life ---------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
-        """Bind the sockets, start the media thread and wait until it works (kernels that are not in the cache are
-        compiled then). Raises OSError when an address cannot be bound, RuntimeError when the thread fails."""
+        """Bind the sockets, start the media threads and wait until they work (kernels that are not in the cache are
+        compiled then). Raises OSError when an address cannot be bound, RuntimeError when a thread fails."""
         self._loop = asyncio.get_running_loop()
-        self._sockets = Sockets(self._memory, self.udp_port, self._options.bind)
-        self.udp_port = self._sockets.port
-        self._memory.open_wakeups()
         certificate = LocalCertificate(tuple(profile.name for profile in SRTP_PROFILES))
         self._fingerprint = certificate.fingerprint
-        self._candidates = self._find_candidates()
-        link = MediaLink(self._memory, self._tables, self._mailbox, self._sockets, certificate)
-        self._link = link
-        self._forwarding = Forwarding(link)
         self._fanout = Fanout(self._drops, time.monotonic)
-        self._loop.add_reader(int(self._memory.thread["control_fd"]), self._readable)
-        self._thread.start()
-        atexit.register(self._end_thread)  # keys must not be freed under a thread that still runs
+        self._open_shards(certificate)
+        for shard in self.shards:
+            self._loop.add_reader(int(shard.memory.thread["control_fd"]), self._readable, shard)
+            shard.thread.start()
+        atexit.register(self._end_threads)  # keys must not be freed under a thread that still runs
         try:
             await self._first_turn()
         except BaseException:
@@ -159,33 +145,48 @@ class Engine:
             raise
 
     async def stop(self) -> None:
-        """Close everything, end the media thread, close sockets."""
+        """Close everything, end the media threads, close sockets."""
         self._fanout.stop()
         for number in list(self._transports):
             self.close_transport(number)
-        if self._transport_of_row:
+        if not all(shard.is_empty for shard in self.shards):
             self._all_closed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_closed.wait(), STOP_TIMEOUT_S)
-        self._loop.remove_reader(int(self._memory.thread["control_fd"]))
+        for shard in self.shards:
+            self._loop.remove_reader(int(shard.memory.thread["control_fd"]))
         for handle in self._handles.values():
             handle.cancel()
         self._handles.clear()
-        if self._end_thread():
-            self._sockets.close()
-            self._memory.close_wakeups()
+        if self._end_threads():
+            for shard in self.shards:
+                shard.close()
 
-    def _end_thread(self) -> bool:
-        """End the media thread, then forget the keys that it used. False: it does not end, so everything stays."""
-        atexit.unregister(self._end_thread)
+    def _open_shards(self, certificate: LocalCertificate) -> None:
+        opened: list[Shard] = []
         try:
-            self._thread.stop()
-        except RuntimeError:
-            logger.critical("the media thread does not stop")
-            return False
-        for transport in self._transport_of_row.values():
-            transport.closed()
-        self._transport_of_row.clear()
+            for shard, port in zip(self.shards, self.udp_ports, strict=True):
+                shard.open(port, self._options.bind, certificate)
+                opened.append(shard)
+        except OSError:
+            for shard in opened:
+                shard.close()
+            raise
+        self.udp_ports = tuple(shard.sockets.port for shard in self.shards)
+        self._candidates = {shard: self._candidates_of(shard) for shard in self.shards}
+
+    def _end_threads(self) -> bool:
+        """End the media threads, then forget the keys that they used. False: one does not end, so everything stays."""
+        atexit.unregister(self._end_threads)
+        for shard in self.shards:
+            try:
+                shard.thread.stop()
+            except RuntimeError:
+                logger.critical("a media thread does not stop")
+                return False
+        for shard in self.shards:
+            for transport in list(shard.transports.values()):
+                transport.closed()
         return True
 
     async def next_event(self) -> Event:
@@ -196,8 +197,8 @@ class Engine:
     def open_transport(self) -> LocalTransport:
         """Make a transport; its checks are answered from now on. Raises TableFull."""
         number = TransportId(next(self._numbers))
-        transport = Transport(number, self._link, self._events, self._drops)
-        self._transports[number] = self._transport_of_row[transport.row] = transport
+        shard = min(self.shards, key=lambda each: each.tables.transports.used)
+        transport = self._transports[number] = Transport(number, shard, self._events, self._drops)
         return self._local(transport)
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
@@ -280,52 +281,51 @@ class Engine:
     # --- observing ----------------------------------------------------------------------------------------------------
     def audio_levels(self) -> list[tuple[ReceiverId, float]]:
         """(receiver, linear level 0 to 1) of every receiver that counts as speaking."""
-        return statistics.audio_levels(self._memory, self._forwarding.receiver_of_row)
+        return [level for shard in self.shards for level in statistics.audio_levels(shard)]
 
     def receiver_statistics(self, receiver: ReceiverId) -> ReceiverStatistics:
         """Raises EngineError for a receiver that is not open."""
         if receiver not in self._forwarding.receivers:
             raise EngineError(f"no receiver {receiver}")
-        return statistics.receiver_statistics(self._memory, self._forwarding.receivers[receiver])
+        return statistics.receiver_statistics(self._forwarding.receivers[receiver])
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
         """Raises EngineError for a subscription that is not open."""
         if subscription not in self._forwarding.subscriptions:
             raise EngineError(f"no subscription {subscription}")
-        return statistics.subscription_statistics(self._memory, self._forwarding.subscriptions[subscription])
+        return statistics.subscription_statistics(self._forwarding.subscriptions[subscription])
 
     def drops(self) -> dict[str, int]:
         """What was dropped since the start, by reason: packets, data messages, events."""
-        return statistics.drops(self._memory) | dict(self._drops)
+        total = Counter(self._drops)
+        for shard in self.shards:
+            total.update(statistics.drops(shard.memory))
+        return dict(total)
 
     def usage(self) -> dict[str, int]:
-        """Rows in use per table, and bytes of packet rings handed out."""
-        return {
-            "transports": self._tables.transports.used,
-            "receivers": self._tables.tracks.used,
-            "streams": self._tables.streams.used,
-            "subscriptions": self._tables.subscriptions.used,
-            "paths": statistics.rows_in_use(self._memory, "paths"),
-            "sources": statistics.rows_in_use(self._memory, "sources"),
-            "rings_bytes": self._tables.rings.used_bytes,
-        }
+        """Rows in use per table, and bytes of packet rings handed out, of all media threads together."""
+        total: Counter[str] = Counter()
+        for shard in self.shards:
+            total.update(statistics.usage(shard))
+        return dict(total)
 
     # --- inside -------------------------------------------------------------------------------------------------------
     async def _first_turn(self) -> None:
-        while self._memory.thread["turns"] == 0:
-            if self._thread.failed:
-                raise RuntimeError("the media thread does not run")
-            await asyncio.sleep(FIRST_TURN_POLL_S)
+        for shard in self.shards:
+            while shard.memory.thread["turns"] == 0:
+                if shard.thread.failed:
+                    raise RuntimeError("a media thread does not run")
+                await asyncio.sleep(FIRST_TURN_POLL_S)
 
     def _transport(self, number: TransportId) -> Transport:
         return check_open(self._transports.get(number), number)
 
     def _local(self, transport: Transport) -> LocalTransport:
-        return LocalTransport(transport.id, transport.ice, self._fingerprint, self._candidates)
+        return LocalTransport(transport.id, transport.ice, self._fingerprint, self._candidates[transport.shard])
 
-    def _find_candidates(self) -> tuple[Candidate, ...]:
-        addresses = self._options.node_ips or self._sockets.local_addresses()
-        return candidates(addresses, self._sockets.families, self.udp_port)
+    def _candidates_of(self, shard: Shard) -> tuple[Candidate, ...]:
+        addresses = self._options.node_ips or shard.sockets.local_addresses()
+        return candidates(addresses, shard.sockets.families, shard.sockets.port)
 
     def _later(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         """Call `action` after some time, once however often it is asked for in between."""
@@ -338,8 +338,8 @@ class Engine:
 
         self._handles[name] = self._loop.call_later(seconds, run) if seconds else self._loop.call_soon(run)
 
-    def _wake(self) -> None:
-        self._later("wake", 0, self._thread.wake)
+    def _wake(self, shard: Shard) -> None:
+        self._later(f"wake {shard.number}", 0, shard.thread.wake)
 
     def _watch(self, transport: Transport) -> None:
         if not transport.settle():
@@ -347,38 +347,39 @@ class Engine:
         self._retry_if_needed()
 
     def _retry_if_needed(self) -> None:
-        if self._mailbox.waiting or self._unsettled:
+        if self._unsettled or any(shard.mailbox.waiting for shard in self.shards):
             self._later("retry", RETRY_S, self._retry)
 
     def _retry(self) -> None:
-        self._mailbox.flush()
+        for shard in self.shards:
+            shard.mailbox.flush()
         self._unsettled = {transport for transport in self._unsettled if not transport.settle()}
         self._retry_if_needed()
 
-    def _readable(self) -> None:
+    def _readable(self, shard: Shard) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(int(self._memory.thread["control_fd"]))
-        self._serve()
+            os.eventfd_read(int(shard.memory.thread["control_fd"]))
+        self._serve(shard)
 
-    def _serve(self) -> None:
-        """Handle what the media thread has put into the rings, for SLICE_S at most."""
+    def _serve(self, shard: Shard) -> None:
+        """Handle what a media thread has put into the rings, for SLICE_S at most."""
         end = time.monotonic() + SLICE_S
         while True:
-            notices = self._mailbox.take_notices()
+            notices = shard.mailbox.take_notices()
             for notice in notices:
-                self._handle(notice)
-            datagram = self._mailbox.take_datagram()
+                self._handle(shard, notice)
+            datagram = shard.mailbox.take_datagram()
             if datagram is not None:
-                self._receive(datagram)
+                self._receive(shard, datagram)
             elif not notices:
                 break
             if time.monotonic() >= end:
-                self._later("serve", 0, self._serve)
+                self._later(f"serve {shard.number}", 0, partial(self._serve, shard))
                 break
         self._retry_if_needed()
 
-    def _receive(self, datagram: Datagram) -> None:
-        transport = self._transport_of_row.get(datagram.transport)
+    def _receive(self, shard: Shard, datagram: Datagram) -> None:
+        transport = shard.transports.get(datagram.transport)
         if transport is None or transport.generation != datagram.generation:
             return
         try:
@@ -387,23 +388,31 @@ class Engine:
             logger.exception("transport %d failed on a DTLS datagram", transport.id)
             transport.fail("internal error")
 
-    def _handle(self, notice: Notice) -> None:
+    def _handle(self, shard: Shard, notice: Notice) -> None:
         match notice.kind:
             case kind if kind == CLOSED_SUBSCRIPTION:
-                self._forwarding.subscription_closed(notice)
+                self._forwarding.subscription_closed(shard, notice)
             case kind if kind == CLOSED_TRACK:
-                self._forwarding.track_closed(notice)
+                self._forwarding.track_closed(shard, notice)
             case kind if kind in (CLOSED_TRANSPORT, PATH_SELECTED, CONSENT_EXPIRED, TRANSPORT_BROKEN):
-                self._handle_transport(notice)
+                self._handle_transport(shard, notice)
             case kind if kind in (STREAM_STARTED, LAYERS_CHANGED):
-                self._handle_receiver(notice)
+                self._handle_receiver(shard, notice)
             case kind if kind == SUBSCRIPTION_STARTED:
-                subscription = self._forwarding.subscription_of(notice)
+                subscription = self._forwarding.subscription_of(shard, notice)
                 if subscription is not None:
                     self._events.put(SubscriptionStarted(subscription.id))
 
-    def _handle_transport(self, notice: Notice) -> None:
-        transport = self._transport_of_row.get(notice.row)
+    def _handle_transport(self, shard: Shard, notice: Notice) -> None:
+        relayed = shard.relayed.get(notice.row)
+        if relayed is not None and relayed.generation == notice.generation:
+            if notice.kind == CLOSED_TRANSPORT:
+                relayed.closed()
+                self._note_closed()
+            else:  # a kernel failed on what the publisher sent
+                relayed.publisher.fail("internal error")
+            return
+        transport = shard.transports.get(notice.row)
         if transport is None or transport.generation != notice.generation:
             return
         if notice.kind == PATH_SELECTED:
@@ -420,13 +429,15 @@ class Engine:
             self._events.put(TransportFailed(transport.id, "internal error"))
         self._transports.pop(transport.id, None)
         self._unsettled.discard(transport)
-        del self._transport_of_row[transport.row]
         transport.closed()
-        if not self._transport_of_row:
+        self._note_closed()
+
+    def _note_closed(self) -> None:
+        if all(shard.is_empty for shard in self.shards):
             self._all_closed.set()
 
-    def _handle_receiver(self, notice: Notice) -> None:
-        receiver = self._forwarding.receiver_of(notice)
+    def _handle_receiver(self, shard: Shard, notice: Notice) -> None:
+        receiver = self._forwarding.receiver_of(shard, notice)
         if receiver is None:
             return
         if notice.kind == LAYERS_CHANGED:

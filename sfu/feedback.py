@@ -87,7 +87,8 @@ def write_nack(state, transport_row, stream, data, at, rtt, now):
 
 
 @njit(cache=True)
-def _key_frame_due(stream, now):
+def key_frame_due(stream, now):
+    """Whether a stream's publisher is to be asked for a key frame now."""
     if not stream.key_wanted or stream.kind != VIDEO:
         return False
     if stream.key_asked_ns == 0:
@@ -99,7 +100,7 @@ def _key_frame_due(stream, now):
 @njit(cache=True)
 def write_pli(state, transport_row, stream, data, at, now):
     """Write a picture loss indication (RFC 4585 section 6.3.1) if one is due; returns the offset behind it."""
-    if not _key_frame_due(stream, now):
+    if not key_frame_due(stream, now):
         return at
     stream.key_asked_ns = now
     end = at + FEEDBACK_HEADER_BYTES

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sfu.errors import EngineError
 from sfu.mailbox import Notice
+from sfu.mirrors import Mirror, mirror_closed, release_mirror, take_mirror
 from sfu.parameters import (
     Kind,
     LocalSubscription,
@@ -18,6 +19,7 @@ from sfu.parameters import (
     SubscriptionId,
 )
 from sfu.rows import StreamRow, random_ssrc
+from sfu.shards import Shard
 from sfu.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
@@ -27,7 +29,7 @@ from sfu.tables import (
     SET_LAYERS,
     SET_PAUSED,
 )
-from sfu.transports import MediaLink, Transport, TransportState
+from sfu.transports import Transport, TransportState
 
 MAX_SPATIAL, MAX_TEMPORAL = 2, 3
 """Highest layers that SET_LAYERS knows; both mean everything."""
@@ -45,7 +47,10 @@ class Receiver:
     streams: tuple[StreamRow, ...]
     ssrcs: frozenset[int]
     """Those that the publisher announced."""
+    parameters: PublishParameters
     subscriptions: dict[SubscriptionId, "Subscription"] = field(default_factory=dict)
+    mirrors: dict[Shard, Mirror] = field(default_factory=dict)
+    """In other shards, while somebody there is subscribed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,35 +63,35 @@ class Subscription:
     receiver: Receiver
     transport: Transport
     ssrcs: tuple[int, int]
+    mirror: Mirror | None
+    """From which it is forwarded, when the receiver is another shard's."""
 
 
 class Forwarding:
-    """All receivers and subscriptions of one media thread.
+    """All receivers and subscriptions.
 
-    `receivers` and `subscriptions` hold what signalling may name; rows of closed ones wait in the `_by_row` maps.
+    `receivers` and `subscriptions` hold what signalling may name; rows of closed ones wait in the maps of their shard.
     """
 
-    def __init__(self, link: MediaLink) -> None:
+    def __init__(self) -> None:
         self.receivers: dict[ReceiverId, Receiver] = {}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
-        self.receiver_of_row: dict[int, Receiver] = {}
-        self.subscription_of_row: dict[int, Subscription] = {}
-        self._link = link
         self._numbers = itertools.count(1)
         self._last_number = 0
 
     # --- receivers --------------------------------------------------------------------------------------------------
     def publish(self, transport: Transport, parameters: PublishParameters) -> Receiver:
         """Open a receiver on an open transport. Raises EngineError (values out of range), TableFull."""
-        row, generation, streams = self._link.tables.take_track(transport.row, parameters)
+        shard = transport.shard
+        row, generation, streams = shard.tables.take_track(transport.row, parameters)
         announced = {ssrc for each in parameters.encodings for ssrc in (each.ssrc, each.rtx_ssrc) if ssrc}
         # One that another receiver of the transport announced too stays with that one.
         ssrcs = frozenset(announced - transport.ssrcs)
         transport.ssrcs |= ssrcs
         number = ReceiverId(self._number())
-        receiver = Receiver(number, row, generation, transport, parameters.kind, streams, ssrcs)
-        self.receivers[number] = self.receiver_of_row[row] = transport.receivers[number] = receiver
-        self._link.mailbox.push(OPEN_TRACK, row, generation)
+        receiver = Receiver(number, row, generation, transport, parameters.kind, streams, ssrcs, parameters)
+        self.receivers[number] = shard.receivers[row] = transport.receivers[number] = receiver
+        shard.mailbox.push(OPEN_TRACK, row, generation)
         return receiver
 
     def unpublish(self, number: ReceiverId) -> None:
@@ -98,7 +103,7 @@ class Forwarding:
         for subscription in list(receiver.subscriptions):
             self.unsubscribe(subscription)
         receiver.transport.receivers.pop(number, None)
-        self._link.mailbox.push(CLOSE_TRACK, receiver.row, receiver.generation)
+        receiver.transport.shard.mailbox.push(CLOSE_TRACK, receiver.row, receiver.generation)
 
     def request_key_frame(self, number: ReceiverId) -> None:
         """Ask the publisher for a key frame on every layer; the media thread throttles."""
@@ -106,7 +111,7 @@ class Forwarding:
         if receiver is None:
             self._check_past(number, "receiver")
         else:
-            self._link.mailbox.push(REQUEST_KEY_FRAME, receiver.row, receiver.generation)
+            receiver.transport.shard.mailbox.push(REQUEST_KEY_FRAME, receiver.row, receiver.generation)
 
     # --- subscriptions ----------------------------------------------------------------------------------------------
     def subscribe(self, number: ReceiverId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
@@ -114,20 +119,25 @@ class Forwarding:
         receiver = self.receivers.get(number)
         if receiver is None:
             raise EngineError(f"no receiver {number}")
+        shard = transport.shard
+        mirror = take_mirror(receiver, shard) if receiver.transport.shard is not shard else None
+        track = receiver.row if mirror is None else mirror.row
         ssrc = random_ssrc(transport.ssrcs)
         rtx_ssrc = random_ssrc(transport.ssrcs) if parameters.rtx_payload_type >= 0 else 0
         try:
-            row, generation = self._link.tables.take_subscription(
-                receiver.row, transport.row, receiver.kind, (ssrc, rtx_ssrc), parameters
+            row, generation = shard.tables.take_subscription(
+                track, transport.row, receiver.kind, (ssrc, rtx_ssrc), parameters
             )
         except EngineError:
             transport.ssrcs -= {ssrc, rtx_ssrc}
+            if mirror is not None:
+                release_mirror(mirror)
             raise
         mine = SubscriptionId(self._number())
-        subscription = Subscription(mine, row, generation, receiver, transport, (ssrc, rtx_ssrc))
-        self.subscriptions[mine] = self.subscription_of_row[row] = subscription
+        subscription = Subscription(mine, row, generation, receiver, transport, (ssrc, rtx_ssrc), mirror)
+        self.subscriptions[mine] = shard.subscriptions[row] = subscription
         receiver.subscriptions[mine] = transport.subscriptions[mine] = subscription
-        self._link.mailbox.push(OPEN_SUBSCRIPTION, row, generation)
+        shard.mailbox.push(OPEN_SUBSCRIPTION, row, generation)
         return LocalSubscription(mine, ssrc, rtx_ssrc)
 
     def unsubscribe(self, number: SubscriptionId) -> None:
@@ -136,9 +146,8 @@ class Forwarding:
         if subscription is None:
             self._check_past(number, "subscription")
             return
-        subscription.receiver.subscriptions.pop(number, None)
-        subscription.transport.subscriptions.pop(number, None)
-        self._link.mailbox.push(CLOSE_SUBSCRIPTION, subscription.row, subscription.generation)
+        subscription.transport.shard.mailbox.push(CLOSE_SUBSCRIPTION, subscription.row, subscription.generation)
+        _part(subscription)
 
     def set_layers(self, number: SubscriptionId, spatial: int, temporal: int) -> None:
         """Highest layers to forward, from 0. Raises EngineError."""
@@ -158,40 +167,43 @@ class Forwarding:
         for receiver in list(transport.receivers):
             self.unpublish(receiver)
 
-    def track_closed(self, notice: Notice) -> None:
+    def track_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_TRACK: the rows are ours again."""
-        receiver = self.receiver_of_row.get(notice.row)
+        mirror = shard.mirrors.get(notice.row)
+        if mirror is not None and mirror.generation == notice.generation:
+            mirror_closed(mirror)
+            return
+        receiver = shard.receivers.get(notice.row)
         if receiver is None or receiver.generation != notice.generation:
             return
-        del self.receiver_of_row[notice.row]
+        del shard.receivers[notice.row]
         self.receivers.pop(receiver.id, None)
         for subscription in list(receiver.subscriptions):  # the media thread closed it of its own accord
             self.unsubscribe(subscription)
         receiver.transport.receivers.pop(receiver.id, None)
         receiver.transport.ssrcs -= receiver.ssrcs
-        self._link.tables.give_back_track(receiver.row, receiver.streams)
+        shard.tables.give_back_track(receiver.row, receiver.streams)
 
-    def subscription_closed(self, notice: Notice) -> None:
+    def subscription_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_SUBSCRIPTION: the row and its SSRCs are ours again."""
-        subscription = self.subscription_of_row.get(notice.row)
+        subscription = shard.subscriptions.get(notice.row)
         if subscription is None or subscription.generation != notice.generation:
             return
-        del self.subscription_of_row[notice.row]
-        self.subscriptions.pop(subscription.id, None)
-        subscription.receiver.subscriptions.pop(subscription.id, None)
-        subscription.transport.subscriptions.pop(subscription.id, None)
+        if self.subscriptions.pop(subscription.id, None) is not None:  # the media thread closed it of its own accord
+            _part(subscription)
+        del shard.subscriptions[notice.row]
         subscription.transport.ssrcs.difference_update(subscription.ssrcs)
-        self._link.tables.subscriptions.give_back(subscription.row)
+        shard.tables.subscriptions.give_back(subscription.row)
 
-    def receiver_of(self, notice: Notice) -> Receiver | None:
-        """The open receiver that a notice is about."""
-        receiver = self.receiver_of_row.get(notice.row)
+    def receiver_of(self, shard: Shard, notice: Notice) -> Receiver | None:
+        """The open receiver that a notice is about; None for a mirror's, whose receiver speaks for itself."""
+        receiver = shard.receivers.get(notice.row)
         fits = receiver is not None and receiver.generation == notice.generation and receiver.id in self.receivers
         return receiver if fits else None
 
-    def subscription_of(self, notice: Notice) -> Subscription | None:
+    def subscription_of(self, shard: Shard, notice: Notice) -> Subscription | None:
         """The open subscription that a notice is about."""
-        found = self.subscription_of_row.get(notice.row)
+        found = shard.subscriptions.get(notice.row)
         fits = found is not None and found.generation == notice.generation and found.id in self.subscriptions
         return found if fits else None
 
@@ -200,7 +212,7 @@ class Forwarding:
         if subscription is None:
             self._check_past(number, "subscription")
         else:
-            self._link.mailbox.push(kind, subscription.row, subscription.generation, a, b)
+            subscription.transport.shard.mailbox.push(kind, subscription.row, subscription.generation, a, b)
 
     def _number(self) -> int:
         self._last_number = next(self._numbers)
@@ -210,6 +222,14 @@ class Forwarding:
         """What closed a moment ago may still be named, and nothing happens; what never was is a mistake."""
         if not 0 < number <= self._last_number:
             raise EngineError(f"no {name} {number}")
+
+
+def _part(subscription: Subscription) -> None:
+    """Take a subscription from its receiver and its transport."""
+    subscription.receiver.subscriptions.pop(subscription.id, None)
+    subscription.transport.subscriptions.pop(subscription.id, None)
+    if subscription.mirror is not None:
+        release_mirror(subscription.mirror)
 
 
 def check_open(transport: Transport | None, number: int) -> Transport:

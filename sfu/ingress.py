@@ -10,6 +10,7 @@ from sfu.binding import bind, known_source
 from sfu.describe import describe
 from sfu.feedback import can_send, send_transport_feedback
 from sfu.levels import observe_level
+from sfu.loudest import QUIETEST, note_loudness
 from sfu.missing import drop_before, note_gap, recovered
 from sfu.parameters import Codec, Extension
 from sfu.reception import count_packet, extend_primary, extend_repair
@@ -123,10 +124,10 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
     """A packet of the stream's own SSRC."""
     stream, packet = state.streams[stream_row], state.incoming[0]
     extended = extend_primary(stream, int(state.header[0].sequence))
-    if not _is_new(state, stream_row, extended):
+    if not is_new(state, stream_row, extended):
         return
     before, step = stream.highest, signed32(np.int64(packet.timestamp) - np.int64(stream.last_timestamp))
-    _set_codec(stream, media, packet)
+    set_codec(stream, media, packet)
     count_packet(stream, extended, size, packet.timestamp, arrival)
     stream.last_ns = arrival
     if extended > before:
@@ -138,7 +139,7 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
             observe_level(stream, level, step)
     else:
         recovered(stream, extended)
-    _store(state, arena, k, 0, stream_row, extended, arrival)
+    store(state, arena, k, 0, stream_row, extended, arrival)
 
 
 @njit(cache=True)
@@ -158,7 +159,7 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
     if extended > stream.highest + MAX_REPAIR_AHEAD:
         state.drops[DROP_RTX_UNKNOWN] += 1
         return
-    if not _is_new(state, stream_row, extended):
+    if not is_new(state, stream_row, extended):
         return
     for n in range(payload_at - 1, -1, -1):  # the header moves over the original sequence number
         data[n + RTX_HEADER_BYTES] = data[n]
@@ -172,11 +173,11 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
         note_gap(stream, stream.highest + 1, extended, now)
         stream.highest = extended
     recovered(stream, extended)
-    _store(state, arena, k, RTX_HEADER_BYTES, stream_row, extended, arrival)
+    store(state, arena, k, RTX_HEADER_BYTES, stream_row, extended, arrival)
 
 
 @njit(cache=True)
-def _is_new(state, stream_row, extended):
+def is_new(state, stream_row, extended):
     """Whether a number fits into the ring's index and is not stored yet."""
     if extended <= state.streams[stream_row].highest - PACKETS:
         state.drops[DROP_TOO_OLD] += 1
@@ -188,7 +189,7 @@ def _is_new(state, stream_row, extended):
 
 
 @njit(cache=True)
-def _set_codec(stream, media, packet):
+def set_codec(stream, media, packet):
     """A publisher may change among the negotiated payload types at any packet."""
     payload_type = int(packet.payload_type)
     packet.codec = media.codec_of_pt[payload_type]
@@ -201,7 +202,7 @@ def _set_codec(stream, media, packet):
 
 
 @njit(cache=True)
-def _store(state, arena, k, offset, stream_row, extended, arrival):
+def store(state, arena, k, offset, stream_row, extended, arrival):
     """Describe the packet at `offset` in receive slot k, copy it into the stream's ring, and tell egress by the log."""
     stream, packet = state.streams[stream_row], state.incoming[0]
     size = int(packet.size)
@@ -217,6 +218,9 @@ def _store(state, arena, k, offset, stream_row, extended, arrival):
     stream.ring_written += size
     index = extended & (PACKETS - 1)
     state.packets[stream_row, index] = packet
+    if stream.kind == AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
+        level = np.int64(state.rx[k, offset + np.int64(packet.extension_at[_AUDIO_LEVEL])]) & QUIETEST
+        note_loudness(state.tracks[stream.track], level, arrival)
     if packet.flags & FRAME_START:
         stream.frames += 1
         if packet.flags & KEY_FRAME and extended > stream.key_sequence:

@@ -7,11 +7,12 @@ is due by the clock, then everything queued leaves.
 import numpy as np
 from numba import njit
 
-from sfu.atomics import load_acquire, store_release
+from sfu.atomics import fence, load_acquire, store_release
 from sfu.classify import route
 from sfu.commands import apply_commands
 from sfu.egress import forward_all
 from sfu.native import ppoll, read, write
+from sfu.relay_in import receive_relayed, relays_wait
 from sfu.tables import COMMAND_RING, RX_SLOTS
 from sfu.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
 from sfu.udp import flush, receive
@@ -33,6 +34,8 @@ def turn(state, arena, now):
     thread = state.thread[0]
     thread.now_ns = now
     apply_commands(state, arena, now)
+    if thread.thread_count > 1:
+        receive_relayed(state, arena, now)
     for socket in range(thread.socket_count):
         _receive_socket(state, arena, socket, now)
     run_timers(state, now)
@@ -82,6 +85,9 @@ def _wait(state):
     wake = int(thread.socket_count)
     state.poll[wake].revents = 0
     store_release(state.thread.idle, 0, 1)
+    fence()
+    if relays_wait(state):  # sent before the sender could see that we wait
+        state.scratch[_TIMEOUT_SLOT + 1] = 0
     ppoll(thread.poll_at, np.uint64(wake + 1), thread.scratch_at + np.uint64(8 * _TIMEOUT_SLOT), np.uint64(0))
     store_release(state.thread.idle, 0, 0)
     if state.poll[wake].revents & POLLIN:
@@ -95,5 +101,5 @@ def media_loop(state, arena):
     set_wall_offset(state)
     while load_acquire(state.thread.stop, 0) == 0:
         turn(state, arena, read_clock(state, CLOCK_MONOTONIC))
-        if load_acquire(state.rings.written, COMMAND_RING) == state.rings[COMMAND_RING].read:
+        if load_acquire(state.rings.written, COMMAND_RING) == state.rings[COMMAND_RING].read and not relays_wait(state):
             _wait(state)

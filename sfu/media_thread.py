@@ -45,7 +45,9 @@ class MediaThread:
     def start(self) -> None:
         """Start the thread. A daemon, so that it cannot hold up the interpreter's exit."""
         self._memory.thread["stop"] = 0
-        self._thread = threading.Thread(target=self._run, name="media-0", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"media-{int(self._memory.thread['number'])}", daemon=True
+        )
         self._thread.start()
 
     def wake(self) -> None:

@@ -1,6 +1,7 @@
 """Allocates the state and fills in the addresses that system calls and libsrtp need. Runs once, at start."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Memory:
         self._set_addresses()
         self._set_messages()
         self._set_free_lists()
+        self.join((self,))
 
     def table(self, name: str) -> Any:
         """A view of one table: `memory.table("transports")[row]["packets_in"]`."""
@@ -88,7 +90,15 @@ class Memory:
         thread = self.thread
         thread["free_path"] = thread["free_source"] = 0
         thread["first_dirty_track"] = -1
-        thread["row_in_hand"] = -1
+        thread["row_in_hand"] = thread["relay_in_hand"] = -1
+
+    def join(self, memories: Sequence["Memory"]) -> None:
+        """Be one of these media threads; all of them must be told the same list before any of them starts."""
+        thread = self.thread
+        thread["number"] = next(number for number, each in enumerate(memories) if each is self)
+        thread["thread_count"] = len(memories)
+        for number, each in enumerate(memories):
+            thread["peers_at"][number] = each.state.ctypes.data
 
     def open_wakeups(self) -> None:
         """Create the two eventfds; `close_wakeups` closes them."""

@@ -167,6 +167,10 @@ class PublishParameters:
     """At least one, at most three."""
     svc: bool = False
     """True: one encoding that carries several spatial layers (VP9 or AV1 SVC)."""
+    group: int = 0
+    """Audio: of the receivers with this number (below `sfu.tables.GROUPS`), only the loudest are forwarded; 0: none."""
+    group_limit: int = 0
+    """How many of the group are forwarded at a time."""
 
 
 @dataclass(frozen=True, slots=True)

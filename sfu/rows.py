@@ -34,6 +34,7 @@ from sfu.tables import (
 
 KINDS = {Kind.AUDIO: AUDIO, Kind.VIDEO: VIDEO}
 MAX_GENERATION = 0x7FFFFFFF
+NO_SOURCE = (-1, -1, 0)
 
 
 class Rows:
@@ -119,9 +120,14 @@ class Tables:
             record["clock_of_pt"][number] = payload_type.clock_rate
         record["mixed_extensions"] = media.mixed_extensions
 
-    def take_track(self, transport: int, parameters: PublishParameters) -> tuple[int, int, tuple[StreamRow, ...]]:
+    def take_track(
+        self, transport: int, parameters: PublishParameters, source: tuple[int, int, int] = NO_SOURCE
+    ) -> tuple[int, int, tuple[StreamRow, ...]]:
         """Row and generation of a receiver on transport row `transport`, and its layers' rows. Raises TableFull, and
-        EngineError for parameters out of range."""
+        EngineError for parameters out of range.
+
+        source: of a mirror, (media thread, track row, generation) of what it mirrors.
+        """
         if not 1 <= len(parameters.encodings) <= LAYERS:
             raise EngineError(f"a receiver has 1 to {LAYERS} encodings, not {len(parameters.encodings)}")
         mid = _text(parameters.mid, 16, "mid")
@@ -138,6 +144,8 @@ class Tables:
         record["layer_count"] = len(streams)
         record["transport"] = transport
         _write_text(record, "mid", mid)
+        record["group"], record["group_limit"] = parameters.group, parameters.group_limit
+        record["source_thread"], record["source_row"], record["source_generation"] = source
         record["streams"] = -1
         for layer, (stream, encoding) in enumerate(zip(streams, parameters.encodings, strict=True)):
             record["streams"][layer] = stream.row

@@ -9,6 +9,7 @@ from numba import njit
 
 from sfu.binding import unbind
 from sfu.lookup import find_outgoing, find_source
+from sfu.relay_out import relay_report
 from sfu.retransmit import answer_nack
 from sfu.rings import notice
 from sfu.select import key_frame_asked
@@ -153,6 +154,7 @@ def _sender_info(state, row, data, at, now):
     stream.report_ntp = ntp
     stream.report_timestamp = get_u32(data, at + 16)
     stream.report_ns = now
+    relay_report(state, np.int64(source.stream))
 
 
 @njit(cache=True)

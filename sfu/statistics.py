@@ -11,6 +11,7 @@ import numpy as np
 from sfu.forwarding import Receiver, Subscription
 from sfu.memory import Memory
 from sfu.parameters import ReceiverId
+from sfu.shards import Shard
 from sfu.tables import DROP_NAMES, FREE, OPEN
 
 
@@ -57,8 +58,9 @@ class SubscriptionStatistics:
     retransmitted: int
 
 
-def receiver_statistics(memory: Memory, receiver: Receiver) -> ReceiverStatistics:
+def receiver_statistics(receiver: Receiver) -> ReceiverStatistics:
     """The numbers of one receiver."""
+    memory = receiver.transport.shard.memory
     live = int(memory.table("tracks")[receiver.row]["live"])
     streams = [memory.table("streams")[each.row] for each in receiver.streams]
     layers = tuple(
@@ -85,10 +87,11 @@ def _jitter_ms(stream: Any) -> float:
     return int(stream["jitter"]) / 16 * 1000 / clock_rate if clock_rate else 0.0
 
 
-def subscription_statistics(memory: Memory, subscription: Subscription) -> SubscriptionStatistics:
+def subscription_statistics(subscription: Subscription) -> SubscriptionStatistics:
     """The numbers of one subscription."""
+    memory = subscription.transport.shard.memory
     row = memory.table("subscriptions")[subscription.row]
-    svc = bool(memory.table("tracks")[subscription.receiver.row]["svc"])
+    svc = subscription.receiver.parameters.svc
     layer = int(row["layer"])
     return SubscriptionStatistics(
         packets=int(row["packets"]),
@@ -102,22 +105,37 @@ def subscription_statistics(memory: Memory, subscription: Subscription) -> Subsc
     )
 
 
-def audio_levels(memory: Memory, receiver_of_row: dict[int, Receiver]) -> list[tuple[ReceiverId, float]]:
-    """(receiver, level 0 to 1) of every open receiver that counts as speaking."""
+def audio_levels(shard: Shard) -> list[tuple[ReceiverId, float]]:
+    """(receiver, level 0 to 1) of every open receiver of a media thread that counts as speaking."""
+    memory = shard.memory
     streams = memory.table("streams")[: int(memory.thread["stream_end"])]
     speaking = np.flatnonzero((streams["level"] > 0) & (streams["state"] == OPEN))
     levels = streams["level"][speaking].tolist()
     tracks = streams["track"][speaking].tolist()
     return [
-        (receiver_of_row[track].id, level)
+        (shard.receivers[track].id, level)
         for track, level in zip(tracks, levels, strict=True)
-        if track in receiver_of_row
+        if track in shard.receivers
     ]
 
 
 def drops(memory: Memory) -> dict[str, int]:
     """Packets that the media thread dropped, by reason."""
     return dict(zip(DROP_NAMES, memory.table("drops").tolist(), strict=False))
+
+
+def usage(shard: Shard) -> dict[str, int]:
+    """Rows in use per table, and bytes of packet rings handed out."""
+    tables = shard.tables
+    return {
+        "transports": tables.transports.used,
+        "receivers": tables.tracks.used,
+        "streams": tables.streams.used,
+        "subscriptions": tables.subscriptions.used,
+        "paths": rows_in_use(shard.memory, "paths"),
+        "sources": rows_in_use(shard.memory, "sources"),
+        "rings_bytes": tables.rings.used_bytes,
+    }
 
 
 def rows_in_use(memory: Memory, name: str) -> int:

@@ -1,5 +1,7 @@
 """All state that a packet touches: one record of nested tables, one row per transport, stream, subscription, ...
 
+Each media thread has a state of its own; only `relays` and `relay_entries` of it are written by the other ones.
+
 Read this file first. A kernel takes `state` (one record of `state_t`) and `arena` (bytes of the packet rings) and
 writes `state.transports[i].packets_in += 1`; Python keeps column views made by `views`. Every column names its one
 writing thread: (m) the media thread, (c) the control thread while the row is not open, that is before its OPEN
@@ -72,6 +74,12 @@ SLOW_PER_TRANSPORT = 160
 """Datagrams of one transport that wait for the control thread."""
 COMMANDS = 16_384
 NOTICES = 16_384
+GROUPS = 4096
+"""Rooms that forward their loudest voices only, numbered from 1."""
+MAX_THREADS = 16
+"""Media threads of one process."""
+RELAY_SLOTS = 512
+"""Packets on their way from one media thread to another; a thread that is so far behind loses the newest."""
 
 ARENA_BYTES = 1 << 30
 """Address space for packet rings; a page costs memory when it is first written."""
@@ -90,7 +98,10 @@ OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT = 1, 2, 
 # START_SRTP: [a: address of the receiving srtp_t, b: of the sending one]. NEW_CREDENTIALS: the columns next_ufrag,
 # next_password are written by the control thread before it (only then). SET_MEDIA: [a: row in `media`, new maps]
 OPEN_TRACK, CLOSE_TRACK, REQUEST_KEY_FRAME = 6, 7, 8
-OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 9, 10, 11, 12
+ADD_MIRROR, REMOVE_MIRROR = 9, 10
+OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 11, 12, 13, 14
+# OPEN_TRANSPORT: [a: 1 for one that stands for a publisher of another media thread]
+# ADD_MIRROR: [a: media thread | row there << 8, b: generation there]. REMOVE_MIRROR: [a: media thread]
 # SET_LAYERS: [a: spatial, b: temporal]. SET_PAUSED: [a: 0 or 1]
 
 # notices: media thread -> control thread (fields value and extra in brackets)
@@ -142,7 +153,9 @@ TRANSPORT_BROKEN = 10
     DROP_SOURCES_FULL,
     DROP_NACK_UNKNOWN,
     DROP_FOREIGN_SSRC,
-) = range(30)
+    DROP_RELAY_FULL,
+    DROP_RELAY_STALE,
+) = range(32)
 DROPS = 64
 DROP_NAMES = (
     "garbage",
@@ -175,6 +188,8 @@ DROP_NAMES = (
     "sources_full",
     "nack_unknown",
     "foreign_ssrc",
+    "relay_full",
+    "relay_stale",
 )
 
 # packet flags (packet_t.flags)
@@ -228,6 +243,7 @@ transport_t = np.dtype(
     [
         ("state", "u1"),
         ("secure", "u1"),  # (m) SRTP is running
+        ("relayed", "u1"),  # (m) it stands for a publisher whose transport another media thread has
         ("generation", "i4"),  # (c) counts uses of the row
         ("ufrag", "u8", 2),  # (c, then m) current and previous local ufrag: 8 ASCII bytes, little endian; 0: none
         ("password", "u1", (2, 24)),  # (c, then m) 24 ASCII characters each
@@ -314,7 +330,21 @@ track_t = np.dtype(
         ("dirty_next", "i4"),  # (m) list of tracks with unread arrivals; -2: not in it
         ("log", "u4", TRACK_LOG),  # (m) layer << 16 | index into packets; written by ingress, read by egress
         ("log_written", "i8"),  # (m)
-        ("log_read", "i8"),  # (m) cursor of the (one) media thread
+        ("log_read", "i8"),  # (m) cursor of egress
+        # audio of which only the loudest of a group is forwarded: sfu/loudest.py
+        ("group", "i4"),  # (c) 0: none
+        ("group_limit", "i4"),  # (c) how many of them
+        ("group_next", "i4"),  # (m) next track of the group; -1: none
+        ("loudness", "i4"),  # (m)
+        ("loud", "u1"),  # (m) it is forwarded
+        ("heard_ns", "i8"),  # (m) arrival of the newest level
+        # a track that has subscribers in other media threads has a mirror in each of them
+        ("mirrors", "i4"),  # (m) how many
+        ("mirror", "i4", MAX_THREADS),  # (m) track row in that thread; -1: none
+        ("mirror_generation", "i4", MAX_THREADS),  # (m)
+        ("source_thread", "i4"),  # (c) a mirror: the thread of its publisher; -1: it is none
+        ("source_row", "i4"),  # (c) track row there
+        ("source_generation", "i4"),  # (c)
     ],
     align=True,
 )
@@ -556,6 +586,25 @@ notice_t = np.dtype(
 slow_t = np.dtype(
     [("transport", "i4"), ("generation", "i4"), ("size", "i4"), ("path", "i4"), ("data", "u1", SLOW_BYTES)], align=True
 )
+relay_t = np.dtype(
+    [
+        # what one media thread tells another about a track that both have; written by the sender
+        ("kind", "i4"),  # RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH
+        ("track", "i4"),  # row at the receiving thread
+        ("generation", "i4"),
+        ("layer", "i4"),
+        ("size", "i4"),  # packet: bytes of data
+        ("ssrc", "u4"),  # packet: of the publisher's stream
+        ("timestamp", "u4"),  # report
+        ("ntp", "u8"),  # report
+        ("sequence", "i8"),  # packet: extended
+        ("arrival_ns", "i8"),  # packet, report
+        ("data", "u1", RX_BYTES),  # packet: plaintext RTP
+    ],
+    align=True,
+)
+RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH = 1, 2, 3
+
 ring_t = np.dtype(
     # producer's and consumer's words on cache lines of their own
     [("written", "i8"), ("dropped", "i8"), ("_1", "u1", 48), ("read", "i8"), ("_2", "u1", 56)]
@@ -594,6 +643,7 @@ thread_t = np.dtype(
         ("socket_count", "i4"),  # (c)
         ("open_transports", "i4"),  # (m)
         ("row_in_hand", "i4"),  # (m) transport that is being worked for; -1 none
+        ("relay_in_hand", "i4"),  # (m) media thread whose entry is being taken; -1 none
         ("first_dirty_track", "i4"),  # (m)
         ("transport_end", "i4"),  # (m) rows at or beyond were never opened; passes stop there
         ("track_end", "i4"),  # (m)
@@ -626,6 +676,10 @@ thread_t = np.dtype(
         ("scratch_at", "u8"),
         ("poll_at", "u8"),
         ("paths_at", "u8"),
+        # the media threads of this process (c)
+        ("number", "i4"),
+        ("thread_count", "i4"),
+        ("peers_at", "u8", MAX_THREADS),  # the states of all of them
     ],
     align=True,
 )
@@ -672,6 +726,9 @@ state_t = np.dtype(
         ("subscriptions", subscription_t, SUBSCRIPTIONS),
         ("history", history_t, (SUBSCRIPTIONS, HISTORY)),
         ("batch", arrival_t, BATCH),
+        ("groups", "i4", GROUPS),  # first track of each group + 1; 0: none
+        ("relays", ring_t, MAX_THREADS),  # by sending thread
+        ("relay_entries", relay_t, (MAX_THREADS, RELAY_SLOTS)),
     ],
     align=True,
 )

@@ -7,6 +7,7 @@ from sfu.feedback import feedback_pass, receiver_reports_pass
 from sfu.levels import levels_pass
 from sfu.native import clock_gettime
 from sfu.paths import consent_pass
+from sfu.relay_out import wishes_pass
 from sfu.reports import sender_reports_pass
 from sfu.select import liveness_pass
 
@@ -40,6 +41,8 @@ def run_timers(state, now):
     if now >= thread.feedback_ns:
         thread.feedback_ns = now + FEEDBACK_NS
         feedback_pass(state, now)
+        if thread.thread_count > 1:
+            wishes_pass(state, now)
     if now >= thread.liveness_ns:
         thread.liveness_ns = now + LIVENESS_NS
         liveness_pass(state, now)

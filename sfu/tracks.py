@@ -5,8 +5,9 @@ from numba import njit
 from sfu.binding import forget_srtp_stream, unbind
 from sfu.dependency import reset_dependency
 from sfu.lookup import find_source, remove_source
+from sfu.loudest import join_group, leave_group
 from sfu.rings import notice
-from sfu.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
+from sfu.tables import CLOSED_TRACK, FREE, MAX_THREADS, OPEN, PACKETS, RTCP_SENDERS
 
 NOT_LISTED = -2
 """dirty_next of a track without unread arrivals."""
@@ -76,8 +77,12 @@ def open_track(state, row):
     track.dirty_next = NOT_LISTED
     track.log_written = 0
     track.log_read = 0
+    track.mirrors = 0
+    for n in range(MAX_THREADS):
+        track.mirror[n] = -1
     track.next = transport.first_track
     transport.first_track = row
+    join_group(state, row)
     track.state = OPEN
     thread.track_end = max(int(thread.track_end), row + 1)
 
@@ -117,6 +122,7 @@ def close_track(state, row):
     track = state.tracks[row]
     _unlink_from_transport(state, row)
     _unlink_from_dirty(state, row)
+    leave_group(state, row)
     for layer in range(int(track.layer_count)):
         stream = state.streams[track.streams[layer]]
         if stream.source >= 0:

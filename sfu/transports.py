@@ -8,19 +8,16 @@ import asyncio
 import contextlib
 import secrets
 import string
-from collections import Counter, deque
+from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from sfu.addresses import Sockets
-from sfu.certificate import LocalCertificate
 from sfu.dtls import DtlsConnection
 from sfu.dtls import State as DtlsState
 from sfu.errors import EngineError, TransportFailure
 from sfu.event_queue import EventQueue
 from sfu.events import ChannelOpened, DataReceived, TransportConnected, TransportFailed
-from sfu.mailbox import Mailbox
-from sfu.memory import Memory
+from sfu.media_maps import MediaMaps
 from sfu.parameters import (
     Channel,
     IceCredentials,
@@ -30,11 +27,11 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.rows import Tables, check_media, pack_ufrag, random_ssrc
+from sfu.rows import pack_ufrag, random_ssrc
 from sfu.sctp import DataChannels
+from sfu.shards import Shard
 from sfu.tables import (
     CLOSE_TRANSPORT,
-    MEDIA_PER_TRANSPORT,
     NEW_CREDENTIALS,
     OPEN,
     OPEN_TRANSPORT,
@@ -45,6 +42,7 @@ from sfu.tables import (
 if TYPE_CHECKING:
     from sfu.dtls import SrtpSessions
     from sfu.forwarding import Receiver, Subscription
+    from sfu.mirrors import RelayedTransport
 
 ICE_CHARACTERS = string.ascii_letters + string.digits
 """A part of RFC 8839's ice-char that needs no care in URLs and logs."""
@@ -73,24 +71,10 @@ class TransportState(Enum):
     CLOSING = "closing"
 
 
-class MediaLink:
-    """What all transports of one media thread share."""
-
-    def __init__(
-        self, memory: Memory, tables: Tables, mailbox: Mailbox, sockets: Sockets, certificate: LocalCertificate
-    ) -> None:
-        self.memory = memory
-        self.tables = tables
-        self.mailbox = mailbox
-        self.sockets = sockets
-        self.certificate = certificate
-        self.loop = asyncio.get_running_loop()
-
-
 class Transport:
     """One ICE/DTLS/SRTP association. Exceptions of the peer's making end in a TransportFailed event."""
 
-    def __init__(self, number: TransportId, link: MediaLink, events: EventQueue, drops: Counter[str]) -> None:
+    def __init__(self, number: TransportId, shard: Shard, events: EventQueue, drops: Counter[str]) -> None:
         """Takes a row and opens it. Raises TableFull."""
         self.id = number
         self.state = TransportState.OPEN
@@ -99,7 +83,9 @@ class Transport:
         """Every SSRC on this transport, the peer's and ours: ours must differ from all."""
         self.receivers: dict[ReceiverId, Receiver] = {}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
-        self._link = link
+        self.relayed: dict[Shard, RelayedTransport] = {}
+        """What stands for it in other shards, where somebody is subscribed to it."""
+        self.shard = shard
         self._events = events
         self._drops = drops
         self._remote: RemoteTransport | None = None
@@ -110,16 +96,12 @@ class Transport:
         self._early: list[bytes] = []
         self._last_path = -1
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting_media: MediaParameters | None = None
         self._waiting_ice: IceCredentials | None = None
-        self.row, self.generation = link.tables.take_transport(self.ice, random_ssrc(self.ssrcs))
-        first_media = self.row * MEDIA_PER_TRANSPORT
-        link.tables.write_media(first_media, MediaParameters())
-        self._next_media = first_media + 1
-        self._sent_media: deque[int] = deque()
-        self._media = MediaParameters()
+        self.row, self.generation = shard.tables.take_transport(self.ice, random_ssrc(self.ssrcs))
+        shard.transports[self.row] = self
         self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
-        self._record = link.memory.table("transports")[self.row]
+        self._record = shard.memory.table("transports")[self.row]
+        self._maps = MediaMaps(shard.tables, self.row, self._record, self._send_media)
         self._push(OPEN_TRANSPORT)
 
     # --- what signalling asks -----------------------------------------------------------------------------------------
@@ -134,7 +116,7 @@ class Transport:
         self._remote = remote
         if self.state is not TransportState.OPEN:
             return
-        self._dtls = DtlsConnection(self._link.certificate.context, remote.role, remote.fingerprints)
+        self._dtls = DtlsConnection(self.shard.certificate.context, remote.role, remote.fingerprints)
         early, self._early = self._early, []
         for datagram in early:
             self.receive_datagram(datagram, self._last_path)
@@ -148,10 +130,14 @@ class Transport:
 
     def set_media(self, media: MediaParameters) -> None:
         """Replace what payload types and extension ids mean. Raises EngineError for numbers out of range."""
-        check_media(media)
-        if media != (self._waiting_media or self._media):
-            self._waiting_media = media
-            self.settle()
+        self._maps.set(media)
+        for relayed in self.relayed.values():
+            relayed.set_media(media)
+
+    @property
+    def media(self) -> MediaParameters:
+        """As set last."""
+        return self._maps.newest
 
     def settle(self) -> bool:
         """Hand over what had to wait because the media thread has not taken what came before it. True: all done."""
@@ -159,17 +145,11 @@ class Transport:
             return True
         if self._waiting_ice is not None and self._record["ufrag"][0] == self._ufrag_in_force:
             self._ufrag_in_force = pack_ufrag(self._waiting_ice.ufrag)
-            self._link.tables.write_credentials(self.row, self._waiting_ice)
+            self.shard.tables.write_credentials(self.row, self._waiting_ice)
             self._waiting_ice = None
             self._push(NEW_CREDENTIALS)
-        if self._waiting_media is not None and self._has_free_media_row():
-            self._media, self._waiting_media = self._waiting_media, None
-            self._link.tables.write_media(self._next_media, self._media)
-            self._push(SET_MEDIA, self._next_media)
-            self._sent_media.append(self._next_media)
-            first = self.row * MEDIA_PER_TRANSPORT
-            self._next_media = first + (self._next_media + 1 - first) % MEDIA_PER_TRANSPORT
-        return self._waiting_ice is None and self._waiting_media is None
+        relayed = [each.settle() for each in self.relayed.values()]
+        return self._maps.settle() and all(relayed) and self._waiting_ice is None
 
     def open_channels(self) -> None:
         """Create LiveKit's data channels from our side, now or once SCTP is up."""
@@ -198,9 +178,10 @@ class Transport:
     def closed(self) -> None:
         """The media thread no longer uses the row: its keys may go."""
         self.state = TransportState.CLOSING
+        self.shard.transports.pop(self.row, None)
         self._cancel_timer()
         self._sessions = None
-        self._link.tables.transports.give_back(self.row)
+        self.shard.tables.transports.give_back(self.row)
 
     # --- what the media thread tells ----------------------------------------------------------------------------------
     def path_selected(self) -> None:
@@ -232,7 +213,7 @@ class Transport:
         if self.state is TransportState.OPEN:
             self.state = TransportState.FAILED
             # Not now: this may run inside the SCTP stack, which would start its timers again after its end.
-            self._link.loop.call_soon(self._end)
+            self.shard.loop.call_soon(self._end)
             self._events.put(TransportFailed(self.id, reason))
 
     # --- what the data channels tell ----------------------------------------------------------------------------------
@@ -257,21 +238,16 @@ class Transport:
 
     # --- inside -------------------------------------------------------------------------------------------------------
     def _push(self, kind: int, a: int = 0, b: int = 0) -> None:
-        self._link.mailbox.push(kind, self.row, self.generation, a, b)
+        self.shard.mailbox.push(kind, self.row, self.generation, a, b)
 
-    def _has_free_media_row(self) -> bool:
-        """Whether `_next_media` is neither in use nor on its way: rows take turns, the oldest one is in use."""
-        in_use = int(self._record["media"])
-        if in_use in self._sent_media:
-            while self._sent_media.popleft() != in_use:
-                pass
-        return len(self._sent_media) < MEDIA_PER_TRANSPORT - 1
+    def _send_media(self, row: int) -> None:
+        self._push(SET_MEDIA, row)
 
     def _path(self) -> int:
         """The path row to send on, -1 when there is none."""
         for path in (int(self._record["path"]), self._last_path):
             if path >= 0:
-                row = self._link.memory.table("paths")[path]
+                row = self.shard.memory.table("paths")[path]
                 if row["state"] == OPEN and row["transport"] == self.row:
                     return path
         return -1
@@ -312,12 +288,12 @@ class Transport:
         if datagrams:
             path = self._path()
             for datagram in datagrams:
-                if path < 0 or not self._link.sockets.send(path, datagram):
+                if path < 0 or not self.shard.sockets.send(path, datagram):
                     self._drops["dtls_unsent"] += 1
         self._cancel_timer()
         seconds = self._dtls.timeout_s()
         if seconds is not None and self.state is TransportState.OPEN:
-            self._timer = self._link.loop.call_later(max(seconds, SHORTEST_TIMER_S), self._timer_expired)
+            self._timer = self.shard.loop.call_later(max(seconds, SHORTEST_TIMER_S), self._timer_expired)
 
     def _timer_expired(self) -> None:
         self._timer = None

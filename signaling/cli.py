@@ -52,6 +52,7 @@ def application() -> None:
 @click.option("--bind", multiple=True, metavar="ADDRESS", help="Address for HTTP and WebSocket; may be repeated.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port of HTTP and WebSocket.  [default: 7880]")
 @click.option("--udp-port", metavar="PORT[-PORT]", help="UDP port or ports for media.  [default: 7882]")
+@click.option("--media-threads", type=int, help="Each with a UDP port of its own.  [default: cores - 1]")
 @click.option("--node-ip", metavar="IPV4[,IPV6]", help="Address that clients are told to send media to.")
 @click.option("--keys", metavar="'KEY: SECRET'", help="API keys, one per line.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Configuration in LiveKit's YAML.")
@@ -173,7 +174,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
 
     def announce(addresses: list[tuple[str, int]]) -> None:
         for address, port in addresses:
-            log.info("listening", address=address, tcp_port=port, udp_port=engine.udp_port)
+            log.info("listening", address=address, tcp_port=port, udp_ports=list(engine.udp_ports))
         if config.development:
             click.echo(f"Demo page: {_demo_url(addresses)}")
 
@@ -181,7 +182,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
         await listener.serve(config, engine, Rooms(config, engine), sockets, announce)
 
     _compile()
-    engine = Engine(EngineOptions(udp_ports=config.udp_ports, bind=config.media_bind, node_ips=config.node_ips))
+    engine = Engine(EngineOptions(udp_ports=config.media_ports, bind=config.media_bind, node_ips=config.node_ips))
     uvloop.run(run())
 
 

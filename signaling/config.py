@@ -21,7 +21,11 @@ from signaling.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
 DEFAULT_PORT = 7880
 DEFAULT_UDP_PORT = 7882
 MAX_UDP_PORTS = 256
-"""Ports of one range: one is opened per media thread, and a node has no more cores to give."""
+"""Ports of one range: one is opened per media thread."""
+MAX_COUNT = 1_000_000
+"""Of seconds or participants in the settings of rooms."""
+MAX_MEDIA_THREADS = 16
+"""As many as the media engine has tables for."""
 MIN_SECRET_LENGTH = 32
 """Characters; HS256 wants a key as long as its hash (RFC 7518 section 3.2). Shorter ones are warned about."""
 DEVELOPMENT_KEYS = {"devkey": "secret"}
@@ -42,6 +46,20 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
+class RoomOptions:
+    """How rooms behave that a join creates."""
+
+    empty_timeout_s: int = 300
+    """A room that nobody ever joined ends after this."""
+    departure_timeout_s: int = 20
+    """A room ends this long after the last participant left."""
+    max_participants: int = 0
+    """0: as many as the engine has room for."""
+    forward_loudest: int = 0
+    """So many microphones are forwarded at a time, the loudest ones; 0: all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the operator decided, checked and with defaults filled in."""
 
@@ -54,7 +72,10 @@ class Config:
     bind_addresses_given: bool = False
     """False: the addresses are a default, and those that this machine does not have are left out."""
     udp_ports: tuple[int, ...] = (DEFAULT_UDP_PORT,)
-    """Ports for media, in order of media threads. 0 takes any free one."""
+    """Ports for media; each media thread takes one. 0: any free ones."""
+    media_threads: int = 0
+    """0: all cores but one."""
+    room: RoomOptions = RoomOptions()
     node_ips: tuple[str, ...] = ()
     """Addresses to tell clients, at most one per family; empty: all of the machine's."""
     log_level: LogLevel = "info"
@@ -63,6 +84,14 @@ class Config:
     """`--dev`: placeholder keys if none are given, loopback by default, the token route of the demo page."""
     ignored: tuple[str, ...] = ()
     """Names of keys and variables that were given, that LiveKit knows, and that are not acted on."""
+
+    @property
+    def media_ports(self) -> tuple[int, ...]:
+        """One port for each media thread; there are no more threads than ports."""
+        if self.udp_ports == (0,):
+            return self.udp_ports * max(1, self.media_threads)
+        cores = len(os.sched_getaffinity(0))
+        return self.udp_ports[: self.media_threads or max(1, min(cores - 1, MAX_MEDIA_THREADS))]
 
     @property
     def media_bind(self) -> tuple[str, ...]:
@@ -91,6 +120,7 @@ class Flags:
     keys: str | None = None
     config: Path | None = None
     log_level: str | None = None
+    media_threads: int | None = None
 
 
 def parse_udp_ports(value: object) -> tuple[int, ...]:
@@ -143,17 +173,22 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
     keys = _latest(parse_keys, file.keys, ("LIVEKIT_KEYS", environment.get("LIVEKIT_KEYS")), ("--keys", flags.keys))
     if not keys and not flags.dev:
         raise ConfigError("no API keys: give keys in the configuration, LIVEKIT_KEYS or --keys, or use --dev")
+    threads = _latest(_check_threads, file.media_threads, ("--media-threads", flags.media_threads))
+    ports = _latest(
+        parse_udp_ports, file.rtc.udp_port, ("UDP_PORT", environment.get("UDP_PORT")), ("--udp-port", flags.udp_port)
+    )
+    if threads > len(ports) and ports != (0,):
+        raise ConfigError(f"media_threads: {threads} threads need as many UDP ports, such as rtc.udp_port: 7882-7897")
     addresses = tuple(file.bind_addresses) or (LOOPBACK if flags.dev else ANY_ADDRESS)
     return Config(
         keys=keys or DEVELOPMENT_KEYS,
         port=_latest(_check_port, file.port, ("--port", flags.port)),
         bind_addresses=_latest(_check_addresses, addresses, ("--bind", flags.bind or None)),
         bind_addresses_given=bool(flags.bind or file.bind_addresses),
-        udp_ports=_latest(
-            parse_udp_ports,
-            file.rtc.udp_port,
-            ("UDP_PORT", environment.get("UDP_PORT")),
-            ("--udp-port", flags.udp_port),
+        udp_ports=ports,
+        media_threads=threads,
+        room=RoomOptions(
+            file.room.empty_timeout, file.room.departure_timeout, file.room.max_participants, file.room.forward_loudest
         ),
         node_ips=_latest(
             parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
@@ -207,6 +242,20 @@ def _check_port(value: object) -> int:
     return port
 
 
+def _check_count(value: object) -> int:
+    count = int(str(value))
+    if not 0 <= count <= MAX_COUNT:
+        raise ValueError(f"{count} is not between 0 and {MAX_COUNT}")
+    return count
+
+
+def _check_threads(value: object) -> int:
+    threads = int(str(value))
+    if not 0 <= threads <= MAX_MEDIA_THREADS:
+        raise ValueError(f"{threads} is not between 0 and {MAX_MEDIA_THREADS}")
+    return threads
+
+
 def _check_addresses(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError("must be a list of addresses")
@@ -230,6 +279,13 @@ class _Rtc(_Section):
     node_ip: Annotated[tuple[str, ...], BeforeValidator(parse_node_ips)] = ()
 
 
+class _Room(_Section):
+    empty_timeout: Annotated[int, BeforeValidator(_check_count)] = 300
+    departure_timeout: Annotated[int, BeforeValidator(_check_count)] = 20
+    max_participants: Annotated[int, BeforeValidator(_check_count)] = 0
+    forward_loudest: Annotated[int, BeforeValidator(_check_count)] = 0
+
+
 class _Logging(_Section):
     level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
     json_: bool = Field(default=False, alias="json")
@@ -242,7 +298,9 @@ class _File(_Section):
     bind_addresses: Annotated[tuple[str, ...], BeforeValidator(_check_addresses)] = ()
     keys: Annotated[dict[str, str], BeforeValidator(_check_keys)] = Field(default_factory=dict)
     log_level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
+    media_threads: Annotated[int, BeforeValidator(_check_threads)] = 0
     rtc: _Rtc = Field(default_factory=_Rtc)
+    room: _Room = Field(default_factory=_Room)
     logging: _Logging = Field(default_factory=_Logging)
 
 

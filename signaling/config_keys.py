@@ -49,6 +49,8 @@ _RTC: KeyTable = {
 }
 
 KNOWN_KEYS: KeyTable = {
+    # Ours: livekit-server takes every core by itself.
+    "media_threads": Use.ACTED_ON,
     "port": Use.ACTED_ON,
     "bind_addresses": Use.ACTED_ON,
     "keys": Use.ACTED_ON,
@@ -74,9 +76,14 @@ KNOWN_KEYS: KeyTable = {
     ),
     "video": _ignored("dynacast_pause_delay stream_tracker_manager codec_regression_threshold"),
     "room": {
+        "empty_timeout": Use.ACTED_ON,
+        "departure_timeout": Use.ACTED_ON,
+        "max_participants": Use.ACTED_ON,
+        # Ours.
+        "forward_loudest": Use.ACTED_ON,
         "playout_delay": _ignored("enabled min max"),
         **_ignored(
-            "auto_create enabled_codecs max_participants empty_timeout departure_timeout enable_remote_unmute "
+            "auto_create enabled_codecs enable_remote_unmute "
             "sync_streams create_room_timeout create_room_attempts enable_full_room_in_webhooks "
             "update_batch_target_size max_metadata_size max_room_name_length max_participant_identity_length "
             "room_configurations"

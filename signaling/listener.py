@@ -182,7 +182,7 @@ async def running(
         try:
             await engine.start()
         except OSError as exc:
-            first, last = config.udp_ports[0], config.udp_ports[-1]
+            first, last = config.media_ports[0], config.media_ports[-1]
             ports = f"port {first}" if first == last else f"ports {first}-{last}"
             raise PortInUse(f"cannot bind UDP {ports}: {exc.strerror or exc}") from exc
         try:

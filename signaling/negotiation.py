@@ -114,6 +114,8 @@ class PublishDecision:
     dtx: bool
     stereo: bool
     red: bool
+    voices: tuple[int, int] = (0, 0)
+    """The group of voices of which only the loudest are forwarded, and how many; (0, 0): forwarded always."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from signaling.participant import Participant
     from signaling.tracks import Track
 
+MAX_GROUPS = 4096
+"""What the media engine has places for; 0 is no group."""
+
 log = structlog.get_logger("signaling.node")
 
 
@@ -40,7 +43,18 @@ class Node:
     """Subscription -> (subscriber, track sid)."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Messages of clients that were dropped on purpose, by reason."""
+    _groups: set[int] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def take_group(self) -> int:
+        """A number for a room that forwards its loudest voices only; 0, which is no group, when all are taken."""
+        group = next((number for number in range(1, MAX_GROUPS) if number not in self._groups), 0)
+        self._groups |= {group} - {0}
+        return group
+
+    def give_back_group(self, group: int) -> None:
+        """The room has ended."""
+        self._groups.discard(group)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside everything else; what it raises is logged."""

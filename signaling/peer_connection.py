@@ -290,7 +290,7 @@ class AnsweringConnection:
         encodings = encodings_of(slot.section, _has_rids(slot))
         svc = slot.decision.svc and len(encodings) == 1
         try:
-            parameters = PublishParameters(slot.kind, slot.mid, encodings, svc)
+            parameters = PublishParameters(slot.kind, slot.mid, encodings, svc, *slot.decision.voices)
             receiver = self._engine.publish(self.transport, parameters)
         except EngineError as error:
             log.warning("publication refused", track=slot.decision.track_sid, reason=str(error))

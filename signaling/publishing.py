@@ -6,7 +6,7 @@ receiver (`apply`); the first packet (`stream_started`) lets the room tell every
 
 from typing import TYPE_CHECKING
 
-from livekit.protocol.models import AUDIO, UNKNOWN, VIDEO, TrackInfo
+from livekit.protocol.models import AUDIO, MICROPHONE, UNKNOWN, VIDEO, TrackInfo
 from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalResponse, TrackUnpublishedResponse
 
 from sfu.events import StreamStarted
@@ -88,7 +88,14 @@ class Publishing:
             dtx=not track.info.disable_dtx,
             stereo=track.info.stereo,
             red=not track.info.disable_red,
+            voices=self._voices(track),
         )
+
+    def _voices(self, track: Track) -> tuple[int, int]:
+        """What a shared screen or a recording plays is not one of the voices that the loudest are chosen from."""
+        room = self._participant.room
+        is_voice = track.info.type == AUDIO and track.info.source in (UNKNOWN, MICROPHONE)
+        return (room.voices, room.options.forward_loudest) if is_voice and room.voices else (0, 0)
 
     def apply(self, result: AnswerResult) -> None:
         """Take over what an answered offer started and stopped (in this order: a track may change its receiver)."""

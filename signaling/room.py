@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -33,6 +32,7 @@ from livekit.protocol.rtc import (
 
 from signaling import identifiers
 from signaling.access import SubscriptionAccess
+from signaling.config import RoomOptions
 from signaling.dynacast import Demand, Dynacast
 from signaling.errors import SessionEnded
 from signaling.limits import MAX_DEPARTURES, MAX_UPDATE_PARTICIPANTS
@@ -64,18 +64,6 @@ SMALL_ROOM = 50
 log = structlog.get_logger("signaling.room")
 
 
-@dataclass(frozen=True, slots=True)
-class RoomOptions:
-    """How rooms that are created by a join behave."""
-
-    empty_timeout_s: int = 300
-    """A room that nobody ever joined ends after this."""
-    departure_timeout_s: int = 20
-    """A room ends this long after the last participant left."""
-    max_participants: int = 0
-    """0: as many as the engine has room for."""
-
-
 class Room:
     """A named place where participants meet."""
 
@@ -91,6 +79,8 @@ class Room:
         self.speakers = Speakers()
         self.expected = 0
         """Sessions that were admitted and have not joined yet."""
+        self.voices = node.take_group() if options.forward_loudest else 0
+        """The engine's group of this room's microphones, of which only the loudest are forwarded; 0: all are."""
         self._info = models.Room(
             sid=identifiers.room_sid(),
             name=name,
@@ -329,6 +319,7 @@ class Room:
             self.remove(participant, reason, action)
         if self._dynacast_handle is not None:
             self._dynacast_handle.cancel()
+        self.node.give_back_group(self.voices)
 
     def _tend(self, participant: Participant, now: float) -> None:
         """Look after one participant's timeouts."""

@@ -26,12 +26,12 @@ from signaling import data
 from signaling.join import JoinError, JoinParameters
 from signaling.node import Node
 from signaling.participant import Participant
-from signaling.room import Room, RoomOptions
+from signaling.room import Room
 from signaling.session import Session
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
-    from signaling.config import Config
+    from signaling.config import Config, RoomOptions
 
 TICK_S = 0.4
 """The engine's audio windows; everything else that is periodic is a multiple of it."""
@@ -44,11 +44,11 @@ log = structlog.get_logger("signaling.rooms")
 class Rooms:
     """The registry of rooms."""
 
-    def __init__(self, config: "Config", engine: "Engine", options: RoomOptions | None = None) -> None:
+    def __init__(self, config: "Config", engine: "Engine", options: "RoomOptions | None" = None) -> None:
         """`options`: how rooms behave that a join creates."""
         self.node = Node(config, engine)
         self.rooms: dict[str, Room] = {}
-        self._options = options or RoomOptions()
+        self._options = options or config.room
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

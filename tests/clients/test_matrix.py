@@ -2,13 +2,15 @@
 
 import asyncio
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.conftest import PeerFactory
+from tests.clients.network import ADDRESS
 from tests.clients.peers import Media, Peer, eventually
-from tests.clients.sfu_server import ServerUnderTest
+from tests.clients.sfu_server import ServerUnderTest, running_server
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
@@ -95,9 +97,34 @@ async def test_is_seen_heard_and_read_by_every_subscriber(
 async def test_everybody_hears_everybody_in_one_room(
     server: ServerUnderTest, make_peer: PeerFactory, room: str
 ) -> None:
+    await _meet_and_listen(server, make_peer, room)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+async def test_everybody_sees_everybody_across_media_threads(
+    own_network: None, make_peer: PeerFactory, room: str, tmp_path: Path, threads: int
+) -> None:
+    extra = ("--udp-port", "0", "--media-threads", str(threads))
+    with running_server(tmp_path, node_ip=ADDRESS, extra=extra) as server:
+        peers = await _meet_and_listen(server, make_peer, room)
+        await peers["chromium"].publish_video(codec="vp8")
+        await peers["sdk"].publish_video(codec="vp8")
+        for publisher in ("chromium", "sdk"):
+            for subscriber in peers.keys() - {publisher}:
+                await eventually(
+                    partial(_video, peers[subscriber], publisher),
+                    f"video of {publisher} in {subscriber}",
+                    detail=peers[subscriber].received,
+                )
+        for peer in peers.values():  # before their server goes
+            await peer.leave()
+
+
+async def _meet_and_listen(server: ServerUnderTest, make_peer: PeerFactory, room: str) -> dict[str, Peer]:
     peers: dict[str, Peer] = {kind: await make_peer(kind, kind) for kind in SUBSCRIBERS}
     await asyncio.gather(*(peer.join(server, room) for peer in peers.values()))
     await asyncio.gather(*(peer.publish_audio() for peer in peers.values()))
     for kind, peer in peers.items():
         for other in peers.keys() - {kind}:
             await eventually(partial(_audio, peer, other), f"audio of {other} in {kind}", detail=peer.received)
+    return peers

@@ -27,9 +27,10 @@ pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are c
 EMPTY = {"transports": 0, "receivers": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[Engine]:
-    made = Engine(EngineOptions(udp_ports=(0,), node_ips=("127.0.0.1",)))
+@pytest.fixture(params=[1, 2, 4])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    """With one media thread, and with several: then publisher and subscriber have different ones."""
+    made = Engine(EngineOptions(udp_ports=(0,) * request.param, node_ips=("127.0.0.1",)))
     await made.start()
     yield made
     await made.stop()
@@ -114,7 +115,7 @@ async def test_fingerprint_mismatch_lets_no_media_in(
     client = clients[0]
     await client.connect(role, fingerprints=(("sha-256", ":".join(["AB"] * 32)),))
     assert await next_of(engine, TransportFailed) == TransportFailed(client.transport, "fingerprint mismatch")
-    assert engine._memory.table("transports")[0]["secure"] == 0
+    assert engine.shards[0].memory.table("transports")[0]["secure"] == 0
 
 
 async def test_client_that_leaves_is_noticed_and_everything_of_it_freed(
@@ -168,4 +169,4 @@ async def test_200_joins_and_leaves_leave_nothing_behind(engine: Engine) -> None
     assert await empty(engine)
     assert held() == before
     assert engine.drops()["notices_full"] == 0
-    assert int(engine._memory.thread["transport_end"]) <= 400
+    assert int(engine.shards[0].memory.thread["transport_end"]) <= 400

@@ -186,7 +186,11 @@ async def test_settings_become_commands(bench: Bench) -> None:
 async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher, subscriber, receiver, _ = bench.open_call()
     used = bench.engine.usage()
-    for table in (bench.engine._tables.subscriptions, bench.engine._tables.tracks, bench.engine._tables.transports):
+    for table in (
+        bench.engine.shards[0].tables.subscriptions,
+        bench.engine.shards[0].tables.tracks,
+        bench.engine.shards[0].tables.transports,
+    ):
         monkeypatch.setattr(table, "_capacity", 0)
     ssrcs = [set(transport.ssrcs) for transport in bench.engine._transports.values()]
     with pytest.raises(TableFull):
@@ -235,13 +239,13 @@ async def test_media_maps_are_never_written_where_they_are_in_use(bench: Bench) 
     bench.thread.held = True
     for number in range(100, 110):
         bench.engine.set_media(transport, MediaParameters({number: PayloadType(Codec.VP8, 90_000)}, {1: Extension.MID}))
-    media = bench.engine._memory.table("media")
+    media = bench.engine.shards[0].memory.table("media")
     assert not media[0]["codec_of_pt"].any()  # the row in use
     assert [media[row]["codec_of_pt"].nonzero()[0].tolist() for row in (1, 2, 3)] == [[100], [101], [102]]
     bench.thread.held = False
     bench.thread.apply()
     await bench.settle()
-    in_use = int(bench.engine._memory.table("transports")[0]["media"])
+    in_use = int(bench.engine.shards[0].memory.table("transports")[0]["media"])
     assert media[in_use]["codec_of_pt"].nonzero()[0].tolist() == [109]
 
 
@@ -261,7 +265,7 @@ async def test_ice_restarts_in_quick_succession_end_with_the_last_credentials(be
     await bench.settle()
     bench.thread.held = True
     restarts = [bench.engine.restart_ice(transport.id) for _ in range(3)]
-    record = bench.engine._memory.table("transports")[0]
+    record = bench.engine.shards[0].memory.table("transports")[0]
     assert record["next_ufrag"] == int.from_bytes(restarts[0].ice.ufrag.encode(), "little")
     bench.thread.held = False
     bench.thread.apply()
@@ -311,8 +315,8 @@ async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -
 async def test_rows_that_the_media_thread_closes_itself_are_freed(bench: Bench) -> None:
     publisher, subscriber, _, _ = bench.open_call()
     await bench.settle()
-    bench.engine._memory.table("tracks")[0]["state"] = 0
-    bench.engine._memory.table("transports")[0]["state"] = 0
+    bench.engine.shards[0].memory.table("tracks")[0]["state"] = 0
+    bench.engine.shards[0].memory.table("transports")[0]["state"] = 0
     bench.thread.notice(CLOSED_TRACK, 0, 1)
     bench.thread.notice(CLOSED_TRANSPORT, 0, 1)
     assert await bench.event() == TransportFailed(publisher, "internal error")
@@ -326,10 +330,10 @@ async def test_speaking_receivers_are_listed(bench: Bench) -> None:
     publisher = bench.engine.open_transport().id
     receivers = [bench.engine.publish(publisher, PublishParameters(Kind.AUDIO, mid, (Encoding(),))) for mid in "abc"]
     await bench.settle()
-    streams = bench.engine._memory.table("streams")
+    streams = bench.engine.shards[0].memory.table("streams")
     streams["state"][:3] = OPEN
     streams["level"][:3] = (0.5, 0.0, 0.25)
-    bench.engine._memory.thread["stream_end"] = 3
+    bench.engine.shards[0].memory.thread["stream_end"] = 3
     assert bench.engine.audio_levels() == [(receivers[0], 0.5), (receivers[2], 0.25)]
     streams["state"][0] = 0
     assert bench.engine.audio_levels() == [(receivers[2], 0.25)]
@@ -337,7 +341,7 @@ async def test_speaking_receivers_are_listed(bench: Bench) -> None:
 
 async def test_statistics_read_the_columns(bench: Bench) -> None:
     _, _, receiver, subscription = bench.open_call()
-    memory = bench.engine._memory
+    memory = bench.engine.shards[0].memory
     memory.table("tracks")[0]["live"] = 0b010
     for row, (received, lost) in enumerate(((10, 1), (20, 0), (30, -2))):
         stream = memory.table("streams")[row]
@@ -389,9 +393,9 @@ async def test_200_calls_leave_nothing_behind(bench: Bench) -> None:
     assert after[:2] == (descriptors, tasks)
     assert after[2] < objects + 200  # less than one object for each call
     assert bench.engine.usage() == EMPTY
-    assert not bench.engine._transport_of_row
-    assert not bench.engine._forwarding.receiver_of_row
-    assert not bench.engine._forwarding.subscription_of_row
+    assert not bench.engine.shards[0].transports
+    assert not bench.engine.shards[0].receivers
+    assert not bench.engine.shards[0].subscriptions
 
 
 async def test_stop_closes_what_is_open_and_every_descriptor() -> None:

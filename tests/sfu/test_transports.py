@@ -42,7 +42,7 @@ async def next_of(engine: Engine, kind: type[Event]) -> Event:
 async def test_dtls_comes_up_in_either_role(engine: Engine, client: WebRtcClient, role: DtlsRole) -> None:
     await client.connect(role)
     assert await next_of(engine, TransportConnected) == TransportConnected(client.transport)
-    record = engine._memory.table("transports")[0]
+    record = engine.shards[0].memory.table("transports")[0]
     await asyncio.sleep(0)
     assert (record["secure"], record["srtp_in"] != record["srtp_out"]) == (1, True)
 
@@ -51,13 +51,13 @@ async def test_lost_flights_are_sent_again(
     engine: Engine, client: WebRtcClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes] = []
-    send = engine._sockets.send
+    send = engine.shards[0].sockets.send
 
     def lossy(path: int, datagram: bytes) -> bool:
         sent.append(datagram)
         return send(path, datagram) if len(sent) > 1 else True
 
-    monkeypatch.setattr(engine._sockets, "send", lossy)
+    monkeypatch.setattr(engine.shards[0].sockets, "send", lossy)
     await client.connect(DtlsRole.CLIENT)
     assert await next_of(engine, TransportConnected) == TransportConnected(client.transport)
     record_sequence = slice(5, 11)
@@ -70,7 +70,7 @@ async def test_wrong_fingerprint_fails_in_either_role(engine: Engine, client: We
     await client.connect(role, fingerprints=(("sha-256", ":".join(["00"] * 32)),))
     failed = await next_of(engine, TransportFailed)
     assert failed == TransportFailed(client.transport, "fingerprint mismatch")
-    assert engine._memory.table("transports")[0]["secure"] == 0
+    assert engine.shards[0].memory.table("transports")[0]["secure"] == 0
 
 
 @pytest.mark.parametrize("role", DtlsRole)
@@ -155,7 +155,7 @@ async def test_keys_live_until_the_media_thread_has_let_go(engine: Engine, clien
     await client.connect()
     await next_of(engine, TransportConnected)
     transport = engine._transports[client.transport]
-    thread = engine._thread
+    thread = engine.shards[0].thread
     assert isinstance(thread, StandIn)
     thread.held = True
     engine.close_transport(client.transport)
@@ -169,7 +169,7 @@ async def test_keys_live_until_the_media_thread_has_let_go(engine: Engine, clien
 async def test_expired_consent_ends_data_channels_and_timers(engine: Engine, client: WebRtcClient) -> None:
     await client.connect()
     await next_of(engine, ChannelOpened)
-    thread = engine._thread
+    thread = engine.shards[0].thread
     assert isinstance(thread, StandIn)
     engine.send_data([client.transport], Channel.RELIABLE, bytes(100_000))
     thread.notice(CONSENT_EXPIRED, 0, 1)

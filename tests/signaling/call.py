@@ -10,11 +10,10 @@ from livekit.protocol import models, rtc
 
 from sfu.events import DataReceived, StreamStarted, TransportConnected, TransportFailed
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
-from signaling.config import Config
+from signaling.config import Config, RoomOptions
 from signaling.connection import BadMessage
 from signaling.join import JoinParameters
 from signaling.participant import Participant
-from signaling.room import RoomOptions
 from signaling.rooms import Rooms
 from signaling.tokens import Claims, VideoGrant
 from tests.signaling.fake_engine import FakeEngine

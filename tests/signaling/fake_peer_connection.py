@@ -149,7 +149,8 @@ class FakeAnsweringConnection(_Forwarding):
         if decision is None:
             return None
         codec, fmtp = next((entry for entry in codecs if entry[0] is decision.codec), codecs[0])
-        receiver = self._engine.publish(self.transport, PublishParameters(kind, mid, encodings, decision.svc))
+        parameters = PublishParameters(kind, mid, encodings, decision.svc, *decision.voices)
+        receiver = self._engine.publish(self.transport, parameters)
         self._published[mid] = Published(mid, decision.track_sid, cid, receiver, kind, codec, fmtp)
         return self._published[mid]
 

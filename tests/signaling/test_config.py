@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signaling.config import Config, Flags, load_config, parse_keys, parse_node_ips, parse_udp_ports
+from signaling.config import Config, Flags, RoomOptions, load_config, parse_keys, parse_node_ips, parse_udp_ports
 from signaling.config_file import ConfigError
 
 VISIO = """\
@@ -192,3 +192,30 @@ def test_any_document_is_a_config_or_one_line(text: str) -> None:
         load_config(Flags(dev=True), {"LIVEKIT_CONFIG": text})
     except ConfigError as exc:
         assert str(exc)
+
+
+def test_media_threads_take_ports_of_the_range() -> None:
+    text = "keys: {a: b}\nmedia_threads: 3\nrtc: {udp_port: 7882-7892}\n"
+    assert load(text).media_ports == (7882, 7883, 7884)
+    assert load(text, media_threads=2).media_ports == (7882, 7883)
+    assert load("keys: {a: b}\nmedia_threads: 2\nrtc: {udp_port: 0}\n").media_ports == (0, 0)
+
+
+def test_there_are_no_more_media_threads_than_cores_or_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    assert load("keys: {a: b}\n").media_ports == (7882,)
+    assert load("keys: {a: b}\nrtc: {udp_port: 7882-7892}\n").media_ports == (7882, 7883, 7884)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    assert load("keys: {a: b}\nrtc: {udp_port: 7882-7892}\n").media_ports == (7882,)
+    assert refusal("keys: {a: b}\nmedia_threads: 2\n").startswith("media_threads: 2 threads need as many UDP ports")
+    wrong = refusal("keys: {a: b}\nmedia_threads: 17\n")
+    assert wrong == "LIVEKIT_CONFIG:2: media_threads: 17 is not between 0 and 16"
+
+
+def test_rooms_are_made_as_the_file_says() -> None:
+    text = "keys: {a: b}\nroom: {empty_timeout: 10, departure_timeout: 5, max_participants: 9, forward_loudest: 3}\n"
+    assert load(text).room == RoomOptions(10, 5, 9, 3)
+    assert load("keys: {a: b}\n").room == RoomOptions(300, 20, 0, 0)
+    assert refusal("keys: {a: b}\nroom: {max_participants: -1}\n").startswith(
+        "LIVEKIT_CONFIG:2: room.max_participants: "
+    )

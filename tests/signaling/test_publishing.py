@@ -5,7 +5,9 @@ from livekit.protocol import models, rtc
 
 from sfu.events import StreamStarted
 from sfu.parameters import Codec, Kind
+from signaling.config import RoomOptions
 from signaling.limits import MAX_PENDING_TRACKS
+from signaling.node import MAX_GROUPS
 from tests.signaling.call import CAMERA_LAYERS, Call, sdp
 
 
@@ -217,3 +219,23 @@ async def test_only_the_newest_of_waiting_offers_is_answered(call: Call) -> None
         ann.participant.renegotiation.receive_offer(description)
     await ann.send(ping=1)
     assert [answer.id for answer in ann.of("answer")] == [4]
+
+
+async def test_only_microphones_are_among_the_voices_of_which_the_loudest_are_forwarded(call: Call) -> None:
+    call.rooms._options = RoomOptions(forward_loudest=3)
+    ann = await call.join("ann")
+    await ann.publish("mic", "audio")
+    await ann.publish("cam", "video")
+    await ann.publish("music", "audio", source=models.SCREEN_SHARE_AUDIO)
+    groups = [(parameters.group, parameters.group_limit) for _, parameters in call.engine.receivers.values()]
+    assert groups == [(1, 3), (0, 0), (0, 0)]
+    assert call.room.voices == 1
+
+
+async def test_rooms_that_forward_the_loudest_have_groups_of_their_own_and_give_them_back(call: Call) -> None:
+    node = call.rooms.node
+    assert [node.take_group() for _ in range(3)] == [1, 2, 3]
+    node.give_back_group(2)
+    assert node.take_group() == 2
+    assert len({node.take_group() for _ in range(MAX_GROUPS)}) == MAX_GROUPS - 3
+    assert node.take_group() == 0

@@ -7,8 +7,8 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.events import TransportConnected
+from signaling.config import RoomOptions
 from signaling.join import JoinError
-from signaling.room import RoomOptions
 from tests.signaling.call import RECEIVING, Call, FakeConnection, sdp, settle
 
 

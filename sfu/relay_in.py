@@ -1,0 +1,100 @@
+"""What arrives from other media threads: packets and reports of tracks mirrored here, wishes for tracks of our own."""
+
+import numpy as np
+from numba import njit
+
+from sfu.atomics import load_acquire, store_release
+from sfu.egress import forward_all
+from sfu.ingress import is_new, set_codec, store
+from sfu.peers import copy_from_entry
+from sfu.reception import count_packet
+from sfu.rtp import parse_header
+from sfu.select import want_key
+from sfu.tables import (
+    DROP_RELAY_STALE,
+    DROP_RTP_MALFORMED,
+    OPEN,
+    RELAY_SLOTS,
+    RELAYED_PACKET,
+    RELAYED_REPORT,
+    RX_SLOTS,
+    TRACKS,
+)
+
+
+@njit(cache=True)
+def relays_wait(state):
+    """Whether another thread has sent something that was not taken yet."""
+    for thread in range(state.thread[0].thread_count):
+        if load_acquire(state.relays.written, thread) != state.relays[thread].read:
+            return True
+    return False
+
+
+@njit(cache=True)
+def receive_relayed(state, arena, now):
+    """Take what the other media threads have sent, and forward it. Entries for tracks that have ended are counted."""
+    raised = np.int64(state.thread[0].relay_in_hand)
+    if raised >= 0:  # by an exception, and would again
+        store_release(state.relays.read, raised, state.relays[raised].read + 1)
+    for thread in range(state.thread[0].thread_count):
+        first = state.relays[thread].read
+        end = load_acquire(state.relays.written, thread)
+        for number in range(first, end):
+            state.thread[0].relay_in_hand = thread
+            _take(state, arena, thread, number, now)
+            state.thread[0].relay_in_hand = -1
+            store_release(state.relays.read, thread, number + 1)
+            if (number - first) & (RX_SLOTS - 1) == RX_SLOTS - 1:
+                forward_all(state, arena, now)
+        if end > first:
+            forward_all(state, arena, now)
+
+
+@njit(cache=True)
+def _take(state, arena, thread, number, now):
+    entry = state.relay_entries[thread, number & (RELAY_SLOTS - 1)]
+    row, layer = np.int64(entry.track), np.int64(entry.layer)
+    if not 0 <= row < TRACKS:
+        return
+    track = state.tracks[row]
+    if track.state != OPEN or track.generation != entry.generation or not 0 <= layer < track.layer_count:
+        state.drops[DROP_RELAY_STALE] += 1
+        return
+    state.thread[0].row_in_hand = track.transport
+    stream_row = np.int64(track.streams[layer])
+    stream = state.streams[stream_row]
+    if entry.kind == RELAYED_PACKET:
+        _take_packet(state, arena, entry, thread, number, stream_row)
+    elif entry.kind == RELAYED_REPORT:
+        stream.report_ntp = entry.ntp
+        stream.report_timestamp = entry.timestamp
+        stream.report_ns = entry.arrival_ns
+    else:
+        want_key(state, stream_row)
+
+
+@njit(cache=True)
+def _take_packet(state, arena, entry, thread, number, stream_row):
+    """As ingress does with a packet of its own publisher, from the parsed header on."""
+    stream, size = state.streams[stream_row], np.int64(entry.size)
+    copy_from_entry(state, thread, number, size)
+    packet = state.incoming[0]
+    media_row = np.int64(state.transports[stream.transport].media)
+    if not parse_header(state, media_row, state.rx[0, :size], size, packet):
+        state.drops[DROP_RTP_MALFORMED] += 1
+        return
+    if stream.ssrc != entry.ssrc:  # the publisher started anew under another SSRC
+        stream.ssrc = entry.ssrc
+        stream.report_ntp = 0
+    extended = entry.sequence
+    if not is_new(state, stream_row, extended):
+        return
+    before = stream.highest
+    set_codec(stream, state.media[media_row], packet)
+    stream.nack = 0  # the publisher's own thread asks for what is lost
+    count_packet(stream, extended, size, packet.timestamp, entry.arrival_ns)
+    stream.last_ns = entry.arrival_ns
+    if extended > before:
+        stream.last_timestamp = packet.timestamp
+    store(state, arena, 0, 0, stream_row, extended, entry.arrival_ns)

@@ -1,0 +1,159 @@
+"""A track's packets on their way to the mirrors that it has in other media threads.
+
+A mirror is a track of that thread's own tables with the same layers: its subscribers are served from there, with
+rings, layer choice and retransmission as everywhere. So a packet is copied once for each thread and no row is shared.
+Sender reports go the same way, wishes for key frames come back.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.feedback import key_frame_due
+from sfu.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
+from sfu.rewrite import is_stored
+from sfu.tables import (
+    OPEN,
+    PACKETS,
+    RELAYED_PACKET,
+    RELAYED_REPORT,
+    RELAYED_WISH,
+    VIDEO,
+)
+
+BACKLOG_NS = 1_000_000_000
+BACKLOG_PACKETS = 96
+"""A new mirror gets the packets from a key frame on that is younger and nearer than this."""
+
+
+@njit(cache=True)
+def _start_entry(state, track, thread, number, kind, layer):
+    entry = entry_of(state, thread, number)
+    entry.kind = kind
+    entry.track = track.mirror[thread]
+    entry.generation = track.mirror_generation[thread]
+    entry.layer = layer
+    return entry
+
+
+@njit(cache=True)
+def _send_packet(state, arena, track, thread, stream, packet):
+    number = claim(state, thread)
+    if number == NO_SLOT:
+        return
+    entry = _start_entry(state, track, thread, number, RELAYED_PACKET, np.int64(stream.layer))
+    size = np.int64(packet.size)
+    entry.size = size
+    entry.ssrc = stream.ssrc
+    entry.sequence = packet.sequence
+    entry.arrival_ns = packet.arrival_ns
+    at = np.int64(stream.ring_start) + (packet.start & (np.int64(stream.ring_bytes) - 1))
+    copy_to_entry(state, arena, thread, number, at, size)
+    publish(state, thread, number)
+
+
+@njit(cache=True)
+def relay_batch(state, arena, track_row, count):
+    """The `count` packets of state.batch, all of one track, to every mirror of it."""
+    track = state.tracks[track_row]
+    for thread in range(state.thread[0].thread_count):
+        if track.mirror[thread] < 0:
+            continue
+        for k in range(count):
+            arrival = state.batch[k]
+            stream = state.streams[arrival.stream]
+            _send_packet(state, arena, track, thread, stream, state.packets[arrival.stream, arrival.index])
+        wake(state, thread)
+
+
+@njit(cache=True)
+def _send_report(state, track, thread, stream):
+    number = claim(state, thread)
+    if number == NO_SLOT:
+        return
+    entry = _start_entry(state, track, thread, number, RELAYED_REPORT, np.int64(stream.layer))
+    entry.ntp = stream.report_ntp
+    entry.timestamp = stream.report_timestamp
+    entry.arrival_ns = stream.report_ns
+    publish(state, thread, number)
+
+
+@njit(cache=True)
+def relay_report(state, stream_row):
+    """The publisher's newest sender report about a stream to every mirror of its track."""
+    stream = state.streams[stream_row]
+    track = state.tracks[stream.track]
+    if track.mirrors == 0:
+        return
+    for thread in range(state.thread[0].thread_count):
+        if track.mirror[thread] >= 0:
+            _send_report(state, track, thread, stream)
+
+
+@njit(cache=True)
+def add_mirror(state, arena, row, thread, mirror_row, generation, now):
+    """Relay a track from now on, and what it has of a recent key frame at once, so that nobody has to make one."""
+    track = state.tracks[row]
+    if not 0 <= thread < state.thread[0].thread_count:
+        return
+    if track.mirror[thread] < 0:
+        track.mirrors += 1
+    track.mirror[thread] = mirror_row
+    track.mirror_generation[thread] = generation
+    for layer in range(np.int64(track.layer_count)):
+        stream_row = np.int64(track.streams[layer])
+        stream = state.streams[stream_row]
+        if stream.report_ntp != 0:
+            _send_report(state, track, thread, stream)
+        first = stream.key_sequence
+        recent = first >= 0 and now - stream.key_ns <= BACKLOG_NS and stream.highest - first < BACKLOG_PACKETS
+        if track.kind != VIDEO or not recent:
+            continue
+        for sequence in range(first, stream.highest + 1):
+            packet = state.packets[stream_row, sequence & (PACKETS - 1)]
+            if is_stored(stream, packet, sequence):
+                _send_packet(state, arena, track, thread, stream, packet)
+    wake(state, thread)
+
+
+@njit(cache=True)
+def remove_mirror(state, row, thread):
+    """Relay a track no longer to `thread`."""
+    track = state.tracks[row]
+    if 0 <= thread < state.thread[0].thread_count and track.mirror[thread] >= 0:
+        track.mirror[thread] = -1
+        track.mirrors -= 1
+
+
+@njit(cache=True)
+def wishes_pass(state, now):
+    """Ask the threads of publishers for the key frames that mirrors here want; as often as a publisher is asked."""
+    for transport_row in range(state.thread[0].transport_end):
+        transport = state.transports[transport_row]
+        if transport.state != OPEN or not transport.relayed:
+            continue
+        row = np.int64(transport.first_track)
+        while row >= 0:
+            track = state.tracks[row]
+            for layer in range(np.int64(track.layer_count)):
+                stream = state.streams[track.streams[layer]]
+                if key_frame_due(stream, now):
+                    stream.key_asked_ns = now
+                    _send_wish(state, track, layer)
+            row = np.int64(track.next)
+
+
+@njit(cache=True)
+def _send_wish(state, track, layer):
+    thread = np.int64(track.source_thread)
+    if not 0 <= thread < state.thread[0].thread_count:
+        return
+    number = claim(state, thread)
+    if number == NO_SLOT:
+        return
+    entry = entry_of(state, thread, number)
+    entry.kind = RELAYED_WISH
+    entry.track = track.source_row
+    entry.generation = track.source_generation
+    entry.layer = layer
+    publish(state, thread, number)
+    wake(state, thread)

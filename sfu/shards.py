@@ -1,0 +1,80 @@
+"""One media thread as the control thread has it: memory, rows, rings, sockets, and whose rows they are."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from sfu.addresses import Sockets
+from sfu.certificate import LocalCertificate
+from sfu.mailbox import Mailbox
+from sfu.memory import Memory
+from sfu.rows import Tables
+
+if TYPE_CHECKING:
+    from sfu.forwarding import Receiver, Subscription
+    from sfu.mirrors import Mirror, RelayedTransport
+    from sfu.transports import Transport
+
+
+class RunsMedia(Protocol):
+    """What is used of `media_thread.MediaThread`."""
+
+    failed: bool
+
+    def start(self) -> None:
+        """Begin."""
+
+    def wake(self) -> None:
+        """Look into the command ring."""
+
+    def stop(self) -> None:
+        """End; raises RuntimeError when it cannot."""
+
+
+MakeThread = Callable[[Memory, Callable[[BaseException], None]], RunsMedia]
+"""From (memory, what to call with an exception in it)."""
+
+
+class Shard:
+    """The maps lead from a row to what has it, until the notice that the media thread has let go of it."""
+
+    def __init__(
+        self, make_thread: MakeThread, on_exception: Callable[[BaseException], None], wake: Callable[["Shard"], None]
+    ) -> None:
+        """wake: called when something was put into the command ring, to wake the thread soon."""
+        self.memory = Memory()
+        self.tables = Tables(self.memory)
+        self.mailbox = Mailbox(self.memory, lambda: wake(self))
+        self.thread = make_thread(self.memory, on_exception)
+        self.transports: dict[int, Transport] = {}
+        self.receivers: dict[int, Receiver] = {}
+        self.subscriptions: dict[int, Subscription] = {}
+        self.relayed: dict[int, RelayedTransport] = {}
+        """Transport rows that stand for publishers of other shards."""
+        self.mirrors: dict[int, Mirror] = {}
+        """Track rows that mirror receivers of other shards."""
+        self.sockets: Sockets
+        self.certificate: LocalCertificate
+        self.loop: asyncio.AbstractEventLoop
+
+    @property
+    def number(self) -> int:
+        """Place among the shards."""
+        return int(self.memory.thread["number"])
+
+    @property
+    def is_empty(self) -> bool:
+        """No transport row is in use."""
+        return not self.transports and not self.relayed
+
+    def open(self, port: int, bind: tuple[str, ...], certificate: LocalCertificate) -> None:
+        """Bind the sockets; `start` of the thread may follow. Raises OSError."""
+        self.sockets = Sockets(self.memory, port, bind)
+        self.certificate = certificate
+        self.loop = asyncio.get_running_loop()
+        self.memory.open_wakeups()
+
+    def close(self) -> None:
+        """Close the sockets; the thread must have stopped."""
+        self.sockets.close()
+        self.memory.close_wakeups()

@@ -1,0 +1,185 @@
+"""Two media threads' memories, turned by hand: what one relays, viewers of the other see."""
+
+import numpy as np
+import pytest
+
+from sfu.parameters import Codec
+from sfu.relay_in import receive_relayed, relays_wait
+from sfu.relay_out import add_mirror, relay_report, remove_mirror, wishes_pass
+from sfu.tables import DROP_NAMES, MEDIA_PER_TRANSPORT, RELAY_SLOTS
+from tests.sfu.publisher import VP8, VP8_DELTA, VP8_KEY, packet
+from tests.sfu.subscribers import EXTENSIONS, MS, PUBLISHER, Room
+
+HOME, AWAY = 0, 1
+GENERATION, MIRROR_GENERATION = 3, 9
+
+
+class Relay:
+    """A publisher's room in one thread, its mirror in another."""
+
+    def __init__(self) -> None:
+        self.home, self.away = Room(), Room()
+        memories = [self.home.memory, self.away.memory]
+        for room in (self.home, self.away):
+            room.memory.join(memories)
+            room.memory.open_wakeups()
+            media = room.memory.table("media")[PUBLISHER * MEDIA_PER_TRANSPORT]
+            media["codec_of_pt"][VP8], media["clock_of_pt"][VP8] = Codec.VP8, 90_000
+            for kind, number in EXTENSIONS.items():
+                media["extension_of_id"][number] = kind
+        self.home.track["generation"] = GENERATION
+        mirror, transport = self.away.track, self.away.memory.table("transports")[PUBLISHER]
+        mirror["generation"] = MIRROR_GENERATION
+        mirror["source_thread"], mirror["source_row"], mirror["source_generation"] = HOME, 0, GENERATION
+        transport["relayed"], transport["secure"], transport["path"] = 1, 0, -1
+        transport["first_track"] = 0
+        self.away.stream()["ssrc"] = 0
+        self.number = 0
+
+    def add(self) -> None:
+        add_mirror(self.home.record, self.home.memory.arena, 0, AWAY, 0, MIRROR_GENERATION, self.home.now)
+
+    def publish(self, payload: bytes) -> None:
+        """One more packet of the publisher is stored, forwarded and relayed."""
+        data = packet(self.number, ssrc=77, payload_type=VP8, timestamp=3000 * self.number, payload=payload, marker=1)
+        stored, stream = self.home.store_whole(data, self.number), self.home.stream()
+        at = int(stream["ring_start"]) + (int(stored["start"]) & (int(stream["ring_bytes"]) - 1))
+        self.home.memory.arena[at : at + len(data)] = np.frombuffer(data, np.uint8)
+        self.home.forward()
+        self.number += 1
+
+    def pass_on(self) -> None:
+        receive_relayed(self.away.record, self.away.memory.arena, self.away.now)
+        self.away.collect()
+
+    def close(self) -> None:
+        for room in (self.home, self.away):
+            room.memory.close_wakeups()
+
+
+def drops(room: Room) -> dict[str, int]:
+    return {name: count for name, count in zip(DROP_NAMES, room.memory.table("drops").tolist(), strict=False) if count}
+
+
+@pytest.fixture
+def relay() -> Relay:
+    made = Relay()
+    made.away.add_viewer()
+    return made
+
+
+def test_what_one_thread_receives_viewers_of_another_see(relay: Relay) -> None:
+    here = relay.home.add_viewer()
+    relay.add()
+    payloads = [VP8_KEY, *(VP8_DELTA + bytes([n]) for n in range(5))]
+    for payload in payloads:
+        relay.publish(payload)
+        relay.pass_on()
+    local, remote = here.take(), relay.away.viewers[0].take()
+    assert [one.payload for one in remote] == [one.payload for one in local]
+    assert [one.marker for one in remote] == [one.marker for one in local]
+    assert np.diff([one.sequence_number for one in remote]).tolist() == [1] * 5
+    assert np.diff([one.timestamp for one in remote]).tolist() == [3000] * 5
+    assert drops(relay.home) == drops(relay.away) == {}
+    relay.close()
+
+
+def test_a_new_mirror_starts_with_the_key_frame_that_is_there(relay: Relay) -> None:
+    for payload in (VP8_KEY, VP8_DELTA, VP8_DELTA):
+        relay.publish(payload)
+    relay.add()
+    relay.pass_on()
+    assert len(relay.away.viewers[0].take()) == 3
+    relay.close()
+
+
+def test_a_key_frame_that_is_wanted_in_one_thread_is_asked_for_in_the_other(relay: Relay) -> None:
+    relay.add()
+    relay.publish(VP8_DELTA)
+    relay.pass_on()
+    assert relay.away.viewers[0].take() == []
+    relay.home.stream()["key_wanted"] = 0
+    for _ in range(3):  # asked for once, however often the pass runs
+        wishes_pass(relay.away.record, relay.away.now)
+    relays = relay.home.memory.table("relays")[AWAY]
+    assert (relays["written"], relays["read"]) == (1, 0)
+    assert relays_wait(relay.home.record)
+    receive_relayed(relay.home.record, relay.home.memory.arena, relay.home.now)
+    assert relay.home.stream()["key_wanted"] == 1
+    relay.publish(VP8_KEY)
+    relay.pass_on()
+    assert len(relay.away.viewers[0].take()) == 1
+    relay.close()
+
+
+def test_sender_reports_are_relayed_and_so_is_the_newest_one_to_a_new_mirror(relay: Relay) -> None:
+    stream = relay.home.stream()
+    for n in (1, 2):
+        stream["report_ntp"], stream["report_timestamp"], stream["report_ns"] = n << 40, n * 90, n * MS
+        if n == 1:
+            relay.add()
+        else:
+            relay_report(relay.home.record, 0)
+        relay.pass_on()
+        mirrored = relay.away.stream()
+        names = ("report_ntp", "report_timestamp", "report_ns")
+        assert [int(mirrored[name]) for name in names] == [n << 40, n * 90, n * MS]
+    relay.close()
+
+
+def test_a_publisher_that_starts_anew_does_so_in_the_mirror_too(relay: Relay) -> None:
+    relay.add()
+    relay.publish(VP8_KEY)
+    relay.pass_on()
+    relay.home.stream()["ssrc"] = 4711
+    relay.publish(VP8_KEY)
+    relay.pass_on()
+    assert relay.away.stream()["ssrc"] == 4711
+    assert len(relay.away.viewers[0].take()) == 2
+    relay.close()
+
+
+def test_what_comes_for_a_mirror_that_has_ended_is_dropped_and_counted(relay: Relay) -> None:
+    relay.add()
+    relay.publish(VP8_KEY)
+    relay.away.track["generation"] = MIRROR_GENERATION + 1
+    relay.pass_on()
+    assert relay.away.viewers[0].take() == []
+    assert drops(relay.away) == {"relay_stale": 1}
+    relay.close()
+
+
+def test_a_thread_that_is_far_behind_loses_the_newest_and_goes_on(relay: Relay) -> None:
+    relay.add()
+    relay.publish(VP8_KEY)
+    for _ in range(RELAY_SLOTS + 9):
+        relay.publish(VP8_DELTA)
+    assert drops(relay.home) == {"relay_full": 10}
+    relay.pass_on()
+    assert relay.away.subscription()["packets"] == RELAY_SLOTS
+    relay.publish(VP8_KEY)
+    relay.pass_on()
+    assert relay.away.subscription()["packets"] == RELAY_SLOTS + 1
+    relay.close()
+
+
+def test_nothing_is_relayed_to_a_mirror_that_was_removed(relay: Relay) -> None:
+    relay.add()
+    relay.publish(VP8_KEY)
+    remove_mirror(relay.home.record, 0, AWAY)
+    relay.publish(VP8_KEY)
+    relay.pass_on()
+    assert len(relay.away.viewers[0].take()) == 1
+    assert relay.home.track["mirrors"] == 0
+    relay.close()
+
+
+def test_an_entry_that_raised_is_not_tried_again(relay: Relay) -> None:
+    relay.add()
+    relay.publish(VP8_KEY)
+    relay.publish(VP8_DELTA)
+    relay.away.memory.thread["relay_in_hand"] = HOME  # as an exception in the first entry leaves it
+    relay.pass_on()
+    assert int(relay.away.stream()["received"]) == 1
+    assert not relays_wait(relay.away.record)
+    relay.close()
