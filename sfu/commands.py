@@ -126,8 +126,11 @@ def _open_transport(state, row, relayed, now):
 
 @njit(cache=True)
 def _clear_arrivals(arrivals):
+    """As they are before the first use. Most transports never have any, and a page that is not written costs nothing."""
+    if arrivals.highest == 0:
+        return
     arrivals.first = 0
-    arrivals.highest = -1
+    arrivals.highest = 0
     arrivals.count = 0
     arrivals.feedback_count = 0
     arrivals.media_ssrc = 0

@@ -1,5 +1,7 @@
 """Allocates the state and fills in the addresses that system calls and libsrtp need. Runs once, at start."""
 
+import contextlib
+import mmap
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +20,10 @@ from sfu.tables import (
     VIDEO,
     state_t,
 )
+
+HUGE = ("transports", "subscriptions", "history")
+"""Tables of which every subscriber's packet touches a row: with small pages each is a TLB miss when there are many."""
+HUGE_BYTES = 2 << 20
 
 
 def _offset(name: str) -> int:
@@ -46,6 +52,7 @@ class Memory:
         self.state, self.arena = tables.allocate()
         self.record: Any = self.state.view(_STATE_RECORD_T)[0]
         self.record.data = memoryview(self.state.view(np.uint8))
+        self._ask_for_huge_pages()
         self._set_addresses()
         self._set_messages()
         self._set_free_lists()
@@ -59,6 +66,15 @@ class Memory:
     def thread(self) -> Any:
         """The one row of `thread`."""
         return self.state["thread"][0][0]
+
+    def _ask_for_huge_pages(self) -> None:
+        """Ask for huge pages where egress goes from row to row."""
+        place: mmap.mmap = self.state.base.obj
+        for name in HUGE:
+            first = _offset(name) & -HUGE_BYTES
+            end = (_offset(name) + self.table(name).nbytes + HUGE_BYTES - 1) & -HUGE_BYTES
+            with contextlib.suppress(OSError):  # a kernel without them
+                place.madvise(mmap.MADV_HUGEPAGE, first, min(end, len(place)) - first)
 
     def _address(self, name: str) -> int:
         return int(self.state.ctypes.data) + _offset(name)
