@@ -5,14 +5,21 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench import scenarios
 from bench.accounting import machine
-from bench.forward import Comparison, Shape, compare
+from bench.results import Report
+from bench.run import Run, RunFailed, Subject
+from bench.targets import registry
+
+if TYPE_CHECKING:
+    from bench.forward import Comparison
 
 MIN_WIDTH = 120
 console = Console(width=max(Console().width, MIN_WIDTH))
@@ -25,6 +32,8 @@ BUDGETS = {
 }
 """What docs/design.md allows; reported beside what was measured, never asserted."""
 BURST = 10
+LEAST_US = 0.005
+"""Places that take less of a packet's time are not listed."""
 
 
 @click.group()
@@ -37,12 +46,21 @@ def main() -> None:
 @click.option("--rate", type=int, default=60_000, show_default=True, help="Packets a second out, in all.")
 @click.option("--seconds", type=float, default=4.0, show_default=True, help="Measured seconds of each run.")
 @click.option("--repeats", type=int, default=5, show_default=True, help="Alternating runs of floor and server.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Media threads of the server, on one core.")
 @click.option("--frames/--no-frames", default=True, help="Also frame-shaped load against the UDP_SEGMENT floor.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the figures here.")
 def forward(
-    subscribers: tuple[int, ...], rate: int, seconds: float, repeats: int, frames: bool, output: Path | None
+    subscribers: tuple[int, ...],
+    rate: int,
+    seconds: float,
+    repeats: int,
+    threads: int,
+    frames: bool,
+    output: Path | None,
 ) -> None:
     """One publisher to N subscribers: CPU per forwarded packet against the floor, in one run."""
+    from bench.forward import Shape, compare
+
     counts = sorted(subscribers)
     shapes = [Shape(n, rate, seconds=seconds) for n in counts]
     if frames:
@@ -53,7 +71,7 @@ def forward(
             title = f"{shape.subscribers} subscribers, {'frames' if shape.per_burst > 1 else 'smooth'}"
             task = progress.add_task(title, total=2 * repeats)
             advance = partial(progress.advance, task)
-            results.append(compare(shape, repeats, segments=shape.per_burst > 1, progress=advance))
+            results.append(compare(shape, repeats, segments=shape.per_burst > 1, threads=threads, progress=advance))
     console.print(_forward_table(results))
     console.print(_budget_table(results))
     console.print(machine())
@@ -61,7 +79,111 @@ def forward(
         output.write_text(json.dumps({"machine": machine(), "forward": [asdict(r) for r in results]}, indent=1))
 
 
-def _forward_table(results: list[Comparison]) -> Table:
+@main.command("profile")
+@click.option("--subscribers", "-n", type=int, default=300, show_default=True)
+@click.option("--rate", type=int, default=60_000, show_default=True, help="Packets a second out, in all.")
+@click.option("--burst", type=int, default=1, show_default=True, help="Packets that arrive back to back.")
+@click.option("--seconds", type=float, default=5.0, show_default=True)
+def profile_packet(subscribers: int, rate: int, burst: int, seconds: float) -> None:
+    """Where the time of a forwarded packet goes: system calls, encryption, and each of our kernels (needs perf)."""
+    from bench.forward import Shape
+    from bench.profile import ProfileFailed, profile
+
+    try:
+        measured = profile(Shape(subscribers, rate, per_burst=burst, seconds=seconds))
+    except ProfileFailed as error:
+        raise click.ClickException(str(error)) from error
+    table = Table("where", "us a packet", "share", title=f"{subscribers} subscribers, {burst} at once", box=None)
+    for place, spent in measured.places:
+        if spent >= LEAST_US:
+            table.add_row(place, f"{spent:.3f}", f"{spent / measured.total_us:.1%}")
+    table.add_row("all", f"{measured.total_us:.3f}", "")
+    console.print(table)
+    console.print(machine())
+
+
+@main.command("list")
+def list_names() -> None:
+    """The scenarios and the systems that can be measured."""
+    table = Table("scenario", "n", "seconds", "what it is", box=None)
+    for name in scenarios.names():
+        scenario = scenarios.find(name)
+        table.add_row(name, str(scenario.n), f"{scenario.seconds:g}", scenario.title)
+    console.print(table)
+    console.print(f"\ntargets: {', '.join(registry.names())}")
+
+
+class SubjectName(click.ParamType[Subject]):
+    """A target with options, such as `floor` or `livekit:url=ws://127.0.0.1:7880,pid=4711`."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Subject:
+        """Read the text."""
+        try:
+            subject = Subject.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if subject.name not in registry.names():
+            self.fail(f"no target {subject.name!r}; there are {', '.join(registry.names())}", param, ctx)
+        return subject
+
+
+@main.command()
+@click.argument("scenario")
+@click.option("--target", "targets", type=SubjectName(), multiple=True, default=("aiosfu",), help="Repeat for several.")
+@click.option("-n", "sizes", type=int, multiple=True, help="Size of the scenario; repeat for several.")
+@click.option("--seconds", type=float, help="Measured seconds of each window.")
+@click.option("--loss", type=float, help="Share of the packets that viewers lose, 0 to 1.")
+@click.option("--repeats", type=int, default=1, show_default=True, help="Alternating runs of each target.")
+@click.option("--load", type=float, default=1.0, show_default=True, help="Times the scenario's packet rates.")
+@click.option("--knee", is_flag=True, help="Ramp up from --load to the highest load that is carried.")
+@click.option("--harness/--no-harness", default=True, help="First measure the generator against a plain reflector.")
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Write the report here.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the report as a page here.")
+def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **options: Any) -> None:
+    """Measure a scenario: a name from `list`, or a TOML file."""
+    try:
+        found = scenarios.find(scenario)
+        sized = [found.sized(n, options["seconds"], options["loss"]) for n in sizes or (found.n,)]
+        if options["knee"] and found.late:
+            raise click.ClickException("joins have no load to ramp; give other --seconds or another -n")
+        runs = Run(_say)
+        measured = runs.all(sized, list(targets), options)
+    except (scenarios.BadScenario, RunFailed) as error:
+        raise click.ClickException(str(error)) from error
+    if options["output"] is not None:
+        measured.write(options["output"])
+    if options["page"] is not None:
+        from bench.html import write_html
+
+        write_html(measured, options["page"])
+    from bench.report import print_report
+
+    if measured.measurements:
+        print_report(measured, console)
+    if runs.failures:
+        raise click.ClickException("\n".join(runs.failures))
+
+
+@main.command("compare")
+@click.argument("a", type=click.Path(path_type=Path, exists=True))
+@click.argument("b", type=click.Path(path_type=Path, exists=True))
+def compare_reports(a: Path, b: Path) -> None:
+    """Compare two reports that `run --json` wrote."""
+    from bench.compare import print_comparison
+
+    try:
+        print_comparison(Report.read(a), Report.read(b), console)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _say(text: str) -> None:
+    console.print(text, style="dim", markup=False, highlight=False)
+
+
+def _forward_table(results: list["Comparison"]) -> Table:
     table = Table(title="CPU per delivered packet, medians of alternating runs")
     for column in (
         "N",
@@ -95,7 +217,7 @@ def _forward_table(results: list[Comparison]) -> Table:
     return table
 
 
-def _budget_table(results: list[Comparison]) -> Table:
+def _budget_table(results: list["Comparison"]) -> Table:
     smooth = [result for result in results if result.shape.per_burst == 1]
     framed = [result for result in results if result.shape.per_burst > 1]
     table = Table(title="Budgets of docs/design.md")

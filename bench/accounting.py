@@ -1,8 +1,29 @@
-"""What a process cost: CPU time of all its threads in nanoseconds, and resident memory, from /proc."""
+"""What a process cost and on what it ran: CPU time, memory, switches and drops from /proc, versions of what matters.
 
+CPU time is the scheduler's, in nanoseconds; softirq time and that of children which ended is the kernel's tick counter,
+10 ms fine. Both are counters: read them before and after a window and subtract.
+"""
+
+import ctypes
+import gzip
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+
+import pylibsrtp._binding
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+CORE_COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+"""Of the cpu lines of /proc/stat, see proc(5)."""
+UDP_COUNTERS = ("InErrors", "RcvbufErrors", "SndbufErrors", "InCsumErrors", "NoPorts")
+_INODE_WORD = 9
+"""Of a line of /proc/net/udp; the last word is the drops."""
+_GONE = (FileNotFoundError, ProcessLookupError)
+"""What /proc says of a process or thread that ended while it was being read."""
 
 
 def cpu_ns(pid: int) -> int:
@@ -11,9 +32,95 @@ def cpu_ns(pid: int) -> int:
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             total += int((task / "schedstat").read_text().split()[0])
-        except (FileNotFoundError, ProcessLookupError):
+        except _GONE:
             continue  # a thread that just ended
     return total
+
+
+def process_tree(pid: int) -> list[int]:
+    """`pid` and all that descend from it, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(*_GONE):
+                children.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, [])
+    return found
+
+
+def tree_cpu_ns(pid: int) -> int:
+    """Time on a CPU of `pid` and its descendants so far, with their threads and waited-for children that ended.
+
+    Raises FileNotFoundError when `pid` itself is gone.
+    """
+    total = _lifetime_ns(pid)
+    for process in process_tree(pid)[1:]:
+        with suppress(*_GONE):
+            total += _lifetime_ns(process)
+    return total
+
+
+def _lifetime_ns(pid: int) -> int:
+    user, system, children_user, children_system = (int(word) for word in _stat(pid)[11:15])
+    # schedstat is exact but forgets threads that ended; the ticks remember them
+    return max(cpu_ns(pid), (user + system) * TICK_NS) + (children_user + children_system) * TICK_NS
+
+
+def _stat(pid: int) -> list[str]:
+    """Words of /proc/PID/stat after the name, which may hold anything: state, parent, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTimes:
+    """Nanoseconds that some cores spent so far."""
+
+    softirq: int
+    steal: int
+    """Taken by the hypervisor: what was measured meanwhile was not measured on a whole core."""
+    idle: int
+    total: int
+
+    def __sub__(self, before: "CoreTimes") -> "CoreTimes":
+        return CoreTimes(
+            self.softirq - before.softirq,
+            self.steal - before.steal,
+            self.idle - before.idle,
+            self.total - before.total,
+        )
+
+
+def core_times(cores: tuple[int, ...]) -> CoreTimes:
+    """What these cores did since the machine started, all processes together."""
+    wanted = {f"cpu{core}" for core in cores}
+    sums = dict.fromkeys(CORE_COLUMNS, 0)
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name in wanted:
+            for column, count in zip(CORE_COLUMNS, ticks, strict=False):
+                sums[column] += int(count) * TICK_NS
+    return CoreTimes(sums["softirq"], sums["steal"], sums["idle"] + sums["iowait"], sum(sums.values()))
+
+
+def softirq_ns(cores: tuple[int, ...]) -> int:
+    """Time these cores spent on soft interrupts, in nanoseconds. See `softirq_is_separate` before adding it up."""
+    return core_times(cores).softirq
+
+
+def softirq_is_separate() -> bool:
+    """Whether the kernel keeps soft interrupts out of the CPU time of the process they interrupted.
+
+    Without CONFIG_IRQ_TIME_ACCOUNTING the scheduler charges them to the process, and softirq time is a part of its CPU
+    time, sampled by the tick, not something to add.
+    """
+    try:
+        with gzip.open("/proc/config.gz", "rt") as config:
+            return "CONFIG_IRQ_TIME_ACCOUNTING=y" in config.read()
+    except OSError:
+        boot = Path(f"/boot/config-{platform.release()}")
+        return boot.exists() and "CONFIG_IRQ_TIME_ACCOUNTING=y" in boot.read_text()
 
 
 def resident_bytes(pid: int) -> int:
@@ -24,6 +131,78 @@ def resident_bytes(pid: int) -> int:
     raise ValueError(f"no Pss in /proc/{pid}/smaps_rollup")
 
 
+def tree_resident_bytes(pid: int) -> int:
+    """Proportional set size of `pid` and its descendants."""
+    total = 0
+    for process in process_tree(pid):
+        with suppress(*_GONE):
+            total += resident_bytes(process)
+    return total
+
+
+def involuntary_switches(pid: int) -> int:
+    """How often a thread of `pid` or of its descendants lost its core to somebody else while it wanted to go on."""
+    total = 0
+    for process in process_tree(pid):
+        with suppress(*_GONE):
+            for task in Path(f"/proc/{process}/task").iterdir():
+                lines = (task / "status").read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("nonvoluntary_ctxt_switches:"))
+    return total
+
+
+def udp_errors(pid: int | None = None) -> dict[str, int]:
+    """UDP datagrams of IPv4 and IPv6 that the kernel dropped so far, by reason.
+
+    Its counters are a network namespace's: that of `pid`, or our own. See `socket_drops` for one process alone.
+    """
+    folder = Path(f"/proc/{pid or 'self'}/net")
+    names, values = (line.split()[1:] for line in (folder / "snmp").read_text().splitlines() if line.startswith("Udp:"))
+    counts = dict(zip(names, map(int, values), strict=True))
+    with suppress(FileNotFoundError):  # a kernel without IPv6
+        for line in (folder / "snmp6").read_text().splitlines():
+            name, value = line.split()
+            if name.startswith("Udp6"):
+                counts[name[4:]] = counts.get(name[4:], 0) + int(value)
+    return {name: counts[name] for name in UDP_COUNTERS}
+
+
+@contextmanager
+def confined(cores: tuple[int, ...]) -> Iterator[None]:
+    """Processes that are started meanwhile stay on these cores; empty: everywhere."""
+    before = os.sched_getaffinity(0)
+    if cores:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def socket_drops(pid: int) -> int:
+    """Datagrams that found the receive queue full of a UDP socket which `pid` has open now. Not of its descendants."""
+    dropped = 0
+    links = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with suppress(*_GONE):  # closed meanwhile
+            links.add(os.readlink(entry))
+    for protocol in ("udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]:
+            words = line.split()
+            if f"socket:[{words[_INODE_WORD]}]" in links:
+                dropped += int(words[-1])
+    return dropped
+
+
+def tree_socket_drops(pid: int) -> int:
+    """The same for `pid` and its descendants."""
+    total = 0
+    for process in process_tree(pid):
+        with suppress(*_GONE):
+            total += socket_drops(process)
+    return total
+
+
 def machine() -> str:
     """One line about this machine, for reports."""
     model = next(
@@ -31,6 +210,30 @@ def machine() -> str:
         platform.machine(),
     )
     return f"{model}, {os.cpu_count()} CPUs, Linux {platform.release()}"
+
+
+def versions() -> dict[str, str]:
+    """Of the kernel, Python and the libraries that the generator, the floor and aiosfu use, by name."""
+    wheel = ctypes.CDLL(pylibsrtp._binding.__file__)
+    return {
+        "kernel": platform.release(),
+        "softirq time": "beside CPU time" if softirq_is_separate() else "inside CPU time",
+        "python": platform.python_version(),
+        "numba": version("numba"),
+        "numpy": version("numpy"),
+        "pylibsrtp": version("pylibsrtp"),
+        "libsrtp": _version_text(wheel, "srtp_get_version_string").removeprefix("libsrtp2 "),
+        "libsrtp crypto": _version_text(wheel, "OpenSSL_version"),
+    }
+
+
+def _version_text(library: ctypes.CDLL, function: str) -> str:
+    call = getattr(library, function, None)
+    if call is None:
+        return "unknown"  # a wheel that hides its symbols
+    call.restype = ctypes.c_char_p
+    text: bytes = call(0)  # the argument is OpenSSL's; the other function takes none and does not see it
+    return text.decode()
 
 
 def pin(core: int) -> None:

@@ -1,15 +1,17 @@
 """One WebRTC endpoint of the load generator: ICE (controlling), DTLS client, SRTP, over a socket of its own.
 
-Blocking, because it runs before the measurement; the media itself is in `bench.load`. STUN by aioice and DTLS by
-pyOpenSSL, independent of the server's own code.
+`connect` blocks, `connect_async` lets hundreds be in progress; the media is in `bench.generator` and `bench.load`.
+STUN by aioice and DTLS by pyOpenSSL, independent of the server's own code.
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
 import socket
 import struct
 import time
+from collections.abc import Generator
 from typing import Any
 
 from aioice import stun
@@ -22,6 +24,8 @@ from sfu.parameters import IceCredentials
 PROFILE = b"SRTP_AEAD_AES_128_GCM"
 KEY_BYTES, SALT_BYTES = 16, 12
 HANDSHAKE_TIMEOUT_S = 10
+RETRY_S = 0.5
+DATAGRAM_BYTES = 4096
 RECEIVE_BYTES = 1 << 20
 
 
@@ -36,6 +40,16 @@ def make_context() -> tuple[SSL.Context, tuple[str, str]]:
     context.set_options(SSL.OP_NO_QUERY_MTU)
     fingerprint = next(f for f in certificate.getFingerprints() if f.algorithm == "sha-256")
     return context, ("sha-256", fingerprint.value)
+
+
+def is_stun(datagram: bytes) -> bool:
+    """RFC 7983."""
+    return bool(datagram) and datagram[0] < 4
+
+
+def is_dtls(datagram: bytes) -> bool:
+    """RFC 7983."""
+    return bool(datagram) and 20 <= datagram[0] < 64
 
 
 class Endpoint:
@@ -57,19 +71,66 @@ class Endpoint:
 
     def connect(self, remote: IceCredentials) -> None:
         """ICE check, DTLS handshake, SRTP keys. Raises TimeoutError when the server does not answer."""
-        self._check = self._binding_request(remote)
-        self.socket.settimeout(0.5)
+        steps = self._connecting(remote)
         deadline = time.monotonic() + HANDSHAKE_TIMEOUT_S
-        self.check()
-        while time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                if self.socket.recv(2048)[0] < 4:
-                    break
-            self.check()
-        else:
-            raise TimeoutError("no answer to the connectivity check")
-        self._handshake(deadline)
+        self.socket.settimeout(RETRY_S)
+        next(steps)
+        with contextlib.suppress(StopIteration):
+            while True:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("no answer to the connectivity check or the DTLS handshake")
+                try:
+                    datagram = self.socket.recv(DATAGRAM_BYTES)
+                except (TimeoutError, ConnectionRefusedError):
+                    datagram = b""
+                steps.send(datagram)
         self.socket.setblocking(False)
+
+    async def connect_async(self, remote: IceCredentials) -> None:
+        """The same without blocking the event loop."""
+        steps = self._connecting(remote)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + HANDSHAKE_TIMEOUT_S
+        self.socket.setblocking(False)
+        next(steps)
+        with contextlib.suppress(StopIteration):
+            while True:
+                if loop.time() > deadline:
+                    raise TimeoutError("no answer to the connectivity check or the DTLS handshake")
+                datagram = b""
+                with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                    async with asyncio.timeout(RETRY_S):
+                        datagram = await loop.sock_recv(self.socket, DATAGRAM_BYTES)
+                steps.send(datagram)
+
+    def _connecting(self, remote: IceCredentials) -> Generator[None, bytes, None]:
+        """Send what connecting takes; is sent each datagram that comes, or b"" when none came for RETRY_S."""
+        self._check = self._binding_request(remote)
+        self.check()
+        while not is_stun(datagram := (yield)):
+            if not datagram:
+                self.check()
+        connection = SSL.Connection(self._context, None)
+        connection.set_connect_state()
+        connection.set_ciphertext_mtu(1200)
+        while True:
+            try:
+                connection.do_handshake()
+                break
+            except SSL.WantReadError:
+                self._send_records(connection)
+            datagram = yield
+            if not datagram:
+                connection.DTLSv1_handle_timeout()
+            elif is_dtls(datagram):
+                connection.bio_write(datagram)
+        self._send_records(connection)
+        self._derive_keys(connection)
+
+    @property
+    def check_datagram(self) -> bytes:
+        """The connectivity check that `check` sends, once connected."""
+        return self._check
 
     def _binding_request(self, remote: IceCredentials) -> bytes:
         message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
@@ -85,26 +146,7 @@ class Endpoint:
         with contextlib.suppress(OSError):
             self.socket.send(self._check)
 
-    def _handshake(self, deadline: float) -> None:
-        connection = SSL.Connection(self._context, None)
-        connection.set_connect_state()
-        connection.set_ciphertext_mtu(1200)
-        while True:
-            try:
-                connection.do_handshake()
-                break
-            except SSL.WantReadError:
-                self._send_records(connection)
-            if time.monotonic() > deadline:
-                raise TimeoutError("no answer to the DTLS handshake")
-            try:
-                datagram = self.socket.recv(4096)
-            except TimeoutError:
-                connection.DTLSv1_handle_timeout()
-                continue
-            if 20 <= datagram[0] < 64:
-                connection.bio_write(datagram)
-        self._send_records(connection)
+    def _derive_keys(self, connection: SSL.Connection) -> None:
         material = connection.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (KEY_BYTES + SALT_BYTES))
         self.outgoing = self._session(material, 0, Policy.SSRC_ANY_OUTBOUND)
         self.incoming = self._session(material, 1, Policy.SSRC_ANY_INBOUND)

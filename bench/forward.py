@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -86,7 +86,7 @@ class Result:
 class Child:
     """A pinned child process at the other end of a pipe."""
 
-    def __init__(self, main: Callable[[Connection], None]) -> None:
+    def __init__(self, main: Callable[..., None]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=main, args=(theirs,), daemon=True)
@@ -194,8 +194,9 @@ def _inbound_policy(key: bytes) -> Policy:
 class ServerBench:
     """The server in a child with one publisher and N subscribers, all connected by ICE and DTLS."""
 
-    def __init__(self, subscribers: int, progress: Callable[[int], None] = lambda _: None) -> None:
-        self._child = Child(subject.main)
+    def __init__(self, subscribers: int, threads: int = 1) -> None:
+        """Connects a publisher and the subscribers. threads: media threads, all on the server's core."""
+        self._child = Child(partial(subject.main, threads=threads))
         self._context, self._fingerprint = make_context()
         self.idle_bytes = 0
         self._publisher, publisher_id = self._endpoint()
@@ -209,7 +210,6 @@ class ServerBench:
             endpoint, transport = self._endpoint()
             self._subscribers.append(endpoint)
             ids.append(transport)
-            progress(1)
         self._wait_connected(subscribers + 1)
         self.idle_bytes = (resident_bytes(self._child.pid) - before) // (subscribers - settled)
         receiver = self._child.ask("publish", publisher_id, PUBLISHER_SSRC)
@@ -227,7 +227,7 @@ class ServerBench:
 
     def _endpoint(self) -> tuple[Endpoint, Any]:
         local = self._child.ask("transport")
-        endpoint = Endpoint(self._context, ("127.0.0.1", self._child.port))
+        endpoint = Endpoint(self._context, (local.candidates[0].address, local.candidates[0].port))
         self._child.ask("connect", local.id, endpoint.ufrag, endpoint.password, self._fingerprint)
         endpoint.connect(local.ice)
         return endpoint, local.id
@@ -261,8 +261,16 @@ class ServerBench:
         legs.close()
         return _result(generator, spent, int(load[0]["offered"]) * shape.subscribers, busy)
 
+    @property
+    def pid(self) -> int:
+        return int(self._child.pid)
+
+    def ask(self, verb: str) -> Any:
+        """What `bench.subject.Subject` answers to a question without arguments."""
+        return self._child.ask(verb)
+
     def drops(self) -> dict[str, int]:
-        return dict(self._child.ask("drops"))
+        return dict(self.ask("drops"))
 
     def close(self) -> None:
         self._stop.set()
@@ -287,14 +295,14 @@ class Comparison:
 
 
 def compare(
-    shape: Shape, repeats: int, *, segments: bool, progress: Callable[[int], None] = lambda _: None
+    shape: Shape, repeats: int, *, segments: bool, threads: int = 1, progress: Callable[[int], None] = lambda _: None
 ) -> Comparison:
-    """Alternate floor and server `repeats` times under one load."""
+    """Alternate floor and server `repeats` times under one load. threads: the server's media threads."""
     pin(-1)
     Generator().warm_up()
     bench = FloorBench()
     floors, servers = [], []
-    with ServerBench(shape.subscribers) as server:
+    with ServerBench(shape.subscribers, threads) as server:
         for _ in range(repeats):
             floors.append(bench.run(shape, segments=segments))
             progress(1)

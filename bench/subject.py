@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from bench.accounting import pin
+from bench.jit_symbols import write_perf_map
 from bench.load import MID_ID, PAYLOAD_TYPE, TRANSPORT_CC_ID
 from sfu.engine import Engine, EngineOptions
 from sfu.events import TransportConnected
@@ -77,12 +78,15 @@ class Subject:
     async def connected(self) -> int:
         return len(self._connected)
 
+    async def write_perf_map(self) -> str:
+        return str(write_perf_map())
+
     async def drops(self) -> dict[str, int]:
         return {reason: count for reason, count in self._engine.drops().items() if count}
 
 
-async def _serve(pipe: Connection) -> None:
-    engine = Engine(EngineOptions(udp_ports=(0,), bind=("127.0.0.1",), node_ips=("127.0.0.1",)))
+async def _serve(pipe: Connection, threads: int) -> None:
+    engine = Engine(EngineOptions(udp_ports=(0,) * threads, bind=("127.0.0.1",), node_ips=("127.0.0.1",)))
     await engine.start()
     subject = Subject(engine)
     watcher = asyncio.create_task(subject.watch())
@@ -99,7 +103,7 @@ async def _serve(pipe: Connection) -> None:
     pipe.send(None)
 
 
-def main(pipe: Connection) -> None:
-    """Entry of the child process."""
+def main(pipe: Connection, threads: int = 1) -> None:
+    """Entry of the child process, with so many media threads."""
     pin(0)
-    uvloop.run(_serve(pipe))
+    uvloop.run(_serve(pipe, threads))

@@ -126,7 +126,7 @@ def _open_transport(state, row, relayed, now):
 
 @njit(cache=True)
 def _clear_arrivals(arrivals):
-    """As they are before the first use. Most transports never have any, and a page that is not written costs nothing."""
+    """As before the first use. Most transports never have any, and a page that is not written costs nothing."""
     if arrivals.highest == 0:
         return
     arrivals.first = 0

@@ -287,7 +287,7 @@ arrivals_t = np.dtype(
     [
         # transport-cc receive log of one transport (m)
         ("first", "i8"),  # extended transport-wide sequence: base of the next feedback
-        ("highest", "i8"),  # highest seen; < 0: none yet
+        ("highest", "i8"),  # highest seen; 0: none yet
         ("count", "i8"),  # arrivals since the last feedback
         ("feedback_count", "u1"),
         ("media_ssrc", "u4"),  # any SSRC of the transport, for the header

@@ -100,6 +100,14 @@ def compile_kernels() -> None:
     click.echo("kernels are compiled", err=True)
 
 
+@application.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Run the benchmarks: the same as `python -m bench`."""
+    # in its own process: the server depends on nothing in there
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *arguments])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     try:

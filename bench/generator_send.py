@@ -1,0 +1,228 @@
+"""What the generator's publishers send: frames and sound on an absolute schedule, each packet stamped at its end.
+
+The mark is in the last bytes of the payload, where no forwarding unit looks: it names the stream, the packet's place
+in it and when it was sent. So it survives new headers, rewritten payload descriptors and RTX.
+"""
+
+import numpy as np
+from numba import njit
+
+from bench.generator_tables import SLOT_BYTES, SLOTS, VIDEO
+from sfu.native import clock_gettime, sendmmsg, srtp_protect
+from sfu.wire import get_u32, put_u16, put_u32
+
+CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
+MSG_DONTWAIT = 0x40
+KEY_INTERVAL_FRAMES = 90
+KEY_WEIGHT = 5
+"""A key frame takes as many bytes as so many others."""
+MARK = 0x61696F73
+MARK_BYTES = 20
+"""Mark, row of the stream, place in it, send time on the monotonic clock (8 bytes)."""
+WIDTH, HEIGHT = 1280, 720
+"""Said in key frames."""
+_SECOND = 1_000_000_000
+_LENGTH = 4
+
+
+@njit(cache=True)
+def read_clock(g, clock):
+    """Nanoseconds of a clock of clock_gettime(2)."""
+    clock_gettime(clock, g.control[0].scratch_at)
+    return g.scratch[0] * _SECOND + g.scratch[1]
+
+
+@njit(cache=True)
+def _sift_up(g, place):
+    due, row = g.heap_due[place], g.heap_row[place]
+    while place > 0:
+        parent = (place - 1) // 2
+        if g.heap_due[parent] <= due:
+            break
+        g.heap_due[place], g.heap_row[place] = g.heap_due[parent], g.heap_row[parent]
+        place = parent
+    g.heap_due[place], g.heap_row[place] = due, row
+
+
+@njit(cache=True)
+def schedule(g, row, due):
+    """Let stream `row` send at `due` ns."""
+    control = g.control[0]
+    place = control.scheduled
+    control.scheduled += 1
+    g.heap_due[place], g.heap_row[place] = due, row
+    _sift_up(g, place)
+
+
+@njit(cache=True)
+def _take_first(g):
+    """Take the stream that is due first out of the schedule; returns its row."""
+    control = g.control[0]
+    first = np.int64(g.heap_row[0])
+    control.scheduled -= 1
+    last = control.scheduled
+    due, row = g.heap_due[last], g.heap_row[last]
+    place = 0
+    while 2 * place + 1 < last:
+        child = 2 * place + 1
+        if child + 1 < last and g.heap_due[child + 1] < g.heap_due[child]:
+            child += 1
+        if g.heap_due[child] >= due:
+            break
+        g.heap_due[place], g.heap_row[place] = g.heap_due[child], g.heap_row[child]
+        place = child
+    g.heap_due[place], g.heap_row[place] = due, row
+    return first
+
+
+@njit(cache=True)
+def rtp_time(at_ns, clock_rate):
+    """The RTP timestamp of a moment: all layers of a camera share one clock."""
+    return at_ns // 1000 * clock_rate // 1_000_000 & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def _write_payload(packet, at, send, place, key):
+    """VP8 payload descriptor with a 15-bit picture id, and the first bytes of the frame; sound needs none."""
+    if send.kind != VIDEO:
+        return
+    packet[at] = 0x80 | (0x10 if place == 0 else 0)  # X, S
+    packet[at + 1] = 0x80  # I
+    put_u16(packet, at + 2, 0x8000 | (send.frame & 0x7FFF))
+    packet[at + 4] = 0 if key else 1  # P bit clear: key frame
+    if key and place == 0:
+        packet[at + 7], packet[at + 8], packet[at + 9] = 0x9D, 0x01, 0x2A
+        put_u16(packet, at + 10, (WIDTH & 0xFF) << 8 | WIDTH >> 8)
+        put_u16(packet, at + 12, (HEIGHT & 0xFF) << 8 | HEIGHT >> 8)
+
+
+@njit(cache=True)
+def _write_packet(g, row, packet, place, count, key, timestamp, now):
+    """Fill `packet` with number `place` of the `count` packets of a frame."""
+    send = g.sends[row]
+    endpoint = g.transports[send.endpoint]
+    header = np.int64(send.header_bytes)
+    size = np.int64(send.packet_bytes)
+    for k in range(header):
+        packet[k] = send.header[k]
+    if place == count - 1 and send.kind == VIDEO:
+        packet[1] |= 0x80
+    put_u16(packet, 2, send.index & 0xFFFF)
+    put_u32(packet, 4, timestamp)
+    if send.transport_cc_at:
+        put_u16(packet, np.int64(send.transport_cc_at), endpoint.transport_sequence & 0xFFFF)
+        endpoint.transport_sequence += 1
+    _write_payload(packet, header, send, place, key)
+    at = size - MARK_BYTES
+    put_u32(packet, at, MARK)
+    put_u32(packet, at + 4, row)
+    put_u32(packet, at + 8, send.index & 0xFFFFFFFF)
+    put_u32(packet, at + 12, now >> 32)
+    put_u32(packet, at + 16, now & 0xFFFFFFFF)
+    send.index += 1
+    send.octets += size - header
+
+
+@njit(cache=True)
+def _protect(g, endpoint, k, size):
+    """Protect send slot k; returns its new size."""
+    if endpoint.outgoing == 0:
+        return size
+    control = g.control[0]
+    g.scratch[_LENGTH] = size
+    srtp_protect(
+        endpoint.outgoing, control.tx_at + np.uint64(k * SLOT_BYTES), control.scratch_at + np.uint64(8 * _LENGTH)
+    )
+    return g.scratch[_LENGTH] & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def send_slots(g, endpoint, count):
+    """Send the first `count` slots; returns how many the socket took."""
+    control = g.control[0]
+    done = 0
+    while done < count:
+        sent = np.int64(
+            sendmmsg(endpoint.fd, control.tx_messages_at + np.uint64(64 * done), count - done, MSG_DONTWAIT)
+        )
+        if sent <= 0:
+            control.unsent += count - done
+            break
+        done += sent
+    return done
+
+
+@njit(cache=True)
+def _frame_packets(g, send, key):
+    """How many packets the frame that is due has; what is less than one is carried over."""
+    if send.frames_per_second == 0:
+        return 1
+    weight = KEY_WEIGHT if key else 1
+    share = KEY_INTERVAL_FRAMES / (KEY_INTERVAL_FRAMES - 1 + KEY_WEIGHT)
+    send.credit += weight * share * send.rate * g.control[0].load / send.frames_per_second
+    count = int(send.credit)
+    send.credit -= count
+    return count
+
+
+@njit(cache=True)
+def _send_frame(g, row, due):
+    """Send everything that stream `row` has at `due`."""
+    control, send = g.control[0], g.sends[row]
+    endpoint = g.transports[send.endpoint]
+    key = send.kind == VIDEO and (send.key_wanted != 0 or send.frame - send.key_frame >= KEY_INTERVAL_FRAMES)
+    count = _frame_packets(g, send, key)
+    if count == 0:
+        send.frame += 1
+        return
+    if key:
+        send.key_wanted = 0
+        send.key_frame = send.frame
+    timestamp = rtp_time(due, send.clock_rate)
+    first = 0
+    while first < count:
+        size = min(count - first, SLOTS)
+        now = read_clock(g, CLOCK_MONOTONIC)
+        for k in range(size):
+            _write_packet(g, row, g.tx[k], first + k, count, key, timestamp, now)
+            g.tx_iov[k].bytes = _protect(g, endpoint, k, np.int64(send.packet_bytes))
+        send_slots(g, endpoint, size)
+        if control.measure_ns <= now < control.end_ns:
+            send.offered += size
+            control.late_ns = max(control.late_ns, now - due)
+        first += size
+    send.frame += 1
+
+
+@njit(cache=True)
+def _period(g, send):
+    if send.frames_per_second > 0:
+        return np.int64(_SECOND / send.frames_per_second)
+    return np.int64(_SECOND / (send.rate * g.control[0].load))
+
+
+@njit(cache=True)
+def send_due(g, now, most):
+    """Send what is due at `now`, at most so many frames; returns when the next is due (ns)."""
+    control = g.control[0]
+    for _ in range(most):
+        if control.scheduled == 0 or g.heap_due[0] > now:
+            break
+        due = g.heap_due[0]
+        row = _take_first(g)
+        send = g.sends[row]
+        if not send.active:
+            continue
+        if not send.muted:
+            _send_frame(g, row, due)
+        schedule(g, row, due + _period(g, send))
+    return g.heap_due[0] if control.scheduled > 0 else now + _SECOND
+
+
+@njit(cache=True)
+def mark_at(packet, start, size):
+    """Where a packet's mark is; -1: it has none (padding, a probe)."""
+    at = size - MARK_BYTES
+    if at < start or get_u32(packet, at) != MARK:
+        return -1
+    return at

@@ -1,0 +1,57 @@
+"""Session descriptions for Janus: offers of publishers, answers of viewers. In both Janus becomes the DTLS client."""
+
+import re
+
+from bench import sdp
+from bench.targets import Plan
+
+REPEATED = ("a=mid:", "a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=rtcp-mux")
+"""Attributes of an offered section that its answer repeats."""
+MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
+
+
+def publisher_offer(plan: Plan, ice: tuple[str, str], fingerprint: str, candidate: str) -> str:
+    """Offer what a plan publishes. ice: our ufrag and password. candidate: our candidate's attribute lines."""
+    cids = [f"track{k}" for k in range(len(plan.publish))]
+    text = sdp.offer(plan, cids, [], ice, ("sha-256", fingerprint), 1)
+    return _with_candidate(text.replace("a=setup:active", "a=setup:actpass"), candidate)
+
+
+def viewer_answer(offer: str, ice: tuple[str, str], fingerprint: str, candidate: str) -> str:
+    """Accept all that is offered."""
+    _, *sections = re.split(r"(?m)^(?=m=)", offer.replace("\r\n", "\n"))
+    mids = re.findall(r"(?m)^a=mid:(\S+)", offer)
+    head = [
+        "v=0",
+        "o=- 1 1 IN IP4 127.0.0.1",
+        "s=-",
+        "t=0 0",
+        f"a=group:BUNDLE {' '.join(mids)}",
+        f"a=ice-ufrag:{ice[0]}",
+        f"a=ice-pwd:{ice[1]}",
+        f"a=fingerprint:sha-256 {fingerprint}",
+    ]
+    lines = head + [line for section in sections for line in _accept(section.splitlines())]
+    return _with_candidate("\r\n".join(lines) + "\r\n", candidate)
+
+
+def fingerprint_of(text: str) -> str:
+    """The SHA-256 fingerprint in a description. Raises ValueError if there is none."""
+    found = re.search(r"(?mi)^a=fingerprint:sha-256 (\S+)", text)
+    if found is None:
+        raise ValueError("a description without a SHA-256 fingerprint")
+    return found[1]
+
+
+def _accept(section: list[str]) -> list[str]:
+    kept = [line for line in section[1:] if line.startswith(REPEATED)]
+    kept += [line for line in section if line.startswith("a=extmap:") and line.endswith(MID_EXTENSION)]
+    direction = "a=inactive" if section[0].split()[1] == "0" else "a=recvonly"
+    # Janus reads the role of an answer from its sections only
+    return [section[0], "c=IN IP4 0.0.0.0", "a=setup:passive", direction, *kept]
+
+
+def _with_candidate(text: str, candidate: str) -> str:
+    """Put a candidate into the first section, whose transport all share."""
+    head, first, *rest = re.split(r"(?m)^(?=m=)", text)
+    return "".join((head, first + candidate, *rest))

@@ -1,0 +1,250 @@
+"""A participant as LiveKit's protocol has it, for load: one peer connection, and SDP from templates.
+
+Follows docs/protocol.md, section 9: announce tracks, offer, add the m-sections that the server asks for, offer again.
+In protobuf, as SDKs do: with JSON, most of what a server does for a large room is to write everybody's names.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import Coroutine, Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+import jwt
+import websockets
+from google.protobuf.json_format import ParseDict
+from livekit.protocol.models import AUDIO, DisconnectReason, ParticipantInfo
+from livekit.protocol.rtc import SignalRequest, SignalResponse
+from OpenSSL import SSL
+
+from bench.endpoint import Endpoint
+from bench.sdp import TRANSPORT_CC_ID, Remote, offer, send_streams
+from bench.targets import Connected, Plan
+from sfu.parameters import IceCredentials
+
+ANSWER_TIMEOUT_S = 60.0
+"""A server that hundreds join at once may take its time."""
+TOKEN_VALIDITY_S = 3600
+CLOCK_SKEW_S = 10
+PING_INTERVAL_S = 5
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+PROTOCOL_VERSION = 16
+SUBSCRIBED_POLL_S = 0.02
+QUALITIES = {"q": "LOW", "h": "MEDIUM", "f": "HIGH"}
+"""LiveKit's rids, and what a viewer asks for to get them."""
+
+Message = dict[str, Any]
+Dtls = tuple[SSL.Context, tuple[str, str]]
+
+
+class SignallingFailed(Exception):
+    """The server refused, closed or did not answer; the text says what was waited for."""
+
+
+def make_token(key: str, secret: str, room: str, identity: str) -> str:
+    """A token with which `identity` may join `room`, publish and subscribe."""
+    now = int(time.time())
+    video = {"room": room, "roomJoin": True, "canPublish": True, "canSubscribe": True}
+    times = {"nbf": now - CLOCK_SKEW_S, "exp": now + TOKEN_VALIDITY_S}
+    claims = {"iss": key, "sub": identity, "name": identity, "video": video, **times}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+class Participant:
+    """One participant: `join` brings it in, `leave` takes it out."""
+
+    def __init__(self, plan: Plan, dtls: Dtls) -> None:
+        """`dtls`: from `bench.endpoint.make_context`."""
+        self.plan = plan
+        self.endpoint: Endpoint | None = None
+        self.subscribed: set[str] = set()
+        """Sids of others' tracks that have an m-section."""
+        self.tracks_of: dict[str, dict[str, str]] = {}
+        """identity -> sid -> `audio` or `video`."""
+        self.own: list[str] = []
+        """Sids in the order of the plan."""
+        self.failure: str = ""
+        """What ended it, if anything did."""
+        self._dtls = dtls
+        self._receiving: list[str] = []
+        self._cids = [secrets.token_hex(8) for _ in plan.publish]
+        self._numbers = itertools.count(1)
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._required = asyncio.Event()
+        self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(12)
+
+    async def join(self, url: str, token: str) -> Connected:
+        """Join, publish what the plan says and connect the transport. Raises SignallingFailed or TimeoutError."""
+        await self._open(url, token)
+        for number, track in enumerate(self.plan.publish):
+            self.own.append(await self._announce(number, track.kind))
+        if not self.plan.publish:
+            self._receiving.append("audio")  # a description without m-sections has no transport
+        remote = await self._negotiate()
+        self.endpoint = Endpoint(self._dtls[0], remote.address)
+        self.endpoint.ufrag, self.endpoint.password = self._ufrag, self._password
+        await self.endpoint.connect_async(IceCredentials(remote.ufrag, remote.password))
+        self._spawn(self._add_sections())
+        self._spawn(self._ping())
+        return Connected(
+            self.plan,
+            self.endpoint.socket,
+            self.endpoint.incoming,
+            self.endpoint.outgoing,
+            sends=send_streams(self.plan, remote),
+            owner=self,
+            check=self.endpoint.check_datagram,
+            receive_transport_cc_id=TRANSPORT_CC_ID if TRANSPORT_CC_ID in remote.extensions else 0,
+        )
+
+    async def _open(self, url: str, token: str) -> None:
+        # adaptive: the lowest layer until a choice is made, as browsers in a large grid begin
+        wishes = {"protocol": PROTOCOL_VERSION, "auto_subscribe": int(self.plan.subscribe), "adaptive_stream": 1}
+        query = urlencode({"access_token": token, **wishes})
+        joined = self._expect("join")
+        self._socket = await websockets.connect(
+            f"{url}/rtc/v1?{query}",
+            max_size=MAX_FRAME_BYTES,
+            compression=None,
+            ping_interval=None,
+            open_timeout=ANSWER_TIMEOUT_S,
+            proxy=None,
+        )
+        self._spawn(self._read())
+        welcome = await self._answer(joined, "join")
+        self._interval_s = welcome.ping_interval or PING_INTERVAL_S
+        self._meet(welcome.other_participants)
+
+    async def _announce(self, number: int, kind: str) -> str:
+        cid = self._cids[number]
+        request: Message = {"cid": cid, "type": kind.upper(), "source": "MICROPHONE"}
+        if kind == "video":
+            layers = [layer.rid for layer in self.plan.publish[number].layers]
+            request |= {"source": "CAMERA", "width": 1280, "height": 720}
+            request["layers"] = [
+                {"quality": QUALITIES.get(rid, "HIGH"), "width": 1280 >> shift, "height": 720 >> shift}
+                for shift, rid in enumerate(reversed(layers))
+            ]
+            request["simulcastCodecs"] = [{"codec": "vp8", "cid": cid}]
+        published = self._expect("track_published")
+        await self._send(addTrack=request)
+        return str((await self._answer(published, "track_published")).track.sid)
+
+    async def _negotiate(self) -> Remote:
+        """One offer and its answer."""
+        number = next(self._numbers)
+        text = offer(self.plan, self._cids, self._receiving, (self._ufrag, self._password), self._dtls[1], number)
+        answered = self._expect("answer")
+        await self._send(offer={"type": "offer", "sdp": text, "id": number})
+        answer = await self._answer(answered, "answer")
+        self.subscribed = set(answer.mid_to_track_id.values()) - set(self.own)
+        return Remote.parse(answer.sdp)
+
+    async def _add_sections(self) -> None:
+        while True:
+            await self._required.wait()
+            self._required.clear()
+            await self._negotiate()
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self._send(pingReq={"timestamp": str(time.time_ns() // 1_000_000)})
+
+    # What the viewer wants.
+
+    async def choose(self, publisher: str, quality: str) -> None:
+        """Ask for a layer of another participant's video: LOW, MEDIUM or HIGH."""
+        sids = [sid for sid, kind in self.tracks_of.get(publisher, {}).items() if kind == "video"]
+        if sids:
+            await self._send(trackSetting={"trackSids": sids, "quality": quality})
+
+    async def mute(self, muted: bool) -> None:
+        """Tell the room about one's tracks; what is sent is the generator's business."""
+        for sid in self.own:
+            await self._send(mute={"sid": sid, "muted": muted})
+
+    async def wait_subscribed(self, count: int) -> None:
+        """Wait until `count` tracks of others have an m-section. Raises SignallingFailed."""
+        while len(self.subscribed) < count:
+            if self.failure:
+                raise SignallingFailed(f"{self.plan.identity}: {self.failure}")
+            await asyncio.sleep(SUBSCRIBED_POLL_S)
+
+    async def leave(self) -> None:
+        """Leave the room and close everything."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await self._send(leave={"reason": "CLIENT_INITIATED"})
+        await self._socket.close()
+        if self.endpoint is not None:
+            self.endpoint.close()
+
+    # The socket.
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = self.failure or f"{type(error).__name__}: {error}"
+
+    def _expect(self, name: str) -> asyncio.Future[Any]:
+        """The next message of a kind; ask for it before sending what it answers."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[name] = future
+        return future
+
+    async def _answer(self, future: asyncio.Future[Any], name: str) -> Any:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                content = await future
+        except TimeoutError:
+            raise SignallingFailed(f"{self.plan.identity}: no {name} in {ANSWER_TIMEOUT_S:.0f} s") from None
+        if content is None:
+            raise SignallingFailed(f"{self.plan.identity}: {self.failure} while waiting for {name}")
+        return content
+
+    async def _send(self, **message: Any) -> None:
+        """Send one SignalRequest, written as its JSON."""
+        await self._socket.send(ParseDict(message, SignalRequest()).SerializeToString())
+
+    async def _read(self) -> None:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            async for frame in self._socket:
+                response = SignalResponse.FromString(bytes(frame, "utf-8") if isinstance(frame, str) else frame)
+                name = response.WhichOneof("message")
+                if name is not None:
+                    self._handle(name, getattr(response, name))
+        self.failure = self.failure or f"the server closed the socket ({self._socket.close_code})"
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
+
+    def _handle(self, name: str, content: Any) -> None:
+        if (waiting := self._waiting.pop(name, None)) is not None and not waiting.done():
+            waiting.set_result(content)
+        elif name == "update":
+            self._meet(content.participants)
+        elif name == "media_sections_requirement":
+            self._receiving += ["audio"] * content.num_audios + ["video"] * content.num_videos
+            self._required.set()
+        elif name == "leave":
+            self.failure = f"the server said leave: {DisconnectReason.Name(content.reason)}"
+
+    def _meet(self, participants: Iterable[ParticipantInfo]) -> None:
+        for info in participants:
+            if info.state == ParticipantInfo.State.DISCONNECTED:
+                self.tracks_of.pop(info.identity, None)
+            elif info.tracks and info.identity != self.plan.identity:
+                kinds = {track.sid: "audio" if track.type == AUDIO else "video" for track in info.tracks}
+                self.tracks_of[info.identity] = kinds

@@ -1,0 +1,107 @@
+"""One WebRTC endpoint of the load generator for servers that are the DTLS client: ICE (controlling), DTLS server, SRTP.
+
+Its socket is bound before the server's address is known, because its own candidate stands in what it offers. The
+endpoint for servers that are the DTLS server is `bench.endpoint`.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+
+from aioice import stun
+from OpenSSL import SSL
+
+from bench.dtls_server import DtlsServer, srtp_address
+from bench.endpoint import DATAGRAM_BYTES, HANDSHAKE_TIMEOUT_S, RECEIVE_BYTES, RETRY_S, is_dtls, is_stun
+
+PRIORITY = 2130706431
+"""Of a host candidate (RFC 8445 section 5.1.2)."""
+
+
+class PassiveEndpoint:
+    """A transport: `socket`, and once connected `incoming` and `outgoing`, the srtp_t addresses."""
+
+    def __init__(self, address: str) -> None:
+        """`address`: where to bind, an IPv4 address of this machine."""
+        self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self.socket.setblocking(False)
+        self.socket.bind((address, 0))
+        self.check = b""
+        """The connectivity check, once connecting."""
+        self.incoming = self.outgoing = 0
+        self._dtls: DtlsServer | None = None
+
+    @property
+    def candidate(self) -> str:
+        """The only one, as an attribute of SDP."""
+        address, port = self.socket.getsockname()
+        return f"a=candidate:1 1 udp {PRIORITY} {address} {port} typ host\r\na=end-of-candidates\r\n"
+
+    async def connect(
+        self, server: tuple[str, int], credentials: tuple[str, str], context: SSL.Context, fingerprint: str
+    ) -> None:
+        """Check, handshake, keys. Raises TimeoutError when the server does not answer.
+
+        credentials: the server's ufrag and password. fingerprint: the SHA-256 of the server's certificate.
+        """
+        self.socket.connect(server)
+        self.check = self._binding_request(*credentials)
+        dtls = self._dtls = DtlsServer(context, fingerprint)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + HANDSHAKE_TIMEOUT_S
+        answered = False
+        self._send(self.check)
+        while not dtls.connected:
+            if loop.time() > deadline:
+                raise TimeoutError("no DTLS handshake" if answered else "no answer to the connectivity check")
+            datagram = await self._receive(loop)
+            if is_stun(datagram):
+                answered = True
+                self._answer(datagram)
+            elif is_dtls(datagram):
+                for each in dtls.receive(datagram):
+                    self._send(each)
+            elif not datagram:
+                self._send(self.check)
+        assert dtls.incoming is not None
+        assert dtls.outgoing is not None
+        self.incoming, self.outgoing = srtp_address(dtls.incoming), srtp_address(dtls.outgoing)
+
+    async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
+        """The next datagram; nothing when none comes for RETRY_S."""
+        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+            async with asyncio.timeout(RETRY_S):
+                return await loop.sock_recv(self.socket, DATAGRAM_BYTES)
+        return b""
+
+    def _send(self, datagram: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.send(datagram)
+
+    def _answer(self, datagram: bytes) -> None:
+        """Answer a connectivity check: Janus sends its own too, for all that it says `ice-lite`."""
+        with contextlib.suppress(ValueError):
+            request = stun.parse_message(datagram)
+            if request.message_class == stun.Class.REQUEST:
+                response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+                response.attributes["XOR-MAPPED-ADDRESS"] = self.socket.getpeername()
+                response.add_message_integrity(self.password.encode())
+                self._send(bytes(response))
+
+    def _binding_request(self, ufrag: str, password: str) -> bytes:
+        message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+        message.attributes["USERNAME"] = f"{ufrag}:{self.ufrag}"
+        message.attributes["PRIORITY"] = PRIORITY
+        message.attributes["ICE-CONTROLLING"] = secrets.randbits(64)
+        message.attributes["USE-CANDIDATE"] = None
+        message.add_message_integrity(password.encode())
+        return bytes(message)
+
+    def close(self) -> None:
+        """Close the socket; the addresses are void."""
+        self.socket.close()
+        self.incoming = self.outgoing = 0
+        self._dtls = None

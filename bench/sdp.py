@@ -1,0 +1,155 @@
+"""Session descriptions of the load generator: offers from templates, and what matters of an answer."""
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Self
+
+from bench.generator_receive import RTX_PAYLOAD_TYPE
+from bench.targets import Layer, Plan, SendStream, TrackPlan
+
+MID_ID, RID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID = 1, 2, 3, 4
+"""Header extension ids of every offer."""
+AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE = 111, 96
+SPEECH_LEVEL = 0x80 | 20
+"""Voice at -20 dBov, as one byte of RFC 6464."""
+_EXTENSIONS = {
+    MID_ID: "urn:ietf:params:rtp-hdrext:sdes:mid",
+    RID_ID: "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+    TRANSPORT_CC_ID: "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+    AUDIO_LEVEL_ID: "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+}
+_HEAD = (
+    "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {mids}\r\n"
+    "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\na=fingerprint:{algorithm} {digest}\r\na=setup:active\r\n"
+)
+_SECTION = (
+    "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na={direction}\r\na=rtcp-mux\r\n"
+    "{extensions}{codecs}"
+)
+
+
+def _extension_lines(*identifiers: int) -> str:
+    return "".join(f"a=extmap:{identifier} {_EXTENSIONS[identifier]}\r\n" for identifier in identifiers)
+
+
+_FORMATS = {"audio": f"{AUDIO_PAYLOAD_TYPE}", "video": f"{VIDEO_PAYLOAD_TYPE} {RTX_PAYLOAD_TYPE}"}
+_CODECS = {
+    "audio": (
+        f"a=rtpmap:{AUDIO_PAYLOAD_TYPE} opus/48000/2\r\na=fmtp:{AUDIO_PAYLOAD_TYPE} minptime=10;useinbandfec=1\r\n"
+        f"a=rtcp-fb:{AUDIO_PAYLOAD_TYPE} transport-cc\r\n"
+    ),
+    "video": (
+        f"a=rtpmap:{VIDEO_PAYLOAD_TYPE} VP8/90000\r\na=rtpmap:{RTX_PAYLOAD_TYPE} rtx/90000\r\n"
+        f"a=fmtp:{RTX_PAYLOAD_TYPE} apt={VIDEO_PAYLOAD_TYPE}\r\n"
+        + "".join(
+            f"a=rtcp-fb:{VIDEO_PAYLOAD_TYPE} {each}\r\n" for each in ("transport-cc", "nack", "nack pli", "ccm fir")
+        )
+    ),
+}
+_EXTENSION_TEXT = {
+    "audio": _extension_lines(MID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID),
+    "video": _extension_lines(MID_ID, RID_ID, TRANSPORT_CC_ID),
+}
+
+
+def _section(kind: str, mid: int, direction: str) -> str:
+    return _SECTION.format(
+        kind=kind,
+        mid=mid,
+        direction=direction,
+        formats=_FORMATS[kind],
+        extensions=_EXTENSION_TEXT[kind],
+        codecs=_CODECS[kind],
+    )
+
+
+def _sending_lines(track: TrackPlan, cid: str) -> str:
+    lines = f"a=msid:- {cid}\r\n"
+    rids = [layer.rid for layer in track.layers if layer.rid]
+    if rids:
+        lines += "".join(f"a=rid:{rid} send\r\n" for rid in rids)
+        lines += f"a=simulcast:send {';'.join(rids)}\r\n"
+    return lines
+
+
+def offer(
+    plan: Plan,
+    cids: list[str],
+    receiving: list[str],
+    ice: tuple[str, str],
+    fingerprint: tuple[str, str],
+    version: int,
+) -> str:
+    """An offer: first what the plan publishes (`cids`: its track ids), then a section of each kind in `receiving`.
+
+    ice: ufrag and password. The mids are 0, 1, 2, ... in that order.
+    """
+    count = len(plan.publish) + len(receiving)
+    text = _HEAD.format(
+        version=version,
+        mids=" ".join(map(str, range(count))),
+        ufrag=ice[0],
+        password=ice[1],
+        algorithm=fingerprint[0],
+        digest=fingerprint[1],
+    )
+    for mid, (track, cid) in enumerate(zip(plan.publish, cids, strict=True)):
+        text += _section(track.kind, mid, "sendonly") + _sending_lines(track, cid)
+    for mid, kind in enumerate(receiving, len(plan.publish)):
+        text += _section(kind, mid, "recvonly")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What an answer says about the server's end."""
+
+    ufrag: str
+    password: str
+    address: tuple[str, int]
+    """Of its first IPv4 host candidate for UDP."""
+    extensions: frozenset[int]
+    """Ids of the header extensions that it takes."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an answer. Raises ValueError when a part is missing."""
+        ufrag, password = (re.search(rf"a=ice-{name}:(\S+)", text) for name in ("ufrag", "pwd"))
+        candidate = re.search(r"a=candidate:\S+ 1 udp \d+ (\d+\.\d+\.\d+\.\d+) (\d+) typ host", text, re.IGNORECASE)
+        if ufrag is None or password is None or candidate is None:
+            raise ValueError(f"an answer without ICE credentials or an IPv4 candidate: {text[:500]!r}")
+        extensions = frozenset(int(number) for number in re.findall(r"a=extmap:(\d+)", text))
+        return cls(ufrag[1], password[1], (candidate[1], int(candidate[2])), extensions)
+
+
+def send_streams(plan: Plan, remote: Remote) -> list[SendStream]:
+    """The SSRCs that the participant sends, in the order of its tracks and their layers."""
+    streams = []
+    for mid, track in enumerate(plan.publish):
+        for layer in track.layers:
+            elements = _element(MID_ID, str(mid).encode()) if MID_ID in remote.extensions else b""
+            elements += _kind_elements(track, layer, remote.extensions)
+            streams.append(
+                SendStream(
+                    ssrc=secrets.randbits(32) | 1,
+                    payload_type=AUDIO_PAYLOAD_TYPE if track.kind == "audio" else VIDEO_PAYLOAD_TYPE,
+                    kind=track.kind,
+                    layer=layer,
+                    frames_per_second=track.frames_per_second,
+                    extensions=elements,
+                    transport_cc_id=TRANSPORT_CC_ID if TRANSPORT_CC_ID in remote.extensions else 0,
+                )
+            )
+    return streams
+
+
+def _kind_elements(track: TrackPlan, layer: Layer, accepted: frozenset[int]) -> bytes:
+    if track.kind == "audio":
+        return _element(AUDIO_LEVEL_ID, bytes((SPEECH_LEVEL,))) if AUDIO_LEVEL_ID in accepted else b""
+    return _element(RID_ID, layer.rid.encode()) if layer.rid and RID_ID in accepted else b""
+
+
+def _element(identifier: int, value: bytes) -> bytes:
+    """A one-byte header extension element (RFC 8285 section 4.2)."""
+    return bytes((identifier << 4 | len(value) - 1,)) + value

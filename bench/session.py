@@ -1,0 +1,350 @@
+"""One system with its participants and the generator, in the generator's process: brought up once, measured as often as
+wanted under different loads.
+
+The process is pinned to the last core, the system to the others. Everything that counts is sampled here.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from bench.accounting import (
+    CoreTimes,
+    core_times,
+    cpu_ns,
+    socket_drops,
+    tree_cpu_ns,
+    tree_resident_bytes,
+    udp_errors,
+)
+from bench.generator import Generator, Window
+from bench.offered import offered
+from bench.results import Measurement
+from bench.scenarios import Change, Choice, Scenario
+from bench.targets import Connected, Plan, Target
+from bench.targets.registry import make
+
+JOINS_AT_ONCE = 16
+SETTLED_S = 1.0
+"""From the last subscription to the first measurement: key frames have come, and rings have filled."""
+WARM_UP_S, LEAD_S, DRAIN_S = 1.0, 0.05, 0.5
+WATCH_S = 2.0
+JOINING_LOAD = 0.2
+"""Times the scenario's rates while participants join: enough for every track to be noticed, and no join has to compete
+with a load that the system may not carry."""
+"""Before the window, at the new load; between its opening and its begin; for what is still on its way after it."""
+BUSY = 0.95
+"""Share of its core from which on the generator may be the limit."""
+STOLEN, STRANGE = 0.01, 0.1
+"""Shares of the server's cores that the hypervisor and other processes may take without a word."""
+GROWTH = 0.03
+"""Share by which the server's memory may grow in a window without a word."""
+GENERATOR_QUEUES = "generator's receive queues"
+ZOMBIE, DEAD = "Z", "X"
+"""States of proc(5)."""
+LATE_US = 20_000
+"""A schedule that fell behind so far was not open loop any more."""
+
+
+@runtime_checkable
+class ChoosesLayers(Protocol):
+    """A target whose viewers can ask for a layer."""
+
+    async def choose_layer(self, participant: Connected, publisher: str, quality: str) -> None:
+        """`quality`: LOW, MEDIUM or HIGH of the video of `publisher` (its identity)."""
+
+
+@runtime_checkable
+class Mutes(Protocol):
+    """A target whose participants can say that they are muted."""
+
+    async def mute(self, participant: Connected, muted: bool) -> None:
+        """Of all tracks; the generator stops sending by itself."""
+
+
+@runtime_checkable
+class CanFail(Protocol):
+    """A participant's owner that notices when the system has thrown it out."""
+
+    failure: str
+    """Why; empty as long as it is in."""
+
+
+class SessionFailed(Exception):
+    """A measurement could not be made; the text says why."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """Readings of one moment."""
+
+    at_ns: int
+    server_ns: int
+    cores: CoreTimes
+    generator_ns: int
+    memory: int
+    drops: dict[str, int]
+
+
+@dataclass(slots=True)
+class Member:
+    """A participant in the generator."""
+
+    participant: Connected
+    row: int
+    asked_ns: int
+    """When it asked for its token."""
+    tracks: list[list[int]] = field(default_factory=list)
+    """Rows of the generator's streams by track, lowest layer first."""
+
+
+class Session:
+    """`start`, then `measure` any number of times, then `close`."""
+
+    def __init__(self, name: str, options: dict[str, str], scenario: Scenario, server_cores: tuple[int, ...]) -> None:
+        """name, options: of the target."""
+        self.target: Target = make(name, options)
+        self.scenario = scenario
+        self._cores = server_cores
+        self._generator = Generator(scenario.seed)
+        self._members: dict[str, Member] = {}
+        self._slots = asyncio.Semaphore(JOINS_AT_ONCE)
+        self._memory = 0.0
+        self._notes: list[str] = []
+
+    async def start(self) -> None:
+        """Bring the system and its participants up, and let them settle."""
+        self._generator.start()
+        self._generator.set_load(JOINING_LOAD)
+        await self.target.start(self._cores)
+        before = tree_resident_bytes(self.target.pid())
+        await self._join_all(self.scenario.early())
+        await self.target.settle()
+        viewers = self.scenario.viewers()
+        if not self.scenario.late:
+            before = tree_resident_bytes(self.target.pid()) if viewers else before
+            await self._join_all(viewers)
+            await self.target.settle()
+            self._memory = (tree_resident_bytes(self.target.pid()) - before) / self.scenario.subscribers
+        await self._choose_all(self.scenario.choices())
+        await asyncio.sleep(SETTLED_S)
+
+    async def close(self) -> None:
+        """End everything."""
+        self._generator.stop()
+        await self.target.stop()
+
+    # Participants.
+
+    async def _join_all(self, plans: Iterable[Plan]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for plan in plans:
+                group.create_task(self._join(plan))
+
+    async def _join(self, plan: Plan) -> None:
+        async with self._slots:
+            self._generator.check()
+            asked_ns = time.monotonic_ns()
+            participant = await self.target.join(plan)
+        row = self._generator.add(participant)
+        member = self._members[plan.identity] = Member(participant, row, asked_ns)
+        rows = self._generator.rows_of(participant)
+        kinds = [stream.kind for stream in participant.sends]
+        for kind in dict.fromkeys(kinds):
+            member.tracks.append([at for at, each in zip(rows, kinds, strict=True) if each == kind])
+
+    async def _choose_all(self, choices: list[Choice]) -> None:
+        if choices and not isinstance(self.target, ChoosesLayers):
+            self._notes.append("viewers cannot choose layers here")
+            return
+        for choice in choices:
+            await self._choose(choice)
+
+    async def _choose(self, choice: Choice) -> None:
+        if isinstance(self.target, ChoosesLayers):
+            viewer = self._members[choice.viewer].participant
+            await self.target.choose_layer(viewer, choice.publisher, choice.quality)
+
+    async def _change(self, change: Change) -> None:
+        if change.choice is not None:
+            await self._choose(change.choice)
+            return
+        member = self._members[change.participant]
+        for rows in member.tracks:
+            for row in rows:
+                self._generator.mute(row, change.muted)
+        if isinstance(self.target, Mutes):
+            await self.target.mute(member.participant, change.muted)
+
+    # Measuring.
+
+    async def measure(self, load: float, repeat: int) -> Measurement:
+        """One window at `load` times the scenario's rates."""
+        self._generator.set_load(load)
+        self._generator.set_loss(self.scenario.loss)
+        await asyncio.sleep(WARM_UP_S)
+        earlier = self._generator.counters()
+        start_ns = time.monotonic_ns() + int(LEAD_S * 1e9)
+        end_ns = start_ns + int(self.scenario.seconds * 1e9)
+        self._generator.open_window(start_ns, end_ns)
+        async with asyncio.TaskGroup() as group:
+            happening = group.create_task(self._happen(start_ns))
+            await _sleep_until(start_ns)
+            before = self._sample()
+            await self._watch_until(end_ns)
+            after = self._sample()
+            await happening
+        await asyncio.sleep(DRAIN_S)
+        self._generator.check()
+        counted = {name: count - earlier[name] for name, count in self._generator.counters().items()}
+        return self._measurement(load, repeat, before, after, counted)
+
+    async def _watch_until(self, end_ns: int) -> None:
+        """Sleep, but notice when the generator or the system ends."""
+        while (left := (end_ns - time.monotonic_ns()) / 1e9) > 0:
+            await asyncio.sleep(min(left, WATCH_S))
+            self._generator.check()
+            self._check_alive()
+
+    async def _happen(self, start_ns: int) -> None:
+        """Let happen what the scenario has happen while it is measured."""
+        plans = self.scenario.viewers() if self.scenario.late else []
+        interval_s = self.scenario.seconds / max(len(plans), 1)
+        happenings: list[tuple[float, Plan | Change]] = [(k * interval_s, plan) for k, plan in enumerate(plans)]
+        happenings += [(change.at_s, change) for change in self.scenario.changes()]
+        async with asyncio.TaskGroup() as group:
+            for at_s, happening in sorted(happenings, key=lambda each: each[0]):
+                await _sleep_until(start_ns + int(at_s * 1e9))
+                group.create_task(self._join(happening) if isinstance(happening, Plan) else self._change(happening))
+
+    def _check_alive(self) -> None:
+        try:
+            state = Path(f"/proc/{self.target.pid()}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            state = DEAD
+        if state in (ZOMBIE, DEAD):
+            raise SessionFailed(f"{self.target.name} died while it was measured")
+
+    def _sample(self) -> Sample:
+        self._check_alive()
+        pid = self.target.pid()
+        drops = {**udp_errors(), "receive queue": socket_drops(pid), GENERATOR_QUEUES: socket_drops(os.getpid())}
+        memory = tree_resident_bytes(pid)
+        times = tree_cpu_ns(pid), core_times(self._cores), cpu_ns(os.getpid())
+        return Sample(time.monotonic_ns(), *times, memory, drops)
+
+    def _offered(self) -> int:
+        members = self._members.values()
+        viewers = Counter(member.participant.plan.room for member in members if member.participant.plan.subscribe)
+        tracks, audience = [], []
+        for member in members:
+            plan = member.participant.plan
+            tracks += member.tracks
+            audience += [viewers[plan.room] - plan.subscribe] * len(member.tracks)
+        return offered(self._generator.sends, self._generator.sources, tracks, audience, not self.scenario.late)
+
+    def _measurement(self, load: float, repeat: int, before: Sample, after: Sample, own: dict[str, int]) -> Measurement:
+        window = self._generator.window()
+        elapsed_ns = after.at_ns - before.at_ns
+        cores = after.cores - before.cores
+        scale = self.scenario.seconds * 1e9 / elapsed_ns / 1e3 / max(window.delivered, 1)
+        counted = {name: count - before.drops[name] for name, count in after.drops.items()}
+        server_busy = (after.server_ns - before.server_ns) / elapsed_ns / max(len(self._cores), 1)
+        stolen = cores.steal / max(cores.total, 1)
+        strange = 1 - stolen - cores.idle / max(cores.total, 1) - server_busy
+        busy = (after.generator_ns - before.generator_ns) / elapsed_ns
+        drops = {name: count for name, count in (counted | self.target.drops()).items() if count}
+        return Measurement(
+            system=self.target.name,
+            scenario=self.scenario.name,
+            n=self.scenario.n,
+            repeat=repeat,
+            seconds=self.scenario.seconds,
+            load=load,
+            offered=self._offered(),
+            delivered=window.delivered,
+            cpu_us_per_packet=(after.server_ns - before.server_ns) * scale,
+            softirq_us_per_packet=cores.softirq * scale,
+            server_busy=server_busy,
+            generator_busy=busy,
+            latency=window.latency,
+            memory_per_subscriber=self._memory,
+            joins_ms=self._joins_ms(),
+            drops=drops,
+            notes=(
+                *self._notes,
+                *_disturbances(stolen, strange),
+                *_growth(before, after),
+                *self._warnings(busy, window, own),
+            ),
+        )
+
+    def _joins_ms(self) -> tuple[float, ...]:
+        """Token to first packet, of those who joined in the window; who got nothing is in the notes."""
+        if not self.scenario.late:
+            return ()
+        viewers = [member for member in self._members.values() if not member.participant.plan.publish]
+        first = [(self._generator.first_media_ns(member.row), member.asked_ns) for member in viewers]
+        return tuple((media_ns - asked_ns) / 1e6 for media_ns, asked_ns in first if media_ns)
+
+    def _warnings(self, busy: float, window: Window, own: dict[str, int]) -> list[str]:
+        found = []
+        if busy >= BUSY:
+            found.append(f"the generator used {busy:.0%} of its core and may be the limit")
+        if window.late_us >= LATE_US:
+            found.append(f"the generator's schedule fell behind by {window.late_us / 1e3:.0f} ms")
+        if own["unsent"]:
+            found.append(f"the generator's sockets refused {own['unsent']} packets")
+        if own["rejected"]:
+            found.append(f"{own['rejected']} packets did not authenticate")
+        if self.scenario.loss:
+            found.append(f"{own['thrown']} packets lost on arrival, {own['repaired']} of them (video only) repaired")
+        owners = (member.participant.owner for member in self._members.values())
+        fallen = [owner.failure for owner in owners if isinstance(owner, CanFail) and owner.failure]
+        if fallen:
+            found.append(f"{len(fallen)} participants fell out: {fallen[0]}")
+        if self.scenario.late and (lacking := self.scenario.n - len(self._joins_ms())):
+            found.append(f"{lacking} of {self.scenario.n} joins got no media")
+        return found
+
+
+def _disturbances(stolen: float, strange: float) -> list[str]:
+    """What took the server's cores away, as shares of them: the hypervisor, other processes."""
+    found = []
+    if stolen >= STOLEN:
+        found.append(f"the hypervisor took {stolen:.1%} of the server's cores")
+    if strange >= STRANGE:
+        found.append(f"other processes took {strange:.0%} of the server's cores")
+    return found
+
+
+def _growth(before: Sample, after: Sample) -> list[str]:
+    """A leak shows in a soak."""
+    grown = after.memory - before.memory
+    if grown < GROWTH * before.memory:
+        return []
+    return [f"the server's memory grew by {grown / 2**20:,.1f} MiB to {after.memory / 2**20:,.0f} MiB"]
+
+
+async def _sleep_until(at_ns: int) -> None:
+    await asyncio.sleep(max(0.0, (at_ns - time.monotonic_ns()) / 1e9))
+
+
+async def serve(pipe: Any, arguments: tuple[Any, ...]) -> None:
+    """Run a session for the process at the other end of `pipe`: (load, repeat) -> Measurement, None -> end."""
+    session = Session(*arguments)
+    loop = asyncio.get_running_loop()
+    try:
+        await session.start()
+        pipe.send((session.target.profile, session.target.versions()))
+        while (request := await loop.run_in_executor(None, pipe.recv)) is not None:
+            pipe.send(await session.measure(*request))
+    finally:
+        with contextlib.suppress(Exception):
+            await session.close()

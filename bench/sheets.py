@@ -1,0 +1,254 @@
+"""The tables of a report as text, for the terminal and for HTML alike: what to show, in which order, in which unit."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.results import Knee, Latency, Measurement, Report
+from bench.summary import (
+    BUSY,
+    PERCENTILES,
+    Spread,
+    Summary,
+    cpu,
+    floor_ratio,
+    memory,
+    percentile,
+    quantile,
+    summarize,
+)
+
+NOTHING = "-"
+"""Not measured, or there is no such thing."""
+WARNING = "!"
+"""Marks a figure that the generator may have limited."""
+WORDS = {"what", "scenario", "system", "figure", "reason", "note"}
+"""Columns that hold words; the others hold numbers, which line up at the right."""
+
+WITH_SPREAD = {"p50", "p99"}
+ROUGHLY_EQUAL = 0.01
+"""Of the median: extremes that are closer than that are not worth their room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a sheet."""
+
+    cells: tuple[str, ...]
+    warn: bool = False
+    """To be read with care, for the reason in the sheet's note."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table: each cell is text already."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+def number(value: float) -> str:
+    """About three digits, thousands separated."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def share(value: float) -> str:
+    """A loss as per cent; small ones keep their digits, because 0.1 % is the limit that matters."""
+    return f"{value:.0%}" if value == 0 or value >= 0.1 else f"{value:.3%}"
+
+
+def busy(value: float) -> str:
+    """A share of a core's time as per cent."""
+    return f"{value:.0%}"
+
+
+def spread(value: Spread | None, form: Callable[[float], str] = number) -> str:
+    """Median, and the extremes where there is more between them than ROUGHLY_EQUAL."""
+    if value is None:
+        return NOTHING
+    if value.high - value.low <= ROUGHLY_EQUAL * abs(value.median):
+        return form(value.median)
+    return f"{form(value.median)} ({form(value.low)}..{form(value.high)})"
+
+
+def sheets(report: Report) -> list[Sheet]:
+    """All tables of a report; those without rows are left out."""
+    summaries = summarize(report.measurements)
+    found = [harness(report), *(loads(part) for part in _by_scenario(summaries)), latencies(summaries)]
+    found += [knees(report.knees), joins(summaries), drops(summaries), notes(summaries)]
+    return [sheet for sheet in found if sheet.rows]
+
+
+def _by_scenario(summaries: Sequence[Summary]) -> Iterable[list[Summary]]:
+    for scenario in dict.fromkeys(each.scenario for each in summaries):
+        yield [each for each in summaries if each.scenario == scenario]
+
+
+def harness(report: Report) -> Sheet:
+    """What the generator itself adds and takes: to be read before anything else."""
+    rows = []
+    if report.baseline is not None:
+        rows.append(Row(("latency to a plain reflector and back, us", *_percentiles(report.baseline))))
+    if report.ceiling is not None:
+        rows.append(Row(("packets/s without loss (ceiling)", number(report.ceiling), *[""] * len(PERCENTILES))))
+    if not rows:
+        return Sheet("The harness itself", (), ())
+    if report.baseline is None:
+        return Sheet("The harness itself", ("what", "measured"), tuple(Row(row.cells[:2]) for row in rows))
+    return Sheet("The harness itself", ("what", *PERCENTILES.values(), "packets"), tuple(rows))
+
+
+def _percentiles(latency: Latency) -> list[str]:
+    return [*(number(getattr(latency, name)) for name in PERCENTILES), f"{latency.count:,}"]
+
+
+def loads(summaries: Sequence[Summary]) -> Sheet:
+    """Throughput, CPU, loss and memory of one scenario: medians over the repeats, extremes in brackets."""
+    ramped = any(each.load != 1 for each in summaries)
+    columns = ("N", *(("load",) if ramped else ()), "system", "runs", "packets/s", "CPU us", "x floor")
+    columns += ("softirq", "loss", "server", "gen.", "KiB each")
+    rows = tuple(_load_row(each, summaries, ramped) for each in summaries)
+    limited = f"{WARNING} generator busy over {BUSY:.0%}: it may be the limit, the server's figures may be better."
+    note = (
+        "CPU and softirq per delivered packet; server, gen. (generator): busy share of their cores; KiB per subscriber."
+    )
+    if any(row.warn for row in rows):
+        note += f"\n{limited}"
+    return Sheet(f"{summaries[0].scenario}: CPU per delivered packet", columns, rows, note)
+
+
+def _load_row(summary: Summary, all_of_them: Sequence[Summary], ramped: bool) -> Row:
+    kept = summary.spread(memory)
+    generator = summary.spread(lambda each: each.generator_busy)
+    cells = (
+        f"{summary.n:,}",
+        *((f"{summary.load:.0%}",) if ramped else ()),
+        summary.system,
+        str(len(summary.repeats)),
+        spread(summary.spread(lambda each: each.packets_per_second)),
+        spread(summary.spread(cpu)),
+        spread(floor_ratio(summary, all_of_them)),
+        number(summary.spread(lambda each: each.softirq_us_per_packet).median),
+        spread(summary.spread(lambda each: each.loss), share),
+        busy(summary.spread(lambda each: each.server_busy).median),
+        busy(generator.high) + (f" {WARNING}" if summary.generator_limited else ""),
+        number(kept.median) if kept.high else NOTHING,
+    )
+    return Row(cells, warn=summary.generator_limited)
+
+
+def latencies(summaries: Sequence[Summary]) -> Sheet:
+    """Latency of every system under every load, in microseconds, with the number of receivers."""
+    ramped = any(each.load != 1 for each in summaries)
+    columns = ("scenario", "system", "N", *(("load",) if ramped else ()), *PERCENTILES.values(), "packets")
+    rows = tuple(
+        Row(
+            (
+                each.scenario,
+                each.system,
+                f"{each.n:,}",
+                *((f"{each.load:.0%}",) if ramped else ()),
+                *(_latency_cell(each, name) for name in PERCENTILES),
+                f"{each.latency.count:,}",
+            ),
+            warn=each.generator_limited,
+        )
+        for each in summaries
+    )
+    return Sheet("Latency from send to receive, us", columns, rows)
+
+
+def _latency_cell(summary: Summary, name: str) -> str:
+    """Median of a percentile; the extremes too where people look first, for more would be unreadable."""
+    value = summary.spread(percentile(name))
+    return spread(value) if name in WITH_SPREAD else number(value.median)
+
+
+def knees(found: Sequence[Knee]) -> Sheet:
+    """The highest load that each system carried."""
+    rows = tuple(
+        Row(
+            (
+                each.scenario,
+                each.system,
+                f"{each.n:,}",
+                (">= " if each.generator_limited else "") + number(each.packets_per_second),
+                busy(each.server_busy),
+                number(each.packets_per_second / each.server_busy) if each.server_busy else NOTHING,
+            ),
+            warn=each.generator_limited,
+        )
+        for each in found
+    )
+    note = "At >= the generator reached its own ceiling first: the true knee is higher."
+    columns = ("scenario", "system", "N", "packets/s", "server busy", "packets/s per busy core")
+    return Sheet("Knees: the most that was carried within bounds", columns, rows, note if rows else "")
+
+
+def joins(summaries: Sequence[Summary]) -> Sheet:
+    """Time from token to first media packet, all repeats together."""
+    rows = tuple(
+        Row(
+            (
+                each.scenario,
+                each.system,
+                f"{each.n:,}",
+                f"{len(each.joins_ms):,}",
+                *(number(quantile(each.joins_ms, part)) for part in (0.5, 0.9, 0.99)),
+                number(each.joins_ms[-1]),
+            )
+        )
+        for each in summaries
+        if each.joins_ms
+    )
+    columns = ("scenario", "system", "N", "joins", "p50", "p90", "p99", "max")
+    return Sheet("Joining: token to first media packet, ms", columns, rows)
+
+
+def drops(summaries: Sequence[Summary]) -> Sheet:
+    """Datagrams that the kernel or the server counted as dropped, all repeats together."""
+    rows = tuple(
+        Row((each.scenario, each.system, f"{each.n:,}", reason, f"{count:,}"))
+        for each in summaries
+        for reason, count in each.drops.items()
+    )
+    return Sheet("Drops, as kernel and server counted them", ("scenario", "system", "N", "reason", "packets"), rows)
+
+
+def notes(summaries: Sequence[Summary]) -> Sheet:
+    """What the runs had to say besides figures."""
+    rows = tuple(Row((each.scenario, each.system, f"{each.n:,}", note)) for each in summaries for note in each.notes)
+    return Sheet("Notes", ("scenario", "system", "N", "note"), rows)
+
+
+def repeats(measurements: Iterable[Measurement]) -> Sheet:
+    """Every single run, for those who want to calculate themselves."""
+    counts = ("scenario", "system", "N", "load", "repeat", "s", "offered", "delivered", "loss")
+    columns = (*counts, "CPU us", "softirq us", "server", "generator", *PERCENTILES.values(), "KiB each")
+    rows = tuple(
+        Row(
+            (
+                each.scenario,
+                each.system,
+                f"{each.n:,}",
+                f"{each.load:.0%}",
+                str(each.repeat),
+                number(each.seconds),
+                f"{each.offered:,}",
+                f"{each.delivered:,}",
+                share(each.loss),
+                number(each.cpu_us_per_packet),
+                number(each.softirq_us_per_packet),
+                busy(each.server_busy),
+                busy(each.generator_busy),
+                *(number(getattr(each.latency, name)) for name in PERCENTILES),
+                number(memory(each)),
+            ),
+            warn=each.generator_busy > BUSY,
+        )
+        for each in measurements
+    )
+    return Sheet("Every run", columns, rows)

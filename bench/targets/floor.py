@@ -1,0 +1,194 @@
+"""The floor: copy, `srtp_protect`, `sendmmsg` for each receiver, and nothing of what makes a forwarding unit.
+
+Publishers send in the clear and nothing is signalled. Option: `segments=0` sends without UDP_SEGMENT.
+"""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import socket
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from pylibsrtp import Policy, Session, ffi
+
+from bench import reflect
+from bench.accounting import confined
+from bench.targets import Connected, Plan, SendStream
+from bench.targets.livekit import TargetFailed
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 5.0
+KEY_BYTES = 28
+AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE = 111, 96
+LAYER_OF = {"LOW": 0, "MEDIUM": 1, "HIGH": 2}
+
+
+@dataclass(slots=True)
+class Member:
+    """A participant: its streams by track, its receiver, and which stream of each track it gets."""
+
+    sessions: list[Session]
+    streams: list[list[int]] = field(default_factory=list)
+    """By track, then by layer from low to high."""
+    receiver: int = -1
+    gets: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(publisher, number of the track) -> stream."""
+
+
+class Floor:
+    """A child process that forwards plaintext RTP protected."""
+
+    name = "floor"
+    profile = "SRTP_AEAD_AES_128_GCM"
+    protects = True
+
+    def __init__(self, options: dict[str, str]) -> None:
+        """Options: see the module."""
+        self._segments = options.get("segments", "1") not in ("0", "no", "false")
+        self._rooms: dict[str, dict[str, Connected]] = defaultdict(dict)
+        self._streams = 0
+        self._lock = asyncio.Lock()
+
+    async def start(self, cores: tuple[int, ...]) -> None:
+        """Start the child on these cores."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=reflect.main, args=(theirs, self.protects, self._segments), daemon=True)
+        with confined(cores):
+            self._process.start()
+        theirs.close()
+        self._pid, self._port = await asyncio.to_thread(self._receive)
+
+    def _receive(self) -> Any:
+        try:
+            if not self._pipe.poll(START_TIMEOUT_S):
+                raise TargetFailed(f"{self.name} does not answer")
+            return self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            raise TargetFailed(f"{self.name} ended") from error
+
+    def pid(self) -> int:
+        """Of the child."""
+        return int(self._pid)
+
+    def _ask(self, verb: str, *arguments: Any) -> Any:
+        try:
+            self._pipe.send((verb, arguments))
+        except ConnectionError as error:
+            raise TargetFailed(f"{self.name} ended") from error
+        return self._receive()
+
+    def keys(self) -> tuple[bytes, bytes, bytes]:
+        """For a new participant: what it sends with, what the child sends to it with, what it receives with."""
+        key = os.urandom(KEY_BYTES)
+        return b"", key, key
+
+    async def join(self, plan: Plan) -> Connected:
+        """Open a socket and enter it into the child's tables."""
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.bind(("127.0.0.1", 0))
+        opened.connect(("127.0.0.1", self._port))
+        opened.setblocking(False)
+        sending, forwarding, receiving = self.keys()
+        member = Member([])
+        outgoing = _session(member, sending, Policy.SSRC_ANY_OUTBOUND)
+        incoming = _session(member, receiving, Policy.SSRC_ANY_INBOUND)
+        participant = Connected(plan, opened, incoming, outgoing, owner=member)
+        async with self._lock:
+            for track in plan.publish:
+                member.streams.append([])
+                for layer in track.layers:
+                    member.streams[-1].append(self._streams)
+                    payload_type = AUDIO_PAYLOAD_TYPE if track.kind == "audio" else VIDEO_PAYLOAD_TYPE
+                    ssrc = reflect.FIRST_SSRC + self._streams
+                    send = SendStream(ssrc, payload_type, track.kind, layer, track.frames_per_second)
+                    participant.sends.append(send)
+                    self._streams += 1
+            if plan.subscribe:
+                member.receiver = self._ask("add_receiver", opened.getsockname()[1], forwarding)
+            self._connect(participant)
+        return participant
+
+    def _connect(self, participant: Connected) -> None:
+        """Subscribe it to the others in its room, and them to it: to the highest layer of each track."""
+        room = self._rooms[participant.plan.room]
+        for other in room.values():
+            for publisher, viewer in ((other, participant), (participant, other)):
+                if viewer.plan.subscribe:
+                    for number in range(len(_member(publisher).streams)):
+                        self._route(publisher, viewer, number, -1)
+        room[participant.plan.identity] = participant
+
+    def _route(self, publisher: Connected, viewer: Connected, number: int, layer: int) -> None:
+        streams, member = _member(publisher).streams[number], _member(viewer)
+        wanted = streams[layer]
+        track = (publisher.plan.identity, number)
+        if member.gets.get(track) == wanted:
+            return
+        if track in member.gets:
+            self._ask("unsubscribe", member.gets[track], member.receiver)
+        member.gets[track] = wanted
+        self._ask("subscribe", wanted, member.receiver)
+
+    async def settle(self) -> None:
+        """Subscriptions exist when `join` returns."""
+
+    async def choose_layer(self, participant: Connected, publisher: str, quality: str) -> None:
+        """Let `participant` have the LOW, MEDIUM or HIGH layer of another's video."""
+        other = self._rooms[participant.plan.room].get(publisher)
+        async with self._lock:
+            for number, streams in enumerate(_member(other).streams if other is not None else ()):
+                if other is not None and other.plan.publish[number].kind == "video":
+                    self._route(other, participant, number, min(LAYER_OF[quality], len(streams) - 1))
+
+    async def mute(self, participant: Connected, muted: bool) -> None:
+        """Nothing is signalled."""
+
+    async def leave(self, participant: Connected) -> None:
+        """End its subscriptions, and those to it."""
+        room, member = self._rooms[participant.plan.room], _member(participant)
+        async with self._lock:
+            room.pop(participant.plan.identity, None)
+            for stream in member.gets.values():
+                self._ask("unsubscribe", stream, member.receiver)
+            for other in map(_member, room.values()):
+                for track in [each for each in other.gets if each[0] == participant.plan.identity]:
+                    self._ask("unsubscribe", other.gets.pop(track), other.receiver)
+        participant.socket.close()
+
+    def drops(self) -> dict[str, int]:
+        """Packets that the child could not send."""
+        return {reason: count for reason, count in self._ask("drops").items() if count}
+
+    def versions(self) -> dict[str, str]:
+        """Only how it sends."""
+        return {self.name: "UDP_SEGMENT" if self._segments else "one message per packet"}
+
+    async def stop(self) -> None:
+        """End the child and close what was joined."""
+        with contextlib.suppress(TargetFailed):
+            self._ask("stop")
+        self._process.join(STOP_TIMEOUT_S)
+        for room in self._rooms.values():
+            for participant in room.values():
+                participant.socket.close()
+
+
+def _member(participant: Connected) -> Member:
+    assert isinstance(participant.owner, Member)
+    return participant.owner
+
+
+def _session(member: Member, key: bytes, kind: Any) -> int:
+    """The address of a libsrtp session that lives as long as the member; 0 without a key."""
+    if not key:
+        return 0
+    policy = Policy(key=key, ssrc_type=kind, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM)
+    member.sessions.append(Session(policy))
+    return int(ffi.cast("uintptr_t", member.sessions[-1]._srtp[0]))
+
+
+TARGET = Floor

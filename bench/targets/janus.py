@@ -1,0 +1,232 @@
+"""Janus with its VideoRoom, started here: one PeerConnection per publisher and one per viewer.
+
+Options: `root`, a folder of unpacked packages; `srtp`, a folder with another libsrtp2.so.1; `loops`, event loops (1; 0:
+a thread per PeerConnection); `profile` of SRTP; `address` for media; `label`, the name in reports, to tell two of these
+apart. Janus rooms need two transports of those who send and receive, which is not what the benchmark's participants
+are: only scenarios of publishers and viewers can be run.
+"""
+
+import asyncio
+import socket
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ifaddr
+
+from bench import sdp
+from bench.dtls_server import PROFILES, server_context
+from bench.janus import Installation, JanusFailed, JanusSession, write_configuration
+from bench.janus_sdp import fingerprint_of, publisher_offer, viewer_answer
+from bench.passive_endpoint import PassiveEndpoint
+from bench.targets import Connected, Plan, SendStream
+from bench.targets.livekit import ServerProcess, TargetFailed, free_port
+
+OPTIONS = {"root", "srtp", "loops", "profile", "address", "label"}
+ROOM = {"publishers": 100, "bitrate": 0, "fir_freq": 0, "audiocodec": "opus", "videocodec": "vp8"}
+START_TIMEOUT_S, SETTLE_TIMEOUT_S, POLL_S = 20.0, 60.0, 0.05
+
+
+@dataclass(slots=True, eq=False)
+class Leg:
+    """One PeerConnection with Janus."""
+
+    plan: Plan
+    handle: int
+    endpoint: PassiveEndpoint
+    feed: str | int = ""
+    """What viewers ask for to get a publisher."""
+    feeds: set[str | int] = field(default_factory=set)
+    """Publishers that a viewer gets."""
+
+
+class JanusTarget:
+    """Starts Janus and talks to it."""
+
+    def __init__(self, options: dict[str, str]) -> None:
+        """Options: see the module. Raises ValueError for others."""
+        if unknown := options.keys() - OPTIONS:
+            raise ValueError(
+                f"janus: unknown options {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPTIONS))}"
+            )
+        self.profile = options.get("profile", "SRTP_AEAD_AES_128_GCM")
+        if self.profile not in PROFILES:
+            raise ValueError(f"janus: profile must be one of {', '.join(PROFILES)}")
+        self.name = options.get("label", "janus")
+        self._options = options
+        self._context, self._fingerprint = server_context(self.profile)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._installation: Installation | None = None
+        self._process: ServerProcess | None = None
+        self._session: JanusSession | None = None
+        self._legs: list[Leg] = []
+        self._rooms: set[str] = set()
+        self._making = asyncio.Lock()
+        self._address = options.get("address", "")
+
+    async def start(self, cores: tuple[int, ...]) -> None:
+        """Start it on these cores and open a session. Raises TargetFailed."""
+        try:
+            installation = Installation.find(self._options.get("root", ""), self._options.get("srtp", ""))
+        except JanusFailed as error:
+            raise TargetFailed(str(error)) from error
+        self._installation = installation
+        self._address = self._address or own_address()
+        port = free_port(socket.SOCK_STREAM)
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-janus-")
+        loops = int(self._options.get("loops", "1"))
+        write_configuration(Path(self._folder.name), installation.modules, self._address, port, loops)
+        command = installation.command(["-F", self._folder.name, "-o"])
+        self._process = ServerProcess(command, cores)
+        self._session = await self._open(f"ws://127.0.0.1:{port}")
+
+    async def _open(self, url: str) -> JanusSession:
+        assert self._process is not None
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while True:
+            self._process.check()
+            try:
+                return await JanusSession.open(url)
+            except OSError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise TargetFailed(f"janus does not answer at {url}") from error
+            await asyncio.sleep(POLL_S)
+
+    def pid(self) -> int:
+        """Of Janus."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def join(self, plan: Plan) -> Connected:
+        """Bring a publisher or a viewer in. A viewer's PeerConnection needs a publisher to be in the room."""
+        if bool(plan.publish) == plan.subscribe:
+            raise TargetFailed(
+                "janus: a participant that publishes and subscribes has two transports, which is not measured"
+            )
+        try:
+            await self._make_room(plan.room)
+            return await (self._publish(plan) if plan.publish else self._view(plan))
+        except (JanusFailed, OSError, TimeoutError, ValueError) as error:
+            if self._process is not None:
+                self._process.check()
+            raise TargetFailed(f"janus: {plan.identity} could not join: {error}") from error
+
+    @property
+    def _api(self) -> JanusSession:
+        assert self._session is not None
+        return self._session
+
+    async def _make_room(self, room: str) -> None:
+        async with self._making:
+            if room in self._rooms:
+                return
+            self._rooms.add(room)
+            await self._api.message(await self._api.attach(), {"request": "create", "room": room, **ROOM})
+
+    async def _leg(self, plan: Plan) -> Leg:
+        leg = Leg(plan, await self._api.attach(), PassiveEndpoint(self._address))
+        self._legs.append(leg)
+        return leg
+
+    async def _publish(self, plan: Plan) -> Connected:
+        leg = await self._leg(plan)
+        endpoint = leg.endpoint
+        offer = publisher_offer(plan, (endpoint.ufrag, endpoint.password), self._fingerprint, endpoint.candidate)
+        body = {"request": "joinandconfigure", "ptype": "publisher", "room": plan.room, "display": plan.identity}
+        data, answer = await self._api.message(leg.handle, body, "offer", offer)
+        await self._connect(endpoint, answer)
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+            await self._api.up[leg.handle].wait()  # until then, viewers hear that there is no such feed
+        leg.feed = data["id"]
+        for viewer in self._legs:
+            if viewer.plan.room == plan.room and viewer.feeds:
+                await self._subscribe(viewer, {leg.feed})
+        sends = sdp.send_streams(plan, sdp.Remote.parse(answer))
+        return self._connected(leg, sends)
+
+    async def _view(self, plan: Plan) -> Connected:
+        publishers = {leg.feed for leg in self._legs if leg.plan.room == plan.room and leg.feed}
+        if not publishers:
+            raise JanusFailed(f"nobody publishes in {plan.room}, and Janus cannot connect a viewer to nothing")
+        leg = await self._leg(plan)
+        await self._subscribe(leg, publishers)
+        return self._connected(leg, [])
+
+    async def _subscribe(self, leg: Leg, feeds: set[str | int]) -> None:
+        """Let a viewer get more publishers; the first ones bring its transport up."""
+        endpoint, first = leg.endpoint, not leg.feeds
+        leg.feeds |= feeds
+        body = (
+            {"request": "subscribe"} if not first else {"request": "join", "ptype": "subscriber", "room": leg.plan.room}
+        )
+        _, offer = await self._api.message(leg.handle, {**body, "streams": [{"feed": feed} for feed in feeds]})
+        answer = viewer_answer(offer, (endpoint.ufrag, endpoint.password), self._fingerprint, endpoint.candidate)
+        await self._api.message(leg.handle, {"request": "start"}, "answer", answer)
+        if first:
+            await self._connect(endpoint, offer)
+
+    async def _connect(self, endpoint: PassiveEndpoint, description: str) -> None:
+        remote = sdp.Remote.parse(description)
+        credentials = remote.ufrag, remote.password
+        await endpoint.connect(remote.address, credentials, self._context, fingerprint_of(description))
+
+    def _connected(self, leg: Leg, sends: list[SendStream]) -> Connected:
+        endpoint = leg.endpoint
+        return Connected(leg.plan, endpoint.socket, endpoint.incoming, endpoint.outgoing, sends, leg, endpoint.check)
+
+    async def settle(self) -> None:
+        """Wait until Janus says of every PeerConnection that it is up."""
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                for leg in self._legs:
+                    await self._api.up[leg.handle].wait()
+        except TimeoutError as error:
+            lacking = sum(not self._api.up[leg.handle].is_set() for leg in self._legs)
+            raise TargetFailed(f"janus: {lacking} PeerConnections did not come up") from error
+
+    async def leave(self, participant: Connected) -> None:
+        """Take a participant out and close its socket."""
+        leg = participant.owner
+        assert isinstance(leg, Leg)
+        self._legs.remove(leg)
+        await self._api.detach(leg.handle)
+        leg.endpoint.close()
+
+    def drops(self) -> dict[str, int]:
+        """It counts none; the kernel does for its sockets."""
+        return {}
+
+    def versions(self) -> dict[str, str]:
+        """Of Janus and its libsrtp."""
+        assert self._installation is not None
+        loops = self._options.get("loops", "1")
+        return {
+            **self._installation.versions(self.name),
+            f"event loops of {self.name}": "a thread each" if loops == "0" else loops,
+        }
+
+    async def stop(self) -> None:
+        """End Janus and forget its files."""
+        try:
+            if self._session is not None:
+                await self._session.close()
+        finally:
+            if self._process is not None:
+                await asyncio.to_thread(self._process.stop)
+            for leg in self._legs:
+                leg.endpoint.close()
+            self._legs.clear()
+            if self._folder is not None:
+                self._folder.cleanup()
+
+
+def own_address() -> str:
+    """An IPv4 address of this machine that is not loopback, which Janus skips. Raises TargetFailed."""
+    for adapter in ifaddr.get_adapters():
+        for each in adapter.ips:
+            if isinstance(each.ip, str) and not each.ip.startswith("127."):
+                return each.ip
+    raise TargetFailed("janus: this machine has only loopback, which Janus skips; give it an address")
+
+
+TARGET = JanusTarget

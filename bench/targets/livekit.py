@@ -1,0 +1,189 @@
+"""Any server that speaks LiveKit's protocol: one that runs (`url`, `pid`), or `livekit-server` from the PATH.
+
+Options: `url` (ws://...), `pid` of its process, `key` and `secret` of its API; `binary` instead of livekit-server.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+from bench.accounting import confined
+from bench.endpoint import make_context
+from bench.livekit import Participant, SignallingFailed, make_token
+from bench.targets import Connected, Plan
+
+START_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 20.0
+SETTLE_TIMEOUT_S = 120.0
+POLL_S = 0.05
+LOG_TAIL = 2000
+"""Characters of a server's log in an error."""
+
+
+class TargetFailed(Exception):
+    """A system under test did not start, died, or did not do what was asked of it."""
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    """A port on loopback that nobody uses now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """A server that was started here, with its log."""
+
+    def __init__(self, command: list[str], cores: tuple[int, ...], folder: Path | None = None) -> None:
+        """Start `command` on these cores, in `folder`."""
+        self._log = tempfile.NamedTemporaryFile(prefix="bench-", suffix=".log")  # noqa: SIM115 - closed by `stop`
+        self._command = command
+        with confined(cores):
+            self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, cwd=folder)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise TargetFailed with the end of its log if it has ended."""
+        if self._process.poll() is not None:
+            tail = Path(self._log.name).read_text(errors="replace")[-LOG_TAIL:]
+            raise TargetFailed(f"{self._command[0]} ended with status {self._process.returncode}:\n{tail}")
+
+    async def wait_ready(self, url: str) -> None:
+        """Wait until it answers HTTP 200 at `url`."""
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while asyncio.get_running_loop().time() < deadline:
+            self.check()
+            if await asyncio.to_thread(_answers, url):
+                return
+            await asyncio.sleep(POLL_S)
+        raise TargetFailed(f"{self._command[0]} did not become ready in {START_TIMEOUT_S:.0f} s")
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that does not help."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+class LiveKit:
+    """A server behind LiveKit's signalling."""
+
+    name = "livekit"
+    profile = "SRTP_AEAD_AES_128_GCM"
+
+    def __init__(self, options: dict[str, str]) -> None:
+        """Options: see the module."""
+        self.options = options
+        self.url = options.get("url", "")
+        self.process: ServerProcess | None = None
+        self._dtls = make_context()
+        self._participants: list[Participant] = []
+
+    async def start(self, cores: tuple[int, ...]) -> None:
+        """Start `livekit-server --dev`, unless a url was given."""
+        if self.url:
+            return
+        binary = shutil.which(self.options.get("binary", "livekit-server"))
+        if binary is None:
+            raise TargetFailed("there is no livekit-server on the PATH; give url=ws://... and pid=... of one that runs")
+        port, udp = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+        command = [binary, "--dev", "--bind", "127.0.0.1", "--node-ip", "127.0.0.1", "--port", str(port)]
+        self.process = ServerProcess([*command, "--udp-port", str(udp)], cores)
+        self.url = f"ws://127.0.0.1:{port}"
+        await self.process.wait_ready(f"http://127.0.0.1:{port}/")
+
+    def pid(self) -> int:
+        """Of the server; the option `pid` when it was not started here."""
+        if self.process is not None:
+            return self.process.pid
+        if not self.options.get("pid", "").isdecimal():
+            raise TargetFailed("to account for a server that runs already, its pid is needed: --option pid=...")
+        return int(self.options["pid"])
+
+    async def join(self, plan: Plan) -> Connected:
+        """Join by signalling; returns when the transport is up."""
+        participant = Participant(plan, self._dtls)
+        self._participants.append(participant)
+        key, secret = self.options.get("key", "devkey"), self.options.get("secret", "secret")
+        token = make_token(key, secret, plan.room, plan.identity)
+        try:
+            return await participant.join(self.url, token)
+        except (SignallingFailed, OSError, TimeoutError) as error:
+            if self.process is not None:
+                self.process.check()
+            raise TargetFailed(f"{self.name}: {plan.identity} could not join: {error}") from error
+
+    async def settle(self) -> None:
+        """Wait until everybody has an m-section for every track of the others in the room."""
+        published: Counter[str] = Counter()
+        for each in self._participants:
+            published[each.plan.room] += len(each.plan.publish)
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                for each in self._participants:
+                    if each.plan.subscribe:
+                        await each.wait_subscribed(published[each.plan.room] - len(each.plan.publish))
+        except (TimeoutError, SignallingFailed) as error:
+            lacking = sum(
+                len(each.subscribed) < published[each.plan.room] - len(each.plan.publish)
+                for each in self._participants
+                if each.plan.subscribe
+            )
+            raise TargetFailed(f"{self.name}: {lacking} participants lack subscriptions: {error}") from error
+
+    async def choose_layer(self, participant: Connected, publisher: str, quality: str) -> None:
+        """Let `participant` ask for LOW, MEDIUM or HIGH of another's video."""
+        assert isinstance(participant.owner, Participant)
+        await participant.owner.choose(publisher, quality)
+
+    async def mute(self, participant: Connected, muted: bool) -> None:
+        """Let `participant` say that its tracks are muted, or no longer."""
+        assert isinstance(participant.owner, Participant)
+        await participant.owner.mute(muted)
+
+    async def leave(self, participant: Connected) -> None:
+        """Leave the room and close the socket."""
+        assert isinstance(participant.owner, Participant)
+        self._participants.remove(participant.owner)
+        await participant.owner.leave()
+
+    def drops(self) -> dict[str, int]:
+        """It does not say."""
+        return {}
+
+    def versions(self) -> dict[str, str]:
+        """What `livekit-server --version` says."""
+        binary = shutil.which(self.options.get("binary", "livekit-server"))
+        if binary is None or self.process is None:
+            return {self.name: self.url}
+        answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
+        return {self.name: answer.stdout.strip() or "unknown"}
+
+    async def stop(self) -> None:
+        """End the server if it was started here."""
+        await asyncio.gather(*(each.leave() for each in self._participants), return_exceptions=True)
+        self._participants.clear()
+        if self.process is not None:
+            await asyncio.to_thread(self.process.stop)
+
+
+TARGET = LiveKit

@@ -1,0 +1,133 @@
+"""The benchmark end to end in small: systems start, packets arrive and are accounted for. No test asserts a time."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bench.__main__ import main
+from bench.results import Latency, Measurement, Report
+from bench.run import BISECTIONS, Ramp, RunFailed, SessionProcess, Subject
+from bench.scenarios import Scenario
+
+WEBINAR = Scenario("webinar", "", "viewers", 3, 0.5, audio=True, video="single")
+CHURN = Scenario(
+    "churn", "", "participants", 3, 1.0, video="simulcast", large=1, switches_per_second=4.0, mutes_per_second=1.0
+)
+JOINS = Scenario("joins", "", "viewers", 3, 1.0, audio=True, late=True)
+LOSSY = Scenario("webinar", "", "viewers", 3, 0.5, loss=0.2, video="single")
+
+
+def measure(target: str, scenario: Scenario) -> Measurement:
+    with SessionProcess(Subject(target), scenario) as session:
+        assert session.versions
+        return session.measure()
+
+
+@pytest.mark.parametrize(
+    ("target", "scenario"),
+    [
+        ("aiosfu", WEBINAR),
+        ("reflector", WEBINAR),
+        ("aiosfu", CHURN),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_packets_arrive_and_are_accounted_for(target: str, scenario: Scenario) -> None:
+    measured = measure(target, scenario)
+    assert (measured.system, measured.scenario, measured.n) == (target, scenario.name, 3)
+    assert 0 < measured.delivered <= measured.offered
+    assert measured.delivered == measured.latency.count
+    assert measured.cpu_us_per_packet > 0
+    assert not any("authenticate" in note for note in measured.notes)
+
+
+def test_who_joins_while_it_is_measured_gets_media() -> None:
+    measured = measure("aiosfu", JOINS)
+    assert len(measured.joins_ms) == JOINS.n
+    assert all(milliseconds > 0 for milliseconds in measured.joins_ms)
+
+
+def test_what_is_thrown_away_is_asked_for_again() -> None:
+    measured = measure("aiosfu", LOSSY)
+    assert measured.loss < LOSSY.loss / 2
+    assert any("repaired" in note for note in measured.notes)
+
+
+def test_a_target_that_does_not_start_says_why() -> None:
+    with pytest.raises(RunFailed, match="there is no livekit-server"):
+        SessionProcess(Subject("livekit", (("binary", "/nowhere/livekit-server"),)), WEBINAR)
+
+
+class FakeSession:
+    """Carries everything up to a load."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.loads: list[float] = []
+
+    def measure(self, load: float, repeat: int) -> Measurement:
+        self.loads.append(load)
+        delivered = 1000 if load <= self.limit else 500
+        nothing = Latency(0, 0, 0, 0, 0, 0)
+        return Measurement("fake", "x", 1, repeat, 1.0, load, 1000, delivered, 1.0, 0.0, 0.5, 0.1, nothing, 0.0)
+
+
+@pytest.mark.parametrize("limit", [0.3, 1.0, 7.7])
+def test_a_ramp_closes_in_on_the_highest_load_that_is_carried(limit: float) -> None:
+    session: Any = FakeSession(limit)
+    ramp = Ramp(session, 0, lambda measured: measured.loss == 0, lambda _: None)
+    ramp.climb(0.5)
+    assert ramp.best is not None
+    assert limit * (1 - 0.5**BISECTIONS) <= ramp.best.load <= limit
+
+
+def test_a_ramp_finds_out_that_nothing_is_carried() -> None:
+    session: Any = FakeSession(0.0)
+    ramp = Ramp(session, 0, lambda measured: measured.loss == 0, lambda _: None)
+    ramp.climb(0.5)
+    assert ramp.best is None
+    assert ramp.steps
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ("floor", Subject("floor")),
+        ("floor:segments=0", Subject("floor", (("segments", "0"),))),
+        ("livekit:url=ws://h:1,pid=7", Subject("livekit", (("url", "ws://h:1"), ("pid", "7")))),
+    ],
+)
+def test_targets_are_named_with_their_options(text: str, subject: Subject) -> None:
+    assert Subject.parse(text) == subject
+
+
+@pytest.mark.parametrize("text", ["", ":a=b", "floor:segments", "floor:=1"])
+def test_what_names_no_target_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not like"):
+        Subject.parse(text)
+
+
+def test_the_command_line_writes_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    words = ["run", "meeting", "-n", "3", "--seconds", "0.5", "--target", "floor", "--no-harness", "--json", str(path)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    report = Report.read(path)
+    (measured,) = report.measurements
+    assert (measured.system, measured.n) == ("floor", 3)
+    assert 0 < measured.delivered <= measured.offered
+
+
+@pytest.mark.parametrize("words", [["webinars"], ["webinar", "--target", "nobody"], ["webinar", "--loss", "2"]])
+def test_the_command_line_says_what_is_wrong_in_one_line(words: list[str]) -> None:
+    result = CliRunner().invoke(main, ["run", *words])
+    assert result.exit_code != 0
+    assert "Traceback" not in result.output
+
+
+def test_the_list_names_scenarios_and_targets() -> None:
+    output = CliRunner().invoke(main, ["list"]).output
+    assert "webinar" in output
+    assert "reflector" in output

@@ -1,0 +1,100 @@
+"""Scenarios: the files that come with the benchmark, what is refused, and what they mean."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import scenarios
+from bench.scenarios import BadScenario, Scenario
+
+GOOD: dict[str, Any] = {"title": "t", "unit": "viewers", "n": 3, "seconds": 1, "audio": True}
+
+
+@pytest.mark.parametrize("name", scenarios.names())
+def test_every_scenario_that_comes_with_the_benchmark_is_good(name: str) -> None:
+    scenario = scenarios.find(name)
+    assert scenario.name == name
+    assert scenario.early()
+    assert all(plan.publish for plan in scenario.early())
+
+
+def test_the_scenarios_of_the_benchmark() -> None:
+    assert {"webinar", "meeting", "audio", "rooms", "joins", "churn", "soak"} <= set(scenarios.names())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"frobnicate": 1}, "unknown key 'frobnicate'"),
+        ({"name": "x"}, "unknown key 'name'"),
+        ({"n": "3"}, "n has the wrong type"),
+        ({"n": True}, "n has the wrong type"),
+        ({"audio": 1}, "audio has the wrong type"),
+        ({"n": 0}, "must be positive"),
+        ({"unit": "people"}, "unit must be one of"),
+        ({"video": "hologram"}, "video must be"),
+        ({"audio": False}, "neither audio nor video"),
+        ({"loss": 1.0}, "loss must be below 1"),
+        ({"unit": "rooms", "late": True}, "late is for viewers"),
+        ({"mutes_per_second": -1.0}, "must not be negative"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_name(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadScenario, match=said):
+        Scenario.check("x", GOOD | change, "x.toml")
+
+
+def test_what_lacks_is_named() -> None:
+    with pytest.raises(BadScenario, match="lacks n, seconds"):
+        Scenario.check("x", {"title": "t", "unit": "viewers", "audio": True}, "x.toml")
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "t"\nunit = "rooms"\nn = 2\nseconds = 1\nroom_size = 3\nvideo = "single"\n')
+    assert [plan.room for plan in scenarios.find(str(path)).early()] == ["room-0"] * 3 + ["room-1"] * 3
+    path.write_text("title =")
+    with pytest.raises(BadScenario, match=r"mine\.toml"):
+        scenarios.find(str(path))
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(BadScenario, match="webinar"):
+        scenarios.find("webinars")
+
+
+def test_a_webinar_is_one_that_publishes_and_n_that_watch() -> None:
+    webinar = scenarios.find("webinar").sized(5, None, None)
+    (publisher,) = webinar.early()
+    assert [track.kind for track in publisher.publish] == ["audio", "video"]
+    assert not publisher.subscribe
+    assert len(webinar.viewers()) == webinar.subscribers == 5
+
+
+def test_in_a_meeting_everybody_sees_two_others_large() -> None:
+    meeting = scenarios.find("meeting").sized(6, None, None)
+    assert len(meeting.early()) == 6
+    assert not meeting.viewers()
+    for plan in meeting.early():
+        wanted = [choice for choice in meeting.choices() if choice.viewer == plan.identity]
+        assert len({choice.publisher for choice in wanted} - {plan.identity}) == 5
+        assert sorted(choice.quality for choice in wanted) == ["HIGH"] * 2 + ["LOW"] * 3
+
+
+def test_churn_is_the_same_in_every_run() -> None:
+    churn = scenarios.find("churn")
+    changes = churn.changes()
+    assert changes == scenarios.find("churn").changes()
+    assert [change.at_s for change in changes] == sorted(change.at_s for change in changes)
+    assert 0 < len(changes) < 3 * churn.seconds * (churn.switches_per_second + churn.mutes_per_second)
+    assert all(change.choice is None or change.choice.viewer != change.choice.publisher for change in changes)
+
+
+def test_who_mutes_is_heard_again() -> None:
+    state: dict[str, bool] = {}
+    for change in scenarios.find("churn").sized(3, 200.0, None).changes():
+        if change.choice is None:
+            assert state.get(change.participant, False) != change.muted
+            state[change.participant] = change.muted
+    assert state
