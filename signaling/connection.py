@@ -71,6 +71,21 @@ def encode_response(response: rtc.SignalResponse, as_json: bool) -> bytes | str:
     return response.SerializeToString()
 
 
+class Broadcast:
+    """A response that goes to many clients: encoded once for each kind of frame, not once for each client."""
+
+    def __init__(self, response: rtc.SignalResponse) -> None:
+        """`response` must not be changed afterwards."""
+        self.response = response
+        self._frames: dict[bool, bytes | str] = {}
+
+    def encode(self, as_json: bool) -> bytes | str:
+        """Return the frame of this kind."""
+        if as_json not in self._frames:
+            self._frames[as_json] = encode_response(self.response, as_json)
+        return self._frames[as_json]
+
+
 class SignalConnection:
     """An accepted WebSocket. Use as an async context manager: leaving it flushes and closes.
 
@@ -114,11 +129,14 @@ class SignalConnection:
         """True once nothing can be sent any more."""
         return self._ended.is_set()
 
-    def send(self, response: rtc.SignalResponse) -> None:
+    def send(self, response: rtc.SignalResponse | Broadcast) -> None:
         """Queue one message and return at once. A client that does not read loses its socket, not our memory."""
         if self._ended.is_set():
             return
-        frame = encode_response(response, self._as_json)
+        if isinstance(response, Broadcast):
+            frame = response.encode(self._as_json)
+        else:
+            frame = encode_response(response, self._as_json)
         if len(self._queue) >= MAX_QUEUED_MESSAGES or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
             log.warning("client does not read its messages, closing", queued=len(self._queue))
             self._end()

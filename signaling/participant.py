@@ -21,7 +21,7 @@ from signaling.subscriptions import Subscriptions
 from signaling.tokens import Claims, refresh
 
 if TYPE_CHECKING:
-    from signaling.connection import SignalConnection
+    from signaling.connection import Broadcast, SignalConnection
     from signaling.node import Node
     from signaling.room import Room
 
@@ -131,7 +131,7 @@ class Participant:
             self._info.version += 1
         return self._info
 
-    def send(self, response: SignalResponse) -> None:
+    def send(self, response: "SignalResponse | Broadcast") -> None:
         """Send to the client if it has a socket now."""
         if self.connection is not None:
             self.connection.send(response)

@@ -33,6 +33,7 @@ from livekit.protocol.rtc import (
 from signaling import identifiers
 from signaling.access import SubscriptionAccess
 from signaling.config import RoomOptions
+from signaling.connection import Broadcast
 from signaling.dynacast import Demand, Dynacast
 from signaling.errors import SessionEnded
 from signaling.limits import MAX_DEPARTURES, MAX_UPDATE_PARTICIPANTS
@@ -343,9 +344,10 @@ class Room:
             self._broadcast(_update(infos))
 
     def _broadcast(self, response: SignalResponse, but: Collection[Participant] = ()) -> None:
+        shared = Broadcast(response)
         for participant in self.participants.values():
             if participant.joined and participant not in but:
-                participant.send(response)
+                participant.send(shared)
 
     def _note_departure(self, participant: Participant) -> None:
         if participant.hidden:

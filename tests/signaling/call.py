@@ -11,7 +11,7 @@ from livekit.protocol import models, rtc
 from sfu.events import DataReceived, StreamStarted, TransportConnected, TransportFailed
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
 from signaling.config import Config, RoomOptions
-from signaling.connection import BadMessage
+from signaling.connection import BadMessage, Broadcast
 from signaling.join import JoinParameters
 from signaling.participant import Participant
 from signaling.rooms import Rooms
@@ -52,10 +52,10 @@ class FakeConnection:
     def ended(self) -> bool:
         return self.code is not None
 
-    def send(self, response: rtc.SignalResponse) -> None:
+    def send(self, response: rtc.SignalResponse | Broadcast) -> None:
         if self.code is None:
             copy = rtc.SignalResponse()
-            copy.CopyFrom(response)
+            copy.CopyFrom(response.response if isinstance(response, Broadcast) else response)
             self.sent.append(copy)
 
     async def receive(self) -> rtc.SignalRequest | None:

@@ -11,7 +11,7 @@ from livekit.protocol import models, rtc
 from starlette.websockets import WebSocket
 
 from signaling import connection as module
-from signaling.connection import BadMessage, SignalConnection, decode_request, encode_response
+from signaling.connection import BadMessage, Broadcast, SignalConnection, decode_request, encode_response
 
 PONG = rtc.SignalResponse(pong=1_700_000_000_000)
 
@@ -225,3 +225,15 @@ def test_any_json_value_in_a_known_field_is_a_request_or_a_bad_message(value: di
         decode_request(json.dumps(value))
     except BadMessage as exc:
         assert str(exc)
+
+
+async def test_a_broadcast_is_encoded_once_for_each_kind_of_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    monkeypatch.setattr(module, "encode_response", lambda *given: encoded.append(given) or encode_response(*given))
+    broadcast = Broadcast(PONG)
+    for as_json in (False, True, False, True):
+        socket = await accepted()
+        async with SignalConnection(socket.websocket, as_json) as connection:
+            connection.send(broadcast)
+            assert await socket.client_receives() == encode_response(PONG, as_json)
+    assert [as_json for _, as_json in encoded] == [False, True]
