@@ -29,6 +29,8 @@ READ_BYTES = 4096
 """What one read of outgoing bytes takes; a flight may need several."""
 WINDOW_SIZE = 1024
 """Replay window of SRTP in packets, as mediasoup has it: video bursts are reordered by more than libsrtp's 128."""
+SENDING_WINDOW_SIZE = 128
+"""The same for what we send, which libsrtp shifts with every packet: egress is never more than 64 numbers behind."""
 
 _SENDING, _RECEIVING = ThreadPoolExecutor(1, "srtp-sending"), ThreadPoolExecutor(1, "srtp-receiving")
 """Make libsrtp's sessions. malloc gives each thread memory of its own, so those of one direction lie side by side, and
@@ -73,7 +75,7 @@ class SrtpSessions:
     @staticmethod
     def _session(profile: SrtpProfile, key: bytes, direction: int) -> Session:
         policy = Policy(key=key, ssrc_type=direction, srtp_profile=profile.number)
-        policy.window_size = WINDOW_SIZE
+        policy.window_size = WINDOW_SIZE if direction == Policy.SSRC_ANY_INBOUND else SENDING_WINDOW_SIZE
         # Never two packets under one index: with GCM that gives away the authentication key (RFC 7714 section 8.1).
         policy.allow_repeat_tx = False
         return Session(policy)

@@ -1,6 +1,7 @@
 """This server, as an operator starts it: `aiosfu serve` in a process of its own."""
 
 import importlib.metadata
+import json
 import socket
 import sys
 from pathlib import Path
@@ -12,16 +13,29 @@ RELEVANT = ("numba", "pylibsrtp", "uvloop")
 
 
 class Aiosfu(LiveKit):
-    """aiosfu with its development keys on loopback."""
+    """aiosfu with its development keys on loopback.
+
+    Options: `threads`, media threads (all on the server's cores); `loudest`, how many microphones a room forwards.
+    """
 
     name = "aiosfu"
 
+    def __init__(self, options: dict[str, str]) -> None:
+        """Raises ValueError for an option that is no number."""
+        super().__init__(options)
+        self.threads, self.loudest = int(options.get("threads", "1")), int(options.get("loudest", "0"))
+        if self.threads > 1:
+            self.name += f"-{self.threads}-threads"
+        if self.loudest:
+            self.name += f"-loudest-{self.loudest}"
+
     async def start(self, cores: tuple[int, ...]) -> None:
         """Start it and wait until it answers; kernels that are not cached are compiled first."""
-        port, udp = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+        port = free_port(socket.SOCK_STREAM)
+        configuration = json.dumps({"media_threads": self.threads, "room": {"forward_loudest": self.loudest}})
         command = [sys.executable, "-m", "signaling.cli", "serve", "--dev", "--log-level", "warning"]
-        command += ["--bind", "127.0.0.1", "--node-ip", "127.0.0.1", "--port", str(port), "--udp-port", str(udp)]
-        self.process = ServerProcess(command, cores, ROOT)
+        command += ["--bind", "127.0.0.1", "--node-ip", "127.0.0.1", "--port", str(port), "--udp-port", "0"]
+        self.process = ServerProcess(command, cores, ROOT, {"LIVEKIT_CONFIG": configuration})
         self.url = f"ws://127.0.0.1:{port}"
         await self.process.wait_ready(f"http://127.0.0.1:{port}/")
 

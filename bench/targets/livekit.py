@@ -5,12 +5,14 @@ Options: `url` (ws://...), `pid` of its process, `key` and `secret` of its API; 
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import urllib.request
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.accounting import confined
@@ -39,12 +41,24 @@ def free_port(kind: socket.SocketKind) -> int:
 class ServerProcess:
     """A server that was started here, with its log."""
 
-    def __init__(self, command: list[str], cores: tuple[int, ...], folder: Path | None = None) -> None:
-        """Start `command` on these cores, in `folder`."""
+    def __init__(
+        self,
+        command: list[str],
+        cores: tuple[int, ...],
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start `command` on these cores, in `folder`, with `environment` added to ours."""
         self._log = tempfile.NamedTemporaryFile(prefix="bench-", suffix=".log")  # noqa: SIM115 - closed by `stop`
         self._command = command
         with confined(cores):
-            self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, cwd=folder)
+            self._process = subprocess.Popen(
+                command,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**os.environ, **(environment or {})},
+            )
 
     @property
     def pid(self) -> int:
