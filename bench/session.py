@@ -34,11 +34,11 @@ JOINS_AT_ONCE = 16
 SETTLED_S = 1.0
 """From the last subscription to the first measurement: key frames have come, and rings have filled."""
 WARM_UP_S, LEAD_S, DRAIN_S = 1.0, 0.05, 0.5
+"""Before the window, at the new load; between its opening and its begin; for what is still on its way after it."""
 WATCH_S = 2.0
 JOINING_LOAD = 0.2
 """Times the scenario's rates while participants join: enough for every track to be noticed, and no join has to compete
 with a load that the system may not carry."""
-"""Before the window, at the new load; between its opening and its begin; for what is still on its way after it."""
 BUSY = 0.95
 """Share of its core from which on the generator may be the limit."""
 STOLEN, STRANGE = 0.01, 0.1

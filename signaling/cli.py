@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from signaling.config import Config, Flags, load_config, parse_keys
 from signaling.config_file import ConfigError
 from signaling.tokens import DEFAULT_TTL_S, create
 
+CONTROL_NICE = 10
+"""nice value of the control thread: where cores are scarce, a crowd that joins must not hold up media."""
 EXIT_USAGE = 2
 """Exit status for everything that the operator can put right."""
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -181,6 +184,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
     from signaling.rooms import Rooms
 
     def announce(addresses: list[tuple[str, int]]) -> None:
+        _yield_to_media()
         for address, port in addresses:
             log.info("listening", address=address, tcp_port=port, udp_ports=list(engine.udp_ports))
         if config.development:
@@ -192,6 +196,13 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
     _compile()
     engine = Engine(EngineOptions(udp_ports=config.media_ports, bind=config.media_bind, node_ips=config.node_ips))
     uvloop.run(run())
+
+
+def _yield_to_media() -> None:
+    """Let the media threads, which run already and keep their priority, go first where they share a core with us."""
+    this = threading.get_native_id()
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, this, max(os.getpriority(os.PRIO_PROCESS, this), CONTROL_NICE))
 
 
 def _warn(config: Config) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from signaling.cli import main
+from signaling.cli import CONTROL_NICE, main
 from signaling.tokens import verify
 
 ROOT = Path(__file__).parents[2]
@@ -149,3 +149,19 @@ def test_a_signal_stops_the_server_cleanly(signal_name: str) -> None:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in err
+
+
+def test_the_control_thread_gives_way_to_the_media_threads() -> None:
+    with serve("--port", "0", "--udp-port", "0", "--media-threads", "2") as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it is running
+        nice = {int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in _tasks(process.pid)}
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice.pop(process.pid) == max(before, CONTROL_NICE)
+    assert list(nice.values()).count(before) >= 2
+
+
+def _tasks(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())
