@@ -79,12 +79,19 @@ def _plots(report: Report) -> Iterator[str]:
     for scenario in scenarios:
         mine = [each for each in summaries if each.scenario == scenario]
         knees = [knee for knee in report.knees if knee.scenario == scenario]
-        yield from _cost_plots(scenario, [each for each in mine if each.load == 1], colour)
+        yield from _cost_plots(scenario, _at_one_load(mine), colour)
         if knees:
             plot = bar_plot(bars_of_knees(knees), "packets/s", colour)
             yield _figure(f"{scenario}: the most that was carried", "longer is better; ≥ the generator's limit", plot)
         for n in dict.fromkeys(each.n for each in mine):
             yield from _time_plots(f"{scenario}, N = {n:,}", [each for each in mine if each.n == n], report, colour)
+
+
+def _at_one_load(summaries: Sequence[Summary]) -> Sequence[Summary]:
+    """What can be compared side by side: everything under the only load, or under the full one of a ramp."""
+    if len({each.load for each in summaries}) == 1:
+        return summaries
+    return [each for each in summaries if each.load == 1]
 
 
 def _cost_plots(scenario: str, summaries: Sequence[Summary], colour: dict[str, str]) -> Iterator[str]:
@@ -100,9 +107,9 @@ def _cost_plots(scenario: str, summaries: Sequence[Summary], colour: dict[str, s
 
 def _time_plots(title: str, summaries: Sequence[Summary], report: Report, colour: dict[str, str]) -> Iterator[str]:
     heard = [each for each in summaries if each.latency.count]
-    full = [each for each in heard if each.load == 1]
-    if full:
-        plot = latency_plot(full, report.baseline, colour)
+    alike = _at_one_load(heard)
+    if alike:
+        plot = latency_plot(alike, report.baseline, colour)
         yield _figure(f"{title}: latency", "send to receive, lower is better", plot)
     if len({each.load for each in heard}) >= CURVE:
         yield _figure(f"{title}: p99 under load", "further right before it rises is better", load_plot(heard, colour))

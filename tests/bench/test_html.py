@@ -130,8 +130,13 @@ def test_a_ramp_becomes_a_curve_and_stays_out_of_the_bars() -> None:
     text = page(report(measurements=tuple(ramp), knees=()))
     assert "p99 under load" in text
     assert "p99 under load" not in page(report(measurements=tuple(ramp[:2]), knees=()))
-    only_partly = page(report(measurements=(ramp[0],), knees=()))
+    only_partly = page(report(measurements=(ramp[0], ramp[2]), knees=()))
     assert "shorter is better" not in only_partly
+
+
+def test_a_load_that_is_the_only_one_is_drawn_whatever_it_is() -> None:
+    runs = tuple(measurement(system, 50, 0, load=0.4) for system in ("floor", "aiosfu"))
+    assert "shorter is better" in page(report(measurements=runs, knees=()))
 
 
 def test_single_values_of_zero_can_be_drawn() -> None:
