@@ -37,6 +37,7 @@ def receive_relayed(state, arena, now):
     raised = np.int64(state.thread[0].relay_in_hand)
     if raised >= 0:  # by an exception, and would again
         store_release(state.relays.read, raised, state.relays[raised].read + 1)
+        state.thread[0].relay_in_hand = -1
     for thread in range(state.thread[0].thread_count):
         first = state.relays[thread].read
         end = load_acquire(state.relays.written, thread)

@@ -182,4 +182,10 @@ def test_an_entry_that_raised_is_not_tried_again(relay: Relay) -> None:
     relay.pass_on()
     assert int(relay.away.stream()["received"]) == 1
     assert not relays_wait(relay.away.record)
+    relay.publish(VP8_DELTA)
+    relay.away.memory.thread["relay_in_hand"] = HOME
+    for _ in range(2):  # nothing else came: the entry is passed over once
+        relay.pass_on()
+    relays = relay.away.memory.table("relays")[HOME]
+    assert (relays["written"], relays["read"]) == (3, 3)
     relay.close()
