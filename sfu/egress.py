@@ -16,7 +16,7 @@ from sfu.relay_out import relay_batch
 from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
 from sfu.rings import notice
 from sfu.scalability import admit_scalable, is_last_of_picture
-from sfu.select import DEAD_FRAMES, admit_temporal, ask_for_wanted, mark_live, may_start
+from sfu.select import DEAD_FRAMES, admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
 from sfu.sequence import NOT_SENT, drop, send, synchronise
 from sfu.tables import (
     BATCH,
@@ -37,9 +37,6 @@ from sfu.tracks import NOT_LISTED
 from sfu.udp import borrow_arena, send_rtp, take_slot
 from sfu.wire import signed32
 
-RECENT_KEY_NS = 1_000_000_000
-REPLAYED_PACKETS = 96
-"""A viewer starts from a key frame in the ring when it is younger and nearer than this; else a new one costs less."""
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""
 
@@ -201,8 +198,8 @@ def _start_from_ring(state, arena, row, now):
     for layer in range(min(best, np.int64(track.layer_count) - 1), -1, -1):
         stream_row = np.int64(track.streams[layer])
         stream = state.streams[stream_row]
-        first = stream.key_sequence
-        if first < 0 or now - stream.key_ns > RECENT_KEY_NS or stream.highest - first >= REPLAYED_PACKETS:
+        first = recent_key(stream, now)
+        if first < 0:
             continue
         if stream_row == subscription.stream and first <= subscription.in_highest:
             continue  # the receiver has had it, or it came from a source that has ended

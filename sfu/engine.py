@@ -28,6 +28,7 @@ from sfu.forwarding import Forwarding, check_open
 from sfu.mailbox import Datagram, Notice
 from sfu.media_thread import MediaThread
 from sfu.parameters import (
+    MAX_THREADS,
     Candidate,
     Channel,
     Codec,
@@ -49,7 +50,6 @@ from sfu.tables import (
     CLOSED_TRANSPORT,
     CONSENT_EXPIRED,
     LAYERS_CHANGED,
-    MAX_THREADS,
     PATH_SELECTED,
     STREAM_STARTED,
     SUBSCRIPTION_STARTED,

@@ -8,7 +8,7 @@ place until somebody is clearly louder, so that two voices of one loudness do no
 import numpy as np
 from numba import njit
 
-from sfu.tables import GROUPS
+from sfu.parameters import GROUPS
 
 QUIETEST = 127
 """-dBov that RFC 6464 calls silence."""

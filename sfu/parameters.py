@@ -78,6 +78,12 @@ class DtlsRole(Enum):
     SERVER = "server"
 
 
+GROUPS = 4096
+"""Groups of voices (`PublishParameters.group`), 0 included, which is none."""
+MAX_THREADS = 16
+"""Media threads of one process."""
+
+
 @dataclass(frozen=True, slots=True)
 class IceCredentials:
     """RFC 8445 section 5.3: what the peer must put into its checks."""
@@ -168,7 +174,7 @@ class PublishParameters:
     svc: bool = False
     """True: one encoding that carries several spatial layers (VP9 or AV1 SVC)."""
     group: int = 0
-    """Audio: of the receivers with this number (below `sfu.tables.GROUPS`), only the loudest are forwarded; 0: none."""
+    """Audio: of the receivers with this number, below GROUPS, only the loudest are forwarded; 0: none."""
     group_limit: int = 0
     """How many of the group are forwarded at a time."""
 

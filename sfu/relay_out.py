@@ -11,18 +11,8 @@ from numba import njit
 from sfu.feedback import key_frame_due
 from sfu.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
 from sfu.rewrite import is_stored
-from sfu.tables import (
-    OPEN,
-    PACKETS,
-    RELAYED_PACKET,
-    RELAYED_REPORT,
-    RELAYED_WISH,
-    VIDEO,
-)
-
-BACKLOG_NS = 1_000_000_000
-BACKLOG_PACKETS = 96
-"""A new mirror gets the packets from a key frame on that is younger and nearer than this."""
+from sfu.select import recent_key
+from sfu.tables import OPEN, PACKETS, RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH, VIDEO
 
 
 @njit(cache=True)
@@ -104,9 +94,8 @@ def add_mirror(state, arena, row, thread, mirror_row, generation, now):
         stream = state.streams[stream_row]
         if stream.report_ntp != 0:
             _send_report(state, track, thread, stream)
-        first = stream.key_sequence
-        recent = first >= 0 and now - stream.key_ns <= BACKLOG_NS and stream.highest - first < BACKLOG_PACKETS
-        if track.kind != VIDEO or not recent:
+        first = recent_key(stream, now)
+        if track.kind != VIDEO or first < 0:
             continue
         for sequence in range(first, stream.highest + 1):
             packet = state.packets[stream_row, sequence & (PACKETS - 1)]

@@ -27,6 +27,9 @@ DEAD_FRAMES = 15
 REVIVED_FRAMES = 3
 """A dead layer that brings so many frames between two passes is alive; a key frame revives it at once."""
 RATES_NS = 1_000_000_000
+RECENT_KEY_NS = 1_000_000_000
+REPLAYED_PACKETS = 96
+"""A newcomer starts from a key frame in the ring when it is younger and nearer than this."""
 
 _VP8 = int(Codec.VP8)
 _DEPENDENCY = int(Extension.DEPENDENCY)
@@ -37,6 +40,15 @@ def want_key(state, stream_row):
     """Ask the publisher for a key frame of a stream; feedback throttles, a key frame that arrives answers it."""
     if stream_row >= 0 and state.streams[stream_row].state == OPEN:
         state.streams[stream_row].key_wanted = 1
+
+
+@njit(cache=True)
+def recent_key(stream, now):
+    """Extended number of the first packet of a key frame to start a newcomer from; -1: a new one costs less."""
+    first = stream.key_sequence
+    if first < 0 or now - stream.key_ns > RECENT_KEY_NS or stream.highest - first >= REPLAYED_PACKETS:
+        return np.int64(-1)
+    return first
 
 
 @njit(cache=True)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from sfu.parameters import GROUPS, MAX_THREADS
+
 # --- capacities: part of the type, so changing one compiles the kernels again ---------------------------------------
 TRANSPORTS = 4096
 PATHS = 8192
@@ -74,10 +76,6 @@ SLOW_PER_TRANSPORT = 160
 """Datagrams of one transport that wait for the control thread."""
 COMMANDS = 16_384
 NOTICES = 16_384
-GROUPS = 4096
-"""Rooms that forward their loudest voices only, numbered from 1."""
-MAX_THREADS = 16
-"""Media threads of one process."""
 RELAY_SLOTS = 512
 """Packets on their way from one media thread to another; a thread that is so far behind loses the newest."""
 

@@ -6,8 +6,9 @@ from sfu.binding import forget_srtp_stream, unbind
 from sfu.dependency import reset_dependency
 from sfu.lookup import find_source, remove_source
 from sfu.loudest import join_group, leave_group
+from sfu.parameters import MAX_THREADS
 from sfu.rings import notice
-from sfu.tables import CLOSED_TRACK, FREE, MAX_THREADS, OPEN, PACKETS, RTCP_SENDERS
+from sfu.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
 
 NOT_LISTED = -2
 """dirty_next of a track without unread arrivals."""

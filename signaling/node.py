@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sfu.parameters import ReceiverId, SubscriptionId, TransportId
+from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
 from signaling import identifiers
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from signaling.config import Config
     from signaling.participant import Participant
     from signaling.tracks import Track
-
-MAX_GROUPS = 4096
-"""What the media engine has places for; 0 is no group."""
 
 log = structlog.get_logger("signaling.node")
 
@@ -48,7 +45,7 @@ class Node:
 
     def take_group(self) -> int:
         """A number for a room that forwards its loudest voices only; 0, which is no group, when all are taken."""
-        group = next((number for number in range(1, MAX_GROUPS) if number not in self._groups), 0)
+        group = next((number for number in range(1, GROUPS) if number not in self._groups), 0)
         self._groups |= {group} - {0}
         return group
 

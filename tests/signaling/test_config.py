@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signaling.config import Config, Flags, RoomOptions, load_config, parse_keys, parse_node_ips, parse_udp_ports
+from sfu.parameters import MAX_THREADS
+from signaling.config import (
+    MAX_MEDIA_THREADS,
+    Config,
+    Flags,
+    RoomOptions,
+    load_config,
+    parse_keys,
+    parse_node_ips,
+    parse_udp_ports,
+)
 from signaling.config_file import ConfigError
 
 VISIO = """\
@@ -210,6 +220,10 @@ def test_there_are_no_more_media_threads_than_cores_or_ports(monkeypatch: pytest
     assert refusal("keys: {a: b}\nmedia_threads: 2\n").startswith("media_threads: 2 threads need as many UDP ports")
     wrong = refusal("keys: {a: b}\nmedia_threads: 17\n")
     assert wrong == "LIVEKIT_CONFIG:2: media_threads: 17 is not between 0 and 16"
+
+
+def test_the_bound_on_media_threads_is_the_engines() -> None:
+    assert MAX_MEDIA_THREADS == MAX_THREADS  # not imported there: `aiosfu token` must not load the engine
 
 
 def test_rooms_are_made_as_the_file_says() -> None:

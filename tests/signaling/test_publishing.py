@@ -4,10 +4,9 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.events import StreamStarted
-from sfu.parameters import Codec, Kind
+from sfu.parameters import GROUPS, Codec, Kind
 from signaling.config import RoomOptions
 from signaling.limits import MAX_PENDING_TRACKS
-from signaling.node import MAX_GROUPS
 from tests.signaling.call import CAMERA_LAYERS, Call, sdp
 
 
@@ -237,5 +236,5 @@ async def test_rooms_that_forward_the_loudest_have_groups_of_their_own_and_give_
     assert [node.take_group() for _ in range(3)] == [1, 2, 3]
     node.give_back_group(2)
     assert node.take_group() == 2
-    assert len({node.take_group() for _ in range(MAX_GROUPS)}) == MAX_GROUPS - 3
+    assert len({node.take_group() for _ in range(GROUPS)}) == GROUPS - 3
     assert node.take_group() == 0
