@@ -21,6 +21,7 @@ from tests.clients.peers import BrowserPeer, Peer, SdkPeer
 from tests.clients.sfu_server import ServerUnderTest, running_server
 
 PeerFactory = Callable[..., Awaitable[Any]]
+Join = Callable[..., Awaitable[Any]]
 
 
 def _missing(reason: str) -> None:
@@ -127,6 +128,18 @@ async def make_peer(browsers: Browsers, pages: str) -> AsyncIterator[PeerFactory
             warnings.warn(f"{peer.identity} did not leave: {error!r}", stacklevel=1)
     for page in opened:
         await page.close()
+
+
+@pytest.fixture
+def join(server: ServerUnderTest, make_peer: PeerFactory, room: str) -> Join:
+    """`await join(kind, identity, **grants)`: a peer that is in the room."""
+
+    async def joined(kind: str, identity: str, **grants: object) -> Any:
+        peer = await make_peer(kind, identity)
+        await peer.join(server, room, **grants)
+        return peer
+
+    return joined
 
 
 @pytest.fixture(scope="session")

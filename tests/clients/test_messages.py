@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import pytest
 from livekit import rtc
 from livekit.protocol.models import DataPacket, UserPacket
 
-from tests.clients.conftest import PeerFactory
+from tests.clients.conftest import Join
 from tests.clients.facts import knows, reads
 from tests.clients.peers import BrowserPeer, Peer, SdkPeer, eventually
-from tests.clients.sfu_server import ServerUnderTest
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
@@ -24,20 +22,6 @@ LONG_TEXT = "".join(f"{number} Grüße 👋\n" for number in range(5_000))
 FILE = bytes(range(256)) * 1_000
 LARGE = 60_000
 """Bytes of one reliable message, near the 64 KiB that a data channel takes."""
-
-Join = Callable[..., Awaitable[Any]]
-
-
-@pytest.fixture
-def join(server: ServerUnderTest, make_peer: PeerFactory, room: str) -> Join:
-    """`await join(kind, identity)`: a peer that is in the room."""
-
-    async def joined(kind: str, identity: str, **grants: object) -> Any:
-        peer = await make_peer(kind, identity)
-        await peer.join(server, room, **grants)
-        return peer
-
-    return joined
 
 
 def keep_texts(peer: SdkPeer, topic: str = "lk.chat") -> list[tuple[str, str]]:

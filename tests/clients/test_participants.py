@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -11,27 +10,14 @@ from livekit import rtc
 from livekit.protocol.models import DisconnectReason
 from livekit.rtc.participant import PublishTrackError
 
-from tests.clients.conftest import PeerFactory
+from tests.clients.conftest import Join, PeerFactory
 from tests.clients.facts import had, hears, knows, media, misses, reads, stands_still
 from tests.clients.peers import BrowserPeer, SdkPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
-Join = Callable[..., Awaitable[Any]]
 MICROPHONE = "room.localParticipant.getTrackPublication('microphone')"
-
-
-@pytest.fixture
-def join(server: ServerUnderTest, make_peer: PeerFactory, room: str) -> Join:
-    """`await join(kind, identity, **grants)`: a peer that is in the room."""
-
-    async def joined(kind: str, identity: str, **grants: object) -> Any:
-        peer = await make_peer(kind, identity)
-        await peer.join(server, room, **grants)
-        return peer
-
-    return joined
 
 
 async def about(peer: BrowserPeer | SdkPeer, identity: str) -> tuple[str, str, dict[str, str]]:
