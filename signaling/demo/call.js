@@ -329,11 +329,9 @@ export class Call extends EventTarget {
 
   /** Publishes in a new stay what was published in the last one. */
   async #startAgain(join) {
-    const published = [...this.local].map(([source, { track }]) => [source, track]);
-    this.local.clear();
     await this.#enter(join);
-    for (const [source, track] of published) await this.#send(source, track);
-    if (published.length) await this.#negotiate();
+    for (const [source, { track }] of this.local) await this.#send(source, track);
+    if (this.local.size) await this.#negotiate();
     this.#emit("change");
   }
 
