@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -101,7 +102,8 @@ class SignalConnection:
         self._pending = asyncio.Event()
         self._flushed = asyncio.Event()
         self._flushed.set()
-        self._ended = asyncio.Event()
+        self._ended = False
+        self._receiving: asyncio.Timeout | None = None
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -127,11 +129,11 @@ class SignalConnection:
     @property
     def ended(self) -> bool:
         """True once nothing can be sent any more."""
-        return self._ended.is_set()
+        return self._ended
 
     def send(self, response: rtc.SignalResponse | Broadcast) -> None:
         """Queue one message and return at once. A client that does not read loses its socket, not our memory."""
-        if self._ended.is_set():
+        if self._ended:
             return
         if isinstance(response, Broadcast):
             frame = response.encode(self._as_json)
@@ -160,7 +162,7 @@ class SignalConnection:
 
     async def close(self, code: int = CLOSE_NORMAL) -> None:
         """Send what is queued, then the close frame. Closing twice is harmless."""
-        if self._ended.is_set():
+        if self._ended:
             await self._abort(CLOSE_OVERFLOW)
             return
         with contextlib.suppress(TimeoutError):
@@ -170,17 +172,17 @@ class SignalConnection:
         await self._abort(code)
 
     async def _receive_frame(self) -> bytes | str | None:
-        if self._ended.is_set() or self._websocket.client_state is not WebSocketState.CONNECTED:
+        if self._ended or self._websocket.client_state is not WebSocketState.CONNECTED:
             return None
-        # A task each, because an overflow or a close from our side must wake the caller too.
-        frame = asyncio.ensure_future(self._websocket.receive())
-        ended = asyncio.ensure_future(self._ended.wait())
+        message: MutableMapping[str, Any] = {"type": "websocket.disconnect"}
         try:
-            await asyncio.wait((frame, ended), return_when=asyncio.FIRST_COMPLETED)
-            message: dict[str, Any] = dict(frame.result()) if frame.done() else {"type": "websocket.disconnect"}
+            # No time limit: an overflow or a close from our side uses it to wake the caller, which costs no task.
+            async with asyncio.timeout(None) as self._receiving:
+                message = await self._websocket.receive()
+        except TimeoutError:
+            log.debug("closed from our side")
         finally:
-            frame.cancel()
-            ended.cancel()
+            self._receiving = None
         if message["type"] == "websocket.disconnect":
             self._end()
             return None
@@ -207,7 +209,9 @@ class SignalConnection:
             self._end()
 
     def _end(self) -> None:
-        self._ended.set()
+        if self._receiving is not None and not self._ended:
+            self._receiving.reschedule(0.0)
+        self._ended = True
         self._queue.clear()
         self._queued_bytes = 0
         self._flushed.set()

@@ -27,9 +27,10 @@ MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_REQUEST_LINE_BYTES = 64 * 1024
 """A `join_request` carries an SDP offer in the query: far beyond the 8 KiB that servers allow by default."""
 MAX_REQUEST_HEAD_BYTES = MAX_REQUEST_LINE_BYTES + 16 * 1024
-PING_INTERVAL_S = 10.0
+PING_INTERVAL_S = 30.0
 PING_TIMEOUT_S = 10.0
-"""With the interval: a client that vanished without a word is noticed within 20 s."""
+"""Of WebSocket pings, for what stands between (proxies close silent sockets after a minute) and for clients that do not
+ping by message. Those that do, LiveKit's SDKs, are missed by `Room` long before."""
 UNACKNOWLEDGED_TIMEOUT_MS = 20_000
 """TCP_USER_TIMEOUT: for how long bytes may stay unacknowledged before the kernel gives the connection up."""
 HTTP_LIFETIME_S = 30.0

@@ -55,6 +55,8 @@ FAILED_GRACE_S = 5.0
 """How long a participant whose media failed is kept, so that its full reconnect looks like one."""
 TOKEN_INTERVAL_S = 300.0
 """Between two refreshed tokens; they live for ten minutes."""
+TEND_INTERVAL_S = 1.0
+"""Between two looks at each participant's timeouts, all of which are seconds."""
 QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
 UPDATE_INTERVAL_S = 1.0
@@ -100,7 +102,7 @@ class Room:
         self._departures_since = node.clock()
         """Earlier departures are forgotten."""
         self._counts = (0, 0)
-        self._quality_at = self._room_update_at = self._update_at = node.clock()
+        self._quality_at = self._room_update_at = self._update_at = self._tended_at = node.clock()
         self._empty_since: float | None = node.clock()
         self._was_joined = False
 
@@ -301,8 +303,10 @@ class Room:
         if changes := self.speakers.update(levels, now):
             self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=changes)))
         self._dynacast.lower(now)
-        for participant in tuple(self.participants.values()):
-            self.guard(participant, partial(self._tend, participant, now))
+        if now - self._tended_at >= TEND_INTERVAL_S:
+            self._tended_at = now
+            for participant in tuple(self.participants.values()):
+                self.guard(participant, partial(self._tend, participant, now))
         if now - self._update_at >= UPDATE_INTERVAL_S:
             self._update_at = now
             self._send_batch()
