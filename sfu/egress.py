@@ -11,7 +11,7 @@ from numba import njit
 from sfu.loudest import is_loud
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
-from sfu.prefetch import prefetch_destination, prefetch_subscription
+from sfu.prefetch import look_ahead
 from sfu.relay_out import relay_batch
 from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
 from sfu.rings import notice
@@ -87,13 +87,9 @@ def _forward_track(state, arena, row, now):
             elif not was_loud:
                 _begin_anew(state, row)
         while subscription >= 0:
-            following = np.int64(state.subscriptions[subscription].next_of_track)
-            if following >= 0:
-                prefetch_destination(state, following)
-                if state.subscriptions[following].next_of_track >= 0:
-                    prefetch_subscription(state, np.int64(state.subscriptions[following].next_of_track))
+            look_ahead(state, subscription)
             _forward_batch(state, arena, subscription, count, now)
-            subscription = following
+            subscription = np.int64(state.subscriptions[subscription].next_of_track)
         first = last
         if first >= track.log_written:
             break

@@ -21,8 +21,8 @@ from sfu.tables import (
     state_t,
 )
 
-HUGE = ("history",)
-"""A row of 24 KiB for each subscription, written with every packet: with small pages that is a TLB miss each time."""
+HUGE = ("history", "media", "transports", "paths", "subscriptions")
+"""What egress goes through row by row: with small pages, each subscriber costs it several TLB misses."""
 HUGE_BYTES = 2 << 20
 
 

@@ -1,7 +1,7 @@
 """Asks the processor for the rows of the next subscribers while the present one's packet is being protected.
 
 With many subscribers their rows do not stay in the caches near the core, and egress would wait for a dozen of cache
-lines one after the other. Nothing here reads or changes anything.
+lines one after the other. Nothing here changes anything, and an address that is wrong does no harm.
 """
 
 import numpy as np
@@ -9,14 +9,25 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from sfu.tables import HISTORY, history_t, state_t, subscription_t, transport_t
+from sfu.tables import (
+    CACHE_LINE,
+    HISTORY,
+    SUBSCRIPTION_LINES,
+    history_t,
+    media_t,
+    path_t,
+    state_t,
+    subscription_t,
+    transport_t,
+)
 
-CACHE_LINE = 64
 _READ, _KEEP, _DATA = 0, 3, 1
 """Arguments of llvm.prefetch: for reading, into all levels, data cache."""
 
 _SUBSCRIPTIONS_AT, _SUBSCRIPTION_BYTES = state_t.fields["subscriptions"][1], subscription_t.itemsize
 _TRANSPORTS_AT, _TRANSPORT_BYTES = state_t.fields["transports"][1], transport_t.itemsize
+_PATHS_AT, _PATH_BYTES = state_t.fields["paths"][1], path_t.itemsize
+_MEDIA_AT, _MEDIA_BYTES = state_t.fields["media"][1], media_t.itemsize
 _HISTORY_AT, _HISTORY_BYTES = state_t.fields["history"][1], history_t.itemsize
 
 
@@ -34,23 +45,40 @@ def _prefetch(typing, address):
 
 
 @njit(cache=True)
-def _prefetch_range(at, size):
-    for offset in range(0, size, CACHE_LINE):
-        _prefetch(np.uint64(at + offset))
+def look_ahead(state, row):
+    """Fetch what the three subscriptions after `row` need, one step each: a step reads what the last one fetched."""
+    following = np.int64(state.subscriptions[row].next_of_track)
+    if following < 0:
+        return
+    _fetch_way(state, following)
+    following = np.int64(state.subscriptions[following].next_of_track)
+    if following < 0:
+        return
+    _fetch_destination(state, following)
+    following = np.int64(state.subscriptions[following].next_of_track)
+    if following >= 0:
+        at = np.int64(state.thread[0].state_at) + _SUBSCRIPTIONS_AT + following * _SUBSCRIPTION_BYTES
+        for line in range(SUBSCRIPTION_LINES):
+            _prefetch(np.uint64(at + line * CACHE_LINE))
 
 
 @njit(cache=True)
-def prefetch_subscription(state, row):
-    """Fetch a subscription's row."""
-    at = np.int64(state.thread[0].state_at)
-    _prefetch_range(at + _SUBSCRIPTIONS_AT + row * _SUBSCRIPTION_BYTES, _SUBSCRIPTION_BYTES)
-
-
-@njit(cache=True)
-def prefetch_destination(state, row):
-    """Fetch what sending to a subscription touches besides its row, which should have arrived."""
+def _fetch_destination(state, row):
+    """The second step: the transport of a subscription, and where its next packet will be remembered."""
     subscription = state.subscriptions[row]
     at = np.int64(state.thread[0].state_at)
-    _prefetch_range(at + _TRANSPORTS_AT + np.int64(subscription.transport) * _TRANSPORT_BYTES, _TRANSPORT_BYTES)
+    _prefetch(np.uint64(at + _TRANSPORTS_AT + np.int64(subscription.transport) * _TRANSPORT_BYTES))
     following = (subscription.out_highest + 1) & (HISTORY - 1) if subscription.rtx_ssrc != 0 else 0
-    _prefetch(np.uint64(at + _HISTORY_AT + (row * HISTORY + following) * _HISTORY_BYTES))
+    remembered = at + _HISTORY_AT + (row * HISTORY + following) * _HISTORY_BYTES
+    _prefetch(np.uint64(remembered))
+    _prefetch(np.uint64(remembered + _HISTORY_BYTES - 1))
+
+
+@njit(cache=True)
+def _fetch_way(state, row):
+    """The last step: the numbers that were negotiated, the address, and the beginning of libsrtp's session."""
+    transport = state.transports[state.subscriptions[row].transport]
+    at = np.int64(state.thread[0].state_at)
+    _prefetch(np.uint64(at + _MEDIA_AT + np.int64(transport.media) * _MEDIA_BYTES))
+    _prefetch(np.uint64(at + _PATHS_AT + np.int64(transport.path) * _PATH_BYTES))
+    _prefetch(transport.srtp_out)

@@ -47,6 +47,7 @@ EXTENSION_IDS = 256
 COPIED = 7
 """Extension kinds 1 to 6 are copied from publisher to subscriber (see parameters.Extension)."""
 EXTENSION_KINDS = 12
+CACHE_LINE = 64
 MEDIA_PER_TRANSPORT = 4
 """Negotiation results take turns in rows 4 * transport to 4 * transport + 3, so the one in use is never written."""
 
@@ -203,46 +204,76 @@ STRUCTURE = 16
 NOT_REFERENCE = 32
 """Nothing depends on the frame (VP8 N)."""
 
+
 # --- row types --------------------------------------------------------------------------------------------------------
-path_t = np.dtype(
+def _in_lines(columns: list[Any], whole_rows: bool = True) -> Any:
+    """The type of rows with these columns, in this order.
+
+    whole_rows: each row takes whole cache lines, so what every packet needs of it, its first columns, shares the
+    fewest. Otherwise each column begins a line: the state, whose columns are tables.
+    """
+    packed: Any = np.dtype(columns, align=True)
+    formats = [(packed[name].base, packed[name].shape) for name in packed.names]
+    offsets = [packed.fields[name][1] for name in packed.names]
+    end = packed.itemsize
+    if not whole_rows:
+        sizes = [_whole_lines(packed[name].itemsize) for name in packed.names]
+        offsets, end = [sum(sizes[:k]) for k in range(len(sizes))], sum(sizes)
+    layout: Any = {"names": packed.names, "formats": formats, "offsets": offsets, "itemsize": _whole_lines(end)}
+    return np.dtype(layout, align=True)
+
+
+def _whole_lines(size: int) -> int:
+    return (size + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
+
+
+path_t = _in_lines(
     [
-        ("state", "u1"),
+        # what sending needs: the first line
         ("family", "u1"),  # 4 or 6
+        ("state", "u1"),
         ("socket", "i2"),  # index into state.sockets
-        ("transport", "i4"),
-        ("next", "i4"),  # next path of the transport, or of the free list
         ("address", "u1", 28),  # sockaddr_in or sockaddr_in6 of the peer, as the kernel gave it (flow info zeroed)
         ("address_bytes", "u4"),
         ("local", "u1", 16),  # the address of ours that the peer reached (4 or 16 bytes used)
         ("local_interface", "i4"),
+        # what checks need
+        ("transport", "i4"),
+        ("next", "i4"),  # next path of the transport, or of the free list
         ("priority", "u4"),  # of the nominated pair, from the check
         ("nominated", "u1"),
         ("ice_generation", "i4"),
         ("checked_ns", "i8"),  # last valid check
-    ],
-    align=True,
+    ]
 )  # all (m)
 
-media_t = np.dtype(
+media_t = _in_lines(
     [
         # what one SDP negotiation says about numbers; written (c) into a free row, applied by SET_MEDIA
+        ("id_of_extension", "u1", EXTENSION_KINDS),  # kind -> id, 0: not negotiated; what sending needs
+        ("mixed_extensions", "u1"),  # the same
         ("extension_of_id", "u1", EXTENSION_IDS),  # id -> kind
-        ("id_of_extension", "u1", EXTENSION_KINDS),  # kind -> id, 0: not negotiated
         ("codec_of_pt", "u1", 128),
         ("associated_pt", "i2", 128),  # RTX: apt; RED: the Opus payload type
         ("nack_of_pt", "u1", 128),
         ("clock_of_pt", "u4", 128),
-        ("mixed_extensions", "u1"),
-    ],
-    align=True,
+    ]
 )
 
-transport_t = np.dtype(
+transport_t = _in_lines(
     [
+        # what sending needs: the first line
         ("state", "u1"),
         ("secure", "u1"),  # (m) SRTP is running
         ("relayed", "u1"),  # (m) it stands for a publisher whose transport another media thread has
+        ("twcc_sequence", "u2"),  # (m) next transport-wide sequence number that we send
         ("generation", "i4"),  # (c) counts uses of the row
+        ("path", "i4"),  # (m) selected path
+        ("media", "i4"),  # (m) row of media in use
+        ("srtp_out", "u8"),
+        ("packets_out", "i8"),
+        ("bytes_out", "i8"),
+        # connectivity, reception, reports
         ("ufrag", "u8", 2),  # (c, then m) current and previous local ufrag: 8 ASCII bytes, little endian; 0: none
         ("password", "u1", (2, 24)),  # (c, then m) 24 ASCII characters each
         ("next_ufrag", "u8"),  # (c) before NEW_CREDENTIALS
@@ -250,7 +281,6 @@ transport_t = np.dtype(
         ("ice_generation", "i4"),  # (m) counts restarts
         ("nominated_generation", "i4"),  # (m) newest ice_generation that got a nominated check; -1: none
         ("consent", "u1"),  # (m) NO_CONSENT, CONSENT_RUNNING, CONSENT_GONE of paths.py
-        ("path", "i4"),  # (m) selected path
         ("first_path", "i4"),  # (m)
         ("path_count", "i4"),  # (m)
         ("checked_ns", "i8"),  # (m) last valid check on any path; set at OPEN_TRANSPORT; consent runs from first check
@@ -261,10 +291,7 @@ transport_t = np.dtype(
         ("rtcp_senders", "u4", RTCP_SENDERS),  # (m) SSRCs that sent RTCP but are no source, oldest overwritten
         ("rtcp_sender_next", "u1"),
         ("srtp_in", "u8"),  # (m) srtp_t addresses
-        ("srtp_out", "u8"),
         ("ssrc", "u4"),  # (c) our SSRC for receiver reports and feedback
-        ("media", "i4"),  # (m) row of media in use
-        ("twcc_sequence", "u2"),  # (m) next transport-wide sequence number that we send
         ("remb_bps", "i8"),  # (m) last REMB from the peer
         ("remb_ns", "i8"),
         ("rtt_ns", "i8"),  # (m) from receiver reports; 0 unknown
@@ -275,10 +302,7 @@ transport_t = np.dtype(
         ("slow_taken", "i8"),  # (c) taken out of it
         ("packets_in", "i8"),
         ("bytes_in", "i8"),
-        ("packets_out", "i8"),
-        ("bytes_out", "i8"),
-    ],
-    align=True,
+    ]
 )
 
 arrivals_t = np.dtype(
@@ -477,61 +501,62 @@ dependency_t = np.dtype(
     align=True,
 )
 
-subscription_t = np.dtype(
+subscription_t = _in_lines(
     [
+        # what every packet needs: SUBSCRIPTION_LINES lines. Who, and which layer is forwarded
         ("state", "u1"),
         ("kind", "u1"),  # (c)
         ("paused", "u1"),  # (m) by command
         ("started", "u1"),  # (m) a packet left
-        ("generation", "i4"),  # (c)
-        ("track", "i4"),  # (c)
-        ("transport", "i4"),  # (c) the subscriber's
-        ("next_of_track", "i4"),  # (m)
-        ("next_of_transport", "i4"),  # (m)
-        ("ssrc", "u4"),  # (c)
-        ("rtx_ssrc", "u4"),  # (c) 0: none
         ("payload_type", "u1"),  # (c)
-        ("rtx_payload_type", "i2"),  # (c) -1: none
-        ("red_payload_type", "i2"),  # (c) -1: unwrap
-        ("mid", "u1", 16),  # (c)
-        ("mid_bytes", "u1"),  # (c)
         ("mid_acknowledged", "u1"),  # (m) an RR named the SSRC: mid is no longer sent
-        ("rtx_mid_acknowledged", "u1"),  # (m)
-        ("cname", "u1", 32),  # (c)
-        ("cname_bytes", "u1"),  # (c)
-        # selection (m)
-        ("target_spatial", "u1"),  # by command
-        ("target_temporal", "u1"),
+        ("last_marker", "u1"),
         ("layer", "i1"),  # simulcast: layer being forwarded, -1 none; SVC: 0 once started
         ("wanted_layer", "i1"),  # simulcast: layer waited for
-        ("spatial", "i1"),  # SVC: highest spatial layer being forwarded
         ("temporal", "u1"),  # highest temporal layer being forwarded
-        ("decode_target", "i1"),  # SVC with dependency descriptors: target of (spatial, temporal); -1 unknown
-        ("targets", "u4"),  # SVC: active decode target mask to write; 0: descriptors are copied as they are
-        ("produced_targets", "u4"),  # SVC: active targets of the encoder when decode_target was chosen
+        ("target_spatial", "u1"),  # by command
+        ("target_temporal", "u1"),
+        ("red_payload_type", "i2"),  # (c) -1: unwrap
+        ("generation", "i4"),  # (c)
+        ("transport", "i4"),  # (c) the subscriber's
+        ("next_of_track", "i4"),  # (m)
+        ("ssrc", "u4"),  # (c)
+        ("rtx_ssrc", "u4"),  # (c) 0: none
         ("stream", "i4"),  # stream row being or last forwarded, to which the offsets belong; -1 none
         ("source_ssrc", "u4"),  # SSRC of that stream then; another one means other timestamps and picture ids
-        ("picture_timestamp", "u4"),  # input timestamp of the newest picture decided on
-        # rewriting (m); out = in - offset
         ("timestamp_offset", "u4"),  # in - out
-        ("picture_offset", "i4"),  # modulo 2^15
-        ("tl0_offset", "i4"),  # modulo 2^8
+        ("track", "i4"),  # (c)
+        # rewriting (m); out = in - offset
         ("in_highest", "i8"),  # highest extended input sequence decided on, of the current layer
         ("out_highest", "i8"),  # last extended output sequence; starts random below 32768
         ("dropped", "u8"),  # bit k: input in_highest - k was dropped on purpose
         ("sent", "u8"),  # bit k: input in_highest - k was sent, or dropped after its number had been skipped
+        ("packets", "i8"),
+        ("octets", "i8"),  # RTP payload, for sender reports
+        ("last_ns", "i8"),  # when last_timestamp was sent
         ("last_timestamp", "u4"),  # highest output timestamp
-        ("last_ns", "i8"),  # when it was sent
-        ("last_marker", "u1"),
+        ("picture_timestamp", "u4"),  # input timestamp of the newest picture decided on
+        # pictures and scalable layers (m)
+        ("picture_offset", "i4"),  # modulo 2^15
+        ("tl0_offset", "i4"),  # modulo 2^8
         ("last_picture", "i4"),  # output picture id of picture_highest; -1: none yet
         ("last_tl0", "i4"),  # last output TL0PICIDX; -1: none yet
         ("picture_highest", "i4"),  # highest input picture id decided on
         ("pictures_dropped", "u8"),  # bit k: picture_highest - k was dropped
         ("switch_sequence", "i8"),  # extended input sequence of the switch: older packets of the layer are not sent
+        ("spatial", "i1"),  # SVC: highest spatial layer being forwarded
+        ("decode_target", "i1"),  # SVC with dependency descriptors: target of (spatial, temporal); -1 unknown
+        ("targets", "u4"),  # SVC: active decode target mask to write; 0: descriptors are copied as they are
+        ("produced_targets", "u4"),  # SVC: active targets of the encoder when decode_target was chosen
+        # retransmission, feedback and reports
+        ("next_of_transport", "i4"),  # (m)
+        ("rtx_payload_type", "i2"),  # (c) -1: none
+        ("mid", "u1", 16),  # (c)
+        ("mid_bytes", "u1"),  # (c)
+        ("rtx_mid_acknowledged", "u1"),  # (m)
+        ("cname", "u1", 32),  # (c)
+        ("cname_bytes", "u1"),  # (c)
         ("rtx_sequence", "u2"),
-        # counters and reports (m)
-        ("packets", "i8"),
-        ("octets", "i8"),  # RTP payload, for sender reports
         ("retransmitted", "i8"),
         ("report_ns", "i8"),  # last sender report sent
         ("fraction_lost", "u1"),  # from the last receiver report
@@ -541,9 +566,10 @@ subscription_t = np.dtype(
         ("key_asked_ns", "i8"),  # when the subscriber last asked for a key frame
         ("bytes_at_check", "i8"),
         ("bitrate_bps", "i8"),
-    ],
-    align=True,
+    ]
 )
+SUBSCRIPTION_LINES = 3
+"""Cache lines at the beginning of a subscription's row that every packet needs."""
 
 history_t = np.dtype(
     [
@@ -682,7 +708,7 @@ thread_t = np.dtype(
     align=True,
 )
 
-state_t = np.dtype(
+state_t = _in_lines(
     [
         ("thread", thread_t, 1),
         ("drops", "i8", DROPS),
@@ -728,7 +754,7 @@ state_t = np.dtype(
         ("relays", ring_t, MAX_THREADS),  # by sending thread
         ("relay_entries", relay_t, (MAX_THREADS, RELAY_SLOTS)),
     ],
-    align=True,
+    whole_rows=False,
 )
 
 COMMAND_RING, NOTICE_RING, SLOW_RING = 0, 1, 2
