@@ -135,8 +135,9 @@ class SubjectName(click.ParamType[Subject]):
 @click.option("-n", "sizes", type=int, multiple=True, help="Size of the scenario; repeat for several.")
 @click.option("--seconds", type=float, help="Measured seconds of each window.")
 @click.option("--loss", type=float, help="Share of the packets that viewers lose, 0 to 1.")
+@click.option("--messages-per-second", type=float, help="Data messages of each sender; 0: none.")
 @click.option("--repeats", type=int, default=1, show_default=True, help="Alternating runs of each target.")
-@click.option("--load", type=float, default=1.0, show_default=True, help="Times the scenario's packet rates.")
+@click.option("--load", type=float, default=1.0, show_default=True, help="Times the scenario's rates.")
 @click.option("--knee", is_flag=True, help="Ramp up from --load to the highest load that is carried.")
 @click.option("--harness/--no-harness", default=True, help="First measure the generator against a plain reflector.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the report here.")
@@ -145,7 +146,8 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
     """Measure a scenario: a name from `list`, or a TOML file."""
     try:
         found = scenarios.find(scenario)
-        sized = [found.sized(n, options["seconds"], options["loss"]) for n in sizes or (found.n,)]
+        changes = options["seconds"], options["loss"], options["messages_per_second"]
+        sized = [found.sized(n, *changes) for n in sizes or (found.n,)]
         if options["knee"] and found.late:
             raise click.ClickException("joins have no load to ramp; give other --seconds or another -n")
         runs = Run(_say)

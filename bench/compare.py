@@ -10,8 +10,9 @@ from bench.results import Report
 from bench.sheets import Row, Sheet, number, share, spread
 from bench.summary import Figure, Summary, cpu, memory, percentile, ratio, summarize
 
+CPU = "CPU us per"
 FIGURES: dict[str, Figure] = {
-    "CPU us per packet": cpu,
+    CPU: cpu,
     "p50 us": percentile("p50"),
     "p99 us": percentile("p99"),
     "loss": lambda measurement: measurement.loss,
@@ -22,7 +23,7 @@ UNCERTAIN = "~"
 
 
 def print_comparison(a: Report, b: Report, console: Console) -> None:
-    """Print the ratios b / a of CPU per packet, latency, loss and memory: below 1, b is better.
+    """Print the ratios b / a of CPU per packet or message, latency, loss and memory: below 1, b is better.
 
     Each system is set beside itself where both reports measured the same ones, else each of `a` beside each of `b`.
     """
@@ -71,7 +72,7 @@ def _rows(left: Summary, right: Summary) -> Iterator[Row]:
                 scenario,
                 f"{left.n:,}",
                 system,
-                name,
+                f"{CPU} {left.unit}" if name == CPU else name,
                 spread(before, form),
                 spread(after, form),
                 spread(quotient) + doubt,

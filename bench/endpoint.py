@@ -55,8 +55,11 @@ def is_dtls(datagram: bytes) -> bool:
 class Endpoint:
     """A connected transport: `fd` is connected to the server, `incoming` and `outgoing` are srtp_t addresses."""
 
-    def __init__(self, context: SSL.Context, server: tuple[str, int]) -> None:
+    def __init__(self, context: SSL.Context, server: tuple[str, int], keeps_dtls: bool = False) -> None:
+        """keeps_dtls: for data channels. Media has its keys after the handshake, and a connection is 70 KiB."""
         self._context = context
+        self._keeps_dtls = keeps_dtls
+        self._dtls: SSL.Connection | None = None
         self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
@@ -126,6 +129,8 @@ class Endpoint:
                 connection.bio_write(datagram)
         self._send_records(connection)
         self._derive_keys(connection)
+        if self._keeps_dtls:
+            self._dtls = connection
 
     @property
     def check_datagram(self) -> bytes:
@@ -182,6 +187,23 @@ class Endpoint:
         """Protect and send one plaintext RTP packet."""
         with contextlib.suppress(OSError):
             self.socket.send(self._sessions[0].protect(packet))
+
+    def send_data(self, data: bytes) -> None:
+        """Send application data as one DTLS record. For endpoints that keep DTLS. Raises SSL.Error or OSError."""
+        assert self._dtls is not None
+        self._dtls.send(data)
+        self.socket.send(self._dtls.bio_read(DATAGRAM_BYTES))
+
+    def receive_data(self, datagram: bytes) -> list[bytes]:
+        """The application data in a DTLS datagram. For endpoints that keep DTLS. Raises SSL.Error."""
+        assert self._dtls is not None
+        self._dtls.bio_write(datagram)
+        found = []
+        while True:
+            try:
+                found.append(self._dtls.recv(DATAGRAM_BYTES))
+            except SSL.WantReadError:
+                return found
 
     def close(self) -> None:
         self.socket.close()

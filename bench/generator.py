@@ -223,7 +223,7 @@ class Generator:
         row, fd = int(control["endpoint_end"]), participant.socket.fileno()
         if row >= ENDPOINTS or fd >= DESCRIPTORS or len(participant.check) > CHECK_BYTES:
             raise ValueError(f"no room for participant {row}: {ENDPOINTS} is the most of one generator process")
-        _prepare(participant.socket)
+        prepare(participant.socket)
         endpoint = tables.table("transports")[row]
         endpoint["fd"] = fd
         endpoint["incoming"], endpoint["outgoing"] = participant.incoming, participant.outgoing
@@ -333,7 +333,8 @@ class Generator:
         return {name: int(self._tables.control[name]) for name in names}
 
 
-def _prepare(participant: socket.socket) -> None:
+def prepare(participant: socket.socket) -> None:
+    """Make a socket non-blocking, with the kernel's receive times (SCM_TIMESTAMPNS) and a large queue."""
     participant.setblocking(False)
     participant.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     try:

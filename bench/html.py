@@ -81,7 +81,7 @@ def _plots(report: Report) -> Iterator[str]:
         knees = [knee for knee in report.knees if knee.scenario == scenario]
         yield from _cost_plots(scenario, _at_one_load(mine), colour)
         if knees:
-            plot = bar_plot(bars_of_knees(knees), "packets/s", colour)
+            plot = bar_plot(bars_of_knees(knees), f"{knees[0].unit}s/s", colour)
             yield _figure(f"{scenario}: the most that was carried", "longer is better; ≥ the generator's limit", plot)
         for n in dict.fromkeys(each.n for each in mine):
             yield from _time_plots(f"{scenario}, N = {n:,}", [each for each in mine if each.n == n], report, colour)
@@ -98,7 +98,7 @@ def _cost_plots(scenario: str, summaries: Sequence[Summary], colour: dict[str, s
     if not summaries:
         return
     plot = bar_plot(bars_of(summaries, cpu), "µs of CPU", colour)
-    yield _figure(f"{scenario}: CPU per delivered packet", "shorter is better", plot)
+    yield _figure(f"{scenario}: CPU per delivered {summaries[0].unit}", "shorter is better", plot)
     kept = [each for each in summaries if each.spread(memory).high]
     if kept:
         plot = bar_plot(bars_of(kept, memory), "KiB", colour)

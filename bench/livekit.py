@@ -66,6 +66,8 @@ class Participant:
         """identity -> sid -> `audio` or `video`."""
         self.own: list[str] = []
         """Sids in the order of the plan."""
+        self.sctp_port = 0
+        """Of the server's data channels; 0: it has none."""
         self.failure: str = ""
         """What ended it, if anything did."""
         self._dtls = dtls
@@ -82,10 +84,11 @@ class Participant:
         await self._open(url, token)
         for number, track in enumerate(self.plan.publish):
             self.own.append(await self._announce(number, track.kind))
-        if not self.plan.publish:
+        if not self.plan.publish and not self.plan.data:
             self._receiving.append("audio")  # a description without m-sections has no transport
         remote = await self._negotiate()
-        self.endpoint = Endpoint(self._dtls[0], remote.address)
+        self.sctp_port = remote.sctp_port
+        self.endpoint = Endpoint(self._dtls[0], remote.address, keeps_dtls=self.plan.data)
         self.endpoint.ufrag, self.endpoint.password = self._ufrag, self._password
         await self.endpoint.connect_async(IceCredentials(remote.ufrag, remote.password))
         self._spawn(self._add_sections())

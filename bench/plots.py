@@ -72,7 +72,7 @@ def bars_of(summaries: Sequence[Summary], figure: Figure) -> dict[str, list[Bar]
 
 
 def bars_of_knees(knees: Sequence[Knee]) -> dict[str, list[Bar]]:
-    """Packets per second at the knee; where the generator was the limit, the number says so."""
+    """Packets or messages per second at the knee; where the generator was the limit, the number says so."""
     groups: dict[str, list[Bar]] = {}
     for each in knees:
         value = Spread.of((each.packets_per_second,))
@@ -159,7 +159,7 @@ def load_plot(summaries: Sequence[Summary], colour: dict[str, str]) -> str:
             rates = [each.spread(lambda run: run.packets_per_second).median for each in mine]
             axes.plot(rates, [e.latency.p99 for e in mine], marker="o", ms=4, color=colour[system], label=system)
         axes.set_yscale("log")
-        axes.set(xlabel="delivered packets/s", ylabel="p99, µs")
+        axes.set(xlabel=f"delivered {summaries[0].unit}s/s", ylabel="p99, µs")
         axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
         _plain_numbers(axes.yaxis)

@@ -11,7 +11,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Microseconds from a packet's send time in the generator to the kernel's receive time at a subscriber."""
+    """Microseconds from the send time of a packet (or message) in the generator to the kernel's receive time at a
+    subscriber."""
 
     p50: float
     p90: float
@@ -54,6 +55,8 @@ class Measurement:
     drops: dict[str, int] = field(default_factory=dict)
     """Counted by the server or the kernel, by reason."""
     notes: tuple[str, ...] = ()
+    unit: str = "packet"
+    """What was offered and delivered, and what CPU and latency are of: a `packet` of media, or a data `message`."""
 
     @property
     def loss(self) -> float:
@@ -77,6 +80,8 @@ class Knee:
     server_busy: float
     generator_limited: bool
     """The generator was at its own ceiling, so the true knee is higher."""
+    unit: str = "packet"
+    """See `Measurement`."""
 
 
 @dataclass(frozen=True, slots=True)

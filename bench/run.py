@@ -156,7 +156,10 @@ def carried(measured: Measurement, scenario: Scenario) -> bool:
 
 
 def drain_us(measured: Measurement, scenario: Scenario) -> float:
-    """How long the system takes for the largest regular burst: one publisher's key frame to all its viewers."""
+    """How long the system takes for the largest regular burst: one publisher's key frame to all its viewers, or one
+    message."""
+    if scenario.counts == "message":
+        return scenario.n * measured.cpu_us_per_packet
     video = [track for track in scenario.tracks if track.kind == "video"]
     if not video:
         return 0.0
@@ -204,7 +207,8 @@ class Ramp:
 def _in_words(measured: Measurement) -> str:
     return "; ".join(
         (
-            f"load {measured.load:.2f}: {measured.packets_per_second:,.0f} packets/s, loss {measured.loss:.3%}, "
+            f"load {measured.load:.2f}: {measured.packets_per_second:,.0f} {measured.unit}s/s, "
+            f"loss {measured.loss:.3%}, "
             f"p99 {measured.latency.p99 / 1e3:.1f} ms, server {measured.server_busy:.0%}, "
             f"generator {measured.generator_busy:.0%}",
             *measured.notes,
@@ -218,7 +222,7 @@ def _knee(found: Ramp, scenario: Scenario) -> Knee:
     above = [step for step in found.steps if best is None or step.load >= best.load]
     limited = any(step.generator_busy >= BUSY for step in above)
     rate, busy = (best.packets_per_second, best.server_busy) if best is not None else (0.0, 0.0)
-    return Knee(found.steps[0].system, scenario.name, scenario.n, rate, busy, limited)
+    return Knee(found.steps[0].system, scenario.name, scenario.n, rate, busy, limited, scenario.counts)
 
 
 REFLECTOR = Subject("reflector")
@@ -264,7 +268,7 @@ class Run:
     def all(self, sized: list[Scenario], subjects: list[Subject], options: dict[str, Any]) -> Report:
         """Measure every scenario with every system. options: harness, repeats, load and knee of the command line."""
         baseline, ceiling = None, None
-        if options["harness"]:
+        if options["harness"] and any(scenario.tracks for scenario in sized):
             baseline = find_baseline()
             self._say(f"a reflector alone: p50 {baseline.p50:,.0f} us, p99 {baseline.p99:,.0f} us")
             ceiling = find_ceiling(self._say)

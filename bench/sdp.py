@@ -7,6 +7,7 @@ from typing import Self
 
 from bench.generator_receive import RTX_PAYLOAD_TYPE
 from bench.targets import Layer, Plan, SendStream, TrackPlan
+from sfu.sctp import LOCAL_PORT, MAX_MESSAGE_BYTES
 
 MID_ID, RID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID = 1, 2, 3, 4
 """Header extension ids of every offer."""
@@ -26,6 +27,11 @@ _HEAD = (
 _SECTION = (
     "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na={direction}\r\na=rtcp-mux\r\n"
     "{extensions}{codecs}"
+)
+
+_DATA_SECTION = (
+    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na=sctp-port:{port}\r\n"
+    "a=max-message-size:{size}\r\n"
 )
 
 
@@ -81,11 +87,12 @@ def offer(
     fingerprint: tuple[str, str],
     version: int,
 ) -> str:
-    """An offer: first what the plan publishes (`cids`: its track ids), then a section of each kind in `receiving`.
+    """An offer: first what the plan publishes (`cids`: its track ids), then a section of each kind in `receiving`,
+    last the data channels if the plan has them.
 
     ice: ufrag and password. The mids are 0, 1, 2, ... in that order.
     """
-    count = len(plan.publish) + len(receiving)
+    count = len(plan.publish) + len(receiving) + plan.data
     text = _HEAD.format(
         version=version,
         mids=" ".join(map(str, range(count))),
@@ -98,6 +105,8 @@ def offer(
         text += _section(track.kind, mid, "sendonly") + _sending_lines(track, cid)
     for mid, kind in enumerate(receiving, len(plan.publish)):
         text += _section(kind, mid, "recvonly")
+    if plan.data:
+        text += _DATA_SECTION.format(mid=count - 1, port=LOCAL_PORT, size=MAX_MESSAGE_BYTES)
     return text
 
 
@@ -111,6 +120,8 @@ class Remote:
     """Of its first IPv4 host candidate for UDP."""
     extensions: frozenset[int]
     """Ids of the header extensions that it takes."""
+    sctp_port: int = 0
+    """Of its data channels; 0: it has none."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -120,7 +131,9 @@ class Remote:
         if ufrag is None or password is None or candidate is None:
             raise ValueError(f"an answer without ICE credentials or an IPv4 candidate: {text[:500]!r}")
         extensions = frozenset(int(number) for number in re.findall(r"a=extmap:(\d+)", text))
-        return cls(ufrag[1], password[1], (candidate[1], int(candidate[2])), extensions)
+        port = re.search(r"a=sctp-port:(\d+)", text)
+        address = candidate[1], int(candidate[2])
+        return cls(ufrag[1], password[1], address, extensions, int(port[1]) if port is not None else 0)
 
 
 def send_streams(plan: Plan, remote: Remote) -> list[SendStream]:

@@ -23,7 +23,9 @@ from bench.accounting import (
     tree_resident_bytes,
     udp_errors,
 )
-from bench.generator import Generator, Window
+from bench.data_channels import DataWindow, Messages
+from bench.endpoint import Endpoint
+from bench.generator import Generator
 from bench.offered import offered
 from bench.results import Measurement
 from bench.scenarios import Change, Choice, Scenario
@@ -66,6 +68,14 @@ class Mutes(Protocol):
 
     async def mute(self, participant: Connected, muted: bool) -> None:
         """Of all tracks; the generator stops sending by itself."""
+
+
+@runtime_checkable
+class CarriesData(Protocol):
+    """A target whose participants can have data channels."""
+
+    def data_path(self, participant: Connected) -> tuple[Endpoint, int]:
+        """The endpoint of one that was planned with them, and the server's SCTP port."""
 
 
 @runtime_checkable
@@ -113,13 +123,17 @@ class Session:
         self.scenario = scenario
         self._cores = server_cores
         self._generator = Generator(scenario.seed)
+        self._messages = Messages(scenario.data or "reliable", scenario.message_bytes)
         self._members: dict[str, Member] = {}
+        self._messengers: list[Connected] = []
         self._slots = asyncio.Semaphore(JOINS_AT_ONCE)
         self._memory = 0.0
         self._notes: list[str] = []
 
     async def start(self) -> None:
         """Bring the system and its participants up, and let them settle."""
+        if self.scenario.data and not isinstance(self.target, CarriesData):
+            raise SessionFailed(f"{self.target.name} has no data channels, which {self.scenario.name} is about")
         self._generator.start()
         self._generator.set_load(JOINING_LOAD)
         await self.target.start(self._cores)
@@ -137,6 +151,7 @@ class Session:
 
     async def close(self) -> None:
         """End everything."""
+        await self._messages.close()
         self._generator.stop()
         await self.target.stop()
 
@@ -152,6 +167,11 @@ class Session:
             self._generator.check()
             asked_ns = time.monotonic_ns()
             participant = await self.target.join(plan)
+            if isinstance(self.target, CarriesData) and plan.data:
+                path = self.target.data_path(participant)
+                await self._messages.add(plan.identity, *path, plan.messages_per_second)
+                self._messengers.append(participant)
+                return
         row = self._generator.add(participant)
         member = self._members[plan.identity] = Member(participant, row, asked_ns)
         rows = self._generator.rows_of(participant)
@@ -187,12 +207,14 @@ class Session:
     async def measure(self, load: float, repeat: int) -> Measurement:
         """One window at `load` times the scenario's rates."""
         self._generator.set_load(load)
+        self._messages.set_load(load)
         self._generator.set_loss(self.scenario.loss)
         await asyncio.sleep(WARM_UP_S)
         earlier = self._generator.counters()
         start_ns = time.monotonic_ns() + int(LEAD_S * 1e9)
         end_ns = start_ns + int(self.scenario.seconds * 1e9)
         self._generator.open_window(start_ns, end_ns)
+        self._messages.open_window(start_ns, end_ns)
         async with asyncio.TaskGroup() as group:
             happening = group.create_task(self._happen(start_ns))
             await _sleep_until(start_ns)
@@ -250,16 +272,18 @@ class Session:
         return offered(self._generator.sends, self._generator.sources, tracks, audience, not self.scenario.late)
 
     def _measurement(self, load: float, repeat: int, before: Sample, after: Sample, own: dict[str, int]) -> Measurement:
-        window = self._generator.window()
+        window, messages = self._generator.window(), self._messages.window()
+        counts = self.scenario.counts
+        counted = messages if counts == "message" else window
         elapsed_ns = after.at_ns - before.at_ns
         cores = after.cores - before.cores
-        scale = self.scenario.seconds * 1e9 / elapsed_ns / 1e3 / max(window.delivered, 1)
-        counted = {name: count - before.drops[name] for name, count in after.drops.items()}
+        scale = self.scenario.seconds * 1e9 / elapsed_ns / 1e3 / max(counted.delivered, 1)
+        dropped = {name: count - before.drops[name] for name, count in after.drops.items()}
         server_busy = (after.server_ns - before.server_ns) / elapsed_ns / max(len(self._cores), 1)
         stolen = cores.steal / max(cores.total, 1)
         strange = 1 - stolen - cores.idle / max(cores.total, 1) - server_busy
         busy = (after.generator_ns - before.generator_ns) / elapsed_ns
-        drops = {name: count for name, count in (counted | self.target.drops()).items() if count}
+        drops = {name: count for name, count in (dropped | self.target.drops()).items() if count}
         return Measurement(
             system=self.target.name,
             scenario=self.scenario.name,
@@ -267,13 +291,13 @@ class Session:
             repeat=repeat,
             seconds=self.scenario.seconds,
             load=load,
-            offered=self._offered(),
-            delivered=window.delivered,
+            offered=messages.offered if counts == "message" else self._offered(),
+            delivered=counted.delivered,
             cpu_us_per_packet=(after.server_ns - before.server_ns) * scale,
             softirq_us_per_packet=cores.softirq * scale,
             server_busy=server_busy,
             generator_busy=busy,
-            latency=window.latency,
+            latency=counted.latency,
             memory_per_subscriber=self._memory,
             joins_ms=self._joins_ms(),
             drops=drops,
@@ -281,8 +305,10 @@ class Session:
                 *self._notes,
                 *_disturbances(stolen, strange),
                 *_growth(before, after),
-                *self._warnings(busy, window, own),
+                *self._warnings(busy, max(window.late_us, messages.late_us), own),
+                *self._message_notes(messages),
             ),
+            unit=counts,
         )
 
     def _joins_ms(self) -> tuple[float, ...]:
@@ -293,19 +319,36 @@ class Session:
         first = [(self._generator.first_media_ns(member.row), member.asked_ns) for member in viewers]
         return tuple((media_ns - asked_ns) / 1e6 for media_ns, asked_ns in first if media_ns)
 
-    def _warnings(self, busy: float, window: Window, own: dict[str, int]) -> list[str]:
+    def _message_notes(self, window: DataWindow) -> list[str]:
+        """What the other figures do not say of messages."""
+        found = []
+        if self.scenario.tracks and window.offered:
+            rate, size = window.delivered / self.scenario.seconds, self.scenario.message_bytes
+            found.append(
+                f"beside it {rate:,.0f} {self.scenario.data} messages of {size} bytes a second, whose CPU is in that "
+                f"of the packets; {1 - window.delivered / window.offered:.1%} lost, "
+                f"p50 {window.latency.p50 / 1e3:.1f} ms, p99 {window.latency.p99 / 1e3:.1f} ms"
+            )
+        if window.dropped:
+            found.append(f"the generator's data channels dropped {window.dropped}")
+        if failures := self._messages.failures():
+            found.append(f"{len(failures)} participants with data channels fell out: {failures[0]}")
+        return found
+
+    def _warnings(self, busy: float, late_us: float, own: dict[str, int]) -> list[str]:
         found = []
         if busy >= BUSY:
             found.append(f"the generator used {busy:.0%} of its core and may be the limit")
-        if window.late_us >= LATE_US:
-            found.append(f"the generator's schedule fell behind by {window.late_us / 1e3:.0f} ms")
+        if late_us >= LATE_US:
+            found.append(f"the generator's schedule fell behind by {late_us / 1e3:.0f} ms")
         if own["unsent"]:
             found.append(f"the generator's sockets refused {own['unsent']} packets")
         if own["rejected"]:
             found.append(f"{own['rejected']} packets did not authenticate")
         if self.scenario.loss:
             found.append(f"{own['thrown']} packets lost on arrival, {own['repaired']} of them (video only) repaired")
-        owners = (member.participant.owner for member in self._members.values())
+        participants = [member.participant for member in self._members.values()] + self._messengers
+        owners = (participant.owner for participant in participants)
         fallen = [owner.failure for owner in owners if isinstance(owner, CanFail) and owner.failure]
         if fallen:
             found.append(f"{len(fallen)} participants fell out: {fallen[0]}")

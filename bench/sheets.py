@@ -108,16 +108,16 @@ def _percentiles(latency: Latency) -> list[str]:
 def loads(summaries: Sequence[Summary]) -> Sheet:
     """Throughput, CPU, loss and memory of one scenario: medians over the repeats, extremes in brackets."""
     ramped = any(each.load != 1 for each in summaries)
-    columns = ("N", *(("load",) if ramped else ()), "system", "runs", "packets/s", "CPU us", "x floor")
+    unit = summaries[0].unit
+    columns = ("N", *(("load",) if ramped else ()), "system", "runs", f"{unit}s/s", "CPU us", "x floor")
     columns += ("softirq", "loss", "server", "gen.", "KiB each")
     rows = tuple(_load_row(each, summaries, ramped) for each in summaries)
     limited = f"{WARNING} generator busy over {BUSY:.0%}: it may be the limit, the server's figures may be better."
-    note = (
-        "CPU and softirq per delivered packet; server, gen. (generator): busy share of their cores; KiB per subscriber."
-    )
+    note = f"CPU and softirq per delivered {unit}; server, gen. (generator): busy share of their cores; "
+    note += "KiB per subscriber."
     if any(row.warn for row in rows):
         note += f"\n{limited}"
-    return Sheet(f"{summaries[0].scenario}: CPU per delivered packet", columns, rows, note)
+    return Sheet(f"{summaries[0].scenario}: CPU per delivered {unit}", columns, rows, note)
 
 
 def _load_row(summary: Summary, all_of_them: Sequence[Summary], ramped: bool) -> Row:
@@ -143,7 +143,8 @@ def _load_row(summary: Summary, all_of_them: Sequence[Summary], ramped: bool) ->
 def latencies(summaries: Sequence[Summary]) -> Sheet:
     """Latency of every system under every load, in microseconds, with the number of receivers."""
     ramped = any(each.load != 1 for each in summaries)
-    columns = ("scenario", "system", "N", *(("load",) if ramped else ()), *PERCENTILES.values(), "packets")
+    counted = _units(each.unit for each in summaries)
+    columns = ("scenario", "system", "N", *(("load",) if ramped else ()), *PERCENTILES.values(), counted)
     rows = tuple(
         Row(
             (
@@ -159,6 +160,11 @@ def latencies(summaries: Sequence[Summary]) -> Sheet:
         for each in summaries
     )
     return Sheet("Latency from send to receive, us", columns, rows)
+
+
+def _units(units: Iterable[str]) -> str:
+    """The heading of a column that counts packets, messages, or some of each."""
+    return " or ".join(f"{unit}s" for unit in dict.fromkeys(units)) or "packets"
 
 
 def _latency_cell(summary: Summary, name: str) -> str:
@@ -184,7 +190,8 @@ def knees(found: Sequence[Knee]) -> Sheet:
         for each in found
     )
     note = "At >= the generator reached its own ceiling first: the true knee is higher."
-    columns = ("scenario", "system", "N", "packets/s", "server busy", "packets/s per busy core")
+    counted = _units(each.unit for each in found)
+    columns = ("scenario", "system", "N", f"{counted}/s", "server busy", f"{counted}/s per busy core")
     return Sheet("Knees: the most that was carried within bounds", columns, rows, note if rows else "")
 
 

@@ -23,7 +23,7 @@ Figure = Callable[[Measurement], float]
 
 
 def cpu(measurement: Measurement) -> float:
-    """Microseconds of CPU per delivered packet."""
+    """Microseconds of CPU per delivered packet or message."""
     return measurement.cpu_us_per_packet
 
 
@@ -78,6 +78,11 @@ class Summary:
         """Each percentile's median over the repeats, in microseconds; the count is of all repeats together."""
         medians = {name: self.spread(percentile(name)).median for name in PERCENTILES}
         return Latency(**medians, count=sum(each.latency.count for each in self.repeats))
+
+    @property
+    def unit(self) -> str:
+        """What was counted, `packet` or `message`."""
+        return self.repeats[0].unit
 
     @property
     def joins_ms(self) -> tuple[float, ...]:
@@ -138,7 +143,7 @@ def ratio(above: Summary, below: Summary, figure: Figure) -> Spread | None:
 
 
 def floor_ratio(summary: Summary, summaries: Iterable[Summary]) -> Spread | None:
-    """CPU per packet in relation to the floor under the same load; None when the floor was not measured there."""
+    """CPU per packet (or message) in relation to the floor under the same load; None: the floor was not measured."""
     for each in summaries:
         same = (each.scenario, each.n, each.load) == (summary.scenario, summary.n, summary.load)
         if same and each.system == FLOOR and summary.system != FLOOR:

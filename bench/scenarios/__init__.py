@@ -12,6 +12,9 @@ _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (i
 FOLDER = Path(__file__).parent
 UNITS = ("viewers", "participants", "rooms")
 VIDEOS = ("", "single", "simulcast")
+DATA = ("", "reliable", "lossy")
+MESSAGE_BYTES = (16, 200_000)
+"""Room for what a message says of itself, and what every client takes in one."""
 AUDIO_PACKETS_PER_SECOND, AUDIO_BYTES = 50, 100
 VIDEO_BYTES = 1200
 SINGLE = (Layer("", 230, VIDEO_BYTES),)
@@ -73,6 +76,14 @@ class Scenario:
     """Viewers join during the measured time, evenly."""
     switches_per_second: float = 0.0
     mutes_per_second: float = 0.0
+    data: str = ""
+    """`reliable` or `lossy` messages, or none. Without media, publishers send them to each other and to the viewers;
+    with media, they go through a room of their own, from one sender to `data_receivers`."""
+    messages_per_second: float = 0.0
+    """Of each sender."""
+    message_bytes: int = 200
+    """Of a message's payload."""
+    data_receivers: int = 0
     seed: int = 1
 
     @classmethod
@@ -108,18 +119,36 @@ class Scenario:
             "n and seconds must be positive": self.n > 0 and self.seconds > 0,
             "loss must be below 1": 0 <= self.loss < 1,
             "publishers, room_size: at least 1 and 2": self.publishers >= 1 and self.room_size >= 2,
-            "neither audio nor video": self.audio or self.video != "",
+            "neither audio nor video nor data": bool(self.tracks) or self.data != "",
             "late is for viewers": not self.late or self.unit == "viewers",
             "rates must not be negative": min(self.switches_per_second, self.mutes_per_second, self.large) >= 0,
             "frames_per_second must be 0 to 120": 0 <= self.frames_per_second <= MAX_FRAMES_PER_SECOND,
         }
+        checks |= self._data_checks()
         wrong = [text for text, good in checks.items() if not good]
         if wrong:
             raise BadScenario(f"{where}: {wrong[0]}")
 
-    def sized(self, n: int | None, seconds: float | None, loss: float | None) -> Self:
+    def _data_checks(self) -> dict[str, bool]:
+        media, least, most = bool(self.tracks), *MESSAGE_BYTES
+        given = self.messages_per_second != 0 or self.data_receivers != 0
+        return {
+            "data must be reliable, lossy or empty": self.data in DATA,
+            "messages_per_second and data_receivers are for data": self.data != "" or not given,
+            "messages_per_second must not be negative": self.messages_per_second >= 0,
+            f"message_bytes must be {least} to {most}": least <= self.message_bytes <= most,
+            "data is for viewers": self.data == "" or self.unit == "viewers",
+            "loss, late, switches and mutes are for media": media
+            or not (self.loss or self.late or self.switches_per_second or self.mutes_per_second),
+            "data beside media needs data_receivers, alone it has the viewers": self.data == ""
+            or media == (self.data_receivers > 0),
+        }
+
+    def sized(
+        self, n: int | None, seconds: float | None, loss: float | None, messages_per_second: float | None = None
+    ) -> Self:
         """The same with other numbers; None leaves one as it is. Raises BadScenario."""
-        given = {"n": n, "seconds": seconds, "loss": loss}
+        given = {"n": n, "seconds": seconds, "loss": loss, "messages_per_second": messages_per_second}
         changed = replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         changed._check_values(self.name)
         return changed
@@ -130,8 +159,27 @@ class Scenario:
         video = {"single": SINGLE, "simulcast": SIMULCAST}.get(self.video, ())
         return (AUDIO,) * self.audio + (TrackPlan("video", video, self.frames_per_second),) * bool(video)
 
+    @property
+    def counts(self) -> str:
+        """What is measured, `packet` or `message`: media if there is any."""
+        return "packet" if self.tracks else "message"
+
     def early(self) -> list[Plan]:
-        """Who publishes: joins first."""
+        """Who joins first: who publishes or sends, and who receives messages beside the media."""
+        return self._publishers() + self._messengers()
+
+    def _messengers(self) -> list[Plan]:
+        if not self.data:
+            return []
+        rate, room = self.messages_per_second, "data" if self.tracks else "room"
+        senders = 1 if self.tracks else self.publishers
+        return [
+            Plan(room, f"sender-{k}", subscribe=False, data=True, messages_per_second=rate) for k in range(senders)
+        ] + [Plan(room, f"receiver-{k}", subscribe=False, data=True) for k in range(self.data_receivers)]
+
+    def _publishers(self) -> list[Plan]:
+        if not self.tracks:
+            return []
         if self.unit == "viewers":
             return [Plan("room", f"publisher-{k}", self.tracks, subscribe=False) for k in range(self.publishers)]
         if self.unit == "participants":
@@ -143,8 +191,11 @@ class Scenario:
         ]
 
     def viewers(self) -> list[Plan]:
-        """Who only subscribes."""
-        return [Plan("room", f"viewer-{k}") for k in range(self.n)] if self.unit == "viewers" else []
+        """Who only receives."""
+        if self.unit != "viewers":
+            return []
+        media = bool(self.tracks)
+        return [Plan("room", f"viewer-{k}", subscribe=media, data=not media) for k in range(self.n)]
 
     @property
     def subscribers(self) -> int:
@@ -159,19 +210,19 @@ class Scenario:
         if self.video != "simulcast":
             return []
         rooms: dict[str, list[str]] = {}
-        for plan in self.early():
+        for plan in self._publishers():
             rooms.setdefault(plan.room, []).append(plan.identity)
         return [
             Choice(viewer.identity, publisher, "HIGH" if place < self.large else "LOW")
-            for viewer in self.viewers() or self.early()
+            for viewer in self.viewers() or self._publishers()
             for place, publisher in enumerate(_others(rooms[viewer.room], viewer.identity))
         ]
 
     def changes(self) -> list[Change]:
         """What happens during the measurement, in order: the same for every run with one seed."""
         dice = random.Random(self.seed)
-        publishers = [plan.identity for plan in self.early()]
-        viewers = [plan.identity for plan in (self.viewers() or self.early())]
+        publishers = [plan.identity for plan in self._publishers()]
+        viewers = [plan.identity for plan in (self.viewers() or self._publishers())]
         muted: set[str] = set()
         found = []
         for at_s in _moments(dice, self.switches_per_second, self.seconds):

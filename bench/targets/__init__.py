@@ -35,6 +35,10 @@ class Plan:
     identity: str
     publish: tuple[TrackPlan, ...] = ()
     subscribe: bool = True
+    data: bool = False
+    """It has data channels. Then it has no media."""
+    messages_per_second: float = 0.0
+    """That it sends; it receives those of the others in its room."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.accounting import confined
-from bench.endpoint import make_context
+from bench.endpoint import Endpoint, make_context
 from bench.livekit import Participant, SignallingFailed, make_token
 from bench.targets import Connected, Plan
 
@@ -173,6 +173,13 @@ class LiveKit:
         """Let `participant` say that its tracks are muted, or no longer."""
         assert isinstance(participant.owner, Participant)
         await participant.owner.mute(muted)
+
+    def data_path(self, participant: Connected) -> tuple[Endpoint, int]:
+        """The endpoint of a participant that was planned with data channels, and the server's SCTP port."""
+        assert isinstance(participant.owner, Participant)
+        if participant.owner.endpoint is None or not participant.owner.sctp_port:
+            raise TargetFailed(f"{self.name}: the answer to {participant.plan.identity} has no data channels")
+        return participant.owner.endpoint, participant.owner.sctp_port
 
     async def leave(self, participant: Connected) -> None:
         """Leave the room and close the socket."""

@@ -37,6 +37,11 @@ def test_the_same_system_is_compared_with_itself() -> None:
     assert [row[3] for row in found] == ["CPU us per packet", "p50 us", "p99 us", "loss", "KiB per subscriber"]
 
 
+def test_messages_are_compared_as_messages() -> None:
+    found = cells(runs("aiosfu", 4.0, unit="message"), runs("aiosfu", 2.0, unit="message"))
+    assert found[0][3] == "CPU us per message"
+
+
 def test_repeats_that_disagree_are_marked() -> None:
     found = cells(runs("aiosfu", 4.0, 5.0), runs("aiosfu", 5.0, 4.0))
     assert found[0][-1] == "1.00 (0.80..1.25) ~"

@@ -65,6 +65,22 @@ def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
         Report.read(path)
 
 
+def test_a_report_from_before_messages_counts_packets(tmp_path: Path) -> None:
+    report().write(tmp_path / "report.json")
+    data = json.loads((tmp_path / "report.json").read_text())
+    for entry in data["measurements"] + data["knees"]:
+        del entry["unit"]
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    assert Report.read(tmp_path / "report.json") == report()
+
+
+def test_messages_are_called_messages() -> None:
+    text = printed(report(measurements=(measurement("aiosfu", 50, 0, scenario="data", unit="message"),), knees=()))
+    assert "data: CPU per delivered message" in text
+    assert "messages/s" in text
+    assert "packets" not in text.partition("Latency")[2].partition("Drops")[0]
+
+
 def test_a_measurement_without_a_latency_is_refused(tmp_path: Path) -> None:
     report().write(tmp_path / "report.json")
     data = json.loads((tmp_path / "report.json").read_text())

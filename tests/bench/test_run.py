@@ -16,6 +16,11 @@ CHURN = Scenario(
     "churn", "", "participants", 3, 1.0, video="simulcast", large=1, switches_per_second=4.0, mutes_per_second=1.0
 )
 JOINS = Scenario("joins", "", "viewers", 3, 1.0, audio=True, late=True)
+DATA = Scenario("data", "", "viewers", 3, 1.0, data="reliable", messages_per_second=20.0)
+LOSSY_DATA = Scenario("lossy", "", "viewers", 3, 1.0, publishers=2, data="lossy", messages_per_second=20.0)
+FLOOD = Scenario(
+    "flood", "", "viewers", 2, 1.0, audio=True, data="reliable", messages_per_second=50.0, data_receivers=2
+)
 LOSSY = Scenario("webinar", "", "viewers", 3, 0.5, loss=0.2, video="single")
 
 
@@ -53,6 +58,30 @@ def test_what_is_thrown_away_is_asked_for_again() -> None:
     measured = measure("aiosfu", LOSSY)
     assert measured.loss < LOSSY.loss / 2
     assert any("repaired" in note for note in measured.notes)
+
+
+@pytest.mark.parametrize(("scenario", "receivers"), [(DATA, 3), (LOSSY_DATA, 4)], ids=lambda value: str(value)[:20])
+def test_every_message_reaches_everybody_else(scenario: Scenario, receivers: int) -> None:
+    measured = measure("aiosfu", scenario)
+    due = scenario.publishers * scenario.messages_per_second * scenario.seconds * receivers
+    assert measured.unit == "message"
+    assert measured.offered == pytest.approx(due, abs=2 * scenario.publishers * receivers)
+    assert measured.delivered == measured.offered == measured.latency.count
+    assert measured.cpu_us_per_packet > 0
+    assert not any("fell out" in note or "dropped" in note for note in measured.notes)
+
+
+def test_beside_a_flood_media_is_what_is_counted() -> None:
+    measured = measure("aiosfu", FLOOD)
+    assert measured.unit == "packet"
+    assert measured.delivered == measured.offered == 2 * 50
+    (flood,) = [note for note in measured.notes if "reliable messages of 200 bytes" in note]
+    assert "0.0% lost" in flood
+
+
+def test_a_target_without_data_channels_says_so() -> None:
+    with pytest.raises(RunFailed, match=r"^reflector has no data channels, which data is about$"):
+        SessionProcess(Subject("reflector"), DATA)
 
 
 def test_a_target_that_does_not_start_says_why() -> None:

@@ -16,11 +16,12 @@ def test_every_scenario_that_comes_with_the_benchmark_is_good(name: str) -> None
     scenario = scenarios.find(name)
     assert scenario.name == name
     assert scenario.early()
-    assert all(plan.publish for plan in scenario.early())
+    assert all(plan.publish or plan.data for plan in scenario.early())
 
 
 def test_the_scenarios_of_the_benchmark() -> None:
-    assert {"webinar", "meeting", "audio", "rooms", "joins", "churn", "soak"} <= set(scenarios.names())
+    known = {"webinar", "meeting", "audio", "rooms", "joins", "churn", "soak", "data", "lossy", "flood"}
+    assert known <= set(scenarios.names())
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,17 @@ def test_the_scenarios_of_the_benchmark() -> None:
         ({"loss": 1.0}, "loss must be below 1"),
         ({"unit": "rooms", "late": True}, "late is for viewers"),
         ({"mutes_per_second": -1.0}, "must not be negative"),
+        ({"data": "tcp", "data_receivers": 1}, "data must be"),
+        ({"messages_per_second": 2.0}, "are for data"),
+        ({"data_receivers": 2}, "are for data"),
+        ({"data": "lossy"}, "needs data_receivers"),
+        ({"audio": False, "data": "lossy", "data_receivers": 1}, "needs data_receivers"),
+        ({"data": "lossy", "data_receivers": 1, "messages_per_second": -1.0}, "messages_per_second must not be"),
+        ({"data": "lossy", "data_receivers": 1, "message_bytes": 15}, "message_bytes must be"),
+        ({"data": "lossy", "data_receivers": 1, "unit": "participants"}, "data is for viewers"),
+        ({"audio": False, "data": "lossy", "late": True}, "are for media"),
+        ({"audio": False, "data": "lossy", "loss": 0.1}, "are for media"),
+        ({"audio": False, "data": "lossy", "mutes_per_second": 1.0}, "are for media"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_name(change: dict[str, Any], said: str) -> None:
@@ -70,6 +82,26 @@ def test_a_webinar_is_one_that_publishes_and_n_that_watch() -> None:
     assert [track.kind for track in publisher.publish] == ["audio", "video"]
     assert not publisher.subscribe
     assert len(webinar.viewers()) == webinar.subscribers == 5
+
+
+def test_messages_alone_go_from_the_publishers_to_the_viewers() -> None:
+    data = scenarios.find("data").sized(5, None, None, 7.0)
+    (sender,) = data.early()
+    assert (sender.messages_per_second, sender.data, sender.publish) == (7.0, True, ())
+    viewers = data.viewers()
+    assert len(viewers) == data.subscribers == 5
+    assert {(plan.room, plan.data, plan.messages_per_second) for plan in viewers} == {(sender.room, True, 0.0)}
+    assert data.counts == "message"
+
+
+def test_messages_beside_media_have_a_room_of_their_own() -> None:
+    flood = scenarios.find("flood").sized(5, None, None)
+    publisher, sender, *receivers = flood.early()
+    assert (publisher.data, sender.data, len(receivers)) == (False, True, flood.data_receivers)
+    assert sender.messages_per_second == flood.messages_per_second
+    assert {plan.room for plan in receivers} == {sender.room} != {publisher.room}
+    assert all(plan.subscribe and not plan.data and plan.room == publisher.room for plan in flood.viewers())
+    assert flood.counts == "packet"
 
 
 def test_in_a_meeting_everybody_sees_two_others_large() -> None:
