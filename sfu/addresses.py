@@ -10,7 +10,8 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import ifaddr
 
@@ -26,12 +27,22 @@ SAME_PORT_TRIES = 16
 """How often a port that is free for IPv4 may turn out to be taken for IPv6."""
 HOST_PREFERENCE = 126
 """RFC 8445 section 5.1.2.2, for host candidates."""
+MAX_REMEMBERED = 4096
+"""Addresses of peers, and of ours, that are kept in the form that Python's sockets want: some 400 bytes each."""
 
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 SO_TIMESTAMPNS = 35
 IP_PKTINFO = 8
 SOL_UDP, UDP_SEGMENT = 17, 103
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+
+class _Way(NamedTuple):
+    """A socket, and what does not change about it."""
+
+    socket: socket.socket
+    family: int
+    wildcard: bool
 
 
 class Sockets:
@@ -41,6 +52,10 @@ class Sockets:
         """port: 0 takes any that is free for all addresses. bind: local addresses; empty: all."""
         self._memory = memory
         self._sockets: list[socket.socket] = []
+        self._ways: tuple[_Way, ...] = ()
+        paths = memory.table("paths")
+        self._socket_of_path, self._family, self._interface = paths["socket"], paths["family"], paths["local_interface"]
+        self._address, self._local = paths["address"], paths["local"]
         self._open_all(port, bind or ("0.0.0.0", "::"), optional_ipv6=not bind)
         self.port = int(self._sockets[0].getsockname()[1])
         self._enter()
@@ -55,6 +70,7 @@ class Sockets:
         for each in self._sockets:
             each.close()
         self._sockets.clear()
+        self._ways = ()
         self._memory.thread["socket_count"] = 0
 
     def local_addresses(self) -> list[str]:
@@ -71,16 +87,18 @@ class Sockets:
 
     def send(self, path: int, datagram: bytes) -> bool:
         """Send from the control thread to the peer of a path row. False: it was not sent (a lost datagram)."""
-        row = self._memory.table("paths")[path]
-        index = int(row["socket"])
-        if not 0 <= index < len(self._sockets):
+        index = self._socket_of_path.item(path)
+        if not 0 <= index < len(self._ways):
             return False
-        via = self._sockets[index]
-        address = bytes(row["address"])
-        wildcard = bool(self._memory.table("sockets")[index]["wildcard"])
-        control = source_control(row) if wildcard else []
+        via, family, wildcard = self._ways[index]
+        name = socket_name(family, self._address[path].tobytes())
         try:
-            via.sendmsg([datagram], control, 0, socket_name(via.family, address))
+            if wildcard:
+                local = self._local[path].tobytes()
+                control = _control(self._family.item(path), local, self._interface.item(path))
+                via.sendmsg((datagram,), control, 0, name)
+            else:
+                via.sendto(datagram, name)
         except OSError:
             return False
         return True
@@ -127,7 +145,8 @@ class Sockets:
             row["fd"] = each.fileno()
             row["family"] = _version(each)
             row["port"] = name[1]
-            row["wildcard"] = ipaddress.ip_address(name[0]).is_unspecified
+            row["wildcard"] = wildcard = ipaddress.ip_address(name[0]).is_unspecified
+            self._ways += (_Way(each, each.family, wildcard),)
         self._memory.thread["socket_count"] = len(self._sockets)
         self._memory.thread["segment_offload"] = has_segment_offload()
 
@@ -150,6 +169,7 @@ def _set_options(opened: socket.socket) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
 
 
+@lru_cache(MAX_REMEMBERED)
 def socket_name(family: int, address: bytes) -> tuple[Any, ...]:
     """Python's form of a sockaddr_in or sockaddr_in6."""
     port = struct.unpack_from("!H", address, 2)[0]
@@ -160,12 +180,16 @@ def socket_name(family: int, address: bytes) -> tuple[Any, ...]:
 
 def source_control(path: Any) -> list[tuple[int, int, bytes]]:
     """Control data that makes a datagram leave from the address that the peer reached (`path_t.local`)."""
-    local = bytes(path["local"])
+    return list(_control(int(path["family"]), bytes(path["local"]), int(path["local_interface"])))
+
+
+@lru_cache(MAX_REMEMBERED)
+def _control(family: int, local: bytes, interface: int) -> tuple[tuple[int, int, bytes], ...]:
     if not any(local):
-        return []
-    if path["family"] == 4:
-        return [(socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, local[:4]))]
-    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16sI", local, path["local_interface"]))]
+        return ()
+    if family == 4:
+        return ((socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, local[:4])),)
+    return ((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16sI", local, interface)),)
 
 
 def has_segment_offload() -> bool:

@@ -23,6 +23,8 @@ from sfu.tables import SLOW_BYTES
 MTU_BYTES = 1200
 """Largest datagram of a handshake flight. IPv6 guarantees 1280 with its headers; tunnels take some."""
 RECORD_HEADER_BYTES = 13
+APPLICATION_DATA = 23
+"""A record's content type, its first byte (RFC 5246 section 6.2.1)."""
 MAX_DATAGRAM_BYTES = SLOW_BYTES
 """No record can be longer: it came in one datagram. pyOpenSSL zeroes a buffer of the size asked for at each read."""
 READ_BYTES = 4096
@@ -125,9 +127,10 @@ class DtlsConnection:
             return []
         # The BIO is a stream: read it empty after each datagram, then a broken record cannot swallow the next one.
         self._ssl.bio_write(datagram)
-        if self.state is not State.CONNECTED:
-            self._shake_hands()
-        return self._read() if self.state is State.CONNECTED else []
+        if self.state is State.CONNECTED:
+            return self._read(1 if is_one_data_record(datagram) else None)
+        self._shake_hands()
+        return self._read() if self.sessions is not None else []
 
     def send(self, data: bytes) -> None:
         """Encrypt application data as one record. Raises TransportFailure."""
@@ -141,10 +144,13 @@ class DtlsConnection:
     def datagrams_to_send(self) -> list[bytes]:
         """What must be sent now, whole records in datagrams of at most MTU_BYTES (a larger record goes alone)."""
         waiting = b""
-        with contextlib.suppress(SSL.WantReadError):  # nothing, or nothing more
+        try:
             while len(waiting) % READ_BYTES == 0:
                 waiting += self._ssl.bio_read(READ_BYTES)
-        return split_at_records(waiting) if waiting else []
+        except SSL.WantReadError:  # nothing, or nothing more
+            if not waiting:
+                return []
+        return [waiting] if len(waiting) <= MTU_BYTES else split_at_records(waiting)
 
     def timeout_s(self) -> float | None:
         """Seconds until `handle_timeout` is due; None: no flight is waiting for an answer."""
@@ -180,9 +186,10 @@ class DtlsConnection:
         self.sessions = self._make_sessions()
         self.state = State.CONNECTED
 
-    def _read(self) -> list[bytes]:
-        received = []
-        while True:
+    def _read(self, records: int | None = None) -> list[bytes]:
+        """Read until nothing is left, or as many records if the number is known: the last read would cost as much."""
+        received: list[bytes] = []
+        while len(received) != records:
             try:
                 received.append(self._ssl.recv(MAX_DATAGRAM_BYTES))
             except SSL.WantReadError:
@@ -192,6 +199,7 @@ class DtlsConnection:
                 raise TransportFailure("closed by peer") from None
             except SSL.Error as error:
                 raise self._failure(error) from error
+        return received
 
     def _verify_fingerprint(self) -> None:
         """RFC 8122 section 6.2: the certificate must match one of the fingerprints, in either role."""
@@ -217,6 +225,16 @@ class DtlsConnection:
         # pyOpenSSL: Error([(library, function, reason), ...]); SysCallError(number, text)
         entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
         return TransportFailure(f"dtls: {entries[-1][2] if entries else type(error).__name__}")
+
+
+def is_one_data_record(datagram: bytes) -> bool:
+    """Whether a datagram is one record of application data and nothing else: then a connection that is up has nothing
+    to answer, and no timer to set."""
+    return (
+        len(datagram) > RECORD_HEADER_BYTES
+        and datagram[0] == APPLICATION_DATA
+        and RECORD_HEADER_BYTES + (datagram[11] << 8 | datagram[12]) == len(datagram)
+    )
 
 
 def split_at_records(stream: bytes) -> list[bytes]:

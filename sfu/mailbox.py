@@ -4,8 +4,8 @@ Nothing here waits: commands that do not fit stay in a deque until `flush` finds
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from sfu.tables import (
     CLOSED_SUBSCRIPTION,
     CLOSED_TRACK,
     CLOSED_TRANSPORT,
+    NOTICE_RING,
     NOTICES,
+    SLOW_RING,
     notice_t,
     slow_t,
 )
@@ -63,16 +65,27 @@ class Mailbox:
         self._waiting: deque[tuple[int, int, int, int, int]] = deque()
         self._closing = 0
         self._notices = np.zeros(NOTICE_BATCH, notice_t)
-        self._slow = np.zeros(1, slow_t)
+        rings = memory.table("rings")
+        self._read, self._written = rings["read"], rings["written"]
+        # Made once and read field by field: a record of numpy's, and each of its fields, costs as much as the datagram.
+        slow = np.zeros(1, slow_t)
+        self._slow: Any = slow[0]
+        self._slow_fields = [slow[name] for name in ("transport", "generation", "path", "size")]
+        self._slow_data = memoryview(slow["data"][0])
 
     @property
     def waiting(self) -> int:
         """Commands that are not in the ring yet."""
         return len(self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `push` takes one more command of any kind."""
+        return len(self._waiting) < MAX_WAITING_COMMANDS
+
     def push(self, kind: int, row: int, generation: int, a: int = 0, b: int = 0) -> None:
         """Send one command, in order. Raises TableFull when too many wait, but never for one that closes."""
-        if len(self._waiting) >= MAX_WAITING_COMMANDS and kind not in _CLOSE:
+        if not self.has_room and kind not in _CLOSE:
             raise TableFull("too many commands wait for the media thread")
         self._waiting.append((kind, row, generation, a, b))
         self.flush()
@@ -93,8 +106,10 @@ class Mailbox:
         if moved:
             self._wake()
 
-    def take_notices(self) -> list[Notice]:
+    def take_notices(self) -> Sequence[Notice]:
         """The next notices, at most NOTICE_BATCH."""
+        if self._is_empty(NOTICE_RING):
+            return ()
         count = drain_notices(self._state, self._notices)
         taken = []
         for kind, row, generation, _, value, extra in self._notices[:count].tolist():
@@ -105,8 +120,11 @@ class Mailbox:
 
     def take_datagram(self) -> Datagram | None:
         """The next DTLS datagram, None when there is none."""
-        if not take_slow(self._state, self._slow[0]):
+        if self._is_empty(SLOW_RING) or not take_slow(self._state, self._slow):
             return None
-        entry = self._slow[0]
-        data = entry["data"][: int(entry["size"])].tobytes()
-        return Datagram(int(entry["transport"]), int(entry["generation"]), int(entry["path"]), data)
+        transport, generation, path, size = [field.item(0) for field in self._slow_fields]
+        return Datagram(transport, generation, path, self._slow_data[:size].tobytes())
+
+    def _is_empty(self, ring: int) -> bool:
+        """Whether nothing waits, without a kernel's call. What comes a moment later wakes this thread anyway."""
+        return bool(self._read.item(ring) == self._written.item(ring))

@@ -5,6 +5,7 @@ but our `_send_data`, which does not wait either, so they run to their end at on
 what they raise is caught where it belongs. Everything private of aiortc that aiosfu touches is in this file.
 """
 
+import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
@@ -45,6 +46,8 @@ MAX_HELD_CHUNKS = 4096
 """The same, counted: small fragments cost far more memory than they carry."""
 MAX_MISORDERED = 1024
 """Received TSNs beyond a gap; aiortc sorts them for every chunk. More are dropped, and the peer sends them again."""
+TIMER_SLACK_S = 0.002
+"""A timer that fires this much early is due: loops count in milliseconds."""
 MAX_ERRORS = 32
 """Datagrams that the stack choked on, before the transport is given up."""
 
@@ -89,6 +92,8 @@ class _Association(RTCSctpTransport):
     def __init__(self, wire: _Wire) -> None:
         super().__init__(cast(RTCDtlsTransport, wire), port=LOCAL_PORT)
         self._inbound_streams_max = MAX_STREAMS
+        self._t3_kept: asyncio.TimerHandle | None = None
+        self._t3_kept_until = self._t3_due = 0.0
 
     def _get_inbound_stream(self, stream_id: int) -> InboundStream:
         if stream_id >= MAX_STREAMS:
@@ -102,7 +107,9 @@ class _Association(RTCSctpTransport):
         if not following and (len(self._sack_misordered) >= MAX_MISORDERED or self._advertised_rwnd <= 0):
             return  # not acknowledged, so it comes again
         await super()._receive_data_chunk(chunk)
-        held = sum(len(stream.reassembly) for stream in self._inbound_streams.values())
+        held, stream = 0, self._inbound_streams.get(chunk.stream_id)
+        if stream is not None and stream.reassembly:  # otherwise no more is held than before
+            held = sum(len(each.reassembly) for each in self._inbound_streams.values())
         if held > MAX_HELD_CHUNKS or self._advertised_rwnd < (1 << 20) - MAX_HELD_BYTES:
             raise TransportFailure("data: message without end")
 
@@ -112,16 +119,71 @@ class _Association(RTCSctpTransport):
 
     async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
         # Gap blocks are expanded one by one, so they must not say more than was sent (RFC 9260 section 3.3.4).
-        spans = [end - start + 1 for start, end in chunk.gaps]
-        if all(span > 0 for span in spans) and sum(spans) <= len(self._sent_queue) + MAX_MISORDERED:
-            await super()._receive_sack_chunk(chunk)
+        if chunk.gaps:
+            spans = [end - start + 1 for start, end in chunk.gaps]
+            if not all(span > 0 for span in spans) or sum(spans) > len(self._sent_queue) + MAX_MISORDERED:
+                return
+        await super()._receive_sack_chunk(chunk)
+
+    async def _data_channel_flush(self) -> None:
+        if self._data_channel_queue or self._reconfig_queue:
+            await super()._data_channel_flush()
+
+    async def _transmit(self) -> None:
+        if self._outbound_queue or self._sent_queue or self._forward_tsn_chunk is not None:
+            await super()._transmit()
+
+    # T3 starts with almost every message and stops with its SACK, so the loop's timer is left to run instead: one that
+    # fires too early waits for the rest. aiortc takes `_t3_handle` for the answer to whether T3 runs.
+    def _t3_start(self) -> None:
+        self._t3_due = asyncio.get_running_loop().time() + self._rto
+        if self._t3_kept is None or self._t3_kept_until > self._t3_due:
+            self._t3_drop()
+            self._t3_arm(self._rto)
+        self._t3_handle = self._t3_kept
+
+    def _t3_restart(self) -> None:
+        self._t3_start()
+
+    def _t3_cancel(self) -> None:
+        self._t3_handle = None
+        if self._association_state is self.State.CLOSED:
+            self._t3_drop()
+
+    def _t3_arm(self, seconds: float) -> None:
+        self._t3_kept = asyncio.get_running_loop().call_later(seconds, self._t3_fired)
+        self._t3_kept_until = self._t3_due
+
+    def _t3_drop(self) -> None:
+        if self._t3_kept is not None:
+            self._t3_kept.cancel()
+            self._t3_kept = None
+
+    def _t3_fired(self) -> None:
+        self._t3_kept = None
+        if self._t3_handle is None:
+            return
+        rest = self._t3_due - asyncio.get_running_loop().time()
+        if rest > TIMER_SLACK_S:
+            self._t3_arm(rest)
+            self._t3_handle = self._t3_kept
+        else:
+            self._t3_expired()
 
     def send_binary(self, channel: RTCDataChannel, payload: bytes) -> None:
-        """What `RTCDataChannel.send` does, but flushed at once and not in a task of its own for every message."""
+        """What `RTCDataChannel.send` does, but sent at once and not in a task of its own for every message."""
         kind, data = (WEBRTC_BINARY, payload) if payload else (WEBRTC_BINARY_EMPTY, b"\x00")
-        channel._addBufferedAmount(len(data))
-        self._data_channel_queue.append((channel, kind, data))
-        run_now(self._data_channel_flush())
+        number = channel.id
+        waits = self._data_channel_queue or self._outbound_queue or self._reconfig_queue
+        if number is None or channel.maxPacketLifeTime or waits or not self._is_established():
+            channel._addBufferedAmount(len(data))
+            self._data_channel_queue.append((channel, kind, data))
+            run_now(self._data_channel_flush())
+        else:  # what the flush would do with this one message; what is buffered would go up and down again
+            run_now(self._send(number, kind, data, None, channel.maxRetransmits, channel.ordered))
+
+    def _is_established(self) -> bool:
+        return self._association_state is self.State.ESTABLISHED
 
     def end(self) -> None:
         """Abort; nothing of the association lives on in the loop."""

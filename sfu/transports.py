@@ -12,7 +12,7 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from sfu.dtls import DtlsConnection
+from sfu.dtls import DtlsConnection, is_one_data_record
 from sfu.dtls import State as DtlsState
 from sfu.errors import EngineError, TransportFailure
 from sfu.event_queue import EventQueue
@@ -197,6 +197,7 @@ class Transport:
             if len(self._early) < MAX_EARLY_DATAGRAMS:
                 self._early.append(datagram)
             return
+        was_secure = self._sessions is not None
         try:
             packets = self._dtls.receive(datagram)
             self._secure()
@@ -206,7 +207,9 @@ class Transport:
         except TransportFailure as failure:
             self.fail(str(failure))
             return
-        self._flush()
+        # Only of data nothing follows. A repeated flight of the handshake, which may come later, must be answered.
+        if not (was_secure and packets and is_one_data_record(datagram)):
+            self._flush()
 
     def fail(self, reason: str) -> None:
         """End the association and tell signalling, once. The row stays until `close`."""
@@ -226,7 +229,7 @@ class Transport:
         except TransportFailure as failure:
             self.fail(str(failure))
             return
-        self._flush()
+        self._send_waiting(self._dtls)  # and no timer: of the handshake's flights nothing has changed
 
     def channel_opened(self, channel: Channel) -> None:
         """A channel can be written to."""
@@ -245,11 +248,10 @@ class Transport:
 
     def _path(self) -> int:
         """The path row to send on, -1 when there is none."""
-        for path in (int(self._record["path"]), self._last_path):
-            if path >= 0:
-                row = self.shard.memory.table("paths")[path]
-                if row["state"] == OPEN and row["transport"] == self.row:
-                    return path
+        shard = self.shard
+        for path in (shard.selected_paths.item(self.row), self._last_path):
+            if path >= 0 and shard.path_states.item(path) == OPEN and shard.path_owners.item(path) == self.row:
+                return int(path)
         return -1
 
     def _start_dtls(self) -> None:
@@ -284,16 +286,19 @@ class Transport:
         """Send what DTLS has to send, and set its timer."""
         if self._dtls is None:
             return
-        datagrams = self._dtls.datagrams_to_send()
+        self._send_waiting(self._dtls)
+        self._cancel_timer()
+        seconds = self._dtls.timeout_s()
+        if seconds is not None and self.state is TransportState.OPEN:
+            self._timer = self.shard.loop.call_later(max(seconds, SHORTEST_TIMER_S), self._timer_expired)
+
+    def _send_waiting(self, dtls: DtlsConnection) -> None:
+        datagrams = dtls.datagrams_to_send()
         if datagrams:
             path = self._path()
             for datagram in datagrams:
                 if path < 0 or not self.shard.sockets.send(path, datagram):
                     self._drops["dtls_unsent"] += 1
-        self._cancel_timer()
-        seconds = self._dtls.timeout_s()
-        if seconds is not None and self.state is TransportState.OPEN:
-            self._timer = self.shard.loop.call_later(max(seconds, SHORTEST_TIMER_S), self._timer_expired)
 
     def _timer_expired(self) -> None:
         self._timer = None

@@ -76,6 +76,21 @@ def test_control_thread_sends_to_a_path_from_the_address_that_was_reached(memory
             sockets.close()
 
 
+def test_row_that_leads_elsewhere_now_is_not_sent_to_the_old_address(memory: Memory) -> None:
+    sockets = Sockets(memory, 0, ("127.0.0.1",))
+    row = memory.table("paths")[3]
+    row["family"] = 4
+    for message in (b"one", b"two"):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            peer.settimeout(5)
+            row["address"] = list(socket_address(*peer.getsockname()).ljust(28, b"\0"))
+            assert sockets.send(3, message)
+            assert peer.recvfrom(100) == (message, ("127.0.0.1", sockets.port))
+    sockets.close()
+    assert not sockets.send(3, b"after the end")
+
+
 def test_addresses_are_translated_for_both_families() -> None:
     assert socket_name(socket.AF_INET, socket_address("192.0.2.7", 700).ljust(28, b"\0")) == ("192.0.2.7", 700)
     scoped = struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", 700, 0)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.certificate import LocalCertificate
-from sfu.dtls import MTU_BYTES, SRTP_PROFILES, DtlsConnection, State, split_at_records
+from sfu.dtls import MTU_BYTES, SRTP_PROFILES, DtlsConnection, State, is_one_data_record, split_at_records
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
 
@@ -139,6 +139,42 @@ def test_application_data_arrives_and_close_is_told() -> None:
     with pytest.raises(TransportFailure, match="closed by peer"):
         client.receive(alert)
     assert client.receive(b"anything") == []
+
+
+def test_one_datagram_may_hold_several_records() -> None:
+    server, client = pair()
+    shake_hands(server, client)
+    for payloads in ([b"one"], [b"one", b"two"], [b"one", b"two", bytes(300)]):
+        for payload in payloads:
+            server.send(payload)
+        (datagram,) = server.datagrams_to_send()
+        assert is_one_data_record(datagram) == (len(payloads) == 1)
+        assert client.receive(datagram) == payloads
+    server.send(b"last")
+    server.close()
+    (datagram,) = server.datagrams_to_send()  # with the alert behind the data
+    assert not is_one_data_record(datagram)
+    with pytest.raises(TransportFailure, match="closed by peer"):
+        client.receive(datagram)
+
+
+def test_broken_datagram_does_not_swallow_the_next_one() -> None:
+    server, client = pair()
+    shake_hands(server, client)
+
+    def made(payload: bytes) -> bytes:
+        server.send(payload)
+        (datagram,) = server.datagrams_to_send()
+        return datagram
+
+    whole = made(b"whole")
+    forged = bytearray(made(b"forged"))
+    forged[-1] ^= 1
+    for broken in (bytes(forged), whole[:-1], whole[:13], whole[:5], b"\x17", whole[:11] + b"\xff\xff" + whole[13:]):
+        assert client.receive(broken) == []
+        assert client.receive(made(b"next")) == [b"next"]
+    assert client.receive(whole) == [b"whole"]
+    assert client.receive(whole) == []  # a replay
 
 
 def test_handshake_survives_garbage_and_repeats() -> None:

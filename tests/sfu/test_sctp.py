@@ -1,10 +1,12 @@
 """Two ends of data channels joined in memory, and peers that misbehave."""
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 
 import pytest
+from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import DataChunk, SackChunk, serialize_packet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -141,6 +143,126 @@ async def test_closed_channels_leave_no_timer_and_no_task(ends: tuple[End, End])
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+def association_of(end: End) -> sctp._Association:
+    association = end.data._association
+    assert association is not None
+    return association
+
+
+async def test_message_waits_behind_those_that_wait_already(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    reliable = ours.data._channels[Channel.RELIABLE]
+    ours.data.send(Channel.RELIABLE, b"small")
+    assert reliable.bufferedAmount == 0
+    payloads = [bytes(200_000), b"second", b"", b"fourth"]
+    for payload in payloads:
+        ours.data.send(Channel.RELIABLE, payload)
+    assert reliable.bufferedAmount == len(b"second") + 1 + len(b"fourth")  # an empty message is sent as one byte
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.RELIABLE, payload) for payload in [b"small", *payloads]]
+    assert reliable.bufferedAmount == 0
+
+
+async def test_lifetime_that_the_peer_gave_its_channel_is_kept_to(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    ours.data._channels.clear()
+    RTCDataChannel(association_of(peer), RTCDataChannelParameters(label="_lossy", ordered=False, maxPacketLifeTime=500))
+    await exchange(ours, peer)
+    now = time.time()
+    ours.data.send(Channel.LOSSY, b"x")
+    (chunk,) = association_of(ours)._sent_queue
+    assert chunk._expiry is not None
+    assert now + 0.5 <= chunk._expiry <= now + 1
+
+
+RTO_S = 0.2
+
+
+def with_short_timeout(end: End, monkeypatch: pytest.MonkeyPatch) -> sctp._Association:
+    """The association of an end, which from now on takes a packet for lost after RTO_S."""
+    association = association_of(end)
+    monkeypatch.setattr(association, "_update_rto", lambda measured_s: None)
+    association._rto = RTO_S
+    return association
+
+
+async def until_sent(end: End) -> float:
+    """Wait until an end sends something; returns when that was."""
+    for _ in range(1000):
+        if end.outbox:
+            break
+        await asyncio.sleep(0.005)
+    assert end.outbox
+    return time.monotonic()
+
+
+async def test_lost_message_is_sent_again_after_the_timeout_of_its_own(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, peer = ends
+    with_short_timeout(ours, monkeypatch)
+    ours.data.send(Channel.RELIABLE, b"arrives")
+    await exchange(ours, peer)
+    await asyncio.sleep(RTO_S / 2)  # the timer of the first message still runs
+    ours.data.send(Channel.RELIABLE, b"lost at first")
+    ours.outbox.clear()
+    sent = time.monotonic()
+    assert await until_sent(ours) - sent >= RTO_S - 0.01  # not when the timer of the first message fires
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.RELIABLE, b"arrives"), (Channel.RELIABLE, b"lost at first")]
+
+
+async def test_message_that_is_lost_twice_is_sent_a_third_time(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, peer = ends
+    with_short_timeout(ours, monkeypatch)
+    ours.data.send(Channel.RELIABLE, b"lost twice")
+    for _ in range(2):
+        ours.outbox.clear()
+        await until_sent(ours)
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.RELIABLE, b"lost twice")]
+
+
+async def test_lost_lossy_message_is_given_up_and_the_next_one_comes(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, peer = ends
+    association = with_short_timeout(ours, monkeypatch)
+    ours.data.send(Channel.LOSSY, b"lost")
+    ours.outbox.clear()
+    await until_sent(ours)
+    ours.data.send(Channel.LOSSY, b"next")
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.LOSSY, b"next")]
+    assert (len(association._sent_queue), association._flight_size) == (0, 0)
+
+
+async def test_nothing_is_sent_again_and_no_timer_is_left_once_all_is_acknowledged(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, peer = ends
+    association = with_short_timeout(ours, monkeypatch)
+    for _ in range(3):
+        ours.data.send(Channel.RELIABLE, b"x")
+        await exchange(ours, peer)
+    await asyncio.sleep(1.5 * RTO_S)
+    assert not ours.outbox
+    assert association._t3_kept is None
+
+
+async def test_timer_does_not_outlive_the_peers_abort(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    ours.data.send(Channel.RELIABLE, b"never acknowledged")
+    ours.outbox.clear()
+    association = association_of(ours)
+    assert association._t3_kept is not None
+    peer.data.close()
+    await exchange(ours, peer)
+    assert association._t3_kept is None
+
+
 def packet_to(end: End, chunk: DataChunk | SackChunk) -> bytes:
     """A packet that the stack of `end` takes for its peer's."""
     association = end.data._association
@@ -169,6 +291,22 @@ async def test_message_without_end_costs_the_transport(ends: tuple[End, End]) ->
     ours.data.receive(fragment(ours, 1, FIRST | UNORDERED))
     with pytest.raises(TransportFailure, match="without end"):
         receive_fragments(ours, sctp.MAX_HELD_CHUNKS + 1, UNORDERED, b"x")
+
+
+async def test_messages_without_end_are_counted_over_all_streams(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = ends
+    monkeypatch.setattr(sctp, "MAX_HELD_CHUNKS", 20)
+
+    def hold(fragments: range) -> None:
+        for k in fragments:
+            ours.data.receive(fragment(ours, 1, FIRST | UNORDERED, stream=10 + k))
+            ours.data.receive(fragment(ours, 1, FIRST | LAST | UNORDERED, stream=1))  # whole: nothing of it is held
+
+    hold(range(20))
+    with pytest.raises(TransportFailure, match="without end"):
+        hold(range(20, 21))
 
 
 async def test_message_without_end_is_bounded_in_bytes_too(ends: tuple[End, End]) -> None:

@@ -65,6 +65,26 @@ async def test_lost_flights_are_sent_again(
     assert sent[1][record_sequence] != sent[0][record_sequence]
 
 
+async def test_last_flight_is_sent_again_when_the_client_missed_it(
+    engine: Engine, client: WebRtcClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[bytes] = []
+    send = engine.shards[0].sockets.send
+
+    def lossy(path: int, datagram: bytes) -> bool:
+        transport = engine._transports[client.transport]
+        if transport._sessions is not None and not lost:
+            lost.append(datagram)
+            return True
+        return send(path, datagram)
+
+    monkeypatch.setattr(engine.shards[0].sockets, "send", lossy)
+    await client.connect(DtlsRole.SERVER)
+    await next_of(engine, ChannelOpened)  # over a handshake that the client has ended, too
+    change_cipher_spec, handshake = 20, 22
+    assert {lost[0][0]} <= {change_cipher_spec, handshake}
+
+
 @pytest.mark.parametrize("role", DtlsRole)
 async def test_wrong_fingerprint_fails_in_either_role(engine: Engine, client: WebRtcClient, role: DtlsRole) -> None:
     await client.connect(role, fingerprints=(("sha-256", ":".join(["00"] * 32)),))
