@@ -9,11 +9,13 @@ from sfu.atomics import load_acquire, store_release
 from sfu.lookup import insert_ufrag, remove_ufrag
 from sfu.paths import NO_CONSENT, close_paths
 from sfu.relay_out import add_mirror, remove_mirror
+from sfu.ring_size import change_ring
 from sfu.rings import notice
 from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused
 from sfu.tables import (
     ADD_MIRROR,
     ARRIVALS,
+    CHANGE_RING,
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
@@ -196,6 +198,8 @@ def _apply_to_track(state, arena, command, now):
             for layer in range(track.layer_count):
                 if track.streams[layer] >= 0:
                     state.streams[track.streams[layer]].key_wanted = 1
+        elif command.kind == CHANGE_RING:
+            change_ring(state, arena, row, command.a & 0xFF, command.b, command.a >> 8)
         elif command.kind == ADD_MIRROR:
             add_mirror(state, arena, row, command.a & 0xFF, command.a >> 8, command.b, now)
         elif command.kind == REMOVE_MIRROR:

@@ -255,7 +255,7 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
     marker = np.int64(packet.marker)
     if scalable and not marker and packet.flags & FRAME_END:
         marker = np.int64(is_last_of_picture(state, subscription, stream_row, packet))
-    sent = state.history[row, out_sequence & (HISTORY - 1) if subscription.rtx_ssrc != 0 else 0]
+    sent = state.history[subscription.history, out_sequence & (HISTORY - 1)]
     _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable)
     _send(state, arena, row, packet, sent, size, padding)
 
@@ -269,7 +269,7 @@ def _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, 
     sent.timestamp = packet.timestamp - subscription.timestamp_offset
     sent.marker = marker
     sent.resent = 0
-    sent.generation = subscription.generation
+    sent.use = subscription.history_use
     sent.targets = subscription.targets if scalable else 0
     sent.picture_id = -1
     sent.tl0 = -1
@@ -303,7 +303,7 @@ def _send(state, arena, row, packet, sent, payload_bytes, padding):
     if subscription.packets == 0 or signed32(np.int64(sent.timestamp) - np.int64(subscription.last_timestamp)) >= 0:
         subscription.last_timestamp = sent.timestamp
         subscription.last_ns = packet.arrival_ns
-    if sent.out_sequence == subscription.out_highest:
+    if sent.out_sequence == subscription.out_highest & 0xFFFFFFFF:
         subscription.last_marker = sent.marker
     subscription.packets += 1
     subscription.octets += payload_bytes

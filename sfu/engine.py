@@ -51,6 +51,8 @@ from sfu.tables import (
     CONSENT_EXPIRED,
     LAYERS_CHANGED,
     PATH_SELECTED,
+    RING_LEFT,
+    RING_WANTED,
     STREAM_STARTED,
     SUBSCRIPTION_STARTED,
     TRANSPORT_BROKEN,
@@ -396,6 +398,8 @@ class Engine:
                 self._forwarding.track_closed(shard, notice)
             case kind if kind in (CLOSED_TRANSPORT, PATH_SELECTED, CONSENT_EXPIRED, TRANSPORT_BROKEN):
                 self._handle_transport(shard, notice)
+            case kind if kind in (RING_WANTED, RING_LEFT):
+                self._forwarding.ring_changes(shard, notice)
             case kind if kind in (STREAM_STARTED, LAYERS_CHANGED):
                 self._handle_receiver(shard, notice)
             case kind if kind == SUBSCRIPTION_STARTED:

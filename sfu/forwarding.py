@@ -21,11 +21,13 @@ from sfu.parameters import (
 from sfu.rows import StreamRow, random_ssrc
 from sfu.shards import Shard
 from sfu.tables import (
+    CHANGE_RING,
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     OPEN_SUBSCRIPTION,
     OPEN_TRACK,
     REQUEST_KEY_FRAME,
+    RING_LEFT,
     SET_LAYERS,
     SET_PAUSED,
 )
@@ -33,6 +35,8 @@ from sfu.transports import Transport, TransportState
 
 MAX_SPATIAL, MAX_TEMPORAL = 2, 3
 """Highest layers that SET_LAYERS knows; both mean everything."""
+RING_SHIFT = 8
+"""Where the bytes stand in the first field of CHANGE_RING."""
 
 
 @dataclass(slots=True, eq=False)
@@ -184,6 +188,18 @@ class Forwarding:
         receiver.transport.ssrcs -= receiver.ssrcs
         shard.tables.give_back_track(receiver.row, receiver.streams)
 
+    def ring_changes(self, shard: Shard, notice: Notice) -> None:
+        """RING_WANTED: give a layer another packet ring if there is one. RING_LEFT: the one before is ours again."""
+        track = shard.mirrors.get(notice.row) or shard.receivers.get(notice.row)
+        if track is None or track.generation != notice.generation:
+            return
+        stream = track.streams[notice.value]
+        if notice.kind == RING_LEFT:
+            shard.tables.ring_left(stream)
+        elif shard.mailbox.has_room and shard.tables.change_ring(stream, notice.extra):
+            ring = notice.value | notice.extra << RING_SHIFT
+            shard.mailbox.push(CHANGE_RING, track.row, track.generation, ring, stream.ring_start)
+
     def subscription_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_SUBSCRIPTION: the row and its SSRCs are ours again."""
         subscription = shard.subscriptions.get(notice.row)
@@ -193,7 +209,7 @@ class Forwarding:
             _part(subscription)
         del shard.subscriptions[notice.row]
         subscription.transport.ssrcs.difference_update(subscription.ssrcs)
-        shard.tables.subscriptions.give_back(subscription.row)
+        shard.tables.give_back_subscription(subscription.row)
 
     def receiver_of(self, shard: Shard, notice: Notice) -> Receiver | None:
         """The open receiver that a notice is about; None for a mirror's, whose receiver speaks for itself."""

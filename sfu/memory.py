@@ -128,30 +128,41 @@ class Memory:
 
 
 class RingSpace:
-    """Hands out pieces of the arena for packet rings, in the few sizes of `tables.RING_BYTES`; control thread only."""
+    """Hands out pieces of the arena for packet rings, in powers of two; control thread only."""
 
     def __init__(self) -> None:
         self._next = 0
-        self._free: dict[int, list[int]] = {size: [] for size in tables.RING_BYTES.values()}
+        self._free: dict[int, list[int]] = {}
+        size = tables.MIN_RING_BYTES
+        while size <= tables.MAX_RING_BYTES:
+            self._free[size] = []
+            size *= 2
         self.used_bytes = 0
 
     @staticmethod
     def size_for(kind: int, layer: int, layer_count: int) -> int:
-        """Bytes for one stream: the highest layer of a video track gets most."""
+        """Bytes that one stream begins with: the highest layer of a video track gets most."""
         if kind != VIDEO:
             return tables.RING_BYTES["audio"]
         return tables.RING_BYTES[("high", "mid", "low")[min(layer_count - 1 - layer, 2)]]
 
     def take(self, size: int) -> int:
         """Offset of a free ring of exactly `size` bytes, or -1 when the arena is used up."""
-        if self._free[size]:
-            start = self._free[size].pop()
-        elif self._next + size <= tables.ARENA_BYTES:
-            start, self._next = self._next, self._next + size
-        else:
-            return -1
-        self.used_bytes += size
+        start = self._find(size)
+        if start >= 0:
+            self.used_bytes += size
         return start
+
+    def _find(self, size: int) -> int:
+        if self._free[size]:
+            return self._free[size].pop()
+        if self._next + size <= tables.ARENA_BYTES:
+            start, self._next = self._next, self._next + size
+            return start
+        larger = self._find(2 * size) if 2 * size in self._free else -1
+        if larger >= 0:
+            self._free[size].append(larger + size)
+        return larger
 
     def give_back(self, start: int, size: int) -> None:
         """The ring that `take(size)` gave is free again."""

@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from sfu.layout import CACHE_LINE
 from sfu.tables import (
-    CACHE_LINE,
     HISTORY,
     SUBSCRIPTION_LINES,
     history_t,
@@ -68,10 +68,8 @@ def _fetch_destination(state, row):
     subscription = state.subscriptions[row]
     at = np.int64(state.thread[0].state_at)
     _prefetch(np.uint64(at + _TRANSPORTS_AT + np.int64(subscription.transport) * _TRANSPORT_BYTES))
-    following = (subscription.out_highest + 1) & (HISTORY - 1) if subscription.rtx_ssrc != 0 else 0
-    remembered = at + _HISTORY_AT + (row * HISTORY + following) * _HISTORY_BYTES
-    _prefetch(np.uint64(remembered))
-    _prefetch(np.uint64(remembered + _HISTORY_BYTES - 1))
+    following = (subscription.out_highest + 1) & (HISTORY - 1)
+    _prefetch(np.uint64(at + _HISTORY_AT + (np.int64(subscription.history) * HISTORY + following) * _HISTORY_BYTES))
 
 
 @njit(cache=True)

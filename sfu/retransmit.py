@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from sfu.rewrite import is_stored, send_time, write_packet
-from sfu.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS
+from sfu.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS, SCRATCH_HISTORY
 from sfu.udp import send_rtp, take_slot
 from sfu.wire import extend16
 
@@ -25,22 +25,24 @@ def answer_nack(state, arena, row, sequence, now):
     subscription = state.subscriptions[row]
     if subscription.state != OPEN or subscription.rtx_payload_type < 0 or subscription.rtx_ssrc == 0:
         return
-    if subscription.packets == 0:
+    if subscription.packets == 0 or subscription.history == SCRATCH_HISTORY:
         return
     extended = extend16(np.int64(sequence), subscription.out_highest)
-    sent = state.history[row, extended & (HISTORY - 1)]
-    if sent.out_sequence != extended or sent.generation != subscription.generation:
+    sent = state.history[subscription.history, extended & (HISTORY - 1)]
+    if sent.out_sequence != extended & 0xFFFFFFFF or sent.use != subscription.history_use:
         state.drops[DROP_NACK_UNKNOWN] += 1
         return
     transport = state.transports[subscription.transport]
     if sent.resent >= MAX_RESENDS or not transport.secure or transport.path < 0:
         return
     round_trip = transport.rtt_ns if transport.rtt_ns > 0 else UNKNOWN_ROUND_TRIP_NS
-    if sent.resent > 0 and now - sent.sent_ns < min(round_trip, MAX_CROSSING_NS):
+    now_us = now // 1000
+    if sent.resent > 0 and ((now_us - sent.resent_us) & 0xFFFFFFFF) * 1000 < min(round_trip, MAX_CROSSING_NS):
         return
     stream = state.streams[sent.stream]
     packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
-    if stream.track != subscription.track or not is_stored(stream, packet, sent.in_sequence):
+    same = packet.sequence & 0xFFFFFFFF == sent.in_sequence
+    if stream.track != subscription.track or not same or not is_stored(stream, packet, packet.sequence):
         state.drops[DROP_NACK_UNKNOWN] += 1
         return
     state.thread[0].send_time = send_time(now + state.thread[0].wall_offset_ns)
@@ -51,4 +53,4 @@ def answer_nack(state, arena, row, sequence, now):
     subscription.rtx_sequence += 1
     subscription.retransmitted += 1
     sent.resent += 1
-    sent.sent_ns = now
+    sent.resent_us = now_us

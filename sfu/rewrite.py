@@ -30,7 +30,8 @@ _MID, _SEND_TIME, _TRANSPORT_CC = int(Extension.MID), int(Extension.ABS_SEND_TIM
 @njit(cache=True)
 def is_stored(stream, packet, sequence):
     """Whether `packet` is still the one with this extended sequence number, and its bytes are in the ring."""
-    return packet.sequence == sequence and packet.start >= stream.ring_written - stream.ring_bytes
+    oldest = max(stream.ring_written - stream.ring_bytes, stream.ring_oldest)
+    return packet.sequence == sequence and packet.start >= oldest
 
 
 @njit(cache=True)

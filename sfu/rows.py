@@ -25,6 +25,7 @@ from sfu.tables import (
     EXTENSION_IDS,
     LAYERS,
     MEDIA_PER_TRANSPORT,
+    SCRATCH_HISTORY,
     STREAMS,
     SUBSCRIPTIONS,
     TRACKS,
@@ -34,6 +35,7 @@ from sfu.tables import (
 
 KINDS = {Kind.AUDIO: AUDIO, Kind.VIDEO: VIDEO}
 MAX_GENERATION = 0x7FFFFFFF
+MAX_USE = 0xFFFF
 NO_SOURCE = (-1, -1, 0)
 
 
@@ -64,13 +66,15 @@ class Rows:
         self.used -= 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamRow:
     """One layer's row and its piece of the arena."""
 
     row: int
     ring_start: int
     ring_bytes: int
+    old_ring: tuple[int, int] | None = None
+    """Start and bytes of the one before, until the media thread has left it."""
 
 
 class Tables:
@@ -83,6 +87,8 @@ class Tables:
         self.tracks = Rows("tracks", TRACKS)
         self.streams = Rows("streams", STREAMS)
         self.subscriptions = Rows("subscriptions", SUBSCRIPTIONS)
+        self._histories = Rows("history", SUBSCRIPTIONS)
+        self._history_uses = 0
 
     def take_transport(self, ice: IceCredentials, ssrc: int) -> tuple[int, int]:
         """Row and generation of a transport with these local credentials; ssrc: ours for RTCP."""
@@ -162,6 +168,22 @@ class Tables:
         for stream in streams:
             self.streams.give_back(stream.row)
             self.rings.give_back(stream.ring_start, stream.ring_bytes)
+            self.ring_left(stream)
+
+    def change_ring(self, stream: StreamRow, size: int) -> bool:
+        """Take another ring for a layer. False: there is no space, or the last change is still on its way."""
+        start = self.rings.take(size) if stream.old_ring is None else -1
+        if start < 0:
+            return False
+        stream.old_ring = stream.ring_start, stream.ring_bytes
+        stream.ring_start, stream.ring_bytes = start, size
+        return True
+
+    def ring_left(self, stream: StreamRow) -> None:
+        """The ring before the last change is free again, if there is one."""
+        if stream.old_ring is not None:
+            self.rings.give_back(*stream.old_ring)
+            stream.old_ring = None
 
     def take_subscription(
         self, track: int, transport: int, kind: Kind, ssrcs: tuple[int, int], parameters: SubscribeParameters
@@ -177,6 +199,9 @@ class Tables:
                 raise EngineError(f"payload type {number} is out of range")
         row = self.subscriptions.take()
         record = self._memory.table("subscriptions")[row]
+        # as many rows as subscriptions, so there is one
+        record["history"] = self._histories.take() if ssrcs[1] else SCRATCH_HISTORY
+        self._history_uses = record["history_use"] = self._history_uses % MAX_USE + 1
         record["kind"] = KINDS[kind]
         record["track"] = track
         record["transport"] = transport
@@ -187,6 +212,13 @@ class Tables:
         _write_text(record, "mid", mid)
         _write_text(record, "cname", cname)
         return row, _next_generation(record)
+
+    def give_back_subscription(self, row: int) -> None:
+        """The row of a subscription is free again, and what was remembered for it."""
+        self.subscriptions.give_back(row)
+        history = int(self._memory.table("subscriptions")[row]["history"])
+        if history != SCRATCH_HISTORY:
+            self._histories.give_back(history)
 
     def _take_streams(self, kind: int, count: int) -> tuple[StreamRow, ...]:
         taken: list[StreamRow] = []

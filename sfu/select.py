@@ -10,6 +10,7 @@ from numba import njit
 
 from sfu.parameters import Codec, Extension
 from sfu.pictures import is_dropped
+from sfu.ring_size import check_ring
 from sfu.rings import notice
 from sfu.tables import (
     FRAME_START,
@@ -203,6 +204,8 @@ def _measure_rates(state, elapsed):
         if stream.state == OPEN:
             stream.bitrate_bps = (stream.bytes - stream.bytes_at_check) * 8_000_000 // (elapsed // 1000)
             stream.bytes_at_check = stream.bytes
+            if stream.ring_written > 0:
+                check_ring(state, row)
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]
         if subscription.state == OPEN:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from sfu.layout import in_lines
 from sfu.parameters import GROUPS, MAX_THREADS
 
 # --- capacities: part of the type, so changing one compiles the kernels again ---------------------------------------
@@ -29,7 +30,9 @@ SUBSCRIPTIONS = 32_768
 PACKETS = 512
 """Index entries per stream: how far back a packet can be asked for. At 300 packets/s that is 1.7 s."""
 HISTORY = 512
-"""Remembered outgoing packets per subscription, for retransmission."""
+"""Remembered outgoing packets per subscription with retransmission."""
+SCRATCH_HISTORY = SUBSCRIPTIONS
+"""Row of `history` for all subscriptions without: a packet is described there only while it is written."""
 TRACK_LOG = 512
 """Arrivals of a track that egress has not read yet; the loop drains it at least every RX_SLOTS packets."""
 BATCH = 64
@@ -47,7 +50,6 @@ EXTENSION_IDS = 256
 COPIED = 7
 """Extension kinds 1 to 6 are copied from publisher to subscriber (see parameters.Extension)."""
 EXTENSION_KINDS = 12
-CACHE_LINE = 64
 MEDIA_PER_TRANSPORT = 4
 """Negotiation results take turns in rows 4 * transport to 4 * transport + 3, so the one in use is never written."""
 
@@ -82,7 +84,9 @@ RELAY_SLOTS = 512
 
 ARENA_BYTES = 1 << 30
 """Address space for packet rings; a page costs memory when it is first written."""
-RING_BYTES = {"audio": 1 << 16, "low": 1 << 17, "mid": 1 << 18, "high": 1 << 19}
+RING_BYTES = {"audio": 1 << 14, "low": 1 << 16, "mid": 1 << 17, "high": 1 << 18}
+"""What a stream begins with; its bit rate decides what it gets (`ring_size`)."""
+MIN_RING_BYTES, MAX_RING_BYTES = 1 << 13, 1 << 21
 
 SEQUENCE_START = 1 << 16
 
@@ -97,8 +101,9 @@ OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT = 1, 2, 
 # START_SRTP: [a: address of the receiving srtp_t, b: of the sending one]. NEW_CREDENTIALS: the columns next_ufrag,
 # next_password are written by the control thread before it (only then). SET_MEDIA: [a: row in `media`, new maps]
 OPEN_TRACK, CLOSE_TRACK, REQUEST_KEY_FRAME = 6, 7, 8
-ADD_MIRROR, REMOVE_MIRROR = 9, 10
-OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 11, 12, 13, 14
+CHANGE_RING, ADD_MIRROR, REMOVE_MIRROR = 9, 10, 11
+OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 12, 13, 14, 15
+# CHANGE_RING: [a: layer | bytes << 8, b: offset into the arena]
 # OPEN_TRANSPORT: [a: 1 for one that stands for a publisher of another media thread]
 # ADD_MIRROR: [a: media thread | row there << 8, b: generation there]. REMOVE_MIRROR: [a: media thread]
 # SET_LAYERS: [a: spatial, b: temporal]. SET_PAUSED: [a: 0 or 1]
@@ -119,6 +124,11 @@ STREAM_ENDED = 9
 """row: track [value: layer]: RTCP BYE."""
 TRANSPORT_BROKEN = 10
 """row: transport: an exception in a kernel while this transport's packet was in hand."""
+
+RING_WANTED = 11
+"""row: track [value: layer, extra: bytes]: its packet ring should be of this size."""
+RING_LEFT = 12
+"""row: track [value: layer]: it has the ring of the last CHANGE_RING, and no longer the one before."""
 
 # drop reasons: index into state.drops
 (
@@ -206,28 +216,7 @@ NOT_REFERENCE = 32
 
 
 # --- row types --------------------------------------------------------------------------------------------------------
-def _in_lines(columns: list[Any], whole_rows: bool = True) -> Any:
-    """The type of rows with these columns, in this order.
-
-    whole_rows: each row takes whole cache lines, so what every packet needs of it, its first columns, shares the
-    fewest. Otherwise each column begins a line: the state, whose columns are tables.
-    """
-    packed: Any = np.dtype(columns, align=True)
-    formats = [(packed[name].base, packed[name].shape) for name in packed.names]
-    offsets = [packed.fields[name][1] for name in packed.names]
-    end = packed.itemsize
-    if not whole_rows:
-        sizes = [_whole_lines(packed[name].itemsize) for name in packed.names]
-        offsets, end = [sum(sizes[:k]) for k in range(len(sizes))], sum(sizes)
-    layout: Any = {"names": packed.names, "formats": formats, "offsets": offsets, "itemsize": _whole_lines(end)}
-    return np.dtype(layout, align=True)
-
-
-def _whole_lines(size: int) -> int:
-    return (size + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
-
-
-path_t = _in_lines(
+path_t = in_lines(
     [
         # what sending needs: the first line
         ("family", "u1"),  # 4 or 6
@@ -247,7 +236,7 @@ path_t = _in_lines(
     ]
 )  # all (m)
 
-media_t = _in_lines(
+media_t = in_lines(
     [
         # what one SDP negotiation says about numbers; written (c) into a free row, applied by SET_MEDIA
         ("id_of_extension", "u1", EXTENSION_KINDS),  # kind -> id, 0: not negotiated; what sending needs
@@ -260,7 +249,7 @@ media_t = _in_lines(
     ]
 )
 
-transport_t = _in_lines(
+transport_t = in_lines(
     [
         # what sending needs: the first line
         ("state", "u1"),
@@ -393,8 +382,10 @@ stream_t = np.dtype(
         ("source", "i4"),  # (m) row of the source bound to it; -1: none
         ("rtx_source", "i4"),  # (m)
         ("sequence_shift", "i8"),  # (m) extended sequence = the wire's (extended) + this; changes with the SSRC
-        ("ring_start", "i8"),  # (c) offset into the arena
-        ("ring_bytes", "i8"),  # (c) power of two
+        ("ring_start", "i8"),  # (c, then m) offset into the arena
+        ("ring_bytes", "i8"),  # (c, then m) power of two
+        ("ring_oldest", "i8"),  # (m) what was written before is not there: the ring was another one
+        ("small_checks", "i4"),  # (m) how often in a row the ring was found too large
         ("ring_written", "i8"),  # (m) bytes ever written, monotonic; a packet never wraps around the end
         # reception, RFC 3550 appendix A (m)
         ("base", "i8"),  # first extended sequence
@@ -501,9 +492,9 @@ dependency_t = np.dtype(
     align=True,
 )
 
-subscription_t = _in_lines(
+subscription_t = in_lines(
     [
-        # what every packet needs: SUBSCRIPTION_LINES lines. Who, and which layer is forwarded
+        # what every packet needs: SUBSCRIPTION_LINES cache lines. Who, and which layer is forwarded
         ("state", "u1"),
         ("kind", "u1"),  # (c)
         ("paused", "u1"),  # (m) by command
@@ -517,6 +508,7 @@ subscription_t = _in_lines(
         ("target_spatial", "u1"),  # by command
         ("target_temporal", "u1"),
         ("red_payload_type", "i2"),  # (c) -1: unwrap
+        ("history_use", "u2"),  # (c) tells what is remembered for it from what was for others
         ("generation", "i4"),  # (c)
         ("transport", "i4"),  # (c) the subscriber's
         ("next_of_track", "i4"),  # (m)
@@ -526,6 +518,7 @@ subscription_t = _in_lines(
         ("source_ssrc", "u4"),  # SSRC of that stream then; another one means other timestamps and picture ids
         ("timestamp_offset", "u4"),  # in - out
         ("track", "i4"),  # (c)
+        ("history", "i4"),  # (c) row of history
         # rewriting (m); out = in - offset
         ("in_highest", "i8"),  # highest extended input sequence decided on, of the current layer
         ("out_highest", "i8"),  # last extended output sequence; starts random below 32768
@@ -573,18 +566,18 @@ SUBSCRIPTION_LINES = 3
 
 history_t = np.dtype(
     [
-        # one packet that left on a subscription, by output sequence & (HISTORY - 1) (m)
-        ("out_sequence", "i8"),  # extended
-        ("in_sequence", "i8"),  # extended, in `stream`
+        # one packet that left on a subscription, by output sequence & (HISTORY - 1) (m): two share a cache line
+        ("out_sequence", "u4"),  # the low 32 bits of the extended one
+        ("in_sequence", "u4"),  # the same, in `stream`
         ("stream", "i4"),
         ("timestamp", "u4"),  # as sent
-        ("picture_id", "i4"),  # as sent; -1: not rewritten
+        ("targets", "u4"),  # active decode target mask written into the descriptor; 0: not rewritten
+        ("resent_us", "u4"),  # low 32 bits of when it was last resent, to ignore NACKs that crossed it
+        ("picture_id", "i2"),  # as sent, 15 bits; -1: not rewritten
         ("tl0", "i2"),  # as sent; -1
+        ("use", "u2"),  # history_use of the subscription: rows are not cleared when they are used again
         ("marker", "u1"),
         ("resent", "u1"),  # times
-        ("targets", "u4"),  # active decode target mask written into the descriptor; 0: not rewritten
-        ("generation", "i4"),  # of the subscription: rows are not cleared when they are used again
-        ("sent_ns", "i8"),  # last time it left, to ignore NACKs that crossed it
     ],
     align=True,
 )
@@ -708,7 +701,7 @@ thread_t = np.dtype(
     align=True,
 )
 
-state_t = _in_lines(
+state_t = in_lines(
     [
         ("thread", thread_t, 1),
         ("drops", "i8", DROPS),
@@ -748,7 +741,7 @@ state_t = _in_lines(
         ("dependencies", dependency_t, STREAMS + 1),  # the last row is SCRATCH_DEPENDENCY
         ("packets", packet_t, (STREAMS, PACKETS)),
         ("subscriptions", subscription_t, SUBSCRIPTIONS),
-        ("history", history_t, (SUBSCRIPTIONS, HISTORY)),
+        ("history", history_t, (SUBSCRIPTIONS + 1, HISTORY)),  # the last row is SCRATCH_HISTORY
         ("batch", arrival_t, BATCH),
         ("groups", "i4", GROUPS),  # first track of each group + 1; 0: none
         ("relays", ring_t, MAX_THREADS),  # by sending thread

@@ -28,6 +28,8 @@ def _open_stream(state, row):
     stream.rtx_source = -1
     stream.sequence_shift = 0
     stream.ring_written = 0
+    stream.ring_oldest = 0
+    stream.small_checks = 0
     stream.base = 0
     stream.highest = -1
     stream.received = 0

@@ -337,6 +337,14 @@ def copy_to_arena(state, arena, at, k, offset, size):
 
 
 @njit(cache=True)
+def copy_in_arena(state, arena, at, source, size):
+    """arena[at : at + size] = arena[source : source + size], which do not overlap."""
+    arena[at + size - 1] = arena[source + size - 1]  # checks both ranges under NUMBA_BOUNDSCHECK
+    base = state.thread[0].arena_at
+    memcpy(base + np.uint64(at), base + np.uint64(source), np.uint64(size))
+
+
+@njit(cache=True)
 def copy_to_slot(state, arena, slot, offset, at, size):
     """Send slot `slot` from `offset` on = arena[at : at + size]."""
     if size <= 0:

@@ -214,7 +214,8 @@ class Publisher:
         """The stored packet with an extended sequence number; raises KeyError when it is not in the ring."""
         entry = self.memory.table("packets")[stream][sequence & (tables.PACKETS - 1)]
         row = self.stream(stream)
-        if entry["sequence"] != sequence or entry["start"] < row["ring_written"] - row["ring_bytes"]:
+        oldest = max(row["ring_written"] - row["ring_bytes"], row["ring_oldest"])
+        if entry["sequence"] != sequence or entry["start"] < oldest:
             raise KeyError(sequence)
         at = int(row["ring_start"]) + (int(entry["start"]) & (int(row["ring_bytes"]) - 1))
         return bytes(self.memory.arena[at : at + int(entry["size"])])

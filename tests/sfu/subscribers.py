@@ -14,7 +14,7 @@ from sfu.memory import Memory
 from sfu.parameters import Codec, Extension
 from sfu.rtp import parse_header
 from sfu.subscriptions import open_subscription
-from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, OPEN, SWITCH_UP, VIDEO
+from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, OPEN, SCRATCH_HISTORY, SWITCH_UP, VIDEO
 from sfu.tracks import open_track
 
 SECOND = 1_000_000_000
@@ -118,6 +118,7 @@ class Room:
         subscription["generation"] = 40 + number
         subscription["ssrc"] = PRIMARY + number
         subscription["rtx_ssrc"] = REPAIR + number if rtx else 0
+        subscription["history"], subscription["history_use"] = number if rtx else SCRATCH_HISTORY, 40 + number
         subscription["payload_type"] = PAYLOAD_TYPE if self.kind == VIDEO else OPUS
         subscription["rtx_payload_type"] = RTX_PAYLOAD_TYPE if rtx else -1
         subscription["red_payload_type"] = RED if red else -1

@@ -29,6 +29,7 @@ from sfu.parameters import (
     TransportId,
 )
 from sfu.tables import (
+    CHANGE_RING,
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
@@ -39,6 +40,8 @@ from sfu.tables import (
     LAYERS_CHANGED,
     OPEN,
     REQUEST_KEY_FRAME,
+    RING_LEFT,
+    RING_WANTED,
     SET_LAYERS,
     SET_PAUSED,
     STREAM_STARTED,
@@ -432,3 +435,26 @@ async def test_thread_that_fails_to_start_is_an_error_and_leaves_nothing_open() 
     with pytest.raises(RuntimeError, match="media thread"):
         await engine.start()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Bench) -> None:
+    bench.open_call()
+    await bench.settle()
+    shard = bench.engine.shards[0]
+    rings, stream = shard.tables.rings, shard.receivers[0].streams[0]
+    before = stream.ring_bytes
+    others = rings.used_bytes - before
+    bench.thread.notice(RING_WANTED, 0, 1, 0, 4 * before)
+    bench.thread.notice(RING_WANTED, 0, 1, 0, 8 * before)  # the first change is on its way
+    bench.thread.notice(RING_WANTED, 0, 7, 0, 8 * before)  # an earlier use of the row
+    await bench.settle()
+    assert (stream.ring_bytes, rings.used_bytes) == (4 * before, 5 * before + others)
+    assert bench.thread.commands[-1] == (CHANGE_RING, 0, 0 | 4 * before << 8)
+    bench.thread.notice(RING_LEFT, 0, 1, 0)
+    await bench.settle()
+    assert rings.used_bytes == 4 * before + others
+    bench.thread.notice(RING_WANTED, 0, 1, 0, before)
+    await bench.settle()
+    bench.engine.unpublish(next(iter(shard.receivers.values())).id)
+    await bench.settle()
+    assert rings.used_bytes == 0

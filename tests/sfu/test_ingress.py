@@ -156,6 +156,7 @@ def test_a_track_is_listed_once_as_having_news(publisher: Publisher) -> None:
 
 
 def test_the_ring_never_wraps_inside_a_packet(publisher: Publisher) -> None:
+    publisher.stream()["ring_bytes"] = 1 << 17
     sizes = itertools.cycle([1200, 40, 1200, 900, 7])
     expected = {}
     for k, size in zip(range(400), sizes, strict=False):

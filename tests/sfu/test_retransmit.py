@@ -99,7 +99,7 @@ def test_what_an_earlier_subscription_of_the_row_sent_is_not_answered(room: Room
     room.viewers.clear()
     room.pass_time(MS)
     room.add_viewer()
-    room.subscription()["generation"] += 1
+    room.subscription()["history_use"] += 1
     room.vp8(4, 104, flags=KEY)
     room.forward()
     room.viewers[0].take()

@@ -4,7 +4,7 @@ import pytest
 
 from sfu import rows
 from sfu.errors import EngineError, TableFull
-from sfu.memory import Memory
+from sfu.memory import Memory, RingSpace
 from sfu.parameters import (
     Codec,
     Encoding,
@@ -17,7 +17,7 @@ from sfu.parameters import (
     SubscribeParameters,
 )
 from sfu.rows import Rows, Tables, random_ssrc
-from sfu.tables import ARENA_BYTES, AUDIO, RING_BYTES, VIDEO
+from sfu.tables import ARENA_BYTES, AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_BYTES, SCRATCH_HISTORY, VIDEO
 
 ICE = IceCredentials("abcdEFGH", "0123456789abcdefghijklmn")
 SIMULCAST = PublishParameters(Kind.VIDEO, "4", (Encoding("q"), Encoding("h"), Encoding("f", 7, 8)))
@@ -195,3 +195,29 @@ def test_ssrc_is_never_zero_and_never_taken(monkeypatch: pytest.MonkeyPatch) -> 
     taken = {5}
     assert random_ssrc(taken) == 6
     assert taken == {5, 6}
+
+
+def test_only_what_can_be_sent_again_is_remembered(memory: Memory, tables: Tables) -> None:
+    table = memory.table("subscriptions")
+    rows = [
+        tables.take_subscription(3, 4, Kind.VIDEO, (10, rtx), SubscribeParameters("1", 96))[0] for rtx in (11, 0, 12)
+    ]
+    assert [int(table[row]["history"]) for row in rows] == [0, SCRATCH_HISTORY, 1]
+    assert len({int(table[row]["history_use"]) for row in rows}) == 3
+    for row in rows:
+        tables.give_back_subscription(row)
+    again, _ = tables.take_subscription(3, 4, Kind.VIDEO, (10, 11), SubscribeParameters("1", 96))
+    assert (int(table[again]["history"]), int(table[again]["history_use"])) == (0, 4)
+
+
+def test_a_full_arena_is_cut_into_smaller_rings() -> None:
+    space = RingSpace()
+    large = []
+    while (start := space.take(MAX_RING_BYTES)) >= 0:
+        large.append(start)
+    assert space.take(MIN_RING_BYTES) == -1
+    space.give_back(large.pop(), MAX_RING_BYTES)
+    small = [space.take(MIN_RING_BYTES) for _ in range(MAX_RING_BYTES // MIN_RING_BYTES)]
+    assert len(set(small)) == len(small)
+    assert space.take(MIN_RING_BYTES) == -1
+    assert space.used_bytes == ARENA_BYTES

@@ -43,6 +43,7 @@ def make_peer() -> Publisher:
     row = subscription(result)
     row["state"], row["kind"], row["transport"], row["track"] = OPEN, VIDEO, ROW, 0
     row["ssrc"], row["rtx_ssrc"], row["rtx_payload_type"] = OUT, OUT_RTX, 97
+    row["history_use"] = 1
     row["packets"], row["out_highest"], row["generation"] = 1, 1000, 1
     row["layer"] = row["wanted_layer"] = 0
     insert_outgoing(result.record, SUBSCRIPTION, 0)

@@ -1,0 +1,128 @@
+"""ring_size: what a stream's packet ring grows and shrinks to, and that packets survive the move."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfu.ring_size import RETAINED_MS, SMALL_CHECKS, change_ring, check_ring, wanted_ring_bytes
+from sfu.select import RATES_NS, liveness_pass
+from sfu.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
+from tests.sfu.publisher import START, Publisher, packet
+
+ELSEWHERE = 64 << 20
+"""In the arena, far from the rings of the streams."""
+SIZES = [1 << 13, 1 << 14, 1 << 15, 1 << 16]
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    """With one track, whose stream is bound and has received packet 0 of 200 bytes."""
+    publisher = Publisher()
+    publisher.add_track("0")
+    publisher.receive(packet(0, mid="0"))
+    return publisher
+
+
+def give_ring(publisher: Publisher, size: int, place: int = 0) -> None:
+    change_ring(publisher.record, publisher.memory.arena, 0, 0, ELSEWHERE + place, size)
+
+
+def wanted(publisher: Publisher) -> list[int]:
+    return [extra for kind, *_, extra in publisher.notices() if kind == RING_WANTED]
+
+
+@pytest.mark.parametrize(
+    ("kbit", "kib"), [(0, 8), (32, 8), (64, 16), (170, 32), (700, 256), (2_500, 512), (5_000, 1024), (90_000, 2048)]
+)
+def test_a_ring_holds_what_arrives_in_the_time_that_is_kept(kbit: int, kib: int) -> None:
+    size = wanted_ring_bytes(kbit * 1000)
+    assert size == kib << 10
+    assert MIN_RING_BYTES <= size <= MAX_RING_BYTES
+    assert size >= min(kbit * RETAINED_MS // 8, MAX_RING_BYTES)
+
+
+def test_a_stream_that_outgrows_its_ring_asks_at_once(publisher: Publisher) -> None:
+    stream = publisher.stream()
+    stream["bitrate_bps"] = 2_000_000
+    check_ring(publisher.record, 0)
+    assert wanted(publisher) == [512 << 10]
+
+
+def test_a_ring_is_halved_only_after_a_while(publisher: Publisher) -> None:
+    stream = publisher.stream()
+    stream["ring_bytes"] = 1 << 16
+    for _ in range(SMALL_CHECKS - 1):
+        check_ring(publisher.record, 0)
+    assert not wanted(publisher)
+    check_ring(publisher.record, 0)
+    assert wanted(publisher) == [1 << 15]
+    stream["ring_bytes"] = MIN_RING_BYTES
+    for _ in range(2 * SMALL_CHECKS):
+        check_ring(publisher.record, 0)
+    assert wanted(publisher) == [1 << 15]
+
+
+def test_a_busy_second_starts_the_wait_anew(publisher: Publisher) -> None:
+    stream = publisher.stream()
+    stream["ring_bytes"] = 1 << 16
+    for bitrate in (0, 300_000) * SMALL_CHECKS:  # 300 kbit/s need all of it
+        stream["bitrate_bps"] = bitrate
+        check_ring(publisher.record, 0)
+    assert not wanted(publisher)
+
+
+def test_measuring_bit_rates_asks(publisher: Publisher) -> None:
+    liveness_pass(publisher.record, START)
+    publisher.stream()["bytes"] += 250_000
+    liveness_pass(publisher.record, START + RATES_NS)
+    assert wanted(publisher) == [512 << 10]
+
+
+def test_the_other_ring_is_named_when_it_is_left(publisher: Publisher) -> None:
+    give_ring(publisher, 1 << 14)
+    assert publisher.notices()[-1] == (RING_LEFT, 0, 7, 0, 0)
+    assert publisher.stream()["ring_start"] == ELSEWHERE
+
+
+def test_a_layer_that_is_not_there_changes_nothing(publisher: Publisher) -> None:
+    before = publisher.stream().copy()
+    change_ring(publisher.record, publisher.memory.arena, 0, 1, ELSEWHERE, 1 << 14)
+    assert publisher.stream() == before
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(SIZES), st.lists(st.integers(1, 1200), max_size=60)), max_size=6))
+def test_packets_survive_every_change(changes: list[tuple[int, list[int]]]) -> None:
+    publisher, sent = Publisher(), {}
+    publisher.add_track("0")
+    stream: Any = publisher.stream()
+    stream["ring_bytes"], sequence = SIZES[0], 0
+    for place, (size, payloads) in enumerate(changes):
+        for count in payloads:
+            data = packet(sequence, mid="0", payload=bytes([sequence & 0xFF]) * count)
+            publisher.receive(data)
+            sent[SEQUENCE_START + sequence] = data
+            sequence += 1
+        kept = {number for number in sent if is_kept(publisher, number)}
+        old = int(stream["ring_bytes"])
+        give_ring(publisher, size, place << 20)
+        for number in sent:
+            if is_kept(publisher, number):
+                assert publisher.stored(0, number) == sent[number]
+                assert number in kept
+            elif number in kept and size >= old:
+                pytest.fail(f"packet {number - SEQUENCE_START} was lost from {old} to {size} bytes")
+    if sent:
+        data = packet(sequence, mid="0", payload=b"last")
+        publisher.receive(data)
+        assert publisher.stored(0, SEQUENCE_START + sequence) == data
+
+
+def is_kept(publisher: Publisher, number: int) -> bool:
+    try:
+        publisher.stored(0, number)
+    except KeyError:
+        return False
+    return True
