@@ -5,6 +5,7 @@ The media engine is imported inside the commands that need it: it takes the time
 """
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -22,6 +23,9 @@ from signaling.tokens import DEFAULT_TTL_S, create
 
 CONTROL_NICE = 10
 """nice value of the control thread: where cores are scarce, a crowd that joins must not hold up media."""
+COLLECT_AFTER = (10_000, 10, 10)
+"""Python's thresholds for collecting cyclic garbage: new objects (700 by default), and younger collections. A client
+that joins makes some thousand objects that stay."""
 EXIT_USAGE = 2
 """Exit status for everything that the operator can put right."""
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -185,6 +189,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
 
     def announce(addresses: list[tuple[str, int]]) -> None:
         _yield_to_media()
+        _spare_the_collector()
         for address, port in addresses:
             log.info("listening", address=address, tcp_port=port, udp_ports=list(engine.udp_ports))
         if config.development:
@@ -203,6 +208,12 @@ def _yield_to_media() -> None:
     this = threading.get_native_id()
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, this, max(os.getpriority(os.PRIO_PROCESS, this), CONTROL_NICE))
+
+
+def _spare_the_collector() -> None:
+    """Keep Python's cyclic garbage collector from walking over the libraries again and again while clients join."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def _warn(config: Config) -> None:
