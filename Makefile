@@ -40,6 +40,10 @@ types: .make/dev ## Check types strictly
 bench: compile ## Measure forwarding against the floor of this machine
 	$(BIN)/python -m bench forward $(ARGS)
 
+.PHONY: publish
+publish: compile ## Measure everything that docs/benchmarks.md publishes, and rewrite its tables
+	$(BIN)/python -m bench publish $(ARGS)
+
 .PHONY: compile
 compile: .make/run ## Compile the kernels into their cache
 	@$(BIN)/aiosfu compile

@@ -1,11 +1,9 @@
 """`python -m bench`: the benchmarks by name."""
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,24 +11,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench import scenarios
-from bench.accounting import machine
-from bench.results import Report
+from bench.accounting import machine, versions
+from bench.results import Report, command_line, now
 from bench.run import Run, RunFailed, Subject
 from bench.targets import registry
-
-if TYPE_CHECKING:
-    from bench.forward import Comparison
 
 MIN_WIDTH = 120
 console = Console(width=max(Console().width, MIN_WIDTH))
 
-BUDGETS = {
-    "ratio": 1.25,
-    "segmented": 1.25,
-    "growth": 1.2,
-    "idle_kib": 100,
-}
-"""What docs/design.md allows; reported beside what was measured, never asserted."""
 BURST = 10
 LEAST_US = 0.005
 """Places that take less of a packet's time are not listed."""
@@ -60,6 +48,7 @@ def forward(
 ) -> None:
     """One publisher to N subscribers: CPU per forwarded packet against the floor, in one run."""
     from bench.forward import Shape, compare
+    from bench.forward_report import ForwardReport, print_forward
 
     counts = sorted(subscribers)
     shapes = [Shape(n, rate, seconds=seconds) for n in counts]
@@ -72,11 +61,10 @@ def forward(
             task = progress.add_task(title, total=2 * repeats)
             advance = partial(progress.advance, task)
             results.append(compare(shape, repeats, segments=shape.per_burst > 1, threads=threads, progress=advance))
-    console.print(_forward_table(results))
-    console.print(_budget_table(results))
-    console.print(machine())
+    report = ForwardReport(machine(), now(), command_line(sys.argv[1:]), versions(), tuple(results))
+    print_forward(report, console)
     if output is not None:
-        output.write_text(json.dumps({"machine": machine(), "forward": [asdict(r) for r in results]}, indent=1))
+        report.write(output)
 
 
 @main.command("profile")
@@ -136,6 +124,7 @@ class SubjectName(click.ParamType[Subject]):
 @click.option("--seconds", type=float, help="Measured seconds of each window.")
 @click.option("--loss", type=float, help="Share of the packets that viewers lose, 0 to 1.")
 @click.option("--messages-per-second", type=float, help="Data messages of each sender; 0: none.")
+@click.option("--visits-per-second", type=float, help="Clients that come and go beside the others; 0: none.")
 @click.option("--repeats", type=int, default=1, show_default=True, help="Alternating runs of each target.")
 @click.option("--load", type=float, default=1.0, show_default=True, help="Times the scenario's rates.")
 @click.option("--knee", is_flag=True, help="Ramp up from --load to the highest load that is carried.")
@@ -146,8 +135,8 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
     """Measure a scenario: a name from `list`, or a TOML file."""
     try:
         found = scenarios.find(scenario)
-        changes = options["seconds"], options["loss"], options["messages_per_second"]
-        sized = [found.sized(n, *changes) for n in sizes or (found.n,)]
+        rates = {name: options[name] for name in ("messages_per_second", "visits_per_second")}
+        sized = [found.sized(n, options["seconds"], options["loss"], **rates) for n in sizes or (found.n,)]
         if options["knee"] and found.late:
             raise click.ClickException("joins have no load to ramp; give other --seconds or another -n")
         runs = Run(_say)
@@ -168,6 +157,36 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
         raise click.ClickException("\n".join(runs.failures))
 
 
+@main.command("publish")
+@click.option("--only", multiple=True, metavar="NAME", help="A section; repeat for several.  [default: all]")
+@click.option("--quick", is_flag=True, help="Small and short, once; writes no document unless --docs names one.")
+@click.option(
+    "--docs", type=click.Path(path_type=Path, exists=True), help="The document.  [default: docs/benchmarks.md]"
+)
+@click.option("--output", type=click.Path(path_type=Path), default="bench-results", show_default=True, help="For JSON.")
+@click.option("--target-option", "extra", type=SubjectName(), multiple=True, help="As in janus:root=/x,srtp=/y")
+@click.option("--suite", type=click.Path(path_type=Path, exists=True), help="The sections.  [default: published.toml]")
+def publish_all(only: tuple[str, ...], quick: bool, docs: Path | None, output: Path, **options: Any) -> None:
+    """Run everything that docs/benchmarks.md publishes, and rewrite its tables. Exit status 1: a section failed."""
+    from bench import markdown, suite
+    from bench.publish import Publisher
+    from bench.report import print_sheet
+
+    try:
+        sections = suite.read(options["suite"] or suite.PUBLISHED)
+        if unknown := set(only) - {each.name for each in sections}:
+            names = ", ".join(each.name for each in sections)
+            raise click.ClickException(f"no section {min(unknown)!r}; there are {names}")
+        chosen = [each.quick() if quick else each for each in sections if not only or each.name in only]
+        document = docs or (None if quick else suite.DOCUMENT)
+        publisher = Publisher(list(options["extra"]), output, document, _say)
+        publisher.publish(chosen, lambda sheet: print_sheet(sheet, console))
+    except (suite.BadSuite, markdown.NoPlace) as error:
+        raise click.ClickException(str(error)) from error
+    if publisher.failures:
+        raise click.ClickException("\n".join(publisher.failures))
+
+
 @main.command("compare")
 @click.argument("a", type=click.Path(path_type=Path, exists=True))
 @click.argument("b", type=click.Path(path_type=Path, exists=True))
@@ -183,68 +202,6 @@ def compare_reports(a: Path, b: Path) -> None:
 
 def _say(text: str) -> None:
     console.print(text, style="dim", markup=False, highlight=False)
-
-
-def _forward_table(results: list["Comparison"]) -> Table:
-    table = Table(title="CPU per delivered packet, medians of alternating runs")
-    for column in (
-        "N",
-        "load",
-        "packets/s",
-        "floor us",
-        "server us",
-        "ratio",
-        "min-max",
-        "loss",
-        "p50 us",
-        "p99 us",
-        "gen. busy",
-    ):
-        table.add_column(column, justify="right")
-    for result in results:
-        shape, server = result.shape, result.server
-        table.add_row(
-            str(shape.subscribers),
-            "smooth" if shape.per_burst == 1 else f"{shape.per_burst} at once",
-            f"{server.delivered / shape.seconds:,.0f}",
-            f"{result.floor.cpu_us_per_packet:.2f}",
-            f"{server.cpu_us_per_packet:.2f}",
-            f"{result.ratio:.2f}",
-            f"{result.spread[0]:.2f}-{result.spread[1]:.2f}",
-            f"{server.loss:.3%}",
-            f"{server.latency_us[0]:,.0f}",
-            f"{server.latency_us[1]:,.0f}",
-            f"{server.generator_busy:.0%}",
-        )
-    return table
-
-
-def _budget_table(results: list["Comparison"]) -> Table:
-    smooth = [result for result in results if result.shape.per_burst == 1]
-    framed = [result for result in results if result.shape.per_burst > 1]
-    table = Table(title="Budgets of docs/design.md")
-    for column in ("what", "budget", "measured"):
-        table.add_column(column)
-    if smooth:
-        table.add_row("smooth: server / floor", f"{BUDGETS['ratio']} x", _list(result.ratio for result in smooth))
-        growth = smooth[-1].server.cpu_us_per_packet / smooth[0].server.cpu_us_per_packet
-        table.add_row(
-            f"growth from {smooth[0].shape.subscribers} to {smooth[-1].shape.subscribers}",
-            f"{BUDGETS['growth']} x",
-            f"{growth:.2f} x",
-        )
-        table.add_row(
-            "memory of an idle transport", f"{BUDGETS['idle_kib']} KiB", f"{smooth[-1].idle_bytes / 1024:.0f} KiB"
-        )
-    if framed:
-        table.add_row(
-            "frames: server / segmented floor", f"{BUDGETS['segmented']} x", _list(result.ratio for result in framed)
-        )
-    return table
-
-
-def _list(ratios: Iterable[float]) -> str:
-    return ", ".join(f"{ratio:.2f}" for ratio in ratios) + " x"
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
+def main_thread_ns(pid: int) -> int:
+    """Time on a CPU of the thread that `pid` began with. Raises FileNotFoundError when `pid` is gone."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0])
+
+
 def process_tree(pid: int) -> list[int]:
     """`pid` and all that descend from it, parents first."""
     children: dict[int, list[int]] = {}

@@ -147,7 +147,8 @@ def _result(generator: Generator, spent: int, offered: int, busy: float) -> Resu
     delivered = int(generator.load[0]["measured"])
     latencies = generator.latencies_us() if delivered else np.zeros(1)
     p50, p99 = np.percentile(latencies, (50, 99))
-    return Result(spent / 1e3 / max(delivered, 1), delivered, offered, (p50, p99, float(latencies.max())), busy)
+    latency_us = float(p50), float(p99), float(latencies.max())
+    return Result(spent / 1e3 / max(delivered, 1), delivered, offered, latency_us, busy)
 
 
 class FloorBench:
@@ -283,15 +284,28 @@ class ServerBench:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Server and floor under one load: medians over the repeats, and the ratio of their neighbours."""
+    """Server and floor under one load, in as many repeats as there are."""
 
     shape: Shape
-    floor: Result
-    server: Result
-    ratio: float
-    spread: tuple[float, float]
+    floors: tuple[Result, ...]
+    servers: tuple[Result, ...]
     idle_bytes: int
     drops: dict[str, int]
+
+    @property
+    def pairs(self) -> list[tuple[Result, Result]]:
+        """Floor and server, neighbours in time."""
+        return list(zip(self.floors, self.servers, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """Server / floor: the median of the neighbours' ratios."""
+        return statistics.median(s.cpu_us_per_packet / f.cpu_us_per_packet for f, s in self.pairs)
+
+    @property
+    def server(self) -> Result:
+        """The server's run of median cost."""
+        return sorted(self.servers, key=lambda result: result.cpu_us_per_packet)[len(self.servers) // 2]
 
 
 def compare(
@@ -311,17 +325,4 @@ def compare(
         drops = server.drops()
         idle = server.idle_bytes
     bench.close()
-    ratios = [s.cpu_us_per_packet / f.cpu_us_per_packet for s, f in zip(servers, floors, strict=True)]
-    return Comparison(
-        shape,
-        _median(floors),
-        _median(servers),
-        statistics.median(ratios),
-        (min(ratios), max(ratios)),
-        idle,
-        drops,
-    )
-
-
-def _median(results: list[Result]) -> Result:
-    return sorted(results, key=lambda result: result.cpu_us_per_packet)[len(results) // 2]
+    return Comparison(shape, tuple(floors), tuple(servers), idle, drops)

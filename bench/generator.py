@@ -217,15 +217,18 @@ class Generator:
 
     # Participants.
 
-    def add(self, participant: Connected) -> int:
-        """Let a connected participant send and receive from now on; returns its row."""
+    def add(self, participant: Connected, counted: bool = True) -> int:
+        """Let a connected participant send and receive from now on; returns its row.
+
+        counted: whether what it receives is measured.
+        """
         tables, control = self._tables, self._tables.control
         row, fd = int(control["endpoint_end"]), participant.socket.fileno()
         if row >= ENDPOINTS or fd >= DESCRIPTORS or len(participant.check) > CHECK_BYTES:
             raise ValueError(f"no room for participant {row}: {ENDPOINTS} is the most of one generator process")
         prepare(participant.socket)
         endpoint = tables.table("transports")[row]
-        endpoint["fd"] = fd
+        endpoint["fd"], endpoint["counted"] = fd, counted
         endpoint["incoming"], endpoint["outgoing"] = participant.incoming, participant.outgoing
         endpoint["ssrc"] = participant.sends[0].ssrc if participant.sends else int.from_bytes(os.urandom(4), "big")
         endpoint["transport_cc_id"] = participant.receive_transport_cc_id
@@ -324,8 +327,9 @@ class Generator:
 
     @property
     def sources(self) -> Any:
-        """The table of what arrives (a copy); see `bench.offered`."""
-        return self._tables.table("sources")[: int(self._tables.control["source_end"])].copy()
+        """The table of what arrives at those who are counted (a copy); see `bench.offered`."""
+        sources = self._tables.table("sources")[: int(self._tables.control["source_end"])]
+        return sources[self._tables.table("transports")["counted"][sources["endpoint"]] != 0]
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by name."""

@@ -189,7 +189,7 @@ def _receive_rtp(g, row, packet, size, arrival):
     if source.repair and not _repaired(g, row, send, packet, at):
         return
     sent = get_u32(packet, mark + 12) << 32 | get_u32(packet, mark + 16)
-    if control.measure_ns <= sent < control.end_ns:
+    if endpoint.counted and control.measure_ns <= sent < control.end_ns:
         _measure(g, source, send, get_u32(packet, mark + 8), sent, arrival)
     source.send = send
 

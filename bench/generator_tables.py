@@ -34,6 +34,7 @@ endpoint_t = np.dtype(
     [
         ("fd", "i4"),  # c
         ("active", "u1"),  # c
+        ("counted", "u1"),  # c; 0: what reaches it is in no figure of the measured window
         ("incoming", "u8"),  # c; srtp_t address, 0: in the clear
         ("outgoing", "u8"),  # c
         ("ssrc", "u4"),  # c; of its receiver reports

@@ -1,12 +1,25 @@
 """What a benchmark measured, as it is written to JSON, compared and drawn. Plain data; nothing here measures."""
 
+import datetime
 import json
+import shlex
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 FORMAT = 1
 """Of the JSON files; a reader refuses other numbers."""
+
+
+def now() -> str:
+    """The date of a report made now."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def command_line(words: Iterable[str]) -> str:
+    """How these words are typed."""
+    return shlex.join(["python", "-m", "bench", *words])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,8 @@ class Measurement:
     drops: dict[str, int] = field(default_factory=dict)
     """Counted by the server or the kernel, by reason."""
     notes: tuple[str, ...] = ()
+    main_thread_busy: float = 0.0
+    """Share of one core that the server's main thread used. Of aiosfu that is its Python: media have other threads."""
     unit: str = "packet"
     """What was offered and delivered, and what CPU and latency are of: a `packet` of media, or a data `message`."""
 

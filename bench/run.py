@@ -6,15 +6,13 @@ repeat, so that nothing is left over from the one before.
 
 import asyncio
 import contextlib
-import datetime
 import multiprocessing
 import os
 import resource
-import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -22,9 +20,10 @@ from typing import Any, Self
 
 from bench import accounting
 from bench.generator_send import KEY_INTERVAL_FRAMES, KEY_WEIGHT
-from bench.results import Knee, Latency, Measurement, Report
+from bench.readings import BUSY
+from bench.results import Knee, Latency, Measurement, Report, command_line, now
 from bench.scenarios import Scenario
-from bench.session import BUSY, serve
+from bench.session import serve
 
 MAX_LOSS = 0.001
 MAX_P99_US, BURST_FACTOR = 20_000.0, 1.5
@@ -51,6 +50,10 @@ class Subject:
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={value}" for key, value in self.options)
+        return f"{self.name}:{options}" if options else self.name
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -255,9 +258,10 @@ def find_ceiling(say: Say) -> float:
 class Run:
     """Measures scenarios with systems and collects what comes of it."""
 
-    def __init__(self, say: Say) -> None:
-        """`say`: is told what goes on, a line at a time."""
+    def __init__(self, say: Say, command: str = "") -> None:
+        """say: is told what goes on, a line at a time. command: what the report names as its origin; empty: ours."""
         self._say = say
+        self._command = command or command_line(sys.argv[1:])
         self._measurements: list[Measurement] = []
         self._knees: list[Knee] = []
         self._profiles: dict[str, str] = {}
@@ -275,15 +279,19 @@ class Run:
             self._say(f"the generator's own ceiling: {ceiling:,.0f} packets/s")
         for scenario in sized:
             for repeat in range(options["repeats"]):
-                for subject in subjects:
-                    what = f"{scenario.name}, n = {scenario.n}: {subject.name}, run {repeat + 1}"
-                    self._say(what)
-                    try:
-                        self._one(scenario, subject, repeat, options)
-                    except RunFailed as error:
-                        self.failures.append(f"{what}: {error}")
-                        self._say(self.failures[-1])
-        return self._report(baseline, ceiling)
+                self.turn(scenario, subjects, repeat, options)
+        return self.report(baseline, ceiling)
+
+    def turn(self, scenario: Scenario, subjects: Iterable[Subject], repeat: int, options: dict[str, Any]) -> None:
+        """One repeat of a scenario with each system. options: load and knee of the command line."""
+        for subject in subjects:
+            what = f"{scenario.name}, n = {scenario.n}: {subject.name}, run {repeat + 1}"
+            self._say(what)
+            try:
+                self._one(scenario, subject, repeat, options)
+            except RunFailed as error:
+                self.failures.append(f"{what}: {error}")
+                self._say(self.failures[-1])
 
     def _one(self, scenario: Scenario, subject: Subject, repeat: int, options: dict[str, Any]) -> None:
         with SessionProcess(subject, scenario) as session:
@@ -298,11 +306,12 @@ class Run:
             self._profiles[subject.name] = session.profile
             self._versions |= session.versions
 
-    def _report(self, baseline: Latency | None, ceiling: float | None) -> Report:
+    def report(self, baseline: Latency | None = None, ceiling: float | None = None) -> Report:
+        """Everything that was measured so far, with what the harness itself adds if that was measured."""
         return Report(
             machine=accounting.machine(),
-            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+            date=now(),
+            command=self._command,
             versions=accounting.versions() | self._versions,
             profile=", ".join(dict.fromkeys(self._profiles.values())),
             baseline=baseline,

@@ -6,7 +6,6 @@ The process is pinned to the last core, the system to the others. Everything tha
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -14,23 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bench.accounting import (
-    CoreTimes,
-    core_times,
-    cpu_ns,
-    socket_drops,
-    tree_cpu_ns,
-    tree_resident_bytes,
-    udp_errors,
-)
-from bench.data_channels import DataWindow, Messages
+from bench.accounting import tree_resident_bytes
+from bench.data_channels import Messages
 from bench.endpoint import Endpoint
 from bench.generator import Generator
 from bench.offered import offered
+from bench.readings import Readings, Sample
 from bench.results import Measurement
 from bench.scenarios import Change, Choice, Scenario
 from bench.targets import Connected, Plan, Target
 from bench.targets.registry import make
+from bench.visits import Visits
 
 JOINS_AT_ONCE = 16
 SETTLED_S = 1.0
@@ -41,17 +34,8 @@ WATCH_S = 2.0
 JOINING_LOAD = 0.2
 """Times the scenario's rates while participants join: enough for every track to be noticed, and no join has to compete
 with a load that the system may not carry."""
-BUSY = 0.95
-"""Share of its core from which on the generator may be the limit."""
-STOLEN, STRANGE = 0.01, 0.1
-"""Shares of the server's cores that the hypervisor and other processes may take without a word."""
-GROWTH = 0.03
-"""Share by which the server's memory may grow in a window without a word."""
-GENERATOR_QUEUES = "generator's receive queues"
 ZOMBIE, DEAD = "Z", "X"
 """States of proc(5)."""
-LATE_US = 20_000
-"""A schedule that fell behind so far was not open loop any more."""
 
 
 @runtime_checkable
@@ -88,18 +72,6 @@ class CanFail(Protocol):
 
 class SessionFailed(Exception):
     """A measurement could not be made; the text says why."""
-
-
-@dataclass(slots=True)
-class Sample:
-    """Readings of one moment."""
-
-    at_ns: int
-    server_ns: int
-    cores: CoreTimes
-    generator_ns: int
-    memory: int
-    drops: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -209,8 +181,18 @@ class Session:
         self._generator.set_load(load)
         self._messages.set_load(load)
         self._generator.set_loss(self.scenario.loss)
-        await asyncio.sleep(WARM_UP_S)
-        earlier = self._generator.counters()
+        async with Visits(self.target, self._generator, self.scenario) as visits:
+            await asyncio.sleep(WARM_UP_S)
+            earlier = self._generator.counters()
+            before, after = await self._window()
+        await asyncio.sleep(DRAIN_S)
+        self._generator.check()
+        own = {name: count - earlier[name] for name, count in self._generator.counters().items()}
+        readings = self._readings(before, after, own, visits.notes())
+        return readings.measurement(self.target.name, self.scenario, load, repeat)
+
+    async def _window(self) -> tuple[Sample, Sample]:
+        """Measure for as long as the scenario says; returns what was read at its begin and at its end."""
         start_ns = time.monotonic_ns() + int(LEAD_S * 1e9)
         end_ns = start_ns + int(self.scenario.seconds * 1e9)
         self._generator.open_window(start_ns, end_ns)
@@ -222,10 +204,7 @@ class Session:
             await self._watch_until(end_ns)
             after = self._sample()
             await happening
-        await asyncio.sleep(DRAIN_S)
-        self._generator.check()
-        counted = {name: count - earlier[name] for name, count in self._generator.counters().items()}
-        return self._measurement(load, repeat, before, after, counted)
+        return before, after
 
     async def _watch_until(self, end_ns: int) -> None:
         """Sleep, but notice when the generator or the system ends."""
@@ -255,11 +234,26 @@ class Session:
 
     def _sample(self) -> Sample:
         self._check_alive()
-        pid = self.target.pid()
-        drops = {**udp_errors(), "receive queue": socket_drops(pid), GENERATOR_QUEUES: socket_drops(os.getpid())}
-        memory = tree_resident_bytes(pid)
-        times = tree_cpu_ns(pid), core_times(self._cores), cpu_ns(os.getpid())
-        return Sample(time.monotonic_ns(), *times, memory, drops)
+        return Sample.take(self.target.pid(), self._cores)
+
+    def _readings(self, before: Sample, after: Sample, own: dict[str, int], notes: list[str]) -> Readings:
+        participants = [member.participant for member in self._members.values()] + self._messengers
+        owners = (participant.owner for participant in participants)
+        return Readings(
+            before,
+            after,
+            len(self._cores),
+            self._generator.window(),
+            self._messages.window(),
+            self._offered(),
+            own,
+            joins_ms=self._joins_ms(),
+            drops=self.target.drops(),
+            fallen=[owner.failure for owner in owners if isinstance(owner, CanFail) and owner.failure],
+            message_failures=self._messages.failures(),
+            notes=(*self._notes, *notes),
+            memory_per_subscriber=self._memory,
+        )
 
     def _offered(self) -> int:
         members = self._members.values()
@@ -271,46 +265,6 @@ class Session:
             audience += [viewers[plan.room] - plan.subscribe] * len(member.tracks)
         return offered(self._generator.sends, self._generator.sources, tracks, audience, not self.scenario.late)
 
-    def _measurement(self, load: float, repeat: int, before: Sample, after: Sample, own: dict[str, int]) -> Measurement:
-        window, messages = self._generator.window(), self._messages.window()
-        counts = self.scenario.counts
-        counted = messages if counts == "message" else window
-        elapsed_ns = after.at_ns - before.at_ns
-        cores = after.cores - before.cores
-        scale = self.scenario.seconds * 1e9 / elapsed_ns / 1e3 / max(counted.delivered, 1)
-        dropped = {name: count - before.drops[name] for name, count in after.drops.items()}
-        server_busy = (after.server_ns - before.server_ns) / elapsed_ns / max(len(self._cores), 1)
-        stolen = cores.steal / max(cores.total, 1)
-        strange = 1 - stolen - cores.idle / max(cores.total, 1) - server_busy
-        busy = (after.generator_ns - before.generator_ns) / elapsed_ns
-        drops = {name: count for name, count in (dropped | self.target.drops()).items() if count}
-        return Measurement(
-            system=self.target.name,
-            scenario=self.scenario.name,
-            n=self.scenario.n,
-            repeat=repeat,
-            seconds=self.scenario.seconds,
-            load=load,
-            offered=messages.offered if counts == "message" else self._offered(),
-            delivered=counted.delivered,
-            cpu_us_per_packet=(after.server_ns - before.server_ns) * scale,
-            softirq_us_per_packet=cores.softirq * scale,
-            server_busy=server_busy,
-            generator_busy=busy,
-            latency=counted.latency,
-            memory_per_subscriber=self._memory,
-            joins_ms=self._joins_ms(),
-            drops=drops,
-            notes=(
-                *self._notes,
-                *_disturbances(stolen, strange),
-                *_growth(before, after),
-                *self._warnings(busy, max(window.late_us, messages.late_us), own),
-                *self._message_notes(messages),
-            ),
-            unit=counts,
-        )
-
     def _joins_ms(self) -> tuple[float, ...]:
         """Token to first packet, of those who joined in the window; who got nothing is in the notes."""
         if not self.scenario.late:
@@ -318,61 +272,6 @@ class Session:
         viewers = [member for member in self._members.values() if not member.participant.plan.publish]
         first = [(self._generator.first_media_ns(member.row), member.asked_ns) for member in viewers]
         return tuple((media_ns - asked_ns) / 1e6 for media_ns, asked_ns in first if media_ns)
-
-    def _message_notes(self, window: DataWindow) -> list[str]:
-        """What the other figures do not say of messages."""
-        found = []
-        if self.scenario.tracks and window.offered:
-            rate, size = window.delivered / self.scenario.seconds, self.scenario.message_bytes
-            found.append(
-                f"beside it {rate:,.0f} {self.scenario.data} messages of {size} bytes a second, whose CPU is in that "
-                f"of the packets; {1 - window.delivered / window.offered:.1%} lost, "
-                f"p50 {window.latency.p50 / 1e3:.1f} ms, p99 {window.latency.p99 / 1e3:.1f} ms"
-            )
-        if window.dropped:
-            found.append(f"the generator's data channels dropped {window.dropped}")
-        if failures := self._messages.failures():
-            found.append(f"{len(failures)} participants with data channels fell out: {failures[0]}")
-        return found
-
-    def _warnings(self, busy: float, late_us: float, own: dict[str, int]) -> list[str]:
-        found = []
-        if busy >= BUSY:
-            found.append(f"the generator used {busy:.0%} of its core and may be the limit")
-        if late_us >= LATE_US:
-            found.append(f"the generator's schedule fell behind by {late_us / 1e3:.0f} ms")
-        if own["unsent"]:
-            found.append(f"the generator's sockets refused {own['unsent']} packets")
-        if own["rejected"]:
-            found.append(f"{own['rejected']} packets did not authenticate")
-        if self.scenario.loss:
-            found.append(f"{own['thrown']} packets lost on arrival, {own['repaired']} of them (video only) repaired")
-        participants = [member.participant for member in self._members.values()] + self._messengers
-        owners = (participant.owner for participant in participants)
-        fallen = [owner.failure for owner in owners if isinstance(owner, CanFail) and owner.failure]
-        if fallen:
-            found.append(f"{len(fallen)} participants fell out: {fallen[0]}")
-        if self.scenario.late and (lacking := self.scenario.n - len(self._joins_ms())):
-            found.append(f"{lacking} of {self.scenario.n} joins got no media")
-        return found
-
-
-def _disturbances(stolen: float, strange: float) -> list[str]:
-    """What took the server's cores away, as shares of them: the hypervisor, other processes."""
-    found = []
-    if stolen >= STOLEN:
-        found.append(f"the hypervisor took {stolen:.1%} of the server's cores")
-    if strange >= STRANGE:
-        found.append(f"other processes took {strange:.0%} of the server's cores")
-    return found
-
-
-def _growth(before: Sample, after: Sample) -> list[str]:
-    """A leak shows in a soak."""
-    grown = after.memory - before.memory
-    if grown < GROWTH * before.memory:
-        return []
-    return [f"the server's memory grew by {grown / 2**20:,.1f} MiB to {after.memory / 2**20:,.0f} MiB"]
 
 
 async def _sleep_until(at_ns: int) -> None:

@@ -11,6 +11,7 @@ from bench.summary import (
     Summary,
     cpu,
     floor_ratio,
+    main_thread,
     memory,
     percentile,
     quantile,
@@ -108,19 +109,21 @@ def _percentiles(latency: Latency) -> list[str]:
 def loads(summaries: Sequence[Summary]) -> Sheet:
     """Throughput, CPU, loss and memory of one scenario: medians over the repeats, extremes in brackets."""
     ramped = any(each.load != 1 for each in summaries)
+    threads = any(main_thread(run) for each in summaries for run in each.repeats)
     unit = summaries[0].unit
     columns = ("N", *(("load",) if ramped else ()), "system", "runs", f"{unit}s/s", "CPU us", "x floor")
-    columns += ("softirq", "loss", "server", "gen.", "KiB each")
-    rows = tuple(_load_row(each, summaries, ramped) for each in summaries)
+    columns += ("softirq", "loss", "server", *(("main",) if threads else ()), "gen.", "KiB each")
+    rows = tuple(_load_row(each, summaries, ramped, threads) for each in summaries)
     limited = f"{WARNING} generator busy over {BUSY:.0%}: it may be the limit, the server's figures may be better."
     note = f"CPU and softirq per delivered {unit}; server, gen. (generator): busy share of their cores; "
+    note += "main: of one core, the server's main thread; " if threads else ""
     note += "KiB per subscriber."
     if any(row.warn for row in rows):
         note += f"\n{limited}"
     return Sheet(f"{summaries[0].scenario}: CPU per delivered {unit}", columns, rows, note)
 
 
-def _load_row(summary: Summary, all_of_them: Sequence[Summary], ramped: bool) -> Row:
+def _load_row(summary: Summary, all_of_them: Sequence[Summary], ramped: bool, threads: bool) -> Row:
     kept = summary.spread(memory)
     generator = summary.spread(lambda each: each.generator_busy)
     cells = (
@@ -134,6 +137,7 @@ def _load_row(summary: Summary, all_of_them: Sequence[Summary], ramped: bool) ->
         number(summary.spread(lambda each: each.softirq_us_per_packet).median),
         spread(summary.spread(lambda each: each.loss), share),
         busy(summary.spread(lambda each: each.server_busy).median),
+        *((busy(summary.spread(main_thread).median),) if threads else ()),
         busy(generator.high) + (f" {WARNING}" if summary.generator_limited else ""),
         number(kept.median) if kept.high else NOTHING,
     )

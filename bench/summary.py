@@ -32,6 +32,11 @@ def memory(measurement: Measurement) -> float:
     return measurement.memory_per_subscriber / 1024
 
 
+def main_thread(measurement: Measurement) -> float:
+    """Share of one core that the server's main thread used; 0 in reports from before it was measured."""
+    return measurement.main_thread_busy
+
+
 def percentile(name: str) -> Figure:
     """The latency in microseconds that a field of `Latency` holds."""
     return lambda measurement: float(getattr(measurement.latency, name))

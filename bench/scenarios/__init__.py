@@ -76,6 +76,9 @@ class Scenario:
     """Viewers join during the measured time, evenly."""
     switches_per_second: float = 0.0
     mutes_per_second: float = 0.0
+    visits_per_second: float = 0.0
+    """Viewers that come beside the others, stay `visit_s` and leave again. They are load and are not measured."""
+    visit_s: float = 1.0
     data: str = ""
     """`reliable` or `lossy` messages, or none. Without media, publishers send them to each other and to the viewers;
     with media, they go through a room of their own, from one sender to `data_receivers`."""
@@ -121,13 +124,19 @@ class Scenario:
             "publishers, room_size: at least 1 and 2": self.publishers >= 1 and self.room_size >= 2,
             "neither audio nor video nor data": bool(self.tracks) or self.data != "",
             "late is for viewers": not self.late or self.unit == "viewers",
-            "rates must not be negative": min(self.switches_per_second, self.mutes_per_second, self.large) >= 0,
+            "rates must not be negative": min(*self._rates, self.large) >= 0,
+            "visit_s must be positive": self.visit_s > 0,
+            "visits are for one room": not self.visits_per_second or self.unit != "rooms",
             "frames_per_second must be 0 to 120": 0 <= self.frames_per_second <= MAX_FRAMES_PER_SECOND,
         }
         checks |= self._data_checks()
         wrong = [text for text, good in checks.items() if not good]
         if wrong:
             raise BadScenario(f"{where}: {wrong[0]}")
+
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return self.switches_per_second, self.mutes_per_second, self.visits_per_second
 
     def _data_checks(self) -> dict[str, bool]:
         media, least, most = bool(self.tracks), *MESSAGE_BYTES
@@ -138,18 +147,16 @@ class Scenario:
             "messages_per_second must not be negative": self.messages_per_second >= 0,
             f"message_bytes must be {least} to {most}": least <= self.message_bytes <= most,
             "data is for viewers": self.data == "" or self.unit == "viewers",
-            "loss, late, switches and mutes are for media": media
-            or not (self.loss or self.late or self.switches_per_second or self.mutes_per_second),
+            "loss, late, switches, mutes and visits are for media": media
+            or not (self.loss or self.late or any(self._rates)),
             "data beside media needs data_receivers, alone it has the viewers": self.data == ""
             or media == (self.data_receivers > 0),
         }
 
-    def sized(
-        self, n: int | None, seconds: float | None, loss: float | None, messages_per_second: float | None = None
-    ) -> Self:
-        """The same with other numbers; None leaves one as it is. Raises BadScenario."""
-        given = {"n": n, "seconds": seconds, "loss": loss, "messages_per_second": messages_per_second}
-        changed = replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    def sized(self, n: int | None, seconds: float | None, loss: float | None, **rates: float | None) -> Self:
+        """The same with other numbers; None leaves one as it is. rates: fields by name. Raises BadScenario."""
+        given: dict[str, Any] = {"n": n, "seconds": seconds, "loss": loss, **rates}
+        changed = replace(self, **{name: value for name, value in given.items() if value is not None})
         changed._check_values(self.name)
         return changed
 
@@ -196,6 +203,10 @@ class Scenario:
             return []
         media = bool(self.tracks)
         return [Plan("room", f"viewer-{k}", subscribe=media, data=not media) for k in range(self.n)]
+
+    def visitor(self, number: int) -> Plan:
+        """One of those who come and go: it gets everything in the room."""
+        return Plan("room", f"visitor-{number}")
 
     @property
     def subscribers(self) -> int:

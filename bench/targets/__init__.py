@@ -2,7 +2,7 @@
 
 import socket
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,14 @@ class Connected:
     """Datagram that the generator sends every few seconds, as it is (the STUN request that keeps consent)."""
     receive_transport_cc_id: int = 0
     """Header extension id of the transport-wide sequence numbers in what arrives; 0: none, no feedback is sent."""
+
+
+@runtime_checkable
+class MayBeMissing(Protocol):
+    """A target that needs something which not every machine has."""
+
+    def missing(self) -> str:
+        """Why it cannot be started here; empty: it can."""
 
 
 class Target(Protocol):

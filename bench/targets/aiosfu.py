@@ -29,6 +29,10 @@ class Aiosfu(LiveKit):
         if self.loudest:
             self.name += f"-loudest-{self.loudest}"
 
+    def missing(self) -> str:
+        """It is where this is."""
+        return ""
+
     async def start(self, cores: tuple[int, ...]) -> None:
         """Start it and wait until it answers; kernels that are not cached are compiled first."""
         port = free_port(socket.SOCK_STREAM)

@@ -64,10 +64,21 @@ class JanusTarget:
         self._making = asyncio.Lock()
         self._address = options.get("address", "")
 
+    def missing(self) -> str:
+        """Why it cannot be started here; empty: it can."""
+        try:
+            self._find()
+        except JanusFailed as error:
+            return str(error)
+        return ""
+
+    def _find(self) -> Installation:
+        return Installation.find(self._options.get("root", ""), self._options.get("srtp", ""))
+
     async def start(self, cores: tuple[int, ...]) -> None:
         """Start it on these cores and open a session. Raises TargetFailed."""
         try:
-            installation = Installation.find(self._options.get("root", ""), self._options.get("srtp", ""))
+            installation = self._find()
         except JanusFailed as error:
             raise TargetFailed(str(error)) from error
         self._installation = installation

@@ -112,13 +112,22 @@ class LiveKit:
         self._dtls = make_context()
         self._participants: list[Participant] = []
 
+    def _binary(self) -> str | None:
+        return shutil.which(self.options.get("binary", "livekit-server"))
+
+    def missing(self) -> str:
+        """Why it cannot be started here; empty: it can, or a url was given."""
+        if self.url or self._binary() is not None:
+            return ""
+        return "there is no livekit-server on the PATH; give url=ws://... and pid=... of one that runs"
+
     async def start(self, cores: tuple[int, ...]) -> None:
         """Start `livekit-server --dev`, unless a url was given."""
         if self.url:
             return
-        binary = shutil.which(self.options.get("binary", "livekit-server"))
+        binary = self._binary()
         if binary is None:
-            raise TargetFailed("there is no livekit-server on the PATH; give url=ws://... and pid=... of one that runs")
+            raise TargetFailed(self.missing())
         port, udp = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
         command = [binary, "--dev", "--bind", "127.0.0.1", "--node-ip", "127.0.0.1", "--port", str(port)]
         self.process = ServerProcess([*command, "--udp-port", str(udp)], cores)
@@ -193,7 +202,7 @@ class LiveKit:
 
     def versions(self) -> dict[str, str]:
         """What `livekit-server --version` says."""
-        binary = shutil.which(self.options.get("binary", "livekit-server"))
+        binary = self._binary()
         if binary is None or self.process is None:
             return {self.name: self.url}
         answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)

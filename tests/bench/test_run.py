@@ -21,6 +21,7 @@ LOSSY_DATA = Scenario("lossy", "", "viewers", 3, 1.0, publishers=2, data="lossy"
 FLOOD = Scenario(
     "flood", "", "viewers", 2, 1.0, audio=True, data="reliable", messages_per_second=50.0, data_receivers=2
 )
+VISITS = Scenario("visits", "", "viewers", 2, 1.0, audio=True, visits_per_second=5.0, visit_s=0.3)
 LOSSY = Scenario("webinar", "", "viewers", 3, 0.5, loss=0.2, video="single")
 
 
@@ -77,6 +78,16 @@ def test_beside_a_flood_media_is_what_is_counted() -> None:
     assert measured.delivered == measured.offered == 2 * 50
     (flood,) = [note for note in measured.notes if "reliable messages of 200 bytes" in note]
     assert "0.0% lost" in flood
+
+
+@pytest.mark.parametrize("target", ["aiosfu", "floor"])
+def test_who_visits_is_load_and_not_measured(target: str) -> None:
+    measured = measure(target, VISITS)
+    assert measured.delivered == measured.offered == measured.latency.count == 2 * 50
+    (visits,) = [note for note in measured.notes if "were completed" in note]
+    assert int(visits.split()[0]) > 0
+    assert not any("could not join" in note or "got no media" in note for note in measured.notes)
+    assert measured.main_thread_busy > 0
 
 
 def test_a_target_without_data_channels_says_so() -> None:

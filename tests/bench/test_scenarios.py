@@ -21,6 +21,7 @@ def test_every_scenario_that_comes_with_the_benchmark_is_good(name: str) -> None
 
 def test_the_scenarios_of_the_benchmark() -> None:
     known = {"webinar", "meeting", "audio", "rooms", "joins", "churn", "soak", "data", "lossy", "flood"}
+    known |= {"visits", "busy"}
     assert known <= set(scenarios.names())
 
 
@@ -39,6 +40,10 @@ def test_the_scenarios_of_the_benchmark() -> None:
         ({"loss": 1.0}, "loss must be below 1"),
         ({"unit": "rooms", "late": True}, "late is for viewers"),
         ({"mutes_per_second": -1.0}, "must not be negative"),
+        ({"visits_per_second": -1.0}, "must not be negative"),
+        ({"visits_per_second": 1.0, "visit_s": 0.0}, "visit_s must be positive"),
+        ({"unit": "rooms", "visits_per_second": 1.0}, "visits are for one room"),
+        ({"audio": False, "data": "lossy", "visits_per_second": 1.0}, "are for media"),
         ({"data": "tcp", "data_receivers": 1}, "data must be"),
         ({"messages_per_second": 2.0}, "are for data"),
         ({"data_receivers": 2}, "are for data"),
@@ -84,8 +89,16 @@ def test_a_webinar_is_one_that_publishes_and_n_that_watch() -> None:
     assert len(webinar.viewers()) == webinar.subscribers == 5
 
 
+def test_who_visits_comes_beside_the_viewers() -> None:
+    visits = scenarios.find("visits").sized(5, None, None, visits_per_second=3.0)
+    assert (visits.visits_per_second, len(visits.viewers()), visits.subscribers) == (3.0, 5, 5)
+    visitor = visits.visitor(7)
+    assert (visitor.room, visitor.subscribe, visitor.publish) == (visits.viewers()[0].room, True, ())
+    assert visitor.identity not in {plan.identity for plan in visits.viewers()}
+
+
 def test_messages_alone_go_from_the_publishers_to_the_viewers() -> None:
-    data = scenarios.find("data").sized(5, None, None, 7.0)
+    data = scenarios.find("data").sized(5, None, None, messages_per_second=7.0)
     (sender,) = data.early()
     assert (sender.messages_per_second, sender.data, sender.publish) == (7.0, True, ())
     viewers = data.viewers()

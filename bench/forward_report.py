@@ -1,0 +1,135 @@
+"""What `python -m bench forward` found, as JSON and as tables: against the floor, against the budgets of the design.
+
+Nothing here measures.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.forward import Comparison, Result, Shape
+from bench.results import FORMAT
+from bench.sheets import Row, Sheet, busy, number, share, spread
+from bench.summary import Spread
+
+BUDGETS = {
+    "ratio": 1.25,
+    "segmented": 1.25,
+    "growth": 1.2,
+    "idle_kib": 100,
+}
+"""What docs/design.md allows; reported beside what was measured, never asserted."""
+
+
+COLUMNS = (
+    *("N", "load", "packets/s", "floor us", "server us", "server / floor"),
+    *("loss", "p50 us", "p99 us", "server busy", "gen. busy"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardReport:
+    """One run of the comparison."""
+
+    machine: str
+    date: str
+    """ISO 8601, UTC."""
+    command: str
+    versions: dict[str, str]
+    forward: tuple[Comparison, ...]
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote. Raises ValueError for anything else."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data.pop("format") != FORMAT:
+                raise ValueError(f"{path}: written by another version of this benchmark")
+            data["forward"] = tuple(_comparison(entry) for entry in data["forward"])
+            return cls(**data)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a report of forwarding: {error}") from error
+
+
+def _comparison(data: dict[str, Any]) -> Comparison:
+    runs = {side: tuple(_result(entry) for entry in data[side]) for side in ("floors", "servers")}
+    return Comparison(**{**data, "shape": Shape(**data["shape"]), **runs})
+
+
+def _result(data: dict[str, Any]) -> Result:
+    return Result(**{**data, "latency_us": tuple(data["latency_us"])})
+
+
+def forward_sheet(results: Iterable[Comparison]) -> Sheet:
+    """CPU per delivered packet beside the floor's, latency and loss of the server: one row per load."""
+    return Sheet("CPU per delivered packet, medians of alternating runs", COLUMNS, tuple(map(_row, results)))
+
+
+def _row(result: Comparison) -> Row:
+    shape = result.shape
+
+    def of(runs: tuple[Result, ...], figure: Callable[[Result], float]) -> Spread:
+        return Spread.of(map(figure, runs))
+
+    ratios = Spread.of(s.cpu_us_per_packet / f.cpu_us_per_packet for f, s in result.pairs)
+    return Row(
+        (
+            f"{shape.subscribers:,}",
+            "smooth" if shape.per_burst == 1 else f"{shape.per_burst} at once",
+            number(of(result.servers, lambda run: run.delivered / shape.seconds).median),
+            spread(of(result.floors, lambda run: run.cpu_us_per_packet)),
+            spread(of(result.servers, lambda run: run.cpu_us_per_packet)),
+            spread(ratios),
+            spread(of(result.servers, lambda run: run.loss), share),
+            spread(of(result.servers, lambda run: run.latency_us[0])),
+            spread(of(result.servers, lambda run: run.latency_us[1])),
+            busy(of(result.servers, lambda run: run.cpu_us_per_packet * run.delivered / shape.seconds / 1e6).median),
+            busy(of(result.servers, lambda run: run.generator_busy).median),
+        )
+    )
+
+
+def print_forward(report: ForwardReport, console: Console) -> None:
+    """Print both tables and the machine."""
+    from bench.report import print_sheet
+
+    print_sheet(forward_sheet(report.forward), console)
+    console.print(_budget_table(report.forward))
+    console.print(report.machine)
+
+
+def _budget_table(results: Iterable[Comparison]) -> Table:
+    smooth = [result for result in results if result.shape.per_burst == 1]
+    framed = [result for result in results if result.shape.per_burst > 1]
+    table = Table(title="Budgets of docs/design.md")
+    for column in ("what", "budget", "measured"):
+        table.add_column(column)
+    if smooth:
+        table.add_row("smooth: server / floor", f"{BUDGETS['ratio']} x", _list(result.ratio for result in smooth))
+        growth = smooth[-1].server.cpu_us_per_packet / smooth[0].server.cpu_us_per_packet
+        table.add_row(
+            f"growth from {smooth[0].shape.subscribers} to {smooth[-1].shape.subscribers}",
+            f"{BUDGETS['growth']} x",
+            f"{growth:.2f} x",
+        )
+        table.add_row(
+            "memory of an idle transport", f"{BUDGETS['idle_kib']} KiB", f"{smooth[-1].idle_bytes / 1024:.0f} KiB"
+        )
+    if framed:
+        table.add_row(
+            "frames: server / segmented floor", f"{BUDGETS['segmented']} x", _list(result.ratio for result in framed)
+        )
+    return table
+
+
+def _list(ratios: Iterable[float]) -> str:
+    return ", ".join(f"{ratio:.2f}" for ratio in ratios) + " x"

@@ -1,0 +1,198 @@
+"""What was read in one measured window, and the measurement that it makes, with what else there is to say of it."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.accounting import (
+    CoreTimes,
+    core_times,
+    cpu_ns,
+    main_thread_ns,
+    socket_drops,
+    tree_cpu_ns,
+    tree_resident_bytes,
+    udp_errors,
+)
+from bench.data_channels import DataWindow
+from bench.generator import Window
+from bench.results import Measurement
+from bench.scenarios import Scenario
+
+BUSY = 0.95
+"""Share of its core from which on the generator may be the limit."""
+STOLEN, STRANGE = 0.01, 0.1
+"""Shares of the server's cores that the hypervisor and other processes may take without a word."""
+GROWTH = 0.03
+"""Share by which the server's memory may grow in a window without a word."""
+GENERATOR_QUEUES = "generator's receive queues"
+LATE_US = 20_000
+"""A schedule that fell behind so far was not open loop any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Readings of one moment; all of them only grow, but for the memory."""
+
+    at_ns: int
+    server_ns: int
+    main_thread_ns: int
+    """Of the server."""
+    cores: CoreTimes
+    generator_ns: int
+    memory: int
+    drops: dict[str, int]
+
+    @classmethod
+    def take(cls, pid: int, cores: tuple[int, ...]) -> "Sample":
+        """Now. pid: root of the server's process tree, which runs on `cores`; the generator is this process."""
+        drops = {**udp_errors(), "receive queue": socket_drops(pid), GENERATOR_QUEUES: socket_drops(os.getpid())}
+        memory = tree_resident_bytes(pid)
+        times = tree_cpu_ns(pid), main_thread_ns(pid), core_times(cores), cpu_ns(os.getpid())
+        return cls(time.monotonic_ns(), *times, memory, drops)
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Of one window."""
+
+    before: Sample
+    after: Sample
+    cores: int
+    """The server's, how many."""
+    media: Window
+    messages: DataWindow
+    offered: int
+    """Packets of media."""
+    own: dict[str, int]
+    """What the generator counted meanwhile, see `Generator.counters`."""
+    joins_ms: tuple[float, ...] = ()
+    drops: dict[str, int] = field(default_factory=dict)
+    """By the server's own account."""
+    fallen: Sequence[str] = ()
+    """Why participants fell out."""
+    message_failures: Sequence[str] = ()
+    """Why participants with data channels fell out."""
+    notes: Sequence[str] = ()
+    """Of the session."""
+    memory_per_subscriber: float = 0.0
+
+    @property
+    def elapsed_ns(self) -> int:
+        """Between the samples."""
+        return self.after.at_ns - self.before.at_ns
+
+    @property
+    def server_busy(self) -> float:
+        """Share of the server's cores."""
+        return (self.after.server_ns - self.before.server_ns) / self.elapsed_ns / max(self.cores, 1)
+
+    @property
+    def main_thread_busy(self) -> float:
+        """Share of one core that the server's main thread used."""
+        return (self.after.main_thread_ns - self.before.main_thread_ns) / self.elapsed_ns
+
+    @property
+    def generator_busy(self) -> float:
+        """Share of its core."""
+        return (self.after.generator_ns - self.before.generator_ns) / self.elapsed_ns
+
+    def measurement(self, system: str, scenario: Scenario, load: float, repeat: int) -> Measurement:
+        """What they mean. system: name of the target."""
+        counts = scenario.counts
+        counted = self.messages if counts == "message" else self.media
+        cores = self.after.cores - self.before.cores
+        scale = scenario.seconds * 1e9 / self.elapsed_ns / 1e3 / max(counted.delivered, 1)
+        dropped = {name: count - self.before.drops[name] for name, count in self.after.drops.items()} | self.drops
+        return Measurement(
+            system=system,
+            scenario=scenario.name,
+            n=scenario.n,
+            repeat=repeat,
+            seconds=scenario.seconds,
+            load=load,
+            offered=self.messages.offered if counts == "message" else self.offered,
+            delivered=counted.delivered,
+            cpu_us_per_packet=(self.after.server_ns - self.before.server_ns) * scale,
+            softirq_us_per_packet=cores.softirq * scale,
+            server_busy=self.server_busy,
+            main_thread_busy=self.main_thread_busy,
+            generator_busy=self.generator_busy,
+            latency=counted.latency,
+            memory_per_subscriber=self.memory_per_subscriber,
+            joins_ms=self.joins_ms,
+            drops={name: count for name, count in dropped.items() if count},
+            notes=tuple(self._all_notes(scenario)),
+            unit=counts,
+        )
+
+    def _all_notes(self, scenario: Scenario) -> list[str]:
+        return [
+            *self.notes,
+            *self._disturbances(),
+            *self._growth(),
+            *self._warnings(scenario),
+            *self._message_notes(scenario),
+            *self._main_thread_notes(scenario),
+        ]
+
+    def _disturbances(self) -> list[str]:
+        """What took the server's cores away, as shares of them: the hypervisor, other processes."""
+        cores = self.after.cores - self.before.cores
+        stolen = cores.steal / max(cores.total, 1)
+        strange = 1 - stolen - cores.idle / max(cores.total, 1) - self.server_busy
+        found = []
+        if stolen >= STOLEN:
+            found.append(f"the hypervisor took {stolen:.1%} of the server's cores")
+        if strange >= STRANGE:
+            found.append(f"other processes took {strange:.0%} of the server's cores")
+        return found
+
+    def _growth(self) -> list[str]:
+        """A leak shows in a soak."""
+        grown = self.after.memory - self.before.memory
+        if grown < GROWTH * self.before.memory:
+            return []
+        return [f"the server's memory grew by {grown / 2**20:,.1f} MiB to {self.after.memory / 2**20:,.0f} MiB"]
+
+    def _warnings(self, scenario: Scenario) -> list[str]:
+        found, own = [], self.own
+        if self.generator_busy >= BUSY:
+            found.append(f"the generator used {self.generator_busy:.0%} of its core and may be the limit")
+        if (late_us := max(self.media.late_us, self.messages.late_us)) >= LATE_US:
+            found.append(f"the generator's schedule fell behind by {late_us / 1e3:.0f} ms")
+        if own["unsent"]:
+            found.append(f"the generator's sockets refused {own['unsent']} packets")
+        if own["rejected"]:
+            found.append(f"{own['rejected']} packets did not authenticate")
+        if scenario.loss:
+            found.append(f"{own['thrown']} packets lost on arrival, {own['repaired']} of them (video only) repaired")
+        if self.fallen:
+            found.append(f"{len(self.fallen)} participants fell out: {self.fallen[0]}")
+        if scenario.late and (lacking := scenario.n - len(self.joins_ms)):
+            found.append(f"{lacking} of {scenario.n} joins got no media")
+        return found
+
+    def _message_notes(self, scenario: Scenario) -> list[str]:
+        """What the other figures do not say of messages."""
+        found, window = [], self.messages
+        if scenario.tracks and window.offered:
+            rate, size = window.delivered / scenario.seconds, scenario.message_bytes
+            found.append(
+                f"beside it {rate:,.0f} {scenario.data} messages of {size} bytes a second, whose CPU is in that "
+                f"of the packets; {1 - window.delivered / window.offered:.1%} lost, "
+                f"p50 {window.latency.p50 / 1e3:.1f} ms, p99 {window.latency.p99 / 1e3:.1f} ms"
+            )
+        if window.dropped:
+            found.append(f"the generator's data channels dropped {window.dropped}")
+        if self.message_failures:
+            failures = self.message_failures
+            found.append(f"{len(failures)} participants with data channels fell out: {failures[0]}")
+        return found
+
+    def _main_thread_notes(self, scenario: Scenario) -> list[str]:
+        """How busy Python was where that is what media have to bear."""
+        if not scenario.visits_per_second and not (scenario.tracks and scenario.data):
+            return []
+        return [f"the server's main thread was busy {self.main_thread_busy:.0%} of one core"]

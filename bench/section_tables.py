@@ -1,0 +1,104 @@
+"""The published table of a section of `run`: one row per size, variation and system, with the columns it asks for."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from bench.results import Measurement, Report
+from bench.sheets import NOTHING, WARNING, Row, Sheet, busy, number, share, spread
+from bench.summary import (
+    BUSY,
+    PERCENTILES,
+    Summary,
+    cpu,
+    floor_ratio,
+    main_thread,
+    memory,
+    percentile,
+    quantile,
+    ratio,
+    summarize,
+)
+
+OURS = "aiosfu"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a row is made of."""
+
+    summary: Summary
+    others: list[Summary]
+    """What was measured with the same command, this included."""
+    changes: Mapping[str, float | None]
+    """Rates that the command gave, by the names of the scenario's fields."""
+
+
+Cell = Callable[[Line], str]
+
+
+def _figure(figure: Callable[[Measurement], float], form: Callable[[float], str] = number) -> Cell:
+    return lambda line: spread(line.summary.spread(figure), form)
+
+
+def _change(name: str) -> Cell:
+    def cell(line: Line) -> str:
+        value = line.changes.get(name)
+        return NOTHING if value is None else f"{value:g}"
+
+    return cell
+
+
+def _join(part: float) -> Cell:
+    def cell(line: Line) -> str:
+        times = line.summary.joins_ms
+        return number(quantile(times, part)) if times else NOTHING
+
+    return cell
+
+
+def _of_ours(line: Line) -> str:
+    """CPU in relation to this server's with the same command, size and load."""
+    for each in line.others:
+        if each.system == OURS and each.n == line.summary.n and line.summary.system != OURS:
+            return spread(ratio(line.summary, each, cpu))
+    return NOTHING
+
+
+COLUMNS: dict[str, Cell] = {
+    "system": lambda line: line.summary.system + (f" {WARNING}" if line.summary.generator_limited else ""),
+    "N": lambda line: f"{line.summary.n:,}",
+    "load": lambda line: f"{line.summary.load:g}",
+    "messages/s": _change("messages_per_second"),
+    "visits/s": _change("visits_per_second"),
+    "delivered/s": lambda line: number(line.summary.spread(lambda each: each.packets_per_second).median),
+    "CPU us": _figure(cpu),
+    "x floor": lambda line: spread(floor_ratio(line.summary, line.others)),
+    "x aiosfu": _of_ours,
+    "loss": _figure(lambda each: each.loss, share),
+    "server busy": _figure(lambda each: each.server_busy, busy),
+    "main thread": _figure(main_thread, busy),
+    "gen. busy": _figure(lambda each: each.generator_busy, busy),
+    "KiB each": _figure(memory),
+    **{f"{text} us": _figure(percentile(name)) for name, text in PERCENTILES.items()},
+    "joins": lambda line: f"{len(line.summary.joins_ms):,}",
+    "join p50 ms": _join(0.5),
+    "join p99 ms": _join(0.99),
+}
+"""What each column shows: medians over the repeats, with the extremes in brackets."""
+
+
+def section_sheet(
+    name: str, columns: Iterable[str], reports: Iterable[tuple[Mapping[str, float | None], Report]]
+) -> Sheet:
+    """The table of a section. reports: what each of its commands changed and found."""
+    lines = []
+    for changes, report in reports:
+        summaries = summarize(report.measurements)
+        lines += [Line(each, summaries, changes) for each in summaries]
+    lines.sort(key=lambda line: line.summary.n)
+    chosen = tuple(columns)
+    rows = tuple(
+        Row(tuple(COLUMNS[column](line) for column in chosen), warn=line.summary.generator_limited) for line in lines
+    )
+    limited = f"{WARNING} the generator was busy over {BUSY:.0%} of its core and may be the limit."
+    return Sheet(name, chosen, rows, limited if any(row.warn for row in rows) else "")

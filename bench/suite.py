@@ -1,0 +1,175 @@
+"""What is published: a TOML file with a list of sections, each one table in the document and some commands.
+
+`command = "forward"` or `command = "run"`, and what that command takes. Where a section of `run` gives several loads or
+rates, each combination is a command of its own, and they are measured in turn.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from bench import scenarios
+from bench.results import command_line
+from bench.run import Subject
+from bench.scenarios import BadScenario, Scenario
+from bench.section_tables import COLUMNS
+from bench.targets import registry
+
+PUBLISHED = Path(__file__).parent / "published.toml"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+COMMANDS = ("forward", "run")
+QUICK_SECONDS, QUICK_SIZE = 1.0, 20
+"""Of a run that is only to show that everything runs."""
+FORWARD_SECONDS = 4.0
+_LISTS = {
+    **dict.fromkeys(("sizes", "loads", "messages_per_second", "visits_per_second"), (int, float)),
+    **dict.fromkeys(("targets", "columns"), (str,)),
+}
+_SINGLE = {
+    **dict.fromkeys(("name", "command", "scenario"), (str,)),
+    **dict.fromkeys(("seconds", "repeats"), (int, float)),
+    "baseline": (bool,),
+}
+
+
+class BadSuite(ValueError):
+    """The file does not say what it must; the text names section and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """What one command of a section has of its own; None: as the scenario says."""
+
+    load: float
+    messages_per_second: float | None = None
+    visits_per_second: float | None = None
+
+    def __str__(self) -> str:
+        named = {"messages a second": self.messages_per_second, "visits a second": self.visits_per_second}
+        return ", ".join([f"load {self.load:g}", *(f"{v:g} {name}" for name, v in named.items() if v is not None)])
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table."""
+
+    name: str
+    command: str
+    scenario: str = ""
+    targets: tuple[str, ...] = ("aiosfu",)
+    sizes: tuple[int, ...] = ()
+    """Empty: the scenario's own."""
+    loads: tuple[float, ...] = (1.0,)
+    messages_per_second: tuple[float, ...] = ()
+    visits_per_second: tuple[float, ...] = ()
+    seconds: float = 0.0
+    """Measured, of each window; 0: as the scenario says."""
+    repeats: int = 5
+    baseline: bool = False
+    """Also measure the generator against a plain reflector, for the note below the table."""
+    columns: tuple[str, ...] = ("system", "N", "delivered/s", "CPU us", "loss", "p50 us", "p99 us")
+
+    @classmethod
+    def check(cls, values: dict[str, Any]) -> Self:
+        """Make one of a table of the file. Raises BadSuite."""
+        where = f"section {values.get('name', '')!r}"
+        known = {field.name for field in fields(cls)}
+        for key, value in values.items():
+            if key not in known:
+                raise BadSuite(f"{where}: unknown key {key!r}")
+            if not _right(key, value):
+                raise BadSuite(f"{where}: {key} has the wrong type")
+        if lacking := {"name", "command"} - values.keys():
+            raise BadSuite(f"{where}: lacks {', '.join(sorted(lacking))}")
+        frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        section = cls(**frozen)
+        section._check_values(where)
+        return section
+
+    def _check_values(self, where: str) -> None:
+        checks = {
+            f"command must be one of {', '.join(COMMANDS)}": self.command in COMMANDS,
+            "repeats must be positive": self.repeats >= 1,
+            "forward needs sizes": self.command != "forward" or bool(self.sizes),
+            f"columns are {', '.join(COLUMNS)}": set(self.columns) <= set(COLUMNS),
+        }
+        wrong = [text for text, good in checks.items() if not good]
+        try:
+            unknown = [each.name for each in self.subjects() if each.name not in registry.names()]
+            wrong += [f"no target {name!r}" for name in unknown]
+            if self.command == "run":
+                for variation in self.variations():
+                    self.sized(variation)
+        except (BadScenario, ValueError) as error:
+            wrong.append(str(error))
+        if wrong:
+            raise BadSuite(f"{where}: {wrong[0]}")
+
+    def subjects(self) -> list[Subject]:
+        """The systems. Raises ValueError."""
+        return [Subject.parse(text) for text in self.targets] if self.command == "run" else []
+
+    def variations(self) -> Iterator[Variation]:
+        """One for each command of `run`."""
+        for values in product(self.loads, self.messages_per_second or (None,), self.visits_per_second or (None,)):
+            yield Variation(*values)
+
+    def sized(self, variation: Variation) -> list[Scenario]:
+        """The scenario in every size. Raises BadScenario."""
+        found = scenarios.find(self.scenario)
+        rates = {
+            "messages_per_second": variation.messages_per_second,
+            "visits_per_second": variation.visits_per_second,
+        }
+        return [found.sized(n, self.seconds or None, None, **rates) for n in self.sizes or (found.n,)]
+
+    def quick(self) -> Self:
+        """The same in small and short."""
+        smallest = min(self.sizes or (scenarios.find(self.scenario).n,))
+        return replace(self, sizes=(min(smallest, QUICK_SIZE),), seconds=QUICK_SECONDS, repeats=1)
+
+    @property
+    def windows(self) -> int:
+        """How many are measured if no target is missing."""
+        if self.command == "forward":
+            return 4 * len(self.sizes) * self.repeats  # floor and server, smooth and in frames
+        return len(list(self.variations())) * len(self.sizes or (1,)) * len(self.targets) * self.repeats
+
+    def forward_words(self) -> list[str]:
+        """The words of the command `forward`."""
+        words = ["forward", *(word for n in self.sizes for word in ("-n", str(n)))]
+        return [*words, "--seconds", f"{self.seconds or FORWARD_SECONDS:g}", "--repeats", str(self.repeats)]
+
+    def command_line(self, variation: Variation, subjects: list[Subject]) -> str:
+        """The command that measures one variation with these systems."""
+        words = ["run", self.scenario, *(word for each in subjects for word in ("--target", str(each)))]
+        words += [word for n in self.sizes for word in ("-n", str(n))]
+        words += ["--seconds", f"{self.seconds:g}"] if self.seconds else []
+        words += ["--load", f"{variation.load:g}"] if variation.load != 1 else []
+        for name in ("messages_per_second", "visits_per_second"):
+            value = getattr(variation, name)
+            words += [f"--{name.replace('_', '-')}", f"{value:g}"] if value is not None else []
+        return command_line([*words, "--repeats", str(self.repeats), "--no-harness"])
+
+
+def _right(key: str, value: Any) -> bool:
+    """Whether a value has the type of its key."""
+    if key in _LISTS:
+        return isinstance(value, list) and all(isinstance(each, _LISTS[key]) for each in value)
+    return isinstance(value, _SINGLE[key]) and isinstance(value, bool) == (key == "baseline")
+
+
+def read(path: Path) -> list[Section]:
+    """The sections of a file. Raises BadSuite."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSuite(f"{path}: {error}") from error
+    sections = [Section.check(each) for each in values.get("section", [])]
+    names = [each.name for each in sections]
+    if not sections or len(set(names)) != len(names) or values.keys() != {"section"}:
+        raise BadSuite(f"{path}: a list of [[section]], each with another name, is all there may be")
+    return sections
