@@ -13,6 +13,7 @@ from collections.abc import Callable
 from sfu import loop
 from sfu.memory import Memory
 from sfu.rings import notice
+from sfu.scheduling import ask_for_short_slices
 from sfu.tables import OPEN, TRANSPORT_BROKEN
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class MediaThread:
         self._thread = None
 
     def _run(self) -> None:
+        ask_for_short_slices()
         while True:
             try:
                 loop.media_loop(self._memory.record, self._memory.arena)

@@ -1,0 +1,45 @@
+"""scheduling: what media threads ask of Linux, read back."""
+
+import ctypes
+import os
+import threading
+
+import pytest
+
+from sfu import scheduling
+from sfu.scheduling import SLICE_NS, SYSCALL_NUMBERS, ask_for_short_slices
+
+LINUX_WITH_SLICES = (6, 12)
+READ = 1
+"""sched_getattr follows sched_setattr in the tables of system calls."""
+
+
+def attributes() -> tuple[int, ...]:
+    """Of this thread, in the order of struct sched_attr."""
+    buffer = ctypes.create_string_buffer(scheduling._ATTRIBUTES.size)
+    number = SYSCALL_NUMBERS[os.uname().machine] + READ
+    assert ctypes.CDLL(None).syscall(number, 0, buffer, len(buffer), 0) == 0
+    return scheduling._ATTRIBUTES.unpack(buffer.raw)
+
+
+@pytest.mark.skipif(os.uname().machine not in SYSCALL_NUMBERS, reason="another processor: nothing is asked there")
+def test_a_thread_keeps_its_nice_value_and_gets_the_shortest_slice() -> None:
+    seen: list[tuple[bool, tuple[int, ...]]] = []
+
+    def ask() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 7)
+        seen.append((ask_for_short_slices(), attributes()))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    ((granted, (_, policy, _, nice, _, slice_ns, *_)),) = seen
+    assert granted
+    assert (policy, nice) == (os.SCHED_OTHER, 7)
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    assert slice_ns == (SLICE_NS if release >= LINUX_WITH_SLICES else 0)
+
+
+def test_elsewhere_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "pdp11")
+    assert not ask_for_short_slices()
