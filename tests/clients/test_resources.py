@@ -172,6 +172,9 @@ async def test_two_hundred_joins_leave_nothing_behind(own_network: None) -> None
         gc.collect()
         resident = _resident_bytes()
         await _visit(server, range(WARM_UP, WARM_UP + JOINS), dtls)
-        assert await _rest(server) == held
+        left = await _rest(server)
+        # the watcher's own ring follows its bit rate, downwards here; what others left behind would be added
+        assert left.pop("rings_bytes") <= held.pop("rings_bytes")
+        assert left == held
         gc.collect()
         assert _resident_bytes() - resident < ALLOWED_GROWTH_BYTES
