@@ -3,7 +3,6 @@
 Nothing here measures.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.forward import Comparison, Result, Shape
-from bench.results import FORMAT
+from bench.results import read_figures, write_figures
 from bench.sheets import Row, Sheet, busy, number, share, spread
 from bench.summary import Spread
 
@@ -45,15 +44,13 @@ class ForwardReport:
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        write_figures(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read what `write` wrote. Raises ValueError for anything else."""
+        data = read_figures(path)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data.pop("format") != FORMAT:
-                raise ValueError(f"{path}: written by another version of this benchmark")
             data["forward"] = tuple(_comparison(entry) for entry in data["forward"])
             return cls(**data)
         except (KeyError, TypeError, AttributeError) as error:

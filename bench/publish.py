@@ -4,7 +4,6 @@ Section by section: figures as JSON in a folder, the table in its place. A secti
 it is, and the others go on.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 
 from bench import markdown
 from bench.accounting import machine
-from bench.results import FORMAT, Latency, Report, command_line
+from bench.results import Latency, Report, command_line, write_figures
 from bench.run import Run, Say, Subject, find_baseline
 from bench.section_tables import section_sheet
 from bench.sheets import Sheet, number
@@ -47,9 +46,8 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """Write the figures as JSON, named as the section is."""
-        facts = {"format": FORMAT, "name": self.section.name, "missing": self.missing, "failures": self.failures}
-        text = json.dumps({**facts, **self.figures}, indent=1)
-        (folder / f"{self.section.name}.json").write_text(text + "\n", encoding="utf-8")
+        facts = {"name": self.section.name, "missing": self.missing, "failures": self.failures}
+        write_figures(folder / f"{self.section.name}.json", {**facts, **self.figures})
 
 
 class Publisher:

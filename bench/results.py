@@ -120,21 +120,35 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        write_figures(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read what `write` wrote. Raises ValueError for anything else."""
+        data = read_figures(path)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data.pop("format") != FORMAT:
-                raise ValueError(f"{path}: written by another version of this benchmark")
             data["baseline"] = Latency(**data["baseline"]) if data["baseline"] else None
             data["measurements"] = tuple(_measurement(entry) for entry in data["measurements"])
             data["knees"] = tuple(Knee(**entry) for entry in data["knees"])
             return cls(**data)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as exc:
+        except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"{path} is not a benchmark report: {exc}") from exc
+
+
+def write_figures(path: Path, figures: dict[str, Any]) -> None:
+    """Write figures as JSON, for `read_figures`."""
+    path.write_text(json.dumps({"format": FORMAT, **figures}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """What `write_figures` wrote. Raises ValueError for anything else."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("format") != FORMAT:
+            raise ValueError(f"{path}: written by another version of this benchmark")
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as exc:
+        raise ValueError(f"{path} is not a benchmark report: {exc}") from exc
+    return data
 
 
 def _measurement(data: dict[str, Any]) -> Measurement:
