@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sfu import loop
 from sfu.memory import Memory
 from sfu.rings import notice
-from sfu.scheduling import ask_for_short_slices
+from sfu.scheduling import ask_for_precedence
 from sfu.tables import OPEN, TRANSPORT_BROKEN
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class MediaThread:
         self._thread = None
 
     def _run(self) -> None:
-        ask_for_short_slices()
+        logger.info("%s runs with %s", threading.current_thread().name, ask_for_precedence())
         while True:
             try:
                 loop.media_loop(self._memory.record, self._memory.arena)

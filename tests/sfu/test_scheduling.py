@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sfu import scheduling
-from sfu.scheduling import SLICE_NS, SYSCALL_NUMBERS, ask_for_short_slices
+from sfu.scheduling import SLICE_NS, SYSCALL_NUMBERS, Precedence, ask_for_precedence, ask_for_short_slices
 
 LINUX_WITH_SLICES = (6, 12)
 READ = 1
@@ -38,6 +38,29 @@ def test_a_thread_keeps_its_nice_value_and_gets_the_shortest_slice() -> None:
     assert (policy, nice) == (os.SCHED_OTHER, 7)
     release = tuple(int(part) for part in os.uname().release.split(".")[:2])
     assert slice_ns == (SLICE_NS if release >= LINUX_WITH_SLICES else 0)
+
+
+def scheduler_after_asking() -> tuple[Precedence, int]:
+    """What a new thread is granted, and the policy that Linux then names for it."""
+    seen: list[tuple[Precedence, int]] = []
+    thread = threading.Thread(target=lambda: seen.append((ask_for_precedence(), os.sched_getscheduler(0))))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+def test_what_is_granted_is_what_linux_does() -> None:
+    granted, policy = scheduler_after_asking()
+    assert (granted == Precedence.REAL_TIME) == (policy == os.SCHED_RR)
+
+
+def test_without_the_privilege_the_thread_gets_short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(scheduling, "ask_for_short_slices", lambda: True)
+    assert scheduler_after_asking() == (Precedence.SHORT_SLICES, os.SCHED_OTHER)
 
 
 def test_elsewhere_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
