@@ -241,7 +241,7 @@ def _version_text(library: ctypes.CDLL, function: str) -> str:
     return text.decode()
 
 
-def pin(core: int) -> None:
-    """Keep the calling process on one core, when there are several."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[core % len(cores)]})
+def cores() -> tuple[tuple[int, ...], int]:
+    """Cores of the server, and the generator's: the last that this process may use; with one core both share it."""
+    mine = sorted(os.sched_getaffinity(0))
+    return tuple(mine[:-1]) or (mine[0],), mine[-1]

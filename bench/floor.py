@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit, types
 from pylibsrtp import Policy, Session, ffi
 
-from bench.accounting import pin
 from bench.load import load_t, write_packet
 from sfu.memory import Memory
 from sfu.native import clock_gettime
@@ -73,9 +72,9 @@ def _open(memory: Memory, sender: socket.socket, receivers: list[tuple[int, byte
     return sessions
 
 
-def main(pipe: Connection) -> None:
+def main(pipe: Connection, core: int) -> None:
     """Entry of the child process: receives (load record, [(port, SRTP key)], segments), answers what it sent."""
-    pin(0)
+    os.sched_setaffinity(0, {core})
     memory, nothing = Memory(), np.zeros(1, load_t)
     pace(memory.record, memory.arena, nothing[0], 0)  # ends at once; compiles the kernel before any schedule begins
     pipe.send((os.getpid(), 0))

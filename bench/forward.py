@@ -20,7 +20,7 @@ import numpy as np
 from pylibsrtp import Policy, Session, ffi
 
 from bench import floor, subject
-from bench.accounting import cpu_ns, pin, resident_bytes
+from bench.accounting import confined, cores, cpu_ns, resident_bytes
 from bench.endpoint import Endpoint, make_context
 from bench.load import Generator
 
@@ -154,8 +154,8 @@ def _result(generator: Generator, spent: int, offered: int, busy: float) -> Resu
 class FloorBench:
     """The floor in a child, its receivers here."""
 
-    def __init__(self) -> None:
-        self._child = Child(floor.main)
+    def __init__(self, core: int) -> None:
+        self._child = Child(partial(floor.main, core=core))
 
     def run(self, shape: Shape, *, segments: bool) -> Result:
         keys = [os.urandom(28) for _ in range(shape.subscribers)]
@@ -195,9 +195,9 @@ def _inbound_policy(key: bytes) -> Policy:
 class ServerBench:
     """The server in a child with one publisher and N subscribers, all connected by ICE and DTLS."""
 
-    def __init__(self, subscribers: int, threads: int = 1) -> None:
+    def __init__(self, subscribers: int, core: int, threads: int = 1) -> None:
         """Connects a publisher and the subscribers. threads: media threads, all on the server's core."""
-        self._child = Child(partial(subject.main, threads=threads))
+        self._child = Child(partial(subject.main, core=core, threads=threads))
         self._context, self._fingerprint = make_context()
         self.idle_bytes = 0
         self._publisher, publisher_id = self._endpoint()
@@ -312,11 +312,11 @@ def compare(
     shape: Shape, repeats: int, *, segments: bool, threads: int = 1, progress: Callable[[int], None] = lambda _: None
 ) -> Comparison:
     """Alternate floor and server `repeats` times under one load. threads: the server's media threads."""
-    pin(-1)
+    (core, *_), own_core = cores()
     Generator().warm_up()
-    bench = FloorBench()
     floors, servers = [], []
-    with ServerBench(shape.subscribers, threads) as server:
+    with confined((own_core,)), ServerBench(shape.subscribers, core, threads) as server:
+        bench = FloorBench(core)
         for _ in range(repeats):
             floors.append(bench.run(shape, segments=segments))
             progress(1)
@@ -324,5 +324,5 @@ def compare(
             progress(1)
         drops = server.drops()
         idle = server.idle_bytes
-    bench.close()
+        bench.close()
     return Comparison(shape, tuple(floors), tuple(servers), idle, drops)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.accounting import pin
+from bench.accounting import confined, cores
 from bench.forward import LEAD_S, WARM_UP_S, ServerBench, Shape
 from bench.load import Generator
 
@@ -36,9 +36,13 @@ def profile(shape: Shape) -> Profile:
     """Run one load against the engine and sample it. Raises ProfileFailed."""
     if shutil.which("perf") is None:
         raise ProfileFailed("perf is not installed (on Debian: apt-get install linux-perf)")
-    pin(-1)
+    (core, *_), own_core = cores()
     Generator().warm_up()
-    with ServerBench(shape.subscribers) as server, tempfile.TemporaryDirectory() as folder:
+    with (
+        confined((own_core,)),
+        ServerBench(shape.subscribers, core) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         symbols = Path(server.ask("write_perf_map"))
         data = Path(folder) / "perf.data"
         sampler = threading.Thread(target=_record, args=(server.pid, shape.seconds, data))

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from bench import accounting
+from bench.accounting import cores
 from bench.generator_send import KEY_INTERVAL_FRAMES, KEY_WEIGHT
 from bench.readings import BUSY
 from bench.results import Knee, Latency, Measurement, Report, command_line, now
@@ -63,12 +64,6 @@ class Subject:
         if not name or any(not key or not equals for key, equals, _ in pairs):
             raise ValueError(f"{text!r} is not like name or name:key=value,key=value")
         return cls(name, tuple((key, value) for key, _, value in pairs))
-
-
-def cores() -> tuple[tuple[int, ...], int]:
-    """Cores of the server, and the generator's: the last; with one core both share it."""
-    mine = sorted(os.sched_getaffinity(0))
-    return tuple(mine[:-1]) or (mine[0],), mine[-1]
 
 
 class SessionProcess:

@@ -1,6 +1,6 @@
 """The server in a process of its own, driven through a pipe: the engine as signalling drives it, without signalling.
 
-Requests are tuples (verb, arguments); every one is answered. Pinned to the first core.
+Requests are tuples (verb, arguments); every one is answered.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from typing import Any
 
 import uvloop
 
-from bench.accounting import pin
 from bench.jit_symbols import write_perf_map
 from bench.load import MID_ID, PAYLOAD_TYPE, TRANSPORT_CC_ID
 from sfu.engine import Engine, EngineOptions
@@ -103,7 +102,7 @@ async def _serve(pipe: Connection, threads: int) -> None:
     pipe.send(None)
 
 
-def main(pipe: Connection, threads: int = 1) -> None:
-    """Entry of the child process, with so many media threads."""
-    pin(0)
+def main(pipe: Connection, core: int, threads: int = 1) -> None:
+    """Entry of the child process, on this core and with so many media threads."""
+    os.sched_setaffinity(0, {core})
     uvloop.run(_serve(pipe, threads))
