@@ -36,6 +36,7 @@ def main() -> None:
 @click.option("--repeats", type=int, default=5, show_default=True, help="Alternating runs of floor and server.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Media threads of the server, on one core.")
 @click.option("--frames/--no-frames", default=True, help="Also frame-shaped load against the UDP_SEGMENT floor.")
+@click.option("--recorded/--no-recorded", default=True, help="Also recorded video of Chromium, against the same floor.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the figures here.")
 def forward(
     subscribers: tuple[int, ...],
@@ -44,23 +45,25 @@ def forward(
     repeats: int,
     threads: int,
     frames: bool,
+    recorded: bool,
     output: Path | None,
 ) -> None:
     """One publisher to N subscribers: CPU per forwarded packet against the floor, in one run."""
     from bench.forward import Shape, compare
-    from bench.forward_report import ForwardReport, print_forward
+    from bench.forward_report import ForwardReport, load_title, print_forward
 
     counts = sorted(subscribers)
     shapes = [Shape(n, rate, seconds=seconds) for n in counts]
     if frames:
         shapes += [Shape(n, rate, per_burst=BURST, seconds=seconds) for n in counts]
+    if recorded:
+        shapes += [Shape.chromium(n, rate, seconds) for n in counts]
     results = []
     with Progress(console=console) as progress:
         for shape in shapes:
-            title = f"{shape.subscribers} subscribers, {'frames' if shape.per_burst > 1 else 'smooth'}"
-            task = progress.add_task(title, total=2 * repeats)
+            task = progress.add_task(f"{shape.subscribers} subscribers, {load_title(shape)}", total=2 * repeats)
             advance = partial(progress.advance, task)
-            results.append(compare(shape, repeats, segments=shape.per_burst > 1, threads=threads, progress=advance))
+            results.append(compare(shape, repeats, segments=shape.per_burst != 1, threads=threads, progress=advance))
     report = ForwardReport(machine(), now(), command_line(sys.argv[1:]), versions(), tuple(results))
     print_forward(report, console)
     if output is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, types
 from pylibsrtp import Policy, Session, ffi
 
-from bench.load import load_t, write_packet
+from bench.load import SLOT_BYTES, ends_burst, load_t, packet_t, write_packet
 from sfu.memory import Memory
 from sfu.native import clock_gettime
 from sfu.udp import copy_to_slot, flush, send_rtp, take_slot
@@ -26,10 +26,11 @@ clock_nanosleep = types.ExternalFunction(
 
 
 @njit(nogil=True, cache=True)
-def pace(state, arena, load, receivers):
-    """Send load.per_burst packets to each of `receivers` transports every load.interval_ns until load.end_ns.
+def pace(state, arena, load, packets, sizes, receivers):
+    """Send a burst of packets to each of `receivers` transports every load.interval_ns until load.end_ns.
 
-    The packets are built once in the arena and copied for each receiver, as a forwarding unit does.
+    The packets are built once in the arena and copied for each receiver, as a forwarding unit does. packets: (P,)
+    packet_t; sizes: i8, room for the sizes of one burst.
     """
     scratch = state.scratch
     at = state.thread[0].scratch_at
@@ -39,17 +40,20 @@ def pace(state, arena, load, receivers):
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, at, 0)
         clock_gettime(CLOCK_MONOTONIC, at)
         now = scratch[0] * 1_000_000_000 + scratch[1]
-        for k in range(load.per_burst):
-            write_packet(arena[k * 2048 : (k + 1) * 2048], load, now)
+        count, complete = 0, False
+        while not complete:
+            sizes[count] = write_packet(arena[count * SLOT_BYTES : (count + 1) * SLOT_BYTES], load, packets, now)
+            count += 1
+            complete = ends_burst(load, packets, count)
         for row in range(receivers):
-            for k in range(load.per_burst):
+            for k in range(count):
                 slot = take_slot(state)
-                copy_to_slot(state, arena, slot, 0, k * 2048, load.packet_bytes)
-                send_rtp(state, row, slot, load.packet_bytes)
+                copy_to_slot(state, arena, slot, 0, k * SLOT_BYTES, sizes[k])
+                send_rtp(state, row, slot, sizes[k])
         flush(state)
-        load.sent += load.per_burst * receivers
+        load.sent += count * receivers
         if now >= load.measure_ns:
-            load.offered += load.per_burst * receivers
+            load.offered += count * receivers
         due += load.interval_ns
 
 
@@ -73,15 +77,20 @@ def _open(memory: Memory, sender: socket.socket, receivers: list[tuple[int, byte
 
 
 def main(pipe: Connection, core: int) -> None:
-    """Entry of the child process: receives (load record, [(port, SRTP key)], segments), answers what it sent."""
+    """Entry of the child process: receives (load record, packets, [(port, SRTP key)], segments), answers what it sent.
+
+    packets: (P,) packet_t, of which a burst has at most P.
+    """
     os.sched_setaffinity(0, {core})
     memory, nothing = Memory(), np.zeros(1, load_t)
-    pace(memory.record, memory.arena, nothing[0], 0)  # ends at once; compiles the kernel before any schedule begins
+    # ends at once; compiles the kernel before any schedule begins
+    pace(memory.record, memory.arena, nothing[0], np.zeros(1, packet_t), np.zeros(1, np.int64), 0)
     pipe.send((os.getpid(), 0))
     while (request := pipe.recv()) is not None:
-        record, receivers, segments = request
+        record, packets, receivers, segments = request
         memory = Memory()
         load: Any = np.zeros(1, load_t)
+        sizes = np.zeros(len(packets), np.int64)
         for name, value in record.items():
             load[name] = value
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -89,6 +98,6 @@ def main(pipe: Connection, core: int) -> None:
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
             sessions = _open(memory, sender, receivers, segments)
             pipe.send("ready")
-            pace(memory.record, memory.arena, load[0], len(receivers))
+            pace(memory.record, memory.arena, load[0], packets, sizes, len(receivers))
             pipe.send((int(load[0]["sent"]), int(load[0]["offered"])))
         del sessions

@@ -23,8 +23,10 @@ from bench import floor, subject
 from bench.accounting import confined, cores, cpu_ns, resident_bytes
 from bench.endpoint import Endpoint, make_context
 from bench.load import Generator
+from bench.recording import CHROMIUM, equal_packets, equalised, per_frame, recorded_packets
 
-FRAMES_PER_SECOND = 30
+PER_FRAME = 10
+"""Packets of a frame that are sent one by one."""
 WARM_UP_S, DRAIN_S, LEAD_S = 1.0, 0.5, 0.2
 KEEP_ALIVE_S = 3.0
 PUBLISHER_SSRC = 0x1234
@@ -35,30 +37,44 @@ SETTLED = 250
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is offered: packets a second out, split over subscribers, smooth or in frames."""
+    """What is offered: packets a second out, split over subscribers, smooth, in equal frames or in recorded ones."""
 
     subscribers: int
     packets_per_second: int
     """Out, over all subscribers."""
     packet_bytes: int = 1200
+    """Plaintext RTP packet; 0: as recorded."""
     per_burst: int = 1
-    """1: smooth; else so many packets back to back."""
+    """1: smooth; else so many packets back to back, 0: one frame."""
     seconds: float = 4.0
+    recording: str = ""
+    """Name of the recording that is repeated; empty: equal packets."""
+
+    @classmethod
+    def chromium(cls, subscribers: int, packets_per_second: int, seconds: float = 4.0) -> Self:
+        """Recorded video, frame by frame."""
+        return cls(subscribers, packets_per_second, 0, 0, seconds, CHROMIUM)
+
+    @property
+    def packets(self) -> Any:
+        """What is sent over and over: (P,) packet_t."""
+        if self.recording:
+            return recorded_packets(self.recording)
+        return equal_packets(self.packet_bytes, max(self.per_burst, PER_FRAME))
 
     @property
     def interval_ns(self) -> int:
-        return int(1e9 * self.per_burst * self.subscribers / self.packets_per_second)
+        """Between bursts; frames come at even times, however many packets they have."""
+        per_burst = self.per_burst or per_frame(self.packets)
+        return int(1e9 * per_burst * self.subscribers / self.packets_per_second)
 
     def record(self, start_ns: int) -> dict[str, int]:
         """The columns of load_t that describe this load."""
         end = start_ns + int((WARM_UP_S + self.seconds) * 1e9)
         return {
             "ssrc": PUBLISHER_SSRC,
-            "packet_bytes": self.packet_bytes,
             "per_burst": self.per_burst,
             "interval_ns": self.interval_ns,
-            "key_every": FRAMES_PER_SECOND,
-            "per_frame": max(self.per_burst, 10),
             "start_ns": start_ns,
             "measure_ns": start_ns + int(WARM_UP_S * 1e9),
             "end_ns": end,
@@ -91,6 +107,7 @@ class Child:
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=main, args=(theirs,), daemon=True)
         self._process.start()
+        theirs.close()  # so that a child that ends is the end of the pipe
         self.pid, self.port = self.pipe.recv()
 
     def ask(self, verb: str, *arguments: Any) -> Any:
@@ -121,22 +138,24 @@ class Legs:
         self._epoll.close()
 
 
-def _measure(generator: Generator, legs: Legs, pid: int, record: dict[str, int]) -> tuple[int, float]:
-    """Run the generator; returns the CPU ns that `pid` used in the measured window and the generator's busy share."""
+def _measure(generator: Generator, legs: Legs, pid: int, packets: Any, record: dict[str, int]) -> tuple[int, float]:
+    """Run the generator with (P,) packet_t and columns of load_t; returns the CPU ns that `pid` used in the measured
+    window and the generator's busy share."""
     load = generator.load
     for name, value in record.items():
         load[name] = value
     for name in ("sent", "received", "measured", "offered", "rejected", "other", "busy_ns"):
         load[name] = 0
     load["epoll_fd"] = legs.epoll_fd
-    worker = threading.Thread(target=generator.run, args=(legs.fds, legs.sessions))
+    worker = threading.Thread(target=generator.run, args=(packets, legs.fds, legs.sessions))
+    begin_ns = time.monotonic_ns()
     worker.start()
     _sleep_until(record["measure_ns"])
     before = cpu_ns(pid)
     _sleep_until(record["end_ns"])
     spent = cpu_ns(pid) - before
     worker.join()
-    return spent, float(load[0]["busy_ns"]) / (record["drain_ns"] - record["start_ns"])
+    return spent, float(load[0]["busy_ns"]) / (record["drain_ns"] - begin_ns)
 
 
 def _sleep_until(at_ns: int) -> None:
@@ -164,11 +183,15 @@ class FloorBench:
         pointers = [int(ffi.cast("uintptr_t", session._srtp[0])) for session in sessions]
         legs = Legs([s.fileno() for s in sockets], pointers)
         generator = Generator()
+        # the best that can be done with these packets, and what the server does too
+        packets = equalised(shape.packets) if segments else shape.packets
+        receivers = [(each.getsockname()[1], key) for each, key in zip(sockets, keys, strict=True)]
         record = shape.record(time.monotonic_ns() + int(LEAD_S * 1e9))
-        self._child.pipe.send((record, [(s.getsockname()[1], k) for s, k in zip(sockets, keys, strict=True)], segments))
+        self._child.pipe.send((record, packets, receivers, segments))
         self._child.pipe.recv()
         # the generator itself sends nothing in this run: its schedule starts after its end
-        spent, busy = _measure(generator, legs, self._child.pid, {**record, "start_ns": record["drain_ns"] + 1})
+        silent = {**record, "start_ns": record["drain_ns"] + 1}
+        spent, busy = _measure(generator, legs, self._child.pid, packets, silent)
         _sent, offered = self._child.pipe.recv()
         legs.close()
         for receiver in sockets:
@@ -215,7 +238,7 @@ class ServerBench:
         self.idle_bytes = (resident_bytes(self._child.pid) - before) // (subscribers - settled)
         receiver = self._child.ask("publish", publisher_id, PUBLISHER_SSRC)
         self._ssrcs = [self._child.ask("subscribe", receiver, transport).ssrc for transport in ids]
-        self._index = 0
+        self._reached = {"index": 0, "frame": 0, "transport_sequence": 0}
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep_alive, daemon=True)
         self._keeper.start()
@@ -253,12 +276,11 @@ class ServerBench:
         generator = Generator()
         load = generator.load
         load["publisher_fd"], load["publisher_srtp"] = self._publisher.fd, self._publisher.outgoing
-        record = shape.record(time.monotonic_ns() + int(LEAD_S * 1e9))
-        # one stream over all runs: sequence numbers go on, each run starts with a key frame
-        group = record["per_frame"] * record["key_every"]
-        load["index"] = load["transport_sequence"] = (self._index // group + 1) * group
-        spent, busy = _measure(generator, legs, self._child.pid, record)
-        self._index = int(load[0]["index"])
+        packets = shape.packets
+        # one stream over all runs: numbers go on, each run starts with the key frame that the table begins with
+        record = {**shape.record(time.monotonic_ns() + int(LEAD_S * 1e9)), **self._reached}
+        spent, busy = _measure(generator, legs, self._child.pid, packets, record)
+        self._reached = {name: int(load[0][name]) for name in self._reached}
         legs.close()
         return _result(generator, spent, int(load[0]["offered"]) * shape.subscribers, busy)
 

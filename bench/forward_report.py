@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.forward import Comparison, Result, Shape
+from bench.recording import equalised, messages_per_frame, per_frame, recorded_packets
 from bench.results import read_figures, write_figures
 from bench.sheets import Row, Sheet, busy, number, share, spread
 from bench.summary import Spread
@@ -68,7 +69,31 @@ def _result(data: dict[str, Any]) -> Result:
 
 def forward_sheet(results: Iterable[Comparison]) -> Sheet:
     """CPU per delivered packet beside the floor's, latency and loss of the server: one row per load."""
-    return Sheet("CPU per delivered packet, medians of alternating runs", COLUMNS, tuple(map(_row, results)))
+    results = list(results)
+    recordings = dict.fromkeys(each.shape.recording for each in results if each.shape.recording)
+    note = "\n".join(map(_describe, recordings))
+    return Sheet("CPU per delivered packet, medians of alternating runs", COLUMNS, tuple(map(_row, results)), note)
+
+
+def _describe(recording: str) -> str:
+    """What a recording is made of."""
+    packets = recorded_packets(recording)
+    return (
+        f"{_title(recording)}: recorded frames ({recording}), on average {number(per_frame(packets))} packets of "
+        f"{number(packets['bytes'].mean())} bytes, {number(messages_per_frame(packets))} messages with UDP_SEGMENT, "
+        f"{number(messages_per_frame(equalised(packets)))} with padding, which the floor gets too."
+    )
+
+
+def _title(recording: str) -> str:
+    return recording.partition("-")[0].capitalize()
+
+
+def load_title(shape: Shape) -> str:
+    """What is offered, in a word or two."""
+    if shape.recording:
+        return _title(shape.recording)
+    return "smooth" if shape.per_burst == 1 else f"{shape.per_burst} at once"
 
 
 def _row(result: Comparison) -> Row:
@@ -81,7 +106,7 @@ def _row(result: Comparison) -> Row:
     return Row(
         (
             f"{shape.subscribers:,}",
-            "smooth" if shape.per_burst == 1 else f"{shape.per_burst} at once",
+            load_title(shape),
             number(of(result.servers, lambda run: run.delivered / shape.seconds).median),
             spread(of(result.floors, lambda run: run.cpu_us_per_packet)),
             spread(of(result.servers, lambda run: run.cpu_us_per_packet)),
@@ -105,8 +130,10 @@ def print_forward(report: ForwardReport, console: Console) -> None:
 
 
 def _budget_table(results: Iterable[Comparison]) -> Table:
+    results = list(results)
     smooth = [result for result in results if result.shape.per_burst == 1]
     framed = [result for result in results if result.shape.per_burst > 1]
+    recorded = [result for result in results if result.shape.recording]
     table = Table(title="Budgets of docs/design.md")
     for column in ("what", "budget", "measured"):
         table.add_column(column)
@@ -121,10 +148,10 @@ def _budget_table(results: Iterable[Comparison]) -> Table:
         table.add_row(
             "memory of an idle transport", f"{BUDGETS['idle_kib']} KiB", f"{smooth[-1].idle_bytes / 1024:.0f} KiB"
         )
-    if framed:
-        table.add_row(
-            "frames: server / segmented floor", f"{BUDGETS['segmented']} x", _list(result.ratio for result in framed)
-        )
+    for what, found in (("frames", framed), ("recorded frames", recorded)):
+        if found:
+            ratios = _list(result.ratio for result in found)
+            table.add_row(f"{what}: server / segmented floor", f"{BUDGETS['segmented']} x", ratios)
     return table
 
 

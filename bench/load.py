@@ -1,7 +1,8 @@
 """The load generator's kernel: paced SRTP out, and every subscriber's socket read and decrypted, in one loop.
 
-Open loop: packet i is due at start + i * interval whatever happened before. The send time travels as 8 bytes of
-payload, so latency is measured on one clock. Receivers are live: each packet is received and authenticated.
+Open loop: burst i is due at start + i * interval whatever happened before. What a burst is made of stands in a table of
+packets (`packet_t`), which is sent over and over. The send time travels as 8 bytes of payload, so latency is measured
+on one clock. Receivers are live: each packet is received and authenticated.
 """
 
 import platform
@@ -29,9 +30,22 @@ HEADER_BYTES = 12 + 4 + 8
 DESCRIPTOR_BYTES = 4
 """VP8 payload descriptor with X, I and a 15-bit picture id."""
 TIME_AT = HEADER_BYTES + DESCRIPTOR_BYTES + 10
+LEAST_BYTES = TIME_AT + 8
+"""Of a packet: it carries its send time."""
 
 _i32, _u64 = types.int32, types.uint64
 epoll_wait = types.ExternalFunction("epoll_wait", _i32(_i32, _u64, _i32, _i32))
+
+packet_t = np.dtype(
+    [
+        ("bytes", "i8"),  # plaintext RTP packet, LEAST_BYTES to SLOT_BYTES - 16
+        ("first", "u1"),  # of its frame
+        ("last", "u1"),  # of its frame
+        ("key", "u1"),  # belongs to a key frame
+    ],
+    align=True,
+)
+"""A packet of the table that is sent; the first one of the table is the first of a frame, the last one the last."""
 
 load_t = np.dtype(
     [
@@ -39,17 +53,16 @@ load_t = np.dtype(
         ("publisher_fd", "i4"),
         ("publisher_srtp", "u8"),
         ("ssrc", "u4"),
-        ("packet_bytes", "i8"),  # plaintext RTP packet
-        ("per_burst", "i8"),  # packets sent back to back
+        ("per_burst", "i8"),  # packets sent back to back; 0: a frame
         ("interval_ns", "i8"),  # between bursts
-        ("key_every", "i8"),  # frames
-        ("per_frame", "i8"),  # packets of one frame (one marker each)
         ("start_ns", "i8"),
         ("measure_ns", "i8"),  # packets sent earlier are warm-up
         ("end_ns", "i8"),
         ("drain_ns", "i8"),
         # where the generator is
-        ("index", "i8"),
+        ("at", "i8"),  # in the table of packets
+        ("index", "i8"),  # packets so far
+        ("frame", "i8"),  # frames so far
         ("transport_sequence", "i8"),
         # what came
         ("sent", "i8"),
@@ -77,14 +90,14 @@ def _clock(load, scratch):
 
 
 @njit(cache=True)
-def write_packet(packet, load, now):
-    """Fill a 1-D u1 slot with the next VP8 packet; returns its plaintext size."""
-    i = load.index
-    frame, place = i // load.per_frame, i % load.per_frame
+def write_packet(packet, load, packets, now):
+    """Fill a 1-D u1 slot with the next VP8 packet of `packets`, (P,) packet_t; returns its plaintext size in bytes."""
+    described = packets[load.at]
+    load.frame += np.int64(described.first)
     packet[0] = 0x90
-    packet[1] = PAYLOAD_TYPE | (0x80 if place == load.per_frame - 1 else 0)
-    put_u16(packet, 2, i & 0xFFFF)
-    put_u32(packet, 4, (frame * 3000) & 0xFFFFFFFF)
+    packet[1] = PAYLOAD_TYPE | (0x80 if described.last else 0)
+    put_u16(packet, 2, load.index & 0xFFFF)
+    put_u32(packet, 4, (load.frame * 3000) & 0xFFFFFFFF)
     put_u32(packet, 8, load.ssrc)
     put_u16(packet, 12, 0xBEDE)
     put_u16(packet, 14, 2)
@@ -94,26 +107,41 @@ def write_packet(packet, load, now):
     put_u16(packet, 19, load.transport_sequence & 0xFFFF)
     packet[21] = packet[22] = packet[23] = 0
     at = HEADER_BYTES
-    packet[at] = 0x80 | (0x10 if place == 0 else 0)  # X, S
+    packet[at] = 0x80 | (0x10 if described.first else 0)  # X, S
     packet[at + 1] = 0x80  # I
-    put_u16(packet, at + 2, 0x8000 | (frame & 0x7FFF))
-    packet[at + 4] = 0 if place == 0 and frame % load.key_every == 0 else 1  # P bit clear: key frame
+    put_u16(packet, at + 2, 0x8000 | (load.frame & 0x7FFF))
+    packet[at + 4] = 0 if described.first and described.key else 1  # P bit clear: key frame
     put_u32(packet, TIME_AT, now >> 32)
     put_u32(packet, TIME_AT + 4, now & 0xFFFFFFFF)
     load.index += 1
     load.transport_sequence += 1
-    return load.packet_bytes
+    load.at = load.at + 1 if load.at + 1 < len(packets) else 0
+    return described.bytes
 
 
 @njit(cache=True)
-def _send_burst(load, slots, iov, scratch, now):
-    count = min(load.per_burst, SLOTS)
-    for k in range(count):
-        size = write_packet(slots[k], load, now)
-        scratch[4] = size
-        srtp_protect(load.publisher_srtp, load.slots_at + np.uint64(k * SLOT_BYTES), load.scratch_at + np.uint64(32))
-        iov[k].bytes = scratch[4] & 0xFFFFFFFF
-    sendmmsg(load.publisher_fd, load.messages_at, count, 0)
+def ends_burst(load, packets, count):
+    """Whether a burst is complete with the `count` packets that were written of it."""
+    if load.per_burst > 0:
+        return count >= load.per_burst
+    return packets[load.at].first != 0
+
+
+@njit(cache=True)
+def send_burst(load, packets, slots, iov, scratch, now):
+    """Write, protect and send the next burst, SLOTS packets at a time. Arguments as of `run`; now: ns."""
+    count, complete = 0, False
+    while not complete:
+        k = 0
+        while k < SLOTS and not complete:
+            scratch[4] = write_packet(slots[k], load, packets, now)
+            at = load.slots_at + np.uint64(k * SLOT_BYTES)
+            srtp_protect(load.publisher_srtp, at, load.scratch_at + np.uint64(32))
+            iov[k].bytes = scratch[4] & 0xFFFFFFFF
+            k += 1
+            complete = ends_burst(load, packets, count + k)
+        sendmmsg(load.publisher_fd, load.messages_at, k, 0)
+        count += k
     load.sent += count
     if now >= load.measure_ns:
         load.offered += count
@@ -146,17 +174,18 @@ def _read_socket(load, fd, session, slots, iov, messages, scratch, latencies):
 
 
 @njit(nogil=True, cache=True)
-def run(load, fds, sessions, slots, iov, messages, events, scratch, latencies):
+def run(load, packets, fds, sessions, slots, iov, messages, events, scratch, latencies):
     """Send and receive until `end_ns`, then receive what is still on its way until `drain_ns`.
 
-    load: one load_t record; fds: (N,) i4 and sessions: (N,) u8 of the subscribers; the rest are the generator's own
-    buffers as made by `Generator`. Returns nothing; the counters are in `load`, latencies in ns in `latencies`.
+    load: one load_t record; packets: (P,) packet_t; fds: (N,) i4 and sessions: (N,) u8 of the subscribers; the rest
+    are the generator's own buffers as made by `Generator`. Returns nothing; the counters are in `load`, latencies in
+    ns in `latencies`.
     """
     due = load.start_ns
     now = _clock(load, scratch)
     while now < load.drain_ns:
         while due <= now and now < load.end_ns:
-            _send_burst(load, slots, iov, scratch, now)
+            send_burst(load, packets, slots, iov, scratch, now)
             due += load.interval_ns
             now = _clock(load, scratch)
         before = now
@@ -196,12 +225,13 @@ class Generator:
 
     def warm_up(self) -> None:
         """Compile the kernel, or load it, before any schedule begins."""
-        self.run(np.zeros(1, np.int32), np.zeros(1, np.uint64))
+        self.run(np.zeros(1, packet_t), np.zeros(1, np.int32), np.zeros(1, np.uint64))
 
-    def run(self, fds: Any, sessions: Any) -> None:
+    def run(self, packets: Any, fds: Any, sessions: Any) -> None:
         """Run the loop as `load` describes it; see `run`."""
         run(
             self.load[0],
+            packets,
             fds,
             sessions,
             self.slots,

@@ -104,8 +104,9 @@ class Publisher:
             if done.returncode:
                 raise SectionFailed(f"{command_line(words)} ended with status {done.returncode}")
             report = replace(ForwardReport.read(path), command=command_line(words))
-        note = _note([report.command], report.date, section.repeats)
-        return Outcome(section, replace(forward_sheet(report.forward), note=note), asdict(report))
+        sheet = forward_sheet(report.forward)
+        note = _joined(sheet.note, _note([report.command], report.date, section.repeats))
+        return Outcome(section, replace(sheet, note=note), asdict(report))
 
     def _run(self, section: Section) -> Outcome:
         outcome = Outcome(section)
@@ -147,7 +148,7 @@ class Publisher:
             )
         if outcome.missing:
             note += f"\nNot installed and left out: {', '.join(outcome.missing)}."
-        return replace(sheet, note="\n".join(part for part in (sheet.note, note) if part))
+        return replace(sheet, note=_joined(sheet.note, note))
 
     def _subjects(self, section: Section, outcome: Outcome) -> list[Subject]:
         """The systems of a section that can be started here, with their options; the others are noted."""
@@ -172,6 +173,11 @@ class Publisher:
         """The same as it is published."""
         given = {key: UNSAID for each in self._options if each.name == subject.name for key, _ in each.options}
         return Subject(subject.name, tuple({**dict(subject.options), **given}.items()))
+
+
+def _joined(*notes: str) -> str:
+    """Those that say something, each on lines of its own."""
+    return "\n".join(note for note in notes if note)
 
 
 def _note(commands: list[str], date: str, repeats: int) -> str:

@@ -135,7 +135,7 @@ class Section:
     def windows(self) -> int:
         """How many are measured if no target is missing."""
         if self.command == "forward":
-            return 4 * len(self.sizes) * self.repeats  # floor and server, smooth and in frames
+            return 6 * len(self.sizes) * self.repeats  # floor and server; smooth, in frames, recorded
         return len(list(self.variations())) * len(self.sizes or (1,)) * len(self.targets) * self.repeats
 
     def forward_words(self) -> list[str]:

@@ -16,12 +16,20 @@ def result(cost: float) -> Result:
 
 def comparison(subscribers: int, per_burst: int = 1) -> Comparison:
     shape = Shape(subscribers, 60_000, per_burst=per_burst, seconds=1.0)
+    return of_shape(shape)
+
+
+def of_shape(shape: Shape) -> Comparison:
     floors, servers = tuple(map(result, (4.0, 5.0, 2.0))), tuple(map(result, (4.0, 6.0, 3.0)))
     return Comparison(shape, floors, servers, idle_bytes=65_536, drops={"no room": 3})
 
 
 REPORT = ForwardReport(
-    "Test CPU", "2026-07-01T12:00:00+00:00", "bench", {"python": "3.11.7"}, (comparison(50), comparison(50, 10))
+    "Test CPU",
+    "2026-07-01T12:00:00+00:00",
+    "bench",
+    {"python": "3.11.7"},
+    (comparison(50), comparison(50, 10), of_shape(Shape.chromium(50, 60_000, 1.0))),
 )
 
 
@@ -39,7 +47,7 @@ def test_what_is_not_a_report_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_row_has_medians_with_extremes_and_the_neighbours_ratio() -> None:
-    smooth, framed = forward_sheet(REPORT.forward).rows
+    smooth, framed, recorded = forward_sheet(REPORT.forward).rows
     assert smooth.cells[:7] == (
         "50",
         "smooth",
@@ -51,6 +59,15 @@ def test_a_row_has_medians_with_extremes_and_the_neighbours_ratio() -> None:
     )
     assert smooth.cells[7:] == ("400 (300..600)", "1,600 (1,200..2,400)", "24%", "25%")
     assert framed.cells[1] == "10 at once"
+    assert recorded.cells[1] == "Chromium"
+    assert recorded.cells[2:] == framed.cells[2:]
+
+
+def test_a_note_says_what_recorded_frames_are_made_of() -> None:
+    note = forward_sheet(REPORT.forward).note
+    assert note.startswith("Chromium: ")
+    assert "8.73 packets of 1,126 bytes" in note
+    assert forward_sheet(REPORT.forward[:2]).note == ""
 
 
 def test_budgets_stand_beside_what_was_measured() -> None:
@@ -59,3 +76,4 @@ def test_budgets_stand_beside_what_was_measured() -> None:
     assert "smooth: server / floor" in text.getvalue()
     assert "1.20 x" in text.getvalue()
     assert "64 KiB" in text.getvalue()
+    assert text.getvalue().count("server / segmented floor") == 2
