@@ -1,6 +1,7 @@
 """The loads of `python -m bench forward`: what recorded video is, how the floor pads it, and that all of it comes."""
 
 import itertools
+import os
 import socket
 import struct
 import time
@@ -13,7 +14,7 @@ import pytest
 from pylibsrtp import Policy, Session, ffi
 
 from bench import floor, recording
-from bench.accounting import cores
+from bench.accounting import confined, cores
 from bench.forward import Child, FloorBench, Result, ServerBench, Shape
 from bench.load import HEADER_BYTES, LEAST_BYTES, SLOTS, Generator, packet_t, send_burst
 from bench.recording import CHROMIUM, equal_packets, equalised, messages_per_frame, per_frame, recorded_packets
@@ -210,6 +211,16 @@ def check(result: Result, packets_per_second: int) -> None:
     assert result.delivered == result.offered
     assert result.offered > 0.8 * packets_per_second
     assert 0 < result.latency_us[0] <= result.latency_us[2] < 60e6  # a time that was read where it was written
+
+
+def test_server_and_floor_leave_the_generators_core_though_it_is_kept_there() -> None:
+    (core, *_), own_core = cores()
+    with confined((own_core,)), ServerBench(1, core) as server:
+        bench = FloorBench(core)
+        assert os.sched_getaffinity(0) == {own_core}
+        assert os.sched_getaffinity(server.pid) == os.sched_getaffinity(bench._child.pid) == {core}
+        bench.close()
+    assert core != own_core or len(os.sched_getaffinity(0)) == 1
 
 
 def test_the_floor_delivers_recorded_video() -> None:
