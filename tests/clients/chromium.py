@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 
@@ -25,12 +26,17 @@ _ARGUMENTS = (
 
 
 @contextlib.asynccontextmanager
-async def running_chromium(*, fake_ui: bool = True) -> AsyncIterator[Browser]:
-    """Start a headless Chromium; with fake_ui False a page is not granted camera and microphone by itself."""
+async def running_chromium(*, fake_ui: bool = True, film: Path | None = None) -> AsyncIterator[Browser]:
+    """Start a headless Chromium; with fake_ui False a page is not granted camera and microphone by itself.
+
+    film: what its camera shows, as YUV4MPEG2, again and again; None: Chromium's own test picture.
+    """
     path = shutil.which("chromium")
     if path is None:
         raise FileNotFoundError("chromium is not installed")
     arguments = [argument for argument in _ARGUMENTS if fake_ui or argument != "--use-fake-ui-for-media-stream"]
+    if film is not None:
+        arguments.append(f"--use-file-for-fake-video-capture={film}")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=arguments)
         try:

@@ -14,19 +14,17 @@ descriptor, without header, header extensions and padding.
 """
 
 import asyncio
-import contextlib
 import csv
 import sys
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aiortc import MediaStreamTrack
 from aiortc.rtp import RtpPacket
-from playwright.async_api import Page, async_playwright
 
+from tests.clients.chromium import running_chromium
 from tests.clients.json_peer import JsonPeer
 from tests.clients.network import ADDRESS, enter_own_network
 from tests.clients.pages import serving_pages
@@ -51,15 +49,6 @@ NOISE_LEVELS = 3.0
 MOTION_PIXELS = 24
 """How far the picture sways."""
 
-CHROMIUM_ARGUMENTS = (
-    "--no-sandbox",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-    "--disable-background-timer-throttling",
-    "--disable-backgrounding-occluded-windows",
-    "--disable-renderer-backgrounding",
-    "--disable-gpu",
-)
 PUBLISH = """room.localParticipant.publishTrack(
     (await navigator.mediaDevices.getUserMedia({video: {width: %d, height: %d, frameRate: %d}})).getVideoTracks()[0],
     {source: "camera", simulcast: false, videoCodec: "vp8", videoEncoding: {maxBitrate: %d, maxFramerate: %d}},
@@ -157,24 +146,14 @@ def write_recording(frames: list[list[int]]) -> None:
         writer.writerows((number, size) for number, frame in enumerate(frames) for size in frame)
 
 
-@contextlib.asynccontextmanager
-async def camera_page(film: Path, url: str) -> AsyncIterator[Page]:
-    """A tab of a Chromium whose camera shows `film`."""
-    arguments = [*CHROMIUM_ARGUMENTS, f"--use-file-for-fake-video-capture={film}"]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
-        page = await browser.new_page()
-        await page.goto(url)
-        yield page
-        await browser.close()
-
-
 async def record(folder: Path) -> list[list[int]]:
     """Payload sizes in bytes by frame."""
     film = folder / "camera.y4m"
     write_film(film)
     with running_server(folder, node_ip=ADDRESS) as server, serving_pages() as url:
-        async with camera_page(film, url) as page:
+        async with running_chromium(film=film) as chromium:
+            page = await chromium.new_page()
+            await page.goto(url)
             publisher, recorder = BrowserPeer(page, "camera"), Recorder("recorder")
             await publisher.join(server, "recording")
             await publisher.run(PUBLISH % (WIDTH, HEIGHT, FRAMES_PER_SECOND, BITRATE_BPS, FRAMES_PER_SECOND))
