@@ -16,7 +16,8 @@ from pylibsrtp import Policy, Session, ffi
 from bench.load import SLOT_BYTES, ends_burst, load_t, packet_t, write_packet
 from sfu.memory import Memory
 from sfu.native import clock_gettime
-from sfu.udp import copy_to_slot, flush, send_rtp, take_slot
+from sfu.srtp import send_rtp
+from sfu.udp import copy_to_slot, flush, take_slot
 
 TIMER_ABSTIME, CLOCK_MONOTONIC = 1, 1
 PATH_FAMILY_IPV4 = 4
@@ -49,7 +50,7 @@ def pace(state, arena, load, packets, sizes, receivers):
             for k in range(count):
                 slot = take_slot(state)
                 copy_to_slot(state, arena, slot, 0, k * SLOT_BYTES, sizes[k])
-                send_rtp(state, row, slot, sizes[k])
+                send_rtp(state, row, slot, sizes[k], 0)
         flush(state)
         load.sent += count * receivers
         if now >= load.measure_ns:

@@ -18,7 +18,8 @@ from pylibsrtp import Policy, Session, ffi
 from sfu.atomics import load_acquire, store_release
 from sfu.memory import Memory
 from sfu.native import ppoll
-from sfu.udp import commit, copy_to_arena, copy_to_slot, flush, receive, send_rtp, take_slot
+from sfu.srtp import send_rtp
+from sfu.udp import commit, copy_to_arena, copy_to_slot, flush, receive, take_slot
 from sfu.wire import get_u32
 
 FIRST_SSRC = 0x10000
@@ -71,7 +72,7 @@ def _forward(state, arena, routes, stream, first, end):
             slot = take_slot(state)
             copy_to_slot(state, arena, slot, 0, k * ARENA_SLOT_BYTES, size)
             if routes.protect[0]:
-                send_rtp(state, row, slot, size)
+                send_rtp(state, row, slot, size, 0)
             else:
                 commit(state, slot, row, size)
             routes.forwarded[0] += 1

@@ -18,6 +18,7 @@ from pylibsrtp._binding import ffi
 from sfu.certificate import HASHES, fingerprint_of
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
+from sfu.srtp_keys import SALT_BYTES, SendingCipher, derive
 from sfu.tables import SLOW_BYTES
 
 MTU_BYTES = 1200
@@ -58,7 +59,8 @@ SRTP_PROFILES = (
 
 
 class SrtpSessions:
-    """libsrtp's two contexts of a transport. Keep it alive as long as their addresses stand in a table."""
+    """The keys of a transport: libsrtp's two contexts and our cipher. Keep it alive as long as their addresses stand
+    in a table."""
 
     def __init__(self, profile: SrtpProfile, material: bytes, role: DtlsRole) -> None:
         """material: from the exporter of RFC 5764 section 4.2 (client key, server key, client salt, server salt)."""
@@ -67,6 +69,11 @@ class SrtpSessions:
         theirs, ours = (client, server) if role is DtlsRole.SERVER else (server, client)
         self._receiving = _RECEIVING.submit(self._session, profile, theirs, Policy.SSRC_ANY_INBOUND).result()
         self._sending = _SENDING.submit(self._session, profile, ours, Policy.SSRC_ANY_OUTBOUND).result()
+        self.cipher: SendingCipher | None = None
+        """For the RTP that we send, if the profile is one of GCM's; libsrtp then has the RTCP."""
+        if profile.salt_bytes == SALT_BYTES:
+            key, salt = derive(ours[: profile.key_bytes], ours[profile.key_bytes :])
+            self.cipher = _SENDING.submit(SendingCipher, key, salt).result()
 
     @staticmethod
     def _split(profile: SrtpProfile, material: bytes) -> tuple[bytes, bytes]:

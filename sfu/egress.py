@@ -18,9 +18,11 @@ from sfu.rings import notice
 from sfu.scalability import admit_scalable, is_last_of_picture
 from sfu.select import DEAD_FRAMES, admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
 from sfu.sequence import NOT_SENT, drop, send, synchronise
+from sfu.srtp import claim_index, send_rtp
 from sfu.tables import (
     BATCH,
     COPIED,
+    DROP_PROTECT_FAILED,
     FRAME_END,
     FRAME_START,
     HISTORY,
@@ -28,13 +30,14 @@ from sfu.tables import (
     LAYERS,
     OPEN,
     PACKETS,
+    SEQUENCE_START,
     SUBSCRIPTION_STARTED,
     TRACK_LOG,
     VIDEO,
 )
 from sfu.timestamps import align_timestamps
 from sfu.tracks import NOT_LISTED
-from sfu.udp import borrow_arena, send_rtp, take_slot
+from sfu.udp import borrow_arena, take_slot
 from sfu.wire import signed32
 
 MAX_EQUALISING = 8
@@ -257,7 +260,7 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
         marker = np.int64(is_last_of_picture(state, subscription, stream_row, packet))
     sent = state.history[subscription.history, out_sequence & (HISTORY - 1)]
     _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable)
-    _send(state, arena, row, packet, sent, size, padding)
+    _send(state, arena, row, packet, sent, out_sequence - SEQUENCE_START, size, padding)
 
 
 @njit(cache=True)
@@ -286,16 +289,19 @@ def _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, 
 
 
 @njit(cache=True)
-def _send(state, arena, row, packet, sent, payload_bytes, padding):
-    """Write, protect and queue the packet that `sent` describes, and count it."""
+def _send(state, arena, row, packet, sent, index, payload_bytes, padding):
+    """Write, protect and queue the packet that `sent` describes, and count it. index: SRTP's, output numbers from 0."""
     subscription = state.subscriptions[row]
+    if not claim_index(subscription, index):
+        state.drops[DROP_PROTECT_FAILED] += 1
+        return
     slot = take_slot(state)
     size = write_packet(state, arena, slot, row, sent, False)
     if size < 0:
         return
     if padding:
         size = pad_packet(state.tx[slot], size, padding)
-    if not send_rtp(state, np.int64(subscription.transport), slot, size):
+    if not send_rtp(state, np.int64(subscription.transport), slot, size, index):
         return
     if subscription.packets == 0:
         subscription.started = 1

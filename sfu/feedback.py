@@ -9,9 +9,10 @@ from numba import njit
 
 from sfu.missing import give_up_tried, is_due
 from sfu.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
+from sfu.srtp import send_rtcp
 from sfu.tables import OPEN, VIDEO
 from sfu.transport_cc import feedback_due, write_feedback
-from sfu.udp import send_rtcp, take_slot
+from sfu.udp import take_slot
 from sfu.wire import put_u16, put_u32
 
 DATAGRAM_BYTES = 1150

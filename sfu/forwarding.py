@@ -18,7 +18,7 @@ from sfu.parameters import (
     SubscribeParameters,
     SubscriptionId,
 )
-from sfu.rows import StreamRow, random_ssrc
+from sfu.rows import StreamRow
 from sfu.shards import Shard
 from sfu.tables import (
     CHANGE_RING,
@@ -90,8 +90,7 @@ class Forwarding:
         row, generation, streams = shard.tables.take_track(transport.row, parameters)
         announced = {ssrc for each in parameters.encodings for ssrc in (each.ssrc, each.rtx_ssrc) if ssrc}
         # One that another receiver of the transport announced too stays with that one.
-        ssrcs = frozenset(announced - transport.ssrcs)
-        transport.ssrcs |= ssrcs
+        ssrcs = transport.ssrcs.claim(announced)
         number = ReceiverId(self._number())
         receiver = Receiver(number, row, generation, transport, parameters.kind, streams, ssrcs, parameters)
         self.receivers[number] = shard.receivers[row] = transport.receivers[number] = receiver
@@ -126,14 +125,14 @@ class Forwarding:
         shard = transport.shard
         mirror = take_mirror(receiver, shard) if receiver.transport.shard is not shard else None
         track = receiver.row if mirror is None else mirror.row
-        ssrc = random_ssrc(transport.ssrcs)
-        rtx_ssrc = random_ssrc(transport.ssrcs) if parameters.rtx_payload_type >= 0 else 0
+        ssrc = transport.ssrcs.take()
+        rtx_ssrc = transport.ssrcs.take() if parameters.rtx_payload_type >= 0 else 0
         try:
             row, generation = shard.tables.take_subscription(
                 track, transport.row, receiver.kind, (ssrc, rtx_ssrc), parameters
             )
         except EngineError:
-            transport.ssrcs -= {ssrc, rtx_ssrc}
+            transport.ssrcs.give_back((ssrc, rtx_ssrc))
             if mirror is not None:
                 release_mirror(mirror)
             raise
@@ -185,7 +184,7 @@ class Forwarding:
         for subscription in list(receiver.subscriptions):  # the media thread closed it of its own accord
             self.unsubscribe(subscription)
         receiver.transport.receivers.pop(receiver.id, None)
-        receiver.transport.ssrcs -= receiver.ssrcs
+        receiver.transport.ssrcs.give_back(receiver.ssrcs)
         shard.tables.give_back_track(receiver.row, receiver.streams)
 
     def ring_changes(self, shard: Shard, notice: Notice) -> None:
@@ -208,7 +207,7 @@ class Forwarding:
         if self.subscriptions.pop(subscription.id, None) is not None:  # the media thread closed it of its own accord
             _part(subscription)
         del shard.subscriptions[notice.row]
-        subscription.transport.ssrcs.difference_update(subscription.ssrcs)
+        subscription.transport.ssrcs.give_back(subscription.ssrcs)
         shard.tables.give_back_subscription(subscription.row)
 
     def receiver_of(self, shard: Shard, notice: Notice) -> Receiver | None:

@@ -15,6 +15,7 @@ from sfu.missing import drop_before, note_gap, recovered
 from sfu.parameters import Codec, Extension
 from sfu.reception import count_packet, extend_primary, extend_repair
 from sfu.rtp import FIXED_HEADER_BYTES, parse_header
+from sfu.srtp import unprotect_rtp
 from sfu.tables import (
     ARRIVALS,
     AUDIO,
@@ -34,7 +35,7 @@ from sfu.tables import (
 )
 from sfu.tracks import NOT_LISTED
 from sfu.transport_cc import EARLY_COUNT, log_arrival
-from sfu.udp import copy_to_arena, unprotect_rtp
+from sfu.udp import copy_to_arena
 from sfu.wire import get_u16, get_u32, put_u16, put_u32, signed32
 
 SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from sfu.errors import EngineError
 from sfu.media_maps import MediaMaps
 from sfu.parameters import MediaParameters
-from sfu.rows import StreamRow, random_ssrc
+from sfu.rows import StreamRow
 from sfu.shards import Shard
+from sfu.ssrcs import Ssrcs
 from sfu.tables import (
     ADD_MIRROR,
     CLOSE_TRACK,
@@ -38,7 +39,7 @@ class RelayedTransport:
         self.publisher = publisher
         self.mirrors = 0
         self._shard = shard
-        self.row, self.generation = shard.tables.take_transport(publisher.ice, random_ssrc(set()))
+        self.row, self.generation = shard.tables.take_transport(publisher.ice, Ssrcs().take())
         shard.relayed[self.row] = self
         self._maps = MediaMaps(shard.tables, self.row, shard.memory.table("transports")[self.row], self._send_media)
         self._push(OPEN_TRANSPORT, 1)

@@ -8,25 +8,37 @@ and break `ssl`. If a wheel ever hides its symbols, the system's libsrtp2 and li
 import ctypes
 import ctypes.util
 from collections.abc import Iterable
+from typing import Any
 
 import llvmlite.binding as llvm
 import pylibsrtp._binding
 from numba import types
 
 _SRTP_NAMES = ("srtp_protect", "srtp_unprotect", "srtp_protect_rtcp", "srtp_unprotect_rtcp", "srtp_remove_stream")
-_CRYPTO_NAMES = ("HMAC", "EVP_sha1")
+_CRYPTO_NAMES = ("HMAC", "EVP_sha1", "EVP_CipherInit_ex", "EVP_Cipher", "EVP_CIPHER_CTX_ctrl")
+
+
+def _find(name: str, system_library: str) -> Any:
+    function = getattr(ctypes.CDLL(pylibsrtp._binding.__file__), name, None)
+    if function is None:
+        path = ctypes.util.find_library(system_library)
+        if path is None:
+            raise ImportError(f"neither the pylibsrtp wheel nor lib{system_library} offers {name}")
+        function = getattr(ctypes.CDLL(path), name)
+    return function
 
 
 def _register(names: Iterable[str], system_library: str) -> None:
-    wheel = ctypes.CDLL(pylibsrtp._binding.__file__)
     for name in names:
-        function = getattr(wheel, name, None)
-        if function is None:
-            path = ctypes.util.find_library(system_library)
-            if path is None:
-                raise ImportError(f"neither the pylibsrtp wheel nor lib{system_library} offers {name}")
-            function = getattr(ctypes.CDLL(path), name)
+        function = _find(name, system_library)
         llvm.add_symbol(f"aiosfu_{name}", ctypes.cast(function, ctypes.c_void_p).value)
+
+
+def crypto_function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the OpenSSL that kernels use, for Python; result, arguments: ctypes' types. Raises ImportError."""
+    function = _find(name, "crypto")
+    function.restype, function.argtypes = result, arguments
+    return function
 
 
 _register(_SRTP_NAMES, "srtp2")
@@ -44,6 +56,13 @@ srtp_remove_stream = types.ExternalFunction("aiosfu_srtp_remove_stream", _i32(_u
 hmac = types.ExternalFunction("aiosfu_HMAC", _u64(_u64, _u64, _i32, _u64, _u64, _u64, _u64))
 """(EVP_MD, key address, key bytes, data address, data bytes, digest address, address of a u4 length or 0)."""
 evp_sha1 = types.ExternalFunction("aiosfu_EVP_sha1", _u64())
+evp_initialise = types.ExternalFunction("aiosfu_EVP_CipherInit_ex", _i32(_u64, _u64, _u64, _u64, _u64, _i32))
+"""(context, EVP_CIPHER or 0, engine or 0, key address or 0, IV address, direction, -1 as before) -> 1 or an error."""
+evp_cipher = types.ExternalFunction("aiosfu_EVP_Cipher", _i32(_u64, _u64, _u64, _u32))
+"""(context, output address, input address, bytes) -> bytes written, or -1. Without output: data to authenticate only;
+without input: the end."""
+evp_control = types.ExternalFunction("aiosfu_EVP_CIPHER_CTX_ctrl", _i32(_u64, _i32, _i32, _u64))
+"""(context, what, bytes, address) -> 1 or an error."""
 
 recvmmsg = types.ExternalFunction("recvmmsg", _i32(_i32, _u64, _u32, _i32, _u64))
 sendmmsg = types.ExternalFunction("sendmmsg", _i32(_i32, _u64, _u32, _i32))

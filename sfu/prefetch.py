@@ -24,6 +24,9 @@ from sfu.tables import (
 _READ, _KEEP, _DATA = 0, 3, 1
 """Arguments of llvm.prefetch: for reading, into all levels, data cache."""
 
+CIPHER_LINES = 18
+"""OpenSSL's context, and what it allocates for the key right behind it: AES's round keys and GHASH's powers."""
+
 _SUBSCRIPTIONS_AT, _SUBSCRIPTION_BYTES = state_t.fields["subscriptions"][1], subscription_t.itemsize
 _TRANSPORTS_AT, _TRANSPORT_BYTES = state_t.fields["transports"][1], transport_t.itemsize
 _PATHS_AT, _PATH_BYTES = state_t.fields["paths"][1], path_t.itemsize
@@ -74,9 +77,14 @@ def _fetch_destination(state, row):
 
 @njit(cache=True)
 def _fetch_way(state, row):
-    """The last step: the numbers that were negotiated, the address, and the beginning of libsrtp's session."""
+    """The last step: the numbers that were negotiated, the address, and the keys."""
     transport = state.transports[state.subscriptions[row].transport]
     at = np.int64(state.thread[0].state_at)
     _prefetch(np.uint64(at + _MEDIA_AT + np.int64(transport.media) * _MEDIA_BYTES))
     _prefetch(np.uint64(at + _PATHS_AT + np.int64(transport.path) * _PATH_BYTES))
-    _prefetch(transport.srtp_out)
+    cipher = transport.cipher
+    if cipher == 0:
+        _prefetch(transport.srtp_out)
+        return
+    for line in range(CIPHER_LINES):
+        _prefetch(cipher + np.uint64(line * CACHE_LINE))

@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 
 from sfu.rewrite import is_stored, send_time, write_packet
+from sfu.srtp import send_rtp
 from sfu.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS, SCRATCH_HISTORY
-from sfu.udp import send_rtp, take_slot
+from sfu.udp import take_slot
 from sfu.wire import extend16
 
 MAX_RESENDS = 10
@@ -47,10 +48,11 @@ def answer_nack(state, arena, row, sequence, now):
         return
     state.thread[0].send_time = send_time(now + state.thread[0].wall_offset_ns)
     slot = take_slot(state)
+    subscription.rtx_sequence += 1  # before anything can fail: no two packets may have one index
     size = write_packet(state, arena, slot, row, sent, True)
-    if size < 0 or not send_rtp(state, np.int64(subscription.transport), slot, size):
+    index = np.int64(subscription.rtx_sequence)
+    if size < 0 or not send_rtp(state, np.int64(subscription.transport), slot, size, index):
         return
-    subscription.rtx_sequence += 1
     subscription.retransmitted += 1
     sent.resent += 1
     sent.resent_us = now_us

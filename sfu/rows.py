@@ -5,7 +5,6 @@ and not before. The lowest free row goes first, so that passes over a table stay
 """
 
 import heapq
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
+from sfu.srtp_keys import SendingCipher
 from sfu.tables import (
     AUDIO,
     EXTENSION_IDS,
@@ -98,10 +98,17 @@ class Tables:
         record["ufrag"][1] = 0
         record["password"][0] = list(ice.password.encode())
         record["ssrc"] = ssrc
+        record["cipher"] = 0
         # The media thread's, but the control thread reads them, maybe before the OPEN command is applied.
         record["path"] = -1
         record["media"] = row * MEDIA_PER_TRANSPORT
         return row, _next_generation(record)
+
+    def write_cipher(self, row: int, cipher: SendingCipher | None) -> None:
+        """What START_SRTP will put in force for the RTP that transport row `row` sends; None: libsrtp protects it."""
+        record = self._memory.table("transports")[row]
+        record["salt"], record["salt_end"] = (0, 0) if cipher is None else cipher.salt_words
+        record["cipher"] = 0 if cipher is None else cipher.address
 
     def write_credentials(self, row: int, ice: IceCredentials) -> None:
         """What the next NEW_CREDENTIALS command of a transport will put in force."""
@@ -266,15 +273,6 @@ def check_media(media: MediaParameters) -> None:
 def pack_ufrag(ufrag: str) -> int:
     """A ufrag of 8 ASCII characters as the tables hold it."""
     return int.from_bytes(ufrag.encode(), "little")
-
-
-def random_ssrc(taken: set[int]) -> int:
-    """An SSRC that is not in `taken`, and not 0; it is added there (RFC 3550 section 8.1: random)."""
-    while True:
-        ssrc = secrets.randbits(32)
-        if ssrc and ssrc not in taken:
-            taken.add(ssrc)
-            return ssrc
 
 
 def _next_generation(record: Any) -> int:

@@ -13,9 +13,9 @@ from sfu.relay_out import relay_report
 from sfu.retransmit import answer_nack
 from sfu.rings import notice
 from sfu.select import key_frame_asked
+from sfu.srtp import unprotect_rtcp
 from sfu.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP, STREAM_ENDED
 from sfu.tracks import remember_rtcp_sender
-from sfu.udp import unprotect_rtcp
 from sfu.wire import get_u16, get_u24, get_u32, signed32
 
 SENDER_REPORT, RECEIVER_REPORT, BYE = 200, 201, 203

@@ -84,6 +84,8 @@ def _clear(subscription, now):
     subscription.picture_highest = 0
     subscription.pictures_dropped = 0
     subscription.switch_sequence = 0
+    subscription.index_highest = -1
+    subscription.indices = 0
     subscription.rtx_sequence = (random >> 15) & FIRST_SEQUENCE_MASK
     subscription.packets = 0
     subscription.octets = 0

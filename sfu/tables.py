@@ -98,8 +98,8 @@ FREE, OPEN, CLOSING = 0, 1, 2
 
 # commands: control thread -> media thread (fields a and b in brackets)
 OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT = 1, 2, 3, 4, 5
-# START_SRTP: [a: address of the receiving srtp_t, b: of the sending one]. NEW_CREDENTIALS: the columns next_ufrag,
-# next_password are written by the control thread before it (only then). SET_MEDIA: [a: row in `media`, new maps]
+# START_SRTP: [a: address of the receiving srtp_t, b: of the sending one]; cipher, salt and salt_end are written by the
+# control thread before it. NEW_CREDENTIALS: so are next_ufrag, next_password. SET_MEDIA: [a: row in `media`, new maps]
 OPEN_TRACK, CLOSE_TRACK, REQUEST_KEY_FRAME = 6, 7, 8
 CHANGE_RING, ADD_MIRROR, REMOVE_MIRROR = 9, 10, 11
 OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 12, 13, 14, 15
@@ -259,9 +259,12 @@ transport_t = in_lines(
         ("generation", "i4"),  # (c) counts uses of the row
         ("path", "i4"),  # (m) selected path
         ("media", "i4"),  # (m) row of media in use
+        ("salt_end", "u4"),  # (c) before START_SRTP: last 4 bytes of GCM's salt, little endian
         ("srtp_out", "u8"),
         ("packets_out", "i8"),
         ("bytes_out", "i8"),
+        ("cipher", "u8"),  # (c) before START_SRTP: EVP_CIPHER_CTX for the RTP that we send; 0: libsrtp protects it
+        ("salt", "u8"),  # (c) the salt's first 8 bytes
         # connectivity, reception, reports
         ("ufrag", "u8", 2),  # (c, then m) current and previous local ufrag: 8 ASCII bytes, little endian; 0: none
         ("password", "u1", (2, 24)),  # (c, then m) 24 ASCII characters each
@@ -537,6 +540,8 @@ subscription_t = in_lines(
         ("picture_highest", "i4"),  # highest input picture id decided on
         ("pictures_dropped", "u8"),  # bit k: picture_highest - k was dropped
         ("switch_sequence", "i8"),  # extended input sequence of the switch: older packets of the layer are not sent
+        ("index_highest", "i8"),  # highest SRTP packet index used; -1: none
+        ("indices", "u8"),  # bit k: index_highest - k was used
         ("spatial", "i1"),  # SVC: highest spatial layer being forwarded
         ("decode_target", "i1"),  # SVC with dependency descriptors: target of (spatial, temporal); -1 unknown
         ("targets", "u4"),  # SVC: active decode target mask to write; 0: descriptors are copied as they are
@@ -549,7 +554,7 @@ subscription_t = in_lines(
         ("rtx_mid_acknowledged", "u1"),  # (m)
         ("cname", "u1", 32),  # (c)
         ("cname_bytes", "u1"),  # (c)
-        ("rtx_sequence", "u2"),
+        ("rtx_sequence", "i8"),  # (m) SRTP packet index of the last retransmission
         ("retransmitted", "i8"),
         ("report_ns", "i8"),  # last sender report sent
         ("fraction_lost", "u1"),  # from the last receiver report
@@ -711,7 +716,7 @@ state_t = in_lines(
         ("slow", slow_t, SLOW_SLOTS),
         ("sockets", socket_t, SOCKETS),
         ("poll", pollfd_t, SOCKETS + 1),
-        ("scratch", "i8", 64),  # words 40: length for libsrtp, 48-51: times, 52: eventfd, 56-58: HMAC digest
+        ("scratch", "i8", 64),  # words 40: length for libsrtp, 42-43: IV, 48-51: times, 52: eventfd, 56-58: HMAC digest
         ("header", header_t, 1),  # of the RTP packet in hand
         ("incoming", packet_t, 1),  # its description, copied to `packets` when it is stored
         ("symbols", "u1", ARRIVALS),  # transport-cc packet statuses of the feedback being written

@@ -27,9 +27,10 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.rows import pack_ufrag, random_ssrc
+from sfu.rows import pack_ufrag
 from sfu.sctp import DataChannels
 from sfu.shards import Shard
+from sfu.ssrcs import Ssrcs
 from sfu.tables import (
     CLOSE_TRANSPORT,
     NEW_CREDENTIALS,
@@ -79,8 +80,7 @@ class Transport:
         self.id = number
         self.state = TransportState.OPEN
         self.ice = new_credentials()
-        self.ssrcs: set[int] = set()
-        """Every SSRC on this transport, the peer's and ours: ours must differ from all."""
+        self.ssrcs = Ssrcs()
         self.receivers: dict[ReceiverId, Receiver] = {}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
         self.relayed: dict[Shard, RelayedTransport] = {}
@@ -97,7 +97,7 @@ class Transport:
         self._last_path = -1
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_ice: IceCredentials | None = None
-        self.row, self.generation = shard.tables.take_transport(self.ice, random_ssrc(self.ssrcs))
+        self.row, self.generation = shard.tables.take_transport(self.ice, self.ssrcs.take())
         shard.transports[self.row] = self
         self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
         self._record = shard.memory.table("transports")[self.row]
@@ -270,6 +270,7 @@ class Transport:
             return
         self._sessions = self._dtls.sessions
         assert self._sessions is not None
+        self.shard.tables.write_cipher(self.row, self._sessions.cipher)
         self._push(START_SRTP, *self._sessions.addresses())
         self._events.put(TransportConnected(self.id))
         self._start_data()

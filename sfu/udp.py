@@ -1,4 +1,4 @@
-"""Datagrams in and out of the kernel's sockets, in batches. With `sfu.memory` the only place for addresses.
+"""Datagrams in and out of the kernel's sockets, in batches. Addresses are for this file, `sfu.memory` and `sfu.srtp`.
 
 In: `receive` fills the receive slots of one socket. Out: a stage takes a slot, writes a whole packet into
 `state.tx[slot]`, and commits it to a path; `flush` sends. Consecutive packets of equal size to one path leave as one
@@ -11,20 +11,9 @@ import numpy as np
 from numba import carray, njit
 
 from sfu.atomics import load_i4, pointer
-from sfu.native import (
-    errno_location,
-    memcpy,
-    recvmmsg,
-    sendmmsg,
-    srtp_protect,
-    srtp_protect_rtcp,
-    srtp_unprotect,
-    srtp_unprotect_rtcp,
-)
+from sfu.native import errno_location, memcpy, recvmmsg, sendmmsg
 from sfu.tables import (
     ARENA_BYTES,
-    DROP_NOT_READY,
-    DROP_PROTECT_FAILED,
     DROP_SEND_FAILED,
     RX_BYTES,
     RX_CONTROL_BYTES,
@@ -50,9 +39,6 @@ _CONTROL_TIME = socket.SOL_SOCKET | SCM_TIMESTAMPNS << 32
 _CONTROL_PKTINFO = socket.IPPROTO_IP | IP_PKTINFO << 32
 _CONTROL_PKTINFO6 = socket.IPPROTO_IPV6 | IPV6_PKTINFO << 32
 _CONTROL_SEGMENT = SOL_UDP | UDP_SEGMENT << 32
-
-_LENGTH_SLOT = 40
-"""Where in `scratch` libsrtp reads and writes a length."""
 
 PATH_BYTES = path_t.itemsize
 PATH_ADDRESS_AT = path_t.fields["address"][1]
@@ -244,81 +230,6 @@ def flush(state):
         _send_messages(state, first, end)
         first = end
     thread.tx_count = 0
-
-
-@njit(cache=True)
-def send_rtp(state, row, slot, size):
-    """Protect the RTP packet in send slot `slot` for transport `row` and queue it on its path. False: dropped.
-
-    The transport must be secure and have a path. RFC 3711; the slot keeps room for the tag.
-    """
-    transport = state.transports[row]
-    if transport.path < 0:
-        state.drops[DROP_NOT_READY] += 1
-        return False
-    length = _protect(state, transport.srtp_out, slot, size, False)
-    if length < 0:
-        return False
-    commit(state, slot, transport.path, length)
-    transport.packets_out += 1
-    transport.bytes_out += length
-    return True
-
-
-@njit(cache=True)
-def send_rtcp(state, row, slot, size):
-    """The same for a compound RTCP packet."""
-    transport = state.transports[row]
-    if transport.path < 0:
-        state.drops[DROP_NOT_READY] += 1
-        return False
-    length = _protect(state, transport.srtp_out, slot, size, True)
-    if length < 0:
-        return False
-    commit(state, slot, transport.path, length)
-    transport.packets_out += 1
-    transport.bytes_out += length
-    return True
-
-
-@njit(cache=True)
-def _protect(state, session, slot, size, rtcp):
-    thread = state.thread[0]
-    lengths_at = thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
-    state.scratch[_LENGTH_SLOT] = size  # little endian: the low four bytes are the int that libsrtp reads
-    packet_at = thread.tx_at + np.uint64(slot * TX_BYTES)
-    code = srtp_protect_rtcp(session, packet_at, lengths_at) if rtcp else srtp_protect(session, packet_at, lengths_at)
-    if code != 0:
-        state.drops[DROP_PROTECT_FAILED] += 1
-        return -1
-    return state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
-
-
-@njit(cache=True)
-def unprotect_rtp(state, session, k, size):
-    """Decrypt receive slot k in place. Returns the plaintext size, or -(srtp_err_status_t): -9 replay fail,
-    -10 replay old, -7 authentication."""
-    thread = state.thread[0]
-    state.scratch[_LENGTH_SLOT] = size
-    code = srtp_unprotect(
-        session, thread.rx_at + np.uint64(k * RX_BYTES), thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
-    )
-    if code != 0:
-        return -np.int64(code)
-    return state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
-
-
-@njit(cache=True)
-def unprotect_rtcp(state, session, k, size):
-    """The same for SRTCP."""
-    thread = state.thread[0]
-    state.scratch[_LENGTH_SLOT] = size
-    code = srtp_unprotect_rtcp(
-        session, thread.rx_at + np.uint64(k * RX_BYTES), thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
-    )
-    if code != 0:
-        return -np.int64(code)
-    return state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
 
 
 @njit(cache=True)

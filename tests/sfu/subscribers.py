@@ -13,6 +13,7 @@ from sfu.egress import forward_all, list_track
 from sfu.memory import Memory
 from sfu.parameters import Codec, Extension
 from sfu.rtp import parse_header
+from sfu.srtp_keys import SendingCipher, derive
 from sfu.subscriptions import open_subscription
 from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, OPEN, SCRATCH_HISTORY, SWITCH_UP, VIDEO
 from sfu.tracks import open_track
@@ -47,6 +48,7 @@ class Viewer:
     subscription: int
     inbound: Session
     outbound: Session
+    cipher: SendingCipher
     received: list[bytes] = field(default_factory=list)
     control: list[bytes] = field(default_factory=list)
 
@@ -109,8 +111,11 @@ class Room:
     def add_viewer(self, *, rtx: bool = True, red: bool = False, mid_known: bool = True) -> Viewer:
         number = len(self.viewers)
         row = SUBSCRIBER + number
-        viewer = Viewer(row, number, _session(Policy.SSRC_ANY_INBOUND), _session(Policy.SSRC_ANY_OUTBOUND))
+        inbound, outbound = _session(Policy.SSRC_ANY_INBOUND), _session(Policy.SSRC_ANY_OUTBOUND)
+        viewer = Viewer(row, number, inbound, outbound, SendingCipher(*derive(KEY[:16], KEY[16:])))
         transport = self._open_transport(row)
+        transport["cipher"] = viewer.cipher.address
+        transport["salt"], transport["salt_end"] = viewer.cipher.salt_words
         transport["srtp_out"] = int(ffi.cast("uintptr_t", viewer.outbound._srtp[0]))
         self.viewers.append(viewer)
         subscription = self.subscription(number)

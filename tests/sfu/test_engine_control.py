@@ -195,7 +195,7 @@ async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: 
         bench.engine.shards[0].tables.transports,
     ):
         monkeypatch.setattr(table, "_capacity", 0)
-    ssrcs = [set(transport.ssrcs) for transport in bench.engine._transports.values()]
+    ssrcs = [set(transport.ssrcs.taken) for transport in bench.engine._transports.values()]
     with pytest.raises(TableFull):
         bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
     with pytest.raises(TableFull):
@@ -203,7 +203,7 @@ async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: 
     with pytest.raises(TableFull):
         bench.engine.open_transport()
     assert bench.engine.usage() == used
-    assert [transport.ssrcs for transport in bench.engine._transports.values()] == ssrcs
+    assert [transport.ssrcs.taken for transport in bench.engine._transports.values()] == ssrcs
 
 
 async def test_ssrcs_differ_from_each_other_and_from_the_clients(bench: Bench) -> None:
@@ -215,11 +215,11 @@ async def test_ssrcs_differ_from_each_other_and_from_the_clients(bench: Bench) -
     ours = {first.ssrc, first.rtx_ssrc, second.ssrc, second.rtx_ssrc, third.ssrc}
     assert len(ours - {0}) == 5
     transport = bench.engine._transports[subscriber]
-    assert ours | {1000} < transport.ssrcs
+    assert ours | {1000} < transport.ssrcs.taken
     bench.engine.unpublish(receiver)
     await bench.settle()
-    assert ours.isdisjoint(transport.ssrcs)
-    assert 1000 in transport.ssrcs
+    assert ours.isdisjoint(transport.ssrcs.taken)
+    assert 1000 in transport.ssrcs.taken
     assert publisher in bench.engine._transports
 
 

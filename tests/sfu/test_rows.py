@@ -16,7 +16,7 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.rows import Rows, Tables, random_ssrc
+from sfu.rows import Rows, Tables
 from sfu.tables import ARENA_BYTES, AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_BYTES, SCRATCH_HISTORY, VIDEO
 
 ICE = IceCredentials("abcdEFGH", "0123456789abcdefghijklmn")
@@ -187,14 +187,6 @@ def test_subscription_parameters_out_of_range_take_no_row(tables: Tables, parame
     with pytest.raises(EngineError):
         tables.take_subscription(0, 0, Kind.VIDEO, (1, 2), parameters)
     assert tables.subscriptions.used == 0
-
-
-def test_ssrc_is_never_zero_and_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = iter([0, 5, 6])
-    monkeypatch.setattr("secrets.randbits", lambda _: next(drawn))
-    taken = {5}
-    assert random_ssrc(taken) == 6
-    assert taken == {5, 6}
 
 
 def test_only_what_can_be_sent_again_is_remembered(memory: Memory, tables: Tables) -> None:

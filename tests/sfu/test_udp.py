@@ -170,11 +170,3 @@ def test_ipv6_wildcard_socket_answers_from_the_address_that_was_reached() -> Non
         queue(memory, 0, b"pong")
         udp.flush(memory.record)
         assert client.recvfrom(64)[1][:2] == ("::1", port_of(memory))
-
-
-def test_transport_without_a_path_sends_nothing(memory: Memory) -> None:
-    memory.table("transports")[0]["path"] = -1
-    assert not udp.send_rtp(memory.record, 0, 0, 100)
-    assert not udp.send_rtcp(memory.record, 0, 0, 100)
-    assert drop_counts(memory) == {"not_ready": 2}
-    assert memory.thread["tx_count"] == 0

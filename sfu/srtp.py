@@ -1,0 +1,173 @@
+"""SRTP and SRTCP (RFC 3711) of one packet in its slot, and queueing what was protected.
+
+RTP that leaves under AES-GCM (RFC 7714) is encrypted here, with OpenSSL's cipher: egress knows the packet's index, and
+need not look a stream up for it as libsrtp does, once for each packet and receiver. All else is libsrtp's: the other
+profiles, everything that comes in, and RTCP.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.native import (
+    evp_cipher,
+    evp_control,
+    evp_initialise,
+    srtp_protect,
+    srtp_protect_rtcp,
+    srtp_unprotect,
+    srtp_unprotect_rtcp,
+)
+from sfu.sequence import WINDOW, shift
+from sfu.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
+from sfu.udp import commit
+from sfu.wire import get_u16
+
+TAG_BYTES = 16
+"""RFC 7714 section 12: both GCM profiles."""
+MAX_INDEX = (1 << 48) - 1
+"""RFC 3711 section 3.3.1: 32 bits of rollover counter, 16 of sequence number."""
+HEADER_BYTES = 12
+EVP_CTRL_AEAD_GET_TAG = 0x10
+KEEP_DIRECTION = -1
+
+_LENGTH_SLOT = 40
+"""Where in `scratch` libsrtp reads and writes a length."""
+_IV_SLOT = 42
+"""Where OpenSSL reads an initialisation vector, 12 bytes."""
+_ONE = np.uint64(1)
+
+
+@njit(cache=True)
+def send_rtp(state, row, slot, size, index):
+    """Protect the RTP packet in send slot `slot` for transport `row` and queue it on its path. False: dropped.
+
+    index: its packet index (rollover counter and sequence number); no two packets of an SSRC may have the same. Only
+    GCM uses it. The transport must be secure and have a path; the slot keeps room for the tag.
+    """
+    transport = state.transports[row]
+    if transport.path < 0:
+        state.drops[DROP_NOT_READY] += 1
+        return False
+    if transport.cipher != 0:
+        length = _encrypt(state, transport, slot, size, index)
+    else:
+        length = _protect(state, transport.srtp_out, slot, size, False)
+    return _queue(state, transport, slot, length)
+
+
+@njit(cache=True)
+def send_rtcp(state, row, slot, size):
+    """The same for a compound RTCP packet, always by libsrtp."""
+    transport = state.transports[row]
+    if transport.path < 0:
+        state.drops[DROP_NOT_READY] += 1
+        return False
+    return _queue(state, transport, slot, _protect(state, transport.srtp_out, slot, size, True))
+
+
+@njit(cache=True)
+def _queue(state, transport, slot, length):
+    if length < 0:
+        state.drops[DROP_PROTECT_FAILED] += 1
+        return False
+    commit(state, slot, transport.path, length)
+    transport.packets_out += 1
+    transport.bytes_out += length
+    return True
+
+
+@njit(cache=True)
+def claim_index(subscription, index):
+    """Whether no packet of the subscription's SSRC has had this index yet, and it may be used; then it is taken.
+
+    With GCM a second packet under one index gives away the authentication key (RFC 7714 section 8.1). Numbers are
+    unique by `sfu/sequence.py` already; this does not rely on it.
+    """
+    if index < 0 or index > MAX_INDEX:
+        return False
+    ahead = index - subscription.index_highest
+    if ahead > 0:
+        subscription.indices = shift(subscription.indices, ahead) | _ONE
+        subscription.index_highest = index
+        return True
+    if -ahead >= WINDOW:
+        return False
+    bit = shift(_ONE, -ahead)
+    if np.uint64(subscription.indices) & bit:
+        return False
+    subscription.indices = np.uint64(subscription.indices) | bit
+    return True
+
+
+@njit(cache=True)
+def _encrypt(state, transport, slot, size, index):
+    """AEAD_AES_GCM in place: the header is authenticated, the rest encrypted, the tag follows. Size with it, or -1."""
+    out = state.tx[slot]
+    header = HEADER_BYTES + 4 * (np.int64(out[0]) & 15)
+    if out[0] & 0x10:
+        header += 4 + 4 * get_u16(out, header + 2)
+    if header >= size or size + TAG_BYTES > TX_BYTES or index < 0 or index > MAX_INDEX:
+        return -1
+    _write_iv(state, transport, out, index)
+    thread, cipher = state.thread[0], transport.cipher
+    nothing, at = np.uint64(0), thread.tx_at + np.uint64(slot * TX_BYTES)
+    payload, end = at + np.uint64(header), at + np.uint64(size)
+    iv = thread.scratch_at + np.uint64(_IV_SLOT * 8)
+    if (
+        evp_initialise(cipher, nothing, nothing, nothing, iv, KEEP_DIRECTION) != 1
+        or evp_cipher(cipher, nothing, at, header) != header
+        or evp_cipher(cipher, payload, payload, size - header) != size - header
+        or evp_cipher(cipher, nothing, nothing, 0) < 0
+        or evp_control(cipher, EVP_CTRL_AEAD_GET_TAG, TAG_BYTES, end) != 1
+    ):
+        return -1
+    return size + TAG_BYTES
+
+
+@njit(cache=True)
+def _write_iv(state, transport, out, index):
+    """RFC 7714 section 8.1: two zero bytes, SSRC, rollover counter and sequence number, exclusive-or the salt."""
+    ssrc = np.int64(out[8]) | np.int64(out[9]) << 8 | np.int64(out[10]) << 16 | np.int64(out[11]) << 24
+    counter, number = index >> 16, index & 0xFFFF
+    first = ssrc << 16 | (counter >> 24) << 48 | ((counter >> 16) & 255) << 56
+    last = (counter >> 8) & 255 | (counter & 255) << 8 | (number >> 8) << 16 | (number & 255) << 24
+    state.scratch[_IV_SLOT] = first ^ np.int64(transport.salt)
+    state.scratch[_IV_SLOT + 1] = last ^ np.int64(transport.salt_end)
+
+
+@njit(cache=True)
+def _protect(state, session, slot, size, rtcp):
+    """By libsrtp in place; the size with tag and trailer, or -1."""
+    thread = state.thread[0]
+    lengths_at = thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
+    state.scratch[_LENGTH_SLOT] = size  # little endian: the low four bytes are the int that libsrtp reads
+    packet_at = thread.tx_at + np.uint64(slot * TX_BYTES)
+    code = srtp_protect_rtcp(session, packet_at, lengths_at) if rtcp else srtp_protect(session, packet_at, lengths_at)
+    return -1 if code != 0 else state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def unprotect_rtp(state, session, k, size):
+    """Decrypt receive slot k in place. Returns the plaintext size, or -(srtp_err_status_t): -9 replay fail,
+    -10 replay old, -7 authentication."""
+    thread = state.thread[0]
+    state.scratch[_LENGTH_SLOT] = size
+    code = srtp_unprotect(
+        session, thread.rx_at + np.uint64(k * RX_BYTES), thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
+    )
+    if code != 0:
+        return -np.int64(code)
+    return state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def unprotect_rtcp(state, session, k, size):
+    """The same for SRTCP."""
+    thread = state.thread[0]
+    state.scratch[_LENGTH_SLOT] = size
+    code = srtp_unprotect_rtcp(
+        session, thread.rx_at + np.uint64(k * RX_BYTES), thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
+    )
+    if code != 0:
+        return -np.int64(code)
+    return state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
