@@ -297,6 +297,12 @@ class Engine:
             raise EngineError(f"no subscription {subscription}")
         return statistics.subscription_statistics(self._forwarding.subscriptions[subscription])
 
+    def subscription_path(self, subscription: SubscriptionId) -> tuple[float, float]:
+        """(fraction lost, round-trip time in ms) as in `subscription_statistics`, for callers that ask often."""
+        if subscription not in self._forwarding.subscriptions:
+            raise EngineError(f"no subscription {subscription}")
+        return statistics.subscription_path(self._forwarding.subscriptions[subscription])
+
     def drops(self) -> dict[str, int]:
         """What was dropped since the start, by reason: packets, data messages, events."""
         total = Counter(self._drops)

@@ -7,10 +7,11 @@ about what the messages mean. Answers go out in the kind of frame that the clien
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import structlog
 from google.protobuf import json_format
@@ -22,6 +23,10 @@ MAX_QUEUED_MESSAGES = 1000
 """Messages waiting for a slow client: more than a full room's updates in a burst, less than a stuck one collects."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """Their size together: eight of the largest messages."""
+TURN_S = 0.001
+"""How long one client is served before the others get their turn: some thirty pings, or one larger request."""
+DIRECT = "aiosfu.direct"
+"""Name of the ASGI extension that holds a `Direct`."""
 FLUSH_TIMEOUT_S = 2.0
 """How long `close` waits for a client to take what is queued."""
 MAX_JSON_DEPTH = 50
@@ -87,6 +92,16 @@ class Broadcast:
         return self._frames[as_json]
 
 
+class Direct(Protocol):
+    """The server's ways past its queue and our tasks: to wake those costs more than to answer a ping."""
+
+    take: Callable[[bytes], bool] | None
+    """Is offered each binary frame before which no other waits. False: it goes into the queue."""
+
+    def send_now(self, frame: bytes | str) -> bool:
+        """Send a message as ASGI's `send` does. False: not without waiting, or not any more."""
+
+
 class SignalConnection:
     """An accepted WebSocket. Use as an async context manager: leaving it flushes and closes.
 
@@ -97,13 +112,19 @@ class SignalConnection:
         """Wrap `websocket`. `as_json`: the client asked for the subprotocol `json`, so JSON from the first message."""
         self._websocket = websocket
         self._as_json = as_json
+        self._direct: Direct | None = websocket.scope.get("extensions", {}).get(DIRECT)
+        self._handle: Callable[[rtc.SignalRequest], None] | None = None
         self._queue: deque[bytes | str] = deque()
         self._queued_bytes = 0
         self._pending = asyncio.Event()
         self._flushed = asyncio.Event()
         self._flushed.set()
         self._ended = False
-        self._receiving: asyncio.Timeout | None = None
+        self._reader: asyncio.Task[Any] | None = None
+        """Who waits for the client's next frame."""
+        self._received_at = time.monotonic()
+        self._served_s = 0.0
+        """Spent on this client's requests since the others had their turn."""
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -132,13 +153,19 @@ class SignalConnection:
         return self._ended
 
     def send(self, response: rtc.SignalResponse | Broadcast) -> None:
-        """Queue one message and return at once. A client that does not read loses its socket, not our memory."""
+        """Send one message, or queue it for a client that takes no more now, and return at once.
+
+        A client that does not read loses its socket, not our memory.
+        """
         if self._ended:
             return
         if isinstance(response, Broadcast):
             frame = response.encode(self._as_json)
         else:
             frame = encode_response(response, self._as_json)
+        # What waits already, or is being written, goes first.
+        if self._direct is not None and self._flushed.is_set() and self._direct.send_now(frame):
+            return
         if len(self._queue) >= MAX_QUEUED_MESSAGES or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
             log.warning("client does not read its messages, closing", queued=len(self._queue))
             self._end()
@@ -148,13 +175,27 @@ class SignalConnection:
         self._flushed.clear()
         self._pending.set()
 
+    def on_request(self, handle: Callable[[rtc.SignalRequest], None]) -> None:
+        """Have requests handled where they arrive while `receive` waits for them, as far as that is possible.
+
+        `receive` returns the others, in order: those of a client that floods, and text. `handle` must not raise.
+        """
+        self._handle = handle
+        if self._direct is not None:
+            self._direct.take = self._take
+
     async def receive(self) -> rtc.SignalRequest | None:
-        """Wait for the next request; None when the socket has ended.
+        """Wait for the next request; None when the socket has ended. A client that floods gives the others their turn.
 
         Raises:
             BadMessage: the frame was malformed. The connection stays open, the caller decides.
         """
+        self._served_s += time.monotonic() - self._received_at
+        if self._served_s >= TURN_S:
+            self._served_s = 0.0
+            await asyncio.sleep(0)
         frame = await self._receive_frame()
+        self._received_at = time.monotonic()
         if frame is None:
             return None
         self._as_json = isinstance(frame, str)
@@ -171,18 +212,33 @@ class SignalConnection:
         self._end()
         await self._abort(code)
 
+    def _take(self, frame: bytes) -> bool:
+        if self._handle is None or self._reader is None or self._served_s >= TURN_S:
+            return False
+        began = time.monotonic()
+        try:
+            request = decode_request(frame)
+        except BadMessage:
+            return False  # `receive` reads it once more and tells
+        self._as_json = False
+        self._handle(request)
+        self._served_s += time.monotonic() - began
+        return True
+
     async def _receive_frame(self) -> bytes | str | None:
         if self._ended or self._websocket.client_state is not WebSocketState.CONNECTED:
             return None
-        message: MutableMapping[str, Any] = {"type": "websocket.disconnect"}
+        reader = self._reader = asyncio.current_task()
         try:
-            # No time limit: an overflow or a close from our side uses it to wake the caller, which costs no task.
-            async with asyncio.timeout(None) as self._receiving:
-                message = await self._websocket.receive()
-        except TimeoutError:
+            message = await self._websocket.receive()
+        except asyncio.CancelledError:
+            # `_end` wakes the caller so; more than that was cancelled if somebody else wants the task to end.
+            if not self.ended or (reader is not None and reader.uncancel() > 0):
+                raise
             log.debug("closed from our side")
+            return None
         finally:
-            self._receiving = None
+            self._reader = None
         if message["type"] == "websocket.disconnect":
             self._end()
             return None
@@ -209,9 +265,10 @@ class SignalConnection:
             self._end()
 
     def _end(self) -> None:
-        if self._receiving is not None and not self._ended:
-            self._receiving.reschedule(0.0)
+        if self._reader is not None and not self._ended:
+            self._reader.cancel()
         self._ended = True
+        self._handle = None
         self._queue.clear()
         self._queued_bytes = 0
         self._flushed.set()

@@ -11,15 +11,18 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 import uvicorn
 import websockets.http11
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import OPEN
 
 from signaling.config import Config
+from signaling.connection import DIRECT
 from signaling.server import Rooms, build_app
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
@@ -119,6 +122,41 @@ class ShortLivedHttp(H11Protocol):
             self.transport.close()
 
 
+class SignalProtocol(WebSocketsSansIOProtocol):
+    """Uvicorn's WebSocket, which is also a `connection.Direct`."""
+
+    take: Callable[[bytes], bool] | None = None
+
+    async def run_asgi(self) -> None:
+        """Run the application. Afterwards nothing may refer to this object from inside, or it lives until collected."""
+        extensions = cast("dict[str, Any]", self.scope["extensions"])
+        extensions[DIRECT] = self
+        try:
+            await super().run_asgi()
+        finally:
+            del extensions[DIRECT]
+            self.take = None
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a message on: directly where that can be, else by uvicorn's queue."""
+        whole = self.curr_msg_data_type == "bytes" and len(self.frames) == 1
+        if whole and self.take is not None and self.queue.empty() and not self.close_sent and self.take(self.frames[0]):
+            self.frames = []
+        else:
+            super().send_receive_event_to_app()
+
+    def send_now(self, frame: bytes | str) -> bool:
+        """See `Direct.send_now`; where this says False, `send` waits or raises."""
+        if self.conn.state is not OPEN or self.transport.is_closing() or not self.writable.is_set():
+            return False
+        if isinstance(frame, str):
+            self.conn.send_text(frame.encode())
+        else:
+            self.conn.send_binary(frame)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
+
+
 class HttpServer(uvicorn.Server):
     """Uvicorn that says when it listens, and without its signal handlers.
 
@@ -151,7 +189,7 @@ def http_server(app: Starlette) -> HttpServer:
             # h11 bounds the head of a request (httptools does not); after the upgrade it is out of the way.
             http=ShortLivedHttp,
             h11_max_incomplete_event_size=MAX_REQUEST_HEAD_BYTES,
-            ws="websockets-sansio",
+            ws=SignalProtocol,
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=PING_INTERVAL_S,
             ws_ping_timeout=PING_TIMEOUT_S,

@@ -14,6 +14,8 @@ from livekit.protocol.rtc import ConnectionQualityInfo
 from sfu.parameters import ReceiverId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from signaling.participant import Participant
 
 BEST_RATING = 93.2
@@ -25,6 +27,8 @@ LATE_DELAY_WEIGHT = 0.11
 LOSS_WEIGHT = 2.5
 """Rating lost per percent of packets lost after repair attempts; Opus with in-band FEC, and video with RTX."""
 CODEC_DELAY_MS = 20.0
+MAX_SCORE = 4.5
+"""The end of the scale, which no path reaches."""
 EXCELLENT_SCORE = 4.1
 GOOD_SCORE = 3.5
 """The bounds of "satisfied" and "some dissatisfied" in G.107 annex B, a little lower for video's sake."""
@@ -33,28 +37,68 @@ SAMPLED_SUBSCRIPTIONS = 4
 
 
 @dataclass(slots=True)
+class Qualities:
+    """Those of one room."""
+
+    _of: dict[str, "Quality"] = field(default_factory=dict)
+    """By sid."""
+
+    def measure(self, participants: "Iterable[Participant]") -> tuple[list[ConnectionQualityInfo], set["Participant"]]:
+        """Measure everybody; returns what changed for others to know, and who is measured for the first time."""
+        changed: list[ConnectionQualityInfo] = []
+        newcomers: set[Participant] = set()
+        for participant in participants:
+            quality = self._of.get(participant.sid)
+            if quality is None:
+                quality = self._of[participant.sid] = Quality(participant)
+                newcomers.add(participant)
+            quality.measure()
+            if quality.word != quality.told and not participant.hidden:
+                quality.told = quality.word
+                changed.append(quality.info())
+        return changed, newcomers
+
+    def infos(self) -> list[ConnectionQualityInfo]:
+        """Return what a newcomer is told."""
+        return [quality.info() for quality in self._of.values() if not quality.participant.hidden]
+
+    def forget(self, sid: str) -> None:
+        """Drop a participant who left."""
+        self._of.pop(sid, None)
+
+
+@dataclass(slots=True)
 class Quality:
     """One participant's quality over the last interval."""
 
+    participant: "Participant"
     _received: dict[ReceiverId, tuple[int, int]] = field(default_factory=dict)
     """Receiver -> packets and losses at the last look."""
+    word: ConnectionQuality = EXCELLENT
+    score: float = 0.0
+    """0: not measured, because there is no media."""
     told: ConnectionQuality | None = None
     """What others were told last."""
 
-    def measure(self, participant: "Participant") -> ConnectionQualityInfo:
-        """Look at both directions and return the worse one."""
+    def measure(self) -> None:
+        """Look at both directions; the worse one counts."""
+        participant = self.participant
         if not participant.active or participant.expires_at is not None:
-            quality = EXCELLENT if participant.expires_at is None else LOST
-            return ConnectionQualityInfo(participant_sid=participant.sid, quality=quality, score=0)
-        score = min(self._publishing_score(participant), _subscribing_score(participant))
-        return ConnectionQualityInfo(participant_sid=participant.sid, quality=grade(score), score=score)
+            self.word, self.score = EXCELLENT if participant.expires_at is None else LOST, 0.0
+            return
+        self.score = min(self._publishing_score(), self._subscribing_score())
+        self.word = grade(self.score)
 
-    def _publishing_score(self, participant: "Participant") -> float:
-        worst = opinion_score(0, 0)
+    def info(self) -> ConnectionQualityInfo:
+        """Return what clients are told."""
+        return ConnectionQualityInfo(participant_sid=self.participant.sid, quality=self.word, score=self.score)
+
+    def _publishing_score(self) -> float:
+        worst = MAX_SCORE
         seen: dict[ReceiverId, tuple[int, int]] = {}
-        for track in participant.publishing.tracks.values():
+        for track in self.participant.publishing.tracks.values():
             for receiver in track.receivers:
-                now = participant.node.engine.receiver_statistics(receiver)
+                now = self.participant.node.engine.receiver_statistics(receiver)
                 packets, lost = self._received.get(receiver, (now.packets, now.lost))
                 seen[receiver] = (now.packets, now.lost)
                 arrived, missing = now.packets - packets, max(0, now.lost - lost)
@@ -63,14 +107,14 @@ class Quality:
         self._received = seen
         return worst
 
-
-def _subscribing_score(participant: "Participant") -> float:
-    worst = opinion_score(0, 0)
-    ids = (entry.id for entry in participant.subscriptions.active.values() if entry.id is not None)
-    for subscription in islice(ids, SAMPLED_SUBSCRIPTIONS):
-        now = participant.node.engine.subscription_statistics(subscription)
-        worst = min(worst, opinion_score(now.lost_fraction, now.rtt_ms / 2))
-    return worst
+    def _subscribing_score(self) -> float:
+        engine = self.participant.node.engine
+        ids = (entry.id for entry in self.participant.subscriptions.active.values() if entry.id is not None)
+        worst_loss = worst_rtt_ms = 0.0
+        for subscription in islice(ids, SAMPLED_SUBSCRIPTIONS):
+            loss, rtt_ms = engine.subscription_path(subscription)
+            worst_loss, worst_rtt_ms = max(worst_loss, loss), max(worst_rtt_ms, rtt_ms)
+        return opinion_score(worst_loss, worst_rtt_ms / 2)
 
 
 def opinion_score(loss: float, delay_ms: float) -> float:

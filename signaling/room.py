@@ -39,7 +39,7 @@ from signaling.errors import SessionEnded
 from signaling.limits import MAX_DEPARTURES, MAX_UPDATE_PARTICIPANTS
 from signaling.node import Node
 from signaling.participant import CLOSE_RECONNECT, Participant
-from signaling.quality import Quality
+from signaling.quality import Qualities
 from signaling.speakers import Speakers
 from signaling.tracks import MIME_TYPES, Track
 
@@ -96,12 +96,13 @@ class Room:
         )
         self._dynacast = Dynacast()
         self._dynacast_handle: asyncio.Handle | None = None
-        self._qualities: dict[str, Quality] = {}
+        self._qualities = Qualities()
         self._batch: dict[str, ParticipantInfo] = {}
         self._departures: deque[tuple[float, ParticipantInfo]] = deque()
         self._departures_since = node.clock()
         """Earlier departures are forgotten."""
         self._counts = (0, 0)
+        self._counts_stale = False
         self._quality_at = self._room_update_at = self._update_at = self._tended_at = node.clock()
         self._empty_since: float | None = node.clock()
         self._was_joined = False
@@ -125,6 +126,7 @@ class Room:
         if previous is not None:
             self.remove(previous, DUPLICATE_IDENTITY)
         self.participants[participant.identity] = participant
+        self._counts_stale = True
         self._empty_since = None
         self._was_joined = True
 
@@ -143,12 +145,13 @@ class Room:
         participant.leave(reason, action)
         if self.participants.get(participant.identity) is participant:
             del self.participants[participant.identity]
+            self._counts_stale = True
         try:
             participant.close()
         except Exception:
             log.exception("a participant could not be freed completely", room=self.name, identity=participant.identity)
         self.speakers.forget(participant.sid)
-        self._qualities.pop(participant.sid, None)
+        self._qualities.forget(participant.sid)
         if participant.joined:
             self.participant_changed(participant)
             self._note_departure(participant)
@@ -227,6 +230,7 @@ class Room:
 
     def participant_changed(self, participant: Participant) -> None:
         """Tell everybody what is new about a participant (before any SDP that depends on it)."""
+        self._counts_stale = True
         info = ParticipantInfo()
         info.CopyFrom(participant.info)
         if participant.hidden:
@@ -310,10 +314,8 @@ class Room:
         if now - self._update_at >= UPDATE_INTERVAL_S:
             self._update_at = now
             self._send_batch()
-        if now - self._room_update_at >= ROOM_UPDATE_INTERVAL_S and self._count() != self._counts:
-            self._room_update_at = now
-            self._counts = self._count()
-            self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
+        if self._counts_stale and now - self._room_update_at >= ROOM_UPDATE_INTERVAL_S:
+            self._tell_counts(now)
         if now - self._quality_at >= QUALITY_INTERVAL_S:
             self._quality_at = now
             self._report_quality()
@@ -360,32 +362,26 @@ class Room:
             self._departures_since = self._departures.popleft()[0]
         self._departures.append((self.node.clock(), participant.info))
 
+    def _tell_counts(self, now: float) -> None:
+        self._counts_stale = False
+        counts = self._count()
+        if counts != self._counts:
+            self._room_update_at, self._counts = now, counts
+            self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
+
     def _count(self) -> tuple[int, int]:
         visible = [participant for participant in self.participants.values() if not participant.hidden]
         return len(visible), sum(participant.is_publisher for participant in visible)
 
     def _report_quality(self) -> None:
         """Tell everybody whose connection changed, and newcomers how it is for all."""
-        changed: list[ConnectionQualityInfo] = []
-        everything: list[ConnectionQualityInfo] = []
-        newcomers: list[Participant] = []
-        for participant in self.participants.values():
-            if participant.sid not in self._qualities:
-                self._qualities[participant.sid] = Quality()
-                newcomers.append(participant)
-            quality = self._qualities[participant.sid]
-            measured = quality.measure(participant)
-            if participant.hidden:
-                continue
-            everything.append(measured)
-            if measured.quality != quality.told:
-                quality.told = measured.quality
-                changed.append(measured)
+        changed, newcomers = self._qualities.measure(self.participants.values())
         if changed:
-            update = SignalResponse(connection_quality=ConnectionQualityUpdate(updates=changed))
-            self._broadcast(update, but=newcomers)
-        for participant in newcomers:
-            participant.send(SignalResponse(connection_quality=ConnectionQualityUpdate(updates=everything)))
+            self._broadcast(_quality_update(changed), but=newcomers)
+        if newcomers:
+            everything = Broadcast(_quality_update(self._qualities.infos()))
+            for participant in newcomers:
+                participant.send(everything)
 
     def _schedule_dynacast(self) -> None:
         if self._dynacast_handle is None:
@@ -398,3 +394,7 @@ class Room:
 
 def _update(infos: Iterable[ParticipantInfo]) -> SignalResponse:
     return SignalResponse(update=ParticipantUpdate(participants=infos))
+
+
+def _quality_update(infos: Iterable[ConnectionQualityInfo]) -> SignalResponse:
+    return SignalResponse(connection_quality=ConnectionQualityUpdate(updates=infos))

@@ -1,6 +1,5 @@
 """One WebSocket's life: join or resume, then requests until it ends. The participant outlives it."""
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from livekit.protocol.rtc import (
     ReconnectResponse,
     RequestResponse,
     RoomUpdate,
+    SignalRequest,
     SignalResponse,
 )
 
@@ -82,6 +82,8 @@ class Session:
 
 async def _serve(participant: Participant, connection: SignalConnection) -> None:
     """Handle what comes. Ends with the socket only, so that whoever closes it chooses the close code."""
+    handle = partial(_handle, participant, connection)
+    connection.on_request(handle)
     bad = 0
     while True:
         try:
@@ -93,11 +95,13 @@ async def _serve(participant: Participant, connection: SignalConnection) -> None
             continue
         if request is None:
             return
-        if participant.connection is connection:
-            participant.heard_at = participant.node.clock()
-            participant.room.guard(participant, partial(handlers.dispatch, participant, request))
-        # A client that floods gives the others their turn after each message.
-        await asyncio.sleep(0)
+        handle(request)
+
+
+def _handle(participant: Participant, connection: SignalConnection, request: SignalRequest) -> None:
+    if participant.connection is connection:
+        participant.heard_at = participant.node.clock()
+        participant.room.guard(participant, partial(handlers.dispatch, participant, request))
 
 
 def _answer_bad_message(participant: Participant, text: str, count: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,9 @@ class FakeConnection:
             copy = rtc.SignalResponse()
             copy.CopyFrom(response.response if isinstance(response, Broadcast) else response)
             self.sent.append(copy)
+
+    def on_request(self, handle: Callable[[rtc.SignalRequest], None]) -> None:
+        """Everything comes by `receive`."""
 
     async def receive(self) -> rtc.SignalRequest | None:
         if self.code is not None:

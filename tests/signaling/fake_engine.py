@@ -172,6 +172,10 @@ class FakeEngine:
             retransmitted=0,
         )
 
+    def subscription_path(self, subscription: SubscriptionId) -> tuple[float, float]:
+        self._check(subscription, self.subscriptions)
+        return self.fractions.get(subscription, (0.0, 0.0))
+
     def drops(self) -> dict[str, int]:
         return {}
 

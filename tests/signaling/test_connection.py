@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +14,17 @@ from starlette.websockets import WebSocket
 
 from signaling import connection as module
 from signaling.connection import BadMessage, Broadcast, SignalConnection, decode_request, encode_response
+from tests.signaling.call import settle
 
 PONG = rtc.SignalResponse(pong=1_700_000_000_000)
 
 
 class Socket:
-    """The ASGI server's side of one WebSocket, in memory."""
+    """The ASGI server's side of one WebSocket, in memory; `direct` with the short ways of `connection.Direct`."""
 
-    def __init__(self) -> None:
+    take: Callable[[bytes], bool] | None = None
+
+    def __init__(self, direct: bool = False) -> None:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.incoming.put_nowait({"type": "websocket.connect"})
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -27,6 +32,8 @@ class Socket:
         self.writable.set()
         self.gone = False
         scope: dict[str, Any] = {"type": "websocket", "path": "/rtc", "headers": [], "query_string": b""}
+        if direct:
+            scope["extensions"] = {module.DIRECT: self}
         self.websocket = WebSocket(scope, self.incoming.get, self._send)
 
     async def _send(self, message: Any) -> None:
@@ -35,7 +42,15 @@ class Socket:
             raise OSError("gone")
         self.sent.put_nowait(message)
 
+    def send_now(self, frame: bytes | str) -> bool:
+        if self.gone or not self.writable.is_set():
+            return False
+        self.sent.put_nowait({"text" if isinstance(frame, str) else "bytes": frame})
+        return True
+
     def client_sends(self, frame: bytes | str) -> None:
+        if isinstance(frame, bytes) and self.take is not None and self.incoming.empty() and self.take(frame):
+            return
         kind = "text" if isinstance(frame, str) else "bytes"
         self.incoming.put_nowait({"type": "websocket.receive", kind: frame})
 
@@ -48,8 +63,8 @@ class Socket:
         return frame
 
 
-async def accepted() -> Socket:
-    socket = Socket()
+async def accepted(direct: bool = False) -> Socket:
+    socket = Socket(direct)
     await socket.websocket.accept()
     assert (await socket.sent.get())["type"] == "websocket.accept"
     return socket
@@ -80,14 +95,86 @@ async def test_the_json_subprotocol_speaks_json_first() -> None:
         assert json.loads(frame) == {"join": {"serverVersion": "1", "subscriberPrimary": True}}
 
 
-async def test_messages_arrive_in_order_and_are_flushed_before_the_close() -> None:
-    socket = await accepted()
+@pytest.mark.parametrize("direct", [False, True])
+async def test_messages_arrive_in_order_and_are_flushed_before_the_close(direct: bool) -> None:
+    socket = await accepted(direct)
     async with SignalConnection(socket.websocket) as connection:
         for number in range(50):
             connection.send(rtc.SignalResponse(pong=number + 1))
     received = [await socket.sent.get() for _ in range(51)]
     assert [rtc.SignalResponse.FromString(message["bytes"]).pong for message in received[:50]] == list(range(1, 51))
     assert (received[50]["type"], received[50]["code"]) == ("websocket.close", 1000)
+
+
+async def test_what_waited_for_a_slow_client_goes_before_what_is_new() -> None:
+    socket = await accepted(direct=True)
+    async with SignalConnection(socket.websocket) as connection:
+        connection.on_request(lambda request: connection.send(rtc.SignalResponse(pong=request.ping)))
+        reader = asyncio.create_task(connection.receive())
+        socket.writable.clear()
+        for number in (1, 2):
+            connection.send(rtc.SignalResponse(pong=number))
+        await settle()  # the writer holds the first of them in its hands
+        socket.writable.set()
+        socket.client_sends(rtc.SignalRequest(ping=3).SerializeToString())
+        connection.send(rtc.SignalResponse(pong=4))
+        frames = [await socket.client_receives() for _ in range(4)]
+        connection.send(rtc.SignalResponse(pong=5))
+        frames.append(socket.sent.get_nowait()["bytes"])
+        await connection.close()
+        await reader
+    assert [rtc.SignalResponse.FromString(frame).pong for frame in frames] == [1, 2, 3, 4, 5]  # type: ignore[arg-type]
+
+
+async def test_a_request_is_answered_where_it_arrives() -> None:
+    socket = await accepted(direct=True)
+    async with SignalConnection(socket.websocket, as_json=True) as connection:
+        connection.on_request(lambda request: connection.send(rtc.SignalResponse(pong=request.ping)))
+        reader = asyncio.create_task(connection.receive())
+        await settle()
+        socket.client_sends(rtc.SignalRequest(ping=7).SerializeToString())
+        assert socket.sent.get_nowait() == {"bytes": rtc.SignalResponse(pong=7).SerializeToString()}
+        assert socket.incoming.empty()
+        socket.client_sends(b"\xff\xff")
+        with pytest.raises(BadMessage):
+            await reader
+        socket.client_sends(rtc.SignalRequest(ping=8).SerializeToString())
+        request = await connection.receive()
+        assert request is not None, "nobody waited, so it is for whoever comes"
+        assert request.ping == 8
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_a_flood_is_handled_in_order_and_gives_the_others_their_turn(direct: bool) -> None:
+    handled: list[int] = []
+    most = 0
+
+    def handle(request: rtc.SignalRequest) -> None:
+        handled.append(request.ping)
+        end = time.monotonic() + module.TURN_S / 4
+        while time.monotonic() < end:
+            pass
+
+    async def serve(connection: SignalConnection) -> None:
+        while (request := await connection.receive()) is not None:
+            handle(request)
+
+    socket = await accepted(direct)
+    async with SignalConnection(socket.websocket) as connection:
+        connection.on_request(handle)
+        session = asyncio.create_task(serve(connection))
+        await settle()
+        for number in range(40):
+            socket.client_sends(rtc.SignalRequest(ping=number + 1).SerializeToString())
+        assert len(handled) <= 4 if direct else not handled
+        while len(handled) < 40:
+            before = len(handled)
+            await asyncio.sleep(0)
+            most = max(most, len(handled) - before)
+        socket.client_leaves()
+        await session
+    assert handled == list(range(1, 41))
+    assert most <= 4
 
 
 async def test_the_close_code_is_the_callers() -> None:
@@ -113,16 +200,35 @@ async def test_receive_ends_when_the_client_leaves() -> None:
 
 async def test_a_close_from_our_side_wakes_the_reader() -> None:
     socket = await accepted()
+
+    async def read() -> tuple[rtc.SignalRequest | None, int]:
+        request = await connection.receive()
+        task = asyncio.current_task()
+        assert task is not None
+        return request, task.cancelling()
+
+    async with SignalConnection(socket.websocket) as connection:
+        reader = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        await connection.close(4000)
+        assert await reader == (None, 0), "the session goes on, and nothing thinks that it was cancelled"
+
+
+async def test_a_reader_that_is_cancelled_during_a_close_stays_cancelled() -> None:
+    socket = await accepted()
     async with SignalConnection(socket.websocket) as connection:
         reader = asyncio.create_task(connection.receive())
         await asyncio.sleep(0)
+        reader.cancel()
         await connection.close(4000)
-        assert await reader is None
+        with pytest.raises(asyncio.CancelledError):
+            await reader
 
 
-async def test_a_client_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("direct", [False, True])
+async def test_a_client_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyPatch, direct: bool) -> None:
     monkeypatch.setattr(module, "FLUSH_TIMEOUT_S", 0.01)
-    socket = await accepted()
+    socket = await accepted(direct)
     socket.writable.clear()
     async with SignalConnection(socket.websocket) as connection:
         reader = asyncio.create_task(connection.receive())
@@ -133,10 +239,11 @@ async def test_a_client_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyP
         assert await reader is None
 
 
-async def test_the_bytes_that_wait_for_a_client_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("direct", [False, True])
+async def test_the_bytes_that_wait_for_a_client_are_bounded(monkeypatch: pytest.MonkeyPatch, direct: bool) -> None:
     monkeypatch.setattr(module, "FLUSH_TIMEOUT_S", 0.01)
     monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 100)
-    socket = await accepted()
+    socket = await accepted(direct)
     socket.writable.clear()
     async with SignalConnection(socket.websocket) as connection:
         connection.send(rtc.SignalResponse(refresh_token="x" * 60))
@@ -145,8 +252,9 @@ async def test_the_bytes_that_wait_for_a_client_are_bounded(monkeypatch: pytest.
         assert connection.ended
 
 
-async def test_a_client_that_vanished_while_we_wrote_ends_the_connection() -> None:
-    socket = await accepted()
+@pytest.mark.parametrize("direct", [False, True])
+async def test_a_client_that_vanished_while_we_wrote_ends_the_connection(direct: bool) -> None:
+    socket = await accepted(direct)
     socket.gone = True
     async with SignalConnection(socket.websocket) as connection:
         reader = asyncio.create_task(connection.receive())

@@ -2,9 +2,10 @@
 
 from itertools import pairwise
 
+import pytest
 from livekit.protocol import models
 
-from signaling.quality import grade, opinion_score
+from signaling.quality import Quality, grade, opinion_score
 from signaling.room import QUALITY_INTERVAL_S
 from tests.signaling.call import Call
 
@@ -56,10 +57,47 @@ async def test_bad_way_down_counts_too(call: Call) -> None:
     assert {entry.participant_sid: entry.quality for entry in entries}[bob.sid] == models.POOR
 
 
+async def test_of_several_subscriptions_the_worst_counts(call: Call) -> None:
+    ann = await call.join("ann")
+    sids = [await ann.publish("mic", "audio"), await ann.publish("cam", "video")]
+    bob = await call.join("bob")
+    await bob.connect()
+    good, bad = (bob.participant.subscriptions.active[sid].id for sid in sids)
+    assert good is not None
+    assert bad is not None
+    call.engine.fractions |= {good: (0.0, 40.0), bad: (0.05, 40.0)}
+    await call.pass_time(QUALITY_INTERVAL_S)
+    entries = {entry.participant_sid: entry for entry in ann.of("connection_quality")[0].updates}
+    assert entries[bob.sid].quality == models.GOOD
+    assert entries[bob.sid].score == pytest.approx(opinion_score(0.05, 20))
+
+
+async def test_a_hidden_participant_is_told_and_not_told_of(call: Call) -> None:
+    ann = await call.join("ann")
+    spy = await call.join("spy", {"hidden": True})
+    await call.pass_time(QUALITY_INTERVAL_S)
+    for client in (ann, spy):
+        (update,) = client.of("connection_quality")
+        assert [entry.participant_sid for entry in update.updates] == [ann.sid]
+
+
+async def test_nothing_is_written_for_a_room_whose_quality_stays(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await call.pass_time(QUALITY_INTERVAL_S)
+    ann.forget()
+    monkeypatch.setattr(Quality, "info", None)
+    await call.pass_time(QUALITY_INTERVAL_S)
+    assert call.room.participants, "the periodic work failed"
+    assert not ann.kinds()
+
+
 async def test_newcomer_learns_the_quality_of_all(call: Call) -> None:
     ann = await call.join("ann")
     await call.pass_time(QUALITY_INTERVAL_S)
     bob = await call.join("bob")
     await call.pass_time(QUALITY_INTERVAL_S)
-    seen = {entry.participant_sid for update in bob.of("connection_quality") for entry in update.updates}
-    assert seen == {ann.sid, bob.sid}
+    (update,) = bob.of("connection_quality")
+    assert {entry.participant_sid for entry in update.updates} == {ann.sid, bob.sid}
+    told = [[entry.participant_sid for entry in update.updates] for update in ann.of("connection_quality")]
+    assert told == [[ann.sid], [bob.sid]]

@@ -244,6 +244,44 @@ async def test_counts_of_the_room_are_told_when_they_change(call: Call) -> None:
     assert [update.room.num_participants for update in updates] == [2]
 
 
+async def test_a_change_of_the_counts_is_told_soon_and_at_most_every_five_seconds(call: Call) -> None:
+    ann = await call.join("ann")
+    await call.pass_time(5)
+    await call.pass_time(20)
+    ann.forget()
+    bob = await call.join("bob")
+    await call.pass_time(0.4)
+    assert [update.room.num_participants for update in ann.of("room_update")] == [2]
+    await bob.publish("mic", "audio")
+    await call.pass_time(4)
+    assert len(ann.of("room_update")) == 1
+    await call.pass_time(1)
+    assert [update.room.num_publishers for update in ann.of("room_update")] == [0, 1]
+    await bob.send(leave=rtc.LeaveRequest())
+    await call.pass_time(5)
+    assert [update.room.num_participants for update in ann.of("room_update")] == [2, 2, 1]
+
+
+async def test_a_room_without_changes_is_not_counted(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await call.pass_time(5)
+    counted: list[float] = []
+
+    def count() -> tuple[int, int]:
+        counted.append(call.now)
+        return (1, 0)
+
+    monkeypatch.setattr(call.room, "_count", count)
+    for _ in range(50):
+        await call.pass_time(0.4)
+    assert not counted
+    ann.participant.changed()
+    await call.pass_time(0.4)
+    await call.pass_time(0.4)
+    assert len(counted) == 1, "a change of something else is looked at once"
+
+
 async def test_event_pump_brings_engine_events_to_participants(call: Call) -> None:
     await call.rooms.start()
     ann = await call.join("ann")

@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import os
 import secrets
 import signal
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +21,7 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
-from signaling import listener
+from signaling import connection, listener
 from signaling.config import Config
 from signaling.connection import BadMessage, SignalConnection
 from signaling.join import JoinError, JoinParameters
@@ -69,6 +71,7 @@ class PlayedRooms:
     sessions: list[EchoSession] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     refuse: JoinError | None = None
+    session: type[EchoSession] = EchoSession
 
     async def start(self) -> None:
         self.calls.append("rooms start")
@@ -79,7 +82,7 @@ class PlayedRooms:
     def admit(self, join: JoinParameters) -> EchoSession:
         self.validate(join)
         self.joins.append(join)
-        self.sessions.append(EchoSession(self))
+        self.sessions.append(self.session(self))
         return self.sessions[-1]
 
     def validate(self, join: JoinParameters) -> None:
@@ -304,6 +307,57 @@ async def test_a_message_just_below_2_mib_is_taken(server: Running) -> None:
         request = rtc.SignalRequest(update_metadata=rtc.UpdateParticipantMetadata(metadata=metadata))
         await client.send(request.SerializeToString())
         assert (await receive(client)).pong == 0
+
+
+async def test_a_client_that_stops_reading_is_closed_and_nobody_waits_for_it(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "FLUSH_TIMEOUT_S", 0.01)
+    flooded = asyncio.Event()
+
+    class Talkative(EchoSession):
+        async def run(self, connection: SignalConnection) -> None:
+            while not connection.ended:
+                connection.send(rtc.SignalResponse(refresh_token="x" * 1024 * 1024))
+                await asyncio.sleep(0)
+            flooded.set()
+            assert await connection.receive() is None
+
+    url = f"{server.ws}/rtc?access_token={token()}"
+    async with connect(url) as other:
+        await receive(other)
+        monkeypatch.setattr(server.rooms, "session", Talkative)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        key = base64.b64encode(bytes(16)).decode()
+        writer.write(
+            f"GET /rtc?access_token={token()} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+        )
+        await asyncio.wait_for(flooded.wait(), 20)
+        await other.send(rtc.SignalRequest(ping=9).SerializeToString())
+        assert (await receive(other)).pong == 9
+        writer.transport.abort()
+
+
+async def test_a_session_is_forgotten_with_its_socket(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = asyncio.Event()
+    watched = []
+
+    class Handling(EchoSession):
+        async def run(self, connection: SignalConnection) -> None:
+            watched.append(weakref.ref(connection, lambda _: freed.set()))
+            connection.on_request(lambda request: connection.send(rtc.SignalResponse(pong=request.ping)))
+            assert await connection.receive() is None
+
+    monkeypatch.setattr(server.rooms, "session", Handling)
+    gc.disable()
+    try:
+        async with connect(f"{server.ws}/rtc?access_token={token()}") as client:
+            await client.send(rtc.SignalRequest(ping=4).SerializeToString())
+            assert (await receive(client)).pong == 4
+        await asyncio.wait_for(freed.wait(), 5)
+    finally:
+        gc.enable()
 
 
 async def test_garbage_frames_are_told_to_the_session_and_the_socket_stays(server: Running) -> None:
