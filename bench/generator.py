@@ -180,6 +180,7 @@ class Generator:
         control["epoll_fd"] = self._epoll.fileno()
         control["random"] = seed
         control["load"] = 1.0
+        control["key_interval"] = KEY_INTERVAL_FRAMES
         control["measure_ns"] = control["end_ns"] = NEVER_NS
 
     # Life.
@@ -293,6 +294,10 @@ class Generator:
     def set_loss(self, share: float) -> None:
         """Throw this share of the arriving media packets away, as if the network had lost them."""
         self._tables.control["loss"] = share
+
+    def set_key_interval(self, frames: int) -> None:
+        """Send a key frame that often, besides those that are asked for."""
+        self._tables.control["key_interval"] = frames
 
     def first_media_ns(self, row: int) -> int:
         """When the first RTP packet reached participant `row`, on the monotonic clock; 0: none has."""

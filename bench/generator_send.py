@@ -14,6 +14,7 @@ from sfu.wire import get_u32, put_u16, put_u32
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
 MSG_DONTWAIT = 0x40
 KEY_INTERVAL_FRAMES = 90
+"""Regular key frames; a scenario may have more, which then come on top of the rate, as those that were asked for do."""
 KEY_WEIGHT = 5
 """A key frame takes as many bytes as so many others."""
 MARK = 0x61696F73
@@ -170,7 +171,7 @@ def _send_frame(g, row, due):
     """Send everything that stream `row` has at `due`."""
     control, send = g.control[0], g.sends[row]
     endpoint = g.transports[send.endpoint]
-    key = send.kind == VIDEO and (send.key_wanted != 0 or send.frame - send.key_frame >= KEY_INTERVAL_FRAMES)
+    key = send.kind == VIDEO and (send.key_wanted != 0 or send.frame - send.key_frame >= control.key_interval)
     count = _frame_packets(g, send, key)
     if count == 0:
         send.frame += 1

@@ -126,6 +126,7 @@ control_t = np.dtype(
         ("end_ns", "i8"),  # c; and no longer from here on
         ("load", "f8"),  # c; times every stream's rate
         ("loss", "f8"),  # c; share of arriving RTP packets that are thrown away unread
+        ("key_interval", "i8"),  # c; frames from one key frame to the next
         ("epoll_fd", "i4"),  # c
         ("turns", "i8"),
         ("adopted", "i8"),  # sends taken into the schedule

@@ -181,6 +181,7 @@ class Session:
         self._generator.set_load(load)
         self._messages.set_load(load)
         self._generator.set_loss(self.scenario.loss)
+        self._generator.set_key_interval(self.scenario.key_interval_frames)
         async with Visits(self.target, self._generator, self.scenario) as visits:
             await asyncio.sleep(WARM_UP_S)
             earlier = self._generator.counters()

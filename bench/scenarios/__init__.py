@@ -70,6 +70,8 @@ class Scenario:
     """`single` layer, `simulcast`, or none."""
     frames_per_second: int = 30
     """Of video, whose packets leave frame by frame; 0: evenly spread."""
+    key_interval_frames: int = 90
+    """From one key frame to the next, besides those that are asked for."""
     large: int = 1
     """How many of the others a viewer asks for in HIGH; the rest it asks for in LOW. For simulcast."""
     late: bool = False
@@ -127,6 +129,7 @@ class Scenario:
             "rates must not be negative": min(*self._rates, self.large) >= 0,
             "visit_s must be positive": self.visit_s > 0,
             "visits are for one room": not self.visits_per_second or self.unit != "rooms",
+            "key_interval_frames must be positive": self.key_interval_frames > 0,
             "frames_per_second must be 0 to 120": 0 <= self.frames_per_second <= MAX_FRAMES_PER_SECOND,
         }
         checks |= self._data_checks()

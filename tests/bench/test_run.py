@@ -22,6 +22,7 @@ FLOOD = Scenario(
     "flood", "", "viewers", 2, 1.0, audio=True, data="reliable", messages_per_second=50.0, data_receivers=2
 )
 VISITS = Scenario("visits", "", "viewers", 2, 1.0, audio=True, visits_per_second=5.0, visit_s=0.3)
+KEYS = Scenario("keys", "", "viewers", 1, 1.0, video="single", key_interval_frames=1)
 LOSSY = Scenario("webinar", "", "viewers", 3, 0.5, loss=0.2, video="single")
 
 
@@ -47,6 +48,10 @@ def test_packets_arrive_and_are_accounted_for(target: str, scenario: Scenario) -
     assert measured.delivered == measured.latency.count
     assert measured.cpu_us_per_packet > 0
     assert not any("authenticate" in note for note in measured.notes)
+
+
+def test_key_frames_come_as_often_as_the_scenario_says_on_top_of_the_rate() -> None:
+    assert measure("reflector", KEYS).offered > 4 * KEYS.tracks[0].layers[0].packets_per_second * KEYS.seconds
 
 
 def test_who_joins_while_it_is_measured_gets_media() -> None:

@@ -38,6 +38,7 @@ def test_the_scenarios_of_the_benchmark() -> None:
         ({"video": "hologram"}, "video must be"),
         ({"audio": False}, "neither audio nor video"),
         ({"loss": 1.0}, "loss must be below 1"),
+        ({"key_interval_frames": 0}, "key_interval_frames must be positive"),
         ({"unit": "rooms", "late": True}, "late is for viewers"),
         ({"mutes_per_second": -1.0}, "must not be negative"),
         ({"visits_per_second": -1.0}, "must not be negative"),
