@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Error as SrtpError
 from pylibsrtp import Policy, Session, ffi
@@ -47,6 +47,10 @@ class Sender:
             return None
         self.memory.thread["tx_count"] = 0
         return bytes(self.memory.table("tx")[slot][: self.memory.table("tx_size")[slot]])
+
+
+SENDER = Sender()
+"""For examples by the dozen: each has a gigabyte of address space."""
 
 
 def rtp(index: int, payload: bytes = b"payload", ssrc: int = SSRC, csrcs: int = 0, extension: bytes = b"") -> bytes:
@@ -104,6 +108,18 @@ def test_large_indices_make_the_nonce_of_the_rfc(index: int) -> None:
     packet = rtp(index)
     nonce = bytes(a ^ b for a, b in zip(bytes(2) + SSRC.to_bytes(4) + index.to_bytes(6), salt, strict=True))
     assert sender.send(packet, index) == packet[:12] + AESGCM(key).encrypt(nonce, packet[12:], packet[:12])
+
+
+@given(st.binary(min_size=16, max_size=16), st.binary(min_size=12, max_size=12), st.integers(0, 0xFFFFFFFF))
+@settings(max_examples=30)
+def test_any_key_salt_and_ssrc(key: bytes, salt: bytes, ssrc: int) -> None:
+    cipher = SendingCipher(*derive(key, salt))
+    SENDER.row["cipher"] = cipher.address
+    SENDER.row["salt"], SENDER.row["salt_end"] = cipher.salt_words
+    peer = Session(Policy(key=key + salt, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=AES_128))
+    sent = SENDER.send(rtp(30_000, ssrc=ssrc), 30_000)
+    assert sent is not None
+    assert peer.unprotect(sent) == rtp(30_000, ssrc=ssrc)
 
 
 def test_streams_of_one_transport_do_not_disturb_each_other() -> None:
