@@ -17,6 +17,7 @@ from sfu.native import (
     srtp_unprotect,
     srtp_unprotect_rtcp,
 )
+from sfu.rtp import FIXED_HEADER_BYTES
 from sfu.sequence import WINDOW, shift
 from sfu.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
 from sfu.udp import commit
@@ -26,7 +27,6 @@ TAG_BYTES = 16
 """RFC 7714 section 12: both GCM profiles."""
 MAX_INDEX = (1 << 48) - 1
 """RFC 3711 section 3.3.1: 32 bits of rollover counter, 16 of sequence number."""
-HEADER_BYTES = 12
 EVP_CTRL_AEAD_GET_TAG = 0x10
 KEEP_DIRECTION = -1
 
@@ -103,7 +103,7 @@ def claim_index(subscription, index):
 def _encrypt(state, transport, slot, size, index):
     """AEAD_AES_GCM in place: the header is authenticated, the rest encrypted, the tag follows. Size with it, or -1."""
     out = state.tx[slot]
-    header = HEADER_BYTES + 4 * (np.int64(out[0]) & 15)
+    header = FIXED_HEADER_BYTES + 4 * (np.int64(out[0]) & 15)
     if out[0] & 0x10:
         header += 4 + 4 * get_u16(out, header + 2)
     if header >= size or size + TAG_BYTES > TX_BYTES or index < 0 or index > MAX_INDEX:
@@ -150,24 +150,23 @@ def _protect(state, session, slot, size, rtcp):
 def unprotect_rtp(state, session, k, size):
     """Decrypt receive slot k in place. Returns the plaintext size, or -(srtp_err_status_t): -9 replay fail,
     -10 replay old, -7 authentication."""
-    thread = state.thread[0]
-    state.scratch[_LENGTH_SLOT] = size
-    code = srtp_unprotect(
-        session, thread.rx_at + np.uint64(k * RX_BYTES), thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
-    )
-    if code != 0:
-        return -np.int64(code)
-    return state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
+    return _unprotect(state, session, k, size, False)
 
 
 @njit(cache=True)
 def unprotect_rtcp(state, session, k, size):
     """The same for SRTCP."""
+    return _unprotect(state, session, k, size, True)
+
+
+@njit(cache=True)
+def _unprotect(state, session, k, size, rtcp):
     thread = state.thread[0]
+    lengths_at = thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
     state.scratch[_LENGTH_SLOT] = size
-    code = srtp_unprotect_rtcp(
-        session, thread.rx_at + np.uint64(k * RX_BYTES), thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
-    )
-    if code != 0:
-        return -np.int64(code)
-    return state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
+    packet_at = thread.rx_at + np.uint64(k * RX_BYTES)
+    if rtcp:
+        code = srtp_unprotect_rtcp(session, packet_at, lengths_at)
+    else:
+        code = srtp_unprotect(session, packet_at, lengths_at)
+    return -np.int64(code) if code != 0 else state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF

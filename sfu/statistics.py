@@ -91,13 +91,14 @@ def subscription_statistics(subscription: Subscription) -> SubscriptionStatistic
     """The numbers of one subscription."""
     memory = subscription.transport.shard.memory
     row = memory.table("subscriptions")[subscription.row]
+    lost_fraction, rtt_ms = subscription_path(subscription)
     svc = subscription.receiver.parameters.svc
     layer = int(row["layer"])
     return SubscriptionStatistics(
         packets=int(row["packets"]),
         bytes=int(row["octets"]),
-        lost_fraction=int(row["fraction_lost"]) / 256,
-        rtt_ms=int(memory.table("transports")[subscription.transport.row]["rtt_ns"]) / 1e6,
+        lost_fraction=lost_fraction,
+        rtt_ms=rtt_ms,
         layer=int(row["spatial"]) if svc and layer >= 0 else layer,
         temporal=int(row["temporal"]),
         bitrate_bps=int(row["bitrate_bps"]),

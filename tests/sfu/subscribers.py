@@ -12,6 +12,7 @@ from sfu.describe import describe
 from sfu.egress import forward_all, list_track
 from sfu.memory import Memory
 from sfu.parameters import Codec, Extension
+from sfu.rows import Tables
 from sfu.rtp import parse_header
 from sfu.srtp_keys import SendingCipher, derive
 from sfu.subscriptions import open_subscription
@@ -114,8 +115,7 @@ class Room:
         inbound, outbound = _session(Policy.SSRC_ANY_INBOUND), _session(Policy.SSRC_ANY_OUTBOUND)
         viewer = Viewer(row, number, inbound, outbound, SendingCipher(*derive(KEY[:16], KEY[16:])))
         transport = self._open_transport(row)
-        transport["cipher"] = viewer.cipher.address
-        transport["salt"], transport["salt_end"] = viewer.cipher.salt_words
+        Tables(self.memory).write_cipher(row, viewer.cipher)
         transport["srtp_out"] = int(ffi.cast("uintptr_t", viewer.outbound._srtp[0]))
         self.viewers.append(viewer)
         subscription = self.subscription(number)

@@ -13,6 +13,7 @@ from pylibsrtp import Policy, Session, ffi
 
 from sfu import srtp
 from sfu.memory import Memory
+from sfu.rows import Tables
 from sfu.srtp_keys import SendingCipher, derive
 from sfu.tables import TX_BYTES, subscription_t
 from tests.sfu.ice import drop_counts
@@ -31,13 +32,16 @@ class Sender:
     def __init__(self, profile: int = AES_128) -> None:
         key, salt = MASTERS[profile]
         self.memory = Memory()
-        self.cipher = SendingCipher(*derive(key, salt))
         self.row = self.memory.table("transports")[0]
-        self.row["cipher"] = self.cipher.address
-        self.row["salt"], self.row["salt_end"] = self.cipher.salt_words
+        self.use(SendingCipher(*derive(key, salt)))
         self.peer = Session(Policy(key=key + salt, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile))
         self.libsrtp = Session(Policy(key=key + salt, ssrc_type=Policy.SSRC_ANY_OUTBOUND, srtp_profile=profile))
         self.row["srtp_out"] = int(ffi.cast("uintptr_t", self.libsrtp._srtp[0]))
+
+    def use(self, cipher: SendingCipher) -> None:
+        """Send with this cipher from now on."""
+        self.cipher = cipher
+        Tables(self.memory).write_cipher(0, cipher)
 
     def send(self, packet: bytes, index: int) -> bytes | None:
         """The datagram that would leave; None: it was dropped."""
@@ -49,8 +53,10 @@ class Sender:
         return bytes(self.memory.table("tx")[slot][: self.memory.table("tx_size")[slot]])
 
 
-SENDER = Sender()
-"""For examples by the dozen: each has a gigabyte of address space."""
+@pytest.fixture(scope="module")
+def shared() -> Sender:
+    """For examples by the dozen: each has a gigabyte of address space."""
+    return Sender()
 
 
 def rtp(index: int, payload: bytes = b"payload", ssrc: int = SSRC, csrcs: int = 0, extension: bytes = b"") -> bytes:
@@ -71,9 +77,7 @@ def test_keys_are_derived_as_in_the_example_of_rfc_3711() -> None:
 
 def test_packet_is_encrypted_as_in_the_example_of_rfc_7714() -> None:
     sender = Sender()
-    sender.cipher = SendingCipher(bytes(range(16)), bytes.fromhex("517569642070726f2071756f"))
-    sender.row["cipher"] = sender.cipher.address
-    sender.row["salt"], sender.row["salt_end"] = sender.cipher.salt_words
+    sender.use(SendingCipher(bytes(range(16)), bytes.fromhex("517569642070726f2071756f")))
     packet = bytes.fromhex("8040f17b8041f8d35501a0b2") + b"Gallia est omnis divisa in partes tres"
     assert sender.send(packet, 0xF17B) == bytes.fromhex(
         "8040f17b8041f8d35501a0b2f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833899d7f27be"
@@ -112,12 +116,10 @@ def test_large_indices_make_the_nonce_of_the_rfc(index: int) -> None:
 
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=12, max_size=12), st.integers(0, 0xFFFFFFFF))
 @settings(max_examples=30)
-def test_any_key_salt_and_ssrc(key: bytes, salt: bytes, ssrc: int) -> None:
-    cipher = SendingCipher(*derive(key, salt))
-    SENDER.row["cipher"] = cipher.address
-    SENDER.row["salt"], SENDER.row["salt_end"] = cipher.salt_words
+def test_any_key_salt_and_ssrc(shared: Sender, key: bytes, salt: bytes, ssrc: int) -> None:
+    shared.use(SendingCipher(*derive(key, salt)))
     peer = Session(Policy(key=key + salt, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=AES_128))
-    sent = SENDER.send(rtp(30_000, ssrc=ssrc), 30_000)
+    sent = shared.send(rtp(30_000, ssrc=ssrc), 30_000)
     assert sent is not None
     assert peer.unprotect(sent) == rtp(30_000, ssrc=ssrc)
 
