@@ -222,6 +222,7 @@ def _apply_to_subscription(state, command, now):
     if command.kind == OPEN_SUBSCRIPTION:
         if subscription.state == FREE and _is_open(state, subscription.transport):
             open_subscription(state, row, now)
+            set_paused(state, row, command.a)
     elif subscription.state == OPEN:
         if command.kind == CLOSE_SUBSCRIPTION:
             close_subscription(state, row)

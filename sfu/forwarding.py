@@ -140,7 +140,7 @@ class Forwarding:
         subscription = Subscription(mine, row, generation, receiver, transport, (ssrc, rtx_ssrc), mirror)
         self.subscriptions[mine] = shard.subscriptions[row] = subscription
         receiver.subscriptions[mine] = transport.subscriptions[mine] = subscription
-        shard.mailbox.push(OPEN_SUBSCRIPTION, row, generation)
+        shard.mailbox.push(OPEN_SUBSCRIPTION, row, generation, int(parameters.paused))
         return LocalSubscription(mine, ssrc, rtx_ssrc)
 
     def unsubscribe(self, number: SubscriptionId) -> None:

@@ -192,6 +192,8 @@ class SubscribeParameters:
     """Audio only: -1 means RED was not negotiated and is unwrapped to Opus in egress."""
     cname: str = ""
     """The same for all subscriptions to one publisher (RFC 3550 section 6.5.1), at most 32 ASCII characters."""
+    paused: bool = False
+    """Send nothing until `Engine.set_paused` says so: the subscriber does not know the SSRCs yet."""
 
 
 @dataclass(frozen=True, slots=True)

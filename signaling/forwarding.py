@@ -49,10 +49,13 @@ class Forwardings:
         self._refused.discard(track_sid)
         self.stop(track_sid)
 
-    def start(self, track_sid: str, mid: str, selection: Selection) -> bool:
-        """Subscribe; False when the engine has no room or the receiver just ended: then only `want` tries again."""
+    def start(self, track_sid: str, mid: str, selection: Selection, *, paused: bool = False) -> bool:
+        """Subscribe; False when the engine has no room or the receiver just ended: then only `want` tries again.
+
+        `paused`: nothing is sent before the engine's `set_paused`.
+        """
         track = self.wanted[track_sid]
-        parameters = selection.parameters(mid, track.cname)
+        parameters = selection.parameters(mid, track.cname, paused=paused)
         try:
             local = self._engine.subscribe(selection.receiver, self._transport, parameters)
         except EngineError as error:

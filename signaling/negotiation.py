@@ -127,7 +127,7 @@ class Selection:
     rtx: Format | None = None
     red: Format | None = None
 
-    def parameters(self, mid: str, cname: str) -> SubscribeParameters:
+    def parameters(self, mid: str, cname: str, *, paused: bool) -> SubscribeParameters:
         """The same for the engine."""
         return SubscribeParameters(
             mid=mid,
@@ -135,6 +135,7 @@ class Selection:
             rtx_payload_type=self.rtx.payload_type if self.rtx else -1,
             red_payload_type=self.red.payload_type if self.red else -1,
             cname=cname,
+            paused=paused,
         )
 
     @property

@@ -124,6 +124,12 @@ class OfferingConnection:
         self._learned = _Learned()
         self._declined: dict[str, WantedTrack] = {}
         """Tracks that the client did not take although it has the codec."""
+        self._unanswered: set[str] = set()
+        """Tracks that only the outstanding offer tells of: subscribed, since their SSRCs stand in it, but paused.
+
+        Media that comes before libwebrtc has settled its answer can take the renderer from the receiver that it just
+        negotiated: all of the track is decoded then, and none of it shown.
+        """
         self._changed = True
         self._outstanding = False
         self._session_id = secrets.randbits(62)
@@ -140,6 +146,7 @@ class OfferingConnection:
     def unwant(self, track_sid: str) -> None:
         """Stop forwarding at once; the client hears of it with the next offer."""
         self._forwardings.unwant(track_sid)
+        self._unanswered.discard(track_sid)
         self._declined.pop(track_sid, None)
         if any(place.track_sid == track_sid for place in self._places):
             self._changed = True
@@ -147,6 +154,10 @@ class OfferingConnection:
     def subscription(self, track_sid: str) -> SubscriptionId | None:
         """The engine's id of a track that is being forwarded."""
         return self._forwardings.subscription(track_sid)
+
+    def answered(self, track_sid: str) -> bool:
+        """Whether the client is ready for a track that is subscribed: it has answered an offer that tells of it."""
+        return track_sid not in self._unanswered
 
     def unsupported(self) -> frozenset[str]:
         """Wanted tracks none of whose codecs the client accepts, as far as its answers told."""
@@ -190,6 +201,7 @@ class OfferingConnection:
         remote = remote_transport(session, accepted, self._remote)
         mids = {section.mid for section in accepted}
         self._outstanding = False
+        self._unanswered.clear()
         for place, section in zip(self._places, session.sections[1:], strict=True):
             if not place.dead:
                 self._learn(place, section, session, accepted=place.mid in mids)
@@ -213,7 +225,8 @@ class OfferingConnection:
             if selection is None or track.track_sid in self._declined:
                 continue
             chosen = self._place_for(track)
-            if chosen is not None and self._forwardings.start(track.track_sid, chosen.mid, selection):
+            if chosen is not None and self._forwardings.start(track.track_sid, chosen.mid, selection, paused=True):
+                self._unanswered.add(track.track_sid)
                 chosen.track_sid = track.track_sid
                 chosen.formats = self._formats_for(track, selection)
         for place in self._places:

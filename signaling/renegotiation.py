@@ -68,6 +68,10 @@ class Renegotiation(ABC):
         """Return the engine's subscription of a wanted track; None while it is not negotiated."""
 
     @abstractmethod
+    def answered(self, track_sid: str) -> bool:
+        """Whether media of a subscribed track may go out: the client knows, or learns by our answer, what it is."""
+
+    @abstractmethod
     def unsupported(self) -> frozenset[str]:
         """Return the sids of wanted tracks that the client has no codec for."""
 
@@ -183,6 +187,10 @@ class SingleConnection(Renegotiation):
         """See `Renegotiation.subscription`."""
         return self._answering.subscription(track_sid)
 
+    def answered(self, track_sid: str) -> bool:
+        """See `Renegotiation.answered`."""
+        return True
+
     def unsupported(self) -> frozenset[str]:
         """See `Renegotiation.unsupported`."""
         return self._answering.unsupported()
@@ -263,6 +271,10 @@ class DualConnection(Renegotiation):
     def subscription(self, track_sid: str) -> SubscriptionId | None:
         """See `Renegotiation.subscription`."""
         return self._offering.subscription(track_sid)
+
+    def answered(self, track_sid: str) -> bool:
+        """See `Renegotiation.answered`."""
+        return self._offering.answered(track_sid)
 
     def unsupported(self) -> frozenset[str]:
         """See `Renegotiation.unsupported`."""

@@ -40,6 +40,8 @@ class Subscription:
     track: Track
     id: SubscriptionId | None = None
     """None until it is negotiated."""
+    answered: bool = False
+    """Whether the client is ready for its media."""
     lacking: frozenset[Codec] = frozenset()
     """Codecs of this track that the client cannot decode."""
 
@@ -99,18 +101,21 @@ class Subscriptions:
         self._note_demand(subscription)
 
     def negotiated(self) -> None:
-        """An offer or answer went out: pick up new engine subscriptions and what the client cannot decode."""
+        """An offer or answer went out or came: pick up new engine subscriptions and what the client cannot decode."""
         renegotiation, node = self._participant.renegotiation, self._participant.node
         unsupported = renegotiation.unsupported()
         for sid, subscription in self.active.items():
-            current = renegotiation.subscription(sid)
+            current, answered = renegotiation.subscription(sid), renegotiation.answered(sid)
             if current != subscription.id:
                 if subscription.id is not None:
                     node.subscribers.pop(subscription.id, None)
-                subscription.id = current
+                subscription.id, subscription.answered = current, answered
                 if current is not None:
                     node.subscribers[current] = (self._participant, sid)
                     self._apply(subscription)
+            elif answered != subscription.answered:
+                subscription.answered = answered
+                self._apply(subscription)
             if sid in unsupported:
                 self._note_unsupported(subscription)
 
@@ -192,7 +197,7 @@ class Subscriptions:
         if subscription.track.kind is Kind.VIDEO:
             spatial = spatial_layer(subscription.track.info, settings)
             engine.set_layers(subscription.id, spatial, temporal_layer(settings.fps))
-        engine.set_paused(subscription.id, _is_paused(settings))
+        engine.set_paused(subscription.id, _is_paused(settings) or not subscription.answered)
 
     def _note_demand(self, subscription: Subscription) -> None:
         track = subscription.track

@@ -255,12 +255,14 @@ class SdkPeer:
         sizes = self._frames.get(publication.sid, [])
         width, height = sizes[-1] if sizes else (0, 0)
         packets, codec = 0, publication.mime_type.split("/")[-1].upper()
+        details: dict[str, Any] = {}
         if track is not None:
             for stat in await track.get_stats():
                 if stat.WhichOneof("stats") == "inbound_rtp":
                     packets = stat.inbound_rtp.received.packets_received
+                    details = _inbound_details(stat.inbound_rtp)
         energy = self._energy.get(publication.sid, 0.0)
-        return Media(publication.subscribed, codec, packets, len(sizes), width, height, energy)
+        return Media(publication.subscribed, codec, packets, len(sizes), width, height, energy, details)
 
     async def leave(self) -> None:
         self._running = False
@@ -268,6 +270,22 @@ class SdkPeer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _inbound_details(stat: Any) -> dict[str, Any]:
+    """Whether a picture that does not come was not received, not decoded, or not handed to Python."""
+    inbound = stat.inbound
+    return {
+        "decoded": inbound.frames_decoded,
+        "keyFrames": inbound.key_frames_decoded,
+        "assembled": inbound.frames_received,
+        "dropped": inbound.frames_dropped,
+        "lost": stat.received.packets_lost,
+        "nacks": inbound.nack_count,
+        "plis": inbound.pli_count,
+        "bytes": inbound.bytes_received,
+        "retransmitted": inbound.retransmitted_packets_received,
+    }
 
 
 _SOURCES = {rtc.TrackSource.SOURCE_CAMERA: "camera", rtc.TrackSource.SOURCE_MICROPHONE: "microphone"}

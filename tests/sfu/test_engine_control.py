@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,7 @@ from sfu.tables import (
     CONSENT_EXPIRED,
     LAYERS_CHANGED,
     OPEN,
+    OPEN_SUBSCRIPTION,
     REQUEST_KEY_FRAME,
     RING_LEFT,
     RING_WANTED,
@@ -184,6 +186,16 @@ async def test_settings_become_commands(bench: Bench) -> None:
     bench.engine.request_key_frame(receiver)
     await bench.settle()
     assert bench.thread.commands == [(SET_LAYERS, 0, 2), (SET_PAUSED, 0, 1), (REQUEST_KEY_FRAME, 0, 0)]
+
+
+async def test_a_subscription_can_begin_paused(bench: Bench) -> None:
+    _, subscriber, receiver, _ = bench.open_call()
+    await bench.settle()
+    bench.thread.commands.clear()
+    bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
+    bench.engine.subscribe(receiver, subscriber, replace(SUBSCRIBE, paused=True))
+    await bench.settle()
+    assert [(kind, a) for kind, _, a in bench.thread.commands] == [(OPEN_SUBSCRIPTION, 0), (OPEN_SUBSCRIPTION, 1)]
 
 
 async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

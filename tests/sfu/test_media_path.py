@@ -38,6 +38,7 @@ from sfu.tables import (
     OPEN_TRANSPORT,
     PATH_SELECTED,
     SET_MEDIA,
+    SET_PAUSED,
     START_SRTP,
     STREAM_STARTED,
     SUBSCRIPTION_STARTED,
@@ -148,6 +149,9 @@ class Peer:
         return [part for plain in compounds for part in split_compound(plain) if is_transport_cc(part)]
 
 
+SUBSCRIBE = SubscribeParameters("m7", OUT_VP8, OUT_RTX, cname="someone")
+
+
 class Call:
     """A publisher with one VP8 track, and a subscriber to it."""
 
@@ -167,7 +171,7 @@ class Call:
             self.subscriber.row,
             Kind.VIDEO,
             (OUT_SSRC, OUT_RTX_SSRC),
-            SubscribeParameters("m7", OUT_VP8, OUT_RTX, cname="someone"),
+            SUBSCRIBE,
         )
         self.command(OPEN_SUBSCRIPTION, self.subscription, self.subscription_generation)
         self.turn()
@@ -230,6 +234,24 @@ def test_nothing_comes_back_to_the_publisher_as_media(call: Call) -> None:
     call.publish(100, 101, first_key=True)
     media, _ = call.publisher.received()
     assert media == []
+
+
+def test_subscription_opened_paused_sends_nothing_until_it_may_and_then_the_key_frame_that_it_missed(
+    call: Call,
+) -> None:
+    call.command(CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
+    call.turn()
+    call.subscription, call.subscription_generation = call.tables.take_subscription(
+        call.track, call.subscriber.row, Kind.VIDEO, (OUT_SSRC + 1, OUT_RTX_SSRC + 1), SUBSCRIBE
+    )
+    call.command(OPEN_SUBSCRIPTION, call.subscription, call.subscription_generation, a=1)
+    call.publish(100, 101, 102, first_key=True)
+    assert call.subscriber.received()[0] == []
+    call.command(SET_PAUSED, call.subscription, call.subscription_generation, a=0)
+    call.turn(MS)
+    media, _ = call.subscriber.received()
+    assert [each.ssrc for each in media] == [OUT_SSRC + 1] * 3
+    assert len(media[0].payload) == len(VP8_KEY)
 
 
 def test_lost_packet_is_sent_again_when_the_subscriber_asks(call: Call) -> None:

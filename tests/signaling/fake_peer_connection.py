@@ -163,6 +163,10 @@ class FakeOfferingConnection(_Forwarding):
         self._outstanding = False
         self._offered = False
         self._changed = False
+        self._unanswered: set[str] = set()
+
+    def answered(self, track_sid: str) -> bool:
+        return track_sid not in self._unanswered
 
     def want(self, track: WantedTrack) -> None:
         super().want(track)
@@ -182,11 +186,13 @@ class FakeOfferingConnection(_Forwarding):
         self._outstanding, self._offered, self._changed = True, True, False
         for number, track in enumerate(self._waiting()):
             self._start(track, f"s{self.transport}-{len(self._active)}-{number}")
+            self._unanswered.add(track.track_sid)
         return "offer", {mid: sid for sid, (mid, _, _) in self._active.items()}
 
     def accept_answer(self, sdp: str) -> None:
         self._decodes = frozenset(codec for section in parse(sdp) for codec in _codecs(section)) or DECODES
         self._outstanding = False
+        self._unanswered.clear()
         for sid in [sid for sid, track in self._wanted.items() if self._receiver(track) is None]:
             self._stop(sid)
 

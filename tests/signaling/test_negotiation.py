@@ -202,7 +202,7 @@ def test_the_first_receiver_that_the_client_decodes_is_selected() -> None:
     selection = select_formats(wanted, (VP8, RTX))
     assert selection is not None
     assert (selection.receiver, selection.media, selection.rtx, selection.red) == (2, VP8, RTX, None)
-    assert selection.parameters("5", "name") == SubscribeParameters("5", 96, 97, -1, "name")
+    assert selection.parameters("5", "name", paused=False) == SubscribeParameters("5", 96, 97, -1, "name")
     assert select_formats(track((Codec.AV1, "", 1)), (VP8, RTX)) is None
     other = Format(RtpMap(100, "H264", 90_000), Codec.H264)
     assert used_first((other, VP8, RTX), selection) == (VP8, RTX, other)
@@ -211,7 +211,7 @@ def test_the_first_receiver_that_the_client_decodes_is_selected() -> None:
 def test_red_is_selected_beside_opus() -> None:
     selection = select_formats(track((Codec.OPUS, "", 1)), (RED, OPUS))
     assert selection is not None
-    assert selection.parameters("0", "").red_payload_type == 63
+    assert selection.parameters("0", "", paused=True) == SubscribeParameters("0", 111, -1, 63, paused=True)
     assert selection.formats == (OPUS, RED)
 
 

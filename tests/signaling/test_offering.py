@@ -136,8 +136,8 @@ def test_tracks_are_offered_with_their_ssrcs(engine: RecordingEngine, connection
     assert {f.value for f in voice.profile.feedback} == {"transport-cc"}
     assert engine.names() == ["set_media", "subscribe", "subscribe", "subscribe", "subscribe"]
     parameters = [call[3] for call in engine.calls if call[0] == "subscribe"]
-    assert parameters[0] == SubscribeParameters("1", 111, -1, 63, "PA_p")
-    assert parameters[1] == SubscribeParameters("2", 98, 99, -1, "PA_p")
+    assert parameters[0] == SubscribeParameters("1", 111, -1, 63, "PA_p", paused=True)
+    assert parameters[1] == SubscribeParameters("2", 98, 99, -1, "PA_p", paused=True)
     ids = {extension.uri: extension.id for section in (voice, face) for extension in section.profile.extensions}
     assert len(set(ids.values())) == len(ids)
 
@@ -174,6 +174,29 @@ def test_changes_while_an_offer_is_outstanding_go_out_together(connection: Offer
     assert connection.offer() is None
     connection.accept_answer(Client(connection).answer(first[0]))
     assert Client(connection).negotiate() == {"1": "TR_b"}
+
+
+def test_nothing_is_sent_before_the_client_has_answered(
+    engine: RecordingEngine, connection: OfferingConnection
+) -> None:
+    client = Client(connection)
+    connection.want(track("TR_a"))
+    offer = connection.offer()
+    assert offer is not None
+    assert engine.last("subscribe")[2].paused
+    assert not connection.answered("TR_a")
+    connection.accept_answer(client.answer(offer[0]))
+    assert connection.answered("TR_a")
+    connection.want(track("TR_b"))
+    connection.offer()
+    assert [connection.answered(sid) for sid in ("TR_a", "TR_b")] == [True, False]
+    connection.unwant("TR_b")
+    connection.want(track("TR_b"))
+    again = connection.offer(ice_restart=True)
+    assert again is not None
+    assert not connection.answered("TR_b")
+    connection.accept_answer(client.answer(again[0]))
+    assert connection.answered("TR_b")
 
 
 def test_sections_keep_their_mids_and_rest_before_they_are_used_again(connection: OfferingConnection) -> None:
@@ -250,8 +273,8 @@ def test_red_and_rtx_are_given_up_where_they_are_refused(
     assert connection.subscription("TR_face") is None
     assert client.negotiate() == both
     voice, face = [call[3] for call in engine.calls if call[0] == "subscribe"][-2:]
-    assert voice == SubscribeParameters("1", 111, -1, -1, "PA_p")
-    assert face == SubscribeParameters("2", 96, -1, -1, "PA_p")
+    assert voice == SubscribeParameters("1", 111, -1, -1, "PA_p", paused=True)
+    assert face == SubscribeParameters("2", 96, -1, -1, "PA_p", paused=True)
     assert connection.offer() is None
     assert connection.unsupported() == frozenset()
     assert 97 not in engine.last("set_media")[1].payload_types

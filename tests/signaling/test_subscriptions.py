@@ -4,12 +4,14 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.events import SubscriptionStarted
+from sfu.parameters import SubscriptionId
 from signaling.renegotiation import ANSWER_TIMEOUT_S
 from tests.signaling.call import ALL_VIDEO, Call, Client, sdp
 
 
-def subscription_of(call: Call, client: Client, sid: str) -> int:
+def subscription_of(call: Call, client: Client, sid: str) -> SubscriptionId:
     subscription = client.participant.subscriptions.active[sid].id
+    assert subscription is not None
     assert subscription in call.engine.subscriptions
     return subscription
 
@@ -97,6 +99,27 @@ async def test_dual_client_gets_offers_one_at_a_time(call: Call) -> None:
     subscription_of(call, bob, sid)
 
 
+async def test_media_waits_for_the_answer_of_a_dual_client(call: Call) -> None:
+    ann = await call.join("ann")
+    sids = [await ann.publish("mic", "audio"), await ann.publish("cam", "video")]
+    bob = await call.join("bob", single_pc=False)
+    mic, cam = (subscription_of(call, bob, sid) for sid in sids)
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sids[0]], disabled=True))
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sids[1]], quality=models.HIGH))
+    assert (call.engine.paused[mic], call.engine.paused[cam]) == (True, True)
+    await bob.send(answer=rtc.SessionDescription(type="answer", sdp=sdp(), id=1))
+    assert (call.engine.paused[mic], call.engine.paused[cam]) == (True, False)
+
+
+async def test_media_of_a_single_client_goes_with_our_answer(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("mic", "audio")
+    bob = await call.join("bob")
+    subscription = subscription_of(call, bob, sid)
+    assert not call.engine.subscriptions[subscription][2].paused
+    assert not call.engine.paused[subscription]
+
+
 async def test_late_answer_to_an_earlier_offer_is_ignored(call: Call) -> None:
     bob = await call.join("bob", single_pc=False)
     await bob.send(answer=rtc.SessionDescription(type="answer", sdp="not even SDP", id=77))
@@ -159,7 +182,7 @@ async def test_publisher_hears_once_that_somebody_receives_its_track(call: Call)
     sid = await ann.publish("mic", "audio")
     for name in ("bob", "cleo"):
         client = await call.join(name)
-        await call.emit(SubscriptionStarted(subscription_of(call, client, sid)))  # type: ignore[arg-type]
+        await call.emit(SubscriptionStarted(subscription_of(call, client, sid)))
     assert [message.track_sid for message in ann.of("track_subscribed")] == [sid]
 
 
@@ -185,9 +208,9 @@ async def test_track_settings_choose_layers(call: Call, settings: dict[str, int]
     sid = await ann.publish("cam", "video")
     bob = await call.join("bob")
     subscription = subscription_of(call, bob, sid)
-    assert call.engine.layers[subscription] == (2, 3)  # type: ignore[index]
+    assert call.engine.layers[subscription] == (2, 3)
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], **settings))  # type: ignore[arg-type]
-    assert call.engine.layers[subscription] == layers  # type: ignore[index]
+    assert call.engine.layers[subscription] == layers
 
 
 async def test_adaptive_client_starts_with_the_lowest_layer(call: Call) -> None:
@@ -195,9 +218,9 @@ async def test_adaptive_client_starts_with_the_lowest_layer(call: Call) -> None:
     sid = await ann.publish("cam", "video")
     bob = await call.join("bob", adaptive_stream=True)
     subscription = subscription_of(call, bob, sid)
-    assert call.engine.layers[subscription] == (0, 3)  # type: ignore[index]
+    assert call.engine.layers[subscription] == (0, 3)
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=1280, height=720))
-    assert call.engine.layers[subscription] == (2, 3)  # type: ignore[index]
+    assert call.engine.layers[subscription] == (2, 3)
 
 
 async def test_portrait_video_is_compared_on_its_width(call: Call) -> None:
@@ -209,7 +232,7 @@ async def test_portrait_video_is_compared_on_its_width(call: Call) -> None:
     sid = await ann.publish("cam", "video", layers=layers, width=720, height=1440)
     bob = await call.join("bob")
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=180, height=700))
-    assert call.engine.layers[subscription_of(call, bob, sid)] == (0, 3)  # type: ignore[index]
+    assert call.engine.layers[subscription_of(call, bob, sid)] == (0, 3)
 
 
 @pytest.mark.parametrize("settings", [{"disabled": True}, {"quality": models.OFF}])
@@ -219,9 +242,9 @@ async def test_disabled_track_is_paused_and_comes_back(call: Call, settings: dic
     bob = await call.join("bob")
     subscription = subscription_of(call, bob, sid)
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], **settings))  # type: ignore[arg-type]
-    assert call.engine.paused[subscription]  # type: ignore[index]
+    assert call.engine.paused[subscription]
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], quality=models.HIGH))
-    assert not call.engine.paused[subscription]  # type: ignore[index]
+    assert not call.engine.paused[subscription]
 
 
 async def test_settings_sent_before_the_negotiation_are_kept_for_it(call: Call) -> None:
@@ -230,8 +253,8 @@ async def test_settings_sent_before_the_negotiation_are_kept_for_it(call: Call) 
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], disabled=True, quality=models.LOW))
     await bob.renegotiate()
     subscription = subscription_of(call, bob, sid)
-    assert call.engine.layers[subscription] == (0, 3)  # type: ignore[index]
-    assert call.engine.paused[subscription]  # type: ignore[index]
+    assert call.engine.layers[subscription] == (0, 3)
+    assert call.engine.paused[subscription]
 
 
 async def test_client_without_the_codec_is_told_when_there_is_no_backup(call: Call) -> None:
