@@ -143,6 +143,9 @@ class JsonPeer:
         self._exits = contextlib.AsyncExitStack()
         self._offers = itertools.count(1)
         self._negotiating = asyncio.Lock()
+        self.may_answer = asyncio.Event()
+        """Cleared: offers of the server wait."""
+        self.may_answer.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._messages: list[tuple[str, str]] = []
         self._open = asyncio.Event()
@@ -294,6 +297,7 @@ class JsonPeer:
     async def _answer(self, offer: Message) -> None:
         if self.subscriber is None:
             self.subscriber = self._new_connection()
+        await self.may_answer.wait()
         self._sid_of_mid = offer.get("midToTrackId", {})
         await self.subscriber.setRemoteDescription(RTCSessionDescription(offer["sdp"], "offer"))
         await self.subscriber.setLocalDescription(await self.subscriber.createAnswer())

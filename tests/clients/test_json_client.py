@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,16 +13,20 @@ import websockets
 from livekit.protocol.models import DisconnectReason
 from livekit.protocol.rtc import SignalResponse
 
+from bench.endpoint import make_context
 from tests.clients.conftest import PeerFactory
 from tests.clients.facts import had, hears, reads
 from tests.clients.json_peer import JsonPeer, JsonSocket, json_socket
-from tests.clients.peers import BrowserPeer, SdkPeer
+from tests.clients.light_client import LightClient
+from tests.clients.network import ADDRESS
+from tests.clients.peers import BrowserPeer, SdkPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 TWO_MIB = 2 * 1024 * 1024
 ONE_MIB = 1024 * 1024
+SOUNDS = 25
 
 
 @pytest.mark.parametrize("path", ["/rtc/v1", "/rtc"])
@@ -49,6 +54,46 @@ async def test_a_json_client_hears_and_is_heard_by_a_browser(
     finally:
         await hand.leave()
     await had(ada, "ParticipantDisconnected", "hand")
+
+
+async def test_media_of_a_track_begins_with_the_answer_to_the_offer_that_tells_of_it(
+    server: ServerUnderTest, room: str
+) -> None:
+    hand = JsonPeer("hand", "/rtc")
+    try:
+        await hand.join(server, room)
+        await eventually(partial(_is_connected, hand), "the subscriber connection")
+        async with json_socket(server.url, server.token(room, "ada", canSubscribe=False)) as socket:
+            ada = LightClient(socket, (ADDRESS, server.udp_port), make_context())
+            with contextlib.closing(ada.endpoint):
+                hand.may_answer.clear()
+                offers = len(hand.socket.seen)
+                await ada.publish()
+                await _speak(ada)
+                await hand.socket.expect("offer", offers)
+                await _speak(ada)
+                assert "trackSubscribed" not in [name for name, _ in socket.seen]
+                hand.may_answer.set()
+                await eventually(partial(_speak, ada, until="trackSubscribed"), "media after the answer")
+                await eventually(partial(_receives, hand, "ada"), "media from ada", detail=hand.received)
+    finally:
+        await hand.leave()
+
+
+async def _is_connected(peer: JsonPeer) -> bool:
+    return peer.subscriber is not None and peer.subscriber.connectionState == "connected"
+
+
+async def _receives(peer: JsonPeer, publisher: str) -> bool:
+    return (await peer.received())[publisher]["microphone"].packets > 0
+
+
+async def _speak(client: LightClient, until: str = "") -> bool:
+    """Send half a second of sound; whether the publisher has been told `until` then."""
+    for _ in range(SOUNDS):
+        client.speak()
+        await asyncio.sleep(0.02)
+    return until in [name for name, _ in client.socket.seen]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
