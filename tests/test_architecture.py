@@ -19,7 +19,7 @@ MORE_OF_THE_ENGINE = {"signaling/cli.py": {"sfu.compile"}}
 """The command line also compiles kernels ahead of time."""
 
 MAX_FILE_LINES = 600
-LONGER_FILES: dict[str, int] = {"sfu/tables.py": 780}
+LONGER_FILES: dict[str, int] = {"sfu/tables.py": 880}
 """The tables stand in one file so that one file tells all state."""
 MAX_FUNCTION_LINES = 80
 MAX_KERNEL_LINES = 120
