@@ -1,4 +1,4 @@
-"""One WebRTC endpoint of the load generator: ICE (controlling), DTLS client, SRTP, over a socket of its own.
+"""One WebRTC endpoint of the load generator: ICE (controlling), DTLS in either role, SRTP, over a socket of its own.
 
 `connect` blocks, `connect_async` lets hundreds be in progress; the media is in `bench.generator` and `bench.load`.
 STUN by aioice and DTLS by pyOpenSSL, independent of the server's own code.
@@ -19,7 +19,7 @@ from aiortc.rtcdtlstransport import RTCCertificate
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session, ffi
 
-from sfu.parameters import IceCredentials
+from sfu.parameters import DtlsRole, IceCredentials
 
 PROFILE = b"SRTP_AEAD_AES_128_GCM"
 KEY_BYTES, SALT_BYTES = 16, 12
@@ -55,9 +55,19 @@ def is_dtls(datagram: bytes) -> bool:
 class Endpoint:
     """A connected transport: `fd` is connected to the server, `incoming` and `outgoing` are srtp_t addresses."""
 
-    def __init__(self, context: SSL.Context, server: tuple[str, int], keeps_dtls: bool = False) -> None:
-        """keeps_dtls: for data channels. Media has its keys after the handshake, and a connection is 70 KiB."""
+    def __init__(
+        self,
+        context: SSL.Context,
+        server: tuple[str, int],
+        keeps_dtls: bool = False,
+        role: DtlsRole = DtlsRole.CLIENT,
+    ) -> None:
+        """keeps_dtls: for data channels. Media has its keys after the handshake, and a connection is 70 KiB.
+
+        role: of this end in DTLS; the server's answer decides.
+        """
         self._context = context
+        self.role = role
         self._keeps_dtls = keeps_dtls
         self._dtls: SSL.Connection | None = None
         self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
@@ -114,7 +124,10 @@ class Endpoint:
             if not datagram:
                 self.check()
         connection = SSL.Connection(self._context, None)
-        connection.set_connect_state()
+        if self.role is DtlsRole.CLIENT:
+            connection.set_connect_state()
+        else:
+            connection.set_accept_state()
         connection.set_ciphertext_mtu(1200)
         while True:
             try:
@@ -153,8 +166,9 @@ class Endpoint:
 
     def _derive_keys(self, connection: SSL.Connection) -> None:
         material = connection.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (KEY_BYTES + SALT_BYTES))
-        self.outgoing = self._session(material, 0, Policy.SSRC_ANY_OUTBOUND)
-        self.incoming = self._session(material, 1, Policy.SSRC_ANY_INBOUND)
+        own = 0 if self.role is DtlsRole.CLIENT else 1  # RFC 5764 section 4.2: the client's keys come first
+        self.outgoing = self._session(material, own, Policy.SSRC_ANY_OUTBOUND)
+        self.incoming = self._session(material, 1 - own, Policy.SSRC_ANY_INBOUND)
 
     def _send_records(self, connection: SSL.Connection) -> None:
         with contextlib.suppress(SSL.WantReadError):

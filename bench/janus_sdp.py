@@ -10,11 +10,11 @@ REPEATED = ("a=mid:", "a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=rtcp-mux")
 MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 
-def publisher_offer(plan: Plan, ice: tuple[str, str], fingerprint: str, candidate: str) -> str:
-    """Offer what a plan publishes. ice: our ufrag and password. candidate: our candidate's attribute lines."""
+def publisher_offer(plan: Plan, ice: tuple[str, str], fingerprint: str, candidate: str, ssrcs: list[list[int]]) -> str:
+    """Offer what a plan publishes. ice: our ufrag and password. candidate: our candidate's attribute lines.
+    ssrcs: from `sdp.choose_ssrcs`."""
     cids = [f"track{k}" for k in range(len(plan.publish))]
-    text = sdp.offer(plan, cids, [], ice, ("sha-256", fingerprint), 1)
-    return _with_candidate(text.replace("a=setup:active", "a=setup:actpass"), candidate)
+    return _with_candidate(sdp.offer(plan, cids, [], ice, ("sha-256", fingerprint), 1, ssrcs), candidate)
 
 
 def viewer_answer(offer: str, ice: tuple[str, str], fingerprint: str, candidate: str) -> str:

@@ -5,8 +5,10 @@ In protobuf, as SDKs do: with JSON, most of what a server does for a large room 
 """
 
 import asyncio
+import base64
 import contextlib
 import itertools
+import json
 import secrets
 import time
 from collections.abc import Coroutine, Iterable
@@ -16,12 +18,19 @@ from urllib.parse import urlencode
 import jwt
 import websockets
 from google.protobuf.json_format import ParseDict
-from livekit.protocol.models import AUDIO, DisconnectReason, ParticipantInfo
-from livekit.protocol.rtc import SignalRequest, SignalResponse
+from livekit.protocol.models import AUDIO, ClientInfo, DisconnectReason, ParticipantInfo
+from livekit.protocol.rtc import (
+    ConnectionSettings,
+    JoinRequest,
+    SignalRequest,
+    SignalResponse,
+    TrickleRequest,
+    WrappedJoinRequest,
+)
 from OpenSSL import SSL
 
 from bench.endpoint import Endpoint
-from bench.sdp import TRANSPORT_CC_ID, Remote, offer, send_streams
+from bench.sdp import TRANSPORT_CC_ID, USABLE_CANDIDATE, Remote, choose_ssrcs, offer, send_streams
 from bench.targets import Connected, Plan
 from sfu.parameters import IceCredentials
 
@@ -76,7 +85,10 @@ class Participant:
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ssrcs = choose_ssrcs(plan)
         self._required = asyncio.Event()
+        self._candidates: list[str] = []
+        self._trickled = asyncio.Event()
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(12)
 
     async def join(self, url: str, token: str) -> Connected:
@@ -88,7 +100,7 @@ class Participant:
             self._receiving.append("audio")  # a description without m-sections has no transport
         remote = await self._negotiate()
         self.sctp_port = remote.sctp_port
-        self.endpoint = Endpoint(self._dtls[0], remote.address, keeps_dtls=self.plan.data)
+        self.endpoint = Endpoint(self._dtls[0], remote.address, self.plan.data, remote.our_role)
         self.endpoint.ufrag, self.endpoint.password = self._ufrag, self._password
         await self.endpoint.connect_async(IceCredentials(remote.ufrag, remote.password))
         self._spawn(self._add_sections())
@@ -98,7 +110,7 @@ class Participant:
             self.endpoint.socket,
             self.endpoint.incoming,
             self.endpoint.outgoing,
-            sends=send_streams(self.plan, remote),
+            sends=send_streams(self.plan, remote, self._ssrcs),
             owner=self,
             check=self.endpoint.check_datagram,
             receive_transport_cc_id=TRANSPORT_CC_ID if TRANSPORT_CC_ID in remote.extensions else 0,
@@ -106,8 +118,11 @@ class Participant:
 
     async def _open(self, url: str, token: str) -> None:
         # adaptive: the lowest layer until a choice is made, as browsers in a large grid begin
-        wishes = {"protocol": PROTOCOL_VERSION, "auto_subscribe": int(self.plan.subscribe), "adaptive_stream": 1}
-        query = urlencode({"access_token": token, **wishes})
+        settings = ConnectionSettings(auto_subscribe=self.plan.subscribe, adaptive_stream=True)
+        client = ClientInfo(sdk=ClientInfo.JS, protocol=PROTOCOL_VERSION, version="2.0.0")
+        request = JoinRequest(client_info=client, connection_settings=settings).SerializeToString()
+        wrapped = WrappedJoinRequest(join_request=request).SerializeToString()
+        query = urlencode({"access_token": token, "join_request": base64.urlsafe_b64encode(wrapped).decode()})
         joined = self._expect("join")
         self._socket = await websockets.connect(
             f"{url}/rtc/v1?{query}",
@@ -140,12 +155,16 @@ class Participant:
     async def _negotiate(self) -> Remote:
         """One offer and its answer."""
         number = next(self._numbers)
-        text = offer(self.plan, self._cids, self._receiving, (self._ufrag, self._password), self._dtls[1], number)
+        ice = self._ufrag, self._password
+        text = offer(self.plan, self._cids, self._receiving, ice, self._dtls[1], number, self._ssrcs)
         answered = self._expect("answer")
         await self._send(offer={"type": "offer", "sdp": text, "id": number})
         answer = await self._answer(answered, "answer")
         self.subscribed = set(answer.mid_to_track_id.values()) - set(self.own)
-        return Remote.parse(answer.sdp)
+        if "a=candidate:" not in answer.sdp:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._trickled.wait()
+        return Remote.parse(answer.sdp, self._candidates)
 
     async def _add_sections(self) -> None:
         while True:
@@ -238,11 +257,20 @@ class Participant:
             waiting.set_result(content)
         elif name == "update":
             self._meet(content.participants)
+        elif name == "trickle":
+            self._take_candidate(content)
         elif name == "media_sections_requirement":
             self._receiving += ["audio"] * content.num_audios + ["video"] * content.num_videos
             self._required.set()
         elif name == "leave":
             self.failure = f"the server said leave: {DisconnectReason.Name(content.reason)}"
+
+    def _take_candidate(self, trickle: TrickleRequest) -> None:
+        """Keep a candidate of the server's. The first one for UDP over IPv4 is enough."""
+        candidate = str(json.loads(trickle.candidateInit).get("candidate", ""))
+        self._candidates.append(candidate)
+        if USABLE_CANDIDATE.search(candidate):
+            self._trickled.set()
 
     def _meet(self, participants: Iterable[ParticipantInfo]) -> None:
         for info in participants:

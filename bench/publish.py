@@ -17,7 +17,7 @@ from bench.accounting import machine
 from bench.results import Latency, Report, command_line, write_figures
 from bench.run import Run, Say, Subject, find_baseline
 from bench.section_tables import section_sheet
-from bench.sheets import Sheet, number
+from bench.sheets import Sheet, knees, number
 from bench.suite import Section, Variation
 from bench.targets import MayBeMissing
 from bench.targets.registry import make
@@ -130,7 +130,7 @@ class Publisher:
         if len(list(section.variations())) > 1:
             self._say(str(variation))
         for scenario in section.sized(variation):
-            run.turn(scenario, subjects, repeat, {"load": variation.load, "knee": False})
+            run.turn(scenario, subjects, repeat, {"load": variation.load, "knee": section.knee})
 
     def _sheet(
         self,
@@ -139,7 +139,10 @@ class Publisher:
         outcome: Outcome,
         baseline: Latency | None,
     ) -> Sheet:
-        sheet = section_sheet(section.name, section.columns, [(asdict(each), report) for each, report in reports])
+        if section.knee:
+            sheet = replace(knees([knee for _, report in reports for knee in report.knees]), title=section.name)
+        else:
+            sheet = section_sheet(section.name, section.columns, [(asdict(each), report) for each, report in reports])
         note = _note([report.command for _, report in reports], reports[-1][1].date, section.repeats)
         if baseline is not None:
             note += (

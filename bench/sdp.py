@@ -2,11 +2,13 @@
 
 import re
 import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from bench.generator_receive import RTX_PAYLOAD_TYPE
 from bench.targets import Layer, Plan, SendStream, TrackPlan
+from sfu.parameters import DtlsRole
 from sfu.sctp import LOCAL_PORT, MAX_MESSAGE_BYTES
 
 MID_ID, RID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID = 1, 2, 3, 4
@@ -20,9 +22,11 @@ _EXTENSIONS = {
     TRANSPORT_CC_ID: "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
     AUDIO_LEVEL_ID: "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
 }
+USABLE_CANDIDATE = re.compile(r"candidate:\S+ 1 udp \d+ (\d+\.\d+\.\d+\.\d+) (\d+) typ host", re.IGNORECASE)
+"""A server's host candidate for UDP over IPv4: its address and port."""
 _HEAD = (
     "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {mids}\r\n"
-    "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\na=fingerprint:{algorithm} {digest}\r\na=setup:active\r\n"
+    "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\na=fingerprint:{algorithm} {digest}\r\na=setup:actpass\r\n"
 )
 _SECTION = (
     "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na={direction}\r\na=rtcp-mux\r\n"
@@ -70,13 +74,21 @@ def _section(kind: str, mid: int, direction: str) -> str:
     )
 
 
-def _sending_lines(track: TrackPlan, cid: str) -> str:
+def _sending_lines(track: TrackPlan, cid: str, ssrcs: Sequence[int]) -> str:
+    """What tells of the streams of a track: rids of its layers, or the SSRC of its only one (pion asks for it)."""
     lines = f"a=msid:- {cid}\r\n"
     rids = [layer.rid for layer in track.layers if layer.rid]
     if rids:
         lines += "".join(f"a=rid:{rid} send\r\n" for rid in rids)
         lines += f"a=simulcast:send {';'.join(rids)}\r\n"
+    else:
+        lines += "".join(f"a=ssrc:{ssrc} cname:bench\r\na=ssrc:{ssrc} msid:- {cid}\r\n" for ssrc in ssrcs)
     return lines
+
+
+def choose_ssrcs(plan: Plan) -> list[list[int]]:
+    """Random SSRCs for each layer of each track that the plan publishes."""
+    return [[secrets.randbits(32) | 1 for _ in track.layers] for track in plan.publish]
 
 
 def offer(
@@ -86,11 +98,12 @@ def offer(
     ice: tuple[str, str],
     fingerprint: tuple[str, str],
     version: int,
+    ssrcs: list[list[int]],
 ) -> str:
     """An offer: first what the plan publishes (`cids`: its track ids), then a section of each kind in `receiving`,
     last the data channels if the plan has them.
 
-    ice: ufrag and password. The mids are 0, 1, 2, ... in that order.
+    ice: ufrag and password. ssrcs: from `choose_ssrcs`. The mids are 0, 1, 2, ... in that order.
     """
     count = len(plan.publish) + len(receiving) + plan.data
     text = _HEAD.format(
@@ -101,8 +114,8 @@ def offer(
         algorithm=fingerprint[0],
         digest=fingerprint[1],
     )
-    for mid, (track, cid) in enumerate(zip(plan.publish, cids, strict=True)):
-        text += _section(track.kind, mid, "sendonly") + _sending_lines(track, cid)
+    for mid, (track, cid, own) in enumerate(zip(plan.publish, cids, ssrcs, strict=True)):
+        text += _section(track.kind, mid, "sendonly") + _sending_lines(track, cid, own)
     for mid, kind in enumerate(receiving, len(plan.publish)):
         text += _section(kind, mid, "recvonly")
     if plan.data:
@@ -122,30 +135,37 @@ class Remote:
     """Ids of the header extensions that it takes."""
     sctp_port: int = 0
     """Of its data channels; 0: it has none."""
+    our_role: DtlsRole = DtlsRole.CLIENT
+    """What is left for this end by the answer's `a=setup` (RFC 8842 section 5.3)."""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read an answer. Raises ValueError when a part is missing."""
+    def parse(cls, text: str, trickled: Iterable[str] = ()) -> Self:
+        """Read an answer. Raises ValueError when a part is missing.
+
+        trickled: candidates that came beside it, as in `a=` lines but without that.
+        """
+        text += "".join(f"a={candidate}\r\n" for candidate in trickled)
         ufrag, password = (re.search(rf"a=ice-{name}:(\S+)", text) for name in ("ufrag", "pwd"))
-        candidate = re.search(r"a=candidate:\S+ 1 udp \d+ (\d+\.\d+\.\d+\.\d+) (\d+) typ host", text, re.IGNORECASE)
+        candidate = USABLE_CANDIDATE.search(text)
         if ufrag is None or password is None or candidate is None:
             raise ValueError(f"an answer without ICE credentials or an IPv4 candidate: {text[:500]!r}")
         extensions = frozenset(int(number) for number in re.findall(r"a=extmap:(\d+)", text))
         port = re.search(r"a=sctp-port:(\d+)", text)
         address = candidate[1], int(candidate[2])
-        return cls(ufrag[1], password[1], address, extensions, int(port[1]) if port is not None else 0)
+        role = DtlsRole.SERVER if re.search(r"(?m)^a=setup:active", text) else DtlsRole.CLIENT
+        return cls(ufrag[1], password[1], address, extensions, int(port[1]) if port is not None else 0, role)
 
 
-def send_streams(plan: Plan, remote: Remote) -> list[SendStream]:
-    """The SSRCs that the participant sends, in the order of its tracks and their layers."""
+def send_streams(plan: Plan, remote: Remote, ssrcs: list[list[int]]) -> list[SendStream]:
+    """What the participant sends, in the order of its tracks and their layers. ssrcs: from `choose_ssrcs`."""
     streams = []
-    for mid, track in enumerate(plan.publish):
-        for layer in track.layers:
+    for mid, (track, own) in enumerate(zip(plan.publish, ssrcs, strict=True)):
+        for layer, ssrc in zip(track.layers, own, strict=True):
             elements = _element(MID_ID, str(mid).encode()) if MID_ID in remote.extensions else b""
             elements += _kind_elements(track, layer, remote.extensions)
             streams.append(
                 SendStream(
-                    ssrc=secrets.randbits(32) | 1,
+                    ssrc=ssrc,
                     payload_type=AUDIO_PAYLOAD_TYPE if track.kind == "audio" else VIDEO_PAYLOAD_TYPE,
                     kind=track.kind,
                     layer=layer,

@@ -9,6 +9,7 @@ from bench.summary import (
     BUSY,
     PERCENTILES,
     Summary,
+    cores,
     cpu,
     floor_ratio,
     main_thread,
@@ -79,6 +80,8 @@ COLUMNS: dict[str, Cell] = {
     "main thread": _figure(main_thread, busy),
     "gen. busy": _figure(lambda each: each.generator_busy, busy),
     "KiB each": _figure(memory),
+    # For scenarios of rooms: how many of them one core would carry at this cost.
+    "rooms/core": _figure(lambda each: each.n / cores(each) if cores(each) else 0.0),
     **{f"{text} us": _figure(percentile(name)) for name, text in PERCENTILES.items()},
     "joins": lambda line: f"{len(line.summary.joins_ms):,}",
     "join p50 ms": _join(0.5),

@@ -31,7 +31,7 @@ _LISTS = {
 _SINGLE = {
     **dict.fromkeys(("name", "command", "scenario"), (str,)),
     **dict.fromkeys(("seconds", "repeats"), (int, float)),
-    "baseline": (bool,),
+    **dict.fromkeys(("baseline", "knee"), (bool,)),
 }
 
 
@@ -70,6 +70,8 @@ class Section:
     repeats: int = 5
     baseline: bool = False
     """Also measure the generator against a plain reflector, for the note below the table."""
+    knee: bool = False
+    """Ramp each system up to the highest load that it carries; the table then has columns of its own."""
     columns: tuple[str, ...] = ("system", "N", "delivered/s", "CPU us", "loss", "p50 us", "p99 us")
 
     @classmethod
@@ -149,6 +151,7 @@ class Section:
         words += [word for n in self.sizes for word in ("-n", str(n))]
         words += ["--seconds", f"{self.seconds:g}"] if self.seconds else []
         words += ["--load", f"{variation.load:g}"] if variation.load != 1 else []
+        words += ["--knee"] if self.knee else []
         for name in ("messages_per_second", "visits_per_second"):
             value = getattr(variation, name)
             words += [f"--{name.replace('_', '-')}", f"{value:g}"] if value is not None else []
@@ -159,7 +162,7 @@ def _right(key: str, value: Any) -> bool:
     """Whether a value has the type of its key."""
     if key in _LISTS:
         return isinstance(value, list) and all(isinstance(each, _LISTS[key]) for each in value)
-    return isinstance(value, _SINGLE[key]) and isinstance(value, bool) == (key == "baseline")
+    return isinstance(value, _SINGLE[key]) and isinstance(value, bool) == (_SINGLE[key] == (bool,))
 
 
 def read(path: Path) -> list[Section]:

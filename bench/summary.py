@@ -27,6 +27,11 @@ def cpu(measurement: Measurement) -> float:
     return measurement.cpu_us_per_packet
 
 
+def cores(measurement: Measurement) -> float:
+    """How many cores the server kept busy."""
+    return measurement.cpu_us_per_packet * measurement.packets_per_second / 1e6
+
+
 def memory(measurement: Measurement) -> float:
     """KiB per subscriber."""
     return measurement.memory_per_subscriber / 1024

@@ -142,7 +142,8 @@ class JanusTarget:
     async def _publish(self, plan: Plan) -> Connected:
         leg = await self._leg(plan)
         endpoint = leg.endpoint
-        offer = publisher_offer(plan, (endpoint.ufrag, endpoint.password), self._fingerprint, endpoint.candidate)
+        ice, ssrcs = (endpoint.ufrag, endpoint.password), sdp.choose_ssrcs(plan)
+        offer = publisher_offer(plan, ice, self._fingerprint, endpoint.candidate, ssrcs)
         body = {"request": "joinandconfigure", "ptype": "publisher", "room": plan.room, "display": plan.identity}
         data, answer = await self._api.message(leg.handle, body, "offer", offer)
         await self._connect(endpoint, answer)
@@ -152,7 +153,7 @@ class JanusTarget:
         for viewer in self._legs:
             if viewer.plan.room == plan.room and viewer.feeds:
                 await self._subscribe(viewer, {leg.feed})
-        sends = sdp.send_streams(plan, sdp.Remote.parse(answer))
+        sends = sdp.send_streams(plan, sdp.Remote.parse(answer), ssrcs)
         return self._connected(leg, sends)
 
     async def _view(self, plan: Plan) -> Connected:

@@ -5,6 +5,7 @@ Options: `url` (ws://...), `pid` of its process, `key` and `secret` of its API; 
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -122,17 +123,38 @@ class LiveKit:
         return "there is no livekit-server on the PATH; give url=ws://... and pid=... of one that runs"
 
     async def start(self, cores: tuple[int, ...]) -> None:
-        """Start `livekit-server --dev`, unless a url was given."""
+        """Start `livekit-server`, unless a url was given."""
         if self.url:
             return
         binary = self._binary()
         if binary is None:
             raise TargetFailed(self.missing())
         port, udp = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
-        command = [binary, "--dev", "--bind", "127.0.0.1", "--node-ip", "127.0.0.1", "--port", str(port)]
-        self.process = ServerProcess([*command, "--udp-port", str(udp)], cores)
+        self.process = ServerProcess([binary, "--config-body", self._configuration(port, udp)], cores)
         self.url = f"ws://127.0.0.1:{port}"
         await self.process.wait_ready(f"http://127.0.0.1:{port}/")
+
+    def _configuration(self, port: int, udp: int) -> str:
+        """The YAML (here JSON) of a livekit-server on loopback.
+
+        ICE-lite, because the generator's endpoints check and do not answer checks. A single UDP port, as aiosfu has.
+        """
+        rtc = {
+            "udp_port": udp,
+            "tcp_port": 0,
+            "node_ip": "127.0.0.1",
+            "use_external_ip": False,
+            "use_ice_lite": True,
+            "enable_loopback_candidate": True,
+        }
+        key, secret = self._key()
+        keys = {key: secret}
+        logging = {"level": "warn", "pion_level": "error"}
+        return json.dumps({"port": port, "bind_addresses": ["127.0.0.1"], "rtc": rtc, "keys": keys, "logging": logging})
+
+    def _key(self) -> tuple[str, str]:
+        """The API key and secret with which participants join."""
+        return self.options.get("key", "devkey"), self.options.get("secret", "secret")
 
     def pid(self) -> int:
         """Of the server; the option `pid` when it was not started here."""
@@ -146,8 +168,7 @@ class LiveKit:
         """Join by signalling; returns when the transport is up."""
         participant = Participant(plan, self._dtls)
         self._participants.append(participant)
-        key, secret = self.options.get("key", "devkey"), self.options.get("secret", "secret")
-        token = make_token(key, secret, plan.room, plan.identity)
+        token = make_token(*self._key(), plan.room, plan.identity)
         try:
             return await participant.join(self.url, token)
         except (SignallingFailed, OSError, TimeoutError) as error:

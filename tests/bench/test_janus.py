@@ -110,7 +110,7 @@ def test_it_says_how_to_get_janus(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_publisher_offers_its_tracks_and_leaves_the_dtls_client_to_janus() -> None:
-    offer = publisher_offer(Plan("room", "a", (MICROPHONE, CAMERA)), ("u", "p"), FINGERPRINT, CANDIDATE)
+    offer = publisher_offer(Plan("room", "a", (MICROPHONE, CAMERA)), ("u", "p"), FINGERPRINT, CANDIDATE, [[1], [2]])
     assert re.findall(r"m=(\w+)", offer) == ["audio", "video"]
     assert offer.count("a=setup:actpass") == 1
     assert "a=setup:active" not in offer
