@@ -8,7 +8,7 @@ make no sense are errors with their line; keys that LiveKit knows and this serve
 import ipaddress
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -17,6 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from signaling.config_file import ConfigError, Document, check_names
 from signaling.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
+from signaling.texts import encodable
+from signaling.tokens import Keys, hide
 
 DEFAULT_PORT = 7880
 DEFAULT_UDP_PORT = 7882
@@ -28,7 +30,7 @@ MAX_MEDIA_THREADS = 16
 """As many as the media engine has tables for."""
 MIN_SECRET_LENGTH = 32
 """Characters; HS256 wants a key as long as its hash (RFC 7518 section 3.2). Shorter ones are warned about."""
-DEVELOPMENT_KEYS = {"devkey": "secret"}
+DEVELOPMENT_KEYS = hide({"devkey": "secret"})
 LOOPBACK = ("127.0.0.1", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
 
@@ -63,8 +65,8 @@ class RoomOptions:
 class Config:
     """What the operator decided, checked and with defaults filled in."""
 
-    keys: Mapping[str, str]
-    """API key -> secret. At least one; the first signs what the server itself signs."""
+    keys: Keys
+    """At least one; the first signs what the server itself signs."""
     port: int = DEFAULT_PORT
     """TCP port of HTTP and WebSocket. 0 takes any free one."""
     bind_addresses: tuple[str, ...] = ANY_ADDRESS
@@ -105,7 +107,7 @@ class Config:
 
     def weak_keys(self) -> tuple[str, ...]:
         """Return the API keys whose secret is shorter than HS256 wants."""
-        return tuple(key for key, secret in self.keys.items() if len(secret) < MIN_SECRET_LENGTH)
+        return tuple(key for key, secret in self.keys.items() if len(secret.get_secret_value()) < MIN_SECRET_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Flags:
     port: int | None = None
     udp_port: str | None = None
     node_ip: str | None = None
-    keys: str | None = None
+    keys: str | None = field(default=None, repr=False)
     config: Path | None = None
     log_level: str | None = None
     media_threads: int | None = None
@@ -148,7 +150,7 @@ def parse_node_ips(value: object) -> tuple[str, ...]:
     return tuple(str(address) for address in addresses)
 
 
-def parse_keys(text: object) -> dict[str, str]:
+def parse_keys(text: object) -> Keys:
     """Read `key: secret`, one per line (as --keys and LIVEKIT_KEYS have them). Raises ValueError."""
     try:
         keys = yaml.load(str(text), Loader=yaml.BaseLoader)  # the base loader makes strings only
@@ -227,12 +229,14 @@ def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, ob
     return value
 
 
-def _check_keys(keys: object) -> dict[str, str]:
+def _check_keys(keys: object) -> Keys:
     if not isinstance(keys, dict) or not keys or not all(isinstance(secret, str) for secret in keys.values()):
         raise ValueError('keys must be "key: secret", with the space, one per line')
     if not all(key and secret for key, secret in keys.items()):
         raise ValueError("an API key or its secret is empty")
-    return keys
+    if encodable(keys) != keys:
+        raise ValueError("an API key or its secret has half a character in it")
+    return hide(keys)
 
 
 def _check_port(value: object) -> int:
@@ -296,7 +300,7 @@ class _File(_Section):
 
     port: Annotated[int, BeforeValidator(_check_port)] = DEFAULT_PORT
     bind_addresses: Annotated[tuple[str, ...], BeforeValidator(_check_addresses)] = ()
-    keys: Annotated[dict[str, str], BeforeValidator(_check_keys)] = Field(default_factory=dict)
+    keys: Annotated[Keys, BeforeValidator(_check_keys)] = Field(default_factory=dict)
     log_level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
     media_threads: Annotated[int, BeforeValidator(_check_threads)] = 0
     rtc: _Rtc = Field(default_factory=_Rtc)

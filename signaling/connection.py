@@ -19,6 +19,8 @@ from google.protobuf.message import DecodeError
 from livekit.protocol import rtc
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from signaling.texts import encodable
+
 MAX_QUEUED_MESSAGES = 1000
 """Messages waiting for a slow client: more than a full room's updates in a burst, less than a stuck one collects."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
@@ -67,7 +69,8 @@ def _json_object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("not an object")
-    return value
+    # The frame itself was UTF-8; only an escape can spell half a character.
+    return encodable(value) if "\\ud" in text or "\\uD" in text else value
 
 
 def encode_response(response: rtc.SignalResponse, as_json: bool) -> bytes | str:

@@ -15,7 +15,8 @@ from typing import cast
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
-from signaling.tokens import Claims, TokenError, VideoGrant, verify
+from signaling.texts import encodable
+from signaling.tokens import Claims, Keys, TokenError, VideoGrant, verify
 
 MAX_JOIN_REQUEST_BYTES = 1024 * 1024
 """Of the join request once unpacked: livekit-server's bound."""
@@ -81,7 +82,7 @@ class RequestFacts:
     `/rtc` (a client that speaks JSON has no protobuf to build one with)."""
 
 
-def parse_join(request: RequestFacts, keys: Mapping[str, str]) -> JoinParameters:
+def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
     """Read token and parameters of a connecting client.
 
     Raises:
@@ -97,7 +98,7 @@ def parse_join(request: RequestFacts, keys: Mapping[str, str]) -> JoinParameters
     if not room:
         raise JoinError(400, "no room name")
     for what, value in (("room name", room), ("identity", claims.identity), ("name", claims.name)):
-        if len(value.encode(errors="surrogatepass")) > MAX_NAME_LENGTH:
+        if len(value.encode()) > MAX_NAME_LENGTH:
             raise JoinError(400, f"{what} exceeds {MAX_NAME_LENGTH} bytes")
 
     wrapped = request.query.get("join_request", "")
@@ -147,7 +148,7 @@ def unwrap_join_request(text: str) -> rtc.JoinRequest:
         raise JoinError(400, "cannot decode join_request") from exc
 
 
-def _authenticate(request: RequestFacts, keys: Mapping[str, str]) -> Claims:
+def _authenticate(request: RequestFacts, keys: Keys) -> Claims:
     token = request.query.get("access_token", "")
     if request.authorization:
         scheme, _, token = request.authorization.partition(" ")
@@ -218,7 +219,7 @@ def _query_attributes(text: str) -> dict[str, str]:
     if not text:
         return {}
     try:
-        decoded = json.loads(_decode_base64url(text))
+        decoded = encodable(json.loads(_decode_base64url(text)))
     except (ValueError, RecursionError) as exc:
         raise JoinError(400, "cannot decode attributes") from exc
     if not isinstance(decoded, dict) or not all(isinstance(value, str) for value in decoded.values()):
@@ -232,10 +233,10 @@ def _participant_data(message: rtc.JoinRequest, claims: Claims, video: VideoGran
     # An empty value would delete an attribute that the token set.
     own = {key: value for key, value in message.participant_attributes.items() if value}
     metadata, attributes = message.metadata or claims.metadata, claims.attributes | own
-    if len(metadata.encode(errors="surrogatepass")) > MAX_METADATA_BYTES:
+    if len(metadata.encode()) > MAX_METADATA_BYTES:
         raise JoinError(400, f"metadata exceeds {MAX_METADATA_BYTES} bytes")
     texts = (text for pair in attributes.items() for text in pair)
-    if sum(len(text.encode(errors="surrogatepass")) for text in texts) > MAX_ATTRIBUTES_BYTES:
+    if sum(len(text.encode()) for text in texts) > MAX_ATTRIBUTES_BYTES:
         raise JoinError(400, f"attributes exceed {MAX_ATTRIBUTES_BYTES} bytes")
     return metadata, attributes
 

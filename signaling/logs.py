@@ -15,6 +15,11 @@ QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "as
 """Libraries whose chatter below a warning is not ours to show. Uvicorn's lines would also hold access tokens."""
 
 
+def _console() -> structlog.dev.ConsoleRenderer:
+    # The renderer's own tracebacks show local variables: tokens, passwords, and 70 KB for one exception.
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure_logging(level: LogLevel, as_json: bool) -> None:
     """Send everything from `level` up to standard error, one line per event."""
     shared: list[Any] = [
@@ -26,9 +31,7 @@ def configure_logging(level: LogLevel, as_json: bool) -> None:
     ]
     if as_json:
         shared.append(structlog.processors.format_exc_info)
-    renderer = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer = structlog.processors.JSONRenderer() if as_json else _console()
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -14,6 +14,9 @@ from typing import Any, cast
 import jwt
 from jwt.warnings import InsecureKeyLengthWarning
 from livekit.protocol import models
+from pydantic import SecretStr
+
+from signaling.texts import encodable
 
 ALGORITHM = "HS256"
 CLOCK_LEEWAY_S = 60
@@ -22,6 +25,9 @@ REFRESHED_TOKEN_TTL_S = 600
 """Least validity of a refreshed token; rooms send a new one every five minutes."""
 DEFAULT_TTL_S = 6 * 3600
 """Validity of a token made by `create`, LiveKit's default."""
+
+Keys = Mapping[str, SecretStr]
+"""API key -> secret, in a type that shows stars to whoever prints it or a structure that holds it."""
 
 # The length of a secret is judged once, when the configuration is read, and not again for each token.
 warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
@@ -93,8 +99,13 @@ class Claims:
     """All claims as they came, for a refreshed token."""
 
 
-def verify(token: str, keys: Mapping[str, str]) -> Claims:
-    """Check signature and times of `token` against the secrets of `keys` (API key -> secret).
+def hide(keys: Mapping[str, str]) -> Keys:
+    """Wrap the secrets of `keys` (API key -> secret)."""
+    return {key: SecretStr(secret) for key, secret in keys.items()}
+
+
+def verify(token: str, keys: Keys) -> Claims:
+    """Check signature and times of `token` against the secrets of `keys`. Every text of the result can be encoded.
 
     Raises:
         TokenError: the token is malformed, signed by nobody we know, expired, not yet valid or without expiry.
@@ -106,20 +117,20 @@ def verify(token: str, keys: Mapping[str, str]) -> Claims:
     try:
         raw = jwt.decode(
             token,
-            secret,
+            secret.get_secret_value(),
             algorithms=[ALGORITHM],
             leeway=CLOCK_LEEWAY_S,
             # `iat` and `jti` carry no decision here, so that an odd value in them is no reason to refuse.
             options={"require": ["exp"], "verify_aud": False, "verify_iat": False, "verify_jti": False},
         )
-        return _claims(raw, api_key)
-    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as exc:
+        return _claims(encodable(raw), api_key)
+    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as exc:
         raise TokenError(f"invalid authorization token: {exc}") from exc
 
 
 def create(
     api_key: str,
-    secret: str,
+    secret: SecretStr,
     *,
     identity: str,
     video: Mapping[str, Any],
@@ -139,7 +150,7 @@ def create(
 
 def refresh(
     claims: Claims,
-    keys: Mapping[str, str],
+    keys: Keys,
     *,
     name: str | None = None,
     metadata: str | None = None,
@@ -170,10 +181,10 @@ def refresh(
     return _sign(fresh, claims.api_key, secret, max(int(time.time()) + REFRESHED_TOKEN_TTL_S, claims.expires_at))
 
 
-def _sign(claims: dict[str, Any], api_key: str, secret: str, expires_at: int) -> str:
+def _sign(claims: dict[str, Any], api_key: str, secret: SecretStr, expires_at: int) -> str:
     # `nbf` lies in the past by the leeway, for verifiers whose clock is behind and who allow none.
     times = {"iss": api_key, "nbf": int(time.time()) - CLOCK_LEEWAY_S, "exp": expires_at}
-    return jwt.encode(claims | times, secret, algorithm=ALGORITHM)
+    return jwt.encode(claims | times, secret.get_secret_value(), algorithm=ALGORITHM)
 
 
 def _issuer(token: str) -> str:

@@ -16,7 +16,7 @@ from signaling.connection import BadMessage, Broadcast
 from signaling.join import JoinParameters
 from signaling.participant import Participant
 from signaling.rooms import Rooms
-from signaling.tokens import Claims, VideoGrant
+from signaling.tokens import Claims, VideoGrant, hide
 from tests.signaling.fake_engine import FakeEngine
 
 CAMERA_LAYERS = (
@@ -186,7 +186,7 @@ class Call:
     def __init__(self, options: RoomOptions | None = None) -> None:
         self.now = 1000.0
         self.engine = FakeEngine()
-        self.rooms = Rooms(Config(keys={"devkey": "secret"}), self.engine, options)  # type: ignore[arg-type]
+        self.rooms = Rooms(Config(keys=hide({"devkey": "secret"})), self.engine, options)  # type: ignore[arg-type]
         self.rooms.node.clock = lambda: self.now
         self._tasks: list[asyncio.Task[None]] = []
 

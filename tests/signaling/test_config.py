@@ -18,6 +18,7 @@ from signaling.config import (
     parse_udp_ports,
 )
 from signaling.config_file import ConfigError
+from signaling.tokens import hide
 
 VISIO = """\
 port: 7880
@@ -51,7 +52,7 @@ def refusal(text: str = "", environment: dict[str, str] | None = None, **flags: 
 
 def test_a_file_written_for_livekit_is_read_and_what_is_not_acted_on_is_named() -> None:
     config = load(VISIO)
-    assert config.keys == {"devkey": "secret"}
+    assert config.keys == hide({"devkey": "secret"})
     assert (config.port, config.udp_ports, config.log_level) == (7880, (7882,), "info")
     assert config.ignored == (
         "rtc.tcp_port",
@@ -76,9 +77,9 @@ def test_the_defaults_are_livekits() -> None:
 
 def test_development_needs_no_keys_and_stays_on_loopback() -> None:
     config = load(dev=True)
-    assert config.keys == {"devkey": "secret"}
+    assert config.keys == hide({"devkey": "secret"})
     assert config.bind_addresses == ("127.0.0.1", "::1")
-    assert load("keys: {a: b}", dev=True).keys == {"a": "b"}
+    assert load("keys: {a: b}", dev=True).keys == hide({"a": "b"})
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_what_makes_no_sense_is_refused_with_its_line(text: str, message: str) -
 
 
 def test_a_secret_stays_text_and_is_not_shown_in_errors() -> None:
-    assert load("keys:\n  007: 0123\n").keys == {"007": "0123"}
+    assert load("keys:\n  007: 0123\n").keys == hide({"007": "0123"})
     assert "topsecret" not in refusal("keys: {a: b, topsecret: [1]}")
 
 
@@ -127,13 +128,13 @@ def test_a_merge_key_counts_as_the_mapping_it_merges() -> None:
 def test_flags_win_over_the_environment_which_wins_over_the_file() -> None:
     text = "keys: {file: s}\nrtc: {udp_port: 1000, node_ip: 192.0.2.1}\nlogging: {level: error}\n"
     environment = {"LIVEKIT_KEYS": "env: s", "UDP_PORT": "2000", "NODE_IP": "192.0.2.2"}
-    assert load(text, environment).keys == {"env": "s"}
+    assert load(text, environment).keys == hide({"env": "s"})
     assert load(text, environment).udp_ports == (2000,)
     assert load(text, environment).node_ips == ("192.0.2.2",)
     config = load(
         text, environment, keys="flag: s", udp_port="3000-3001", node_ip="::1", log_level="warn", port=0, bind=("::1",)
     )
-    assert config.keys == {"flag": "s"}
+    assert config.keys == hide({"flag": "s"})
     assert (config.udp_ports, config.node_ips, config.log_level) == ((3000, 3001), ("::1",), "warning")
     assert (config.port, config.bind_addresses) == (0, ("::1",))
 
@@ -184,7 +185,7 @@ def test_short_secrets_are_found() -> None:
 
 
 def test_several_keys_are_read_one_per_line() -> None:
-    assert parse_keys("a: b\nc: d") == {"a": "b", "c": "d"}
+    assert parse_keys("a: b\nc: d") == hide({"a": "b", "c": "d"})
 
 
 @given(st.text(max_size=40))

@@ -350,3 +350,31 @@ async def test_a_broadcast_is_encoded_once_for_each_kind_of_frame(monkeypatch: p
             connection.send(broadcast)
             assert await socket.client_receives() == encode_response(PONG, as_json)
     assert encoded == [False, True]
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\uDE00"])
+def test_half_a_character_in_json_is_replaced_wherever_it_stands(half: str) -> None:
+    text = '{"updateMetadata": {"name": "cut %s", "metadata": "%s", "attributes": {"%s": "%s"}}}'
+    update = decode_request(text.replace("%s", half)).update_metadata
+    assert (update.name, update.metadata, dict(update.attributes)) == ("cut \ufffd", "\ufffd", {"\ufffd": "\ufffd"})
+    assert decode_request('{"offer": {"sdp": "%s"}}'.replace("%s", half)).offer.sdp == "\ufffd"
+    with pytest.raises(BadMessage, match="no JSON SignalRequest"):
+        decode_request('{"offer": {"type": {"%s": "%s"}}}'.replace("%s", half))
+
+
+def test_whole_characters_in_json_stay() -> None:
+    assert decode_request('{"updateMetadata": {"name": "\\ud83d\\ude00 \\\\ud83d"}}').update_metadata.name == (
+        "\U0001f600 \\ud83d"
+    )
+
+
+def test_every_text_of_every_json_request_may_hold_half_a_character() -> None:
+    """By reflection, so that a field that LiveKit adds is tried too."""
+    tried = 0
+    for field in rtc.SignalRequest.DESCRIPTOR.fields:
+        for inner in field.message_type.fields if field.message_type else ():
+            if inner.type == inner.TYPE_STRING and not inner.is_repeated:
+                request = decode_request(json.dumps({field.json_name: {inner.json_name: "\ud83d"}}))
+                assert getattr(getattr(request, field.name), inner.name) == "\ufffd"
+                tried += 1
+    assert tried > 10

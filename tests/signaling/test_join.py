@@ -23,8 +23,9 @@ from signaling.join import (
     parse_join,
     unwrap_join_request,
 )
+from signaling.tokens import hide
 
-KEYS = {"devkey": "secret"}
+KEYS = hide({"devkey": "secret"})
 
 
 def token(video: dict[str, Any] | None = None, **claims: Any) -> str:
@@ -233,3 +234,19 @@ def test_any_wrapped_bytes_are_a_request_or_a_join_error(body: bytes, compress: 
             unwrap_join_request(text)
         except JoinError as exc:
             assert exc.status == 400
+
+
+@pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDE00)])
+def test_half_a_character_is_replaced_in_token_and_attributes(half: str) -> None:
+    cut = f"cut {half}"
+    own = base64.urlsafe_b64encode(json.dumps({cut: cut}).encode()).decode()
+    video = {"roomJoin": True, "room": cut, "canUpdateOwnMetadata": True}
+    join = parse(
+        {
+            "access_token": token(video, sub=cut, name=cut, metadata=cut, attributes={"from token": cut}),
+            "attributes": own,
+        }
+    )
+    whole = "cut \ufffd"
+    assert (join.room, join.claims.identity, join.claims.name, join.metadata) == (whole, whole, whole, whole)
+    assert join.attributes == {"from token": whole, whole: whole}

@@ -26,9 +26,9 @@ from signaling.config import Config
 from signaling.connection import BadMessage, SignalConnection
 from signaling.join import JoinError, JoinParameters
 from signaling.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
-from signaling.tokens import verify
+from signaling.tokens import hide, verify
 
-KEYS = {"devkey": "secret"}
+KEYS = hide({"devkey": "secret"})
 CONFIG = Config(keys=KEYS, port=0, bind_addresses=("127.0.0.1",), bind_addresses_given=True, development=True)
 
 

@@ -8,9 +8,9 @@ import pytest
 from livekit.api import AccessToken, VideoGrants
 from livekit.protocol import models
 
-from signaling.tokens import CLOCK_LEEWAY_S, REFRESHED_TOKEN_TTL_S, TokenError, create, refresh, verify
+from signaling.tokens import CLOCK_LEEWAY_S, REFRESHED_TOKEN_TTL_S, TokenError, create, hide, refresh, verify
 
-KEYS = {"devkey": "secret", "other": "x" * 40}
+KEYS = hide({"devkey": "secret", "other": "x" * 40})
 
 
 def sign(claims: dict[str, Any], secret: str = "secret", **header: Any) -> str:
@@ -98,7 +98,7 @@ def test_clocks_may_differ_by_less_than_the_leeway() -> None:
 
 
 def test_a_refreshed_token_keeps_claims_and_key() -> None:
-    original = sign({"iss": "other", "video": {"room": "r", "roomJoin": True}, "roomPreset": "x"}, secret=KEYS["other"])
+    original = sign({"iss": "other", "video": {"room": "r", "roomJoin": True}, "roomPreset": "x"}, secret="x" * 40)
     claims = verify(original, KEYS)
     again = verify(refresh(claims, KEYS), KEYS)
     assert again.api_key == "other"
@@ -129,10 +129,29 @@ def test_a_refreshed_token_is_not_shorter_lived_than_the_original() -> None:
 def test_a_key_that_was_withdrawn_signs_nothing() -> None:
     claims = verify(sign({}), KEYS)
     with pytest.raises(TokenError):
-        refresh(claims, {"other": "x"})
+        refresh(claims, hide({"other": "x"}))
 
 
 def test_a_created_token_is_valid() -> None:
-    token = create("devkey", "secret", identity="bob", name="Bob", video={"room": "r", "roomJoin": True}, metadata="m")
+    token = create(
+        "devkey", KEYS["devkey"], identity="bob", name="Bob", video={"room": "r", "roomJoin": True}, metadata="m"
+    )
     claims = verify(token, KEYS)
     assert (claims.identity, claims.name, claims.metadata, claims.video.room) == ("bob", "Bob", "m", "r")
+
+
+@pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDE00)])
+def test_half_a_character_is_replaced_wherever_a_token_has_one(half: str) -> None:
+    cut = f"cut {half}"
+    video = {"room": cut, "destinationRoom": cut}
+    token = sign({"sub": cut, "name": cut, "metadata": cut, "attributes": {cut: cut}, "video": video, "kind": cut})
+    claims = verify(token, KEYS)
+    whole = "cut \ufffd"
+    assert (claims.identity, claims.name, claims.metadata, claims.attributes) == (whole, whole, whole, {whole: whole})
+    assert (claims.video.room, claims.video.destination_room) == (whole, whole)
+    assert verify(refresh(claims, KEYS), KEYS).name == whole
+    assert verify(sign({"name": "\U0001f600"}), KEYS).name == "\U0001f600"
+
+
+def test_secrets_are_not_shown_by_what_holds_them() -> None:
+    assert "x" * 40 not in f"{KEYS} {KEYS!r}"
