@@ -19,6 +19,7 @@ from signaling.config_file import ConfigError, Document, check_names
 from signaling.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
 from signaling.texts import encodable
 from signaling.tokens import Keys, hide
+from signaling.watchdog import systemd_limit_s
 
 DEFAULT_PORT = 7880
 DEFAULT_UDP_PORT = 7882
@@ -77,6 +78,8 @@ class Config:
     """Ports for media; each media thread takes one. 0: any free ones."""
     media_threads: int = 0
     """0: all cores but one."""
+    watchdog_s: float = 0.0
+    """Seconds without a turn of the control thread after which the process ends itself; 0: never."""
     room: RoomOptions = RoomOptions()
     node_ips: tuple[str, ...] = ()
     """Addresses to tell clients, at most one per family; empty: all of the machine's."""
@@ -189,6 +192,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         bind_addresses_given=bool(flags.bind or file.bind_addresses),
         udp_ports=ports,
         media_threads=threads,
+        watchdog_s=systemd_limit_s(environment) if file.watchdog is None else file.watchdog,
         room=RoomOptions(
             file.room.empty_timeout, file.room.departure_timeout, file.room.max_participants, file.room.forward_loudest
         ),
@@ -303,6 +307,7 @@ class _File(_Section):
     keys: Annotated[Keys, BeforeValidator(_check_keys)] = Field(default_factory=dict)
     log_level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
     media_threads: Annotated[int, BeforeValidator(_check_threads)] = 0
+    watchdog: Annotated[int, BeforeValidator(_check_count)] | None = None
     rtc: _Rtc = Field(default_factory=_Rtc)
     room: _Room = Field(default_factory=_Room)
     logging: _Logging = Field(default_factory=_Logging)

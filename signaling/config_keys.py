@@ -51,6 +51,8 @@ _RTC: KeyTable = {
 KNOWN_KEYS: KeyTable = {
     # Ours: livekit-server takes every core by itself.
     "media_threads": Use.ACTED_ON,
+    # Ours too: livekit-server is not watched from inside.
+    "watchdog": Use.ACTED_ON,
     "port": Use.ACTED_ON,
     "bind_addresses": Use.ACTED_ON,
     "keys": Use.ACTED_ON,

@@ -24,6 +24,7 @@ from websockets.protocol import OPEN
 from signaling.config import Config
 from signaling.connection import DIRECT
 from signaling.server import Rooms, build_app
+from signaling.watchdog import notify, watching
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 """Of one WebSocket message, livekit-server's limit. A larger one closes the socket with 1009."""
@@ -270,9 +271,11 @@ async def serve(config: Config, engine: Engine, rooms: Rooms, sockets: list[sock
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        async with running(config, engine, rooms, sockets) as addresses:
+        async with watching(config.watchdog_s), running(config, engine, rooms, sockets) as addresses:
             announce(addresses)
+            notify("READY=1")
             await stopped.wait()
+            notify("STOPPING=1")
             log.info("stopping")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

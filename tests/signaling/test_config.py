@@ -234,3 +234,11 @@ def test_rooms_are_made_as_the_file_says() -> None:
     assert refusal("keys: {a: b}\nroom: {max_participants: -1}\n").startswith(
         "LIVEKIT_CONFIG:2: room.max_participants: "
     )
+
+
+def test_the_watchdog_is_systemds_unless_the_file_says_otherwise() -> None:
+    systemd = {"WATCHDOG_USEC": "20000000"}
+    assert load("keys: {a: b}\n").watchdog_s == 0
+    assert load("keys: {a: b}\n", systemd).watchdog_s == 15
+    assert load("keys: {a: b}\nwatchdog: 7\n", systemd).watchdog_s == 7
+    assert load("keys: {a: b}\nwatchdog: 0\n", systemd).watchdog_s == 0
