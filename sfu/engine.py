@@ -310,6 +310,13 @@ class Engine:
             total.update(statistics.drops(shard.memory))
         return dict(total)
 
+    def limits(self) -> dict[str, int]:
+        """Rows that there can be per table, of all media threads together: `transports`, `receivers`, `streams` and
+        `subscriptions`. A receiver that is subscribed to in other threads takes rows there too, so its tables count
+        once. Subscriptions are where their subscribers are, so with several threads an eighth is kept for what their
+        uneven filling costs."""
+        return statistics.limits(len(self.shards))
+
     def usage(self) -> dict[str, int]:
         """Rows in use per table, and bytes of packet rings handed out, of all media threads together."""
         total: Counter[str] = Counter()

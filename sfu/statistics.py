@@ -12,7 +12,10 @@ from sfu.forwarding import Receiver, Subscription
 from sfu.memory import Memory
 from sfu.parameters import ReceiverId
 from sfu.shards import Shard
-from sfu.tables import DROP_NAMES, FREE, OPEN
+from sfu.tables import DROP_NAMES, FREE, OPEN, STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
+
+UNEVEN_SHARE = 8
+"""One part in so many is not promised where several media threads may fill unevenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,15 @@ def audio_levels(shard: Shard) -> list[tuple[ReceiverId, float]]:
 def drops(memory: Memory) -> dict[str, int]:
     """Packets that the media thread dropped, by reason."""
     return dict(zip(DROP_NAMES, memory.table("drops").tolist(), strict=False))
+
+
+def limits(threads: int) -> dict[str, int]:
+    """Rows per table that `threads` media threads have for what signalling asks for (see `Engine.limits`)."""
+    transports, subscriptions = TRANSPORTS * threads, SUBSCRIPTIONS * threads
+    if threads > 1:
+        transports -= transports // UNEVEN_SHARE
+        subscriptions -= subscriptions // UNEVEN_SHARE
+    return {"transports": transports, "receivers": TRACKS, "streams": STREAMS, "subscriptions": subscriptions}
 
 
 def usage(shard: Shard) -> dict[str, int]:

@@ -26,7 +26,7 @@ TRACKS = 4096
 """Receivers: one published m-section each."""
 STREAMS = 4096
 """Layers of receivers: one primary SSRC each."""
-SUBSCRIPTIONS = 32_768
+SUBSCRIPTIONS = 65_536
 PACKETS = 512
 """Index entries per stream: how far back a packet can be asked for. At 300 packets/s that is 1.7 s."""
 HISTORY = 512

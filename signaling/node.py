@@ -15,6 +15,7 @@ import structlog
 
 from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
 from signaling import identifiers
+from signaling.capacity import Capacity
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
@@ -38,10 +39,16 @@ class Node:
     tracks: dict[ReceiverId, "Track"] = field(default_factory=dict)
     subscribers: dict[SubscriptionId, tuple["Participant", str]] = field(default_factory=dict)
     """Subscription -> (subscriber, track sid)."""
+    capacity: Capacity = field(init=False)
+    """What may still be promised to joins and publications."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Messages of clients that were dropped on purpose, by reason."""
     _groups: set[int] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Ask the engine what it holds."""
+        self.capacity = Capacity(self.engine, lambda: self.clock())
 
     def take_group(self) -> int:
         """A number for a room that forwards its loudest voices only; 0, which is no group, when all are taken."""

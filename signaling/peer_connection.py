@@ -186,6 +186,14 @@ class AnsweringConnection:
         """The engine's id of a track that is being forwarded."""
         return self._forwardings.subscription(track_sid)
 
+    def receiving_sections(self) -> tuple[int, int]:
+        """(audio, video) m-sections of the last offer on which the client receives and does not send."""
+        usable = [slot.kind for slot in self._usable()]
+        return usable.count(Kind.AUDIO), usable.count(Kind.VIDEO)
+
+    def _usable(self) -> list[_Slot]:
+        return [slot for slot in self._slots.values() if slot.direction.receives and slot.published is None]
+
     def missing_sections(self) -> tuple[int, int] | None:
         """(audio, video) m-sections that the client must add to its next offer; None when no offer is needed.
 
@@ -194,7 +202,7 @@ class AnsweringConnection:
         if not self._slots and self._remote is None:
             return None
         wanted = self._forwardings.wanted
-        usable = [slot for slot in self._slots.values() if slot.direction.receives and slot.published is None]
+        usable = self._usable()
         spare = [slot for slot in usable if slot.track_sid not in wanted]
         missing = {Kind.AUDIO: 0, Kind.VIDEO: 0}
         outdated = any(slot.track_sid for slot in spare)

@@ -12,9 +12,11 @@ from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalRespons
 from sfu.events import StreamStarted
 from sfu.parameters import Codec, Kind
 from signaling import tracks
+from signaling.capacity import SERVER_FULL, Needs
 from signaling.errors import RequestRefused
 from signaling.join import MAX_NAME_LENGTH
 from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
+from signaling.negotiation import MAX_ENCODINGS
 from signaling.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
 from signaling.tracks import SVC_CODECS, Track, TrackReceiver
 
@@ -67,8 +69,23 @@ class Publishing:
         if len(self.pending) >= MAX_PENDING_TRACKS or len(self.pending) + len(self.tracks) >= MAX_TRACKS:
             raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, "too many tracks")
         info = tracks.describe(request)
+        listeners = self._participant.room.listeners(self._participant)
+        if not self._participant.node.capacity.promise(needs_of(info)._replace(subscriptions=listeners)):
+            raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, SERVER_FULL)
         self.pending[info.sid] = Track(info, self._participant, tracks.announced_codecs(info))
         return info
+
+    @property
+    def count(self) -> int:
+        """How many tracks there are or will be."""
+        return len(self.tracks) + len(self.pending)
+
+    def needs(self) -> Needs:
+        """What the tracks take of the engine's tables, without their subscriptions."""
+        total = Needs()
+        for track in (*self.tracks.values(), *self.pending.values()):
+            total = total.plus(needs_of(track.info))
+        return total
 
     def decide(self, section: SendingSection) -> PublishDecision | None:
         """Match a new sending section with an announced track; None when there is none."""
@@ -196,6 +213,14 @@ class Publishing:
         if track.announced:
             track.announced = False
             self._participant.room.track_removed(track)
+
+
+def needs_of(info: TrackInfo) -> Needs:
+    """What a track takes of the engine's tables: a receiver for each codec, with a stream for each layer."""
+    if info.type == AUDIO:
+        return Needs(receivers=1, streams=1)
+    codecs = max(1, len(info.codecs))
+    return Needs(receivers=codecs, streams=codecs * MAX_ENCODINGS)
 
 
 def _codec_for(track: Track, cid: str) -> Codec | None:

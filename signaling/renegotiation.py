@@ -158,6 +158,8 @@ class SingleConnection(Renegotiation):
         super().__init__(participant)
         self._offered = False
         self._asked: tuple[int, int] | None = None
+        self._before = (0, 0)
+        """The client's m-sections for receiving when it was asked for more."""
         self._times_asked = 0
         self._asked_at: float | None = None
         """When the client was asked for an offer that has not come yet."""
@@ -222,16 +224,27 @@ class SingleConnection(Renegotiation):
         if self._times_asked > MAX_SAME_REQUIREMENTS:
             log.warning("client does not add the media sections it was asked for", sections=missing)
             return
-        self._asked = missing
+        self._asked, self._before = missing, self._answering.receiving_sections()
         self._asked_at = self._participant.node.clock()
         requirement = MediaSectionsRequirement(num_audios=missing[0], num_videos=missing[1])
         self._participant.send(SignalResponse(media_sections_requirement=requirement))
 
     def _answered(self) -> None:
         self._offered = True
-        self._asked_at = None
+        if not self._still_owes():
+            self._asked_at = None
         self._participant.subscriptions.negotiated()
         self.request()
+
+    def _still_owes(self) -> bool:
+        """Whether the offer just answered was on its way when the client was asked for m-sections.
+
+        Those will come in its next one. Asked a second time, the client would add them twice, and never take one away.
+        """
+        if self._asked_at is None or self._asked is None:
+            return False
+        now = self._answering.receiving_sections()
+        return any(have < had + more for have, had, more in zip(now, self._before, self._asked, strict=True))
 
 
 class DualConnection(Renegotiation):

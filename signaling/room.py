@@ -32,6 +32,7 @@ from livekit.protocol.rtc import (
 
 from signaling import identifiers
 from signaling.access import SubscriptionAccess
+from signaling.capacity import Needs
 from signaling.config import RoomOptions
 from signaling.connection import Broadcast
 from signaling.dynacast import Demand, Dynacast
@@ -61,6 +62,8 @@ QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
 UPDATE_INTERVAL_S = 1.0
 """Between batches of updates about participants who only watch, in a large room."""
+TRANSPORTS_OF_A_JOIN = 2
+"""What a client that has not joined yet opens at the most."""
 SMALL_ROOM = 50
 """Up to this size every change is told at once."""
 
@@ -188,6 +191,36 @@ class Room:
         """Tell whether one more participant with this identity is too many."""
         limit = self.options.max_participants
         return bool(limit) and identity not in self.participants and len(self.participants) + self.expected >= limit
+
+    # what it takes of the engine's tables
+
+    def needs(self) -> Needs:
+        """What everybody here has or wants of the engine's tables, and who was admitted and has not joined yet."""
+        total, tracks = Needs(), self._track_count()
+        for participant in self.participants.values():
+            total = total.plus(self._needs_of(participant, tracks))
+        joining = self.expected
+        return total.plus(Needs(transports=TRANSPORTS_OF_A_JOIN * joining, subscriptions=tracks * joining))
+
+    def needs_of_join(self, identity: str, transports: int, takes_all: bool) -> Needs:
+        """What one more participant will take, beyond what the one that it replaces gives back."""
+        tracks = self._track_count()
+        needs = Needs(transports=transports, subscriptions=tracks if takes_all else 0)
+        replaced = self.participants.get(identity)
+        return needs if replaced is None else needs.beyond(self._needs_of(replaced, tracks))
+
+    def listeners(self, publisher: Participant) -> int:
+        """How many will be subscribed to whatever `publisher` publishes next."""
+        return sum(each.subscriptions.takes_all for each in self.participants.values() if each is not publisher)
+
+    def _track_count(self) -> int:
+        return sum(participant.publishing.count for participant in self.participants.values())
+
+    def _needs_of(self, participant: Participant, tracks: int) -> Needs:
+        mine = participant.subscriptions
+        wanted = tracks - participant.publishing.count if mine.takes_all else len(mine.active)
+        transports = len(participant.renegotiation.transports)
+        return participant.publishing.needs()._replace(transports=transports, subscriptions=wanted)
 
     # what happens to participants
 

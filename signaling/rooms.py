@@ -23,6 +23,7 @@ from sfu.events import (
     TransportFailed,
 )
 from signaling import data
+from signaling.capacity import SERVER_FULL, Needs
 from signaling.join import JoinError, JoinParameters
 from signaling.node import Node
 from signaling.participant import Participant
@@ -48,6 +49,7 @@ class Rooms:
         """`options`: how rooms behave that a join creates."""
         self.node = Node(config, engine)
         self.rooms: dict[str, Room] = {}
+        self.node.capacity.rooms = self.rooms.values
         self._options = options or config.room
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,12 +80,26 @@ class Rooms:
         Raises:
             JoinError: 503 when the room or the server is full.
         """
+        self._check(join)
+
+    def _check(self, join: JoinParameters) -> Needs:
+        """As `validate`; returns what the join will take of the engine's tables."""
         room = self.rooms.get(join.room)
         if room is None:
             if len(self.rooms) >= MAX_ROOMS:
                 raise JoinError(503, "too many rooms")
         elif room.is_full(join.claims.identity):
             raise JoinError(503, "room is full")
+        transports = 1 if join.single_pc else 2
+        if room is None:
+            needs = Needs(transports=transports)
+        else:
+            takes_all = join.auto_subscribe and join.video.permission().can_subscribe
+            needs = room.needs_of_join(join.claims.identity, transports, takes_all)
+        if not self.node.capacity.has_room(needs):
+            self.node.dropped["joins_beyond_capacity"] += 1
+            raise JoinError(503, SERVER_FULL)
+        return needs
 
     def admit(self, join: JoinParameters) -> Session:
         """Let a client in, or find the participant that it resumes. A missing room is created.
@@ -98,7 +114,7 @@ class Rooms:
             if participant is not None and participant.identity != join.claims.identity:
                 participant = None
             return Session(room, join, participant)
-        self.validate(join)
+        self.node.capacity.promise(self._check(join))
         if room is None:
             room = self.rooms[join.room] = Room(self.node, join.room, self._options)
             log.info("room created", room=room.name)

@@ -18,6 +18,7 @@ from livekit.protocol.rtc import (
 )
 
 from sfu.parameters import Codec, Kind, SubscriptionId
+from signaling.capacity import SERVER_FULL, Needs
 from signaling.dynacast import Demand
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES
@@ -58,6 +59,11 @@ class Subscriptions:
         self._settings: dict[str, UpdateTrackSettings] = {}
         self.active: dict[str, Subscription] = {}
         """Wanted tracks, by sid."""
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether tracks that it never heard of will be subscribed to."""
+        return self._auto_subscribe and self._participant.permission.can_subscribe
 
     def consider(self, track: Track) -> None:
         """Start or stop a subscription so that it matches choices, permissions and access."""
@@ -133,6 +139,8 @@ class Subscriptions:
             self._choices[sid] = request.subscribe
             track = self._participant.room.tracks.get(sid)
             if track is not None:
+                if request.subscribe and not self.takes_all and sid not in self.active:
+                    self._promise_one()
                 self.consider(track)
                 if request.subscribe and sid not in self.active and self._wants(track):
                     self._send_access(track, allowed=False)
@@ -229,6 +237,10 @@ class Subscriptions:
             raise RequestRefused(RequestResponse.INVALID_REQUEST, "that is no track sid")
         if sid not in known and len(known) >= MAX_SUBSCRIPTION_CHOICES:
             raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, f"more than {MAX_SUBSCRIPTION_CHOICES} tracks chosen")
+
+    def _promise_one(self) -> None:
+        if not self._participant.node.capacity.promise(Needs(subscriptions=1)):
+            raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, SERVER_FULL)
 
     def _send_error(self, sid: str, error: SubscriptionError) -> None:
         self._participant.send(SignalResponse(subscription_response=SubscriptionResponse(track_sid=sid, err=error)))

@@ -47,6 +47,8 @@ class FakeEngine:
         self.restarts: list[TransportId] = []
         self.key_frames: Counter[ReceiverId] = Counter()
         self.capacity = 1_000
+        self.rows = {"transports": 1_000, "receivers": 1_000, "streams": 3_000, "subscriptions": 10_000}
+        """What `limits` says."""
         self._ids = 0
 
     def _next(self) -> int:
@@ -64,6 +66,9 @@ class FakeEngine:
 
     def emit(self, event: Event) -> None:
         self.events.put_nowait(event)
+
+    def limits(self) -> dict[str, int]:
+        return dict(self.rows)
 
     def open_transport(self) -> LocalTransport:
         if len(self.transports) >= self.capacity:

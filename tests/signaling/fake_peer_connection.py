@@ -102,6 +102,7 @@ class FakeAnsweringConnection(_Forwarding):
         super().__init__(engine)
         self._published: dict[str, Published] = {}
         self._free: dict[str, Kind] = {}
+        self._receiving: list[Kind] = []
 
     def answer(self, offer: str, decide: Callable[[SendingSection], PublishDecision | None]) -> AnswerResult:
         sections = parse(offer)
@@ -115,6 +116,7 @@ class FakeAnsweringConnection(_Forwarding):
         undecided = [section for mid, section in sending.items() if mid not in self._published]
         published = [new for section in undecided if (new := self._publish(section, decide)) is not None]
         self._decodes = frozenset(codec for section in sections for codec in _codecs(section)) or DECODES
+        self._receiving = [Kind(section["kind"]) for section in sections if not section.get("cid")]
         used = {mid for mid, _, _ in self._active.values()}
         self._free = {
             section["mid"]: Kind(section["kind"])
@@ -129,6 +131,9 @@ class FakeAnsweringConnection(_Forwarding):
         names = {mid: entry.track_sid for mid, entry in self._published.items()}
         names |= {mid: sid for sid, (mid, _, _) in self._active.items()}
         return AnswerResult("answer", names, tuple(published), tuple(ended))
+
+    def receiving_sections(self) -> tuple[int, int]:
+        return self._receiving.count(Kind.AUDIO), self._receiving.count(Kind.VIDEO)
 
     def missing_sections(self) -> tuple[int, int] | None:
         waiting = [track.kind for track in self._waiting()]

@@ -67,10 +67,30 @@ async def test_client_that_never_adds_sections_is_not_asked_for_ever(call: Call)
     ann, bob = await call.join("ann"), await call.join("bob")
     for number in range(5):
         await ann.publish(f"mic{number}", "audio")
+    await ann.connect()
+    await bob.connect()
     for _ in range(20):
         await call.collect()
         await bob.offer()
+        await call.pass_time(ANSWER_TIMEOUT_S + 1)
     assert 2 <= len(bob.of("media_sections_requirement")) < 10
+
+
+async def test_an_offer_that_crosses_the_requirement_does_not_ask_for_the_sections_twice(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for number in range(5):
+        await ann.publish(f"mic{number}", "audio")
+    await call.collect()
+    bob.forget()
+    await bob.publish("own", "audio")  # offered before the requirement was read
+    await call.collect()
+    assert not bob.of("media_sections_requirement")
+    bob.sections += [{"mid": f"n{number}", "kind": "audio", "codecs": ["opus"]} for number in range(2)]
+    await bob.offer()
+    assert len(bob.of("answer")[-1].mid_to_track_id) == 6
+    await ann.publish("mic5", "audio")
+    await call.collect()
+    assert [each.num_audios for each in bob.of("media_sections_requirement")] == [1]
 
 
 async def test_client_without_a_first_offer_is_asked_for_nothing(call: Call) -> None:
