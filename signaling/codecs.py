@@ -39,6 +39,9 @@ PRIMARY = frozenset({Codec.OPUS, Codec.AUDIO, Codec.VP8, Codec.H264, Codec.VP9, 
 """Codecs that carry media themselves; RTX and RED carry another payload type."""
 _VP9_PROFILES = ("0", "2")
 _COMPANIONS = (Codec.RTX, Codec.RED)
+AUDIO_FEEDBACK = ("transport-cc", "goog-remb")
+"""RTCP feedback that audio may have. Not `nack`: without RTX a packet that is sent again has the SRTP index of the
+first one and other header extensions, which gives GCM's key away. The repair of audio is RED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ def supported_formats(profile: Profile, kind: Kind) -> tuple[Format, ...]:
             continue
         feedback = tuple(f.value for f in profile.feedback if f.payload_type in (payload_type, -1))
         associated = _associated(codec, fmtp)
+        if kind is Kind.AUDIO:
+            feedback = tuple(value for value in feedback if value in AUDIO_FEEDBACK)
         found[payload_type] = Format(rtpmap, codec, fmtp, () if codec in _COMPANIONS else feedback, associated)
     return tuple(f for f in found.values() if f.codec in PRIMARY or _carries(f, found))
 

@@ -34,6 +34,11 @@ class Forwardings:
         self.wanted: dict[str, WantedTrack] = {}
         self.active: dict[str, Forwarding] = {}
         self._refused: set[str] = set()
+        self._told: set[str] = set()
+        """Wanted tracks that were started, and so stand in a description."""
+        self.left: set[str] = set()
+        """Tracks that stand in a description and have been unwanted since, even if they are wanted again now: a client
+        announces a track anew only after its m-section was quiet. Whoever writes the next description clears it."""
 
     def want(self, track: WantedTrack) -> None:
         """Add a track, or change it: a subscription lives on while its receiver is still among the track's."""
@@ -46,6 +51,9 @@ class Forwardings:
     def unwant(self, track_sid: str) -> None:
         """Stop forwarding a track; unknown sids are fine."""
         self.wanted.pop(track_sid, None)
+        if track_sid in self._told:
+            self._told.discard(track_sid)
+            self.left.add(track_sid)
         self._refused.discard(track_sid)
         self.stop(track_sid)
 
@@ -63,6 +71,7 @@ class Forwardings:
             self._refused.add(track_sid)
             return False
         self.active[track_sid] = Forwarding(mid, selection, local)
+        self._told.add(track_sid)
         return True
 
     def stop(self, track_sid: str) -> None:

@@ -202,6 +202,8 @@ class OfferingConnection:
         mids = {section.mid for section in accepted}
         self._outstanding = False
         self._unanswered.clear()
+        if len(self._places) + 1 >= MAX_SECTIONS and any(place.resting for place in self._places):
+            self._changed = True  # tracks may have waited for an m-section to have rested
         for place, section in zip(self._places, session.sections[1:], strict=True):
             if not place.dead:
                 self._learn(place, section, session, accepted=place.mid in mids)
@@ -217,9 +219,11 @@ class OfferingConnection:
 
     def _place_tracks(self) -> None:
         """Settle which track goes on which m-section, and subscribe: the SSRCs stand in the offer."""
+        left = self._forwardings.left
         for place in self._places:
-            if place.track_sid and place.track_sid not in self._forwardings.wanted:
+            if place.track_sid and (place.track_sid in left or place.track_sid not in self._forwardings.wanted):
                 place.track_sid, place.resting = "", True
+        left.clear()
         for track in self._forwardings.waiting():
             selection = self._select(track)
             if selection is None or track.track_sid in self._declined:

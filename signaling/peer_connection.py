@@ -201,14 +201,13 @@ class AnsweringConnection:
         """
         if not self._slots and self._remote is None:
             return None
-        wanted = self._forwardings.wanted
         usable = self._usable()
-        spare = [slot for slot in usable if slot.track_sid not in wanted]
+        spare = [slot for slot in usable if not self._holds(slot)]
         missing = {Kind.AUDIO: 0, Kind.VIDEO: 0}
         outdated = any(slot.track_sid for slot in spare)
         for track in self._supported_waiting():
             outdated = True
-            own = [slot for slot in usable if slot.track_sid == track.track_sid]
+            own = [slot for slot in usable if slot.track_sid == track.track_sid and self._holds(slot)]
             slot = next((slot for slot in own + spare if _takes(slot, track)), None)
             if slot is None:
                 missing[track.kind] += 1
@@ -228,6 +227,10 @@ class AnsweringConnection:
         self._slots.clear()
         self._forwardings.wanted.clear()
         self._forwardings.active.clear()
+
+    def _holds(self, slot: _Slot) -> bool:
+        """Whether the track of an m-section has been wanted all the time since the answer that put it there."""
+        return slot.track_sid in self._forwardings.wanted and slot.track_sid not in self._forwardings.left
 
     def _supported_waiting(self) -> Iterator[WantedTrack]:
         for track in self._forwardings.waiting():
@@ -324,9 +327,10 @@ class AnsweringConnection:
                 self._forwardings.stop(sid)
         for slot in self._slots.values():
             unused = slot.published is not None or not slot.direction.receives
-            slot.resting = bool(slot.track_sid) and (unused or slot.track_sid not in self._forwardings.wanted)
+            slot.resting = bool(slot.track_sid) and (unused or not self._holds(slot))
             if slot.resting:
                 slot.track_sid = ""
+        self._forwardings.left.clear()
         for track in self._forwardings.waiting():
             own = [slot for slot in self._slots.values() if slot.track_sid == track.track_sid]
             free = [slot for slot in self._slots.values() if slot.free and not slot.resting]

@@ -12,7 +12,7 @@ from livekit.rtc.participant import PublishTrackError
 
 from tests.clients.conftest import Join, PeerFactory
 from tests.clients.facts import had, hears, knows, media, misses, reads, stands_still
-from tests.clients.peers import BrowserPeer, SdkPeer, eventually
+from tests.clients.peers import WAIT_S, BrowserPeer, SdkPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
@@ -328,3 +328,22 @@ async def test_tracks_are_subscribed_by_hand_when_asked_so(
         await stands_still(peer, "ada")
     await choose(True)
     await asyncio.gather(hears(linus, "ada"), hears(grace, "ada"))
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 0.03])  # without a pause this SDK may turn the two requests round
+async def test_a_track_comes_back_however_soon_it_is_asked_for_again(join: Join, pause_s: float) -> None:
+    ada: SdkPeer = await join("sdk", "ada")
+    linus: SdkPeer = await join("sdk", "linus")
+    await ada.publish_audio()
+    await hears(linus, "ada")
+    (publication,) = linus.room.remote_participants["ada"].track_publications.values()
+    gone, back = asyncio.Event(), asyncio.Event()
+    linus.room.on("track_unsubscribed", lambda *_: gone.set())
+    linus.room.on("track_subscribed", lambda *_: back.set())
+    publication.set_subscribed(False)
+    await asyncio.sleep(pause_s)
+    publication.set_subscribed(True)
+    for event in (gone, back):
+        async with asyncio.timeout(WAIT_S):
+            await event.wait()
+    await hears(linus, "ada")

@@ -76,6 +76,13 @@ def test_feedback_for_all_payload_types_counts_for_each() -> None:
     assert vp8.parameters().nack
 
 
+def test_audio_is_never_sent_again() -> None:
+    text = "111 0\na=rtpmap:111 opus/48000/2\na=rtcp-fb:111 nack\na=rtcp-fb:* transport-cc\na=rtcp-fb:0 nack pli\n"
+    for each in formats(Kind.AUDIO, text):
+        assert each.feedback == ("transport-cc",)
+        assert not each.parameters().nack
+
+
 @pytest.mark.parametrize(
     ("fmtp", "profile", "mode"),
     [

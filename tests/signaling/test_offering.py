@@ -214,6 +214,42 @@ def test_sections_keep_their_mids_and_rest_before_they_are_used_again(connection
     assert [s.direction for s in sections(connection)[1:]] == [Direction.INACTIVE] + [Direction.SENDONLY] * 3
 
 
+def test_a_track_wanted_again_at_once_is_offered_on_another_section(connection: OfferingConnection) -> None:
+    client = Client(connection)
+    connection.want(track("TR_a"))
+    assert client.negotiate() == {"1": "TR_a"}
+    connection.unwant("TR_a")
+    connection.want(track("TR_a"))
+    assert [s.direction for s in sections(connection)[1:]] == [Direction.INACTIVE, Direction.SENDONLY]
+
+
+def test_a_track_that_left_while_its_offer_was_outstanding_does_not_return_unnoticed(
+    connection: OfferingConnection,
+) -> None:
+    client = Client(connection)
+    connection.want(track("TR_a"))
+    first = connection.offer()
+    assert first is not None
+    connection.unwant("TR_a")
+    connection.want(track("TR_a"))
+    connection.accept_answer(client.answer(first[0]))
+    assert client.negotiate() == {"2": "TR_a"}
+
+
+def test_a_track_waits_for_the_only_section_to_rest(
+    monkeypatch: pytest.MonkeyPatch, connection: OfferingConnection
+) -> None:
+    monkeypatch.setattr(offering, "MAX_SECTIONS", 2)
+    client = Client(connection)
+    connection.want(track("TR_a"))
+    assert client.negotiate() == {"1": "TR_a"}
+    connection.unwant("TR_a")
+    connection.want(track("TR_a"))
+    assert client.negotiate() == {}
+    assert client.negotiate() == {"1": "TR_a"}
+    assert connection.offer() is None
+
+
 def test_unchanged_wishes_make_no_offer(connection: OfferingConnection) -> None:
     connection.want(track("TR_a"))
     Client(connection).negotiate()

@@ -313,14 +313,31 @@ def test_a_track_that_was_only_unwanted_needs_an_offer_too(connection: Answering
     assert connection.missing_sections() is None
 
 
-def test_a_track_wanted_again_returns_to_its_section_with_new_ssrcs(connection: AnsweringConnection) -> None:
+def test_a_track_wanted_again_at_once_is_told_of_on_another_section(connection: AnsweringConnection) -> None:
     connection.want(track("TR_a"))
     first = connection.answer(offer("chromium-join"), refuse)
     connection.unwant("TR_a")
     connection.want(track("TR_a"))
+    assert connection.missing_sections() == (0, 0)
     second = connection.answer(offer("chromium-join"), refuse)
-    assert first.mid_to_track_id == second.mid_to_track_id == {"3": "TR_a"}
-    assert parse(first.sdp).sections[3].ssrcs != parse(second.sdp).sections[3].ssrcs
+    assert (first.mid_to_track_id, second.mid_to_track_id) == ({"3": "TR_a"}, {"4": "TR_a"})
+    assert directions(second)["3"] is Direction.INACTIVE
+    assert parse(first.sdp).sections[3].ssrcs != parse(second.sdp).sections[4].ssrcs
+    assert connection.missing_sections() is None
+
+
+def test_a_track_wanted_again_at_once_waits_for_the_only_section_to_rest(connection: AnsweringConnection) -> None:
+    for sid in ("TR_a", "TR_b", "TR_c"):
+        connection.want(track(sid))
+    connection.answer(offer("chromium-join"), refuse)
+    connection.unwant("TR_b")
+    connection.want(track("TR_b"))
+    ways = []
+    for _ in range(2):
+        assert connection.missing_sections() == (0, 0)
+        ways.append(directions(connection.answer(offer("chromium-join"), refuse))["4"])
+    assert ways == [Direction.INACTIVE, Direction.SENDONLY]
+    assert connection.missing_sections() is None
 
 
 def test_a_vanished_receiver_is_replaced_on_the_same_section(
@@ -485,3 +502,14 @@ def test_goog_remb_is_only_for_those_without_transport_cc(connection: AnsweringC
     other.want(track("TR_a"))
     answer = parse(other.answer(offer("chromium-join"), refuse).sdp)
     assert {f.value for f in answer.sections[3].profile.feedback} == {"transport-cc", "ccm fir", "nack", "nack pli"}
+
+
+@pytest.mark.parametrize("decide", [publish(), refuse], ids=["published", "received"])
+def test_audio_is_answered_without_nack(connection: AnsweringConnection, decide: Decide) -> None:
+    text = offer("chromium-publish").replace(
+        "a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 transport-cc\na=rtcp-fb:111 nack"
+    )
+    connection.want(track("TR_voice", Kind.AUDIO))
+    answer = parse(connection.answer(text, decide).sdp)
+    audio = [section for section in answer.sections if section.kind == "audio"]
+    assert {f.value for section in audio for f in section.profile.feedback} == {"transport-cc"}
