@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
 """Older clients look at `can_reconnect` alone."""
 FIRST_PROTOCOL_WITH_SUBSCRIBER_PRIMARY = 3
+TOKEN_INTERVAL_S = 300.0
+"""Between two refreshed tokens when nothing changes; they live for ten minutes."""
+TOKEN_PACE_S = 1.0
+"""Between two refreshed tokens at least: of a burst of changes the first and the last state are sent."""
 CLOSE_NORMAL = 1000
 CLOSE_RECONNECT = 4000
 """Any code but 1000: livekit-client tries again only then (RFC 6455 section 7.4.2: 4000 and up are private)."""
@@ -74,6 +78,8 @@ class Participant:
         """The client pings, so its silence means something."""
         self.refresh_at = self.joined_at
         """When the next token is due."""
+        self._refreshed_at = -TOKEN_PACE_S
+        """When the last one was sent."""
         self.expires_at: float | None = None
         """When to give up on a client whose media failed."""
 
@@ -172,6 +178,7 @@ class Participant:
         self._info.attributes.clear()
         self._info.attributes.update(merged)
         self.changed()
+        self._renew_token()
 
     def set_claims(self, claims: Claims, permission: ParticipantPermission) -> None:
         """Take over the token of a resumed session; what it no longer allows ends."""
@@ -187,9 +194,10 @@ class Participant:
         self.changed()
         self.room.subscribe_all(self)
 
-    def send_token(self, now: float, interval_s: float) -> None:
-        """Send a fresh token, so that a reconnect in an hour still works."""
-        self.refresh_at = now + interval_s
+    def send_token(self) -> None:
+        """Send a fresh token, so that a full reconnect in an hour still works, and as who the participant is then."""
+        self._refreshed_at = self.node.clock()
+        self.refresh_at = self._refreshed_at + TOKEN_INTERVAL_S
         token = refresh(
             self.claims,
             self.node.config.keys,
@@ -199,6 +207,14 @@ class Participant:
             permission=self.permission,
         )
         self.send(SignalResponse(refresh_token=token))
+
+    def _renew_token(self) -> None:
+        """The token says something else now: send it at once, or after the pace; until then a full reconnect loses it."""
+        due = self._refreshed_at + TOKEN_PACE_S
+        if self.node.clock() >= due:
+            self.send_token()
+        else:
+            self.refresh_at = min(self.refresh_at, due)
 
     def attach(self, connection: "SignalConnection") -> None:
         """Use this socket from now on; the one before is closed."""

@@ -54,8 +54,6 @@ PING_TIMEOUT_S = 15.0
 """What clients are told, and after which a silent socket is closed."""
 FAILED_GRACE_S = 5.0
 """How long a participant whose media failed is kept, so that its full reconnect looks like one."""
-TOKEN_INTERVAL_S = 300.0
-"""Between two refreshed tokens; they live for ten minutes."""
 TEND_INTERVAL_S = 1.0
 """Between two looks at each participant's timeouts, all of which are seconds."""
 QUALITY_INTERVAL_S = 5.0
@@ -373,7 +371,7 @@ class Room:
                 self.node.spawn(participant.connection.close(CLOSE_RECONNECT))
                 participant.pings = False
             if now >= participant.refresh_at:
-                participant.send_token(now, TOKEN_INTERVAL_S)
+                participant.send_token()
         participant.renegotiation.tick(now)
 
     def _send_batch(self) -> None:

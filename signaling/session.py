@@ -22,7 +22,7 @@ from signaling.errors import SessionEnded
 from signaling.join import JoinError, JoinParameters
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
-from signaling.room import PING_TIMEOUT_S, TOKEN_INTERVAL_S
+from signaling.room import PING_TIMEOUT_S
 
 if TYPE_CHECKING:
     from signaling.node import Node
@@ -147,7 +147,7 @@ def _welcome(participant: Participant, join: JoinParameters) -> None:
     if join.publisher_offer is not None:
         participant.renegotiation.answer(join.publisher_offer)
     participant.renegotiation.start()
-    participant.send_token(participant.node.clock(), TOKEN_INTERVAL_S)
+    participant.send_token()
     room.tell_speakers(participant)
 
 
@@ -164,7 +164,7 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     everybody = [*missed, *participant.room.visible_to(participant), participant.info]
     participant.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
     participant.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))
-    participant.send_token(participant.node.clock(), TOKEN_INTERVAL_S)
+    participant.send_token()
     if join.sync_state is not None:
         handlers.answer(participant, "sync_state", join.sync_state)
     participant.renegotiation.resume()

@@ -3,6 +3,8 @@
 import pytest
 from livekit.protocol import models, rtc
 
+from signaling import tokens
+from signaling.participant import TOKEN_PACE_S
 from signaling.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
 from tests.signaling.call import Call
 
@@ -284,3 +286,41 @@ async def test_old_clients_read_can_reconnect(call: Call) -> None:
     ann = await call.join("ann", client_info=models.ClientInfo(protocol=12))
     await ann.send(simulate=rtc.SimulateScenario(leave_request_full_reconnect=True))
     assert ann.of("leave")[0].can_reconnect
+
+
+async def test_a_change_of_oneself_brings_a_token_that_says_the_same(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True}, attributes={"old": "1"})
+    await call.pass_time(10)
+    ann.forget()
+    change = rtc.UpdateParticipantMetadata(name="Anna", metadata="hand", attributes={"hand": "up", "old": ""})
+    await ann.send(update_metadata=change)
+    (token,) = ann.of("refresh_token")
+    claims = tokens.verify(token, call.rooms.node.config.keys)
+    assert (claims.name, claims.metadata, claims.attributes) == ("Anna", "hand", {"hand": "up"})
+
+
+async def test_a_burst_of_changes_brings_two_tokens_and_the_second_has_everything(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True})
+    await call.pass_time(10)
+    ann.forget()
+    for number in range(50):
+        await ann.send(update_metadata=rtc.UpdateParticipantMetadata(attributes={"n": str(number)}))
+    assert len(ann.of("refresh_token")) == 1
+    await call.pass_time(TOKEN_PACE_S)
+    _, last = ann.of("refresh_token")
+    assert tokens.verify(last, call.rooms.node.config.keys).attributes == {"n": "49"}
+    await call.pass_time(10)
+    assert len(ann.of("refresh_token")) == 2
+
+
+async def test_a_refused_change_brings_no_token(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True})
+    bob = await call.join("bob")
+    await call.pass_time(10)
+    ann.forget()
+    bob.forget()
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="n" * 257))
+    await bob.send(update_metadata=rtc.UpdateParticipantMetadata(name="Bob"))
+    await call.pass_time(10)
+    assert not ann.of("refresh_token")
+    assert not bob.of("refresh_token")
