@@ -21,7 +21,9 @@ from sfu.parameters import GROUPS, MAX_THREADS
 
 # --- capacities: part of the type, so changing one compiles the kernels again ---------------------------------------
 TRANSPORTS = 4096
-PATHS = 8192
+PATHS_PER_TRANSPORT = 8
+PATHS = TRANSPORTS * PATHS_PER_TRANSPORT + 1
+"""Every transport can have all of its paths, whatever the others do; one more row is for staging."""
 TRACKS = 4096
 """Receivers: one published m-section each."""
 STREAMS = 4096
@@ -53,13 +55,12 @@ EXTENSION_KINDS = 12
 MEDIA_PER_TRANSPORT = 4
 """Negotiation results take turns in rows 4 * transport to 4 * transport + 3, so the one in use is never written."""
 
-PATH_SLOTS = 4 * PATHS
+PATH_SLOTS = 4 * TRANSPORTS * PATHS_PER_TRANSPORT
 SOURCE_SLOTS = 65_536
 OUTGOING_SLOTS = 4 * SUBSCRIPTIONS
 UFRAG_SLOTS = 4 * TRANSPORTS
 SOURCES = 16_384
 """SSRCs that publishers send, RTX ones included."""
-PATHS_PER_TRANSPORT = 8
 STAGING_PATH = PATHS - 1
 """Not handed out: holds the address pair of the STUN message being worked on, before it is known whose it is."""
 UNBOUND_PER_TRANSPORT = 64

@@ -17,7 +17,19 @@ from sfu.parameters import (
     SubscribeParameters,
 )
 from sfu.rows import Rows, Tables
-from sfu.tables import ARENA_BYTES, AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_BYTES, SCRATCH_HISTORY, VIDEO
+from sfu.tables import (
+    ARENA_BYTES,
+    AUDIO,
+    MAX_RING_BYTES,
+    MIN_RING_BYTES,
+    PATH_SLOTS,
+    PATHS,
+    PATHS_PER_TRANSPORT,
+    RING_BYTES,
+    SCRATCH_HISTORY,
+    TRANSPORTS,
+    VIDEO,
+)
 
 ICE = IceCredentials("abcdEFGH", "0123456789abcdefghijklmn")
 SIMULCAST = PublishParameters(Kind.VIDEO, "4", (Encoding("q"), Encoding("h"), Encoding("f", 7, 8)))
@@ -213,3 +225,8 @@ def test_a_full_arena_is_cut_into_smaller_rings() -> None:
     assert len(set(small)) == len(small)
     assert space.take(MIN_RING_BYTES) == -1
     assert space.used_bytes == ARENA_BYTES
+
+
+def test_every_transport_can_have_all_of_its_paths() -> None:
+    assert TRANSPORTS * PATHS_PER_TRANSPORT < PATHS  # and one row for staging
+    assert PATH_SLOTS & (PATH_SLOTS - 1) == 0
