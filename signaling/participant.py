@@ -209,7 +209,7 @@ class Participant:
         self.send(SignalResponse(refresh_token=token))
 
     def _renew_token(self) -> None:
-        """The token says something else now: send it at once, or after the pace; until then a full reconnect loses it."""
+        """The token says something else now: send it at once, or after the pace. Until then a reconnect loses it."""
         due = self._refreshed_at + TOKEN_PACE_S
         if self.node.clock() >= due:
             self.send_token()
