@@ -11,36 +11,33 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Protocol, cast
 
 import structlog
 import uvicorn
-import websockets.http11
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.protocol import OPEN
 
 from signaling.config import Config
-from signaling.connection import DIRECT
+from signaling.http_protocol import (
+    MAX_CONNECTIONS,
+    MAX_REQUEST_HEAD_BYTES,
+    Intake,
+    ShortLivedHttp,
+    SignalProtocol,
+    limit_websockets,
+)
 from signaling.server import Rooms, build_app
 from signaling.watchdog import notify, watching
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 """Of one WebSocket message, livekit-server's limit. A larger one closes the socket with 1009."""
-MAX_REQUEST_LINE_BYTES = 64 * 1024
-"""A `join_request` carries an SDP offer in the query: far beyond the 8 KiB that servers allow by default."""
-MAX_REQUEST_HEAD_BYTES = MAX_REQUEST_LINE_BYTES + 16 * 1024
 PING_INTERVAL_S = 30.0
 PING_TIMEOUT_S = 10.0
 """Of WebSocket pings, for what stands between (proxies close silent sockets after a minute) and for clients that do not
 ping by message. Those that do, LiveKit's SDKs, are missed by `Room` long before."""
 UNACKNOWLEDGED_TIMEOUT_MS = 20_000
 """TCP_USER_TIMEOUT: for how long bytes may stay unacknowledged before the kernel gives the connection up."""
-HTTP_LIFETIME_S = 30.0
-"""How long a connection may stay plain HTTP. Requests here are short; a head that never ends is not waited for."""
-MAX_CONNECTIONS = 16_384
-"""Connections at a time, WebSockets included; requests beyond are answered 503."""
 SHUTDOWN_TIMEOUT_S = 5
 
 Announce = Callable[[list[tuple[str, int]]], None]
@@ -106,67 +103,16 @@ def _bind(address: str, port: int) -> socket.socket:
     return bound
 
 
-class ShortLivedHttp(H11Protocol):
-    """Uvicorn's HTTP/1.1, which by itself waits for ever for a client that connects and says nothing."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Give the connection its time."""
-        super().connection_made(transport)
-        self.loop.call_later(HTTP_LIFETIME_S, self._end)
-
-    def _end(self) -> None:
-        if self.transport.is_closing() or self.transport.get_protocol() is not self:
-            return  # gone, or a WebSocket by now
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.loop.call_later(HTTP_LIFETIME_S, self._end)
-        else:
-            self.transport.close()
-
-
-class SignalProtocol(WebSocketsSansIOProtocol):
-    """Uvicorn's WebSocket, which is also a `connection.Direct`."""
-
-    take: Callable[[bytes], bool] | None = None
-
-    async def run_asgi(self) -> None:
-        """Run the application. Afterwards nothing may refer to this object from inside, or it lives until collected."""
-        extensions = cast("dict[str, Any]", self.scope["extensions"])
-        extensions[DIRECT] = self
-        try:
-            await super().run_asgi()
-        finally:
-            del extensions[DIRECT]
-            self.take = None
-
-    def send_receive_event_to_app(self) -> None:
-        """Pass a message on: directly where that can be, else by uvicorn's queue."""
-        whole = self.curr_msg_data_type == "bytes" and len(self.frames) == 1
-        if whole and self.take is not None and self.queue.empty() and not self.close_sent and self.take(self.frames[0]):
-            self.frames = []
-        else:
-            super().send_receive_event_to_app()
-
-    def send_now(self, frame: bytes | str) -> bool:
-        """See `Direct.send_now`; where this says False, `send` waits or raises."""
-        if self.conn.state is not OPEN or self.transport.is_closing() or not self.writable.is_set():
-            return False
-        if isinstance(frame, str):
-            self.conn.send_text(frame.encode())
-        else:
-            self.conn.send_binary(frame)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        return True
-
-
 class HttpServer(uvicorn.Server):
     """Uvicorn that says when it listens, and without its signal handlers.
 
     Those would raise the signal once more at the end and so spoil the exit status.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, intake: Intake) -> None:
         """Take uvicorn's own configuration; belongs to the running event loop."""
         super().__init__(config)
+        self.intake = intake
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -182,15 +128,15 @@ class HttpServer(uvicorn.Server):
 
 def http_server(app: Starlette) -> HttpServer:
     """Configure uvicorn for `app`: LiveKit's limits, no compression, no log of request lines (they hold tokens)."""
-    # The WebSocket handshake is parsed a second time, by `websockets`, whose own limit is 8 KiB.
-    websockets.http11.MAX_LINE_LENGTH = MAX_REQUEST_LINE_BYTES
+    limit_websockets()
+    intake = Intake()
     return HttpServer(
         uvicorn.Config(
             app,
             # h11 bounds the head of a request (httptools does not); after the upgrade it is out of the way.
-            http=ShortLivedHttp,
+            http=cast("type[asyncio.Protocol]", partial(ShortLivedHttp, intake=intake)),
             h11_max_incomplete_event_size=MAX_REQUEST_HEAD_BYTES,
-            ws=SignalProtocol,
+            ws=cast("type[asyncio.Protocol]", partial(SignalProtocol, intake=intake)),
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=PING_INTERVAL_S,
             ws_ping_timeout=PING_TIMEOUT_S,
@@ -202,7 +148,8 @@ def http_server(app: Starlette) -> HttpServer:
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-        )
+        ),
+        intake,
     )
 
 

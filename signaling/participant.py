@@ -5,6 +5,7 @@ A participant outlives its WebSocket: `connection` comes and goes while the medi
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from livekit.protocol.models import DisconnectReason, ParticipantInfo, ParticipantPermission
@@ -18,7 +19,7 @@ from signaling.limits import MAX_CAPABILITIES
 from signaling.publishing import Publishing
 from signaling.renegotiation import DualConnection, Renegotiation, SingleConnection
 from signaling.subscriptions import Subscriptions
-from signaling.tokens import Claims, refresh
+from signaling.tokens import Claims, TokenTooLong, refresh
 
 if TYPE_CHECKING:
     from signaling.connection import Broadcast, SignalConnection
@@ -198,15 +199,20 @@ class Participant:
         """Send a fresh token, so that a full reconnect in an hour still works, and as who the participant is then."""
         self._refreshed_at = self.node.clock()
         self.refresh_at = self._refreshed_at + TOKEN_INTERVAL_S
-        token = refresh(
-            self.claims,
-            self.node.config.keys,
-            name=self._info.name,
-            metadata=self._info.metadata,
-            attributes=dict(self._info.attributes),
-            permission=self.permission,
-        )
-        self.send(SignalResponse(refresh_token=token))
+        if token := self._fresh_token():
+            self.send(SignalResponse(refresh_token=token))
+
+    def _fresh_token(self) -> str:
+        """Sign what the participant is now; where that is more than a client can bring back, its former metadata and
+        attributes; empty if even those are too much. Text of control characters alone is so long."""
+        info, keys = self._info, self.node.config.keys
+        whole = partial(refresh, self.claims, keys, name=info.name, permission=self.permission)
+        for sign in (partial(whole, metadata=info.metadata, attributes=dict(info.attributes)), whole):
+            try:
+                return sign()
+            except TokenTooLong:
+                self.node.dropped["token too long"] += 1
+        return ""
 
     def _renew_token(self) -> None:
         """The token says something else now: send it at once, or after the pace. Until then a reconnect loses it."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
@@ -25,6 +26,8 @@ from signaling.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFa
 from signaling.tokens import create
 
 PREFLIGHT_MAX_AGE_S = 86_400
+MAX_QUERY_PARAMETERS = 100
+"""Of one request, whose head may have a MiB: clients send about twenty."""
 SUBPROTOCOL_JSON = "json"
 """Our one extension: who asks for it gets JSON from the first message on."""
 DEMO_DIRECTORY = Path(__file__).parent / "demo"
@@ -98,7 +101,8 @@ class SingleSlash:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with leading slashes reduced to one."""
         if scope["type"] in ("http", "websocket") and scope["path"].startswith("//"):
-            scope = dict(scope, path="/" + scope["path"].lstrip("/"))
+            # In place: the server lets go of what this dictionary holds when the request has been read.
+            scope["path"] = "/" + scope["path"].lstrip("/")
         await self._app(scope, receive, send)
 
 
@@ -118,7 +122,8 @@ async def _validate(request: Request) -> Response:
 
 async def _connect(websocket: WebSocket) -> None:
     try:
-        join = _join_parameters(websocket)
+        # By way of a second object, because the socket's own would keep the query as long as it lives.
+        join = _join_parameters(HTTPConnection(websocket.scope))
         session: Session = websocket.app.state.rooms.admit(join)
     except JoinError as exc:
         log.info("join refused", status=exc.status, reason=exc.text)
@@ -145,13 +150,20 @@ def _join_parameters(connection: HTTPConnection) -> JoinParameters:
         raise JoinError(503, "the server is starting or stopping")
     return parse_join(
         RequestFacts(
-            query=connection.query_params,
+            query=_query(connection),
             authorization=connection.headers.get("authorization", ""),
             address=connection.client.host if connection.client else "",
             single_pc=connection.scope["path"].startswith("/rtc/v1"),
         ),
         connection.app.state.config.keys,
     )
+
+
+def _query(connection: HTTPConnection) -> QueryParams:
+    """Return the query. Raises JoinError: 400 for more parameters than anybody means."""
+    if connection.scope["query_string"].count(b"&") >= MAX_QUERY_PARAMETERS:
+        raise JoinError(400, "too many parameters")
+    return connection.query_params
 
 
 async def _demo(request: Request) -> Response:

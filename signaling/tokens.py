@@ -23,6 +23,9 @@ CLOCK_LEEWAY_S = 60
 """Accepted clock difference for `exp` and `nbf`: one minute, as livekit-server accepts."""
 REFRESHED_TOKEN_TTL_S = 600
 """Least validity of a refreshed token; rooms send a new one every five minutes."""
+MAX_TOKEN_BYTES = 832 * 1024
+"""Of a token that we hand out: room for the largest metadata and attributes in ordinary text, and 192 KiB less than a
+request may have, for what else a client says when it brings the token back (`http_protocol.MAX_REQUEST_HEAD_BYTES`)."""
 DEFAULT_TTL_S = 6 * 3600
 """Validity of a token made by `create`, LiveKit's default."""
 
@@ -35,6 +38,17 @@ warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
 class TokenError(Exception):
     """A token that proves nothing; the text tells its holder why (HTTP status 401)."""
+
+
+class TokenTooLong(Exception):
+    """A refreshed token that its holder could not bring back in a request."""
+
+
+class _Utf8(json.JSONEncoder):
+    """Writes texts as UTF-8: escapes would make three bytes of each of two, and six of three."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"ensure_ascii": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +178,7 @@ def refresh(
 
     Raises:
         TokenError: the key is no longer configured.
+        TokenTooLong: the token would have more than `MAX_TOKEN_BYTES`.
     """
     secret = keys.get(claims.api_key)
     if secret is None:
@@ -178,13 +193,17 @@ def refresh(
         fresh["attributes"] = dict(attributes)
     if permission is not None:
         fresh["video"] = _mapping(fresh.get("video")) | _video_claim(permission)
-    return _sign(fresh, claims.api_key, secret, max(int(time.time()) + REFRESHED_TOKEN_TTL_S, claims.expires_at))
+    token = _sign(fresh, claims.api_key, secret, max(int(time.time()) + REFRESHED_TOKEN_TTL_S, claims.expires_at))
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenTooLong(f"a token of {len(token)} bytes")
+    return token
 
 
 def _sign(claims: dict[str, Any], api_key: str, secret: SecretStr, expires_at: int) -> str:
     # `nbf` lies in the past by the leeway, for verifiers whose clock is behind and who allow none.
     times = {"iss": api_key, "nbf": int(time.time()) - CLOCK_LEEWAY_S, "exp": expires_at}
-    return jwt.encode(claims | times, secret.get_secret_value(), algorithm=ALGORITHM)
+    whole = encodable(claims | times)
+    return jwt.encode(whole, secret.get_secret_value(), algorithm=ALGORITHM, json_encoder=_Utf8)
 
 
 def _issuer(token: str) -> str:

@@ -4,6 +4,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from signaling import tokens
+from signaling.join import MAX_METADATA_BYTES
 from signaling.participant import TOKEN_PACE_S
 from signaling.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
 from tests.signaling.call import Call
@@ -324,3 +325,14 @@ async def test_a_refused_change_brings_no_token(call: Call) -> None:
     await call.pass_time(10)
     assert not ann.of("refresh_token")
     assert not bob.of("refresh_token")
+
+
+async def test_what_no_token_can_carry_leaves_the_former_in_it(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True})
+    ann.forget()
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="Ann", metadata="\x01" * MAX_METADATA_BYTES))
+    await call.pass_time(TOKEN_PACE_S + 1)
+    claims = tokens.verify(ann.of("refresh_token")[-1], call.rooms.node.config.keys)
+    assert (claims.name, claims.metadata) == ("Ann", "")
+    assert call.rooms.node.dropped["token too long"] >= 1
+    assert call.room.participants["ann"].info.metadata == "\x01" * MAX_METADATA_BYTES

@@ -21,7 +21,7 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
-from signaling import connection, listener
+from signaling import connection
 from signaling.config import Config
 from signaling.connection import BadMessage, SignalConnection
 from signaling.join import JoinError, JoinParameters
@@ -185,31 +185,6 @@ async def test_a_join_request_of_40_kib_fits_into_the_query(server: Running) -> 
     offer = server.rooms.joins[0].publisher_offer
     assert offer is not None
     assert len(offer.sdp) == 30 * 1024
-
-
-async def test_a_request_line_beyond_the_limit_is_refused(server: Running) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"GET /rtc?x=" + b"a" * 200_000)
-    with contextlib.suppress(ConnectionError):
-        await writer.drain()
-    with contextlib.suppress(ConnectionError):
-        assert b"400" in (await reader.read()).split(b"\r\n")[0]
-    writer.close()
-
-
-async def test_a_connection_that_says_nothing_is_closed_and_a_websocket_is_not(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener, "HTTP_LIFETIME_S", 0.2)
-    async with connect(f"{server.ws}/rtc?access_token={token()}") as client:
-        await receive(client)
-        for silence in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / "):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(silence)
-            await reader.read()
-            writer.close()
-        await client.send(rtc.SignalRequest(ping=8).SerializeToString())
-        assert (await receive(client)).pong == 8
 
 
 async def test_the_token_may_come_in_a_header(server: Running) -> None:

@@ -8,7 +8,19 @@ import pytest
 from livekit.api import AccessToken, VideoGrants
 from livekit.protocol import models
 
-from signaling.tokens import CLOCK_LEEWAY_S, REFRESHED_TOKEN_TTL_S, TokenError, create, hide, refresh, verify
+from signaling.http_protocol import MAX_REQUEST_HEAD_BYTES
+from signaling.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES
+from signaling.tokens import (
+    CLOCK_LEEWAY_S,
+    MAX_TOKEN_BYTES,
+    REFRESHED_TOKEN_TTL_S,
+    TokenError,
+    TokenTooLong,
+    create,
+    hide,
+    refresh,
+    verify,
+)
 
 KEYS = hide({"devkey": "secret", "other": "x" * 40})
 
@@ -155,3 +167,22 @@ def test_half_a_character_is_replaced_wherever_a_token_has_one(half: str) -> Non
 
 def test_secrets_are_not_shown_by_what_holds_them() -> None:
     assert "x" * 40 not in f"{KEYS} {KEYS!r}"
+
+
+@pytest.mark.parametrize("text", ["m", "\u00e9", "\u6f22", "\U0001f600"])
+def test_the_largest_metadata_of_any_script_fits_into_a_refreshed_token(text: str) -> None:
+    metadata = text * (MAX_METADATA_BYTES // len(text.encode()))
+    attributes = {"a": text * (MAX_ATTRIBUTES_BYTES // len(text.encode()) - 1)}
+    token = refresh(verify(sign({}), KEYS), KEYS, name=text * 32, metadata=metadata, attributes=attributes)
+    assert len(token) <= MAX_TOKEN_BYTES
+    claims = verify(token, KEYS)
+    assert (claims.metadata, claims.attributes) == (metadata, attributes)
+
+
+def test_a_token_that_could_not_be_brought_back_is_not_signed() -> None:
+    with pytest.raises(TokenTooLong):
+        refresh(verify(sign({}), KEYS), KEYS, metadata="\x01" * MAX_METADATA_BYTES)
+
+
+def test_what_is_handed_out_leaves_room_in_a_request() -> None:
+    assert MAX_TOKEN_BYTES + 128 * 1024 < MAX_REQUEST_HEAD_BYTES
