@@ -28,6 +28,8 @@ MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
 in `Authorization`; Go's servers allow as much."""
 MAX_HEADERS = 1000
 """Of one request. Go counts bytes only, but here each header costs microseconds in two parsers."""
+MAX_PATH_BYTES = 8 * 1024
+"""Of a request's target, without the query: it is unquoted before anybody looks at it."""
 MAX_LIST_HEADER_BYTES = 8 * 1024
 """Headers that are lists (`Connection` and those of the WebSocket handshake), together: each entry is parsed."""
 MAX_KEPT_HEAD_BYTES = 8 * 1024
@@ -99,6 +101,9 @@ class HeadBuffer(ReceiveBuffer):
                 self.refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             return None
         self.head_bytes = size - len(self)
+        if lines and (len(lines[0]) if (end := lines[0].find(b"?")) < 0 else end) > MAX_PATH_BYTES:
+            self.refusal = HTTPStatus.REQUEST_URI_TOO_LONG
+            raise h11.LocalProtocolError("path too long", int(self.refusal))
         if self.head_bytes > MAX_REQUEST_HEAD_BYTES or len(lines) > MAX_HEADERS + 1 or _listed(lines):
             self.refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise h11.LocalProtocolError("request head too large", int(self.refusal))

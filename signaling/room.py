@@ -159,10 +159,6 @@ class Room:
         if not self.participants:
             self._empty_since = self.node.clock()
 
-    def find(self, sid: str) -> Participant | None:
-        """Return the participant with this sid, if it is here."""
-        return next((entry for entry in self.participants.values() if entry.sid == sid), None)
-
     def others(self, participant: Participant) -> list[Participant]:
         """Return everybody else, hidden ones included."""
         return [other for other in self.participants.values() if other is not participant]

@@ -110,8 +110,9 @@ class Rooms:
         room = self.rooms.get(join.room)
         if join.reconnect:
             # A resume never creates anything; a participant that is gone is told over the socket to start again.
-            participant = room.find(join.participant_sid) if room is not None else None
-            if participant is not None and participant.identity != join.claims.identity:
+            participant = room.participants.get(join.claims.identity) if room is not None else None
+            # Older SDKs name no sid. One that is named must still be that of this stay.
+            if participant is not None and join.participant_sid not in ("", participant.sid):
                 participant = None
             return Session(room, join, participant)
         self.node.capacity.promise(self._check(join))

@@ -69,6 +69,33 @@ async def test_resume_replaces_a_socket_that_is_still_open(call: Call) -> None:
     assert ann.participant.sid == ann.sid
 
 
+async def test_resume_without_a_sid_finds_the_participant_by_its_identity(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.lose_socket()
+    bob.forget()
+    again = await call.resume(ann, participant_sid="")
+    assert again.kinds()[0] == "reconnect"
+    assert again.participant.sid == ann.sid
+    assert bob.of("update") == []
+
+
+@pytest.mark.parametrize("sid", ["PA_of_an_earlier_stay", "bob"])
+async def test_resume_of_another_stay_is_told_to_start_again(call: Call, sid: str) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.lose_socket()
+    again = await call.resume(ann, participant_sid=bob.sid if sid == "bob" else sid)
+    assert again.kinds() == ["leave"]
+    assert again.of("leave")[0].reason == models.STATE_MISMATCH
+
+
+async def test_resume_without_a_sid_of_somebody_who_is_not_here_is_told_to_start_again(call: Call) -> None:
+    await call.join("bob")
+    again = await call.join("ann", reconnect=True, publisher_offer=None)
+    assert again.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
+
+
 async def test_resume_tells_the_last_reliable_message(call: Call) -> None:
     ann = await call.join("ann")
     await call.join("bob")

@@ -240,7 +240,8 @@ async def test_what_rooms_refuse_is_answered_with_their_status(server: Running, 
 async def test_validation_creates_nothing(server: Running, http: httpx.AsyncClient, path: str) -> None:
     answer = await http.get(server.http + path.format(token(), join_request()), headers={"Origin": "https://a.example"})
     assert (answer.status_code, answer.text) == (200, "success")
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == "https://a.example"
+    assert answer.headers["vary"] == "Origin"
     assert server.rooms.joins == []
 
 
@@ -252,7 +253,8 @@ async def test_a_preflight_from_anywhere_may_be_remembered_for_a_day(server: Run
     }
     answer = await http.options(server.http + "/rtc/validate", headers=headers)
     assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == "https://meet.example"
+    assert answer.headers["vary"].startswith("Origin")
     assert "x-anything" in answer.headers["access-control-allow-headers"]
     assert answer.headers["access-control-max-age"] == "86400"
 
@@ -393,8 +395,40 @@ async def test_the_demo_page_gets_its_token_under_dev(server: Running, http: htt
     assert claims.video.room_join
     assert answer.json()["url"] == server.ws
     assert (await http.get(server.http + "/demo/token", params={"room": "r"})).status_code == 400
-    elsewhere = await http.get(server.http + "/demo/token", params=query, headers={"Origin": "https://evil.example"})
-    assert elsewhere.status_code == 403
+    for origin in ("https://evil.example", "null", "http://[", server.http + "0", "http://127.0.0.1"):
+        elsewhere = await http.get(server.http + "/demo/token", params=query, headers={"Origin": origin})
+        assert elsewhere.status_code == 403
+    assert (
+        await http.get(server.http + "/demo/token", params=query, headers={"Origin": server.http})
+    ).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:7880", 200),
+        ("192.0.2.7", 200),
+        ("[::1]:7880", 200),
+        ("localhost:7880", 200),
+        ("LOCALHOST", 200),
+        ("aiosfu.localhost", 200),
+        (socket.gethostname(), 200),
+        ("rebound.example", 403),
+        ("rebound.example:7880", 403),
+        ("127.0.0.1.rebound.example", 403),
+        ("localhost.rebound.example", 403),
+        ("rebound.example@127.0.0.1", 403),
+        ("[rebound.example]", 403),
+        ("", 403),
+    ],
+)
+async def test_a_page_whose_name_was_led_here_gets_no_token(
+    server: Running, http: httpx.AsyncClient, host: str, status: int
+) -> None:
+    url = f"{server.http}/demo/token?room=r&identity=i"
+    for origin in ({}, {"Origin": f"http://{host}"}):
+        answer = await http.get(url, headers={"Host": host} | origin)
+        assert answer.status_code == status
 
 
 async def test_without_dev_nobody_gets_a_token_for_the_asking(http: httpx.AsyncClient) -> None:

@@ -12,6 +12,7 @@ from signaling.http_protocol import MAX_REQUEST_HEAD_BYTES
 from signaling.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES
 from signaling.tokens import (
     CLOCK_LEEWAY_S,
+    LARGE_TOKEN_BYTES,
     MAX_TOKEN_BYTES,
     REFRESHED_TOKEN_TTL_S,
     TokenError,
@@ -186,3 +187,19 @@ def test_a_token_that_could_not_be_brought_back_is_not_signed() -> None:
 
 def test_what_is_handed_out_leaves_room_in_a_request() -> None:
     assert MAX_TOKEN_BYTES + 128 * 1024 < MAX_REQUEST_HEAD_BYTES
+
+
+def test_a_large_token_of_a_stranger_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = {"metadata": "m" * LARGE_TOKEN_BYTES}
+    assert verify(sign(large), KEYS).metadata == large["metadata"]
+    assert verify(sign(large | {"iss": "other"}, secret="x" * 40), KEYS).api_key == "other"
+    with pytest.raises(TokenError, match="Signature verification failed"):
+        verify(sign(large | {"iss": "other"}), KEYS)  # another key's secret
+
+    def read(*_: Any, **__: Any) -> None:
+        pytest.fail("it was parsed")
+
+    monkeypatch.setattr(jwt, "decode", read)
+    for stranger in (sign(large, secret="guess"), "a" * LARGE_TOKEN_BYTES * 2, ".é" * LARGE_TOKEN_BYTES):
+        with pytest.raises(TokenError, match="Signature verification failed"):
+            verify(stranger, KEYS)
