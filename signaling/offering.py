@@ -35,7 +35,7 @@ from signaling.negotiation import (
     with_candidates,
     with_track,
 )
-from signaling.sdp import MAX_SECTIONS, SdpError, parse
+from signaling.sdp import MAX_SECTIONS, KnownSections, SdpError, parse
 from signaling.session_description import Direction, Extmap, Profile, Section, SessionDescription, Setup
 
 DATA_MID = "0"
@@ -120,6 +120,7 @@ class OfferingConnection:
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
+        self._known = KnownSections()
         self._places: list[_Place] = []
         self._learned = _Learned()
         self._declined: dict[str, WantedTrack] = {}
@@ -194,7 +195,7 @@ class OfferingConnection:
         """
         if not self._outstanding:
             raise SdpError("an answer without an offer")
-        session = parse(sdp)
+        session = parse(sdp, self._known)
         if len(session.sections) != 1 + len(self._places):
             raise SdpError("the answer has another number of m-sections than the offer")
         accepted = self._accepted(session)

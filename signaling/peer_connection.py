@@ -54,7 +54,7 @@ from signaling.negotiation import (
     with_track,
 )
 from signaling.offering import OfferingConnection
-from signaling.sdp import SdpError, parse
+from signaling.sdp import KnownSections, SdpError, parse
 from signaling.session_description import Direction, Extmap, Section, SessionDescription, Setup, Transport
 
 __all__ = [
@@ -149,6 +149,7 @@ class AnsweringConnection:
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
+        self._known = KnownSections()
         self._slots: dict[str, _Slot] = {}
         self._session_id = secrets.randbits(62)
         self._version = 0
@@ -160,7 +161,7 @@ class AnsweringConnection:
         refused before, and those whose track changed. Raises `SdpError`, with nothing changed, when the offer cannot
         be used.
         """
-        layout = self._lay_out(parse(offer))
+        layout = self._lay_out(parse(offer, self._known))
         # With every m-section rejected the transport stays as it is.
         remote = remote_transport(layout.session, layout.bundle, self._remote) if layout.bundle else None
         ended = self._end_publications(layout.slots)

@@ -9,7 +9,6 @@ text can be shown to the peer; an attribute that is odd, unknown or malformed is
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -48,10 +47,8 @@ MAX_NAME = 256
 """Characters of one token (mid, rid, track id, ufrag, ...); ICE allows 256 (RFC 8839 section 5.4)."""
 MAX_EXTENSION_ID = 255
 """RFC 8285 section 5: 4096 and above are only placeholders in offers, the packet has one byte."""
-MAX_CACHED_SECTION = 32_768
+MAX_KNOWN_SECTION = 32_768
 """Characters of the longest m-section that is remembered after parsing."""
-MAX_CACHE = 16 << 20
-"""Characters that all remembered m-sections may hold beside what they share."""
 MAX_PROFILE = 65_536
 """Characters of the codec and extension lines of one m-section; browsers need 7,000."""
 MAX_CACHED_PROFILES = 256
@@ -65,8 +62,39 @@ class SdpError(Exception):
     """The peer's description cannot be used; the text says why."""
 
 
-def parse(text: str) -> SessionDescription:
-    """Parse a description with CRLF or LF line ends; raises `SdpError`, and nothing else, on what cannot be used."""
+class KnownSections:
+    """The m-sections of the last description that one peer sent, by the digest of their text.
+
+    A peer repeats its whole description in each negotiation, with one m-section changed or added. Only that one is
+    parsed. What is remembered belongs to the connection and ends with it.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._before: dict[bytes, Section] = {}
+        self._now: dict[bytes, Section] = {}
+
+    def parse(self, text: str) -> Section:
+        """Parse one m-section, unless the last description had it too. Raises `SdpError`."""
+        if len(text) > MAX_KNOWN_SECTION:
+            return _parse_section(text)
+        key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        section = self._before.get(key) or _parse_section(text)
+        self._now[key] = section
+        return section
+
+    def begin(self) -> None:
+        """Another description comes: forget what the last one did not repeat."""
+        self._before, self._now = self._now, {}
+
+
+def parse(text: str, known: KnownSections | None = None) -> SessionDescription:
+    """Parse a description with CRLF or LF line ends; raises `SdpError`, and nothing else, on what cannot be used.
+
+    known: of the connection that the description is for, so that m-sections that did not change are not parsed again.
+    """
+    known = known or KnownSections()
+    known.begin()
     if len(text) > MAX_TEXT:
         raise SdpError(f"the session description has more than {MAX_TEXT} characters")
     text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
@@ -82,7 +110,7 @@ def parse(text: str) -> SessionDescription:
     sections = []
     for index, body in enumerate(bodies):
         try:
-            sections.append(_cache.parse(body))
+            sections.append(known.parse(body))
         except SdpError as error:
             raise SdpError(f"m-section {index}: {error}") from None
     mids = [section.mid for section in sections if section.mid]
@@ -343,30 +371,3 @@ def _ssrc_groups(values: Iterable[str]) -> tuple[SsrcGroup, ...]:
         if semantics and known and len(known) == len(ssrcs):
             groups.append(SsrcGroup(semantics, known))
     return tuple(groups)
-
-
-class _SectionCache:
-    """Parsed m-sections by the digest of their text, least recently used first."""
-
-    def __init__(self) -> None:
-        self._sections: OrderedDict[bytes, tuple[Section, int]] = OrderedDict()
-        self._size = 0
-
-    def parse(self, text: str) -> Section:
-        if len(text) > MAX_CACHED_SECTION:
-            return _parse_section(text)
-        key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if key in self._sections:
-            self._sections.move_to_end(key)
-            return self._sections[key][0]
-        section = _parse_section(text)
-        # A section costs its text, less what the shared profile holds, plus the objects around it.
-        cost = max(len(text) - 40 * (len(section.profile.feedback) + len(section.profile.extensions)), 0) + 500
-        self._sections[key] = section, cost
-        self._size += cost
-        while self._size > MAX_CACHE:
-            self._size -= self._sections.popitem(last=False)[1][1]
-        return section
-
-
-_cache = _SectionCache()

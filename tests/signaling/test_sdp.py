@@ -1,5 +1,6 @@
 """Law: any text parses to a value or raises SdpError; parse(serialize(x)) == x."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signaling import sdp
-from signaling.sdp import SdpError, format_parameters, parse
+from signaling.sdp import KnownSections, SdpError, format_parameters, parse
 from signaling.session_description import (
     Direction,
     Extmap,
@@ -242,9 +243,11 @@ def test_a_thousand_sections_are_fine() -> None:
     assert len(parse(HEAD + "m=audio 9/2 P 0\n" * 1000).sections) == 1000
 
 
-def test_a_section_with_the_same_text_is_parsed_once() -> None:
-    first = parse(offer("chromium-join"))
-    again = parse(offer("chromium-join").replace("a=mid:2", "a=mid:two").replace("BUNDLE 0 1 2", "BUNDLE 0 1 two"))
+def test_a_section_that_the_last_description_of_a_connection_had_is_not_parsed_again() -> None:
+    known = KnownSections()
+    first = parse(offer("chromium-join"), known)
+    changed = offer("chromium-join").replace("a=mid:2", "a=mid:two").replace("BUNDLE 0 1 2", "BUNDLE 0 1 two")
+    again = parse(changed, known)
     assert [a is b for a, b in zip(first.sections, again.sections, strict=True)] == [
         True,
         True,
@@ -258,17 +261,39 @@ def test_a_section_with_the_same_text_is_parsed_once() -> None:
     assert again.sections[2].profile is first.sections[2].profile
 
 
-def test_the_memory_of_sections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdp, "MAX_CACHE", 3_000)
-    monkeypatch.setattr(sdp, "_cache", sdp._SectionCache())
+def test_only_the_last_description_of_a_connection_is_remembered() -> None:
+    known = KnownSections()
+
+    def section(text: str) -> Section:
+        return parse(f"{AUDIO}{text}\n", known).sections[0]
+
     kept = section("a=mid:kept")
     assert section("a=mid:kept") is kept
-    for number in range(10):
-        section(f"a=mid:{number}")
+    section("a=mid:other")
     assert section("a=mid:kept") is not kept
-    assert sdp._cache._size <= 3_000
-    big = "a=candidate:" + "x" * sdp.MAX_CACHED_SECTION
+    big = "a=candidate:" + "x" * sdp.MAX_KNOWN_SECTION
     assert section(big) is not section(big)
+
+
+def test_a_description_that_cannot_be_used_leaves_nothing_more_behind() -> None:
+    known = KnownSections()
+    for number in range(50):
+        with pytest.raises(SdpError):
+            parse(f"{AUDIO}a=mid:{number}\nm=audio nine P 0\n", known)
+    assert len(known._before) + len(known._now) <= 2
+
+
+def test_what_a_connection_sent_is_forgotten_with_it() -> None:
+    def sections() -> int:
+        gc.collect()
+        return sum(type(each) is Section for each in gc.get_objects())
+
+    before = sections()
+    known = KnownSections()
+    parse(AUDIO + "a=mid:1\na=ssrc:4711 cname:x\n", known)
+    assert sections() == before + 1
+    del known
+    assert sections() == before
 
 
 def test_format_parameters_are_split_leniently() -> None:
