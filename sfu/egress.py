@@ -16,7 +16,7 @@ from sfu.relay_out import relay_batch
 from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
 from sfu.rings import notice
 from sfu.scalability import admit_scalable, is_last_of_picture
-from sfu.select import DEAD_FRAMES, admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
+from sfu.select import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
 from sfu.sequence import NOT_SENT, drop, send, synchronise
 from sfu.srtp import claim_index, send_rtp
 from sfu.tables import (
@@ -42,6 +42,9 @@ from sfu.wire import signed32
 
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""
+
+MAX_BACKWARD_TICKS = 90_000
+"""Frames that are sent before others that precede them lie less than a second of video apart."""
 
 USUAL_ELEMENTS = 7
 """Bytes of abs-send-time and the transport-wide number, which nearly every packet carries."""
@@ -129,8 +132,7 @@ def _prepare(state, row, first, last):
         arrival.layer = layer
         arrival.padding = 0
         arrival.key_start = packet.flags & (KEY_FRAME | FRAME_START) == KEY_FRAME | FRAME_START
-        if (track.live >> layer) & 1 == 0 and (stream.idle_frames < DEAD_FRAMES or arrival.key_start):
-            stream.idle_frames = 0
+        if (track.live >> layer) & 1 == 0 and (not stream.dead or arrival.key_start):
             mark_live(state, row, layer)
     if count > 1 and track.kind == VIDEO and state.thread[0].segment_offload:
         for layer in range(np.int64(track.layer_count)):
@@ -303,13 +305,16 @@ def _send(state, arena, row, packet, sent, index, payload_bytes, padding):
         size = pad_packet(state.tx[slot], size, padding)
     if not send_rtp(state, np.int64(subscription.transport), slot, size, index):
         return
-    if subscription.packets == 0:
+    if not subscription.started:
         subscription.started = 1
         notice(state, SUBSCRIPTION_STARTED, row, subscription.generation, 0, 0)
-    if subscription.packets == 0 or signed32(np.int64(sent.timestamp) - np.int64(subscription.last_timestamp)) >= 0:
-        subscription.last_timestamp = sent.timestamp
-        subscription.last_ns = packet.arrival_ns
+    ahead = signed32(np.int64(sent.timestamp) - np.int64(subscription.last_timestamp))
     if sent.out_sequence == subscription.out_highest & 0xFFFFFFFF:
         subscription.last_marker = sent.marker
+        if ahead < -MAX_BACKWARD_TICKS:  # the publisher's clock started anew
+            ahead = 0
+    if ahead >= 0 or subscription.packets == 0:
+        subscription.last_timestamp = sent.timestamp
+        subscription.last_ns = packet.arrival_ns
     subscription.packets += 1
     subscription.octets += payload_bytes

@@ -9,17 +9,17 @@ from sfu.wire import get_u16
 SLICE, IDR, SEQUENCE_PARAMETERS = 1, 5, 7
 STAP_A, FU_A = 24, 28
 
-_STARTS, _KEY = 1, 2
+_STARTS, _KEY, _SETS = 1, 2, 4
 
 
 @njit(cache=True)
 def _unit(data, at, end, kind):
-    """What a NAL unit with type `kind` and payload from `at` on says: bits _STARTS, _KEY.
+    """What a NAL unit with type `kind` and payload from `at` on says: bits _STARTS, _KEY, _SETS.
 
     A slice starts a picture when first_mb_in_slice is 0, which Exp-Golomb codes as a first bit of 1 (H.264 7.3.3).
     """
     if kind == SEQUENCE_PARAMETERS:
-        return _STARTS | _KEY
+        return _STARTS | _KEY | _SETS
     if kind != SLICE and kind != IDR:
         return 0
     seen = _KEY if kind == IDR else 0
@@ -51,6 +51,23 @@ def _inspect(data, start, end):
 
 
 @njit(cache=True)
+def _lacks_sets(state, stream_row, packet):
+    """Whether a key frame's slice comes without the parameter sets that belong before it: then nobody can start here.
+
+    A stream that has sent some goes on doing so, and they are late or lost. Only when the packet right before is there
+    and belongs to another frame did the sender leave them out.
+    """
+    stream = state.streams[stream_row]
+    if not 0 < stream.sets_sequence < packet.sequence:
+        return False
+    before = state.packets[stream_row, (packet.sequence - 1) & (PACKETS - 1)]
+    if before.sequence != packet.sequence - 1 or before.timestamp == packet.timestamp:
+        return True
+    stream.sets_sequence = 0
+    return False
+
+
+@njit(cache=True)
 def _continues_key_frame(state, stream_row, packet):
     """Whether the packet comes after the noted start of a key frame with its timestamp.
 
@@ -67,13 +84,18 @@ def _continues_key_frame(state, stream_row, packet):
 def describe_h264(state, stream_row, packet, data, end):
     """Fill packet.flags from the payload that lies between packet.payload_at and `end` of `data`.
 
-    Needs packet.sequence and packet.timestamp. A frame starts with a sequence parameter set or its first slice.
+    Needs packet.sequence and packet.timestamp. A frame starts with a sequence parameter set or its first slice, a key
+    frame of a stream that sends parameter sets only with these.
     """
     start = np.int64(packet.payload_at)
     seen = _inspect(data, start, end)
     flags = FRAME_END if packet.marker else 0
     if seen & _KEY:
         flags |= KEY_FRAME
+    if seen & _SETS:
+        state.streams[stream_row].sets_sequence = packet.sequence
+    elif seen & _KEY and seen & _STARTS and _lacks_sets(state, stream_row, packet):
+        seen &= ~_STARTS
     if seen & _STARTS and not (seen & _KEY and _continues_key_frame(state, stream_row, packet)):
         flags |= FRAME_START
     header = np.int64(data[start])

@@ -37,6 +37,13 @@ def synchronise_pictures(subscription, packet):
 
 
 @njit(cache=True)
+def renew_pictures(subscription, packet):
+    """Start over at a key frame of VP8 whose picture id does not follow the newest one: its encoder did so too."""
+    if packet.picture_id >= 0 and not 0 <= _distance(packet, subscription.picture_highest) <= WINDOW:
+        synchronise_pictures(subscription, packet)
+
+
+@njit(cache=True)
 def send_picture(subscription, packet):
     """The output picture id (15 bits; the writer cuts it to the packet's width) of a VP8 packet to be sent."""
     ahead = _distance(packet, subscription.picture_highest)

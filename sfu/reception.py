@@ -56,6 +56,7 @@ def restart(stream, sequence):
     stream.missing_count = 0
     stream.report_ntp = 0
     stream.key_sequence = -1
+    stream.sets_sequence = 0
     stream.acknowledged = 0
 
 

@@ -11,14 +11,14 @@ from numba import njit
 
 from sfu.dependency import SWITCH, decode_target, indication
 from sfu.describe import UNKNOWN_TEMPLATE
+from sfu.select import is_newer
 from sfu.tables import FRAME_START, KEY_FRAME, STRUCTURE, SWITCH_UP
-from sfu.wire import signed32
 
 
 @njit(cache=True)
 def admit_scalable(state, subscription, stream_row, packet):
     """Whether a packet goes to the subscriber; moves the subscriber's layers towards its targets."""
-    newer = signed32(np.int64(packet.timestamp) - np.int64(subscription.picture_timestamp)) > 0
+    newer = is_newer(subscription, packet)
     if newer:
         subscription.picture_timestamp = packet.timestamp
     if packet.flags & FRAME_START:

@@ -1,15 +1,16 @@
 """Which layer of a track a subscription follows, where it may change, and who has to send a key frame for it.
 
 Simulcast: the best layer up to the target that is *live*, else the lowest live one; a change waits for a key frame of
-the layer wanted. A layer is dead when its siblings advanced DEAD_FRAMES without it: a still screen, where nothing
-advances, kills nobody. `sfu.scalability` decides about layers inside one stream.
+the layer wanted. A layer is dead when its siblings advanced DEAD_FRAMES since its last packet, and it has been silent
+for much longer than it usually is: a still screen, where nothing advances, kills nobody, nor does a low frame rate.
+`sfu.scalability` decides about layers inside one stream.
 """
 
 import numpy as np
 from numba import njit
 
 from sfu.parameters import Codec, Extension
-from sfu.pictures import is_dropped
+from sfu.pictures import is_dropped, renew_pictures
 from sfu.ring_size import check_ring
 from sfu.rings import notice
 from sfu.tables import (
@@ -17,6 +18,7 @@ from sfu.tables import (
     KEY_FRAME,
     LAYERS_CHANGED,
     OPEN,
+    PACKETS,
     STRUCTURE,
     SWITCH_UP,
     VIDEO,
@@ -26,7 +28,20 @@ from sfu.wire import signed32
 DEAD_FRAMES = 15
 """Half a second of a usual sibling."""
 REVIVED_FRAMES = 3
-"""A dead layer that brings so many frames between two passes is alive; a key frame revives it at once."""
+"""A dead layer that brings so many frames without another long silence is alive; a key frame revives it at once."""
+PATIENCE = 3
+"""How many times its usual distance between frames a layer may be silent."""
+FIRST_PATIENCE = 15
+"""Checks, one in 100 ms, that a layer may be silent whose usual distance is not known, or that sent a key frame within
+SETTLED_NS: an encoder pauses after a large one, and who has just turned to the layer is not to be sent back."""
+SETTLED_NS = 3_000_000_000
+MAX_USUAL_CHECKS = 25
+"""A longer distance between two frames is an interruption and says nothing about the next one."""
+QUARTERS = 4
+"""usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
+distance of a second is remembered for some seconds of quick frames."""
+ARRIVING_NS = 500_000_000
+"""A key frame of which no packet came for so long is not on its way any more."""
 RATES_NS = 1_000_000_000
 RECENT_KEY_NS = 1_000_000_000
 REPLAYED_PACKETS = 96
@@ -87,6 +102,10 @@ def ask_for_wanted(state, row):
 def mark_live(state, track_row, layer):
     """A layer advances: tell the control thread, and let its track's subscriptions choose again."""
     track = state.tracks[track_row]
+    stream = state.streams[track.streams[layer]]
+    stream.dead = 0
+    stream.idle_frames = 0
+    stream.silent_checks = 0
     _set_live(state, track_row, np.int64(track.live) | 1 << layer)
 
 
@@ -120,11 +139,24 @@ def may_start(state, subscription, layer, packet):
 
 
 @njit(cache=True)
+def is_newer(subscription, packet):
+    """Whether a packet belongs to a newer picture than all that were decided on.
+
+    A timestamp that is another one behind the highest sequence number is newer too: some encoders start their clock
+    anew without another SSRC, and half of its range would take hours.
+    """
+    ahead = signed32(np.int64(packet.timestamp) - np.int64(subscription.picture_timestamp))
+    return ahead > 0 or (ahead != 0 and packet.sequence > subscription.in_highest)
+
+
+@njit(cache=True)
 def admit_temporal(subscription, packet):
     """Whether a packet of a stream with temporal layers only goes out; down at frame starts, up at switching points."""
     temporal = np.int64(packet.temporal)
-    if signed32(np.int64(packet.timestamp) - np.int64(subscription.picture_timestamp)) > 0:
+    if is_newer(subscription, packet):
         subscription.picture_timestamp = packet.timestamp
+        if packet.flags & KEY_FRAME and packet.codec == _VP8:
+            renew_pictures(subscription, packet)
         if subscription.temporal != subscription.target_temporal and packet.flags & FRAME_START:
             if subscription.temporal > subscription.target_temporal or packet.flags & KEY_FRAME:
                 subscription.temporal = subscription.target_temporal
@@ -151,8 +183,23 @@ def key_frame_asked(state, row, now):
         return
     stream_row = np.int64(track.streams[subscription.layer])
     on_its_way = now - state.streams[stream_row].key_ns < state.transports[subscription.transport].rtt_ns
-    if not on_its_way:
+    if not on_its_way and not _key_frame_arrives(state, stream_row, now):
         want_key(state, stream_row)
+
+
+@njit(cache=True)
+def _key_frame_arrives(state, stream_row, now):
+    """Whether the newest packet of a stream belongs to its last key frame and does not end it: a large one takes long,
+    and whoever sees nothing meanwhile asks for another."""
+    stream = state.streams[stream_row]
+    if stream.key_sequence < 0:
+        return False
+    first = state.packets[stream_row, stream.key_sequence & (PACKETS - 1)]
+    newest = state.packets[stream_row, stream.highest & (PACKETS - 1)]
+    if first.sequence != stream.key_sequence or newest.sequence != stream.highest:
+        return False
+    same = first.timestamp == newest.timestamp and newest.sequence >= first.sequence
+    return same and not newest.marker and now - newest.arrival_ns < ARRIVING_NS
 
 
 @njit(cache=True)
@@ -161,7 +208,7 @@ def liveness_pass(state, now):
     for row in range(state.thread[0].track_end):
         track = state.tracks[row]
         if track.state == OPEN and track.layer_count > 1:
-            _check_layers(state, row)
+            _check_layers(state, row, now)
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]
         if subscription.state == OPEN and subscription.wanted_layer != subscription.layer:
@@ -175,7 +222,7 @@ def liveness_pass(state, now):
 
 
 @njit(cache=True)
-def _check_layers(state, row):
+def _check_layers(state, row, now):
     track = state.tracks[row]
     count = np.int64(track.layer_count)
     most = np.int64(0)
@@ -185,15 +232,49 @@ def _check_layers(state, row):
     live = np.int64(track.live)
     for layer in range(count):
         stream = state.streams[track.streams[layer]]
-        advanced = stream.frames - stream.frames_at_check
-        stream.frames_at_check = stream.frames
-        stream.idle_frames = 0 if advanced > 0 else stream.idle_frames + most
-        if stream.idle_frames >= DEAD_FRAMES:
+        frames = _note_silence(stream, most)
+        silent = stream.silent_checks >= _patience(stream, now)
+        if (live >> layer) & 1 and silent and stream.idle_frames >= DEAD_FRAMES:
             live &= ~(1 << layer)
-        elif advanced >= REVIVED_FRAMES:
-            live |= 1 << layer
+            stream.dead = 1
+            stream.revived_frames = 0
+        elif stream.dead:
+            stream.revived_frames = 0 if silent else stream.revived_frames + frames
+            if stream.revived_frames >= REVIVED_FRAMES:
+                live |= 1 << layer
+                stream.dead = 0
     if live != track.live:
         _set_live(state, row, live)
+
+
+@njit(cache=True)
+def _note_silence(stream, most):
+    """Count the checks since a layer's last packet and since its last frame start; learn how far frames usually lie
+    apart. most: frames of the quickest layer since the last check. Returns how many frames this one started."""
+    frames = stream.frames - stream.frames_at_check
+    first = stream.frames_at_check == 0
+    stream.frames_at_check = stream.frames
+    stream.silent_checks += 1
+    stream.frame_checks += 1
+    stream.idle_frames += most
+    if stream.ring_written != stream.written_at_check:  # any packet: a large frame takes long to arrive
+        stream.written_at_check = stream.ring_written
+        stream.silent_checks = 0
+        stream.idle_frames = 0
+    if frames > 0:
+        if not first and stream.frame_checks <= MAX_USUAL_CHECKS:
+            stream.usual_checks = max(QUARTERS * stream.frame_checks, stream.usual_checks - 1)
+        stream.frame_checks = 0
+    return frames
+
+
+@njit(cache=True)
+def _patience(stream, now):
+    """How many checks a layer may be silent before it counts as dead."""
+    patience = (PATIENCE * np.int64(stream.usual_checks) + QUARTERS - 1) // QUARTERS
+    if patience == 0 or now - stream.key_ns < SETTLED_NS:
+        return max(patience, np.int64(FIRST_PATIENCE))
+    return patience
 
 
 @njit(cache=True)

@@ -107,7 +107,9 @@ OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 12, 13, 14, 15
 # CHANGE_RING: [a: layer | bytes << 8, b: offset into the arena]
 # OPEN_TRANSPORT: [a: 1 for one that stands for a publisher of another media thread]
 # ADD_MIRROR: [a: media thread | row there << 8, b: generation there]. REMOVE_MIRROR: [a: media thread]
+# OPEN_SUBSCRIPTION: [a: OPEN_PAUSED | OPEN_SILENT, b: spatial + 1 | temporal + 1 << 8, 0: everything]
 # SET_LAYERS: [a: spatial, b: temporal]. SET_PAUSED: [a: 0 or 1]
+OPEN_PAUSED, OPEN_SILENT = 1, 2
 
 # notices: media thread -> control thread (fields value and extra in brackets)
 CLOSED_TRANSPORT, CLOSED_TRACK, CLOSED_SUBSCRIPTION = 1, 2, 3
@@ -350,7 +352,10 @@ track_t = np.dtype(
         ("group", "i4"),  # (c) 0: none
         ("group_limit", "i4"),  # (c) how many of them
         ("group_next", "i4"),  # (m) next track of the group; -1: none
+        ("owner", "i4"),  # (c) who speaks, the same number for all tracks of one publisher; 0: nobody else has one
         ("loudness", "i4"),  # (m)
+        ("level", "i4"),  # (m) of the newest packet, -dBov
+        ("unmoved", "i4"),  # (m) packets in a row with this level
         ("loud", "u1"),  # (m) it is forwarded
         ("heard_ns", "i8"),  # (m) arrival of the newest level
         # a track that has subscribers in other media threads has a mirror in each of them
@@ -404,8 +409,15 @@ stream_t = np.dtype(
         ("last_ns", "i8"),  # arrival of the last packet
         ("last_timestamp", "u4"),
         ("frames", "i8"),  # frames started
-        ("frames_at_check", "i8"),  # for the liveness pass
+        # whether the layer lives: sfu/select.py (m)
+        ("frames_at_check", "i8"),
+        ("written_at_check", "i8"),  # ring_written
         ("idle_frames", "i8"),  # frames of siblings since this layer's last packet
+        ("silent_checks", "i4"),  # checks since its last packet
+        ("frame_checks", "i4"),  # checks since its last frame start
+        ("usual_checks", "i4"),  # quarters of a check that usually pass between frame starts; 0: not known
+        ("revived_frames", "i4"),  # frames since it was found dead, or since its last long silence after that
+        ("dead", "u1"),  # it lived and was found dead
         ("bytes_at_check", "i8"),  # for the bit rate pass
         ("bitrate_bps", "i8"),
         # sender reports from the publisher (m)
@@ -418,6 +430,7 @@ stream_t = np.dtype(
         ("key_wanted", "u1"),
         ("key_asked_ns", "i8"),  # last PLI sent
         ("fir_sequence", "u1"),
+        ("sets_sequence", "i8"),  # H.264: of the last packet with parameter sets; 0: the sender leaves them out
         # speech (m)
         ("level_loudest", "i4"),  # -dBov, smallest in the window (127 silence)
         ("level_active_ms", "i4"),
@@ -555,12 +568,14 @@ subscription_t = in_lines(
         ("rtx_mid_acknowledged", "u1"),  # (m)
         ("cname", "u1", 32),  # (c)
         ("cname_bytes", "u1"),  # (c)
+        ("silent_packets", "u1"),  # (m) that are still to be sent before media come: sfu/silence.py
         ("rtx_sequence", "i8"),  # (m) SRTP packet index of the last retransmission
         ("retransmitted", "i8"),
         ("report_ns", "i8"),  # last sender report sent
         ("fraction_lost", "u1"),  # from the last receiver report
         ("lost", "i4"),
         ("jitter", "u4"),
+        ("silent_next", "i4"),  # (m) next subscription with silent_packets, + 1; 0: none
         ("heard_ns", "i8"),  # arrival of the last receiver report
         ("key_asked_ns", "i8"),  # when the subscriber last asked for a key frame
         ("bytes_at_check", "i8"),
@@ -668,6 +683,8 @@ thread_t = np.dtype(
         ("row_in_hand", "i4"),  # (m) transport that is being worked for; -1 none
         ("relay_in_hand", "i4"),  # (m) media thread whose entry is being taken; -1 none
         ("first_dirty_track", "i4"),  # (m)
+        ("first_silent", "i4"),  # (m) first subscription with silent_packets, + 1; 0: none
+        ("silence_turn", "i4"),  # (m) passes of silence_pass
         ("transport_end", "i4"),  # (m) rows at or beyond were never opened; passes stop there
         ("track_end", "i4"),  # (m)
         ("stream_end", "i4"),  # (m)
@@ -720,6 +737,7 @@ state_t = in_lines(
         ("scratch", "i8", 64),  # words 40: length for libsrtp, 42-43: IV, 48-51: times, 52: eventfd, 56-58: HMAC digest
         ("header", header_t, 1),  # of the RTP packet in hand
         ("incoming", packet_t, 1),  # its description, copied to `packets` when it is stored
+        ("nothing", packet_t, 1),  # never written: a packet without header extensions
         ("symbols", "u1", ARRIVALS),  # transport-cc packet statuses of the feedback being written
         ("rx", "u1", (RX_SLOTS, RX_BYTES)),
         ("rx_iov", iovec_t, RX_SLOTS),

@@ -43,7 +43,13 @@ def _open_stream(state, row):
     stream.last_timestamp = 0
     stream.frames = 0
     stream.frames_at_check = 0
+    stream.written_at_check = 0
     stream.idle_frames = 0
+    stream.silent_checks = 0
+    stream.frame_checks = 0
+    stream.usual_checks = 0
+    stream.revived_frames = 0
+    stream.dead = 0
     stream.bytes_at_check = 0
     stream.bitrate_bps = 0
     stream.report_ntp = 0
@@ -53,6 +59,7 @@ def _open_stream(state, row):
     stream.key_ns = 0
     stream.key_wanted = 0
     stream.key_asked_ns = 0
+    stream.sets_sequence = 0
     stream.level_loudest = 127
     stream.level_active_ms = 0
     stream.level_packets = 0

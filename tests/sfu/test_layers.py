@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sfu.parameters import Codec
 from sfu.select import DEAD_FRAMES, choose_layer, liveness_pass
 from sfu.subscriptions import set_layers, set_paused
-from sfu.tables import FRAME_END, FRAME_START, LAYERS_CHANGED, SWITCH_UP, track_t
-from tests.sfu.subscribers import MS, SECOND, START_OF_KEY, Room, Viewer
+from sfu.tables import FRAME_END, FRAME_START, LAYERS_CHANGED, MEDIA_PER_TRANSPORT, SWITCH_UP, track_t
+from tests.sfu import publisher
+from tests.sfu.subscribers import MS, PUBLISHER, SECOND, START_OF_KEY, Room, Viewer
 
 KEY = START_OF_KEY | FRAME_END
 FRAME = FRAME_START | FRAME_END
@@ -56,6 +57,32 @@ def test_only_the_layer_of_the_target_flows() -> None:
     viewer.take()
     advance(room, (0, 1, 2), 1, 2)
     assert bodies(viewer) == [b"1", b"1"]
+
+
+H264_SETS = b"\x78" + b"".join(len(unit).to_bytes(2, "big") + unit for unit in (b"\x67\x42", b"\x68\xce"))
+H264_IDR, H264_SLICE = b"\x65\x88", b"\x41\x9a"
+
+
+def test_h264_begins_with_its_parameter_sets_when_they_come_after_the_slice_they_belong_to() -> None:
+    room = Room(Codec.H264)
+    room.memory.table("media")[PUBLISHER * MEDIA_PER_TRANSPORT]["codec_of_pt"][publisher.VP8] = Codec.H264
+
+    def store(number: int, payload: bytes, timestamp: int) -> None:
+        data = publisher.packet(number, ssrc=77, timestamp=timestamp, payload=payload, marker=1)
+        room.store_whole(data, number)
+        room.forward()
+
+    store(0, H264_SETS, 0)
+    store(1, H264_IDR, 0)
+    viewer = room.add_viewer()
+    room.pass_time(2 * SECOND)  # that key frame is too old to begin with
+    store(2, H264_SLICE, 3_000)
+    store(4, H264_IDR, 6_000)
+    assert viewer.take() == []
+    assert room.stream()["key_wanted"]
+    store(5, H264_SLICE, 9_000)
+    store(3, H264_SETS, 6_000)
+    assert [each.payload for each in viewer.take()] == [H264_SETS, H264_IDR, H264_SLICE]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (1, 2)])
@@ -264,6 +291,59 @@ def test_a_lower_target_takes_effect_at_the_next_frame() -> None:
     layer_frame(room, 4, 0)
     room.forward()
     assert bodies(viewer) == [b"0", b"1", b"2", b"4"]
+
+
+@pytest.mark.parametrize("back", [45_000, 90_000 * 3600, 1 << 31])
+def test_temporal_layers_follow_the_target_after_timestamps_that_went_back(back: int) -> None:
+    room, viewer = temporal_room()
+    start = 1 << 31
+    for number, temporal in ((1, 0), (2, 1)):
+        room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=start + 3000 * number)
+    room.forward()
+    set_layers(room.record, 0, 2, 0)
+    for number, temporal in ((3, 0), (4, 1), (5, 0)):
+        room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=start + 3000 * number - back)
+    room.forward()
+    assert bodies(viewer) == [b"0", b"1", b"2", b"3", b"5"]
+    set_layers(room.record, 0, 2, 3)
+    for number, temporal in ((6, 1), (7, 0)):
+        room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=start + 3000 * number - back)
+    room.forward()
+    assert bodies(viewer) == [b"6", b"7"]
+
+
+def test_a_late_packet_of_an_older_picture_is_no_newer_one() -> None:
+    room, viewer = temporal_room()
+    room.vp8(1, 1, temporal=1, flags=FRAME_START, marker=False, body=b"1", timestamp=3000)
+    room.vp8(3, 2, temporal=0, flags=FRAME | SWITCH_UP, body=b"3", timestamp=6000)
+    room.forward()
+    room.vp8(2, 1, temporal=1, flags=FRAME_END, body=b"2", timestamp=3000)
+    room.forward()
+    assert room.subscription()["picture_timestamp"] == 6000
+    assert sorted(bodies(viewer)) == [b"0", b"1", b"2", b"3"]
+
+
+def test_picture_ids_go_on_at_a_key_frame_of_an_encoder_that_began_anew() -> None:
+    room, viewer = temporal_room()
+    room.vp8(1, 20_000, tl0=9, flags=KEY, body=b"anew", timestamp=90_000)
+    room.vp8(2, 20_001, tl0=10, flags=FRAME, body=b"next", timestamp=93_000)
+    room.forward()
+    packets = viewer.take()
+    assert [packet.payload[2:4] for packet in packets] == [b"\x80\x00", b"\x80\x01", b"\x80\x02"]
+    assert [packet.payload[4] for packet in packets] == [0, 1, 2]
+
+
+def test_the_output_clock_follows_timestamps_that_went_back() -> None:
+    """Else a switch hours later would start from where it stood."""
+    room, _ = temporal_room()
+    room.vp8(1, 1, timestamp=90_000 * 3600)
+    room.forward()
+    room.vp8(2, 2, timestamp=5_000)
+    room.forward()
+    assert room.subscription()["last_timestamp"] == 5_000
+    room.vp8(3, 3, timestamp=2_000)  # a frame that others precede, not a clock that began anew
+    room.forward()
+    assert room.subscription()["last_timestamp"] == 5_000
 
 
 def test_the_rest_of_a_dropped_frame_is_dropped_even_when_the_target_rises_meanwhile() -> None:

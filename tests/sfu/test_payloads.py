@@ -185,6 +185,38 @@ def test_h264_key_frame_starts_at_its_parameter_sets_only(memory: Memory) -> Non
     assert late["flags"] == KEY_FRAME | FRAME_START, "arrived after what follows it"
 
 
+def test_h264_key_frame_of_a_stream_with_parameter_sets_starts_with_them_also_when_they_come_late(
+    memory: Memory,
+) -> None:
+    sequence = SEQUENCE_START + 70
+
+    def described(number: int, payload: bytes, timestamp: int) -> int:
+        return int(
+            describe_payload(memory, Codec.H264, payload, sequence=sequence + number, timestamp=timestamp)["flags"]
+        )
+
+    memory.table("streams")["sets_sequence"][ROW] = 0
+    assert described(0, IDR, 900) == KEY_FRAME | FRAME_START, "it may have sent them by other ways"
+    assert described(3, _stap(SPS, PPS), 1800) == KEY_FRAME | FRAME_START
+    assert described(4, SLICE, 2700) == FRAME_START
+    # 5 has the parameter sets and is late
+    assert described(6, IDR, 3600) == KEY_FRAME
+    assert described(7, b"\x7c\x85\x88", 3600) == KEY_FRAME
+    assert described(5, _stap(SPS, PPS), 3600) == KEY_FRAME | FRAME_START
+    # 9 has the picture's parameter set, 8 the sequence's
+    assert described(9, PPS, 4500) == 0
+    assert described(10, IDR, 4500) == KEY_FRAME
+    assert described(8, SPS, 4500) == KEY_FRAME | FRAME_START
+
+
+def test_h264_key_frame_whose_sender_left_the_parameter_sets_out_starts_without(memory: Memory) -> None:
+    sequence = SEQUENCE_START + 70
+    describe_payload(memory, Codec.H264, SPS, sequence=sequence, timestamp=900)
+    describe_payload(memory, Codec.H264, SLICE, sequence=sequence + 1, timestamp=1800)
+    packet = describe_payload(memory, Codec.H264, IDR, sequence=sequence + 2, timestamp=2700)
+    assert packet["flags"] == KEY_FRAME | FRAME_START
+
+
 @pytest.mark.parametrize(
     ("header", "flags"),
     [
