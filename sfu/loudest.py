@@ -2,7 +2,8 @@
 noise, and costs every listener's bandwidth.
 
 Decided for each packet, without a timer, from the levels that publishers send (RFC 6464). Who is forwarded keeps its
-place until somebody is clearly louder, so that two voices of one loudness do not cut each other up.
+place until somebody is clearly louder, so that two voices of one loudness do not cut each other up. A publisher has one
+place, whatever it publishes, and whose level never moves comes after all whose does: nobody speaks like that.
 """
 
 import numpy as np
@@ -18,20 +19,46 @@ RELEASE = 2
 place."""
 ADVANTAGE = 6 * STEPS_PER_DB
 """Of who is forwarded already."""
+UNMOVED_PACKETS = 50
+"""A second of usual packets with one and the same level: a constant tone, or a number that somebody made up."""
+MOVING = 1024
+"""Added to the loudness of who is heard speaking: more than all the rest can be."""
 FORGOTTEN_NS = 500_000_000
 """A publisher that sends nothing for so long (muted, DTX, gone) holds no place."""
 
 
 @njit(cache=True)
 def join_group(state, row):
-    """Enter a track that opens into its group, if it has one."""
+    """Enter a track that opens into its group, if it has one. Tracks of one owner stand side by side."""
     track = state.tracks[row]
     track.loudness = 0
+    track.level = QUIETEST
+    track.unmoved = 0
     track.loud = 0
     track.heard_ns = 0
-    if 0 < track.group < GROUPS:
-        track.group_next = state.groups[track.group] - 1
-        state.groups[track.group] = row + 1
+    if not 0 < track.group < GROUPS:
+        return
+    before = _owner_in_group(state, track)
+    if before >= 0:
+        track.group_next = state.tracks[before].group_next
+        state.tracks[before].group_next = row
+        return
+    track.group_next = state.groups[track.group] - 1
+    state.groups[track.group] = row + 1
+
+
+@njit(cache=True)
+def _owner_in_group(state, track):
+    """A track of the same owner in the group of `track`; -1: none."""
+    at = np.int64(state.groups[track.group]) - 1
+    while at >= 0 and not _same_owner(track, state.tracks[at]):
+        at = np.int64(state.tracks[at].group_next)
+    return at
+
+
+@njit(cache=True)
+def _same_owner(track, other):
+    return track.owner != 0 and track.owner == other.owner
 
 
 @njit(cache=True)
@@ -55,22 +82,39 @@ def note_loudness(track, level, arrival):
     """A packet with this level (-dBov, 127: silence) arrived at `arrival` ns."""
     loudness = (QUIETEST - level) * STEPS_PER_DB
     track.loudness = max(loudness, np.int64(track.loudness) - RELEASE)
+    track.unmoved = min(np.int64(track.unmoved) + 1, UNMOVED_PACKETS) if level == track.level else 0
+    track.level = level
     track.heard_ns = arrival
 
 
 @njit(cache=True)
+def _rank(track):
+    """How a track stands beside others of its group."""
+    rank = np.int64(track.loudness) + (ADVANTAGE if track.loud else 0)
+    return rank + MOVING if track.unmoved < UNMOVED_PACKETS else rank
+
+
+@njit(cache=True)
 def is_loud(state, row, now):
-    """Whether a track of a group is one of its loudest; remembered in `track.loud`."""
+    """Whether a track of a group is one of its loudest, counting one of each owner; remembered in `track.loud`."""
     track = state.tracks[row]
-    mine = np.int64(track.loudness) + (ADVANTAGE if track.loud else 0)
-    louder = 0
-    other = np.int64(state.groups[track.group]) - 1
-    while other >= 0:
-        rival = state.tracks[other]
-        if other != row and now - rival.heard_ns < FORGOTTEN_NS:
-            theirs = np.int64(rival.loudness) + (ADVANTAGE if rival.loud else 0)
-            if theirs > mine or (theirs == mine and other < row):
-                louder += 1
-        other = np.int64(rival.group_next)
+    mine = _rank(track)
+    track.loud = 0
+    louder, at = 0, np.int64(state.groups[track.group]) - 1
+    while at >= 0:
+        first = state.tracks[at]
+        theirs = False
+        while True:  # the tracks of one owner
+            rival = state.tracks[at]
+            if at != row and now - rival.heard_ns < FORGOTTEN_NS:
+                rank = _rank(rival)
+                if rank > mine or (rank == mine and at < row):
+                    if _same_owner(track, rival):
+                        return False
+                    theirs = True
+            at = np.int64(rival.group_next)
+            if at < 0 or not _same_owner(first, state.tracks[at]):
+                break
+        louder += theirs
     track.loud = louder < track.group_limit
     return track.loud != 0

@@ -158,6 +158,7 @@ class Tables:
         record["transport"] = transport
         _write_text(record, "mid", mid)
         record["group"], record["group_limit"] = parameters.group, parameters.group_limit
+        record["owner"] = transport + 1
         record["source_thread"], record["source_row"], record["source_generation"] = source
         record["streams"] = -1
         for layer, (stream, encoding) in enumerate(zip(streams, parameters.encodings, strict=True)):

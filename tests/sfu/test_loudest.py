@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfu.loudest import FORGOTTEN_NS, is_loud, join_group, leave_group, note_loudness
+from sfu.loudest import FORGOTTEN_NS, UNMOVED_PACKETS, is_loud, join_group, leave_group, note_loudness
 from sfu.memory import Memory
 from sfu.parameters import Codec
 from sfu.tables import AUDIO
@@ -70,6 +70,37 @@ def test_who_sends_nothing_any_more_holds_no_place() -> None:
     voices.now += FORGOTTEN_NS
     note_loudness(voices.track(2), MEDIUM, voices.now)
     assert is_loud(voices.memory.record, 2, voices.now)
+
+
+def test_a_publisher_has_one_place_whatever_it_publishes() -> None:
+    voices = Voices(5)
+    for row, owner in enumerate((4, 9, 4, 4, 8)):
+        leave_group(voices.memory.record, row)
+        voices.track(row)["owner"] = owner
+        join_group(voices.memory.record, row)
+    levels = {0: LOUD, 1: MEDIUM, 2: LOUD - 5, 3: LOUD, 4: QUIET}
+    assert voices.say(levels, 3) == [1, 2]
+    assert voices.say(levels | {3: LOUD - 15}, 3) == [1, 3]
+    leave_group(voices.memory.record, 3)
+    voices.rows.remove(3)
+    levels.pop(3)
+    assert voices.say(levels, 3) == [1, 2]
+
+
+def test_a_level_that_never_moves_comes_after_all_that_do() -> None:
+    voices = Voices(4)
+    assert voices.say({0: 0, 1: 0, 2: QUIET, 3: MEDIUM}, 10) == [0, 1]
+    for n in range(UNMOVED_PACKETS):
+        forwarded = voices.say({0: 0, 1: 0, 2: QUIET + n % 2, 3: MEDIUM + n % 3})
+    assert forwarded == [2, 3]
+    assert voices.say({0: 1, 1: 0, 2: QUIET, 3: MEDIUM}) == [0, 3], "the moment it moves it counts again"
+
+
+def test_who_was_silent_for_long_has_a_place_with_the_first_word() -> None:
+    voices = Voices(3)
+    for n in range(2 * UNMOVED_PACKETS):
+        voices.say({0: SILENT, 1: MEDIUM + n % 2, 2: MEDIUM + n % 3})
+    assert 0 in voices.say({0: LOUD, 1: MEDIUM, 2: MEDIUM})
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])

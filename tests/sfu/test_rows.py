@@ -172,6 +172,15 @@ def test_receiver_parameters_out_of_range_take_no_row(tables: Tables, parameters
     assert tables.tracks.used == tables.streams.used == 0
 
 
+def test_tracks_of_one_transport_have_one_owner(memory: Memory, tables: Tables) -> None:
+    rows = [
+        tables.take_track(transport, PublishParameters(Kind.AUDIO, "1", (Encoding(),)))[0] for transport in (0, 0, 5)
+    ]
+    first, second, third = (int(memory.table("tracks")[row]["owner"]) for row in rows)
+    assert first == second != third
+    assert 0 not in (first, third)
+
+
 def test_subscription_row_is_written_whole(memory: Memory, tables: Tables) -> None:
     parameters = SubscribeParameters("mid7", 96, 97, -1, "somebody")
     row, generation = tables.take_subscription(3, 4, Kind.VIDEO, (10, 11), parameters)
