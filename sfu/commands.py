@@ -11,7 +11,8 @@ from sfu.paths import NO_CONSENT, close_paths
 from sfu.relay_out import add_mirror, remove_mirror
 from sfu.ring_size import change_ring
 from sfu.rings import notice
-from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused
+from sfu.silence import begin_silence
+from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
 from sfu.tables import (
     ADD_MIRROR,
     ARRIVALS,
@@ -26,6 +27,8 @@ from sfu.tables import (
     MEDIA_PER_TRANSPORT,
     NEW_CREDENTIALS,
     OPEN,
+    OPEN_PAUSED,
+    OPEN_SILENT,
     OPEN_SUBSCRIPTION,
     OPEN_TRACK,
     OPEN_TRANSPORT,
@@ -222,7 +225,11 @@ def _apply_to_subscription(state, command, now):
     if command.kind == OPEN_SUBSCRIPTION:
         if subscription.state == FREE and _is_open(state, subscription.transport):
             open_subscription(state, row, now)
-            set_paused(state, row, command.a)
+            set_paused(state, row, command.a & OPEN_PAUSED)
+            if command.b != 0:
+                set_targets(state, row, (command.b & 0xFF) - 1, (command.b >> 8) - 1)
+            if command.a & OPEN_SILENT:
+                begin_silence(state, row)
     elif subscription.state == OPEN:
         if command.kind == CLOSE_SUBSCRIPTION:
             close_subscription(state, row)

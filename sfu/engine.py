@@ -249,7 +249,7 @@ class Engine:
     def subscribe(
         self, receiver: ReceiverId, transport: TransportId, parameters: SubscribeParameters
     ) -> LocalSubscription:
-        """Forward a receiver to a transport, all layers until `set_layers` says less."""
+        """Forward a receiver to a transport, up to the layers in `parameters` until `set_layers` says otherwise."""
         subscription = self._forwarding.subscribe(receiver, self._transport(transport), parameters)
         self._retry_if_needed()
         return subscription

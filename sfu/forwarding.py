@@ -11,6 +11,8 @@ from sfu.errors import EngineError
 from sfu.mailbox import Notice
 from sfu.mirrors import Mirror, mirror_closed, release_mirror, take_mirror
 from sfu.parameters import (
+    MAX_SPATIAL,
+    MAX_TEMPORAL,
     Kind,
     LocalSubscription,
     PublishParameters,
@@ -24,6 +26,8 @@ from sfu.tables import (
     CHANGE_RING,
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
+    OPEN_PAUSED,
+    OPEN_SILENT,
     OPEN_SUBSCRIPTION,
     OPEN_TRACK,
     REQUEST_KEY_FRAME,
@@ -33,8 +37,8 @@ from sfu.tables import (
 )
 from sfu.transports import Transport, TransportState
 
-MAX_SPATIAL, MAX_TEMPORAL = 2, 3
-"""Highest layers that SET_LAYERS knows; both mean everything."""
+TEMPORAL_SHIFT = 8
+"""Where the temporal layer stands in the second field of OPEN_SUBSCRIPTION."""
 RING_SHIFT = 8
 """Where the bytes stand in the first field of CHANGE_RING."""
 
@@ -118,10 +122,11 @@ class Forwarding:
 
     # --- subscriptions ----------------------------------------------------------------------------------------------
     def subscribe(self, number: ReceiverId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
-        """Forward a receiver to an open transport, everything of it. Raises EngineError, TableFull."""
+        """Forward a receiver to an open transport. Raises EngineError, TableFull."""
         receiver = self.receivers.get(number)
         if receiver is None:
             raise EngineError(f"no receiver {number}")
+        _check_layers(parameters.spatial, parameters.temporal)
         shard = transport.shard
         mirror = take_mirror(receiver, shard) if receiver.transport.shard is not shard else None
         track = receiver.row if mirror is None else mirror.row
@@ -140,7 +145,9 @@ class Forwarding:
         subscription = Subscription(mine, row, generation, receiver, transport, (ssrc, rtx_ssrc), mirror)
         self.subscriptions[mine] = shard.subscriptions[row] = subscription
         receiver.subscriptions[mine] = transport.subscriptions[mine] = subscription
-        shard.mailbox.push(OPEN_SUBSCRIPTION, row, generation, int(parameters.paused))
+        how = OPEN_PAUSED * parameters.paused | OPEN_SILENT * parameters.silence
+        layers = parameters.spatial + 1 | parameters.temporal + 1 << TEMPORAL_SHIFT
+        shard.mailbox.push(OPEN_SUBSCRIPTION, row, generation, how, layers)
         return LocalSubscription(mine, ssrc, rtx_ssrc)
 
     def unsubscribe(self, number: SubscriptionId) -> None:
@@ -154,8 +161,7 @@ class Forwarding:
 
     def set_layers(self, number: SubscriptionId, spatial: int, temporal: int) -> None:
         """Highest layers to forward, from 0. Raises EngineError."""
-        if not (0 <= spatial <= MAX_SPATIAL and 0 <= temporal <= MAX_TEMPORAL):
-            raise EngineError(f"no layers ({spatial}, {temporal})")
+        _check_layers(spatial, temporal)
         self._change(number, SET_LAYERS, spatial, temporal)
 
     def set_paused(self, number: SubscriptionId, paused: bool) -> None:
@@ -237,6 +243,11 @@ class Forwarding:
         """What closed a moment ago may still be named, and nothing happens; what never was is a mistake."""
         if not 0 < number <= self._last_number:
             raise EngineError(f"no {name} {number}")
+
+
+def _check_layers(spatial: int, temporal: int) -> None:
+    if not (0 <= spatial <= MAX_SPATIAL and 0 <= temporal <= MAX_TEMPORAL):
+        raise EngineError(f"no layers ({spatial}, {temporal})")
 
 
 def _part(subscription: Subscription) -> None:

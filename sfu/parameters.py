@@ -80,6 +80,8 @@ class DtlsRole(Enum):
 
 GROUPS = 4096
 """Groups of voices (`PublishParameters.group`), 0 included, which is none."""
+MAX_SPATIAL, MAX_TEMPORAL = 2, 3
+"""Highest layers that a subscriber can want; both mean everything."""
 MAX_THREADS = 16
 """Media threads of one process."""
 
@@ -194,6 +196,12 @@ class SubscribeParameters:
     """The same for all subscriptions to one publisher (RFC 3550 section 6.5.1), at most 32 ASCII characters."""
     paused: bool = False
     """Send nothing until `Engine.set_paused` says so: the subscriber does not know the SSRCs yet."""
+    spatial: int = MAX_SPATIAL
+    temporal: int = MAX_TEMPORAL
+    """Highest layers wanted from the first packet on, until `Engine.set_layers` says otherwise."""
+    silence: bool = False
+    """The track is muted: send silent Opus or padding, for five seconds or until media come, to a subscriber that waits
+    for a first packet."""
 
 
 @dataclass(frozen=True, slots=True)

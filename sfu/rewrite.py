@@ -79,7 +79,7 @@ def write_packet(state, arena, slot, row, sent, rtx):
         mid = not subscription.mid_acknowledged
     put_u32(out, 4, np.int64(sent.timestamp))
     out[1] = np.int64(sent.marker) << 7 | payload_type
-    at = _write_extensions(state, arena, out, subscription, transport, sent, packet, base, mid)
+    at = write_extensions(state, arena, out, subscription, transport, sent, packet, base, mid)
     out[0] = 0x90 if at > HEADER_BYTES else 0x80
     if rtx:
         put_u16(out, at, sent.out_sequence)
@@ -132,8 +132,11 @@ def _write_block_types(out, at, end, payload_type):
 
 
 @njit(cache=True)
-def _write_extensions(state, arena, out, subscription, transport, sent, packet, base, mid):
-    """Write the extension block; returns where the payload begins."""
+def write_extensions(state, arena, out, subscription, transport, sent, packet, base, mid):
+    """Write the extension block of an RTP packet in `out`; returns where the payload begins.
+
+    packet: the stored one whose extensions are copied from byte `base` of the arena; mid: the mid is written too.
+    """
     media = state.media[transport.media]
     time_id = np.int64(media.id_of_extension[_SEND_TIME])
     cc_id = np.int64(media.id_of_extension[_TRANSPORT_CC])

@@ -8,6 +8,7 @@ from sfu.lookup import insert_outgoing, remove_outgoing
 from sfu.native import srtp_remove_stream
 from sfu.rings import notice
 from sfu.select import ask_for_wanted, choose_for
+from sfu.silence import end_silence
 from sfu.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, SEQUENCE_START, VIDEO
 
 MAX_SPATIAL, MAX_TEMPORAL = 3, 7
@@ -98,6 +99,7 @@ def _clear(subscription, now):
     subscription.key_asked_ns = 0
     subscription.bytes_at_check = 0
     subscription.bitrate_bps = 0
+    subscription.silent_packets = 0
 
 
 @njit(cache=True)
@@ -112,6 +114,7 @@ def close_subscription(state, row):
     if subscription.rtx_ssrc != 0:
         remove_outgoing(state, row, 1)
         _forget(session, np.int64(subscription.rtx_ssrc))
+    end_silence(state, row)
     subscription.state = FREE
     notice(state, CLOSED_SUBSCRIPTION, row, subscription.generation, 0, 0)
 
@@ -153,12 +156,21 @@ def _unlink_from_transport(state, row):
 
 
 @njit(cache=True)
-def set_layers(state, row, spatial, temporal):
-    """The highest layers that the subscriber wants from now on; numbers out of range mean the nearest one."""
+def set_targets(state, row, spatial, temporal):
+    """The highest layers that a new subscriber wants; numbers out of range mean the nearest one.
+
+    Nobody is asked for a key frame yet: the ring may hold one to start from.
+    """
     subscription = state.subscriptions[row]
     subscription.target_spatial = min(max(spatial, 0), MAX_SPATIAL)
     subscription.target_temporal = min(max(temporal, 0), MAX_TEMPORAL)
     choose_for(state, row)
+
+
+@njit(cache=True)
+def set_layers(state, row, spatial, temporal):
+    """The highest layers that the subscriber wants from now on; numbers out of range mean the nearest one."""
+    set_targets(state, row, spatial, temporal)
     ask_for_wanted(state, row)
 
 

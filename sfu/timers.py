@@ -10,9 +10,11 @@ from sfu.paths import consent_pass
 from sfu.relay_out import wishes_pass
 from sfu.reports import sender_reports_pass
 from sfu.select import liveness_pass
+from sfu.silence import silence_pass
 
 FEEDBACK_NS = 20_000_000
-"""NACKs, PLIs and transport-cc: small beside a round trip, long enough for reordered packets to arrive."""
+"""NACKs, PLIs and transport-cc: small beside a round trip, long enough for reordered packets to arrive. Silence for
+muted tracks: one frame of Opus."""
 REPORTS_NS = 100_000_000
 """Granularity of sender and receiver reports; the passes themselves keep about one second per transport."""
 LEVELS_NS = 400_000_000
@@ -41,6 +43,7 @@ def run_timers(state, now):
     if now >= thread.feedback_ns:
         thread.feedback_ns = now + FEEDBACK_NS
         feedback_pass(state, now)
+        silence_pass(state, now)
         if thread.thread_count > 1:
             wishes_pass(state, now)
     if now >= thread.liveness_ns:

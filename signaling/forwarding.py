@@ -63,7 +63,7 @@ class Forwardings:
         `paused`: nothing is sent before the engine's `set_paused`.
         """
         track = self.wanted[track_sid]
-        parameters = selection.parameters(mid, track.cname, paused=paused)
+        parameters = selection.parameters(mid, track.cname, paused=paused, begin=track.begin())
         try:
             local = self._engine.subscribe(selection.receiver, self._transport, parameters)
         except EngineError as error:

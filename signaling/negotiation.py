@@ -4,12 +4,14 @@ Pure functions on m-sections; the state of a connection is in `peer_connection` 
 answers, RFC 9143 for BUNDLE, RFC 8853 for simulcast.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from sfu.parameters import (
     EXTENSION_URIS,
+    MAX_SPATIAL,
+    MAX_TEMPORAL,
     Codec,
     DtlsRole,
     Encoding,
@@ -78,6 +80,20 @@ STEREO_FMTP = ";stereo=1;maxaveragebitrate=510000"
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """How the media of a track begin to be forwarded to a client."""
+
+    spatial: int = MAX_SPATIAL
+    temporal: int = MAX_TEMPORAL
+    """Highest layers of use to it."""
+    silence: bool = False
+    """It is muted, and the client waits for a first packet of it."""
+
+
+EVERYTHING = Beginning()
+
+
+@dataclass(frozen=True, slots=True)
 class WantedTrack:
     """One track to be forwarded to a client."""
 
@@ -88,6 +104,8 @@ class WantedTrack:
     """(codec, `Published.fmtp`, receiver), best first; more than one with a backup codec."""
     cname: str
     stereo: bool = False
+    begin: Callable[[], Beginning] = field(default=Beginning, compare=False)
+    """Asked when forwarding starts: until then the client may say what it shows, and the publisher mute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +145,7 @@ class Selection:
     rtx: Format | None = None
     red: Format | None = None
 
-    def parameters(self, mid: str, cname: str, *, paused: bool) -> SubscribeParameters:
+    def parameters(self, mid: str, cname: str, *, paused: bool, begin: Beginning = EVERYTHING) -> SubscribeParameters:
         """The same for the engine."""
         return SubscribeParameters(
             mid=mid,
@@ -136,6 +154,9 @@ class Selection:
             red_payload_type=self.red.payload_type if self.red else -1,
             cname=cname,
             paused=paused,
+            spatial=begin.spatial,
+            temporal=begin.temporal,
+            silence=begin.silence,
         )
 
     @property

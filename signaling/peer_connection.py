@@ -26,6 +26,7 @@ from signaling.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
 from signaling.forwarding import Forwarding, Forwardings
 from signaling.negotiation import (
     RID_URI,
+    Beginning,
     Bundle,
     PublishDecision,
     SendingSection,
@@ -60,6 +61,7 @@ from signaling.session_description import Direction, Extmap, Section, SessionDes
 __all__ = [
     "AnswerResult",
     "AnsweringConnection",
+    "Beginning",
     "OfferingConnection",
     "PublishDecision",
     "Published",

@@ -5,9 +5,19 @@ it. Wanted tracks go to the renegotiation, and get their engine subscription wit
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from livekit.protocol.models import HIGH, LOW, OFF, SE_CODEC_UNSUPPORTED, SE_TRACK_NOTFOUND, SubscriptionError
+from livekit.protocol.models import (
+    HIGH,
+    LOW,
+    OFF,
+    SE_CODEC_UNSUPPORTED,
+    SE_TRACK_NOTFOUND,
+    ClientInfo,
+    Encryption,
+    SubscriptionError,
+)
 from livekit.protocol.rtc import (
     RequestResponse,
     SignalResponse,
@@ -22,7 +32,7 @@ from signaling.capacity import SERVER_FULL, Needs
 from signaling.dynacast import Demand
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES
-from signaling.peer_connection import WantedTrack
+from signaling.peer_connection import Beginning, WantedTrack
 from signaling.tracks import Track, spatial_layer, temporal_layer
 
 if TYPE_CHECKING:
@@ -103,7 +113,7 @@ class Subscriptions:
         subscription = self.active.get(track.sid)
         if subscription is None:
             return
-        self._participant.renegotiation.want(_wanted(track))
+        self._participant.renegotiation.want(self._wanted(track))
         self._note_demand(subscription)
 
     def negotiated(self) -> None:
@@ -194,7 +204,7 @@ class Subscriptions:
     def _start(self, track: Track) -> None:
         subscription = Subscription(track)
         self.active[track.sid] = subscription
-        self._participant.renegotiation.want(_wanted(track))
+        self._participant.renegotiation.want(self._wanted(track))
         self._note_demand(subscription)
 
     def _apply(self, subscription: Subscription) -> None:
@@ -203,9 +213,31 @@ class Subscriptions:
         engine = self._participant.node.engine
         settings = self._settings.get(subscription.track.sid, self._default)
         if subscription.track.kind is Kind.VIDEO:
-            spatial = spatial_layer(subscription.track.info, settings)
-            engine.set_layers(subscription.id, spatial, temporal_layer(settings.fps))
+            engine.set_layers(subscription.id, *_layers(subscription.track, settings))
         engine.set_paused(subscription.id, _is_paused(settings) or not subscription.answered)
+
+    def _wanted(self, track: Track) -> WantedTrack:
+        return WantedTrack(
+            track_sid=track.sid,
+            publisher_sid=track.publisher.sid,
+            kind=track.kind,
+            receivers=tuple(
+                (receiver.codec, receiver.formats.get(receiver.codec, ""), receiver.id) for receiver in track.started()
+            ),
+            cname=track.publisher.sid,
+            stereo=track.info.stereo,
+            begin=partial(self._begin, track),
+        )
+
+    def _begin(self, track: Track) -> Beginning:
+        """What the client has said about a track so far, and whether it has to be shown that a muted one is there:
+        pion tells its application of a track with the first packet, and such clients cannot decrypt what we make up."""
+        waits = self._participant.client.sdk == ClientInfo.GO and track.info.encryption == Encryption.NONE
+        silence = waits and track.info.muted
+        if track.kind is not Kind.VIDEO:
+            return Beginning(silence=silence)
+        spatial, temporal = _layers(track, self._settings.get(track.sid, self._default))
+        return Beginning(spatial, temporal, silence)
 
     def _note_demand(self, subscription: Subscription) -> None:
         track = subscription.track
@@ -254,14 +286,6 @@ def _is_paused(settings: UpdateTrackSettings) -> bool:
     return settings.disabled or (settings.quality == OFF and settings.width == 0)
 
 
-def _wanted(track: Track) -> WantedTrack:
-    return WantedTrack(
-        track_sid=track.sid,
-        publisher_sid=track.publisher.sid,
-        kind=track.kind,
-        receivers=tuple(
-            (receiver.codec, receiver.formats.get(receiver.codec, ""), receiver.id) for receiver in track.started()
-        ),
-        cname=track.publisher.sid,
-        stereo=track.info.stereo,
-    )
+def _layers(track: Track, settings: UpdateTrackSettings) -> tuple[int, int]:
+    """Highest spatial and temporal layer of use."""
+    return spatial_layer(track.info, settings), temporal_layer(settings.fps)

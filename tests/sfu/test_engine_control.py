@@ -36,10 +36,13 @@ from sfu.tables import (
     CLOSE_TRANSPORT,
     CLOSED_TRACK,
     CLOSED_TRANSPORT,
+    COMMAND_RING,
     COMMANDS,
     CONSENT_EXPIRED,
     LAYERS_CHANGED,
     OPEN,
+    OPEN_PAUSED,
+    OPEN_SILENT,
     OPEN_SUBSCRIPTION,
     REQUEST_KEY_FRAME,
     RING_LEFT,
@@ -196,6 +199,27 @@ async def test_a_subscription_can_begin_paused(bench: Bench) -> None:
     bench.engine.subscribe(receiver, subscriber, replace(SUBSCRIBE, paused=True))
     await bench.settle()
     assert [(kind, a) for kind, _, a in bench.thread.commands] == [(OPEN_SUBSCRIPTION, 0), (OPEN_SUBSCRIPTION, 1)]
+
+
+async def test_a_subscription_begins_with_the_layers_that_are_wanted(bench: Bench) -> None:
+    _, subscriber, receiver, _ = bench.open_call()
+    await bench.settle()
+    memory = bench.engine.shards[0].memory
+    pushed = []
+    for parameters in (SUBSCRIBE, replace(SUBSCRIBE, spatial=0, temporal=1, silence=True, paused=True)):
+        bench.engine.subscribe(receiver, subscriber, parameters)
+        await bench.settle()
+        last = memory.table("commands")[(int(memory.table("rings")[COMMAND_RING]["written"]) - 1) & (COMMANDS - 1)]
+        pushed.append((int(last["kind"]), int(last["a"]), int(last["b"])))
+    assert pushed == [
+        (OPEN_SUBSCRIPTION, 0, 3 | 4 << 8),
+        (OPEN_SUBSCRIPTION, OPEN_PAUSED | OPEN_SILENT, 1 | 2 << 8),
+    ]
+    used = bench.engine.usage()
+    for wrong in (replace(SUBSCRIBE, spatial=3), replace(SUBSCRIBE, temporal=-1)):
+        with pytest.raises(EngineError):
+            bench.engine.subscribe(receiver, subscriber, wrong)
+    assert bench.engine.usage() == used
 
 
 async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

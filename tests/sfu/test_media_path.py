@@ -4,6 +4,7 @@ Peers are plain sockets with libsrtp, packets are made and read by aiortc, the c
 """
 
 import contextlib
+import itertools
 import socket
 from collections.abc import Iterator
 
@@ -25,6 +26,7 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
+from sfu.silence import MAX_PADDING_PACKETS
 from sfu.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
@@ -33,6 +35,8 @@ from sfu.tables import (
     CLOSED_TRACK,
     CLOSED_TRANSPORT,
     MEDIA_PER_TRANSPORT,
+    OPEN_PAUSED,
+    OPEN_SILENT,
     OPEN_SUBSCRIPTION,
     OPEN_TRACK,
     OPEN_TRANSPORT,
@@ -252,6 +256,64 @@ def test_subscription_opened_paused_sends_nothing_until_it_may_and_then_the_key_
     media, _ = call.subscriber.received()
     assert [each.ssrc for each in media] == [OUT_SSRC + 1] * 3
     assert len(media[0].payload) == len(VP8_KEY)
+
+
+def reopen(call: Call, a: int = 0, b: int = 0) -> None:
+    """The subscription anew, with other SSRCs."""
+    call.command(CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
+    call.turn()
+    call.subscription, call.subscription_generation = call.tables.take_subscription(
+        call.track, call.subscriber.row, Kind.VIDEO, (OUT_SSRC + 1, OUT_RTX_SSRC + 1), SUBSCRIBE
+    )
+    call.command(OPEN_SUBSCRIPTION, call.subscription, call.subscription_generation, a=a, b=b)
+    call.turn()
+
+
+def test_subscription_opens_with_its_layers(call: Call) -> None:
+    targets = []
+    for b in (0, 1 | 2 << 8):
+        reopen(call, b=b)
+        row = call.memory.table("subscriptions")[call.subscription]
+        targets.append((int(row["target_spatial"]), int(row["target_temporal"])))
+    assert targets == [(2, 3), (0, 1)]
+
+
+def test_padding_shows_a_muted_track_until_media_come_and_media_continue_its_numbers(call: Call) -> None:
+    reopen(call, a=OPEN_PAUSED | OPEN_SILENT)
+    for _ in range(20):
+        call.turn(20 * MS)
+    assert call.subscriber.received()[0] == []
+    call.command(SET_PAUSED, call.subscription, call.subscription_generation, a=0)
+    silent = []
+    for _ in range(20):
+        call.turn(20 * MS)
+        silent += call.subscriber.received()[0]
+    assert len(silent) == 4
+    assert {(each.ssrc, each.payload_type, each.payload, each.marker) for each in silent} == {
+        (OUT_SSRC + 1, OUT_VP8, b"", 0)
+    }
+    assert all(each.padding_size > 0 for each in silent)
+    call.publish(100, 101, first_key=True)
+    media, _ = call.subscriber.received()
+    for _ in range(20):
+        call.turn(20 * MS)
+    assert call.subscriber.received()[0] == [], "no more of it"
+    numbers = [each.sequence_number for each in (*silent, *media)]
+    assert [(number - numbers[0]) & 0xFFFF for number in numbers] == [0, 1, 2, 3, 4, 5]
+    steps = [(b.timestamp - a.timestamp) & 0xFFFFFFFF for a, b in itertools.pairwise((*silent, *media))]
+    assert steps[:3] == [9000] * 3
+    assert 0 < steps[3] <= 9000
+    assert steps[4] == 3000
+
+
+def test_a_muted_track_is_shown_for_five_seconds_at_most(call: Call) -> None:
+    reopen(call, a=OPEN_SILENT)
+    silent = []
+    for _ in range(400):
+        call.turn(20 * MS)
+        silent += call.subscriber.received()[0]
+    assert len(silent) == MAX_PADDING_PACKETS
+    assert call.memory.thread["first_silent"] == 0
 
 
 def test_lost_packet_is_sent_again_when_the_subscriber_asks(call: Call) -> None:

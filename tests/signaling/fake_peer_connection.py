@@ -86,7 +86,11 @@ class _Forwarding:
     def _start(self, track: WantedTrack, mid: str) -> None:
         receiver = self._receiver(track)
         assert receiver is not None
-        local = self._engine.subscribe(receiver, self.transport, SubscribeParameters(mid, 96, cname=track.cname))
+        begin = track.begin()
+        parameters = SubscribeParameters(
+            mid, 96, cname=track.cname, spatial=begin.spatial, temporal=begin.temporal, silence=begin.silence
+        )
+        local = self._engine.subscribe(receiver, self.transport, parameters)
         self._active[track.track_sid] = (mid, receiver, local.id)
 
     def _stop(self, track_sid: str) -> None:

@@ -1,10 +1,12 @@
 """Wanted tracks and their subscriptions."""
 
+from dataclasses import replace
+
 from sfu.engine import EngineError
 from sfu.parameters import Codec, Kind, ReceiverId, SubscriptionId
 from signaling.codecs import Format
 from signaling.forwarding import Forwardings
-from signaling.negotiation import Selection, WantedTrack
+from signaling.negotiation import Beginning, Selection, WantedTrack
 from signaling.session_description import RtpMap
 from tests.signaling.recording_engine import RecordingEngine
 
@@ -28,6 +30,17 @@ def test_a_track_waits_until_it_is_started() -> None:
     assert tracks.waiting() == []
     assert tracks.by_mid() == [("0", "TR_a")]
     assert tracks.subscription("TR_a") == tracks.active["TR_a"].local.id
+
+
+def test_a_track_begins_as_is_said_when_it_starts() -> None:
+    engine = RecordingEngine()
+    tracks = forwardings(engine)
+    said = [Beginning()]
+    tracks.want(replace(track("TR_a", 1), begin=lambda: said[-1]))
+    said.append(Beginning(0, 1, silence=True))
+    assert tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8), paused=True)
+    parameters = engine.last("subscribe")[2]
+    assert (parameters.spatial, parameters.temporal, parameters.silence, parameters.paused) == (0, 1, True, True)
 
 
 def test_a_subscription_lives_while_its_receiver_does() -> None:

@@ -277,6 +277,52 @@ async def test_settings_sent_before_the_negotiation_are_kept_for_it(call: Call) 
     assert call.engine.paused[subscription]
 
 
+@pytest.mark.parametrize("single_pc", [True, False])
+async def test_the_first_layer_sent_is_one_that_was_asked_for(call: Call, single_pc: bool) -> None:
+    ann = await call.join("ann")
+    bob = await call.join("bob", single_pc=single_pc)
+    await bob.send(answer=rtc.SessionDescription(type="answer", sdp=sdp(), id=1))
+    sid = await ann.publish("cam", "video")
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=320, height=180, fps=15))
+    await bob.renegotiate()
+    subscription = subscription_of(call, bob, sid)
+    parameters = call.engine.subscriptions[subscription][2]
+    assert (parameters.spatial, parameters.temporal) == (0, 1)
+
+
+async def test_the_first_layer_of_an_adaptive_client_is_the_lowest(call: Call) -> None:
+    ann = await call.join("ann")
+    sids = [await ann.publish("cam", "video"), await ann.publish("mic", "audio")]
+    bob = await call.join("bob", adaptive_stream=True)
+    cam, mic = (call.engine.subscriptions[subscription_of(call, bob, sid)][2] for sid in sids)
+    assert (cam.spatial, cam.temporal) == (0, 3)
+    assert (mic.spatial, mic.temporal) == (2, 3)
+
+
+GO, JS = models.ClientInfo(sdk=models.ClientInfo.GO, protocol=17), models.ClientInfo(sdk=models.ClientInfo.JS)
+
+
+@pytest.mark.parametrize(
+    ("client_info", "muted", "encryption", "silence"),
+    [
+        (GO, True, models.Encryption.NONE, True),
+        (GO, False, models.Encryption.NONE, False),
+        (GO, True, models.Encryption.GCM, False),
+        (GO, True, models.Encryption.CUSTOM, False),
+        (JS, True, models.Encryption.NONE, False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["audio", "video"])
+async def test_a_muted_track_is_shown_by_silence_to_clients_that_wait_for_a_packet(
+    call: Call, kind: str, client_info: models.ClientInfo, muted: bool, encryption: int, silence: bool
+) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("track", kind, encryption=encryption)
+    await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=muted))
+    bob = await call.join("bob", client_info=client_info)
+    assert call.engine.subscriptions[subscription_of(call, bob, sid)][2].silence is silence
+
+
 async def test_client_without_the_codec_is_told_when_there_is_no_backup(call: Call) -> None:
     ann = await call.join("ann")
     sid = await ann.publish("cam", "video", simulcast_codecs=[rtc.SimulcastCodec(codec="h264", cid="cam")])
