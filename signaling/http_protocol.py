@@ -6,6 +6,7 @@ what one parser lets through the other reads too, because both take their limits
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from websockets.datastructures import Headers
 from websockets.frames import Frame
 from websockets.protocol import OPEN
 
-from signaling.connection import DIRECT
+from signaling.connection import DIRECT, TURN_S
 
 MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
 """Request line and headers together. A token that carries a participant's metadata has most of a MiB, in the query or
@@ -43,6 +44,10 @@ HTTP_LIFETIME_S = 30.0
 head that never ends is not waited for."""
 MAX_CONNECTIONS = 16_384
 """Connections at a time, WebSockets included; requests beyond are answered 503."""
+
+SLICE_BYTES = 512
+"""Of what a WebSocket brought, parsed between two looks at the clock: at most 85 frames. Empty frames, pings and pongs
+cost ten microseconds and more each, and no request counts them."""
 
 LIST_HEADERS = (b"connection:", b"upgrade:", b"sec-websocket-", b"transfer-encoding:", b"expect:")
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -195,12 +200,66 @@ class SignalProtocol(WebSocketsSansIOProtocol):
         self._intake = intake
         self._message = bytearray()
         """The fragments so far of a message that has more than one."""
+        self._backlog = bytearray()
+        """Read and not parsed; nothing more is read meanwhile."""
+        self._turn: asyncio.Handle | None = None
         self._deadline = self.loop.call_later(HTTP_LIFETIME_S, self._end)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the timer, which would keep the request in memory."""
+        """Let go of the timer, which would keep the request in memory, and of what was not parsed."""
         self._deadline.cancel()
+        self._backlog.clear()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come; of much, as much as the client's turn allows, and the rest when others had theirs."""
+        if not self.handshake_initiated or (len(data) <= SLICE_BYTES and not self._backlog):
+            super().data_received(data)
+            return
+        waiting = bool(self._backlog)
+        self._backlog += data
+        if not waiting:
+            self._parse()
+        elif not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def _parse(self) -> None:
+        self._turn = None
+        end = time.monotonic() + TURN_S
+        while self._backlog and not self.transport.is_closing():
+            piece = bytes(self._backlog[:SLICE_BYTES])
+            del self._backlog[:SLICE_BYTES]
+            super().data_received(piece)
+            if time.monotonic() >= end or self._is_waited_for():
+                break
+        if self.transport.is_closing():
+            self._backlog.clear()
+        elif self._backlog and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+        self._go_on()
+
+    def _is_waited_for(self) -> bool:
+        """Tell whether the application has to take messages before there can be more of them."""
+        return not self.queue.empty() and not self.close_sent
+
+    def _go_on(self) -> None:
+        """Parse what is left in the loop's next turn, or read again when nothing is."""
+        if self._is_waited_for():
+            return  # `receive` comes back
+        if self._backlog:
+            if self._turn is None:
+                self._turn = self.loop.call_soon(self._parse)
+        elif self.read_paused and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """Wait for what the application is told next (ASGI's `receive`)."""
+        message = await self.queue.get()
+        self._go_on()
+        return message
 
     def handle_connect(self, event: websockets.http11.Request) -> None:
         """Ask the application, and keep no second copy of the request as long as the connection lasts."""

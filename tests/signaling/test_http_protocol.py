@@ -18,7 +18,14 @@ from structlog.testing import capture_logs
 
 from signaling import http_protocol, listener
 from signaling.connection import SignalConnection
-from signaling.http_protocol import MAX_CONNECTIONS, MAX_HEADERS, MAX_REQUEST_HEAD_BYTES, Intake, SignalProtocol
+from signaling.http_protocol import (
+    MAX_CONNECTIONS,
+    MAX_HEADERS,
+    MAX_REQUEST_HEAD_BYTES,
+    SLICE_BYTES,
+    Intake,
+    SignalProtocol,
+)
 from signaling.join import MAX_METADATA_BYTES
 from tests.signaling.test_server import CONFIG, EchoSession, PlayedEngine, PlayedRooms, connect, receive, running_on
 
@@ -262,15 +269,15 @@ async def test_upgrades_beyond_the_connections_are_refused(server: Running, monk
     assert server.intake.dropped["upgrade"] == 1
 
 
-async def joined(server: Running) -> socket.socket:
-    """A client with a small window that never reads."""
+async def joined(server: Running, of: int = 1) -> socket.socket:
+    """A client with a small window that never reads by itself; the `of`-th one."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, ("127.0.0.1", server.port))
     await loop.sock_sendall(client, f"GET /rtc?access_token={token()} HTTP/1.1\r\n{UPGRADE}\r\n".encode())
-    await until(lambda: server.rooms.protocols)
+    await until(lambda: len(server.rooms.protocols) == of)
     return client
 
 
@@ -314,6 +321,64 @@ async def test_fragments_grow_nothing_but_their_bytes(server: Running) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while json.dumps({"pong": "78"}).encode() not in answer:
             answer += await loop.sock_recv(client, 4096)
+    client.close()
+
+
+@pytest.mark.parametrize("opcode", [9, 10, 0], ids=["ping", "pong", "fragment"])
+async def test_empty_frames_of_one_are_parsed_in_turns_with_the_others(
+    server: Running, monkeypatch: pytest.MonkeyPatch, opcode: int
+) -> None:
+    monkeypatch.setattr(http_protocol, "TURN_S", 0.0)
+    async with connect(f"{server.ws}/rtc?access_token={token()}") as other:
+        await receive(other)
+        flood = frame(opcode, b"", fin=opcode != 0) * 40_000
+        client = await joined(server, 2)
+        protocol = server.rooms.protocols[1]
+        if opcode == 0:
+            protocol.data_received(frame(2, b"", fin=False))
+        protocol.data_received(flood)
+        assert len(flood) - len(protocol._backlog) == SLICE_BYTES
+        for number in range(20):
+            await other.send(rtc.SignalRequest(ping=number).SerializeToString())
+            assert (await receive(other)).pong == number
+        assert len(protocol._backlog) > len(flood) // 2
+        assert not protocol.transport.is_reading()
+        await until(lambda: not protocol._backlog)
+        await until(lambda: protocol.transport.is_reading())
+        if opcode == 0:
+            protocol.data_received(frame(0, b""))
+        protocol.data_received(frame(2, rtc.SignalRequest(ping=99).SerializeToString()))
+        answer = b""
+        async with asyncio.timeout(DEADLINE_S):
+            while rtc.SignalResponse(pong=99).SerializeToString() not in answer[-200:]:
+                answer += await asyncio.get_running_loop().sock_recv(client, 65536)
+        client.close()
+
+
+async def test_many_messages_wait_for_the_application_and_nothing_more_is_read(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await joined(server)
+    (protocol,) = server.rooms.protocols
+    asked = [frame(2, rtc.SignalRequest(ping=number).SerializeToString()) for number in range(1, 3001)]
+    largest = 0
+    take = protocol._is_waited_for
+
+    def watched() -> bool:
+        nonlocal largest
+        largest = max(largest, protocol.queue.qsize())
+        return take()
+
+    monkeypatch.setattr(protocol, "_is_waited_for", watched)
+    loop = asyncio.get_running_loop()
+    sending = asyncio.create_task(loop.sock_sendall(client, b"".join(asked)))
+    answer = b""
+    async with asyncio.timeout(DEADLINE_S):
+        while rtc.SignalResponse(pong=3000).SerializeToString() not in answer[-4096:]:
+            answer += await loop.sock_recv(client, 65536)
+    await sending
+    assert all(rtc.SignalResponse(pong=number).SerializeToString() in answer for number in (1, 1500, 2999))
+    assert 0 < largest <= SLICE_BYTES // min(map(len, asked)) + 1
     client.close()
 
 
