@@ -28,6 +28,7 @@ from bench.endpoint import DATAGRAM_BYTES, Endpoint, is_dtls
 from bench.generator import SO_TIMESTAMPNS, prepare
 from bench.histogram import BUCKETS, bucket_of, latency
 from bench.results import Latency
+from sfu.backlog import Ledger, Message
 from sfu.errors import TransportFailure
 from sfu.parameters import Channel, DtlsRole
 from sfu.sctp import MAX_MESSAGE_BYTES, DataChannels
@@ -100,6 +101,7 @@ class Messenger:
         self.tally = Tally(0, 0)
         self._endpoint = endpoint
         self._channels = DataChannels(self, self.drops)
+        self._ledger = Ledger()
         self._opened: set[Channel] = set()
         self._all_open = asyncio.Event()
         self._number = 0
@@ -133,10 +135,7 @@ class Messenger:
         if channel is Channel.RELIABLE:
             packet.sequence = self._number  # as SDKs do, for repetition after a resume
         self.tally.note_sent(due_ns, sent_ns)
-        try:
-            self._channels.send(channel, packet.SerializeToString())
-        except TransportFailure as failure:
-            self._fail(failure)
+        self._channels.send(channel, Message(packet.SerializeToString(), self._ledger, None))
 
     def close(self) -> None:
         """Stop reading and end the association; the socket stays open."""

@@ -274,11 +274,21 @@ class Engine:
         """Create `_reliable`, `_lossy` and `_data_track` from our side once SCTP is up."""
         self._transport(transport).open_channels()
 
-    def send_data(self, transports: Sequence[TransportId], channel: Channel, payload: bytes) -> None:
+    def send_data(
+        self,
+        transports: Sequence[TransportId],
+        channel: Channel,
+        payload: bytes,
+        sender: TransportId | None = None,
+    ) -> None:
         """Send one message to each transport; unknown ones are skipped. Reliable messages wait for a channel that is
-        not open yet, up to `sctp.MAX_QUEUED_BYTES`; others are dropped, also when 8 KiB wait already."""
+        not open yet and for a slow one; others are dropped, also when 8 KiB wait already.
+
+        sender: whose SCTP window is kept closed by messages that lie too far back (`sfu.backlog`).
+        """
         present = [self._transports[number] for number in transports if number in self._transports]
-        self._fanout.send(present, channel, payload)
+        source = self._transports.get(sender) if sender is not None else None
+        self._fanout.send(source, present, channel, payload)
 
     # --- observing ----------------------------------------------------------------------------------------------------
     def audio_levels(self) -> list[tuple[ReceiverId, float]]:
@@ -383,7 +393,7 @@ class Engine:
             notices = shard.mailbox.take_notices()
             for notice in notices:
                 self._handle(shard, notice)
-            datagram = shard.mailbox.take_datagram()
+            datagram = shard.inbox.take()
             if datagram is not None:
                 self._receive(shard, datagram)
             elif not notices:

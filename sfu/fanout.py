@@ -1,19 +1,35 @@
 """Data messages to many transports, in pieces: a message costs some 50 us for every receiver.
 
-What cannot be sent within SLICE_S waits its turn behind the event loop's other work; order is kept.
+What cannot be sent within SLICE_S waits its turn behind the event loop's other work, in a queue of its sender's. The
+queues are served round robin, so that who sends much delays nobody else; order is kept within each. What waits is
+taken out of its sender's SCTP receive window.
 """
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 
+from sfu.backlog import Ledger, Message
 from sfu.parameters import Channel
 from sfu.transports import Transport, TransportState
 
 SLICE_S = 0.005
 """Longest time that one turn of the loop spends on sending."""
-MAX_WAITING_MESSAGES = 16_384
+TURN_DELIVERIES = 16
+"""What a sender gets before the next one's turn, counted in messages times receivers."""
+MAX_LOSSY_WAITING = 256
+"""Messages in a sender's queue beyond which its lossy ones are dropped: they would come too late to be of use."""
 MAX_WAITING_BYTES = 64 << 20
+"""In all queues. Beyond it those senders lose messages who have more than their share of it, all others none; each has
+less than `association.MAX_UNREAD_BYTES` in any case."""
+
+
+class _Queue:
+    """What waits of one sender: messages, and who has not got each yet."""
+
+    def __init__(self) -> None:
+        self.messages: deque[tuple[Iterator[Transport], Channel, Message]] = deque()
+        self.size = 0
 
 
 class Fanout:
@@ -24,38 +40,100 @@ class Fanout:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._drops = drops
-        self._waiting: deque[tuple[Iterator[Transport], Channel, bytes]] = deque()
-        self._waiting_bytes = 0
+        self._ledger = Ledger()
+        self._queues: dict[Transport | None, _Queue] = {}
+        """Of senders of whom something waits, the next one to be served first."""
+        self._size = 0
         self._next_slice: asyncio.Handle | None = None
 
-    def send(self, transports: Sequence[Transport], channel: Channel, payload: bytes) -> None:
-        """Queue one message for some transports and send what the present slice allows."""
-        if len(self._waiting) >= MAX_WAITING_MESSAGES or self._waiting_bytes + len(payload) > MAX_WAITING_BYTES:
-            self._drops["data_fanout_full"] += 1
-            return
-        self._waiting.append((iter(transports), channel, payload))
-        self._waiting_bytes += len(payload)
+    @property
+    def lag(self) -> int:
+        """Bytes that wait for slow receivers, each message counted once."""
+        return self._ledger.total
+
+    def send(self, sender: Transport | None, transports: Sequence[Transport], channel: Channel, payload: bytes) -> None:
+        """Queue one message for some transports and send what the present slice allows. sender: who is held back
+        while it waits; None: nobody."""
+        message = Message(payload, self._ledger, sender)
+        receivers = iter(transports)
         if self._next_slice is None:
-            self._run()
+            end = self._clock() + SLICE_S
+            for transport in receivers:
+                if transport.state is TransportState.OPEN:
+                    transport.send_data(channel, message)
+                if self._clock() >= end:
+                    break
+            else:
+                return
+            self._next_slice = self._loop.call_soon(self._run)
+            self._put(sender, (receivers, channel, message))
+        elif self._has_room(sender, channel, message):
+            self._put(sender, (receivers, channel, message))
 
     def stop(self) -> None:
         """Forget what waits."""
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        for queue in self._queues.values():
+            for _, _, message in queue.messages:
+                message.let_go()
+        self._queues.clear()
+        self._size = 0
         if self._next_slice is not None:
             self._next_slice.cancel()
             self._next_slice = None
 
+    def _has_room(self, sender: Transport | None, channel: Channel, message: Message) -> bool:
+        queue = self._queues.get(sender)
+        if queue is None:
+            return True
+        if channel is not Channel.RELIABLE and len(queue.messages) >= MAX_LOSSY_WAITING:
+            self._drops["data_lossy_full"] += 1
+            return False
+        share = MAX_WAITING_BYTES // len(self._queues)
+        if self._size + message.size > MAX_WAITING_BYTES and queue.size + message.size > share:
+            self._drops["data_fanout_full"] += 1
+            return False
+        return True
+
+    def _put(self, sender: Transport | None, entry: tuple[Iterator[Transport], Channel, Message]) -> None:
+        queue = self._queues.get(sender)
+        if queue is None:
+            queue = self._queues[sender] = _Queue()
+        message = entry[2]
+        message.hold()
+        queue.messages.append(entry)
+        queue.size += message.size
+        self._size += message.size
+
     def _run(self) -> None:
+        """Serve the queues for one slice, and go on in the next turn of the loop if something is left."""
         self._next_slice = None
         end = self._clock() + SLICE_S
-        while self._waiting:
-            transports, channel, payload = self._waiting[0]
-            for transport in transports:
+        while self._queues:
+            sender = next(iter(self._queues))
+            queue = self._queues.pop(sender)
+            in_time = self._serve(queue, end)
+            if queue.messages:
+                self._queues[sender] = queue  # behind all others
+            if not in_time:
+                break
+        if self._queues:
+            self._next_slice = self._loop.call_soon(self._run)
+
+    def _serve(self, queue: _Queue, end: float) -> bool:
+        """Give one sender its turn; False when the time is over."""
+        in_time, left = True, TURN_DELIVERIES
+        while queue.messages and left and in_time:
+            receivers, channel, message = queue.messages[0]
+            for transport in receivers:
                 if transport.state is TransportState.OPEN:
-                    transport.send_data(channel, payload)
-                if self._clock() >= end:
-                    self._next_slice = self._loop.call_soon(self._run)
-                    return
-            self._waiting.popleft()
-            self._waiting_bytes -= len(payload)
+                    transport.send_data(channel, message)
+                left -= 1
+                in_time = self._clock() < end
+                if not left or not in_time:
+                    break
+            else:
+                queue.messages.popleft()
+                queue.size -= message.size
+                self._size -= message.size
+                message.let_go()
+        return in_time

@@ -72,6 +72,7 @@ class Mailbox:
         self._slow: Any = slow[0]
         self._slow_fields = [slow[name] for name in ("transport", "generation", "path", "size")]
         self._slow_data = memoryview(slow["data"][0])
+        self._handled = memory.table("transports")["slow_taken"]
 
     @property
     def waiting(self) -> int:
@@ -119,11 +120,20 @@ class Mailbox:
         return taken
 
     def take_datagram(self) -> Datagram | None:
-        """The next DTLS datagram, None when there is none."""
+        """The next DTLS datagram, None when there is none. `handled` must follow."""
         if self._is_empty(SLOW_RING) or not take_slow(self._state, self._slow):
             return None
         transport, generation, path, size = [field.item(0) for field in self._slow_fields]
         return Datagram(transport, generation, path, self._slow_data[:size].tobytes())
+
+    @property
+    def has_no_datagram(self) -> bool:
+        """Whether the slow ring is empty."""
+        return self._is_empty(SLOW_RING)
+
+    def handled(self, transport: int) -> None:
+        """A datagram of a transport row is done with: there is room for one more of it."""
+        self._handled[transport] += 1
 
     def _is_empty(self, ring: int) -> bool:
         """Whether nothing waits, without a kernel's call. What comes a moment later wakes this thread anyway."""

@@ -96,7 +96,8 @@ def push_slow(state, row, path, slot, size):
 
 @njit(cache=True)
 def take_slow(state, out):
-    """Control thread: move one datagram into `out` (one slow_t record). False when none waits."""
+    """Control thread: move one datagram into `out` (one slow_t record). False when none waits. It counts against its
+    transport's quota until `slow_taken` says that it was handled."""
     first = state.rings[SLOW_RING].read
     if load_acquire(state.rings.written, SLOW_RING) == first:
         return False
@@ -107,7 +108,5 @@ def take_slow(state, out):
     out.path = entry.path
     for k in range(entry.size):
         out.data[k] = entry.data[k]
-    row = entry.transport
-    store_release(state.transports.slow_taken, row, state.transports[row].slow_taken + 1)
     store_release(state.rings.read, SLOW_RING, first + 1)
     return True

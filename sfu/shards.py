@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sfu.addresses import Sockets
 from sfu.certificate import LocalCertificate
+from sfu.inbox import Inbox
 from sfu.mailbox import Mailbox
 from sfu.memory import Memory
 from sfu.rows import Tables
@@ -49,6 +50,7 @@ class Shard:
         self.path_states, self.path_owners = paths["state"], paths["transport"]
         """Columns that are read for every data message: `.item(row)` of one costs a fifth of `row["name"]`."""
         self.mailbox = Mailbox(self.memory, lambda: wake(self))
+        self.inbox = Inbox(self.mailbox)
         self.thread = make_thread(self.memory, on_exception)
         self.transports: dict[int, Transport] = {}
         self.receivers: dict[int, Receiver] = {}

@@ -74,10 +74,11 @@ TX_SLOTS = 256
 TX_BYTES = 2048
 TX_CONTROL_BYTES = 64
 SOCKETS = 16
-SLOW_SLOTS = 1024
+SLOW_SLOTS = 4096
 SLOW_BYTES = 2000
-SLOW_PER_TRANSPORT = 160
-"""Datagrams of one transport that wait for the control thread."""
+SLOW_PER_TRANSPORT = 1024
+"""Datagrams of one transport that wait for the control thread, in the ring and beside it. The SCTP window that is
+announced follows from it (`association.WINDOW_BYTES`)."""
 COMMANDS = 16_384
 NOTICES = 16_384
 RELAY_SLOTS = 512
@@ -294,7 +295,7 @@ transport_t = in_lines(
         ("ntp_sampled_ns", "i8"),  # (m) arrival of the newest sender report in ntp_shift_ns; 0: none yet
         ("reported_ns", "i8"),  # (m) last RR/SR compound sent
         ("slow_pushed", "i8"),  # (m) datagrams put into the slow ring
-        ("slow_taken", "i8"),  # (c) taken out of it
+        ("slow_taken", "i8"),  # (c) handled
         ("packets_in", "i8"),
         ("bytes_in", "i8"),
     ]

@@ -12,6 +12,7 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from sfu.backlog import Message
 from sfu.dtls import DtlsConnection, is_one_data_record
 from sfu.dtls import State as DtlsState
 from sfu.errors import EngineError, TransportFailure
@@ -52,6 +53,8 @@ PASSWORD_CHARACTERS = 24
 """142 bits; RFC 8445 section 5.3 asks for 128."""
 MAX_EARLY_DATAGRAMS = 8
 """DTLS that arrives before the peer's answer does: a ClientHello in two datagrams, a few times."""
+MAX_RECORDS_PER_DATAGRAM = 4
+"""Records of application data in one datagram, each an SCTP packet that may be answered. Honest stacks send one."""
 SHORTEST_TIMER_S = 0.01
 
 
@@ -156,15 +159,22 @@ class Transport:
         self._wants_channels = True
         self._start_data()
 
-    def send_data(self, channel: Channel, payload: bytes) -> None:
+    def send_data(self, channel: Channel, message: Message) -> None:
         """Send, queue or drop one message."""
         if self._data is None or (self._remote is not None and self._remote.sctp_port is None):
             self._drops["data_not_open"] += 1
-            return
-        try:
-            self._data.send(channel, payload)
-        except TransportFailure as failure:
-            self.fail(str(failure))
+        else:
+            self._data.send(channel, message)
+
+    def hold_window(self, size: int) -> None:
+        """Announce so many bytes less to the peer: what it sent has not reached everybody."""
+        if self._data is not None:
+            self._data.hold_window(size)
+
+    def release_window(self, size: int) -> None:
+        """Announce them again."""
+        if self._data is not None:
+            self._data.release_window(size)
 
     def close(self) -> None:
         """Say goodbye and close the row; `closed` must follow when the media thread has answered."""
@@ -201,12 +211,14 @@ class Transport:
         try:
             packets = self._dtls.receive(datagram)
             self._secure()
-            for packet in packets:
+            for packet in packets[:MAX_RECORDS_PER_DATAGRAM]:
                 if self._data is not None:
                     self._data.receive(packet)
         except TransportFailure as failure:
             self.fail(str(failure))
             return
+        if len(packets) > MAX_RECORDS_PER_DATAGRAM:
+            self._drops["dtls_records"] += len(packets) - MAX_RECORDS_PER_DATAGRAM
         # Only of data nothing follows. A repeated flight of the handshake, which may come later, must be answered.
         if not (was_secure and packets and is_one_data_record(datagram)):
             self._flush()

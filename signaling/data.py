@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 from livekit.protocol.models import DataPacket, ParticipantInfo
 
+from sfu.events import DataReceived
 from sfu.parameters import Channel
 
 if TYPE_CHECKING:
@@ -22,22 +23,23 @@ ON_BEHALF = frozenset(("transcription", "chat_message", "stream_header", "stream
 """What an agent may send under another participant's identity."""
 
 
-def forward(sender: "Participant", channel: Channel, payload: bytes) -> None:
+def forward(sender: "Participant", received: DataReceived) -> None:
     """Send a packet from `sender` on to whom it is for; whatever must not pass is dropped and counted by reason."""
-    reason = _forward(sender, channel, payload)
+    reason = _forward(sender, received)
     if reason:
         sender.node.dropped[reason] += 1
 
 
-def _forward(sender: "Participant", channel: Channel, payload: bytes) -> str:
+def _forward(sender: "Participant", received: DataReceived) -> str:
     """Return why the packet was dropped; empty when it was not."""
+    channel = received.channel
     if channel not in KINDS:
         return "data track not supported"
     if not sender.permission.can_publish_data:
         return "data not allowed"
     packet = DataPacket()
     try:
-        packet.ParseFromString(payload)
+        packet.ParseFromString(received.payload)
     except DecodeError:
         return "data malformed"
     is_agent = sender.info.kind == ParticipantInfo.AGENT
@@ -55,7 +57,7 @@ def _forward(sender: "Participant", channel: Channel, payload: bytes) -> str:
         return ""
     _stamp(packet, sender, KINDS[channel], keep_identity=is_agent and variant in ON_BEHALF)
     transports = [receiver.renegotiation.data_transport for receiver in receivers]
-    sender.node.engine.send_data(transports, channel, packet.SerializeToString())
+    sender.node.engine.send_data(transports, channel, packet.SerializeToString(), received.transport)
     return ""
 
 

@@ -238,15 +238,20 @@ class Room:
             participant.set_state(ParticipantInfo.ACTIVE)
 
     def transport_failed(self, participant: Participant, reason: str) -> None:
-        """A transport is lost. A client that still talks to us is asked to start again; one that is silent has gone."""
+        """A transport is lost. A client that still talks to us is asked to start again; one that is silent has gone.
+        One that closes its side is alive, however long it was silent: it is about to say `leave` or to close its
+        socket, has a while for that, and must not be told to come back."""
         now = self.node.clock()
         log.info("transport failed", room=self.name, identity=participant.identity, reason=reason)
-        if participant.connection is None or now - participant.heard_at > SILENT_S:
+        closes = reason == CLOSED_BY_PEER
+        if participant.connection is None:
+            self.remove(participant, SIGNAL_CLOSE if closes else CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
+        elif closes:
+            participant.expires_at = now + FAILED_GRACE_S
+        elif now - participant.heard_at > SILENT_S:
             self.remove(participant, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
-            return
-        participant.expires_at = now + FAILED_GRACE_S
-        # A client that closes its side is about to say `leave`; it must not be told to come back.
-        if reason != CLOSED_BY_PEER:
+        else:
+            participant.expires_at = now + FAILED_GRACE_S
             participant.leave(CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
 
     def signal_lost(self, participant: Participant) -> None:

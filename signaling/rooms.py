@@ -160,7 +160,7 @@ class Rooms:
     def _deliver(self, event: Event, participant: Participant) -> None:
         match event:
             case DataReceived():
-                data.forward(participant, event.channel, event.payload)
+                data.forward(participant, event)
             case TransportConnected():
                 primary = event.transport == participant.renegotiation.transports[0]
                 participant.room.transport_connected(participant, primary)

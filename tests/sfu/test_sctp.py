@@ -1,64 +1,23 @@
-"""Two ends of data channels joined in memory, and peers that misbehave."""
+"""Two ends of data channels joined in memory."""
 
 import asyncio
 import time
-from collections import Counter, deque
 from collections.abc import AsyncIterator
 
 import pytest
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
-from aiortc.rtcsctptransport import DataChunk, SackChunk, serialize_packet
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from sfu import sctp
-from sfu.errors import TransportFailure
+from sfu import backlog, sctp
+from sfu.association import Association
 from sfu.parameters import Channel, DtlsRole
-
-FIRST, LAST, UNORDERED = 2, 1, 4
-
-
-class End:
-    """One listener with its channels; what it sends waits in `outbox`."""
-
-    def __init__(self) -> None:
-        self.outbox: deque[bytes] = deque()
-        self.opened: list[Channel] = []
-        self.messages: list[tuple[Channel, bytes]] = []
-        self.drops: Counter[str] = Counter()
-        self.data = sctp.DataChannels(self, self.drops)
-
-    def send_application_data(self, data: bytes) -> None:
-        self.outbox.append(data)
-
-    def channel_opened(self, channel: Channel) -> None:
-        self.opened.append(channel)
-
-    def message_received(self, channel: Channel, payload: bytes) -> None:
-        self.messages.append((channel, payload))
-
-
-async def exchange(one: End, other: End) -> None:
-    """Carry packets until neither end has any; aiortc's own tasks get their turns."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-        while one.outbox or other.outbox:
-            for sender, receiver in ((one, other), (other, one)):
-                while sender.outbox:
-                    receiver.data.receive(sender.outbox.popleft())
+from tests.sfu.data_ends import End, association_of, exchange, joined
 
 
 @pytest.fixture
 async def ends() -> AsyncIterator[tuple[End, End]]:
     """(ours, which opens the channels; the peer's), connected."""
-    ours, peer = End(), End()
-    ours.data.start(DtlsRole.SERVER, 5000, 0, True)
-    peer.data.start(DtlsRole.CLIENT, 5000, 65_536, False)
-    await exchange(ours, peer)
-    yield ours, peer
-    ours.data.close()
-    peer.data.close()
-    await asyncio.sleep(0)
+    async with joined() as both:
+        yield both
 
 
 async def test_channels_open_on_both_ends(ends: tuple[End, End]) -> None:
@@ -70,8 +29,8 @@ async def test_channels_open_on_both_ends(ends: tuple[End, End]) -> None:
 async def test_messages_go_both_ways(ends: tuple[End, End], channel: Channel) -> None:
     ours, peer = ends
     for payload in (b"", b"small", bytes(range(256)) * 100):
-        ours.data.send(channel, payload)
-        peer.data.send(channel, payload)
+        ours.send(channel, payload)
+        peer.send(channel, payload)
         await exchange(ours, peer)
         assert peer.messages.pop() == (channel, payload)
         assert ours.messages.pop() == (channel, payload)
@@ -79,10 +38,10 @@ async def test_messages_go_both_ways(ends: tuple[End, End], channel: Channel) ->
 
 async def test_reliable_messages_wait_for_the_channel_and_lossy_ones_do_not() -> None:
     ours, peer = End(), End()
-    ours.data.send(Channel.RELIABLE, b"first")
-    ours.data.send(Channel.LOSSY, b"lost")
+    ours.send(Channel.RELIABLE, b"first")
+    ours.send(Channel.LOSSY, b"lost")
     ours.data.start(DtlsRole.CLIENT, 5000, 0, False)
-    ours.data.send(Channel.RELIABLE, b"second")
+    ours.send(Channel.RELIABLE, b"second")
     peer.data.start(DtlsRole.SERVER, 5000, 0, True)
     await exchange(ours, peer)
     assert peer.messages == [(Channel.RELIABLE, b"first"), (Channel.RELIABLE, b"second")]
@@ -94,37 +53,205 @@ async def test_reliable_messages_wait_for_the_channel_and_lossy_ones_do_not() ->
 async def test_lossy_messages_are_dropped_while_8_kib_wait(ends: tuple[End, End]) -> None:
     ours, peer = ends
     for _ in range(200):
-        ours.data.send(Channel.LOSSY, bytes(1000))
+        ours.send(Channel.LOSSY, bytes(1000))
     dropped = ours.drops["data_lossy_full"]
     assert dropped > 150
     await exchange(ours, peer)
     assert len(peer.messages) == 200 - dropped
 
 
-def send_much(end: End) -> None:
-    for _ in range(200):
-        end.data.send(Channel.RELIABLE, bytes(1000))
+class Sender:
+    """The window of who sends messages."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def hold_window(self, size: int) -> None:
+        self.held += size
+
+    def release_window(self, size: int) -> None:
+        self.held -= size
 
 
-async def test_peer_that_does_not_read_reliable_messages_is_given_up(
+LAG = 100_000
+"""What a receiver may lag in these tests."""
+
+
+def numbered(count: int, size: int = 1000) -> list[bytes]:
+    return [number.to_bytes(size, "big") for number in range(count)]
+
+
+async def test_slow_receiver_holds_its_sender_back_and_gets_everything(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    ours, peer = ends
+    sender = Sender()
+    messages = numbered(200)
+    for message in messages:
+        ours.send(Channel.RELIABLE, message, sender)
+    assert ours.data._backlog.size > LAG
+    assert sender.held == ours.data._backlog.size - LAG // 1256 * 1256
+    await exchange(ours, peer)
+    assert sender.held == ours.ledger.total == 0
+    assert [payload for _, payload in peer.messages] == messages
+    assert not ours.drops
+
+
+async def test_receiver_that_is_not_far_behind_holds_nobody_back(ends: tuple[End, End]) -> None:
     ours, _ = ends
-    monkeypatch.setattr(sctp, "MAX_QUEUED_BYTES", 100_000)
-    with pytest.raises(TransportFailure, match="too slowly"):
-        send_much(ours)
+    sender = Sender()
+    for message in numbered(200):
+        ours.send(Channel.RELIABLE, message, sender)
+    assert (sender.held, ours.ledger.total > 100_000) == (0, True)
 
 
-async def test_bytes_waiting_for_the_channel_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sctp, "MAX_QUEUED_BYTES", 100_000)
-    end = End()
-    with pytest.raises(TransportFailure, match="too slowly"):
-        send_much(end)
+async def test_messages_that_wait_for_the_channel_hold_their_sender_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    end, sender = End(), Sender()
+    for message in numbered(200):
+        end.send(Channel.RELIABLE, message, sender)
+    assert sender.held > 0
+    end.data.close()
+    assert sender.held == end.ledger.total == 0
+
+
+async def test_lossy_messages_do_not_wait_for_the_reliable_backlog(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    for message in numbered(2000):
+        ours.send(Channel.RELIABLE, message)
+    ours.send(Channel.LOSSY, b"news")
+    await exchange(ours, peer)
+    assert peer.messages.index((Channel.LOSSY, b"news")) < 40
+    assert [payload for channel, payload in peer.messages if channel is Channel.RELIABLE] == numbered(2000)
+
+
+async def test_reliable_backlog_does_not_wait_for_lossy_messages(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    for message in numbered(20):
+        ours.send(Channel.RELIABLE, message)
+    for _ in range(1000):  # always as many lossy messages as are taken
+        ours.send(Channel.LOSSY, bytes(1000))
+        if ours.outbox:
+            peer.data.receive(ours.outbox.popleft())
+        while peer.outbox:
+            ours.data.receive(peer.outbox.popleft())
+    assert [payload for channel, payload in peer.messages if channel is Channel.RELIABLE] == numbered(20)
+
+
+class Stalling:
+    """A clock of seconds at which a receiver that holds a sender back is looked at."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+
+    def pass_seconds(self, count: int) -> None:
+        for _ in range(count):
+            timer = self._end.data._stall
+            if timer is None:
+                return
+            timer.cancel()
+            self._end.data._look_after_stall()
+
+
+async def test_receiver_that_takes_nothing_loses_its_reliable_channel_only(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    ours, peer = ends
+    sender = Sender()
+    for message in numbered(200):
+        ours.send(Channel.RELIABLE, message, sender)
+    clock = Stalling(ours)
+    clock.pass_seconds(sctp.STALL_POLLS - 1)
+    assert sender.held > 0
+    clock.pass_seconds(1)
+    assert sender.held == ours.ledger.total == 0
+    waited = ours.drops["data_stalled"]
+    assert waited > 100
+    ours.send(Channel.RELIABLE, b"nobody waits for it", sender)
+    assert (sender.held, ours.drops["data_stalled"]) == (0, waited + 1)
+    ours.send(Channel.LOSSY, b"still there")
+    await exchange(ours, peer)
+    assert (Channel.LOSSY, b"still there") in peer.messages
+    assert peer.data._channels[Channel.RELIABLE].readyState == "closed"
+    assert peer.data._channels[Channel.LOSSY].readyState == "open"
+
+
+async def test_receiver_that_takes_a_chunk_now_and_then_is_no_better(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    ours, peer = ends
+    sender = Sender()
+    for message in numbered(200):
+        ours.send(Channel.RELIABLE, message, sender)
+    clock = Stalling(ours)
+    for _ in range(sctp.STALL_POLLS):
+        clock.pass_seconds(1)
+        peer.data.receive(ours.outbox.popleft())
+        ours.data.receive(peer.outbox.popleft())
+    clock.pass_seconds(1)
+    assert sender.held == 0
+    assert ours.drops["data_stalled"] > 100
+
+
+async def test_slow_receiver_that_goes_on_taking_is_waited_for(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    ours, peer = ends
+    sender = Sender()
+    for message in numbered(1000):
+        ours.send(Channel.RELIABLE, message, sender)
+    clock = Stalling(ours)
+    for _ in range(3 * sctp.STALL_POLLS):
+        clock.pass_seconds(1)
+        for _ in range(3):
+            peer.data.receive(ours.outbox.popleft())
+            while peer.outbox:
+                ours.data.receive(peer.outbox.popleft())
+    assert sender.held > 0
+    await exchange(ours, peer)
+    assert (sender.held, len(peer.messages), sum(ours.drops.values())) == (0, 1000, 0)
+    assert ours.data._stall is None or not ours.data._backlog.holds_back
+
+
+async def test_peer_whose_channel_does_not_open_misses_what_waited_and_gets_what_comes_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    ours, peer, sender = End(), End(), Sender()
+    for message in numbered(200):
+        ours.send(Channel.RELIABLE, message, sender)
+    Stalling(ours).pass_seconds(sctp.STALL_POLLS)
+    assert (sender.held, ours.drops["data_stalled"]) == (0, 200)
+    ours.data.start(DtlsRole.SERVER, 5000, 0, True)
+    peer.data.start(DtlsRole.CLIENT, 5000, 0, False)
+    await exchange(ours, peer)
+    ours.send(Channel.RELIABLE, b"now")
+    await exchange(ours, peer)
+    assert peer.messages == [(Channel.RELIABLE, b"now")]
+    ours.data.close()
+    peer.data.close()
+
+
+async def test_backlog_of_a_peer_that_aborts_is_forgotten(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    ours, peer = ends
+    sender = Sender()
+    for message in numbered(200):
+        ours.send(Channel.RELIABLE, message, sender)
+    peer.data.close()
+    await exchange(ours, peer)
+    assert sender.held == ours.ledger.total == 0
 
 
 async def test_message_beyond_the_peers_maximum_is_dropped(ends: tuple[End, End]) -> None:
     ours, peer = ends
-    peer.data.send(Channel.RELIABLE, bytes(65_537))
+    peer.send(Channel.RELIABLE, bytes(65_537))
     await exchange(ours, peer)
     assert peer.drops["data_too_large"] == 1
     assert ours.messages == []
@@ -133,7 +260,7 @@ async def test_message_beyond_the_peers_maximum_is_dropped(ends: tuple[End, End]
 async def test_closed_channels_leave_no_timer_and_no_task(ends: tuple[End, End]) -> None:
     ours, peer = ends
     for channel in Channel:
-        ours.data.send(channel, bytes(5000))
+        ours.send(channel, bytes(5000))
     ours.data.close()
     peer.data.close()
     for _ in range(3):
@@ -143,24 +270,17 @@ async def test_closed_channels_leave_no_timer_and_no_task(ends: tuple[End, End])
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def association_of(end: End) -> sctp._Association:
-    association = end.data._association
-    assert association is not None
-    return association
-
-
 async def test_message_waits_behind_those_that_wait_already(ends: tuple[End, End]) -> None:
     ours, peer = ends
-    reliable = ours.data._channels[Channel.RELIABLE]
-    ours.data.send(Channel.RELIABLE, b"small")
-    assert reliable.bufferedAmount == 0
+    ours.send(Channel.RELIABLE, b"small")
+    assert not ours.data._backlog
     payloads = [bytes(200_000), b"second", b"", b"fourth"]
     for payload in payloads:
-        ours.data.send(Channel.RELIABLE, payload)
-    assert reliable.bufferedAmount == len(b"second") + 1 + len(b"fourth")  # an empty message is sent as one byte
+        ours.send(Channel.RELIABLE, payload)
+    assert len(ours.data._backlog) == 3
     await exchange(ours, peer)
     assert peer.messages == [(Channel.RELIABLE, payload) for payload in [b"small", *payloads]]
-    assert reliable.bufferedAmount == 0
+    assert (len(ours.data._backlog), ours.data._backlog.size) == (0, 0)
 
 
 async def test_lifetime_that_the_peer_gave_its_channel_is_kept_to(ends: tuple[End, End]) -> None:
@@ -169,7 +289,7 @@ async def test_lifetime_that_the_peer_gave_its_channel_is_kept_to(ends: tuple[En
     RTCDataChannel(association_of(peer), RTCDataChannelParameters(label="_lossy", ordered=False, maxPacketLifeTime=500))
     await exchange(ours, peer)
     now = time.time()
-    ours.data.send(Channel.LOSSY, b"x")
+    ours.send(Channel.LOSSY, b"x")
     (chunk,) = association_of(ours)._sent_queue
     assert chunk._expiry is not None
     assert now + 0.5 <= chunk._expiry <= now + 1
@@ -178,7 +298,7 @@ async def test_lifetime_that_the_peer_gave_its_channel_is_kept_to(ends: tuple[En
 RTO_S = 0.2
 
 
-def with_short_timeout(end: End, monkeypatch: pytest.MonkeyPatch) -> sctp._Association:
+def with_short_timeout(end: End, monkeypatch: pytest.MonkeyPatch) -> Association:
     """The association of an end, which from now on takes a packet for lost after RTO_S."""
     association = association_of(end)
     monkeypatch.setattr(association, "_update_rto", lambda measured_s: None)
@@ -201,10 +321,10 @@ async def test_lost_message_is_sent_again_after_the_timeout_of_its_own(
 ) -> None:
     ours, peer = ends
     with_short_timeout(ours, monkeypatch)
-    ours.data.send(Channel.RELIABLE, b"arrives")
+    ours.send(Channel.RELIABLE, b"arrives")
     await exchange(ours, peer)
     await asyncio.sleep(RTO_S / 2)  # the timer of the first message still runs
-    ours.data.send(Channel.RELIABLE, b"lost at first")
+    ours.send(Channel.RELIABLE, b"lost at first")
     ours.outbox.clear()
     sent = time.monotonic()
     assert await until_sent(ours) - sent >= RTO_S - 0.01  # not when the timer of the first message fires
@@ -217,7 +337,7 @@ async def test_message_that_is_lost_twice_is_sent_a_third_time(
 ) -> None:
     ours, peer = ends
     with_short_timeout(ours, monkeypatch)
-    ours.data.send(Channel.RELIABLE, b"lost twice")
+    ours.send(Channel.RELIABLE, b"lost twice")
     for _ in range(2):
         ours.outbox.clear()
         await until_sent(ours)
@@ -230,10 +350,10 @@ async def test_lost_lossy_message_is_given_up_and_the_next_one_comes(
 ) -> None:
     ours, peer = ends
     association = with_short_timeout(ours, monkeypatch)
-    ours.data.send(Channel.LOSSY, b"lost")
+    ours.send(Channel.LOSSY, b"lost")
     ours.outbox.clear()
     await until_sent(ours)
-    ours.data.send(Channel.LOSSY, b"next")
+    ours.send(Channel.LOSSY, b"next")
     await exchange(ours, peer)
     assert peer.messages == [(Channel.LOSSY, b"next")]
     assert (len(association._sent_queue), association._flight_size) == (0, 0)
@@ -245,7 +365,7 @@ async def test_nothing_is_sent_again_and_no_timer_is_left_once_all_is_acknowledg
     ours, peer = ends
     association = with_short_timeout(ours, monkeypatch)
     for _ in range(3):
-        ours.data.send(Channel.RELIABLE, b"x")
+        ours.send(Channel.RELIABLE, b"x")
         await exchange(ours, peer)
     await asyncio.sleep(1.5 * RTO_S)
     assert not ours.outbox
@@ -254,134 +374,10 @@ async def test_nothing_is_sent_again_and_no_timer_is_left_once_all_is_acknowledg
 
 async def test_timer_does_not_outlive_the_peers_abort(ends: tuple[End, End]) -> None:
     ours, peer = ends
-    ours.data.send(Channel.RELIABLE, b"never acknowledged")
+    ours.send(Channel.RELIABLE, b"never acknowledged")
     ours.outbox.clear()
     association = association_of(ours)
     assert association._t3_kept is not None
     peer.data.close()
     await exchange(ours, peer)
     assert association._t3_kept is None
-
-
-def packet_to(end: End, chunk: DataChunk | SackChunk) -> bytes:
-    """A packet that the stack of `end` takes for its peer's."""
-    association = end.data._association
-    assert association is not None
-    return serialize_packet(5000, 5000, association._local_verification_tag, chunk)
-
-
-def fragment(end: End, ahead: int, flags: int, data: bytes = b"x", *, stream: int = 1, protocol: int = 53) -> bytes:
-    """A DATA chunk `ahead` of the last TSN that `end` has received."""
-    association = end.data._association
-    assert association is not None
-    assert association._last_received_tsn is not None
-    chunk = DataChunk(flags=flags)
-    chunk.tsn = (association._last_received_tsn + ahead) % (1 << 32)
-    chunk.stream_id, chunk.protocol, chunk.user_data = stream, protocol, data
-    return packet_to(end, chunk)
-
-
-def receive_fragments(end: End, count: int, flags: int, data: bytes) -> None:
-    for _ in range(count):
-        end.data.receive(fragment(end, 1, flags, data))
-
-
-async def test_message_without_end_costs_the_transport(ends: tuple[End, End]) -> None:
-    ours, _ = ends
-    ours.data.receive(fragment(ours, 1, FIRST | UNORDERED))
-    with pytest.raises(TransportFailure, match="without end"):
-        receive_fragments(ours, sctp.MAX_HELD_CHUNKS + 1, UNORDERED, b"x")
-
-
-async def test_messages_without_end_are_counted_over_all_streams(
-    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, _ = ends
-    monkeypatch.setattr(sctp, "MAX_HELD_CHUNKS", 20)
-
-    def hold(fragments: range) -> None:
-        for k in fragments:
-            ours.data.receive(fragment(ours, 1, FIRST | UNORDERED, stream=10 + k))
-            ours.data.receive(fragment(ours, 1, FIRST | LAST | UNORDERED, stream=1))  # whole: nothing of it is held
-
-    hold(range(20))
-    with pytest.raises(TransportFailure, match="without end"):
-        hold(range(20, 21))
-
-
-async def test_message_without_end_is_bounded_in_bytes_too(ends: tuple[End, End]) -> None:
-    ours, _ = ends
-    with pytest.raises(TransportFailure, match="without end"):
-        receive_fragments(ours, sctp.MAX_HELD_BYTES // 1100 + 1, 0, bytes(1100))
-
-
-async def test_data_beyond_a_gap_is_bounded(ends: tuple[End, End]) -> None:
-    ours, peer = ends
-    for ahead in range(2, 2 * sctp.MAX_MISORDERED):
-        ours.data.receive(fragment(ours, ahead, FIRST | LAST))
-    association = ours.data._association
-    assert association is not None
-    assert len(association._sack_misordered) == sctp.MAX_MISORDERED
-    peer.outbox.clear()
-
-
-async def test_stream_number_out_of_range_costs_the_transport(ends: tuple[End, End]) -> None:
-    ours, _ = ends
-    with pytest.raises(TransportFailure, match="out of range"):
-        ours.data.receive(fragment(ours, 1, FIRST | LAST, stream=sctp.MAX_STREAMS))
-
-
-async def test_sack_that_acknowledges_what_was_never_sent_is_ignored(ends: tuple[End, End]) -> None:
-    ours, peer = ends
-    association = ours.data._association
-    assert association is not None
-    sack = SackChunk()
-    sack.cumulative_tsn = association._last_sacked_tsn
-    sack.advertised_rwnd = 1 << 20
-    sack.gaps = [(1, 65_535)] * 250
-    ours.data.receive(packet_to(ours, sack))
-    ours.data.send(Channel.RELIABLE, b"still alive")
-    await exchange(ours, peer)
-    assert peer.messages == [(Channel.RELIABLE, b"still alive")]
-
-
-def not_utf8(end: End) -> bytes:
-    """A string message that aiortc cannot decode."""
-    return fragment(end, 1, FIRST | LAST | UNORDERED, b"\xff", protocol=51)
-
-
-async def test_stack_that_chokes_on_a_packet_goes_on_and_is_given_up_after_many(ends: tuple[End, End]) -> None:
-    ours, peer = ends
-    for _ in range(sctp.MAX_ERRORS):
-        ours.data.receive(not_utf8(ours))
-    ours.data.send(Channel.RELIABLE, b"still alive")
-    await exchange(ours, peer)
-    assert peer.messages == [(Channel.RELIABLE, b"still alive")]
-    with pytest.raises(TransportFailure, match="too many bad packets"):
-        ours.data.receive(not_utf8(ours))
-    assert ours.drops["sctp_error"] == sctp.MAX_ERRORS + 1
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=st.binary(max_size=100), kind=st.sampled_from([0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 14, 130, 192]))
-async def test_any_chunk_raises_nothing_but_transport_failure(body: bytes, kind: int) -> None:
-    end = End()
-    end.data.start(DtlsRole.SERVER, 5000, 0, True)
-    association = end.data._association
-    assert association is not None
-    chunk = SackChunk()
-
-    class AnyChunk(SackChunk):
-        def __bytes__(self) -> bytes:
-            raw = bytes([kind, 3]) + (len(body) + 4).to_bytes(2, "big") + body
-            return raw + bytes(-len(raw) % 4)
-
-    chunk = AnyChunk()
-    tag = 0 if kind == 1 else association._local_verification_tag
-    try:
-        end.data.receive(serialize_packet(5000, 5000, tag, chunk))
-    except TransportFailure:
-        pass
-    finally:
-        end.data.close()
-        await asyncio.sleep(0)

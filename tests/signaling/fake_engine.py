@@ -39,6 +39,7 @@ class FakeEngine:
         self.paused: dict[SubscriptionId, bool] = {}
         self.channels: list[TransportId] = []
         self.sent: list[tuple[tuple[TransportId, ...], Channel, bytes]] = []
+        self.senders: list[TransportId | None] = []
         self.levels: list[tuple[ReceiverId, float]] = []
         self.lost: dict[ReceiverId, tuple[int, int]] = {}
         """Receiver -> (packets, lost) in the statistics."""
@@ -151,8 +152,11 @@ class FakeEngine:
         self._check(transport, self.transports)
         self.channels.append(transport)
 
-    def send_data(self, transports: Sequence[TransportId], channel: Channel, payload: bytes) -> None:
+    def send_data(
+        self, transports: Sequence[TransportId], channel: Channel, payload: bytes, sender: TransportId | None = None
+    ) -> None:
         self.sent.append((tuple(transports), channel, payload))
+        self.senders.append(sender)
 
     def audio_levels(self) -> list[tuple[ReceiverId, float]]:
         return self.levels

@@ -156,3 +156,4 @@ async def test_dual_client_sends_on_one_connection_and_receives_on_the_other(cal
     bob_sends = models.DataPacket(user=models.UserPacket(payload=b"up"))
     await call.emit(DataReceived(publisher, Channel.RELIABLE, bob_sends.SerializeToString()))
     assert delivered(call, ann)[0].participant_identity == "bob"
+    assert call.engine.senders == [ann.transport, publisher], "who is held back when receivers lag"

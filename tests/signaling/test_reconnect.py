@@ -217,6 +217,43 @@ async def test_client_that_closes_its_media_first_may_still_say_leave(call: Call
     assert gone.disconnect_reason == models.CLIENT_INITIATED
 
 
+async def test_client_that_never_pings_may_still_say_leave_after_it_closed_its_media(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await call.pass_time(SILENT_S + 1)
+    await ann.fail("closed by peer")
+    assert "ann" in call.room.participants
+    await ann.send(leave=rtc.LeaveRequest())
+    gone = bob.of("update")[-1].participants[-1]
+    assert (gone.identity, gone.disconnect_reason) == ("ann", models.CLIENT_INITIATED)
+
+
+@pytest.mark.parametrize("socket_first", [False, True])
+async def test_client_that_never_pings_and_closes_media_and_socket_has_not_timed_out(
+    call: Call, socket_first: bool
+) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await call.pass_time(SILENT_S + 1)
+    if socket_first:
+        await ann.lose_socket()
+        await ann.fail("closed by peer")
+    else:
+        await ann.fail("closed by peer")
+        await ann.lose_socket()
+    gone = bob.of("update")[-1].participants[-1]
+    assert (gone.identity, gone.disconnect_reason) == ("ann", models.SIGNAL_CLOSE)
+
+
+async def test_silent_client_whose_media_failed_has_timed_out(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await call.pass_time(SILENT_S + 1)
+    await ann.fail("consent expired")
+    gone = bob.of("update")[-1].participants[-1]
+    assert (gone.identity, gone.disconnect_reason) == ("ann", models.CONNECTION_TIMEOUT)
+
+
 async def test_client_that_closes_media_and_socket_is_gone_at_once(call: Call) -> None:
     ann = await call.join("ann")
     await ann.connect()

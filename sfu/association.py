@@ -1,0 +1,337 @@
+"""aiortc's SCTP association (RFC 9260, 8831), bounded and with a receive window of its own.
+
+The SCTP is aiortc's, over an object with the five members that it asks for. Its coroutines never wait for anything
+but our `_send_data`, which does not wait either, so they run to their end at once here: no task per datagram, and
+what they raise is caught where it belongs. What is private of aiortc is touched in this file and in `reassembly`.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from aiortc.rtcdatachannel import RTCDataChannel
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcsctptransport import (
+    WEBRTC_BINARY,
+    WEBRTC_BINARY_EMPTY,
+    DataChunk,
+    ForwardTsnChunk,
+    RTCSctpTransport,
+    SackChunk,
+)
+
+from sfu.backlog import Backlog
+from sfu.errors import TransportFailure
+from sfu.parameters import DtlsRole
+from sfu.reassembly import Held, Stream
+from sfu.tables import SLOW_PER_TRANSPORT
+
+LOCAL_PORT = 5000
+"""Our `a=sctp-port` (RFC 8841 section 5.2)."""
+WINDOW_BYTES = SLOW_PER_TRANSPORT << 10
+"""The receive window that we announce (RFC 9260 section 6.2). What a peer sends within it waits in the ring of DTLS
+datagrams at most, and that holds it: 1 KiB is what a stack puts into a datagram when more waits."""
+MAX_UNREAD_BYTES = 4 * WINDOW_BYTES
+"""Messages that keep the window closed, with what each costs beside its payload. Peers that heed the window stay below;
+more is not acknowledged, and so is sent again."""
+MAX_STREAMS = 64
+"""SCTP streams that a peer may use; LiveKit's clients open three channels."""
+MAX_HELD_BYTES = 2 * WINDOW_BYTES
+"""Received fragments that wait for the rest of their message."""
+MAX_HELD_CHUNKS = 2048
+"""The same, counted: small fragments cost far more memory than they carry."""
+MAX_MISORDERED = 1024
+"""Received TSNs beyond a gap. More are dropped, and the peer sends them again."""
+MAX_TSN_AHEAD = (1 << 16) - 1
+"""How far beyond a gap a TSN may be: a SACK has no words for more (RFC 9260 section 3.3.4)."""
+MAX_GAPS, MAX_DUPLICATES = 256, 32
+"""Blocks in one SACK, so that it fits into a datagram; the next one tells the others."""
+MAX_CONGESTION_BYTES = 1 << 20
+"""Largest congestion window: each SACK costs a walk over what is under way."""
+TIMER_SLACK_S = 0.002
+"""A timer that fires this much early is due: loops count in milliseconds."""
+
+
+class Wire:
+    """What RTCSctpTransport wants of an RTCDtlsTransport."""
+
+    state = "connected"
+
+    def __init__(self, role: DtlsRole, send: Callable[[bytes], None]) -> None:
+        self._role = role.value
+        self._send = send
+
+    def _register_data_receiver(self, receiver: Any) -> None:
+        """The owner feeds the receiver itself."""
+
+    def _unregister_data_receiver(self, receiver: Any) -> None:
+        """Nothing was registered."""
+
+    async def _send_data(self, data: bytes) -> None:
+        self._send(data)
+
+
+class Association(RTCSctpTransport):
+    """aiortc's association, bounded against peers that send what no honest stack sends."""
+
+    def __init__(self, wire: Wire, backlog: Backlog, drops: Counter[str]) -> None:
+        """backlog: reliable messages, sent as `reliable` takes them. drops: where chunks not taken are counted."""
+        self._drops = drops
+        self._held = Held()
+        self._unread = 0
+        self._announced = WINDOW_BYTES
+        super().__init__(cast(RTCDtlsTransport, wire), port=LOCAL_PORT)
+        self._inbound_streams_max = MAX_STREAMS
+        self._t3_kept: asyncio.TimerHandle | None = None
+        self._t3_kept_until = self._t3_due = 0.0
+        self._backlog = backlog
+        self._backlog_first = False
+        self.reliable: RTCDataChannel | None = None
+        """Where the backlog goes, once it is open."""
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+    @property
+    def _advertised_rwnd(self) -> int:
+        """The receive window: less what is held here, and what has not reached all its receivers."""
+        return WINDOW_BYTES - self._held.size - self._unread
+
+    @_advertised_rwnd.setter
+    def _advertised_rwnd(self, value: int) -> None:
+        """aiortc keeps count of a window of its own; ours is computed."""
+
+    def hold_window(self, size: int) -> None:
+        """Take bytes out of the receive window, which a SACK tells in its time."""
+        self._unread += size
+
+    def release_window(self, size: int) -> None:
+        """Give them back; a peer that waits for it is told at once."""
+        self._unread -= size
+        grown = self._advertised_rwnd - self._announced
+        waits = self._announced < WINDOW_BYTES // 2 and grown >= WINDOW_BYTES // 4
+        if waits and self._last_received_tsn is not None and self._is_established():
+            run_now(self._send_sack())
+
+    def _get_inbound_stream(self, stream_id: int) -> Stream:
+        stream = self._inbound_streams.get(stream_id)
+        if stream is None:
+            if stream_id >= MAX_STREAMS:
+                raise TransportFailure("data: stream number out of range")
+            stream = self._inbound_streams[stream_id] = Stream(self._held)
+        return cast(Stream, stream)
+
+    def _mark_received(self, tsn: int) -> bool:
+        """Note a TSN; True when it was noted before. aiortc's sorts all those beyond a gap."""
+        assert self._last_received_tsn is not None
+        ahead = (tsn - self._last_received_tsn) % (1 << 32)
+        if not 0 < ahead < 1 << 31 or tsn in self._sack_misordered:
+            if len(self._sack_duplicates) < MAX_DUPLICATES:
+                self._sack_duplicates.append(tsn)
+            return True
+        if ahead > 1:
+            self._sack_misordered.add(tsn)
+            return False
+        while (following := (tsn + 1) % (1 << 32)) in self._sack_misordered:
+            self._sack_misordered.remove(following)
+            tsn = following
+        self._last_received_tsn = tsn
+        return False
+
+    async def _receive_data_chunk(self, chunk: DataChunk) -> None:
+        if self._last_received_tsn is None:
+            return  # DATA before INIT
+        ahead = (chunk.tsn - self._last_received_tsn) % (1 << 32)
+        if 1 < ahead < 1 << 31 and (
+            ahead > MAX_TSN_AHEAD or len(self._sack_misordered) >= MAX_MISORDERED or self._advertised_rwnd <= 0
+        ):
+            self._drops["sctp_beyond_gap"] += 1
+            return  # not acknowledged, so it comes again
+        self._sack_needed = True
+        if self._unread > MAX_UNREAD_BYTES:
+            self._drops["sctp_beyond_window"] += 1
+            return  # as above
+        if self._mark_received(chunk.tsn):
+            return
+        for message in self._get_inbound_stream(chunk.stream_id).take(chunk):
+            await self._receive(*message)
+        if self._held.chunks > MAX_HELD_CHUNKS or self._held.size > MAX_HELD_BYTES:
+            raise TransportFailure("data: message without end")
+        if self._reconfig_deferred is not None:
+            await self._reset_deferred_streams()
+
+    async def _reset_deferred_streams(self) -> None:
+        before = dict(self._inbound_streams) if self._reconfig_deferred is not None else {}
+        await super()._reset_deferred_streams()
+        for number, stream in before.items():
+            if number not in self._inbound_streams:
+                cast(Stream, stream).clear()
+
+    async def _receive_forward_tsn_chunk(self, chunk: ForwardTsnChunk) -> None:
+        if self._last_received_tsn is not None:
+            await super()._receive_forward_tsn_chunk(chunk)
+
+    async def _send_sack(self) -> None:
+        assert self._last_received_tsn is not None
+        sack = SackChunk()
+        sack.cumulative_tsn = self._last_received_tsn
+        sack.advertised_rwnd = self._announced = max(0, self._advertised_rwnd)
+        sack.duplicates, self._sack_duplicates = self._sack_duplicates, []
+        if self._sack_misordered:
+            sack.gaps = self._gaps(self._last_received_tsn)
+        self._sack_needed = False
+        await self._send_chunk(sack)
+
+    def _gaps(self, acknowledged: int) -> list[tuple[int, int]]:
+        """The first rows of TSNs beyond a gap, as (first, last) distances from the acknowledged one."""
+        gaps: list[list[int]] = []
+        for distance in sorted((tsn - acknowledged) % (1 << 32) for tsn in self._sack_misordered):
+            if gaps and distance == gaps[-1][1] + 1:
+                gaps[-1][1] = distance
+            elif len(gaps) < MAX_GAPS:
+                gaps.append([distance, distance])
+            else:
+                break
+        return [(first, last) for first, last in gaps]
+
+    async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
+        # Gap blocks are expanded one by one, so they must not say more than was sent (RFC 9260 section 3.3.4).
+        if chunk.gaps:
+            spans = [end - start + 1 for start, end in chunk.gaps]
+            if not all(span > 0 for span in spans) or sum(spans) > len(self._sent_queue) + MAX_MISORDERED:
+                return
+        await super()._receive_sack_chunk(chunk)
+        if self._cwnd > MAX_CONGESTION_BYTES:
+            self._cwnd = MAX_CONGESTION_BYTES
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+    async def _data_channel_flush(self) -> None:
+        """Send what waits as soon as aiortc takes more: other channels and the reliable backlog by turns."""
+        if self._backlog and not self._outbound_queue:
+            self._backlog_first = not self._backlog_first
+            if self._backlog_first:
+                await self._send_oldest()
+        if self._data_channel_queue or self._reconfig_queue:
+            await super()._data_channel_flush()
+        while self._backlog and not self._outbound_queue and await self._send_oldest():
+            pass
+
+    async def _send_oldest(self) -> bool:
+        """Send the oldest message of the backlog, if its channel takes it."""
+        channel = self.reliable
+        if channel is None or channel.id is None or channel.readyState != "open" or not self._is_established():
+            return False
+        kind, data = as_binary(self._backlog.popleft().payload)
+        if channel.maxPacketLifeTime:  # aiortc knows the time
+            channel._addBufferedAmount(len(data))
+            self._data_channel_queue.append((channel, kind, data))
+            await super()._data_channel_flush()
+        else:
+            await self._send(channel.id, kind, data, None, channel.maxRetransmits, channel.ordered)
+        return True
+
+    async def _transmit(self) -> None:
+        if self._outbound_queue or self._sent_queue or self._forward_tsn_chunk is not None:
+            await super()._transmit()
+
+    # T3 starts with almost every message and stops with its SACK, so the loop's timer is left to run instead: one that
+    # fires too early waits for the rest. aiortc takes `_t3_handle` for the answer to whether T3 runs.
+    def _t3_start(self) -> None:
+        self._t3_due = asyncio.get_running_loop().time() + self._rto
+        if self._t3_kept is None or self._t3_kept_until > self._t3_due:
+            self._t3_drop()
+            self._t3_arm(self._rto)
+        self._t3_handle = self._t3_kept
+
+    def _t3_restart(self) -> None:
+        self._t3_start()
+
+    def _t3_cancel(self) -> None:
+        self._t3_handle = None
+        if self._association_state is self.State.CLOSED:
+            self._t3_drop()
+
+    def _t3_arm(self, seconds: float) -> None:
+        self._t3_kept = asyncio.get_running_loop().call_later(seconds, self._t3_fired)
+        self._t3_kept_until = self._t3_due
+
+    def _t3_drop(self) -> None:
+        if self._t3_kept is not None:
+            self._t3_kept.cancel()
+            self._t3_kept = None
+
+    def _t3_fired(self) -> None:
+        self._t3_kept = None
+        if self._t3_handle is None:
+            return
+        rest = self._t3_due - asyncio.get_running_loop().time()
+        if rest > TIMER_SLACK_S:
+            self._t3_arm(rest)
+            self._t3_handle = self._t3_kept
+        else:
+            self._t3_expired()
+
+    def send_binary(self, channel: RTCDataChannel, payload: bytes) -> None:
+        """What `RTCDataChannel.send` does, but sent at once and not in a task of its own for every message."""
+        kind, data = as_binary(payload)
+        number = channel.id
+        if number is None or channel.maxPacketLifeTime or self._something_waits() or not self._is_established():
+            channel._addBufferedAmount(len(data))
+            self._data_channel_queue.append((channel, kind, data))
+            run_now(self._data_channel_flush())
+        else:  # what the flush would do with this one message; what is buffered would go up and down again
+            run_now(self._send(number, kind, data, None, channel.maxRetransmits, channel.ordered))
+
+    def _something_waits(self) -> bool:
+        return bool(self._data_channel_queue or self._outbound_queue or self._reconfig_queue)
+
+    def send_at_once(self, channel: RTCDataChannel, payload: bytes) -> bool:
+        """Send a message on the reliable channel if nothing waits before it; otherwise it belongs into the backlog."""
+        if self._backlog or self._something_waits():
+            return False
+        self.send_binary(channel, payload)
+        return True
+
+    def flush(self) -> None:
+        """Send what waits and may be sent."""
+        run_now(self._data_channel_flush())
+
+    def close_channel(self, channel: RTCDataChannel) -> None:
+        """Reset its stream; what of it is under way already is sent all the same."""
+        self._data_channel_close(channel)
+
+    def take(self, packet: bytes) -> None:
+        """Take one packet that has passed the fence. Raises whatever the peer's bytes make aiortc raise."""
+        run_now(self._handle_data(packet))
+
+    @property
+    def acknowledged(self) -> int:
+        """The last of our TSNs that the peer has, with all before it."""
+        return self._last_sacked_tsn
+
+    def _is_established(self) -> bool:
+        return self._association_state is self.State.ESTABLISHED
+
+    def end(self) -> None:
+        """Abort; nothing of the association lives on in the loop."""
+        self.remove_all_listeners()
+        run_now(self.stop())
+        # Tasks that aiortc has already started find nothing to send, and so set no timer again.
+        self._sent_queue.clear()
+        self._outbound_queue.clear()
+        self._data_channel_queue.clear()
+        self._forward_tsn_chunk = None
+
+
+def as_binary(payload: bytes) -> tuple[int, bytes]:
+    """Protocol number and data of a message; nothing is sent as one byte (RFC 8831 section 6.6)."""
+    return (WEBRTC_BINARY, payload) if payload else (WEBRTC_BINARY_EMPTY, b"\x00")
+
+
+def run_now(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to its end a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("the SCTP stack waited for something")

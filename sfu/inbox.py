@@ -1,0 +1,50 @@
+"""DTLS datagrams on their way from the slow ring to their transports: one of each transport in turn.
+
+So a peer that sends many, or costly ones, delays its own. How many of one transport wait, here and in the ring
+together, is bounded where they are put into the ring (`tables.SLOW_PER_TRANSPORT`).
+"""
+
+from collections import deque
+
+from sfu.mailbox import Datagram, Mailbox
+
+BATCH = 64
+"""Datagrams taken out of the ring for each one that is handed out: it empties faster than it is filled."""
+
+
+class Inbox:
+    """Of one media thread."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._waiting: dict[int, deque[Datagram]] = {}
+        """By transport row, the next one to be served first."""
+
+    def take(self) -> Datagram | None:
+        """The next datagram, None when there is none. It counts as handled from now on."""
+        first = self._mailbox.take_datagram()
+        if first is not None:
+            if not self._waiting and self._mailbox.has_no_datagram:  # nearly always
+                self._mailbox.handled(first.transport)
+                return first
+            self._fill(first)
+        if not self._waiting:
+            return None
+        row = next(iter(self._waiting))
+        datagrams = self._waiting.pop(row)
+        datagram = datagrams.popleft()
+        if datagrams:
+            self._waiting[row] = datagrams  # behind all others
+        self._mailbox.handled(row)
+        return datagram
+
+    def _fill(self, first: Datagram) -> None:
+        datagram: Datagram | None = first
+        taken = 0
+        while datagram is not None:
+            queue = self._waiting.get(datagram.transport)
+            if queue is None:
+                queue = self._waiting[datagram.transport] = deque()
+            queue.append(datagram)
+            taken += 1
+            datagram = self._mailbox.take_datagram() if taken < BATCH else None

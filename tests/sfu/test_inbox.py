@@ -1,0 +1,79 @@
+"""DTLS datagrams of many transports: who is served when, and what counts against whom."""
+
+import numpy as np
+import pytest
+
+from sfu import rings
+from sfu.inbox import BATCH, Inbox
+from sfu.mailbox import Mailbox
+from sfu.memory import Memory
+from sfu.tables import SLOW_PER_TRANSPORT
+from tests.sfu.ice import drop_counts
+
+
+class Ring:
+    """A ring that a media thread would fill, and the inbox behind it."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.inbox = Inbox(Mailbox(self.memory, lambda: None))
+
+    def push(self, transport: int, number: int) -> None:
+        self.memory.table("rx")[0][:4] = np.frombuffer(number.to_bytes(4, "big"), np.uint8)
+        rings.push_slow(self.memory.record, transport, 0, 0, 4)
+
+    def take(self) -> tuple[int, int] | None:
+        datagram = self.inbox.take()
+        return None if datagram is None else (datagram.transport, int.from_bytes(datagram.data, "big"))
+
+
+@pytest.fixture
+def ring() -> Ring:
+    return Ring()
+
+
+def test_single_datagrams_pass_through(ring: Ring) -> None:
+    for number in range(3 * SLOW_PER_TRANSPORT):
+        ring.push(7, number)
+        assert ring.take() == (7, number)
+    assert ring.take() is None
+    assert drop_counts(ring.memory) == {}
+
+
+def test_transports_are_served_in_turn_and_each_in_order(ring: Ring) -> None:
+    for number in range(10):
+        ring.push(1, number)
+    ring.push(2, 0)
+    ring.push(2, 1)
+    ring.push(3, 0)
+    taken = [ring.take() for _ in range(13)]
+    assert taken[:5] == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1)]
+    assert taken[5:] == [(1, number) for number in range(2, 10)]
+    assert ring.take() is None
+
+
+def test_datagram_behind_many_of_another_transport_is_served_soon(ring: Ring) -> None:
+    for number in range(SLOW_PER_TRANSPORT):
+        ring.push(1, number)
+    ring.push(2, 0)
+    turns = next(turn for turn in range(SLOW_PER_TRANSPORT) if ring.take() == (2, 0))
+    assert turns <= SLOW_PER_TRANSPORT // BATCH + 2
+
+
+def test_what_waits_counts_against_its_transport_until_it_is_handed_out(ring: Ring) -> None:
+    for number in range(SLOW_PER_TRANSPORT):
+        ring.push(1, number)
+    for _ in range(SLOW_PER_TRANSPORT // 2):
+        ring.take()
+    for number in range(SLOW_PER_TRANSPORT):
+        ring.push(1, number)
+    assert drop_counts(ring.memory) == {"dtls_quota": SLOW_PER_TRANSPORT // 2}
+    ring.push(2, 0)
+    assert drop_counts(ring.memory) == {"dtls_quota": SLOW_PER_TRANSPORT // 2}
+
+
+def test_every_transport_may_send_what_its_window_lets_it(ring: Ring) -> None:
+    for transport in range(4):
+        for number in range(SLOW_PER_TRANSPORT):
+            ring.push(transport, number)
+    assert drop_counts(ring.memory) == {}
