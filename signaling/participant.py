@@ -70,6 +70,7 @@ class Participant:
             version=1,
         )
         self._stale = False
+        self._alias = identifiers.participant_sid()
 
         # times of the node's clock, in seconds
         self.joined_at = node.clock()
@@ -121,6 +122,11 @@ class Participant:
     def hidden(self) -> bool:
         """Others are not told of it."""
         return self.permission.hidden
+
+    @property
+    def public_sid(self) -> str:
+        """What SDP and RTCP call the sender of its media: the sid, or while it is hidden a name that nobody has."""
+        return self._alias if self.hidden else self.sid
 
     @property
     def is_publisher(self) -> bool:
@@ -186,12 +192,12 @@ class Participant:
         self.claims = claims
         if permission == self.permission:
             return
+        was_hidden = self.hidden
         self.permission = permission
         self._info.permission.CopyFrom(permission)
-        sources = permission.can_publish_sources
-        for track in tuple(self.publishing.tracks.values()):
-            if not permission.can_publish or (sources and track.info.source not in sources):
-                self.publishing.revoke(track)
+        self.publishing.revoke_forbidden()
+        if permission.hidden and not was_hidden:
+            self.room.participant_hidden(self)
         self.changed()
         self.room.subscribe_all(self)
 

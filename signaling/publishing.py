@@ -6,7 +6,7 @@ receiver (`apply`); the first packet (`stream_started`) lets the room tell every
 
 from typing import TYPE_CHECKING
 
-from livekit.protocol.models import AUDIO, MICROPHONE, UNKNOWN, VIDEO, TrackInfo
+from livekit.protocol.models import AUDIO, MICROPHONE, UNKNOWN, VIDEO, TrackInfo, TrackSource
 from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalResponse, TrackUnpublishedResponse
 
 from sfu.events import StreamStarted
@@ -141,10 +141,12 @@ class Publishing:
             track.announced = True
             self._participant.room.track_announced(track)
 
-    def revoke(self, track: Track) -> None:
-        """Take a track from the room although the client still sends it, and tell the client."""
-        self._forget(track)
-        self._participant.send(SignalResponse(track_unpublished=TrackUnpublishedResponse(track_sid=track.sid)))
+    def revoke_forbidden(self) -> None:
+        """End what the permission does not allow (any more), published or only announced, and tell the client."""
+        for track in (*self.tracks.values(), *self.pending.values()):
+            if not self._may_publish(track.info.source):
+                self._forget(track)
+                self._participant.send(SignalResponse(track_unpublished=TrackUnpublishedResponse(track_sid=track.sid)))
 
     def close(self) -> None:
         """Take every track from the room; the engine's rows go with the transport."""
@@ -153,14 +155,17 @@ class Publishing:
             self._forget(track)
 
     def _check(self, request: AddTrackRequest) -> None:
-        permission = self._participant.permission
-        sources = permission.can_publish_sources
-        if not permission.can_publish or (sources and request.source not in sources):
+        if not self._may_publish(request.source):
             raise RequestRefused(RequestResponse.NOT_ALLOWED, "the token does not allow publishing this source")
         if not request.cid or len(request.name) > MAX_NAME_LENGTH or request.ByteSize() > MAX_ADD_TRACK_BYTES:
             raise RequestRefused(RequestResponse.INVALID_REQUEST, "a track needs a cid, and a short description")
         if request.type not in (AUDIO, VIDEO) or request.source < UNKNOWN:
             raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "a track is audio or video")
+
+    def _may_publish(self, source: TrackSource) -> bool:
+        permission = self._participant.permission
+        sources = permission.can_publish_sources
+        return permission.can_publish and (not sources or source in sources)
 
     def _claim(self, section: SendingSection) -> Track | None:
         """Find the track that a section carries: by cid, else the first that waits for a section of this kind.

@@ -151,11 +151,12 @@ class Room:
             participant.close()
         except Exception:
             log.exception("a participant could not be freed completely", room=self.name, identity=participant.identity)
-        self.speakers.forget(participant.sid)
+        self._silence(participant)
         self._qualities.forget(participant.sid)
         if participant.joined:
             self.participant_changed(participant)
-            self._note_departure(participant)
+            if not participant.hidden:
+                self._note_departure(participant.info)
         if not self.participants:
             self._empty_since = self.node.clock()
 
@@ -172,7 +173,7 @@ class Room:
         if time_s < self._departures_since:
             return None
         infos = [info for left_at, info in self._departures if left_at >= time_s]
-        return [info for info in infos if info.identity not in self.participants]
+        return [info for info in infos if (now := self.participants.get(info.identity)) is None or now.hidden]
 
     def is_over(self, now: float) -> bool:
         """Tell whether the room has been empty for long enough."""
@@ -273,6 +274,14 @@ class Room:
         if info.is_publisher or len(self.participants) <= SMALL_ROOM:
             self._send_batch()
 
+    def participant_hidden(self, participant: Participant) -> None:
+        """Somebody whom the others know is hidden from now on: for them it leaves."""
+        self._silence(participant)
+        self._batch.pop(participant.sid, None)
+        info = ParticipantInfo(sid=participant.sid, identity=participant.identity, state=ParticipantInfo.DISCONNECTED)
+        self._note_departure(info)
+        self._broadcast(_update([info]), but=(participant,))
+
     # what happens to tracks
 
     def track_announced(self, track: Track) -> None:
@@ -304,12 +313,11 @@ class Room:
 
     def set_access(self, publisher: Participant, access: SubscriptionAccess) -> None:
         """Let a publisher decide who may subscribe to it."""
-        before, publisher.access = publisher.access, access
+        publisher.access = access
         for track in tuple(publisher.publishing.tracks.values()):
             if track.announced:
                 for other in self.others(publisher):
-                    was_allowed = before.allows(other, track.sid)
-                    self.guard(other, partial(other.subscriptions.access_changed, track, was_allowed))
+                    self.guard(other, partial(other.subscriptions.consider, track))
 
     def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> None:
         """Note what a subscriber wants to see; the publisher hears of it in the next turn of the loop."""
@@ -320,11 +328,11 @@ class Room:
         """Say again to a resumed client what it may have missed."""
         for track in participant.publishing.tracks.values():
             self._dynacast.repeat(track)
-        self.tell_speakers(participant)
+        participant.subscriptions.repeat()
 
-    def tell_speakers(self, participant: Participant) -> None:
-        """Say who speaks to a client that did not hear the changes until now."""
-        if speakers := self.speakers.current():
+    def tell_speakers(self, participant: Participant, since: float) -> None:
+        """Say who speaks to a client that heard no changes since then (node's clock, seconds), and who stopped."""
+        if speakers := self.speakers.since(since):
             participant.send(SignalResponse(speakers_changed=SpeakersChanged(speakers=speakers)))
 
     # time
@@ -387,12 +395,15 @@ class Room:
             if participant.joined and participant not in but:
                 participant.send(shared)
 
-    def _note_departure(self, participant: Participant) -> None:
-        if participant.hidden:
-            return
+    def _silence(self, participant: Participant) -> None:
+        """Say that somebody speaks no more, before it vanishes: clients do not look for speakers among who has left."""
+        if gone := self.speakers.forget(participant.sid, self.node.clock()):
+            self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=gone)))
+
+    def _note_departure(self, info: ParticipantInfo) -> None:
         if len(self._departures) >= MAX_DEPARTURES:
             self._departures_since = self._departures.popleft()[0]
-        self._departures.append((self.node.clock(), participant.info))
+        self._departures.append((self.node.clock(), info))
 
     def _tell_counts(self, now: float) -> None:
         self._counts_stale = False

@@ -148,11 +148,12 @@ def _welcome(participant: Participant, join: JoinParameters) -> None:
         participant.renegotiation.answer(join.publisher_offer)
     participant.renegotiation.start()
     participant.send_token()
-    room.tell_speakers(participant)
+    room.tell_speakers(participant, since=participant.joined_at)
 
 
 def _resume(participant: Participant, join: JoinParameters, connection: SignalConnection) -> None:
-    missed = participant.room.departures_since(participant.heard_at)
+    heard_at = participant.heard_at
+    missed = participant.room.departures_since(heard_at)
     participant.attach(connection)
     if missed is None:
         raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, "too much happened while the client was away")
@@ -161,6 +162,7 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     )
     participant.send(SignalResponse(reconnect=reconnect))
     participant.set_claims(join.claims, join.video.permission())
+    participant.room.tell_speakers(participant, since=heard_at)
     everybody = [*missed, *participant.room.visible_to(participant), participant.info]
     participant.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
     participant.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))

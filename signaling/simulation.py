@@ -21,9 +21,11 @@ def run(participant: "Participant", scenario: SimulateScenario) -> None:
         SessionEnded: that was the scenario.
     """
     match scenario.WhichOneof("scenario"):
-        case "speaker_update":
+        case "speaker_update" if not participant.hidden:
             until = participant.node.clock() + min(scenario.speaker_update, MAX_SPEECH_S)
             participant.room.speakers.simulate(participant.sid, until)
+        case "speaker_update":
+            return  # the others would be told its name
         case "node_failure":
             # A node that fails says nothing: the socket breaks, and a resume finds nobody.
             participant.hang_up()

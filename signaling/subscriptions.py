@@ -67,6 +67,8 @@ class Subscriptions:
         self._default = LOWEST if adaptive_stream else EVERYTHING
         self._choices: dict[str, bool] = {}
         self._settings: dict[str, UpdateTrackSettings] = {}
+        self._told: dict[str, bool] = {}
+        """Sid of a wanted track that was refused once -> whether its publisher allows it, as the client knows."""
         self.active: dict[str, Subscription] = {}
         """Wanted tracks, by sid."""
 
@@ -79,18 +81,18 @@ class Subscriptions:
         """Start or stop a subscription so that it matches choices, permissions and access."""
         wanted = track.announced and self._wants(track)
         allowed = track.publisher.access.allows(self._participant, track.sid)
+        if wanted and allowed != self._told.get(track.sid, True):
+            self._send_access(track, allowed)
         if wanted and allowed:
             if track.sid not in self.active:
                 self._start(track)
         elif track.sid in self.active:
             self.drop(track)
 
-    def access_changed(self, track: Track, was_allowed: bool) -> None:
-        """The publisher changed its list: tell the client when that matters to it."""
-        allowed = track.publisher.access.allows(self._participant, track.sid)
-        if allowed != was_allowed and self._wants(track):
-            self._send_access(track, allowed)
-        self.consider(track)
+    def repeat(self) -> None:
+        """Say again to a resumed client which tracks it may not have, and which it may have again."""
+        for sid, allowed in self._told.items():
+            self._send_access(self._participant.room.tracks[sid], allowed)
 
     def drop(self, track: Track) -> None:
         """Stop forwarding a track; its section is freed in the next negotiation."""
@@ -107,6 +109,7 @@ class Subscriptions:
         self.drop(track)
         self._choices.pop(track.sid, None)
         self._settings.pop(track.sid, None)
+        self._told.pop(track.sid, None)
 
     def receivers_changed(self, track: Track) -> None:
         """A codec of the track came or went."""
@@ -151,9 +154,10 @@ class Subscriptions:
             if track is not None:
                 if request.subscribe and not self.takes_all and sid not in self.active:
                     self._promise_one()
+                was_refused = self._told.get(sid) is False
                 self.consider(track)
-                if request.subscribe and sid not in self.active and self._wants(track):
-                    self._send_access(track, allowed=False)
+                if request.subscribe and was_refused and self._told[sid] is False and self._wants(track):
+                    self._send_access(track, allowed=False)  # whoever asks is answered, each time
             elif request.subscribe:
                 self._send_error(sid, SE_TRACK_NOTFOUND)
 
@@ -219,12 +223,12 @@ class Subscriptions:
     def _wanted(self, track: Track) -> WantedTrack:
         return WantedTrack(
             track_sid=track.sid,
-            publisher_sid=track.publisher.sid,
+            publisher_sid=track.publisher.public_sid,
             kind=track.kind,
             receivers=tuple(
                 (receiver.codec, receiver.formats.get(receiver.codec, ""), receiver.id) for receiver in track.started()
             ),
-            cname=track.publisher.sid,
+            cname=track.publisher.public_sid,
             stereo=track.info.stereo,
             begin=partial(self._begin, track),
         )
@@ -278,6 +282,9 @@ class Subscriptions:
         self._participant.send(SignalResponse(subscription_response=SubscriptionResponse(track_sid=sid, err=error)))
 
     def _send_access(self, track: Track, allowed: bool) -> None:
+        self._told[track.sid] = allowed
+        if track.publisher.hidden:
+            return
         update = SubscriptionPermissionUpdate(participant_sid=track.publisher.sid, track_sid=track.sid, allowed=allowed)
         self._participant.send(SignalResponse(subscription_permission_update=update))
 

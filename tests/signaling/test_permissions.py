@@ -1,10 +1,15 @@
 """Grants of the token, and the list of a publisher that says who may subscribe to it."""
 
+from typing import Any
+
 import pytest
 from livekit.protocol import models, rtc
 
+from sfu.parameters import Kind
 from signaling.limits import MAX_TRACK_PERMISSIONS
+from signaling.peer_connection import WantedTrack
 from tests.signaling.call import Call
+from tests.signaling.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
 
 
 async def test_publishing_without_the_grant_is_refused(call: Call) -> None:
@@ -122,3 +127,116 @@ async def test_resume_with_a_smaller_grant_ends_what_it_forbids(call: Call) -> N
     info = bob.of("update")[-1].participants[-1]
     assert not info.tracks
     assert not info.permission.can_publish
+
+
+@pytest.mark.parametrize("grant", [{"can_publish": False}, {"can_publish_sources": (models.CAMERA,)}])
+async def test_resume_with_a_smaller_grant_ends_what_was_only_announced(call: Call, grant: dict[str, Any]) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.send(add_track=rtc.AddTrackRequest(cid="mic", type=models.AUDIO, source=models.MICROPHONE))
+    sid = ann.of("track_published")[0].track.sid
+    await ann.lose_socket()
+    again = await call.resume(ann, grant=grant)
+    assert [message.track_sid for message in again.of("track_unpublished")] == [sid]
+    again.sections.append({"mid": "mic", "kind": "audio", "cid": "mic", "codecs": ["opus"]})
+    await again.offer(id=7)
+    assert again.of("answer")
+    assert call.engine.usage()["receivers"] == 0
+
+
+async def test_who_comes_later_is_told_what_it_may_not_have(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("mic", "audio")
+    await ann.send(subscription_permission=rtc.SubscriptionPermission())
+    bob = await call.join("bob")
+    (update,) = bob.of("subscription_permission_update")
+    assert (update.participant_sid, update.track_sid, update.allowed) == (ann.sid, sid, False)
+    kinds = bob.kinds()
+    assert kinds.index("join") < kinds.index("subscription_permission_update")
+
+
+async def test_a_track_that_comes_later_is_told_to_those_who_may_not_have_it(call: Call) -> None:
+    ann, bob, cleo = await call.join("ann"), await call.join("bob"), await call.join("cleo", auto_subscribe=False)
+    entry = rtc.TrackPermission(participant_identity="dora", all_tracks=True)
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(track_permissions=[entry]))
+    dora = await call.join("dora")
+    sid = await ann.publish("mic", "audio")
+    assert [update.track_sid for update in bob.of("subscription_permission_update")] == [sid]
+    kinds = bob.kinds()
+    shown = max(n for n, message in enumerate(bob.connection.sent) if message.WhichOneof("message") == "update")
+    assert shown < kinds.index("subscription_permission_update"), "of a track that the client does not know"
+    assert not cleo.of("subscription_permission_update"), "it did not ask for the track"
+    assert not dora.of("subscription_permission_update"), "it has the track"
+
+
+async def test_a_refusal_is_told_once_and_again_to_who_asks(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    sid = await ann.publish("mic", "audio")
+    for _ in range(3):
+        await ann.send(subscription_permission=rtc.SubscriptionPermission())
+    assert len(bob.of("subscription_permission_update")) == 1
+    await bob.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=True))
+    assert len(bob.of("subscription_permission_update")) == 2
+    await bob.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=False))
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=True))
+    assert len(bob.of("subscription_permission_update")) == 2, "it did not want the track any more"
+    await bob.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=True))
+    assert [update.allowed for update in bob.of("subscription_permission_update")] == [False, False, True]
+
+
+async def test_resume_repeats_what_a_client_may_not_have(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await bob.connect()
+    first, second = await ann.publish("mic", "audio"), await ann.publish("mic2", "audio")
+    await ann.send(subscription_permission=rtc.SubscriptionPermission())
+    await bob.lose_socket()
+    entry = rtc.TrackPermission(participant_identity="bob", track_sids=[second])
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(track_permissions=[entry]))
+    again = await call.resume(bob)
+    told = [(update.track_sid, update.allowed) for update in again.of("subscription_permission_update")]
+    assert told == [(first, False), (second, True)]
+
+
+@pytest.mark.parametrize("single_pc", [True, False])
+async def test_nothing_names_a_hidden_publisher(call: Call, single_pc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[WantedTrack] = []
+    connection = FakeAnsweringConnection if single_pc else FakeOfferingConnection
+    monkeypatch.setattr(connection, "want", lambda self, track: wanted.append(track))
+    ann = await call.join("ann", {"hidden": True})
+    bob = await call.join("bob", single_pc=single_pc)
+    await ann.publish("mic", "audio")
+    await ann.publish("cam", "video")
+    # Of the two tracks, which are forwarded, SDP and RTCP tell only that they belong together.
+    assert [track.kind for track in wanted] == [Kind.AUDIO, Kind.VIDEO]
+    assert len({name for track in wanted for name in (track.publisher_sid, track.cname)}) == 1
+    await ann.send(subscription_permission=rtc.SubscriptionPermission())
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=True))
+    await ann.send(simulate=rtc.SimulateScenario(speaker_update=3))
+    await call.pass_time(6)
+    sid = ann.sid
+    await ann.send(leave=rtc.LeaveRequest())
+    cleo = await call.join("cleo")
+    assert not bob.of("subscription_permission_update")
+    for told in (*bob.connection.sent, *cleo.connection.sent, *wanted):
+        assert sid not in str(told)
+        assert '"ann"' not in str(told)
+
+
+async def test_who_is_hidden_by_a_resume_leaves_for_the_others(call: Call) -> None:
+    ann, bob, cleo = await call.join("ann"), await call.join("bob"), await call.join("cleo")
+    await ann.connect()
+    await cleo.connect()
+    await cleo.lose_socket()
+    await ann.lose_socket()
+    again = await call.resume(ann, grant={"hidden": True})
+    gone = bob.of("update")[-1].participants[-1]
+    assert (gone.sid, gone.state) == (ann.sid, models.ParticipantInfo.DISCONNECTED)
+    assert not any(
+        info.state == models.ParticipantInfo.DISCONNECTED for u in again.of("update") for info in u.participants
+    )
+    bob.forget()
+    await again.send(leave=rtc.LeaveRequest())
+    assert not bob.of("update")
+    back = await call.resume(cleo)
+    states = {info.sid: info.state for info in back.of("update")[0].participants}
+    assert states[ann.sid] == models.ParticipantInfo.DISCONNECTED

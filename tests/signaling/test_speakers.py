@@ -1,8 +1,8 @@
 """Who speaks: changes of levels, told to everybody."""
 
-from livekit.protocol import rtc
+from livekit.protocol import models, rtc
 
-from signaling.speakers import SIMULATED_LEVEL, Speakers
+from signaling.speakers import MAX_STOPPED, SIMULATED_LEVEL, Speakers
 from tests.signaling.call import Call
 
 PERIOD_S = 0.4
@@ -64,3 +64,53 @@ async def test_sdk_tests_can_ask_for_a_speaker(call: Call) -> None:
     assert bob.of("speakers_changed")[0].speakers[0].sid == ann.sid
     await call.pass_time(3)
     assert not bob.of("speakers_changed")[-1].speakers[0].active
+
+
+def test_what_is_remembered_of_the_silent_is_bounded() -> None:
+    speakers = Speakers()
+    for number in range(MAX_STOPPED + 5):
+        told(speakers, {str(number): 0.5}, now=float(number))
+    stopped = [entry.sid for entry in speakers.since(0.0) if not entry.active]
+    assert len(stopped) == MAX_STOPPED
+    assert stopped[-1] == str(MAX_STOPPED + 3)
+
+
+async def test_who_leaves_while_speaking_falls_silent_before(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    sid = await ann.publish("mic", "audio")
+    call.engine.levels = [(ann.receiver(sid), 0.5)]
+    await call.pass_time(PERIOD_S)
+    bob.forget()
+    call.engine.levels = []
+    await ann.send(leave=rtc.LeaveRequest())
+    (changed,) = bob.of("speakers_changed")
+    assert [(entry.sid, entry.level, entry.active) for entry in changed.speakers] == [(ann.sid, 0.0, False)]
+    await call.pass_time(PERIOD_S)
+    kinds = bob.kinds()
+    assert kinds.index("speakers_changed") < kinds.index("update")
+    assert bob.of("update")[0].participants[0].state == models.ParticipantInfo.DISCONNECTED
+    assert kinds.count("speakers_changed") == 1
+
+
+async def test_who_leaves_silently_makes_no_news_of_speakers(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.send(leave=rtc.LeaveRequest())
+    assert not bob.of("speakers_changed")
+
+
+async def test_resumed_client_hears_who_stopped_or_left_meanwhile(call: Call) -> None:
+    ann, bob, cleo, dora = [await call.join(name) for name in ("ann", "bob", "cleo", "dora")]
+    await bob.connect()
+    tracks = [(client, await client.publish("mic", "audio")) for client in (ann, cleo, dora)]
+    call.engine.levels = [(client.receiver(sid), 0.5) for client, sid in tracks]
+    await call.pass_time(PERIOD_S)
+    await bob.lose_socket()
+    call.now += 1
+    call.engine.levels = call.engine.levels[2:]
+    await ann.send(leave=rtc.LeaveRequest())
+    await call.pass_time(PERIOD_S)
+    again = await call.resume(bob)
+    told = {entry.sid: entry.active for entry in again.of("speakers_changed")[0].speakers}
+    assert told == {ann.sid: False, cleo.sid: False, dora.sid: True}
+    kinds = again.kinds()
+    assert kinds.index("speakers_changed") < kinds.index("update"), "which removes who has left"
