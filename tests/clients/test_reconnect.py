@@ -51,3 +51,31 @@ async def test_a_lost_connection_comes_back_with_its_tracks(
         return ("speaker", "still here") in await listener.messages()
 
     await eventually(read, "data after the reconnect", detail=listener.messages)
+
+
+@pytest.mark.parametrize("scenario", ["signal-reconnect", "full-reconnect"])
+async def test_metadata_of_half_a_mebibyte_comes_back_with_its_owner(
+    server: ServerUnderTest, make_peer: PeerFactory, room: str, scenario: str
+) -> None:
+    """The refreshed token carries it, and so does the request of the next connection."""
+    size = 500 * 1024
+    owner: BrowserPeer = await make_peer("chromium", "owner")
+    reader: BrowserPeer = await make_peer("chromium", "reader")
+    await owner.join(server, room, canUpdateOwnMetadata=True)
+    await reader.join(server, room)
+    await owner.run(f"room.localParticipant.setMetadata('m'.repeat({size})).then(() => 1)")
+
+    async def told() -> bool:
+        metadata = "room.getParticipantByIdentity('owner')?.metadata"
+        return bool(await reader.run(f"({metadata} ?? '').length") == size)
+
+    await eventually(told, "the metadata at the reader")
+
+    async def refreshed() -> bool:
+        return bool(await owner.run("room.engine.token.length") > size)
+
+    await eventually(refreshed, "the token that carries it")
+    await owner.run(f"room.simulateScenario('{scenario}')")
+    await eventually(lambda: _had(owner, "Reconnected"), "Reconnected", detail=owner.state)
+    await eventually(told, "the metadata after the reconnect")
+    assert await owner.run("room.localParticipant.metadata.length") == size
