@@ -13,6 +13,7 @@ from typing import Any, cast
 from aiortc.rtcdatachannel import RTCDataChannel
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcsctptransport import (
+    USERDATA_MAX_LENGTH,
     WEBRTC_BINARY,
     WEBRTC_BINARY_EMPTY,
     DataChunk,
@@ -80,11 +81,14 @@ class Association(RTCSctpTransport):
         self._drops = drops
         self._held = Held()
         self._unread = 0
-        self._announced = WINDOW_BYTES
+        self._announced = self._promised = WINDOW_BYTES
+        self._arrived = 0
+        """Payload bytes taken since the start; `_promised` is how far they may get by all that was ever announced."""
         super().__init__(cast(RTCDtlsTransport, wire), port=LOCAL_PORT)
         self._inbound_streams_max = MAX_STREAMS
         self._t3_kept: asyncio.TimerHandle | None = None
         self._t3_kept_until = self._t3_due = 0.0
+        self._peer_window = MAX_CONGESTION_BYTES
         self._backlog = backlog
         self._backlog_first = False
         self.reliable: RTCDataChannel | None = None
@@ -147,11 +151,13 @@ class Association(RTCSctpTransport):
             self._drops["sctp_beyond_gap"] += 1
             return  # not acknowledged, so it comes again
         self._sack_needed = True
-        if self._unread > MAX_UNREAD_BYTES:
+        beyond = self._arrived + len(chunk.user_data) > self._promised
+        if self._unread and (beyond or self._unread > MAX_UNREAD_BYTES):
             self._drops["sctp_beyond_window"] += 1
             return  # as above
         if self._mark_received(chunk.tsn):
             return
+        self._arrived += len(chunk.user_data)
         for message in self._get_inbound_stream(chunk.stream_id).take(chunk):
             await self._receive(*message)
         if self._held.chunks > MAX_HELD_CHUNKS or self._held.size > MAX_HELD_BYTES:
@@ -175,6 +181,7 @@ class Association(RTCSctpTransport):
         sack = SackChunk()
         sack.cumulative_tsn = self._last_received_tsn
         sack.advertised_rwnd = self._announced = max(0, self._advertised_rwnd)
+        self._promised = max(self._promised, self._arrived + self._announced)
         sack.duplicates, self._sack_duplicates = self._sack_duplicates, []
         if self._sack_misordered:
             sack.gaps = self._gaps(self._last_received_tsn)
@@ -199,9 +206,9 @@ class Association(RTCSctpTransport):
             spans = [end - start + 1 for start, end in chunk.gaps]
             if not all(span > 0 for span in spans) or sum(spans) > len(self._sent_queue) + MAX_MISORDERED:
                 return
+        if (chunk.cumulative_tsn - self._last_sacked_tsn) % (1 << 32) < 1 << 31:
+            self._peer_window = chunk.advertised_rwnd
         await super()._receive_sack_chunk(chunk)
-        if self._cwnd > MAX_CONGESTION_BYTES:
-            self._cwnd = MAX_CONGESTION_BYTES
 
     # --- sending ------------------------------------------------------------------------------------------------------
     async def _data_channel_flush(self) -> None:
@@ -231,7 +238,12 @@ class Association(RTCSctpTransport):
 
     async def _transmit(self) -> None:
         if self._outbound_queue or self._sent_queue or self._forward_tsn_chunk is not None:
+            # aiortc does not look at the peer's window. With none of it left, one chunk may be under way, which asks
+            # for news (RFC 9260 section 6.1 A).
+            window = min(self._cwnd, MAX_CONGESTION_BYTES)
+            self._cwnd = min(window, max(self._peer_window, USERDATA_MAX_LENGTH))
             await super()._transmit()
+            self._cwnd = window
 
     # T3 starts with almost every message and stops with its SACK, so the loop's timer is left to run instead: one that
     # fires too early waits for the rest. aiortc takes `_t3_handle` for the answer to whether T3 runs.

@@ -38,6 +38,12 @@ async def test_window_that_is_announced_is_less_what_has_not_reached_its_receive
     ours.data.receive(fragment(ours, 1, LAST, bytes(1000)))
     assert announced(ours) == 0
     assert len(ours.messages) == 1, "what comes within the window announced before is taken"
+    more = (association.WINDOW_BYTES - association_of(ours)._arrived) // 1000
+    for _ in range(more):
+        ours.data.receive(fragment(ours, 1, FIRST | LAST, bytes(1000)))
+    assert (len(ours.messages), sum(ours.drops.values())) == (1 + more, 0)
+    ours.data.receive(fragment(ours, 1, FIRST | LAST, bytes(1000)))
+    assert (len(ours.messages), ours.drops["sctp_beyond_window"]) == (1 + more, 1)
 
 
 async def test_window_that_opens_again_is_told_without_being_asked(ends: tuple[End, End]) -> None:
