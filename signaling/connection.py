@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from livekit.protocol import rtc
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from signaling.bounds import check_json_kind, check_json_text
 from signaling.texts import encodable
 
 MAX_QUEUED_MESSAGES = 1000
@@ -66,9 +67,11 @@ def decode_request(frame: bytes | str) -> rtc.SignalRequest:
 
 
 def _json_object(text: str) -> dict[str, Any]:
+    check_json_text(text)
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("not an object")
+    check_json_kind(text, value)
     # The frame itself was UTF-8; only an escape can spell half a character.
     return encodable(value) if "\\ud" in text or "\\uD" in text else value
 

@@ -35,7 +35,9 @@ from livekit.protocol.rtc import (
 
 from signaling import simulation
 from signaling.access import SubscriptionAccess
+from signaling.bounds import TooManyEntries, check_request
 from signaling.errors import RequestRefused, SessionEnded
+from signaling.limits import MAX_ECHO_BYTES
 from signaling.participant import Participant
 
 log = structlog.get_logger("signaling.handlers")
@@ -67,16 +69,20 @@ def answer(participant: Participant, name: str, message: Any) -> None:
         log.debug("request is not supported", request=name)
         return
     try:
+        check_request(name, message)
         handler(participant, message)
+    except TooManyEntries as exc:
+        participant.node.dropped["requests_with_too_many_entries"] += 1
+        respond(participant, name, message, RequestResponse.LIMIT_EXCEEDED, str(exc))
     except RequestRefused as exc:
         log.debug("request refused", request=name, identity=participant.identity, why=exc.text)
         respond(participant, name, message, exc.reason, exc.text)
 
 
 def respond(participant: Participant, name: str, message: Any, reason: RequestResponse.Reason, text: str = "") -> None:
-    """Send the outcome of a request."""
+    """Send the outcome of a request, with the request itself where the message has a field for it and it is short."""
     response = RequestResponse(reason=reason, message=text, request_id=getattr(message, "request_id", 0))
-    if name in _ECHOED and isinstance(message, Message):
+    if name in _ECHOED and isinstance(message, Message) and message.ByteSize() <= MAX_ECHO_BYTES:
         getattr(response, _ECHOED[name]).CopyFrom(message)
     participant.send(SignalResponse(request_response=response))
 
@@ -186,7 +192,7 @@ def handle_sync_state(participant: Participant, state: SyncState) -> None:
         raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, f"client publishes unknown tracks {unknown[:5]}")
     if state.HasField("subscription"):
         participant.subscriptions.update(state.subscription)
-    participant.subscriptions.disable(list(state.track_sids_disabled))
+    participant.subscriptions.disable(state.track_sids_disabled)
 
 
 def handle_simulate(participant: Participant, scenario: SimulateScenario) -> None:

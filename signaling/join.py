@@ -15,6 +15,7 @@ from typing import cast
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
+from signaling.bounds import TooManyEntries, check_join_request
 from signaling.texts import encodable
 from signaling.tokens import Claims, Keys, TokenError, VideoGrant, verify
 
@@ -24,8 +25,6 @@ MAX_NAME_LENGTH = 256
 """Of room names, identities and participant names, in UTF-8 bytes: livekit-server's default limit."""
 MAX_METADATA_BYTES = 512 * 1024
 MAX_ATTRIBUTES_BYTES = 64 * 1024
-MAX_ADD_TRACK_REQUESTS = 32
-"""Tracks that one join request may announce; more go out as requests afterwards."""
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 """zlib's spelling of: expect a gzip header, any window size."""
 
@@ -104,8 +103,10 @@ def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
     wrapped = request.query.get("join_request", "")
     message = unwrap_join_request(wrapped) if wrapped else _request_from_query(request.query)
     message.client_info.address = request.address
-    if len(message.add_track_requests) > MAX_ADD_TRACK_REQUESTS:
-        raise JoinError(400, f"more than {MAX_ADD_TRACK_REQUESTS} tracks in join_request")
+    try:
+        check_join_request(message)
+    except TooManyEntries as exc:
+        raise JoinError(400, f"join_request has {exc}") from exc
     metadata, attributes = _participant_data(message, claims, video)
     return JoinParameters(
         claims=claims,

@@ -11,7 +11,7 @@ MAX_PENDING_TRACKS = 32
 MAX_ADD_TRACK_BYTES = 16 * 1024
 """One add_track request: it is kept and told to everybody. Browsers' requests are below 500 bytes."""
 MAX_CAPABILITIES = 32
-"""Of a client, told to everybody."""
+"""Of a client, told to everybody; LiveKit has three."""
 MAX_SID_CHARACTERS = 64
 """Of a track that a client chooses before it exists; ours are half as long."""
 MAX_SUBSCRIPTION_CHOICES = 10_000
@@ -24,3 +24,32 @@ MAX_UPDATE_PARTICIPANTS = 200
 """Participants in one update message, so that one update stays far below the frame limit of clients."""
 MAX_TRACK_PERMISSIONS = 5_000
 """Entries in one subscription_permission message."""
+
+# Entries of what is repeated in one request; `bounds.py` says which field has which.
+
+MAX_REQUEST_ENTRIES = 20_000
+"""All repeated fields of one request together, nested ones included."""
+MAX_REQUEST_SIDS = 5_000
+"""Tracks or participants that one request names: more than one room has tracks."""
+MAX_LAYERS = 16
+"""Of one codec of one track; three are used."""
+MAX_TRACK_CODECS = 8
+"""Of one track; two are used."""
+MAX_FEATURES = 32
+"""Of one track; LiveKit has seven."""
+MAX_DATA_CHANNELS = 16
+"""In one sync_state; LiveKit has four."""
+MAX_REGIONS = 100
+"""In a client's leave, where nothing is made of them."""
+MAX_ATTRIBUTES = 16_000
+"""Keys in one request; together they have at most 64 KiB."""
+MAX_JOIN_TRACKS = 32
+"""Tracks that one join request may announce; more go out as requests afterwards."""
+MAX_ECHO_BYTES = 64 * 1024
+"""A refused request that is longer is not repeated in the refusal."""
+MAX_TOLD_ERRORS = 100
+"""Of the tracks in one subscription request that do not exist or are not allowed, so many are told."""
+MAX_JSON_ENTRIES = 5_000
+"""Entries of all lists and objects of one JSON message, which cost a hundred times what protobuf's do."""
+MAX_JSON_CHARACTERS = 256 * 1024
+"""One JSON message without SDP and metadata: a request with `MAX_JSON_ENTRIES` sids has half of that."""

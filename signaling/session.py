@@ -105,6 +105,7 @@ def _handle(participant: Participant, connection: SignalConnection, request: Sig
 
 
 def _answer_bad_message(participant: Participant, text: str, count: int) -> None:
+    participant.node.dropped["malformed_messages"] += 1
     participant.send(
         SignalResponse(request_response=RequestResponse(reason=RequestResponse.INVALID_REQUEST, message=text))
     )

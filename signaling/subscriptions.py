@@ -4,6 +4,7 @@ A track is *wanted* when the participant may subscribe, chose to (or subscribes 
 it. Wanted tracks go to the renegotiation, and get their engine subscription with the offer or answer that carries them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ from sfu.parameters import Codec, Kind, SubscriptionId
 from signaling.capacity import SERVER_FULL, Needs
 from signaling.dynacast import Demand
 from signaling.errors import RequestRefused
-from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES
+from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES, MAX_TOLD_ERRORS
 from signaling.peer_connection import Beginning, WantedTrack
 from signaling.tracks import Track, spatial_layer, temporal_layer
 
@@ -144,10 +145,9 @@ class Subscriptions:
         Raises:
             RequestRefused: LIMIT_EXCEEDED.
         """
-        sids = list(request.track_sids)
-        for entry in request.participant_tracks:
-            sids.extend(entry.track_sids)
-        for sid in sids:
+        by_participant = (sid for entry in request.participant_tracks for sid in entry.track_sids)
+        untold = MAX_TOLD_ERRORS
+        for sid in _different((*request.track_sids, *by_participant)):
             self._check_room(self._choices, sid)
             self._choices[sid] = request.subscribe
             track = self._participant.room.tracks.get(sid)
@@ -158,7 +158,8 @@ class Subscriptions:
                 self.consider(track)
                 if request.subscribe and was_refused and self._told[sid] is False and self._wants(track):
                     self._send_access(track, allowed=False)  # whoever asks is answered, each time
-            elif request.subscribe:
+            elif request.subscribe and untold:
+                untold -= 1
                 self._send_error(sid, SE_TRACK_NOTFOUND)
 
     def set(self, request: UpdateTrackSettings) -> None:
@@ -167,7 +168,7 @@ class Subscriptions:
         Raises:
             RequestRefused: LIMIT_EXCEEDED.
         """
-        for sid in request.track_sids:
+        for sid in _different(request.track_sids):
             self._check_room(self._settings, sid)
             self._settings[sid] = UpdateTrackSettings(
                 disabled=request.disabled,
@@ -180,9 +181,9 @@ class Subscriptions:
                 self._apply(subscription)
                 self._note_demand(subscription)
 
-    def disable(self, track_sids: list[str]) -> None:
+    def disable(self, track_sids: Iterable[str]) -> None:
         """Pause tracks without touching the rest of their settings (from a resuming client's state)."""
-        for sid in track_sids:
+        for sid in _different(track_sids):
             self._check_room(self._settings, sid)
             settings = UpdateTrackSettings()
             settings.CopyFrom(self._settings.get(sid, self._default))
@@ -287,6 +288,11 @@ class Subscriptions:
             return
         update = SubscriptionPermissionUpdate(participant_sid=track.publisher.sid, track_sid=track.sid, allowed=allowed)
         self._participant.send(SignalResponse(subscription_permission_update=update))
+
+
+def _different(sids: Iterable[str]) -> Iterable[str]:
+    """Each track once, in the order of the request, and what is empty never."""
+    return filter(None, dict.fromkeys(sids))
 
 
 def _is_paused(settings: UpdateTrackSettings) -> bool:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from livekit.protocol import models, rtc
 
 from signaling.join import (
-    MAX_ADD_TRACK_REQUESTS,
     MAX_ATTRIBUTES_BYTES,
     MAX_JOIN_REQUEST_BYTES,
     MAX_METADATA_BYTES,
@@ -23,6 +22,7 @@ from signaling.join import (
     parse_join,
     unwrap_join_request,
 )
+from signaling.limits import MAX_JOIN_TRACKS
 from signaling.tokens import hide
 
 KEYS = hide({"devkey": "secret"})
@@ -178,7 +178,7 @@ def test_a_join_request_that_cannot_be_read_is_refused(text: str, why: str) -> N
 
 
 def test_too_many_tracks_are_refused() -> None:
-    tracks = [rtc.AddTrackRequest()] * (MAX_ADD_TRACK_REQUESTS + 1)
+    tracks = [rtc.AddTrackRequest()] * (MAX_JOIN_TRACKS + 1)
     query = {"access_token": token(), "join_request": wrap(rtc.JoinRequest(add_track_requests=tracks))}
     assert refusal(query)[0] == 400
 

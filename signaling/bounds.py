@@ -1,0 +1,163 @@
+"""How many entries each repeated field of a client's message may have, checked before anything loops over them.
+
+Who calls it: `handlers.answer` for every request, `join.parse_join` for a join request, and `connection.decode_request`
+for JSON before it is read. A frame of 2 MiB holds a million empty entries; what they would cost is decided here.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from livekit.protocol import rtc
+
+from signaling.limits import (
+    MAX_ATTRIBUTES,
+    MAX_CAPABILITIES,
+    MAX_DATA_CHANNELS,
+    MAX_FEATURES,
+    MAX_JOIN_TRACKS,
+    MAX_JSON_CHARACTERS,
+    MAX_JSON_ENTRIES,
+    MAX_LAYERS,
+    MAX_REGIONS,
+    MAX_REQUEST_ENTRIES,
+    MAX_REQUEST_SIDS,
+    MAX_TRACK_CODECS,
+    MAX_TRACK_PERMISSIONS,
+    MAX_TRACKS,
+)
+from signaling.sdp import MAX_SECTIONS
+
+MAX_ENTRIES: dict[str, int] = {
+    "SessionDescription.mid_to_track_id": MAX_SECTIONS,
+    "AddTrackRequest.layers": MAX_LAYERS,
+    "AddTrackRequest.simulcast_codecs": MAX_TRACK_CODECS,
+    "AddTrackRequest.audio_features": MAX_FEATURES,
+    "AddTrackRequest.packet_trailer_features": MAX_FEATURES,
+    "SimulcastCodec.layers": MAX_LAYERS,
+    "UpdateSubscription.track_sids": MAX_REQUEST_SIDS,
+    "UpdateSubscription.participant_tracks": MAX_REQUEST_SIDS,
+    "ParticipantTracks.track_sids": MAX_REQUEST_SIDS,
+    "UpdateTrackSettings.track_sids": MAX_REQUEST_SIDS,
+    "RegionSettings.regions": MAX_REGIONS,
+    "UpdateVideoLayers.layers": MAX_LAYERS,
+    "SubscriptionPermission.track_permissions": MAX_TRACK_PERMISSIONS,
+    "TrackPermission.track_sids": MAX_TRACKS,
+    "SyncState.publish_tracks": MAX_TRACKS,
+    "SyncState.data_channels": MAX_DATA_CHANNELS,
+    "SyncState.track_sids_disabled": MAX_REQUEST_SIDS,
+    "SyncState.datachannel_receive_states": MAX_REQUEST_SIDS,
+    "SyncState.publish_data_tracks": MAX_TRACKS,
+    "TrackInfo.layers": MAX_LAYERS,
+    "TrackInfo.codecs": MAX_TRACK_CODECS,
+    "TrackInfo.audio_features": MAX_FEATURES,
+    "TrackInfo.packet_trailer_features": MAX_FEATURES,
+    "SimulcastCodecInfo.layers": MAX_LAYERS,
+    "UpdateDataSubscription.updates": MAX_REQUEST_SIDS,
+    "UpdateParticipantMetadata.attributes": MAX_ATTRIBUTES,
+    "UpdateLocalAudioTrack.features": MAX_FEATURES,
+    "ClientInfo.capabilities": MAX_CAPABILITIES,
+    "JoinRequest.participant_attributes": MAX_ATTRIBUTES,
+    "JoinRequest.add_track_requests": MAX_JOIN_TRACKS,
+}
+"""Message.field -> entries in one message; a test wants every repeated field here, also those of later protocols."""
+
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A JSON string, also one that never ends; each character is looked at once."""
+_LONG_JSON = frozenset(("offer", "answer", "syncState", "sync_state", "updateMetadata", "update_metadata"))
+"""Requests that hold SDP or metadata, in both spellings."""
+
+
+class TooManyEntries(ValueError):
+    """A message has more entries than it may have; the text names the field and the bound."""
+
+
+@dataclass(slots=True)
+class _Field:
+    """A field that is repeated or holds repeated fields."""
+
+    name: str
+    maximum: int
+    """Entries; 0 for a field that holds one message."""
+    inner: "list[_Field]"
+    """What is to be looked at in each entry."""
+
+
+def _fields(message: Any, around: tuple[Any, ...] = ()) -> list[_Field]:
+    return [field for each in message.fields if (field := _field(each, (*around, message))) is not None]
+
+
+def _field(field: FieldDescriptor, around: tuple[Any, ...]) -> _Field | None:
+    of = field.message_type
+    is_map = of is not None and of.GetOptions().map_entry
+    inner = _fields(of, around) if of is not None and of not in around and not is_map else []
+    if field.is_repeated:
+        name = f"{around[-1].name}.{field.name}"
+        return _Field(field.name, MAX_ENTRIES.get(name, MAX_REQUEST_SIDS), inner)
+    return _Field(field.name, 0, inner) if inner else None
+
+
+_REQUESTS = {field.name: field.inner for field in _fields(rtc.SignalRequest.DESCRIPTOR)}
+_REPEATED = {name: inner for name, inner in _REQUESTS.items() if inner}
+_JOIN = _fields(rtc.JoinRequest.DESCRIPTOR)
+
+
+def check_request(name: str, message: Any) -> None:
+    """Look at the request `name` of a `SignalRequest`.
+
+    Raises:
+        TooManyEntries: one repeated field, or all of them together, have more than they may.
+    """
+    fields = _REPEATED.get(name)
+    if fields is not None:
+        _count(message, fields, MAX_REQUEST_ENTRIES)
+
+
+def check_join_request(message: rtc.JoinRequest) -> None:
+    """Look at a join request. Raises `TooManyEntries` as `check_request`."""
+    _count(message, _JOIN, MAX_REQUEST_ENTRIES)
+
+
+def _count(message: Message, fields: list[_Field], left: int) -> int:
+    """Return how many of the `left` entries are left for what comes after this message."""
+    for field in fields:
+        if not field.maximum:
+            if message.HasField(field.name):
+                left = _count(getattr(message, field.name), field.inner, left)
+            continue
+        entries = getattr(message, field.name)
+        left -= len(entries)
+        if len(entries) > field.maximum:
+            raise TooManyEntries(f"more than {field.maximum} entries in {field.name}")
+        if left < 0:
+            raise TooManyEntries(f"more than {MAX_REQUEST_ENTRIES} entries in one request")
+        if field.inner:
+            for entry in entries:
+                left = _count(entry, field.inner, left)
+    return left
+
+
+def check_json_text(text: str) -> None:
+    """Look at a JSON message before it is parsed: every entry of a list or an object costs a bracket or a comma.
+
+    Raises:
+        TooManyEntries: there are more than `MAX_JSON_ENTRIES`.
+    """
+    if _entries(text) > MAX_JSON_ENTRIES and _entries(_STRING.sub("", text)) > MAX_JSON_ENTRIES:
+        raise TooManyEntries(f"more than {MAX_JSON_ENTRIES} entries in one message")
+
+
+def _entries(text: str) -> int:
+    return text.count(",") + text.count("{") + text.count("[")
+
+
+def check_json_kind(text: str, value: dict[str, Any]) -> None:
+    """Look at the kind of a JSON message: only what holds SDP or metadata may be as long as a frame.
+
+    Raises:
+        TooManyEntries: another kind has more than `MAX_JSON_CHARACTERS`.
+    """
+    if len(text) > MAX_JSON_CHARACTERS and not _LONG_JSON & value.keys():
+        raise TooManyEntries(f"more than {MAX_JSON_CHARACTERS} characters in a request without SDP or metadata")
