@@ -37,6 +37,8 @@ _STATIC = {0: RtpMap(0, "PCMU", 8_000), 8: RtpMap(8, "PCMA", 8_000), 9: RtpMap(9
 
 PRIMARY = frozenset({Codec.OPUS, Codec.AUDIO, Codec.VP8, Codec.H264, Codec.VP9, Codec.AV1})
 """Codecs that carry media themselves; RTX and RED carry another payload type."""
+MAX_CACHED_FMTPS = 1_024
+"""Different format parameters that are remembered: browsers together have some thirty."""
 _VP9_PROFILES = ("0", "2")
 _COMPANIONS = (Codec.RTX, Codec.RED)
 AUDIO_FEEDBACK = ("transport-cc", "goog-remb")
@@ -138,6 +140,7 @@ _ALSO_DECODES: dict[H264Profile, frozenset[H264Profile]] = {
 """Encoders that announce baseline do not use what it has beyond constrained baseline, so every decoder takes it."""
 
 
+@lru_cache(MAX_CACHED_FMTPS)
 def h264_profile(fmtp: str) -> tuple[H264Profile | None, int]:
     """(profile, packetization mode) of an H.264 fmtp. None: a profile that WebRTC endpoints do not use.
 
@@ -174,10 +177,12 @@ def _decodes_h264(published: str, offered: str) -> int | None:
     return 2 * (source is not sink) + (source_mode != sink_mode)
 
 
+@lru_cache(MAX_CACHED_FMTPS)
 def _vp9_profile(fmtp: str) -> str:
     return format_parameters(fmtp).get("profile-id", "0")
 
 
+@lru_cache(MAX_CACHED_FMTPS)
 def _av1_profile(fmtp: str) -> str:
     return format_parameters(fmtp).get("profile", "0")
 
@@ -200,6 +205,22 @@ def decodes(codec: Codec, description: str, offered: Format) -> int | None:
             return 0 if description.lower() in ("", offered.description.lower()) else None
         case _:
             return 0
+
+
+def stream_kind(codec: Codec, description: str) -> str:
+    """What decides who can decode a track: tracks of one codec with equal values are taken by the same formats."""
+    match codec:
+        case Codec.H264:
+            profile, mode = h264_profile(description)
+            return f"{profile.value if profile else ''} {mode}"
+        case Codec.VP9:
+            return _vp9_profile(description)
+        case Codec.AV1:
+            return _av1_profile(description)
+        case Codec.AUDIO:
+            return description.lower()
+        case _:
+            return ""
 
 
 def decoders(codec: Codec, description: str, offered: Sequence[Format]) -> list[Format]:

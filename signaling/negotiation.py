@@ -26,7 +26,7 @@ from sfu.parameters import (
     RemoteTransport,
     SubscribeParameters,
 )
-from signaling.codecs import OPUS_FMTP, PRIMARY, Format, best_decoder, companions, most_compatible
+from signaling.codecs import OPUS_FMTP, PRIMARY, Format, companions, most_compatible
 from signaling.sdp import MAX_CACHED_PROFILES, SdpError
 from signaling.session_description import (
     Direction,
@@ -338,16 +338,6 @@ def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tup
     chosen = {wanted, *companions(wanted, formats, Codec.RTX)}
     red = tuple(companions(wanted, formats, Codec.RED)) if decision.red else ()
     return red + tuple(f for f in formats if f in chosen)
-
-
-def select_formats(track: WantedTrack, formats: Sequence[Format]) -> Selection | None:
-    """The best receiver of a track that a client with these formats can decode, and the formats for it."""
-    for codec, description, receiver in track.receivers:
-        media = best_decoder(codec, description, formats)
-        if media is not None:
-            rtx, red = (next(iter(companions(media, formats, kind)), None) for kind in (Codec.RTX, Codec.RED))
-            return Selection(receiver, media, rtx, red)
-    return None
 
 
 def used_first(formats: tuple[Format, ...], selection: Selection) -> tuple[Format, ...]:

@@ -6,6 +6,7 @@ one offer outstanding at a time; what changes meanwhile goes out with the next o
 """
 
 import secrets
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 from sfu.engine import Engine
@@ -21,6 +22,7 @@ from sfu.parameters import (
 )
 from signaling.codecs import OPUS_FMTP, OWN_FORMATS, Format, companions, decoders
 from signaling.forwarding import Forwardings
+from signaling.matching import Matching
 from signaling.negotiation import (
     FEEDBACK,
     Selection,
@@ -31,7 +33,6 @@ from signaling.negotiation import (
     is_acceptable,
     local_transport,
     remote_transport,
-    select_formats,
     with_candidates,
     with_track,
 )
@@ -93,6 +94,10 @@ class _Learned:
     def formats(self, kind: Kind) -> tuple[Format, ...]:
         """Ours, without those that were refused."""
         return tuple(f for f in OWN_FORMATS[kind] if f.payload_type not in self.refused_payload_types)
+
+    def all_formats(self) -> dict[Kind, tuple[Format, ...]]:
+        """Ours of both kinds, without those that were refused."""
+        return {kind: self.formats(kind) for kind in Kind}
 
     def extensions(self, kind: Kind) -> tuple[Extmap, ...]:
         """Ours, without those that were refused."""
@@ -163,7 +168,10 @@ class OfferingConnection:
     def unsupported(self) -> frozenset[str]:
         """Wanted tracks none of whose codecs the client accepts, as far as its answers told."""
         waiting = self._forwardings.waiting()
-        return frozenset(t.track_sid for t in waiting if t.track_sid in self._declined or self._select(t) is None)
+        formats, matching = self._learned.all_formats(), Matching()
+        return frozenset(
+            t.track_sid for t in waiting if t.track_sid in self._declined or not matching.takes(t, formats[t.kind])
+        )
 
     def close(self) -> None:
         """Close the transport with all that is sent on it."""
@@ -215,9 +223,6 @@ class OfferingConnection:
 
     # Making an offer.
 
-    def _select(self, track: WantedTrack) -> Selection | None:
-        return select_formats(track, self._learned.formats(track.kind))
-
     def _place_tracks(self) -> None:
         """Settle which track goes on which m-section, and subscribe: the SSRCs stand in the offer."""
         left = self._forwardings.left
@@ -225,29 +230,33 @@ class OfferingConnection:
             if place.track_sid and (place.track_sid in left or place.track_sid not in self._forwardings.wanted):
                 place.track_sid, place.resting = "", True
         left.clear()
+        formats, matching = self._learned.all_formats(), Matching()
+        live = [place for place in self._places if not place.dead]
+        own = {place.track_sid: place for place in live if place.track_sid}
+        free = {kind: deque(p for p in live if p.kind is kind and not p.track_sid and not p.resting) for kind in Kind}
         for track in self._forwardings.waiting():
-            selection = self._select(track)
+            selection = matching.select(track, formats[track.kind])
             if selection is None or track.track_sid in self._declined:
                 continue
-            chosen = self._place_for(track)
+            chosen = own.get(track.track_sid) or next(iter(free[track.kind]), None) or self._new_place(track.kind)
             if chosen is not None and self._forwardings.start(track.track_sid, chosen.mid, selection, paused=True):
                 self._unanswered.add(track.track_sid)
                 chosen.track_sid = track.track_sid
                 chosen.formats = self._formats_for(track, selection)
+                if free[track.kind] and free[track.kind][0] is chosen:
+                    free[track.kind].popleft()
+            elif chosen is not None and not chosen.track_sid and chosen not in free[track.kind]:
+                free[track.kind].append(chosen)
         for place in self._places:
             if place.track_sid and place.track_sid not in self._forwardings.active:
                 place.track_sid, place.resting = "", True
 
-    def _place_for(self, track: WantedTrack) -> _Place | None:
-        live = [place for place in self._places if place.kind is track.kind and not place.dead]
-        own = [place for place in live if place.track_sid == track.track_sid]
-        free = [place for place in live if not place.track_sid and not place.resting]
-        if own or free:
-            return (own + free)[0]
+    def _new_place(self, kind: Kind) -> _Place | None:
+        """One more m-section, at the end; None when there are as many as there may be."""
         if len(self._places) + 1 >= MAX_SECTIONS:
             return None
-        common = [f for f in OWN_FORMATS[track.kind] if f.codec is _COMMON[track.kind]]
-        self._places.append(_Place(str(len(self._places) + 1), track.kind, tuple(common)))
+        common = [f for f in OWN_FORMATS[kind] if f.codec is _COMMON[kind]]
+        self._places.append(_Place(str(len(self._places) + 1), kind, tuple(common)))
         return self._places[-1]
 
     def _formats_for(self, track: WantedTrack, selection: Selection) -> tuple[Format, ...]:

@@ -24,6 +24,7 @@ from sfu.parameters import (
 )
 from signaling.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
 from signaling.forwarding import Forwarding, Forwardings
+from signaling.matching import Matching, Vacancies, kind_of_receiver
 from signaling.negotiation import (
     RID_URI,
     Beginning,
@@ -46,7 +47,6 @@ from signaling.negotiation import (
     publish_formats,
     rejected_section,
     remote_transport,
-    select_formats,
     sending_section,
     track_id,
     used_first,
@@ -208,20 +208,25 @@ class AnsweringConnection:
         spare = [slot for slot in usable if not self._holds(slot)]
         missing = {Kind.AUDIO: 0, Kind.VIDEO: 0}
         outdated = any(slot.track_sid for slot in spare)
-        for track in self._supported_waiting():
+        matching = Matching()
+        vacancies = Vacancies(spare, matching)
+        held = {slot.track_sid: slot for slot in usable if self._holds(slot)}
+        for track in self._supported_waiting(matching):
             outdated = True
-            own = [slot for slot in usable if slot.track_sid == track.track_sid and self._holds(slot)]
-            slot = next((slot for slot in own + spare if _takes(slot, track)), None)
+            own = held.get(track.track_sid)
+            if own is not None and own.kind is track.kind and matching.takes(track, own.formats):
+                continue
+            slot = vacancies.find(track)
             if slot is None:
                 missing[track.kind] += 1
-            elif slot in spare:
-                spare.remove(slot)
+            else:
+                vacancies.take(slot)
         return (missing[Kind.AUDIO], missing[Kind.VIDEO]) if outdated else None
 
     def unsupported(self) -> frozenset[str]:
         """Wanted tracks none of whose codecs the client offers; empty while the client's codecs are not known."""
         waiting = self._forwardings.waiting()
-        supported = {track.track_sid for track in self._supported_waiting()}
+        supported = {track.track_sid for track in self._supported_waiting(Matching())}
         return frozenset(track.track_sid for track in waiting) - supported
 
     def close(self) -> None:
@@ -235,10 +240,18 @@ class AnsweringConnection:
         """Whether the track of an m-section has been wanted all the time since the answer that put it there."""
         return slot.track_sid in self._forwardings.wanted and slot.track_sid not in self._forwardings.left
 
-    def _supported_waiting(self) -> Iterator[WantedTrack]:
+    def _supported_waiting(self, matching: Matching) -> Iterator[WantedTrack]:
+        offered: dict[Kind, dict[int, tuple[Format, ...]]] = {kind: {} for kind in Kind}
+        for slot in self._slots.values():
+            if slot.direction.receives:
+                offered[slot.kind][id(slot.formats)] = slot.formats
+        known: dict[tuple[object, ...], bool] = {}
         for track in self._forwardings.waiting():
-            candidates = [s for s in self._slots.values() if s.kind is track.kind and s.direction.receives]
-            if not candidates or any(_takes(slot, track) for slot in candidates):
+            kind = track.kind, *map(kind_of_receiver, track.receivers)
+            if kind not in known:
+                candidates = offered[track.kind].values()
+                known[kind] = not candidates or any(matching.takes(track, formats) for formats in candidates)
+            if known[kind]:
                 yield track
 
     # Looking at an offer.
@@ -334,21 +347,23 @@ class AnsweringConnection:
             if slot.resting:
                 slot.track_sid = ""
         self._forwardings.left.clear()
+        matching = Matching()
+        slots = {slot.track_sid: slot for slot in self._slots.values() if slot.track_sid}
+        free = Vacancies((slot for slot in self._slots.values() if slot.free and not slot.resting), matching)
         for track in self._forwardings.waiting():
-            own = [slot for slot in self._slots.values() if slot.track_sid == track.track_sid]
-            free = [slot for slot in self._slots.values() if slot.free and not slot.resting]
-            self._start(track, own + free)
+            self._start(track, slots.get(track.track_sid), free, matching)
 
-    def _start(self, track: WantedTrack, slots: list[_Slot]) -> None:
-        """Send on the first m-section that takes the track; the one that it had, if any, stands first."""
-        for slot in slots:
-            selection = select_formats(track, slot.formats) if slot.kind is track.kind else None
-            if selection is not None:
-                started = self._forwardings.start(track.track_sid, slot.mid, selection)
-                slot.track_sid = track.track_sid if started else slot.track_sid
-                return
-            if slot.track_sid:
-                slot.track_sid, slot.resting = "", True
+    def _start(self, track: WantedTrack, own: _Slot | None, free: Vacancies[_Slot], matching: Matching) -> None:
+        """Send on the m-section that the track had, else on the first free one that takes it."""
+        takes = own is not None and own.kind is track.kind and matching.takes(track, own.formats)
+        if own is not None and not takes:
+            own.track_sid, own.resting = "", True
+        slot = own if takes else free.find(track)
+        selection = matching.select(track, slot.formats) if slot is not None else None
+        if slot is None or selection is None or not self._forwardings.start(track.track_sid, slot.mid, selection):
+            return
+        slot.track_sid = track.track_sid
+        free.take(slot)
 
     def _connect(self, remote: RemoteTransport | None) -> None:
         """The first description starts the transport; new credentials restart ICE (RFC 8839 section 4.4.1.1)."""
@@ -433,10 +448,6 @@ class AnsweringConnection:
 
 def _has_rids(slot: _Slot) -> bool:
     return any(extension.uri == RID_URI for extension in slot.extensions)
-
-
-def _takes(slot: _Slot, track: WantedTrack) -> bool:
-    return slot.kind is track.kind and select_formats(track, slot.formats) is not None
 
 
 def _still_sends(slot: _Slot, track_sid: str, current: Forwarding) -> bool:

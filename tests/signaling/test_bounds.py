@@ -4,10 +4,8 @@ Cost is the number of Python and C functions called, so that a slow machine chan
 """
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ from signaling.join import MAX_JOIN_REQUEST_BYTES
 from signaling.limits import MAX_ECHO_BYTES, MAX_JSON_CHARACTERS, MAX_JSON_ENTRIES, MAX_REQUEST_ENTRIES, MAX_TOLD_ERRORS
 from signaling.listener import MAX_MESSAGE_BYTES
 from tests.signaling.call import Call
+from tests.signaling.counting import calls_of
 
 Path = tuple[FieldDescriptor, ...]
 CALLS_PER_ENTRY = 60
@@ -89,22 +88,6 @@ def filled(path: Path, entries: int, distinct: bool = False) -> bytes:
         body = delimited(each, body)
     assert len(body) <= MAX_MESSAGE_BYTES
     return body
-
-
-def calls_of(work: Callable[[], Any]) -> int:
-    """How many functions `work` calls, itself included."""
-    calls = 0
-
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return calls
 
 
 @pytest.mark.parametrize("path", REQUESTS + JOINS, ids=name_of)

@@ -21,6 +21,7 @@ from sfu.parameters import (
     TransportId,
 )
 from signaling.codecs import Format, supported_formats
+from signaling.matching import Matching
 from signaling.negotiation import (
     MAX_REMOTE_MESSAGE_SIZE,
     VIDEO_LAYERS_ALLOCATION,
@@ -36,7 +37,6 @@ from signaling.negotiation import (
     publish_formats,
     rejected_section,
     remote_transport,
-    select_formats,
     sending_section,
     track_id,
     used_first,
@@ -199,17 +199,17 @@ def test_red_comes_first_when_it_is_wanted() -> None:
 
 def test_the_first_receiver_that_the_client_decodes_is_selected() -> None:
     wanted = track((Codec.AV1, "", 1), (Codec.VP8, "", 2), (Codec.VP9, "", 3))
-    selection = select_formats(wanted, (VP8, RTX))
+    selection = Matching().select(wanted, (VP8, RTX))
     assert selection is not None
     assert (selection.receiver, selection.media, selection.rtx, selection.red) == (2, VP8, RTX, None)
     assert selection.parameters("5", "name", paused=False) == SubscribeParameters("5", 96, 97, -1, "name")
-    assert select_formats(track((Codec.AV1, "", 1)), (VP8, RTX)) is None
+    assert Matching().select(track((Codec.AV1, "", 1)), (VP8, RTX)) is None
     other = Format(RtpMap(100, "H264", 90_000), Codec.H264)
     assert used_first((other, VP8, RTX), selection) == (VP8, RTX, other)
 
 
 def test_red_is_selected_beside_opus() -> None:
-    selection = select_formats(track((Codec.OPUS, "", 1)), (RED, OPUS))
+    selection = Matching().select(track((Codec.OPUS, "", 1)), (RED, OPUS))
     assert selection is not None
     assert selection.parameters("0", "", paused=True) == SubscribeParameters("0", 111, -1, 63, paused=True)
     assert selection.formats == (OPUS, RED)
