@@ -241,7 +241,8 @@ class Association(RTCSctpTransport):
             # aiortc does not look at the peer's window. With none of it left, one chunk may be under way, which asks
             # for news (RFC 9260 section 6.1 A).
             window = min(self._cwnd, MAX_CONGESTION_BYTES)
-            self._cwnd = min(window, max(self._peer_window, USERDATA_MAX_LENGTH))
+            if window > self._peer_window:
+                self._cwnd = max(self._peer_window, USERDATA_MAX_LENGTH)
             await super()._transmit()
             self._cwnd = window
 
@@ -298,9 +299,19 @@ class Association(RTCSctpTransport):
 
     def send_at_once(self, channel: RTCDataChannel, payload: bytes) -> bool:
         """Send a message on the reliable channel if nothing waits before it; otherwise it belongs into the backlog."""
-        if self._backlog or self._something_waits():
+        number = channel.id
+        if (
+            self._backlog
+            or self._outbound_queue
+            or self._data_channel_queue
+            or self._reconfig_queue
+            or number is None
+            or not payload
+            or channel.maxPacketLifeTime
+            or self._association_state is not self.State.ESTABLISHED
+        ):
             return False
-        self.send_binary(channel, payload)
+        run_now(self._send(number, WEBRTC_BINARY, payload, None, channel.maxRetransmits, channel.ordered))
         return True
 
     def flush(self) -> None:
