@@ -1,5 +1,7 @@
 """Data packets: who gets them, and what the server writes into them."""
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from livekit.protocol import models
 
 from sfu.events import DataReceived
@@ -157,3 +159,14 @@ async def test_dual_client_sends_on_one_connection_and_receives_on_the_other(cal
     await call.emit(DataReceived(publisher, Channel.RELIABLE, bob_sends.SerializeToString()))
     assert delivered(call, ann)[0].participant_identity == "bob"
     assert call.engine.senders == [ann.transport, publisher], "who is held back when receivers lag"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payload=st.binary(max_size=200))
+async def test_any_bytes_are_a_data_packet_or_dropped(call: Call, payload: bytes) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    before = len(call.engine.sent)
+    await ann.send_data(payload)
+    assert len(call.engine.sent) - before + sum(call.rooms.node.dropped.values()) >= 1
+    assert list(call.room.participants) == ["ann", "bob"]
+    assert not bob.connection.ended
