@@ -133,12 +133,14 @@ async def json_socket(url: str, token: str, path: str = "/rtc/v1", **query: str)
 class JsonPeer:
     """A `Peer` over `JsonSocket` that publishes a tone, hears what others publish, and exchanges data.
 
-    path "/rtc/v1": one connection on which we offer. "/rtc": a second one on which the server offers.
+    path "/rtc/v1": one connection on which we offer. "/rtc": a second one on which the server offers. query: further
+    parameters of the request, such as `sdk`.
     """
 
-    def __init__(self, identity: str, path: str = "/rtc/v1") -> None:
+    def __init__(self, identity: str, path: str = "/rtc/v1", **query: str) -> None:
         self.identity = identity
         self._path = path
+        self._query = query
         self.subscriber: RTCPeerConnection | None = None
         self._exits = contextlib.AsyncExitStack()
         self._offers = itertools.count(1)
@@ -156,7 +158,7 @@ class JsonPeer:
 
     async def join(self, server: ServerUnderTest, room: str, **grants: Any) -> None:
         token = server.token(room, self.identity, **grants)
-        self.socket = await self._exits.enter_async_context(json_socket(server.url, token, self._path))
+        self.socket = await self._exits.enter_async_context(json_socket(server.url, token, self._path, **self._query))
         joined = await self.socket.expect("join")
         self._meet(joined.get("otherParticipants", []))
         self.connection = self._new_connection()

@@ -80,6 +80,32 @@ async def test_media_of_a_track_begins_with_the_answer_to_the_offer_that_tells_o
         await hand.leave()
 
 
+@pytest.mark.parametrize("path", ["/rtc/v1", "/rtc"])
+async def test_a_client_that_waits_for_a_packet_is_shown_a_muted_track_and_then_hears_it(
+    server: ServerUnderTest, room: str, path: str
+) -> None:
+    """As pion does: silence until the publisher speaks, and the voice in the same numbers."""
+    async with json_socket(server.url, server.token(room, "ada", canSubscribe=False)) as socket:
+        ada = LightClient(socket, (ADDRESS, server.udp_port), make_context())
+        go, js = JsonPeer("go", path, sdk="go"), JsonPeer("js", path, sdk="js")
+        try:
+            with contextlib.closing(ada.endpoint):
+                await ada.publish()
+                await _speak(ada)
+                sid = (await socket.expect("trackPublished"))["track"]["sid"]
+                await socket.send(mute={"sid": sid, "muted": True})
+                await asyncio.gather(go.join(server, room), js.join(server, room))
+                ada.endpoint.check()
+                await eventually(partial(_receives, go, "ada"), "silence", detail=go.received)
+                assert not await _receives(js, "ada")
+                assert "trackSubscribed" not in [name for name, _ in socket.seen]
+                await socket.send(mute={"sid": sid, "muted": False})
+                await eventually(partial(_speak, ada, until="trackSubscribed"), "media")
+                await eventually(partial(_is_heard, ada, js), "media for the other", detail=js.received)
+        finally:
+            await asyncio.gather(go.leave(), js.leave())
+
+
 async def _is_connected(peer: JsonPeer) -> bool:
     return peer.subscriber is not None and peer.subscriber.connectionState == "connected"
 
@@ -88,8 +114,14 @@ async def _receives(peer: JsonPeer, publisher: str) -> bool:
     return (await peer.received())[publisher]["microphone"].packets > 0
 
 
+async def _is_heard(client: LightClient, peer: JsonPeer) -> bool:
+    await _speak(client)
+    return await _receives(peer, "ada")
+
+
 async def _speak(client: LightClient, until: str = "") -> bool:
     """Send half a second of sound; whether the publisher has been told `until` then."""
+    client.endpoint.check()
     for _ in range(SOUNDS):
         client.speak()
         await asyncio.sleep(0.02)

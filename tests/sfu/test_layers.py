@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sfu.parameters import Codec
 from sfu.select import DEAD_FRAMES, choose_layer, liveness_pass
-from sfu.subscriptions import set_layers, set_paused
+from sfu.subscriptions import set_layers, set_paused, set_targets
 from sfu.tables import FRAME_END, FRAME_START, LAYERS_CHANGED, MEDIA_PER_TRANSPORT, SWITCH_UP, track_t
 from tests.sfu import publisher
 from tests.sfu.subscribers import MS, PUBLISHER, SECOND, START_OF_KEY, Room, Viewer
@@ -50,6 +50,16 @@ def test_a_viewer_takes_the_first_key_frame_and_moves_up_with_those_that_follow(
     assert [packet.sequence_number - packets[0].sequence_number for packet in packets] == [0, 1, 2]
     pictures = [int.from_bytes(packet.payload[2:4], "big") & 0x7FFF for packet in packets]
     assert pictures == [0, 1, 2]
+
+
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_a_viewer_begins_with_the_layer_that_it_opened_for(target: int) -> None:
+    room, _ = simulcast()
+    viewer = room.add_viewer()
+    set_targets(room.record, 1, target, 3)
+    room.forward()
+    assert bodies(viewer) == [b"key%d" % target]
+    assert not any(room.stream(layer)["key_wanted"] for layer in range(3)), "the ring had one"
 
 
 def test_only_the_layer_of_the_target_flows() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sfu.parameters import Codec, Extension
 from sfu.subscriptions import set_layers
-from sfu.tables import FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT
+from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, SWITCH_UP
 from tests.reference.dependency_descriptor import Descriptor, Structure, parse
 from tests.sfu.captured import recorded, set_media
 from tests.sfu.subscribers import MS, PUBLISHER, Room
@@ -294,3 +294,27 @@ def test_descriptors_of_simulcast_streams_are_not_forwarded() -> None:
     room.store(0, extensions={Extension.DEPENDENCY: b"\xc0\x00\x01"}, flags=KEY_FRAME | FRAME_START)
     room.forward()
     assert DESCRIPTOR_ID not in elements(room.viewers[0].received[0])
+
+
+@pytest.mark.parametrize("back", [45_000, 90_000 * 3600, 1 << 31])
+def test_layers_without_descriptors_follow_the_target_after_timestamps_that_went_back(back: int) -> None:
+    room = Room(Codec.VP9)
+    viewer = room.add_viewer()
+    start = 1 << 31
+
+    def frame(number: int, temporal: int, gone_back: int) -> None:
+        flags = FRAME_START | FRAME_END | SWITCH_UP | (KEY_FRAME if number == 0 else 0)
+        timestamp = start + 3000 * number - gone_back
+        room.store(number, timestamp=timestamp, temporal=temporal, flags=flags, payload=b"%d" % number)
+
+    for number in range(3):
+        frame(number, number & 1, 0)
+    room.forward()
+    set_layers(room.record, 0, 2, 0)
+    for number in range(3, 7):
+        frame(number, number & 1, back)
+    room.forward()
+    set_layers(room.record, 0, 2, 3)
+    frame(7, 1, back)
+    room.forward()
+    assert [int(packet.payload) for packet in viewer.take()] == [0, 1, 2, 4, 6, 7]
