@@ -20,14 +20,13 @@ from livekit.protocol import rtc
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from signaling.bounds import check_json_kind, check_json_text
+from signaling.shares import Share, Shares
 from signaling.texts import encodable
 
 MAX_QUEUED_MESSAGES = 1000
 """Messages waiting for a slow client: more than a full room's updates in a burst, less than a stuck one collects."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """Their size together: eight of the largest messages."""
-TURN_S = 0.001
-"""How long one client is served before the others get their turn: some thirty pings, or one larger request."""
 DIRECT = "aiosfu.direct"
 """Name of the ASGI extension that holds a `Direct`."""
 FLUSH_TIMEOUT_S = 2.0
@@ -128,9 +127,9 @@ class SignalConnection:
         self._ended = False
         self._reader: asyncio.Task[Any] | None = None
         """Who waits for the client's next frame."""
-        self._received_at = time.monotonic()
-        self._served_s = 0.0
-        """Spent on this client's requests since the others had their turn."""
+        self._share = Share(Shares(time.monotonic))
+        self._received_at: float | None = None
+        """When the frame came that `receive` returned last."""
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -181,12 +180,15 @@ class SignalConnection:
         self._flushed.clear()
         self._pending.set()
 
-    def on_request(self, handle: Callable[[rtc.SignalRequest], None]) -> None:
+    def on_request(self, handle: Callable[[rtc.SignalRequest], None], share: Share | None = None) -> None:
         """Have requests handled where they arrive while `receive` waits for them, as far as that is possible.
 
         `receive` returns the others, in order: those of a client that floods, and text. `handle` must not raise.
+        `share` is what the client may take of the control thread.
         """
         self._handle = handle
+        if share is not None:
+            self._share = share
         if self._direct is not None:
             self._direct.take = self._take
 
@@ -195,15 +197,19 @@ class SignalConnection:
 
         Raises:
             BadMessage: the frame was malformed. The connection stays open, the caller decides.
+            ExcessiveUse: the client has wanted too much for too long. As above.
         """
-        self._served_s += time.monotonic() - self._received_at
-        if self._served_s >= TURN_S:
-            self._served_s = 0.0
-            await asyncio.sleep(0)
+        share = self._share
+        if self._received_at is not None:
+            share.spend(share.clock() - self._received_at)
+            self._received_at = None
+        if share.turn_is_over:
+            await share.give_way()
         frame = await self._receive_frame()
-        self._received_at = time.monotonic()
         if frame is None:
             return None
+        share.note()
+        self._received_at = share.clock()
         self._as_json = isinstance(frame, str)
         return decode_request(frame)
 
@@ -219,16 +225,18 @@ class SignalConnection:
         await self._abort(code)
 
     def _take(self, frame: bytes) -> bool:
-        if self._handle is None or self._reader is None or self._served_s >= TURN_S:
+        if self._handle is None or self._reader is None or self._share.turn_is_over:
             return False
-        began = time.monotonic()
+        share = self._share
+        began = share.clock()
         try:
             request = decode_request(frame)
         except BadMessage:
             return False  # `receive` reads it once more and tells
         self._as_json = False
+        share.note()
         self._handle(request)
-        self._served_s += time.monotonic() - began
+        share.spend(share.clock() - began)
         return True
 
     async def _receive_frame(self) -> bytes | str | None:

@@ -16,6 +16,7 @@ import structlog
 from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
 from signaling import identifiers
 from signaling.capacity import Capacity
+from signaling.shares import Shares
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
@@ -41,6 +42,8 @@ class Node:
     """Subscription -> (subscriber, track sid)."""
     capacity: Capacity = field(init=False)
     """What may still be promised to joins and publications."""
+    shares: Shares = field(init=False)
+    """Of the control thread."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Messages of clients that were dropped on purpose, by reason."""
     _groups: set[int] = field(default_factory=set)
@@ -49,6 +52,7 @@ class Node:
     def __post_init__(self) -> None:
         """Ask the engine what it holds."""
         self.capacity = Capacity(self.engine, lambda: self.clock())
+        self.shares = Shares(lambda: self.clock())
 
     def take_group(self) -> int:
         """A number for a room that forwards its loudest voices only; 0, which is no group, when all are taken."""

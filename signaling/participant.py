@@ -18,6 +18,7 @@ from signaling.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES, MAX_NAME_LE
 from signaling.limits import MAX_CAPABILITIES
 from signaling.publishing import Publishing
 from signaling.renegotiation import DualConnection, Renegotiation, SingleConnection
+from signaling.shares import Share
 from signaling.subscriptions import Subscriptions
 from signaling.tokens import Claims, TokenTooLong, refresh
 
@@ -50,6 +51,8 @@ class Participant:
         self.permission: ParticipantPermission = join.video.permission()
         self.access = SubscriptionAccess()
         self.connection: SignalConnection | None = None
+        self.share = Share(node.shares)
+        """What its requests may take of the control thread."""
         self.joined = False
         """The client has its join response, so it can make sense of everything else."""
         self.removed = False

@@ -42,6 +42,8 @@ class Renegotiation(ABC):
         self._timer: asyncio.TimerHandle | None = None
         self._cost_s = 0.0
         """What the last offer took to answer."""
+        self._answers = 0
+        """Offers that were looked at."""
         self._waiting_handle: asyncio.Handle | None = None
         self.closed = False
 
@@ -111,6 +113,7 @@ class Renegotiation(ABC):
         """
         participant = self._participant
         began = participant.node.clock()
+        self._answers += 1
         try:
             result = self._answering.answer(offer.sdp, participant.publishing.decide)
         except SdpError as exc:
@@ -146,8 +149,13 @@ class Renegotiation(ABC):
     def _answer_waiting(self) -> None:
         self._waiting_handle = None
         offer, self._waiting = self._waiting, None
-        if offer is not None and not self.closed:
-            self._participant.room.guard(self._participant, partial(self.answer, offer))
+        if offer is None or self.closed:
+            return
+        participant = self._participant
+        began = participant.share.clock()
+        participant.room.guard(participant, partial(self.answer, offer))
+        if self._answers > 1:  # the first belongs to the join
+            participant.share.spend(participant.share.clock() - began)
 
 
 class SingleConnection(Renegotiation):
@@ -305,6 +313,8 @@ class DualConnection(Renegotiation):
         """See `Renegotiation.receive_answer`. An answer to an earlier offer is dropped."""
         if self._offered_at is None or answer.id not in (0, self._offer_id):
             return
+        if self._offer_id == 1:
+            self._participant.share.exempt()  # it belongs to the join
         try:
             self._offering.accept_answer(answer.sdp)
         except SdpError as exc:

@@ -142,6 +142,7 @@ class Rooms:
         """Bring one event of the engine to the participant that it concerns; nobody's events are dropped."""
         participant = self._owner(event)
         if participant is not None:
+            participant.share.note()
             participant.room.guard(participant, partial(self._deliver, event, participant))
 
     def _owner(self, event: Event) -> Participant | None:

@@ -23,6 +23,7 @@ from signaling.join import JoinError, JoinParameters
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
 from signaling.room import PING_TIMEOUT_S
+from signaling.shares import ExcessiveUse
 
 if TYPE_CHECKING:
     from signaling.node import Node
@@ -58,6 +59,8 @@ class Session:
         self.abandon()
         room = self._room
         participant = self._resumed
+        if room is not None:
+            room.node.shares.note()
         if self._join.reconnect:
             if room is None or participant is None or participant.removed or participant.expires_at is not None:
                 await _refuse(connection, LeaveRequest(reason=STATE_MISMATCH, action=LeaveRequest.RECONNECT))
@@ -83,7 +86,7 @@ class Session:
 async def _serve(participant: Participant, connection: SignalConnection) -> None:
     """Handle what comes. Ends with the socket only, so that whoever closes it chooses the close code."""
     handle = partial(_handle, participant, connection)
-    connection.on_request(handle)
+    connection.on_request(handle, participant.share)
     bad = 0
     while True:
         try:
@@ -92,6 +95,12 @@ async def _serve(participant: Participant, connection: SignalConnection) -> None
             bad += 1
             if participant.connection is connection:
                 _answer_bad_message(participant, str(exc), bad)
+            continue
+        except ExcessiveUse:
+            if participant.connection is connection:
+                participant.node.dropped["clients_beyond_their_share"] += 1
+                log.warning("client wants too much of the server for too long", identity=participant.identity)
+                participant.room.remove(participant, STATE_MISMATCH)
             continue
         if request is None:
             return

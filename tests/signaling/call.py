@@ -12,10 +12,11 @@ from livekit.protocol import models, rtc
 from sfu.events import DataReceived, StreamStarted, TransportConnected, TransportFailed
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
 from signaling.config import Config, RoomOptions
-from signaling.connection import BadMessage, Broadcast
+from signaling.connection import Broadcast
 from signaling.join import JoinParameters
 from signaling.participant import Participant
 from signaling.rooms import Rooms
+from signaling.shares import Share
 from signaling.tokens import Claims, VideoGrant, hide
 from tests.signaling.fake_engine import FakeEngine
 
@@ -47,7 +48,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.sent: list[rtc.SignalResponse] = []
         self.code: int | None = None
-        self._requests: asyncio.Queue[rtc.SignalRequest | BadMessage | None] = asyncio.Queue()
+        self._requests: asyncio.Queue[rtc.SignalRequest | Exception | None] = asyncio.Queue()
 
     @property
     def ended(self) -> bool:
@@ -59,14 +60,14 @@ class FakeConnection:
             copy.CopyFrom(response.response if isinstance(response, Broadcast) else response)
             self.sent.append(copy)
 
-    def on_request(self, handle: Callable[[rtc.SignalRequest], None]) -> None:
+    def on_request(self, handle: Callable[[rtc.SignalRequest], None], share: Share) -> None:
         """Everything comes by `receive`."""
 
     async def receive(self) -> rtc.SignalRequest | None:
         if self.code is not None:
             return None
         request = await self._requests.get()
-        if isinstance(request, BadMessage):
+        if isinstance(request, Exception):
             raise request
         return request
 
@@ -75,7 +76,7 @@ class FakeConnection:
             self.code = code
             self._requests.put_nowait(None)
 
-    def put(self, request: rtc.SignalRequest | BadMessage | None) -> None:
+    def put(self, request: rtc.SignalRequest | Exception | None) -> None:
         self._requests.put_nowait(request)
 
 

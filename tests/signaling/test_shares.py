@@ -1,0 +1,196 @@
+"""signaling/shares.py: a client that keeps the control thread busy may have all of it, until somebody else waits."""
+
+import asyncio
+import itertools
+
+import pytest
+from livekit.protocol import models, rtc
+
+from sfu.events import ChannelOpened
+from sfu.parameters import Channel
+from signaling import renegotiation
+from signaling.shares import MAX_EXCESS_S, SHARE, TURN_S, WINDOW_S, ExcessiveUse, Share, Shares
+from tests.signaling.call import Call, sdp, settle
+
+COST_S = 0.05
+"""Of one request of the client that wants much."""
+
+LOOP_S = 0.0001
+"""One turn of the event loop in which nothing happens."""
+
+
+class World:
+    """A clock that only work and sleep move, and what others do meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.others_every_s: float | None = None
+        self.served = 0
+        self.shares = Shares(lambda: self.now, self.sleep)
+        self.other = Share(self.shares)
+        self._other_at = self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds or LOOP_S
+        while self.others_every_s is not None and self._other_at <= self.now:
+            self._other_at += self.others_every_s
+            self.other.note()
+            self.served += 1
+        await asyncio.sleep(0)
+
+    async def flood(self, share: Share, seconds: float, cost_s: float = COST_S) -> int:
+        """Requests of this cost, one after the other, for so long: how many of them were served."""
+        end, served = self.now + seconds, 0
+        while self.now < end:
+            share.note()
+            self.now += cost_s
+            share.spend(cost_s)
+            served += 1
+            if share.turn_is_over:
+                await share.give_way()
+        return served
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_who_is_alone_may_have_all_of_it(world: World) -> None:
+    assert await world.flood(Share(world.shares), 60) == pytest.approx(60 / COST_S, rel=0.01)
+
+
+async def test_who_makes_others_wait_has_a_fifth_of_it(world: World) -> None:
+    world.others_every_s = 0.01
+    served = await world.flood(Share(world.shares), 8)
+    assert served * COST_S <= SHARE * 8 + 2 * COST_S
+    assert served * COST_S >= SHARE * 8 * 0.8
+
+
+async def test_small_requests_count_together(world: World) -> None:
+    world.others_every_s = TURN_S
+    served = await world.flood(Share(world.shares), 8, cost_s=TURN_S / 20)
+    assert SHARE * 8 * 0.8 <= served * TURN_S / 20 <= SHARE * 8 * 1.1
+
+
+async def test_who_comes_seldom_is_not_held(world: World) -> None:
+    world.others_every_s = 0.01
+    share = Share(world.shares)
+    for _ in range(100):
+        share.note()
+        world.now += COST_S
+        share.spend(COST_S)
+        await world.sleep(0.3)
+        before = world.now
+        await share.give_way()
+        assert world.now - before <= 4 * LOOP_S
+
+
+async def test_who_has_waited_goes_on_when_nobody_else_is_there_any_more(world: World) -> None:
+    world.others_every_s = 0.01
+    share = Share(world.shares)
+    share.note()
+    world.now += 5.0
+    share.spend(5.0)
+    task = asyncio.create_task(share.give_way())
+    await settle()
+    world.others_every_s = None
+    before = world.now
+    await task
+    assert world.now - before <= 2 * WINDOW_S
+
+
+async def test_ten_seconds_without_a_pause_are_too_much(world: World) -> None:
+    world.others_every_s = 0.01
+    share, began = Share(world.shares), world.now
+    with pytest.raises(ExcessiveUse):
+        await world.flood(share, 60)
+    assert MAX_EXCESS_S <= world.now - began <= MAX_EXCESS_S + 2
+
+
+async def test_a_pause_forgives(world: World) -> None:
+    world.others_every_s = 0.01
+    share = Share(world.shares)
+    for _ in range(5):
+        await world.flood(share, MAX_EXCESS_S * 0.8)
+        await world.sleep(1.0)
+        await world.flood(share, 0.001, cost_s=0.01)
+
+
+async def test_clients_that_had_to_wait_go_on_one_after_the_other(world: World) -> None:
+    world.others_every_s = LOOP_S
+    shares = [Share(world.shares) for _ in range(5)]
+    turns: list[int] = []
+
+    async def go_on(share: Share) -> None:
+        share.spend(1.0)
+        await share.give_way()
+        turns.append(world.served)
+
+    await asyncio.gather(*map(go_on, shares))
+    assert len(turns) == 5, turns
+    assert all(later > earlier for earlier, later in itertools.pairwise(turns)), "others are served in between"
+
+
+# in a room
+
+
+async def test_offers_are_charged_except_the_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = await call.join("ann", publisher_offer=None)
+    spent: list[float] = []
+    monkeypatch.setattr(ann.participant.share, "spend", spent.append)
+    real = renegotiation.Renegotiation.answer
+
+    def slow(self: renegotiation.Renegotiation, offer: rtc.SessionDescription) -> None:
+        real(self, offer)
+        call.now += 0.03
+
+    monkeypatch.setattr(renegotiation.Renegotiation, "answer", slow)
+    await ann.offer()
+    assert spent == []
+    await ann.offer()
+    assert spent == [pytest.approx(0.03)]
+
+
+async def test_the_first_answer_is_not_charged(call: Call) -> None:
+    ann = await call.join("ann", single_pc=False)
+    share = ann.participant.share
+    answer = rtc.SessionDescription(type="answer", sdp=sdp(), id=1)
+    ann.participant.renegotiation.receive_answer(answer)
+    share.spend(0.5)
+    assert not share.turn_is_over
+    share.spend(0.5)
+    assert share.turn_is_over
+
+
+async def test_events_and_joins_count_as_somebody_elses_turn(call: Call) -> None:
+    ann = await call.join("ann")
+    shares = call.rooms.node.shares
+    before = shares.turns
+    bob = await call.join("bob")
+    assert shares.turns > before
+    before, own = shares.turns, ann.participant.share._others()
+    await call.emit(ChannelOpened(bob.transport, Channel.RELIABLE))
+    assert ann.participant.share._others() == own + 1
+    await call.emit(ChannelOpened(ann.transport, Channel.RELIABLE))
+    assert ann.participant.share._others() == own + 1
+    assert shares.turns == before + 2
+
+
+async def test_a_resume_earns_nothing(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    share = ann.participant.share
+    await ann.lose_socket()
+    again = await call.resume(ann)
+    assert again.participant.share is share
+
+
+async def test_who_wants_too_much_for_too_long_is_sent_away(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    ann.connection.put(ExcessiveUse())
+    await settle()
+    assert ann.of("leave")[0].reason == models.STATE_MISMATCH
+    assert call.rooms.node.dropped["clients_beyond_their_share"] == 1
+    assert list(call.room.participants) == ["bob"]
+    assert bob.connection.code is None
