@@ -145,13 +145,11 @@ class Association(RTCSctpTransport):
         if self._last_received_tsn is None:
             return  # DATA before INIT
         ahead = (chunk.tsn - self._last_received_tsn) % (1 << 32)
-        if 1 < ahead < 1 << 31 and (
-            ahead > MAX_TSN_AHEAD or len(self._sack_misordered) >= MAX_MISORDERED or self._advertised_rwnd <= 0
-        ):
+        beyond = self._arrived + len(chunk.user_data) > self._promised
+        if 1 < ahead < 1 << 31 and (beyond or ahead > MAX_TSN_AHEAD or len(self._sack_misordered) >= MAX_MISORDERED):
             self._drops["sctp_beyond_gap"] += 1
             return  # not acknowledged, so it comes again
         self._sack_needed = True
-        beyond = self._arrived + len(chunk.user_data) > self._promised
         if self._unread and (beyond or self._unread > MAX_UNREAD_BYTES):
             self._drops["sctp_beyond_window"] += 1
             return  # as above
