@@ -7,18 +7,17 @@ or a kind that only one track has. Once bound, packets need neither. Unbound sou
 
 from numba import njit
 
+from sfu.formats import announce_stream, may_carry
 from sfu.lookup import find_source, insert_source, remove_source
 from sfu.native import srtp_remove_stream
 from sfu.parameters import Codec, Extension
 from sfu.reception import restart
-from sfu.rings import notice
 from sfu.tables import (
     AUDIO,
     DROP_SOURCES_FULL,
     DROP_UNBOUND_FULL,
     FREE,
     OPEN,
-    STREAM_STARTED,
     UNBOUND_PER_TRANSPORT,
     VIDEO,
 )
@@ -205,7 +204,7 @@ def _by_elimination(state, transport_row, data, kind, rtx, rid_at, rid_bytes):
 
 
 @njit(cache=True)
-def _attach(state, source_row, stream_row, rtx, codec, now):
+def _attach(state, source_row, stream_row, rtx, now):
     source, stream = state.sources[source_row], state.streams[stream_row]
     displaced = int(stream.rtx_source if rtx else stream.source)
     if displaced >= 0:
@@ -223,12 +222,11 @@ def _attach(state, source_row, stream_row, rtx, codec, now):
         if stream.rtx_source >= 0:  # it repaired the numbers of the SSRC that ended
             unbind(state, stream.rtx_source)
         stream.rtx_ssrc = 0
+        stream.codec = _NONE
     stream.source = source_row
     stream.ssrc = source.ssrc
     stream.started = 1
-    track = state.tracks[stream.track]
-    extra = int(source.ssrc) | int(codec) << 32
-    notice(state, STREAM_STARTED, stream.track, track.generation, int(stream.layer), extra)
+    announce_stream(state, stream_row)
 
 
 @njit(cache=True)
@@ -250,11 +248,11 @@ def bind(state, source_row, codec, repaired, data, now):
             stream_row = _by_mid(state, row, data, kind, rid_at, rid_bytes)
         else:
             stream_row = _by_elimination(state, row, data, kind, rtx, rid_at, rid_bytes)
-    if stream_row < 0:
+    if stream_row < 0 or not may_carry(state.tracks[state.streams[stream_row].track], repaired):
         return NO_STREAM
     if source.displaced_ns and now - source.displaced_ns < DISPLACED_NS:
         return NO_STREAM
-    _attach(state, source_row, stream_row, rtx, codec, now)
+    _attach(state, source_row, stream_row, rtx, now)
     return stream_row
 
 

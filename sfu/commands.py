@@ -34,6 +34,7 @@ from sfu.tables import (
     OPEN_TRANSPORT,
     REMOVE_MIRROR,
     REQUEST_KEY_FRAME,
+    SET_CODECS,
     SET_LAYERS,
     SET_MEDIA,
     SET_PAUSED,
@@ -201,6 +202,8 @@ def _apply_to_track(state, arena, command, now):
             for layer in range(track.layer_count):
                 if track.streams[layer] >= 0:
                     state.streams[track.streams[layer]].key_wanted = 1
+        elif command.kind == SET_CODECS:
+            track.codecs = command.a
         elif command.kind == CHANGE_RING:
             change_ring(state, arena, row, command.a & 0xFF, command.b, command.a >> 8)
         elif command.kind == ADD_MIRROR:

@@ -240,6 +240,11 @@ class Engine:
         self._forwarding.unpublish(receiver)
         self._retry_if_needed()
 
+    def set_codecs(self, receiver: ReceiverId, codecs: frozenset[Codec]) -> None:
+        """What a later answer accepts on the receiver's m-section; empty: whatever the transport's numbers mean."""
+        self._forwarding.set_codecs(receiver, codecs)
+        self._retry_if_needed()
+
     def request_key_frame(self, receiver: ReceiverId) -> None:
         """Ask the publisher for a key frame; asking often costs nothing."""
         self._forwarding.request_key_frame(receiver)
@@ -470,9 +475,9 @@ class Engine:
         if notice.kind == LAYERS_CHANGED:
             self._events.put(LayersChanged(receiver.id, notice.value))
             return
-        ssrc, codec = notice.extra & 0xFFFFFFFF, notice.extra >> 32
+        ssrc, codec, payload_type = notice.extra & 0xFFFFFFFF, notice.extra >> 32 & 0xFF, notice.extra >> 40
         try:
-            self._events.put(StreamStarted(receiver.id, notice.value, ssrc, Codec(codec)))
+            self._events.put(StreamStarted(receiver.id, notice.value, ssrc, Codec(codec), payload_type))
         except ValueError:
             logger.error("the media thread named an unknown codec %d", codec)
 

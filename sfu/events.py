@@ -28,13 +28,15 @@ class TransportFailed:
 
 @dataclass(frozen=True, slots=True)
 class StreamStarted:
-    """The first packet of one layer of a receiver was bound."""
+    """The first packet of one layer of a receiver was bound, or the publisher turned to another codec there."""
 
     receiver: ReceiverId
     layer: int
     """Index into `PublishParameters.encodings`."""
     ssrc: int
     codec: Codec
+    payload_type: int = -1
+    """In which the codec came; -1: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ to. Closing one closes what hangs on it; rows come back with the media thread's 
 """
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sfu.errors import EngineError
 from sfu.mailbox import Notice
@@ -13,6 +13,7 @@ from sfu.mirrors import Mirror, mirror_closed, release_mirror, take_mirror
 from sfu.parameters import (
     MAX_SPATIAL,
     MAX_TEMPORAL,
+    Codec,
     Kind,
     LocalSubscription,
     PublishParameters,
@@ -20,7 +21,7 @@ from sfu.parameters import (
     SubscribeParameters,
     SubscriptionId,
 )
-from sfu.rows import StreamRow
+from sfu.rows import StreamRow, codec_mask
 from sfu.shards import Shard
 from sfu.tables import (
     CHANGE_RING,
@@ -32,6 +33,7 @@ from sfu.tables import (
     OPEN_TRACK,
     REQUEST_KEY_FRAME,
     RING_LEFT,
+    SET_CODECS,
     SET_LAYERS,
     SET_PAUSED,
 )
@@ -111,6 +113,16 @@ class Forwarding:
             self.unsubscribe(subscription)
         receiver.transport.receivers.pop(number, None)
         receiver.transport.shard.mailbox.push(CLOSE_TRACK, receiver.row, receiver.generation)
+
+    def set_codecs(self, number: ReceiverId, codecs: frozenset[Codec]) -> None:
+        """Change what the m-section of a receiver may carry. Raises EngineError."""
+        receiver = self.receivers.get(number)
+        if receiver is None:
+            self._check_past(number, "receiver")
+        elif codecs != receiver.parameters.codecs:
+            receiver.parameters = replace(receiver.parameters, codecs=codecs)
+            mask = codec_mask(codecs)
+            receiver.transport.shard.mailbox.push(SET_CODECS, receiver.row, receiver.generation, mask)
 
     def request_key_frame(self, number: ReceiverId) -> None:
         """Ask the publisher for a key frame on every layer; the media thread throttles."""

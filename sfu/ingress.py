@@ -9,6 +9,7 @@ from numba import njit
 from sfu.binding import bind, known_source
 from sfu.describe import describe
 from sfu.feedback import can_send, send_transport_feedback
+from sfu.formats import repairs, take_format
 from sfu.levels import observe_level
 from sfu.loudest import QUIETEST, note_loudness
 from sfu.missing import drop_before, note_gap, recovered
@@ -19,6 +20,7 @@ from sfu.srtp import unprotect_rtp
 from sfu.tables import (
     ARRIVALS,
     AUDIO,
+    DROP_CODEC_CHANGED,
     DROP_DUPLICATE,
     DROP_RTP_MALFORMED,
     DROP_RTX_EMPTY,
@@ -125,7 +127,7 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
     """A packet of the stream's own SSRC."""
     stream, packet = state.streams[stream_row], state.incoming[0]
     extended = extend_primary(stream, int(state.header[0].sequence))
-    if not is_new(state, stream_row, extended):
+    if not is_new(state, stream_row, extended) or not same_format(state, stream_row, media, packet, extended, arrival):
         return
     before, step = stream.highest, signed32(np.int64(packet.timestamp) - np.int64(stream.last_timestamp))
     set_codec(stream, media, packet)
@@ -162,6 +164,9 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
         return
     if not is_new(state, stream_row, extended):
         return
+    if not repairs(stream, media.codec_of_pt[media.associated_pt[packet.payload_type]]):
+        state.drops[DROP_CODEC_CHANGED] += 1
+        return
     for n in range(payload_at - 1, -1, -1):  # the header moves over the original sequence number
         data[n + RTX_HEADER_BYTES] = data[n]
     packet.payload_type = media.associated_pt[packet.payload_type]
@@ -190,8 +195,17 @@ def is_new(state, stream_row, extended):
 
 
 @njit(cache=True)
+def same_format(state, stream_row, media, packet, extended, arrival):
+    """Whether the packet has the codec of the packet before, or may change it; see `sfu.formats`."""
+    stream, payload_type = state.streams[stream_row], packet.payload_type
+    if payload_type == stream.payload_type and media.codec_of_pt[payload_type] == stream.codec:
+        return True
+    return take_format(state, stream_row, media, packet, extended, arrival)
+
+
+@njit(cache=True)
 def set_codec(stream, media, packet):
-    """A publisher may change among the negotiated payload types at any packet."""
+    """Note the payload type of a packet that was taken, and all that it means."""
     payload_type = int(packet.payload_type)
     packet.codec = media.codec_of_pt[payload_type]
     stream.codec = packet.codec

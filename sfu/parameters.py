@@ -179,6 +179,8 @@ class PublishParameters:
     """Audio: of the receivers with this number, below GROUPS, only the loudest are forwarded; 0: none."""
     group_limit: int = 0
     """How many of the group are forwarded at a time."""
+    codecs: frozenset[Codec] = frozenset()
+    """What the answer accepts; packets of other codecs are dropped. Empty: whatever the transport's numbers mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,8 @@ class SubscribeParameters:
     silence: bool = False
     """The track is muted: send silent Opus or padding, for five seconds or until media come, to a subscriber that waits
     for a first packet."""
+    codec: Codec = Codec.NONE
+    """What `payload_type` means: packets of another codec are not sent. NONE: all are, as long as there is one only."""
 
 
 @dataclass(frozen=True, slots=True)

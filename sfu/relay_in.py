@@ -5,7 +5,7 @@ from numba import njit
 
 from sfu.atomics import load_acquire, store_release
 from sfu.egress import forward_all
-from sfu.ingress import is_new, set_codec, store
+from sfu.ingress import is_new, same_format, set_codec, store
 from sfu.peers import copy_from_entry
 from sfu.reception import count_packet
 from sfu.rtp import parse_header
@@ -87,12 +87,16 @@ def _take_packet(state, arena, entry, thread, number, stream_row):
         return
     if stream.ssrc != entry.ssrc:  # the publisher started anew under another SSRC
         stream.ssrc = entry.ssrc
+        stream.codec = 0
         stream.report_ntp = 0
     extended = entry.sequence
+    media = state.media[media_row]
     if not is_new(state, stream_row, extended):
         return
+    if not same_format(state, stream_row, media, packet, extended, entry.arrival_ns):
+        return
     before = stream.highest
-    set_codec(stream, state.media[media_row], packet)
+    set_codec(stream, media, packet)
     stream.nack = 0  # the publisher's own thread asks for what is lost
     count_packet(stream, extended, size, packet.timestamp, entry.arrival_ns)
     stream.last_ns = entry.arrival_ns

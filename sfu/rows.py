@@ -12,6 +12,7 @@ from typing import Any
 from sfu.errors import EngineError, TableFull
 from sfu.memory import Memory, RingSpace
 from sfu.parameters import (
+    Codec,
     Encoding,
     IceCredentials,
     Kind,
@@ -154,6 +155,7 @@ class Tables:
         record = self._memory.table("tracks")[row]
         record["kind"] = KINDS[parameters.kind]
         record["svc"] = parameters.svc
+        record["codecs"] = 0 if source != NO_SOURCE else codec_mask(parameters.codecs)
         record["layer_count"] = len(streams)
         record["transport"] = transport
         _write_text(record, "mid", mid)
@@ -216,6 +218,7 @@ class Tables:
         record["ssrc"], record["rtx_ssrc"] = ssrcs
         record["payload_type"] = parameters.payload_type
         record["rtx_payload_type"] = parameters.rtx_payload_type
+        record["codec"] = parameters.codec
         record["red_payload_type"] = parameters.red_payload_type
         _write_text(record, "mid", mid)
         _write_text(record, "cname", cname)
@@ -257,6 +260,11 @@ class Tables:
         record["rtx_ssrc"] = encoding.rtx_ssrc
         record["ring_start"] = stream.ring_start
         record["ring_bytes"] = stream.ring_bytes
+
+
+def codec_mask(codecs: Iterable[Codec]) -> int:
+    """Codecs as `tracks.codecs` holds them."""
+    return sum({1 << codec for codec in codecs})
 
 
 def check_media(media: MediaParameters) -> None:

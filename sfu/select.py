@@ -9,6 +9,7 @@ for much longer than it usually is: a still screen, where nothing advances, kill
 import numpy as np
 from numba import njit
 
+from sfu.formats import takes
 from sfu.parameters import Codec, Extension
 from sfu.pictures import is_dropped, renew_pictures
 from sfu.ring_size import check_ring
@@ -47,7 +48,7 @@ RECENT_KEY_NS = 1_000_000_000
 REPLAYED_PACKETS = 96
 """A newcomer starts from a key frame in the ring when it is younger and nearer than this."""
 
-_VP8 = int(Codec.VP8)
+_VP8, _VP9, _AV1 = int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
 _DEPENDENCY = int(Extension.DEPENDENCY)
 
 
@@ -123,6 +124,8 @@ def _set_live(state, track_row, live):
 @njit(cache=True)
 def may_start(state, subscription, layer, packet):
     """Whether the subscription may turn to `layer` with this packet, which comes from there."""
+    if not takes(subscription, packet.codec):
+        return False
     if subscription.kind != VIDEO:
         return True
     if packet.flags & KEY_FRAME == 0 or packet.flags & FRAME_START == 0:
@@ -132,6 +135,8 @@ def may_start(state, subscription, layer, packet):
         return False
     if packet.extension_at[_DEPENDENCY] == 0 or packet.flags & STRUCTURE:
         return True
+    if packet.codec != _VP9 and packet.codec != _AV1:
+        return True  # its descriptors are not forwarded
     # a receiver that was promised descriptors can read them only once it has the structure
     media = state.media[state.transports[subscription.transport].media]
     several = state.tracks[subscription.track].layer_count > 1

@@ -103,9 +103,10 @@ OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT = 1, 2, 
 # START_SRTP: [a: address of the receiving srtp_t, b: of the sending one]; cipher, salt and salt_end are written by the
 # control thread before it. NEW_CREDENTIALS: so are next_ufrag, next_password. SET_MEDIA: [a: row in `media`, new maps]
 OPEN_TRACK, CLOSE_TRACK, REQUEST_KEY_FRAME = 6, 7, 8
-CHANGE_RING, ADD_MIRROR, REMOVE_MIRROR = 9, 10, 11
-OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 12, 13, 14, 15
+CHANGE_RING, SET_CODECS, ADD_MIRROR, REMOVE_MIRROR = 9, 10, 11, 12
+OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 13, 14, 15, 16
 # CHANGE_RING: [a: layer | bytes << 8, b: offset into the arena]
+# SET_CODECS: [a: new value of tracks.codecs]
 # OPEN_TRANSPORT: [a: 1 for one that stands for a publisher of another media thread]
 # ADD_MIRROR: [a: media thread | row there << 8, b: generation there]. REMOVE_MIRROR: [a: media thread]
 # OPEN_SUBSCRIPTION: [a: OPEN_PAUSED | OPEN_SILENT, b: spatial + 1 | temporal + 1 << 8, 0: everything]
@@ -119,7 +120,7 @@ PATH_SELECTED = 4
 CONSENT_EXPIRED = 5
 """row: transport. No valid check for CONSENT_TIMEOUT_NS."""
 STREAM_STARTED = 6
-"""row: track [value: layer, extra: ssrc | codec << 32]."""
+"""row: track [value: layer, extra: ssrc | codec << 32 | payload type << 40]: an SSRC was bound or changed its codec."""
 LAYERS_CHANGED = 7
 """row: track [value: bit mask of live layers]."""
 SUBSCRIPTION_STARTED = 8
@@ -168,7 +169,8 @@ RING_LEFT = 12
     DROP_FOREIGN_SSRC,
     DROP_RELAY_FULL,
     DROP_RELAY_STALE,
-) = range(32)
+    DROP_CODEC_CHANGED,
+) = range(33)
 DROPS = 64
 DROP_NAMES = (
     "garbage",
@@ -203,6 +205,7 @@ DROP_NAMES = (
     "foreign_ssrc",
     "relay_full",
     "relay_stale",
+    "codec_changed",
 )
 
 # packet flags (packet_t.flags)
@@ -336,6 +339,7 @@ track_t = np.dtype(
         ("kind", "u1"),  # (c) AUDIO or VIDEO
         ("svc", "u1"),  # (c)
         ("layer_count", "u1"),  # (c)
+        ("codecs", "u4"),  # (c, then m) bit mask of what the m-section may carry; 0: whatever the transport knows
         ("generation", "i4"),  # (c)
         ("transport", "i4"),  # (c)
         ("mid", "u1", 16),  # (c) padded with zeros
@@ -381,6 +385,7 @@ stream_t = np.dtype(
         ("payload_type", "u1"),  # (m)
         ("nack", "u1"),  # (m) from the payload type
         ("started", "u1"),  # (m) first packet seen
+        ("codec_ns", "i8"),  # (m) arrival of the packet that last changed the codec; 0: none has
         ("acknowledged", "u1"),  # (m) a report block was sent for it
         ("track", "i4"),  # (c)
         ("transport", "i4"),  # (c)
@@ -564,6 +569,7 @@ subscription_t = in_lines(
         # retransmission, feedback and reports
         ("next_of_transport", "i4"),  # (m)
         ("rtx_payload_type", "i2"),  # (c) -1: none
+        ("codec", "u1"),  # (c) that it was negotiated for; NONE: any
         ("mid", "u1", 16),  # (c)
         ("mid_bytes", "u1"),  # (c)
         ("rtx_mid_acknowledged", "u1"),  # (m)

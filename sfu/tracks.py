@@ -20,6 +20,7 @@ def _open_stream(state, row):
     stream = state.streams[row]
     stream.codec = 0
     stream.payload_type = 0
+    stream.codec_ns = 0
     stream.nack = 0
     stream.started = 0
     stream.acknowledged = 0

@@ -41,11 +41,11 @@ class Forwardings:
         announces a track anew only after its m-section was quiet. Whoever writes the next description clears it."""
 
     def want(self, track: WantedTrack) -> None:
-        """Add a track, or change it: a subscription lives on while its receiver is still among the track's."""
+        """Add a track, or change it: a subscription lives on while the track has its receiver, with the same codec."""
         self.wanted[track.track_sid] = track
         self._refused.discard(track.track_sid)
         current = self.active.get(track.track_sid)
-        if current is not None and current.selection.receiver not in (receiver for _, _, receiver in track.receivers):
+        if current is not None and current.selection.source not in track.receivers:
             self.stop(track.track_sid)
 
     def unwant(self, track_sid: str) -> None:

@@ -26,10 +26,10 @@ class Matching:
 
     def select(self, track: WantedTrack, formats: tuple[Format, ...]) -> Selection | None:
         """The best receiver of a track that a client with these formats can decode, and the formats for it."""
-        for codec, description, receiver in track.receivers:
-            match = self._match(codec, description, formats)
+        for source in track.receivers:
+            match = self._match(source[0], source[1], formats)
             if match is not None:
-                return Selection(receiver, *match)
+                return Selection(source, *match)
         return None
 
     def takes(self, track: WantedTrack, formats: tuple[Format, ...]) -> bool:

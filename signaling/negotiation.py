@@ -79,6 +79,10 @@ STEREO_FMTP = ";stereo=1;maxaveragebitrate=510000"
 """What LiveKit adds for music: without it libwebrtc sends Opus at speech rates."""
 
 
+Source = tuple[Codec, str, ReceiverId]
+"""(codec, `Format.description`, receiver): one form in which a track can be had."""
+
+
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """How the media of a track begin to be forwarded to a client."""
@@ -100,8 +104,8 @@ class WantedTrack:
     track_sid: str
     publisher_sid: str
     kind: Kind
-    receivers: tuple[tuple[Codec, str, ReceiverId], ...]
-    """(codec, `Published.fmtp`, receiver), best first; more than one with a backup codec."""
+    receivers: tuple[Source, ...]
+    """Best first; more than one with a backup codec."""
     cname: str
     stereo: bool = False
     begin: Callable[[], Beginning] = field(default=Beginning, compare=False)
@@ -126,7 +130,7 @@ class PublishDecision:
     """What the room says to a new sending section."""
 
     codec: Codec | None
-    """None, or one that was not offered: the first supported one in the offer."""
+    """The one to prefer. None, or one that was not offered: the first supported one in the offer."""
     svc: bool
     track_sid: str
     dtx: bool
@@ -140,7 +144,7 @@ class PublishDecision:
 class Selection:
     """The formats with which one receiver is forwarded to one client."""
 
-    receiver: ReceiverId
+    source: Source
     media: Format
     rtx: Format | None = None
     red: Format | None = None
@@ -157,7 +161,13 @@ class Selection:
             spatial=begin.spatial,
             temporal=begin.temporal,
             silence=begin.silence,
+            codec=self.media.codec,
         )
+
+    @property
+    def receiver(self) -> ReceiverId:
+        """Whose packets they are."""
+        return self.source[2]
 
     @property
     def formats(self) -> tuple[Format, ...]:
@@ -326,18 +336,18 @@ class Bundle:
 
 
 def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tuple[Format, ...]:
-    """The formats on which a client may publish: one codec, so that a payload type tells everything, with RTX or RED.
+    """The formats on which a client may publish: what it should send first, since browsers send what is listed first.
 
-    RED stands first when it is wanted: a client sends what the answer lists first.
+    The others stay in the answer: pion can never send what its connection's first answers left out. RED stands before
+    everything when it is wanted, and is left out otherwise.
     """
     wanted = most_compatible(decision.codec, formats) if decision.codec is not None else None
     if wanted is None:
-        first = next(f.codec for f in formats if f.codec in PRIMARY)
-        wanted = most_compatible(first, formats)
+        wanted = most_compatible(next(f.codec for f in formats if f.codec in PRIMARY), formats)
     assert wanted is not None, "formats always hold a primary codec"
-    chosen = {wanted, *companions(wanted, formats, Codec.RTX)}
-    red = tuple(companions(wanted, formats, Codec.RED)) if decision.red else ()
-    return red + tuple(f for f in formats if f in chosen)
+    red = companions(wanted, formats, Codec.RED) if decision.red else ()
+    first = (*red, wanted, *companions(wanted, formats, Codec.RTX))
+    return first + tuple(f for f in formats if f not in first and f.codec is not Codec.RED)
 
 
 def used_first(formats: tuple[Format, ...], selection: Selection) -> tuple[Format, ...]:

@@ -83,9 +83,11 @@ class Published:
     receiver: ReceiverId
     kind: Kind
     codec: Codec
-    """The codec accepted; what the client really sends is told by the engine."""
+    """The codec preferred; what the client really sends is told by the engine."""
     fmtp: str
     """Belongs into `WantedTrack.receivers`."""
+    formats: tuple[tuple[int, Codec, str], ...] = ()
+    """(payload type, codec, `Format.description`) of what was accepted, in this order; without RTX."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class AnswerResult:
     """New receivers."""
     ended: tuple[Published, ...]
     """Receivers that the offer stopped; the engine knows already."""
+    changed: tuple[Published, ...] = ()
+    """Receivers that may send in other formats than before."""
 
 
 @dataclass(slots=True)
@@ -170,12 +174,13 @@ class AnsweringConnection:
         undecided = [slot for slot in layout.slots.values() if slot.direction.sends and slot.published is None]
         for slot in undecided:
             slot.decision = decide(sending_section(slot.section, slot.kind, slot.formats, _has_rids(slot)))
-        self._slots = layout.slots
+        before, self._slots = self._slots, layout.slots
         self._engine.set_media(self.transport, layout.registry.parameters(layout.mixed))
+        changed = self._change_publications(before)
         published = tuple(p for slot in undecided if (p := self._publish(slot)) is not None)
         self._forward()
         self._connect(remote)
-        return AnswerResult(self._serialize(layout), self._mid_to_track_id(), published, ended)
+        return AnswerResult(self._serialize(layout), self._mid_to_track_id(), published, ended, changed)
 
     def want(self, track: WantedTrack) -> None:
         """Forward a track from the next answer on."""
@@ -311,19 +316,35 @@ class AnsweringConnection:
                 new.published = new.decision = None
         return tuple(ended)
 
+    def _change_publications(self, before: dict[str, _Slot]) -> tuple[Published, ...]:
+        """Let what is published already be sent in the formats that this offer has."""
+        changed = []
+        for mid, old in before.items():
+            slot = self._slots.get(mid)
+            if slot is None or slot.published is None or slot.decision is None or slot.formats == old.formats:
+                continue
+            formats = publish_formats(slot.formats, slot.decision)
+            slot.published = replace(slot.published, formats=_descriptions(formats))
+            self._engine.set_codecs(slot.published.receiver, _codecs(formats))
+            changed.append(slot.published)
+        return tuple(changed)
+
     def _publish(self, slot: _Slot) -> Published | None:
         if slot.decision is None:
             return None
         encodings = encodings_of(slot.section, _has_rids(slot))
         svc = slot.decision.svc and len(encodings) == 1
+        formats = publish_formats(slot.formats, slot.decision)
         try:
-            parameters = PublishParameters(slot.kind, slot.mid, encodings, svc, *slot.decision.voices)
+            parameters = PublishParameters(
+                slot.kind, slot.mid, encodings, svc, *slot.decision.voices, codecs=_codecs(formats)
+            )
             receiver = self._engine.publish(self.transport, parameters)
         except EngineError as error:
             log.warning("publication refused", track=slot.decision.track_sid, reason=str(error))
             slot.decision = None
             return None
-        accepted = next(f for f in publish_formats(slot.formats, slot.decision) if f.codec in PRIMARY)
+        accepted = next(f for f in formats if f.codec in PRIMARY)
         slot.published = Published(
             mid=slot.mid,
             track_sid=slot.decision.track_sid,
@@ -332,6 +353,7 @@ class AnsweringConnection:
             kind=slot.kind,
             codec=accepted.codec,
             fmtp=accepted.description,
+            formats=_descriptions(formats),
         )
         return slot.published
 
@@ -444,6 +466,14 @@ class AnsweringConnection:
         if current is not None:
             return with_track(section, self._forwardings.wanted[slot.track_sid], current.local)
         return with_simulcast(section, slot.section) if slot.published is not None else section
+
+
+def _descriptions(formats: tuple[Format, ...]) -> tuple[tuple[int, Codec, str], ...]:
+    return tuple((f.payload_type, f.codec, f.description) for f in formats if f.codec is not Codec.RTX)
+
+
+def _codecs(formats: tuple[Format, ...]) -> frozenset[Codec]:
+    return frozenset(f.codec for f in formats if f.codec is not Codec.RTX)
 
 
 def _has_rids(slot: _Slot) -> bool:

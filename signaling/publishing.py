@@ -1,7 +1,8 @@
 """What one participant publishes: announced tracks, their match with m-sections, and how they become known to others.
 
-The way of a track: `add_track` makes it pending; an offer's section claims it (`decide`) and the engine gets a
-receiver (`apply`); the first packet (`stream_started`) lets the room tell everybody else.
+The way of a track: `add_track` makes it pending; an offer's section claims it (`decide`); the engine gets a receiver
+and the room tells everybody else (`apply`). A packet in another codec than was negotiated first changes what they know
+(`stream_started`).
 """
 
 from typing import TYPE_CHECKING
@@ -34,8 +35,8 @@ class Publishing:
         """Announced by the client, without a section yet; by sid, oldest first."""
         self.tracks: dict[str, Track] = {}
         """With a receiver in the engine; by sid."""
-        self._claims: dict[str, tuple[Track, dict[Codec, str]]] = {}
-        """mid -> (its track, codecs offered with fmtp); filled by `decide`, emptied by `apply` of the same offer."""
+        self._claims: dict[str, tuple[Track, Codec | None]] = {}
+        """mid -> (its track, codec announced for it); filled by `decide`, emptied by `apply` of the same offer."""
 
     def find(self, sid: str) -> Track:
         """Return an own track, pending or published.
@@ -92,9 +93,9 @@ class Publishing:
         track = self._claim(section)
         if track is None:
             return None
-        self._claims[section.mid] = (track, dict(section.codecs))
         offered = [codec for codec, _ in section.codecs]
         codec = _codec_for(track, section.cid) if section.kind is Kind.VIDEO else None
+        self._claims[section.mid] = (track, codec)
         if codec not in offered:
             codec = None
         leading = codec or (offered[0] if offered else Codec.NONE)
@@ -118,28 +119,31 @@ class Publishing:
         """Take over what an answered offer started and stopped (in this order: a track may change its receiver)."""
         for published in result.published:
             self._begin(published)
+        for published in result.changed:
+            if (track := self._participant.node.tracks.get(published.receiver)) is not None:
+                track.receivers[published.receiver].formats = published.formats
         for ended in result.ended:
             self._end(ended)
         self._claims.clear()
 
     def stream_started(self, event: StreamStarted) -> None:
-        """A layer's first packet arrived."""
+        """A layer's first packet arrived, or one in another codec."""
         track = self._participant.node.tracks[event.receiver]
         receiver = track.receivers[event.receiver]
-        if event.codec in receiver.formats and event.codec is not Codec.RED:
-            receiver.codec = event.codec
-        described = event.codec if event.codec in tracks.MIME_TYPES else receiver.codec
-        svc = described in SVC_CODECS and event.layer == 0
-        tracks.note_layer(track.info, described, receiver.mid, event.layer, event.ssrc, svc)
-        if receiver.started:
+        if event.codec not in tracks.MIME_TYPES:
             return
-        receiver.started = True
-        if track.announced:
+        before = _mime_types(track.info)
+        turned = receiver.turn_to(event.codec, event.payload_type)
+        svc = event.codec in SVC_CODECS and event.layer == 0
+        tracks.note_layer(track.info, event.codec, receiver.mid, event.layer, event.ssrc, svc)
+        if turned and track.codecs:
+            track.codecs = tracks.announced_codecs(track.info)
+        if not track.announced:
+            return
+        if before != _mime_types(track.info):
             self._participant.changed()
+        if turned:
             self._participant.room.receivers_changed(track)
-        else:
-            track.announced = True
-            self._participant.room.track_announced(track)
 
     def revoke_forbidden(self) -> None:
         """End what the permission does not allow (any more), published or only announced, and tell the client."""
@@ -193,11 +197,20 @@ class Publishing:
         track = self.pending.pop(published.track_sid, None) or self.tracks.get(published.track_sid)
         if track is None:
             return
-        _, formats = self._claims.get(published.mid, (track, {}))
-        formats[published.codec] = published.fmtp
-        track.receivers[published.receiver] = TrackReceiver(published.receiver, published.mid, published.codec, formats)
+        _, intended = self._claims.get(published.mid, (track, None))
+        receiver = TrackReceiver(
+            published.receiver, published.mid, published.codec, published.fmtp, published.formats, intended
+        )
+        track.receivers[published.receiver] = receiver
+        tracks.note_codec(track.info, receiver.shown, published.mid)
         self.tracks[track.sid] = track
         self._participant.node.tracks[published.receiver] = track
+        if track.announced:
+            self._participant.changed()
+            self._participant.room.receivers_changed(track)
+        else:
+            track.announced = True
+            self._participant.room.track_announced(track)
 
     def _end(self, ended: Published) -> None:
         track = self._participant.node.tracks.pop(ended.receiver, None)
@@ -218,6 +231,10 @@ class Publishing:
         if track.announced:
             track.announced = False
             self._participant.room.track_removed(track)
+
+
+def _mime_types(info: TrackInfo) -> tuple[str, ...]:
+    return (info.mime_type, *(entry.mime_type for entry in info.codecs))
 
 
 def needs_of(info: TrackInfo) -> Needs:
@@ -242,6 +259,6 @@ def _awaited_codec(track: Track) -> Codec | None:
 
 
 def _awaited_cids(track: Track) -> dict[str, Codec]:
-    received = {receiver.codec for receiver in track.receivers.values()}
+    received = {codec for receiver in track.receivers.values() for codec in (receiver.codec, receiver.intended)}
     codecs = ((entry.cid, tracks.parse_codec(entry.mime_type)) for entry in track.info.codecs)
     return {cid: codec for cid, codec in codecs if cid and codec is not None and codec not in received}

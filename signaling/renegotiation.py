@@ -118,11 +118,11 @@ class Renegotiation(ABC):
             result = self._answering.answer(offer.sdp, participant.publishing.decide)
         except SdpError as exc:
             raise _unusable("offer", exc) from exc
-        participant.publishing.apply(result)
         description = SessionDescription(
             type="answer", sdp=result.sdp, id=offer.id, mid_to_track_id=result.mid_to_track_id
         )
         participant.send(SignalResponse(answer=description))
+        participant.publishing.apply(result)
         self._answered()
         self._cost_s = participant.node.clock() - began
 

@@ -285,7 +285,7 @@ class Room:
     # what happens to tracks
 
     def track_announced(self, track: Track) -> None:
-        """A track has media: tell everybody, and subscribe those who want it."""
+        """A track is negotiated: tell everybody, and subscribe those who want it."""
         self.tracks[track.sid] = track
         self._dynacast.add(track)
         self._schedule_dynacast()
@@ -301,7 +301,7 @@ class Room:
         self._dynacast.remove(track)
 
     def receivers_changed(self, track: Track) -> None:
-        """A track has another codec now, or one less."""
+        """A track has another codec now, one more or one less."""
         for other in self.others(track.publisher):
             self.guard(other, partial(other.subscriptions.receivers_changed, track))
         self._schedule_dynacast()

@@ -113,7 +113,7 @@ class Subscriptions:
         self._told.pop(track.sid, None)
 
     def receivers_changed(self, track: Track) -> None:
-        """A codec of the track came or went."""
+        """A codec of the track came or went, or another one takes its place."""
         subscription = self.active.get(track.sid)
         if subscription is None:
             return
@@ -226,9 +226,7 @@ class Subscriptions:
             track_sid=track.sid,
             publisher_sid=track.publisher.public_sid,
             kind=track.kind,
-            receivers=tuple(
-                (receiver.codec, receiver.formats.get(receiver.codec, ""), receiver.id) for receiver in track.started()
-            ),
+            receivers=tuple((receiver.codec, receiver.description, receiver.id) for receiver in track.ranked()),
             cname=track.publisher.public_sid,
             stereo=track.info.stereo,
             begin=partial(self._begin, track),
@@ -248,7 +246,7 @@ class Subscriptions:
         track = subscription.track
         if track.kind is not Kind.VIDEO:
             return
-        sent = (receiver.codec for receiver in track.started() if receiver.codec not in subscription.lacking)
+        sent = (receiver.codec for receiver in track.ranked() if receiver.codec not in subscription.lacking)
         codec = next(sent, None) or track.backup(subscription.lacking)
         if codec is None:
             demand = None
@@ -261,7 +259,7 @@ class Subscriptions:
     def _note_unsupported(self, subscription: Subscription) -> None:
         """Ask for a codec that the client has; when the publisher has none, say so, once."""
         track = subscription.track
-        lacking = subscription.lacking | {receiver.codec for receiver in track.started()}
+        lacking = subscription.lacking | {receiver.codec for receiver in track.ranked()}
         if lacking == subscription.lacking:
             return
         subscription.lacking = lacking

@@ -70,15 +70,35 @@ def parse_codec(name: str) -> Codec | None:
 
 @dataclass(slots=True)
 class TrackReceiver:
-    """One codec of a track, as received."""
+    """One m-section of a track, and the codec that comes on it."""
 
     id: ReceiverId
     mid: str
     codec: Codec
-    formats: dict[Codec, str]
-    """Codec -> its fmtp, of everything that was offered on the section."""
-    started: bool = False
-    """A packet has arrived."""
+    """As negotiated first, then as the packets show. RED counts as Opus, which is in it."""
+    description: str
+    """`Format.description` of that codec."""
+    formats: tuple[tuple[int, Codec, str], ...]
+    """(payload type, codec, `Format.description`) of everything that was accepted, the preferred one first."""
+    intended: Codec | None = None
+    """The codec that the client announced for this m-section, whether it can send it or not."""
+
+    @property
+    def shown(self) -> Codec:
+        """The codec by which others know the track until a packet shows another one."""
+        return self.formats[0][1] if self.formats else self.codec
+
+    def turn_to(self, codec: Codec, payload_type: int) -> bool:
+        """Take over what a packet shows. True: it is another codec than before, or another profile of it."""
+        if codec is Codec.RED:
+            codec, payload_type = Codec.OPUS, -1
+        known = [(number, description) for number, each, description in self.formats if each is codec]
+        if codec is Codec.OPUS and self.codec is Codec.OPUS:
+            return False
+        description = dict(known).get(payload_type, known[0][1] if known else "")
+        before = self.codec, self.description
+        self.codec, self.description = codec, description
+        return before != (codec, description)
 
 
 @dataclass(slots=True, eq=False)
@@ -91,7 +111,7 @@ class Track:
     """Codecs that the publisher said it can send, best first; empty when it did not say."""
     receivers: dict[ReceiverId, TrackReceiver] = field(default_factory=dict)
     announced: bool = False
-    """Others have been told of it."""
+    """It is negotiated, and others have been told of it."""
     heard: bool = False
     """A first packet went out to somebody."""
     demand: dict[str, "Demand"] = field(default_factory=dict)
@@ -112,11 +132,10 @@ class Track:
         """Every name under which the client may mention this track in its SDP."""
         return {codec.cid for codec in self.info.codecs if codec.cid}
 
-    def started(self) -> list[TrackReceiver]:
-        """Receivers with media, best codec first."""
+    def ranked(self) -> list[TrackReceiver]:
+        """Its receivers, best codec first."""
         order = {codec: place for place, codec in enumerate(self.codecs)}
-        live = [receiver for receiver in self.receivers.values() if receiver.started]
-        return sorted(live, key=lambda receiver: order.get(receiver.codec, len(order)))
+        return sorted(self.receivers.values(), key=lambda receiver: order.get(receiver.codec, len(order)))
 
     def backup(self, lacking: frozenset[Codec]) -> Codec | None:
         """Return the best announced codec that is not in `lacking`, whether it is sent yet or not."""
@@ -181,25 +200,30 @@ def announced_codecs(info: TrackInfo) -> tuple[Codec, ...]:
     return tuple(codec for entry in info.codecs if (codec := parse_codec(entry.mime_type)) is not None)
 
 
-def codec_entry(info: TrackInfo, codec: Codec) -> SimulcastCodecInfo:
-    """Return the description's entry for `codec`; a nameless entry (client did not say) becomes that codec's."""
+def note_codec(info: TrackInfo, codec: Codec, mid: str) -> SimulcastCodecInfo:
+    """Enter which codec comes on an m-section, as negotiated or as its packets show; returns the codec's entry.
+
+    The entry that the m-section had, or else a nameless one (the client did not say), becomes that codec's.
+    """
     mime_type = MIME_TYPES[codec]
-    for entry in info.codecs:
-        if entry.mime_type in ("", mime_type):
-            entry.mime_type = mime_type
-            return entry
-    return info.codecs.add(mime_type=mime_type, layers=info.layers)
+    held = [entry for entry in info.codecs if entry.mid == mid]
+    named = [entry for entry in info.codecs if entry.mime_type == mime_type]
+    nameless = [entry for entry in info.codecs if not entry.mime_type]
+    entry = next(iter(named or held or nameless), None) or info.codecs.add(layers=info.layers)
+    for other in held:
+        other.mid = ""
+    entry.mid, entry.mime_type = mid, mime_type
+    if info.mid in ("", mid) or info.codecs[0].mime_type == mime_type:
+        info.mid, info.mime_type = mid, mime_type
+    return entry
 
 
 def note_layer(info: TrackInfo, codec: Codec, mid: str, layer: int, ssrc: int, svc: bool) -> None:
     """Enter what the first packet of a layer told us."""
-    entry = codec_entry(info, codec)
-    entry.mid = mid
-    if not info.mid or info.codecs[0] is entry or info.codecs[0].mime_type == entry.mime_type:
-        info.mid, info.mime_type = mid, entry.mime_type
-        targets: tuple[Sequence[VideoLayer], ...] = (entry.layers, info.layers)
-    else:
-        targets = (entry.layers,)
+    entry = note_codec(info, codec, mid)
+    targets: tuple[Sequence[VideoLayer], ...] = (entry.layers,)
+    if info.mid == mid:
+        targets = (entry.layers, info.layers)
     for layers in targets:
         for index, described in enumerate(layers):
             if svc or index == layer:

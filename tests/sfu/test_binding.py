@@ -7,7 +7,7 @@ from sfu.binding import DISPLACED_NS, UNBOUND_IDLE_NS
 from sfu.parameters import Codec
 from sfu.tables import AUDIO, CLOSED_TRACK, SEQUENCE_START, STREAM_STARTED, UNBOUND_PER_TRANSPORT, VIDEO
 from sfu.tracks import close_sources, close_track
-from tests.sfu.publisher import MS, OPUS, ROW, START, VP8_KEY, VP8_RTX, Publisher, packet, rtx
+from tests.sfu.publisher import MS, OPUS, ROW, START, VP8, VP8_KEY, VP8_RTX, Publisher, packet, rtx
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_the_start_is_told_once(publisher: Publisher) -> None:
     publisher.add_track("0", rids=("q", "f"))
     for sequence in range(3):
         publisher.receive(packet(sequence, ssrc=10, mid="0", rtp_stream_id="f"))
-    assert publisher.notices() == [(STREAM_STARTED, 0, 7, 1, 10 | int(Codec.VP8) << 32)]
+    assert publisher.notices() == [(STREAM_STARTED, 0, 7, 1, 10 | int(Codec.VP8) << 32 | VP8 << 40)]
 
 
 class TestUnbound:

@@ -47,6 +47,7 @@ from sfu.tables import (
     REQUEST_KEY_FRAME,
     RING_LEFT,
     RING_WANTED,
+    SET_CODECS,
     SET_LAYERS,
     SET_PAUSED,
     STREAM_STARTED,
@@ -145,6 +146,7 @@ async def test_unpublishing_closes_the_subscriptions(bench: Bench) -> None:
     bench.engine.unpublish(receiver)
     bench.engine.set_layers(subscription.id, 0, 0)
     bench.engine.request_key_frame(receiver)
+    bench.engine.set_codecs(receiver, frozenset())
 
 
 async def test_what_never_was_is_an_error(bench: Bench) -> None:
@@ -161,6 +163,7 @@ async def test_what_never_was_is_an_error(bench: Bench) -> None:
         lambda: engine.publish(nobody, AUDIO),
         lambda: engine.unpublish(nothing),
         lambda: engine.request_key_frame(nothing),
+        lambda: engine.set_codecs(nothing, frozenset()),
         lambda: engine.subscribe(nothing, publisher, SUBSCRIBE),
         lambda: engine.subscribe(receiver, nobody, SUBSCRIBE),
         lambda: engine.unsubscribe(none),
@@ -187,8 +190,16 @@ async def test_settings_become_commands(bench: Bench) -> None:
     bench.engine.set_layers(subscription.id, 2, 3)
     bench.engine.set_paused(subscription.id, True)
     bench.engine.request_key_frame(receiver)
+    for _ in range(2):
+        bench.engine.set_codecs(receiver, frozenset({Codec.VP8, Codec.AV1}))
     await bench.settle()
-    assert bench.thread.commands == [(SET_LAYERS, 0, 2), (SET_PAUSED, 0, 1), (REQUEST_KEY_FRAME, 0, 0)]
+    codecs = 1 << Codec.VP8 | 1 << Codec.AV1
+    assert bench.thread.commands == [
+        (SET_LAYERS, 0, 2),
+        (SET_PAUSED, 0, 1),
+        (REQUEST_KEY_FRAME, 0, 0),
+        (SET_CODECS, 0, codecs),
+    ]
 
 
 async def test_a_subscription_can_begin_paused(bench: Bench) -> None:
@@ -325,8 +336,8 @@ async def test_changed_fingerprint_or_role_is_refused_and_new_ice_is_not(bench: 
 
 async def test_notices_become_events_of_signallings_numbers(bench: Bench) -> None:
     publisher, subscriber, receiver, subscription = bench.open_call()
-    bench.thread.notice(STREAM_STARTED, 0, 1, 2, 77 | Codec.VP8 << 32)
-    assert await bench.event() == StreamStarted(receiver, 2, 77, Codec.VP8)
+    bench.thread.notice(STREAM_STARTED, 0, 1, 2, 77 | Codec.VP8 << 32 | 96 << 40)
+    assert await bench.event() == StreamStarted(receiver, 2, 77, Codec.VP8, 96)
     bench.thread.notice(LAYERS_CHANGED, 0, 1, 0b101)
     assert await bench.event() == LayersChanged(receiver, 0b101)
     bench.thread.notice(SUBSCRIPTION_STARTED, 0, 1)

@@ -5,17 +5,17 @@ A section with a cid sends, one without receives. They follow the contract of `s
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sfu.parameters import (
     Codec,
     Encoding,
     Kind,
     PublishParameters,
-    ReceiverId,
     SubscribeParameters,
     SubscriptionId,
 )
+from signaling.negotiation import Source
 from signaling.peer_connection import (
     AnswerResult,
     PublishDecision,
@@ -38,6 +38,12 @@ def parse(sdp: str) -> list[dict[str, Any]]:
     return sections
 
 
+class _Active(NamedTuple):
+    mid: str
+    source: Source
+    subscription: SubscriptionId
+
+
 class _Forwarding:
     """Wanted tracks and their sections."""
 
@@ -45,14 +51,14 @@ class _Forwarding:
         self._engine = engine
         self.transport = engine.open_transport().id
         self._wanted: dict[str, WantedTrack] = {}
-        self._active: dict[str, tuple[str, ReceiverId, SubscriptionId]] = {}
-        """Track sid -> (mid, receiver, subscription)."""
+        self._active: dict[str, _Active] = {}
+        """By track sid."""
         self._decodes = DECODES
 
     def want(self, track: WantedTrack) -> None:
         self._wanted[track.track_sid] = track
         active = self._active.get(track.track_sid)
-        if active is not None and active[1] not in [receiver for _, _, receiver in track.receivers]:
+        if active is not None and active.source not in track.receivers:
             self._stop(track.track_sid)
 
     def unwant(self, track_sid: str) -> None:
@@ -61,11 +67,11 @@ class _Forwarding:
 
     def subscription(self, track_sid: str) -> SubscriptionId | None:
         active = self._active.get(track_sid)
-        return active[2] if active is not None else None
+        return active.subscription if active is not None else None
 
     def unsupported(self) -> frozenset[str]:
         return frozenset(
-            sid for sid, track in self._wanted.items() if sid not in self._active and self._receiver(track) is None
+            sid for sid, track in self._wanted.items() if sid not in self._active and self._source(track) is None
         )
 
     def close(self) -> None:
@@ -73,30 +79,34 @@ class _Forwarding:
         self._wanted.clear()
         self._active.clear()
 
-    def _receiver(self, track: WantedTrack) -> ReceiverId | None:
-        return next((receiver for codec, _, receiver in track.receivers if codec in self._decodes), None)
+    def _source(self, track: WantedTrack) -> Source | None:
+        return next((source for source in track.receivers if source[0] in self._decodes), None)
 
     def _waiting(self) -> list[WantedTrack]:
         return [
-            track
-            for sid, track in self._wanted.items()
-            if sid not in self._active and self._receiver(track) is not None
+            track for sid, track in self._wanted.items() if sid not in self._active and self._source(track) is not None
         ]
 
     def _start(self, track: WantedTrack, mid: str) -> None:
-        receiver = self._receiver(track)
-        assert receiver is not None
+        source = self._source(track)
+        assert source is not None
         begin = track.begin()
         parameters = SubscribeParameters(
-            mid, 96, cname=track.cname, spatial=begin.spatial, temporal=begin.temporal, silence=begin.silence
+            mid,
+            96,
+            cname=track.cname,
+            spatial=begin.spatial,
+            temporal=begin.temporal,
+            silence=begin.silence,
+            codec=source[0],
         )
-        local = self._engine.subscribe(receiver, self.transport, parameters)
-        self._active[track.track_sid] = (mid, receiver, local.id)
+        local = self._engine.subscribe(source[2], self.transport, parameters)
+        self._active[track.track_sid] = _Active(mid, source, local.id)
 
     def _stop(self, track_sid: str) -> None:
         active = self._active.pop(track_sid, None)
-        if active is not None and active[2] in self._engine.subscriptions:
-            self._engine.unsubscribe(active[2])
+        if active is not None and active.subscription in self._engine.subscriptions:
+            self._engine.unsubscribe(active.subscription)
 
 
 class FakeAnsweringConnection(_Forwarding):
@@ -121,7 +131,7 @@ class FakeAnsweringConnection(_Forwarding):
         published = [new for section in undecided if (new := self._publish(section, decide)) is not None]
         self._decodes = frozenset(codec for section in sections for codec in _codecs(section)) or DECODES
         self._receiving = [Kind(section["kind"]) for section in sections if not section.get("cid")]
-        used = {mid for mid, _, _ in self._active.values()}
+        used = {mid for mid, *_ in self._active.values()}
         self._free = {
             section["mid"]: Kind(section["kind"])
             for section in sections
@@ -133,7 +143,7 @@ class FakeAnsweringConnection(_Forwarding):
                 del self._free[mid]
                 self._start(track, mid)
         names = {mid: entry.track_sid for mid, entry in self._published.items()}
-        names |= {mid: sid for sid, (mid, _, _) in self._active.items()}
+        names |= {mid: sid for sid, (mid, *_) in self._active.items()}
         return AnswerResult("answer", names, tuple(published), tuple(ended))
 
     def receiving_sections(self) -> tuple[int, int]:
@@ -157,10 +167,13 @@ class FakeAnsweringConnection(_Forwarding):
         decision = decide(SendingSection(mid, kind, cid, codecs, encodings))
         if decision is None:
             return None
-        codec, fmtp = next((entry for entry in codecs if entry[0] is decision.codec), codecs[0])
+        media = [entry for entry in codecs if entry[0] is not Codec.RED]
+        codec, fmtp = next((entry for entry in media if entry[0] is decision.codec), media[0])
         parameters = PublishParameters(kind, mid, encodings, decision.svc, *decision.voices)
         receiver = self._engine.publish(self.transport, parameters)
-        self._published[mid] = Published(mid, decision.track_sid, cid, receiver, kind, codec, fmtp)
+        preferred_first = sorted(codecs, key=lambda entry: entry[0] not in (codec, Codec.RED))
+        formats = tuple((96 + number, *entry) for number, entry in enumerate(preferred_first))
+        self._published[mid] = Published(mid, decision.track_sid, cid, receiver, kind, codec, fmtp, formats)
         return self._published[mid]
 
 
@@ -196,13 +209,13 @@ class FakeOfferingConnection(_Forwarding):
         for number, track in enumerate(self._waiting()):
             self._start(track, f"s{self.transport}-{len(self._active)}-{number}")
             self._unanswered.add(track.track_sid)
-        return "offer", {mid: sid for sid, (mid, _, _) in self._active.items()}
+        return "offer", {mid: sid for sid, (mid, *_) in self._active.items()}
 
     def accept_answer(self, sdp: str) -> None:
         self._decodes = frozenset(codec for section in parse(sdp) for codec in _codecs(section)) or DECODES
         self._outstanding = False
         self._unanswered.clear()
-        for sid in [sid for sid, track in self._wanted.items() if self._receiver(track) is None]:
+        for sid in [sid for sid, track in self._wanted.items() if self._source(track) is None]:
             self._stop(sid)
 
 

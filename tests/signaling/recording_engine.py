@@ -5,6 +5,7 @@ from typing import Any, cast
 from sfu.engine import Engine, EngineError
 from sfu.parameters import (
     Candidate,
+    Codec,
     IceCredentials,
     LocalSubscription,
     LocalTransport,
@@ -72,6 +73,9 @@ class RecordingEngine:
         self._room()
         self.calls.append(("publish", transport, parameters))
         return ReceiverId(self._next())
+
+    def set_codecs(self, receiver: ReceiverId, codecs: frozenset[Codec]) -> None:
+        self.calls.append(("set_codecs", receiver, codecs))
 
     def unpublish(self, receiver: ReceiverId) -> None:
         self.calls.append(("unpublish", receiver))

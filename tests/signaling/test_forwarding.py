@@ -10,7 +10,7 @@ from signaling.negotiation import Beginning, Selection, WantedTrack
 from signaling.session_description import RtpMap
 from tests.signaling.recording_engine import RecordingEngine
 
-VP8 = Format(RtpMap(96, "VP8", 90_000), Codec.VP8)
+VP8_OF_1 = Selection((Codec.VP8, "", ReceiverId(1)), Format(RtpMap(96, "VP8", 90_000), Codec.VP8))
 
 
 def track(sid: str, *receivers: int) -> WantedTrack:
@@ -26,7 +26,7 @@ def test_a_track_waits_until_it_is_started() -> None:
     tracks.want(track("TR_a", 1))
     tracks.want(track("TR_b"))
     assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
-    assert tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    assert tracks.start("TR_a", "0", VP8_OF_1)
     assert tracks.waiting() == []
     assert tracks.by_mid() == [("0", "TR_a")]
     assert tracks.subscription("TR_a") == tracks.active["TR_a"].local.id
@@ -38,7 +38,7 @@ def test_a_track_begins_as_is_said_when_it_starts() -> None:
     said = [Beginning()]
     tracks.want(replace(track("TR_a", 1), begin=lambda: said[-1]))
     said.append(Beginning(0, 1, silence=True))
-    assert tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8), paused=True)
+    assert tracks.start("TR_a", "0", VP8_OF_1, paused=True)
     parameters = engine.last("subscribe")[2]
     assert (parameters.spatial, parameters.temporal, parameters.silence, parameters.paused) == (0, 1, True, True)
 
@@ -47,11 +47,21 @@ def test_a_subscription_lives_while_its_receiver_does() -> None:
     engine = RecordingEngine()
     tracks = forwardings(engine)
     tracks.want(track("TR_a", 1))
-    tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    tracks.start("TR_a", "0", VP8_OF_1)
     tracks.want(track("TR_a", 2, 1))
     assert "unsubscribe" not in engine.names()
     tracks.want(track("TR_a", 2))
     assert "unsubscribe" in engine.names()
+    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
+
+
+def test_a_receiver_that_turned_to_another_codec_is_subscribed_anew() -> None:
+    engine = RecordingEngine()
+    tracks = forwardings(engine)
+    tracks.want(track("TR_a", 1))
+    tracks.start("TR_a", "0", VP8_OF_1)
+    tracks.want(WantedTrack("TR_a", "PA_p", Kind.VIDEO, ((Codec.H264, "", ReceiverId(1)),), "PA_p"))
+    assert engine.last("unsubscribe") is not None
     assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
 
 
@@ -60,7 +70,7 @@ def test_a_refused_track_is_tried_again_when_it_is_wanted_again() -> None:
     tracks = forwardings(engine)
     tracks.want(track("TR_a", 1))
     engine.full = True
-    assert not tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    assert not tracks.start("TR_a", "0", VP8_OF_1)
     assert tracks.waiting() == []
     tracks.want(track("TR_a", 1))
     assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
@@ -73,7 +83,7 @@ def test_a_subscription_that_ended_with_its_receiver_may_be_stopped() -> None:
 
     tracks = forwardings(Ended())
     tracks.want(track("TR_a", 1))
-    tracks.start("TR_a", "0", Selection(ReceiverId(1), VP8))
+    tracks.start("TR_a", "0", VP8_OF_1)
     tracks.unwant("TR_a")
     tracks.unwant("TR_a")
     assert tracks.subscription("TR_a") is None

@@ -182,19 +182,19 @@ def test_nack_in_one_section_is_no_contradiction() -> None:
     assert bundle.parameters(False).payload_types[111].nack
 
 
-def test_a_publisher_gets_one_codec_with_its_companion() -> None:
+def test_a_publisher_gets_every_codec_the_wanted_one_first_with_its_companion() -> None:
     vp9 = Format(RtpMap(98, "VP9", 90_000), Codec.VP9)
-    assert publish_formats((vp9, VP8, RTX), decision(Codec.VP8)) == (VP8, RTX)
-    assert publish_formats((vp9, VP8, RTX), decision()) == (vp9,)
-    assert publish_formats((vp9, VP8, RTX), decision(Codec.AV1)) == (vp9,)
+    assert publish_formats((vp9, VP8, RTX), decision(Codec.VP8)) == (VP8, RTX, vp9)
+    assert publish_formats((vp9, VP8, RTX), decision()) == (vp9, VP8, RTX)
+    assert publish_formats((vp9, VP8, RTX), decision(Codec.AV1)) == (vp9, VP8, RTX)
 
 
 def test_red_comes_first_when_it_is_wanted() -> None:
     pcmu = Format(RtpMap(0, "PCMU", 8_000), Codec.AUDIO)
-    assert publish_formats((OPUS, RED, pcmu), decision()) == (RED, OPUS)
-    assert publish_formats((RED, OPUS, pcmu), decision()) == (RED, OPUS)
-    assert publish_formats((RED, OPUS, pcmu), decision(red=False)) == (OPUS,)
-    assert publish_formats((pcmu, OPUS), decision()) == (pcmu,)
+    assert publish_formats((OPUS, RED, pcmu), decision()) == (RED, OPUS, pcmu)
+    assert publish_formats((RED, pcmu, OPUS), decision(Codec.OPUS)) == (RED, OPUS, pcmu)
+    assert publish_formats((RED, OPUS, pcmu), decision(red=False)) == (OPUS, pcmu)
+    assert publish_formats((pcmu, OPUS), decision()) == (pcmu, OPUS)
 
 
 def test_the_first_receiver_that_the_client_decodes_is_selected() -> None:
@@ -202,7 +202,9 @@ def test_the_first_receiver_that_the_client_decodes_is_selected() -> None:
     selection = Matching().select(wanted, (VP8, RTX))
     assert selection is not None
     assert (selection.receiver, selection.media, selection.rtx, selection.red) == (2, VP8, RTX, None)
-    assert selection.parameters("5", "name", paused=False) == SubscribeParameters("5", 96, 97, -1, "name")
+    assert selection.parameters("5", "name", paused=False) == SubscribeParameters(
+        "5", 96, 97, -1, "name", codec=Codec.VP8
+    )
     assert Matching().select(track((Codec.AV1, "", 1)), (VP8, RTX)) is None
     other = Format(RtpMap(100, "H264", 90_000), Codec.H264)
     assert used_first((other, VP8, RTX), selection) == (VP8, RTX, other)
@@ -211,7 +213,9 @@ def test_the_first_receiver_that_the_client_decodes_is_selected() -> None:
 def test_red_is_selected_beside_opus() -> None:
     selection = Matching().select(track((Codec.OPUS, "", 1)), (RED, OPUS))
     assert selection is not None
-    assert selection.parameters("0", "", paused=True) == SubscribeParameters("0", 111, -1, 63, paused=True)
+    assert selection.parameters("0", "", paused=True) == SubscribeParameters(
+        "0", 111, -1, 63, paused=True, codec=Codec.OPUS
+    )
     assert selection.formats == (OPUS, RED)
 
 

@@ -136,8 +136,8 @@ def test_tracks_are_offered_with_their_ssrcs(engine: RecordingEngine, connection
     assert {f.value for f in voice.profile.feedback} == {"transport-cc"}
     assert engine.names() == ["set_media", "subscribe", "subscribe", "subscribe", "subscribe"]
     parameters = [call[3] for call in engine.calls if call[0] == "subscribe"]
-    assert parameters[0] == SubscribeParameters("1", 111, -1, 63, "PA_p", paused=True)
-    assert parameters[1] == SubscribeParameters("2", 98, 99, -1, "PA_p", paused=True)
+    assert parameters[0] == SubscribeParameters("1", 111, -1, 63, "PA_p", True, codec=Codec.OPUS)
+    assert parameters[1] == SubscribeParameters("2", 98, 99, -1, "PA_p", True, codec=Codec.VP9)
     ids = {extension.uri: extension.id for section in (voice, face) for extension in section.profile.extensions}
     assert len(set(ids.values())) == len(ids)
 
@@ -309,8 +309,8 @@ def test_red_and_rtx_are_given_up_where_they_are_refused(
     assert connection.subscription("TR_face") is None
     assert client.negotiate() == both
     voice, face = [call[3] for call in engine.calls if call[0] == "subscribe"][-2:]
-    assert voice == SubscribeParameters("1", 111, -1, -1, "PA_p", paused=True)
-    assert face == SubscribeParameters("2", 96, -1, -1, "PA_p", paused=True)
+    assert voice == SubscribeParameters("1", 111, -1, -1, "PA_p", True, codec=Codec.OPUS)
+    assert face == SubscribeParameters("2", 96, -1, -1, "PA_p", True, codec=Codec.VP8)
     assert connection.offer() is None
     assert connection.unsupported() == frozenset()
     assert 97 not in engine.last("set_media")[1].payload_types

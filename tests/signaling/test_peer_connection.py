@@ -16,6 +16,7 @@ from sfu.parameters import (
     ReceiverId,
     SubscribeParameters,
 )
+from signaling.negotiation import DEPENDENCY_URI
 from signaling.peer_connection import (
     AnsweringConnection,
     AnswerResult,
@@ -28,6 +29,7 @@ from signaling.sdp import parse
 from signaling.session_description import Direction, SessionDescription, Setup, Simulcast
 from tests.signaling.recording_engine import FINGERPRINT, RecordingEngine
 
+ALL_VIDEO = frozenset({Codec.VP8, Codec.VP9, Codec.H264, Codec.AV1})
 Decide = Callable[[SendingSection], PublishDecision | None]
 
 
@@ -143,13 +145,15 @@ def test_simulcast_is_published_with_its_layers(engine: RecordingEngine, connect
     assert simulcast.cid == asked[1].cid
     assert simulcast.track_sid == "TR_3"
     parameters = [call[2] for call in engine.calls if call[0] == "publish"]
-    assert parameters[1] == PublishParameters(Kind.VIDEO, "3", (Encoding("q"), Encoding("h"), Encoding("f")))
+    layers = (Encoding("q"), Encoding("h"), Encoding("f"))
+    assert parameters[1] == PublishParameters(Kind.VIDEO, "3", layers, codecs=ALL_VIDEO)
+    assert parameters[0].codecs == {Codec.RED, Codec.OPUS, Codec.AUDIO}
     assert parameters[2].encodings == (Encoding("", 1052895824, 79937692),)
     answered = parse(result.sdp).sections
     assert answered[3].simulcast == Simulcast(receive=("q", "h", "f"))
     assert answered[3].direction is Direction.RECVONLY
-    assert answered[3].profile.formats == ("96", "97")
-    assert answered[2].profile.formats == ("63", "111")
+    assert answered[3].profile.formats[:2] == ("96", "97")
+    assert answered[2].profile.formats[:2] == ("63", "111")
     assert "usedtx=1" in dict(answered[2].profile.fmtps)[111]
     assert "stereo" not in dict(answered[2].profile.fmtps)[111]
     assert result.mid_to_track_id == {"2": "TR_2", "3": "TR_3", "4": "TR_4"}
@@ -160,8 +164,35 @@ def test_svc_is_one_encoding_in_the_codec_decided(engine: RecordingEngine, conne
     parameters = {call[2].mid: call[2] for call in engine.calls if call[0] == "publish"}
     assert parameters["4"].svc
     assert not parameters["3"].svc, "three rids are simulcast whatever was announced"
-    assert parse(result.sdp).sections[4].profile.formats == ("98", "99")
+    assert parse(result.sdp).sections[4].profile.formats[:2] == ("98", "99")
     assert {p.mid: p.fmtp for p in result.published}["4"] == "profile-id=0"
+
+
+@pytest.mark.parametrize("codec", sorted(ALL_VIDEO))
+def test_a_publisher_may_send_every_codec_and_is_told_which_one_first(
+    connection: AnsweringConnection, codec: Codec
+) -> None:
+    answered = parse(connection.answer(offer("chromium-publish"), publish(codec)).sdp).sections[3].profile
+    names = {rtpmap.payload_type: rtpmap.name for rtpmap in answered.rtpmaps}
+    assert names[int(answered.formats[0])] == codec.name
+    assert set(names.values()) == {"VP8", "VP9", "H264", "AV1", "rtx"}
+    repaired = {int(fmtp.removeprefix("apt=")) for number, fmtp in answered.fmtps if names[number] == "rtx"}
+    assert repaired == {number for number, name in names.items() if name != "rtx"}
+    # with its descriptor Chromium leaves picture ids and temporal layers out of VP8's own
+    assert (DEPENDENCY_URI in {e.uri for e in answered.extensions}) == (codec in (Codec.VP9, Codec.AV1))
+
+
+def test_what_a_later_offer_leaves_out_may_no_longer_be_sent(
+    engine: RecordingEngine, connection: AnsweringConnection
+) -> None:
+    first = {p.mid: p for p in connection.answer(offer("chromium-publish"), publish(Codec.VP8)).published}
+    assert connection.answer(offer("chromium-publish"), refuse).changed == ()
+    assert "set_codecs" not in engine.names()
+    without_av1 = offer("chromium-publish").replace("AV1/90000", "AV9/90000")
+    changed = {p.mid: p for p in connection.answer(without_av1, refuse).changed}
+    assert set(changed) == {"3", "4"}
+    assert engine.last("set_codecs") == (first["4"].receiver, ALL_VIDEO - {Codec.AV1})
+    assert {codec for _, codec, _ in changed["3"].formats} == ALL_VIDEO - {Codec.AV1}
 
 
 def test_stereo_is_asked_for_as_livekit_does(connection: AnsweringConnection) -> None:
@@ -241,7 +272,7 @@ def test_a_wanted_track_is_sent_on_a_free_section(engine: RecordingEngine, conne
     assert result.mid_to_track_id == {"0": "TR_voice", "3": "TR_face"}
     assert engine.names() == ["set_media", "subscribe", "subscribe", "connect"]
     voice, face = (call[1:] for call in engine.calls if call[0] == "subscribe")
-    assert voice[2] == SubscribeParameters("0", 111, -1, 63, "PA_p")
+    assert voice[2] == SubscribeParameters("0", 111, -1, 63, "PA_p", codec=Codec.OPUS)
     assert face[0] == 7
     h264 = face[2].payload_type
     sections = parse(result.sdp).sections

@@ -7,7 +7,7 @@ from sfu.events import StreamStarted
 from sfu.parameters import GROUPS, Codec, Kind
 from signaling.config import RoomOptions
 from signaling.limits import MAX_PENDING_TRACKS
-from tests.signaling.call import CAMERA_LAYERS, Call, sdp
+from tests.signaling.call import CAMERA_LAYERS, Call, Client, sdp
 
 
 async def test_add_track_is_answered_at_once_with_a_sid_that_tells_its_source(call: Call) -> None:
@@ -24,18 +24,24 @@ async def test_add_track_is_answered_at_once_with_a_sid_that_tells_its_source(ca
         assert answer.track.sid.startswith(prefix)
 
 
-async def test_others_hear_of_a_track_with_its_first_packet(call: Call) -> None:
+@pytest.mark.parametrize(("announced", "shown"), [((), "video/VP8"), (("h264",), "video/H264")])
+async def test_others_hear_of_a_track_when_it_is_negotiated(call: Call, announced: tuple[str, ...], shown: str) -> None:
     ann, bob = await call.join("ann"), await call.join("bob")
+    ann.forget()
     bob.forget()
-    sid = await ann.publish("cam", "video", start=False)
-    assert not bob.of("update")
-    await ann.start(sid, Codec.VP8)
+    codecs = [rtc.SimulcastCodec(codec=name, cid="cam") for name in announced]
+    sid = await ann.publish("cam", "video", start=False, simulcast_codecs=codecs)
+    assert ann.kinds()[:3] == ["track_published", "answer", "update"]
     (update,) = bob.of("update")
     (track,) = update.participants[0].tracks
-    assert (track.sid, track.mime_type, track.mid) == (sid, "video/VP8", "cam")
-    assert track.codecs[0].mime_type == "video/VP8"
+    assert (track.sid, track.mime_type, track.mid) == (sid, shown, "cam")
+    assert track.codecs[0].mime_type == shown
     assert track.simulcast
     assert update.participants[0].is_publisher
+    await bob.renegotiate()
+    assert sid in bob.of("answer")[-1].mid_to_track_id.values()
+    await ann.start(sid)
+    assert len(bob.of("update")) == 1
 
 
 async def test_layers_are_listed_from_low_to_high_with_their_ssrc(call: Call) -> None:
@@ -130,14 +136,73 @@ async def test_three_encodings_of_an_svc_codec_are_simulcast(call: Call) -> None
     assert len(parameters.encodings) == 3
 
 
+def subscribed_for(call: Call, client: Client, sid: str) -> Codec:
+    """The codec that a client's subscription was negotiated for."""
+    subscription = client.participant.renegotiation.subscription(sid)
+    assert subscription is not None
+    return call.engine.subscriptions[subscription][2].codec
+
+
 async def test_codec_that_really_comes_wins_over_the_one_announced(call: Call) -> None:
     ann = await call.join("ann")
     bob = await call.join("bob")
     sid = await ann.publish("cam", "video", start=False, simulcast_codecs=[rtc.SimulcastCodec(codec="vp9", cid="cam")])
+    await bob.renegotiate()
+    assert subscribed_for(call, bob, sid) is Codec.VP9
+    bob.forget()
     await ann.start(sid, Codec.VP8)
-    assert bob.of("update")[-1].participants[0].tracks[0].mime_type == "video/VP8"
+    track = bob.of("update")[-1].participants[0].tracks[0]
+    assert (track.mime_type, [codec.mime_type for codec in track.codecs]) == ("video/VP8", ["video/VP8"])
     (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
-    assert receiver.codec is Codec.VP8
+    assert (receiver.codec, receiver.description) == (Codec.VP8, "fmtp of VP8")
+    assert bob.participant.renegotiation.subscription(sid) is None
+    await bob.renegotiate()
+    assert subscribed_for(call, bob, sid) is Codec.VP8
+    await call.emit(StreamStarted(receiver.id, 1, 4712, Codec.VP8))
+    assert len(bob.of("update")) == 1
+
+
+async def test_a_codec_may_change_in_the_middle_of_a_call(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    sid = await ann.publish("cam", "video")
+    assert bob.of("update")[-1].participants[0].tracks[0].mime_type == "video/VP8"
+    await bob.renegotiate()
+    for codec in (Codec.AV1, Codec.H264, Codec.VP8):
+        await ann.start(sid, codec)
+        track = bob.of("update")[-1].participants[0].tracks[0]
+        assert track.mime_type == f"video/{codec.name}"
+        assert [entry.mime_type for entry in track.codecs] == [f"video/{codec.name}"]
+        await bob.renegotiate()
+        assert subscribed_for(call, bob, sid) is codec
+
+
+async def test_audio_is_announced_with_red_until_something_else_is_heard(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    ann.sections.append({"mid": "mic", "kind": "audio", "cid": "mic", "codecs": ["red", "opus"], "layers": 1})
+    await ann.send(add_track=rtc.AddTrackRequest(cid="mic", type=models.AUDIO, source=models.MICROPHONE))
+    await ann.offer()
+    sid = ann.of("track_published")[-1].track.sid
+    assert bob.of("update")[-1].participants[0].tracks[0].mime_type == "audio/red"
+    await bob.renegotiate()
+    subscription = bob.participant.renegotiation.subscription(sid)
+    assert subscribed_for(call, bob, sid) is Codec.OPUS
+    for codec, shown in ((Codec.OPUS, "audio/opus"), (Codec.RED, "audio/red")):
+        await ann.start(sid, codec)
+        track = bob.of("update")[-1].participants[0].tracks[0]
+        assert (track.mime_type, len(track.codecs)) == (shown, 1)
+    assert bob.participant.renegotiation.subscription(sid) == subscription, "who takes Opus takes RED"
+
+
+async def test_a_section_whose_codec_turned_out_another_one_keeps_its_cid(call: Call) -> None:
+    ann = await call.join("ann")
+    codecs = [rtc.SimulcastCodec(codec="vp9", cid="cam"), rtc.SimulcastCodec(codec="vp8")]
+    sid = await ann.publish("cam", "video", start=False, simulcast_codecs=codecs)
+    await ann.start(sid, Codec.VP8)
+    track = ann.participant.publishing.tracks[sid]
+    assert [(entry.mime_type, entry.mid) for entry in track.info.codecs] == [("video/VP9", ""), ("video/VP8", "cam")]
+    ann.sections.append({"mid": "more", "kind": "video", "cid": "nobody announced me", "codecs": ["vp8"], "layers": 1})
+    await ann.offer()
+    assert "more" not in ann.of("answer")[-1].mid_to_track_id
 
 
 async def test_unpublished_track_disappears_for_everybody(call: Call) -> None:

@@ -180,11 +180,12 @@ async def test_unsubscribed_track_stops_at_once(call: Call) -> None:
 async def test_unknown_track_is_answered_and_served_when_it_appears(call: Call) -> None:
     ann = await call.join("ann")
     bob = await call.join("bob", auto_subscribe=False)
-    sid = await ann.publish("mic", "audio", start=False)
+    await ann.send(add_track=rtc.AddTrackRequest(cid="mic", type=models.AUDIO, source=models.MICROPHONE))
+    sid = ann.of("track_published")[-1].track.sid
     await bob.send(subscription=rtc.UpdateSubscription(track_sids=[sid], subscribe=True))
     (response,) = bob.of("subscription_response")
     assert (response.track_sid, response.err) == (sid, models.SE_TRACK_NOTFOUND)
-    await ann.start(sid)
+    assert await ann.publish("mic", "audio", start=False) == sid
     await bob.renegotiate()
     subscription_of(call, bob, sid)
 
