@@ -138,6 +138,7 @@ export class Call extends EventTarget {
   }
 
   async #capture(source) {
+    if (!navigator.mediaDevices) throw new Error("Browsers give camera and microphone to pages from https or localhost only.");
     try {
       if (source === "SCREEN_SHARE") return (await navigator.mediaDevices.getDisplayMedia({ video: true })).getVideoTracks()[0];
       const wanted = source === "CAMERA" ? { video: CAMERA } : { audio: true };

@@ -4,11 +4,15 @@ import { Call } from "./call.js";
 
 const $ = (id) => document.getElementById(id);
 const SOURCES = { microphone: "MICROPHONE", camera: "CAMERA", screen: "SCREEN_SHARE" };
+const DEVICES = { microphone: "audioinput", camera: "videoinput" };
+const LABELS = { microphone: ["Mic", "No mic"], camera: ["Camera", "No camera"] };
 const REFRESH_MS = 1000;
+const FACE = 4 / 3; // a tile is worth as much of its width as a picture of this shape can fill
 
 let call = null;
 const tiles = new Map(); // key -> {element, trackSid, quality, asked}
 const audios = new Map(); // track sid -> <audio>
+const notices = new Map(); // what it is about -> text; each stays until the same thing succeeds
 
 $("name").value = localStorage.getItem("aiosfu-name") ?? "";
 const wished = new URLSearchParams(location.search);
@@ -50,6 +54,8 @@ function showLobby(message) {
   for (const audio of audios.values()) audio.remove();
   audios.clear();
   $("messages").replaceChildren();
+  notices.clear();
+  showNotices();
   $("call").hidden = true;
   $("lobby").hidden = false;
   $("join-error").hidden = !message;
@@ -71,12 +77,29 @@ async function toggle(button) {
   $(button).disabled = true;
   try {
     await call.toggle(SOURCES[button]);
-    showNotice("");
+    showNotice(button, "");
   } catch (error) {
-    showNotice(error.message);
+    showNotice(button, error.message);
   } finally {
     $(button).disabled = false;
   }
+}
+
+/** A device that is not there is told before somebody looks for it: in the lobby and on its button. */
+async function showDevices() {
+  const devices = (await navigator.mediaDevices?.enumerateDevices?.()) ?? [];
+  const missing = Object.keys(DEVICES).filter((button) => !devices.some(({ kind }) => kind === DEVICES[button]));
+  for (const button of Object.keys(DEVICES)) {
+    const absent = missing.includes(button);
+    if (absent || $(`with-${button}`).disabled) $(`with-${button}`).checked = !absent;
+    $(`with-${button}`).disabled = absent;
+    $(button).classList.toggle("absent", absent);
+    $(button).querySelector("span").textContent = LABELS[button][Number(absent)];
+  }
+  $("missing").hidden = !missing.length;
+  $("missing").textContent = navigator.mediaDevices
+    ? `No ${missing.join(" and no ")} found. You can join all the same, and see and hear the others.`
+    : "Browsers give camera and microphone to pages from https or localhost only. You can see and hear the others.";
 }
 
 for (const button of Object.keys(SOURCES)) $(button).addEventListener("click", () => toggle(button));
@@ -96,21 +119,33 @@ $("chat-form").addEventListener("submit", (event) => {
     call.sendChat(message);
     showMessage("You", message);
     $("chat-input").value = "";
+    showNotice("chat", "");
   } catch (error) {
-    showNotice(error.message);
+    showNotice("chat", error.message);
+  }
+});
+$("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText($("link").value);
+    $("copy").textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren($("link")); // the browser refused: it can be copied by hand
   }
 });
 
-const LOST = "Connection lost, reconnecting…";
-
 function showConnection(there) {
-  if (!there) showNotice(LOST);
-  else if ($("notice").textContent === LOST) showNotice("");
+  showNotice("connection", there ? "" : "Connection lost, reconnecting…");
 }
 
-function showNotice(message) {
-  $("notice").textContent = message;
-  $("notice").hidden = !message;
+function showNotice(about, message) {
+  notices.delete(about);
+  if (message) notices.set(about, message);
+  showNotices();
+}
+
+function showNotices() {
+  $("notice").textContent = [...notices.values()].join("\n");
+  $("notice").hidden = !notices.size;
 }
 
 function showMessage(name, message) {
@@ -160,16 +195,28 @@ function render() {
     tiles.delete(key);
   }
   for (const tile of wanted) showTile(tile);
-  const wide = innerWidth > innerHeight;
-  const count = wanted.length;
-  $("grid").style.setProperty("--columns", String(wide ? Math.ceil(Math.sqrt(count)) : count > 2 ? 2 : 1));
-  $("count").textContent = call.participants.size === 1 ? "only you" : `${call.participants.size} participants`;
+  const alone = call.participants.size === 1;
+  $("alone").hidden = !alone;
+  $("link").value = `${location.origin}${location.pathname}?${new URLSearchParams({ room: $("title").textContent })}`;
+  if (alone) $("grid").append($("alone"));
+  else $("copy").textContent = "Copy the link";
+  arrange(wanted.length + Number(alone));
+  $("count").textContent = alone ? "only you" : `${call.participants.size} participants`;
   for (const [button, source] of Object.entries(SOURCES)) $(button).setAttribute("aria-pressed", String(call.isOn(source)));
   for (const [sid, audio] of audios) {
     if (call.remote.has(sid)) continue;
     audio.remove();
     audios.delete(sid);
   }
+}
+
+/** Chooses the number of columns with the largest tiles. */
+function arrange(count) {
+  const { clientWidth: width, clientHeight: height } = $("grid");
+  const worth = (columns) => Math.min(width / columns, (FACE * height) / Math.ceil(count / columns));
+  let best = 1;
+  for (let columns = 2; columns <= count; columns++) if (worth(columns) > worth(best)) best = columns;
+  $("grid").style.setProperty("--columns", String(best));
 }
 
 function showTile({ key, name, mine, silent, screen, track, trackSid }) {
@@ -221,13 +268,16 @@ function showSpeakers(speakers) {
 
 setInterval(async () => {
   for (const tile of tiles.values()) {
-    const label = tile.element.querySelector(".received");
+    const [size, rate] = [".size", ".rate"].map((part) => tile.element.querySelector(part));
     const visible = tile.element.classList.contains("has-video");
     if (visible) askQuality(tile);
     const seen = visible && tile.trackSid ? await call?.received(tile.trackSid) : null;
-    label.textContent = seen?.height ? `${seen.width}×${seen.height} · ${Math.round(seen.bitrate / 1000)} kbit/s` : "";
+    size.textContent = seen?.height ? `${seen.width}×${seen.height}` : "";
+    rate.textContent = seen?.height ? ` · ${Math.round(seen.bitrate / 1000)} kbit/s` : "";
   }
 }, REFRESH_MS);
 
-addEventListener("resize", render);
+new ResizeObserver(render).observe($("grid"));
+navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
+showDevices();
 addEventListener("beforeunload", () => call?.leave());

@@ -17,9 +17,48 @@ PHONE: Any = {"width": 390, "height": 844}
 WAIT_MS = 30_000
 
 
-async def _join(browser: Browser, server: ServerUnderTest, room: str, name: str, size: Any) -> Page:
+NO_CAMERA = """{
+    const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+    devices.enumerateDevices = () => Promise.resolve([{ kind: "audioinput", deviceId: "", label: "" }]);
+    devices.getUserMedia = (wanted) =>
+        wanted.video ? Promise.reject(new DOMException("", "NotFoundError")) : open(wanted);
+}"""
+NO_MICROPHONE = """{
+    const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+    devices.getUserMedia = (wanted) =>
+        wanted.audio ? Promise.reject(new DOMException("", "NotAllowedError")) : open(wanted);
+}"""
+LAID_OUT = """() => {
+    const faults = [], box = (element) => element.getBoundingClientRect();
+    const inside = (inner, outer) => inner.left >= outer.left - 0.5 && inner.right <= outer.right + 0.5
+        && inner.top >= outer.top - 0.5 && inner.bottom <= outer.bottom + 0.5;
+    const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+    const page = { left: 0, top: 0, right: innerWidth, bottom: innerHeight };
+    const shown = (parent, selector) => [...parent.querySelectorAll(selector)].filter((part) => part.checkVisibility());
+    for (const part of shown(document, ".tile, .bar button, .notice, .alone, .alone *"))
+        if (!inside(box(part), page)) faults.push(`${part.className || part.id} leaves the page`);
+    for (const button of shown(document, ".bar button"))
+        for (const label of shown(button, "span"))
+            if (!inside(box(label), box(button))) faults.push(`${label.textContent} leaves its button`);
+    for (const tile of shown(document, ".tile")) {
+        const parts = shown(tile, ".who, .received, .quality, .muted-mark"), name = tile.querySelector(".who");
+        for (const part of parts) if (!inside(box(part), box(tile))) faults.push(`${part.className} leaves the tile`);
+        for (const a of parts) for (const b of parts)
+            if (a !== b && !apart(box(a), box(b))) faults.push(`${a.className} covers ${b.className}`);
+        if (name.scrollWidth > name.clientWidth) faults.push(`${name.textContent} is cut off`);
+    }
+    return faults;
+}"""
+"""What is wrong with where things are on the page: parts that leave their place or cover each other, names cut off."""
+
+
+async def _join(
+    browser: Browser, server: ServerUnderTest, room: str, name: str, size: Any, devices: str | None = None
+) -> Page:
     context = await browser.new_context(viewport=size, permissions=["camera", "microphone"])
     page = await context.new_page()
+    if devices is not None:
+        await page.add_init_script(devices)
     await page.goto(f"{server.http_url}/demo?room={room}&name={name}")
     await page.get_by_role("button", name="Join").click()
     await expect(page.locator("#call")).to_be_visible(timeout=WAIT_MS)
@@ -55,6 +94,76 @@ async def test_two_people_meet_and_it_looks_like_a_call(
     await expect(ada.locator(".tile", has_text="Grace")).to_have_count(0, timeout=WAIT_MS)
     await ada.context.close()
     await grace.context.close()
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_names_and_controls_have_their_place(
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path, size: Any
+) -> None:
+    pages: list[Page] = []
+    try:
+        for number, name in enumerate(("Ada Lovelace", "Grace Hopper", "Linus T.", "Mary Jackson", "Noor Khan"), 1):
+            devices = {4: NO_MICROPHONE, 5: NO_CAMERA}.get(number)
+            pages.append(await _join(chromium, server, room, name, size, devices))
+            await expect(pages[0].locator(".tile")).to_have_count(number, timeout=WAIT_MS)
+            if 1 < number < 5:
+                received = _tile(pages[0], name).locator(".received")
+                await expect(received).to_contain_text("kbit/s", timeout=WAIT_MS)
+            assert await pages[0].evaluate(LAID_OUT) == [], f"with {number}"
+            await pages[0].screenshot(path=screenshots / f"demo-{size['width']}-{number}.png")
+        for page in pages:
+            assert await page.evaluate(LAID_OUT) == []
+    finally:
+        for page in pages:
+            await page.context.close()
+
+
+async def test_who_is_alone_is_told_how_others_come(server: ServerUnderTest, chromium: Browser, room: str) -> None:
+    ada = await _join(chromium, server, room, "Ada", PHONE)
+    await expect(ada.locator("#alone")).to_be_visible()
+    link = await ada.locator("#link").inner_text()
+    grace = await chromium.new_page(viewport=PHONE)
+    await grace.goto(f"{link}&name=Grace")
+    assert await grace.locator("#room-name").input_value() == room
+    await grace.get_by_role("button", name="Join").click()
+    await expect(ada.locator("#alone")).to_be_hidden(timeout=WAIT_MS)
+    await grace.locator("#leave").click()
+    await expect(ada.locator("#alone")).to_be_visible(timeout=WAIT_MS)
+    await ada.context.close()
+    await grace.close()
+
+
+async def test_without_a_camera_the_page_says_so_before(
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
+) -> None:
+    context = await chromium.new_context(viewport=PHONE, permissions=["microphone"])
+    page = await context.new_page()
+    await page.add_init_script(NO_CAMERA)
+    await page.goto(f"{server.http_url}/demo?room={room}&name=Ada")
+    await expect(page.locator("#missing")).to_contain_text("No camera found")
+    await expect(page.locator("#with-camera")).to_be_disabled()
+    await expect(page.locator("#with-camera")).not_to_be_checked()
+    await page.screenshot(path=screenshots / "demo-no-camera.png")
+    await page.get_by_role("button", name="Join").click()
+    await expect(page.locator("#call")).to_be_visible(timeout=WAIT_MS)
+    await expect(page.locator("#microphone")).to_have_attribute("aria-pressed", "true", timeout=WAIT_MS)
+    await expect(page.locator("#notice")).to_be_hidden()
+    await expect(page.locator("#camera")).to_contain_text("No camera")
+    await page.locator("#camera").click()
+    await expect(page.locator("#notice")).to_contain_text("No camera was found", timeout=WAIT_MS)
+    await context.close()
+
+
+async def test_a_refused_microphone_stays_explained_while_the_camera_works(
+    server: ServerUnderTest, chromium: Browser, room: str
+) -> None:
+    page = await _join(chromium, server, room, "Ada", PHONE, NO_MICROPHONE)
+    await expect(page.locator("#camera")).to_have_attribute("aria-pressed", "true", timeout=WAIT_MS)
+    await expect(page.locator("#notice")).to_contain_text("refused access to your microphone")
+    await page.locator("#camera").click()
+    await expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false", timeout=WAIT_MS)
+    await expect(page.locator("#notice")).to_contain_text("refused access to your microphone")
+    await page.context.close()
 
 
 async def test_a_refused_camera_is_explained(
