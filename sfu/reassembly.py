@@ -16,8 +16,9 @@ from aiortc.rtcsctptransport import (
 from sfu.errors import TransportFailure
 
 WHOLE = SCTP_DATA_FIRST_FRAG | SCTP_DATA_LAST_FRAG
-MAX_STREAM_CHUNKS = 1024
-"""Fragments and early messages that one stream holds: the largest message in fragments of 256 bytes."""
+MAX_STREAM_CHUNKS = 1536
+"""Fragments and early messages that one stream holds: all that an association takes beyond a gap
+(`association.MAX_MISORDERED`), and the largest message in fragments of 512 bytes."""
 _TSN, _SEQUENCE = (1 << 32) - 1, (1 << 16) - 1
 
 Received = tuple[int, int, bytes]

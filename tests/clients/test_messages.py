@@ -93,6 +93,23 @@ async def test_files_arrive_whole_in_both_directions(join: Join, tmp_path: Path)
     assert seen["sha256"] == hashlib.sha256(FILE[::-1]).hexdigest()
 
 
+async def test_a_large_file_reaches_everybody_whole_within_the_senders_window(join: Join, tmp_path: Path) -> None:
+    ada: SdkPeer = await join("sdk", "ada")
+    others: list[SdkPeer] = [await join("sdk", "grace"), await join("sdk-dual", "linus")]
+    kept = [keep_files(other) for other in others]
+    for other in others:
+        await knows(ada, other.identity)
+        await knows(other, "ada")
+    content = FILE * 20
+    path = tmp_path / "large.bin"
+    path.write_bytes(content)
+    await ada.room.local_participant.send_file(str(path), topic="files")
+    for files in kept:
+        sender, name, received = await eventually(partial(_first, files), "ada's file", within_s=60)
+        assert (sender, name, len(received)) == ("ada", "large.bin", len(content))
+        assert hashlib.sha256(received).digest() == hashlib.sha256(content).digest()
+
+
 async def test_methods_are_called_across_clients_with_answers_and_errors(join: Join) -> None:
     ada: BrowserPeer = await join("chromium", "ada")
     grace: SdkPeer = await join("sdk", "grace")

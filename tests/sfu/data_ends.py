@@ -75,12 +75,14 @@ def packet_to(end: End, chunk: DataChunk | SackChunk) -> bytes:
     return serialize_packet(5000, 5000, association._local_verification_tag, chunk)
 
 
-def fragment(end: End, ahead: int, flags: int, data: bytes = b"x", *, stream: int = 1, protocol: int = 53) -> bytes:
+def fragment(
+    end: End, ahead: int, flags: int, data: bytes = b"x", *, stream: int = 1, protocol: int = 53, sequence: int = 0
+) -> bytes:
     """A DATA chunk `ahead` of the last TSN that `end` has received."""
     association = end.data._association
     assert association is not None
     assert association._last_received_tsn is not None
     chunk = DataChunk(flags=flags)
     chunk.tsn = (association._last_received_tsn + ahead) % (1 << 32)
-    chunk.stream_id, chunk.protocol, chunk.user_data = stream, protocol, data
+    chunk.stream_id, chunk.stream_seq, chunk.protocol, chunk.user_data = stream, sequence, protocol, data
     return packet_to(end, chunk)

@@ -118,6 +118,16 @@ async def test_data_beyond_a_gap_is_bounded(ends: tuple[End, End]) -> None:
     peer.outbox.clear()
 
 
+async def test_lost_fragment_before_as_much_as_is_taken_beyond_a_gap_costs_nothing(ends: tuple[End, End]) -> None:
+    ours, _ = ends
+    due = association_of(ours)._get_inbound_stream(1).sequence_number
+    for ahead in range(3, association.MAX_MISORDERED + 10):
+        ours.data.receive(fragment(ours, ahead, FIRST | LAST, sequence=due + ahead - 2))
+    ours.data.receive(fragment(ours, 1, FIRST, b"a", sequence=due))
+    ours.data.receive(fragment(ours, 1, LAST, b"b", sequence=due))
+    assert [payload for _, payload in ours.messages] == [b"ab"] + [b"x"] * association.MAX_MISORDERED
+
+
 async def test_stream_number_out_of_range_costs_the_transport(ends: tuple[End, End]) -> None:
     ours, _ = ends
     with pytest.raises(TransportFailure, match="out of range"):
