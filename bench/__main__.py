@@ -121,6 +121,35 @@ class SubjectName(click.ParamType[Subject]):
 
 
 @main.command()
+@click.option("--target", "subject", type=SubjectName(), default="aiosfu", show_default=True)
+@click.option("--warm-up", type=int, default=800, show_default=True, help="Visitors before memory is first read.")
+@click.option("--visitors", type=int, default=2_000, show_default=True, help="Visitors that count.")
+def growth(subject: Subject, warm_up: int, visitors: int) -> None:
+    """Memory that a server keeps of everybody who came, spoke, was heard and left."""
+    import asyncio
+
+    from bench.growth import Growth, measure
+    from bench.targets.registry import make
+
+    async def run() -> Growth:
+        target = make(subject.name, dict(subject.options))
+        await target.start(())
+        try:
+            with Progress(console=console) as progress:
+                task = progress.add_task("visitors", total=warm_up + visitors)
+                return await measure(target, warm_up, visitors, partial(progress.advance, task))
+        finally:
+            await target.stop()
+
+    found = asyncio.run(run())
+    console.print(
+        f"{found.warm_up:,} visitors, then {found.visitors:,}: {found.before / 1024:,.0f} KiB, "
+        f"{found.after / 1024:,.0f} KiB: {found.bytes_each / 1024:.2f} KiB each"
+    )
+    console.print(machine())
+
+
+@main.command()
 @click.argument("scenario")
 @click.option("--target", "targets", type=SubjectName(), multiple=True, default=("aiosfu",), help="Repeat for several.")
 @click.option("-n", "sizes", type=int, multiple=True, help="Size of the scenario; repeat for several.")

@@ -77,6 +77,8 @@ class Participant:
         """Sids in the order of the plan."""
         self.sctp_port = 0
         """Of the server's data channels; 0: it has none."""
+        self.heard = asyncio.Event()
+        """Somebody has received a packet of one of its tracks."""
         self.failure: str = ""
         """What ended it, if anything did."""
         self._dtls = dtls
@@ -257,6 +259,8 @@ class Participant:
             waiting.set_result(content)
         elif name == "update":
             self._meet(content.participants)
+        elif name == "track_subscribed":
+            self.heard.set()
         elif name == "trickle":
             self._take_candidate(content)
         elif name == "media_sections_requirement":

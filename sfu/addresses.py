@@ -27,7 +27,7 @@ SAME_PORT_TRIES = 16
 """How often a port that is free for IPv4 may turn out to be taken for IPv6."""
 HOST_PREFERENCE = 126
 """RFC 8445 section 5.1.2.2, for host candidates."""
-MAX_REMEMBERED = 4096
+MAX_REMEMBERED = 1024
 """Addresses of peers, and of ours, that are kept in the form that Python's sockets want: some 400 bytes each."""
 
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33

@@ -99,7 +99,9 @@ class Room:
         self._dynacast_handle: asyncio.Handle | None = None
         self._qualities = Qualities()
         self._batch: dict[str, ParticipantInfo] = {}
-        self._departures: deque[tuple[float, ParticipantInfo]] = deque()
+        self._departures: deque[tuple[float, str, bytes]] = deque()
+        """When somebody left, the identity, and what others were told: a serialized `ParticipantInfo`, which takes a
+        tenth of the memory of the message."""
         self._departures_since = node.clock()
         """Earlier departures are forgotten."""
         self._counts = (0, 0)
@@ -172,8 +174,11 @@ class Room:
         """Return who has left since then and is not back; None if there were too many to remember."""
         if time_s < self._departures_since:
             return None
-        infos = [info for left_at, info in self._departures if left_at >= time_s]
-        return [info for info in infos if (now := self.participants.get(info.identity)) is None or now.hidden]
+        return [
+            ParticipantInfo.FromString(info)
+            for left_at, identity, info in self._departures
+            if left_at >= time_s and ((now := self.participants.get(identity)) is None or now.hidden)
+        ]
 
     def is_over(self, now: float) -> bool:
         """Tell whether the room has been empty for long enough."""
@@ -403,7 +408,7 @@ class Room:
     def _note_departure(self, info: ParticipantInfo) -> None:
         if len(self._departures) >= MAX_DEPARTURES:
             self._departures_since = self._departures.popleft()[0]
-        self._departures.append((self.node.clock(), info))
+        self._departures.append((self.node.clock(), info.identity, info.SerializeToString()))
 
     def _tell_counts(self, now: float) -> None:
         self._counts_stale = False
