@@ -10,6 +10,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -17,6 +18,7 @@ import structlog
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from livekit.protocol import rtc
+from livekit.protocol.models import ParticipantInfo
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from signaling.bounds import check_json_kind, check_json_text
@@ -89,12 +91,39 @@ class Broadcast:
         """`response` must not be changed afterwards."""
         self.response = response
         self._frames: dict[bool, bytes | str] = {}
+        self._parts: list[tuple[str, Broadcast]] | None = None
 
     def encode(self, as_json: bool) -> bytes | str:
         """Return the frame of this kind."""
         if as_json not in self._frames:
             self._frames[as_json] = encode_response(self.response, as_json)
         return self._frames[as_json]
+
+    def parts(self) -> "list[tuple[str, Broadcast]]":
+        """What is to wait in a queue: an update as one message for each participant, with its sid, all else whole.
+
+        The sid is empty where nothing newer may take the message's place: a departure is the last that is said.
+        """
+        if self._parts is None:
+            if self.response.WhichOneof("message") != "update":
+                self._parts = [("", self)]
+            else:
+                self._parts = [_part(info) for info in self.response.update.participants]
+        return self._parts
+
+
+def _part(info: ParticipantInfo) -> tuple[str, Broadcast]:
+    sid = "" if info.state == ParticipantInfo.DISCONNECTED else info.sid
+    return sid, Broadcast(rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=[info])))
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A frame in the queue of a client that takes no more now."""
+
+    sid: str
+    """Of the one participant that an update is about; empty for everything else, departures included."""
+    frame: bytes | str
 
 
 class Direct(Protocol):
@@ -119,7 +148,9 @@ class SignalConnection:
         self._as_json = as_json
         self._direct: Direct | None = websocket.scope.get("extensions", {}).get(DIRECT)
         self._handle: Callable[[rtc.SignalRequest], None] | None = None
-        self._queue: deque[bytes | str] = deque()
+        self._queue: deque[_Waiting] = deque()
+        self._updates: dict[str, _Waiting] = {}
+        """Of what waits: the update about each participant, by sid."""
         self._queued_bytes = 0
         self._pending = asyncio.Event()
         self._flushed = asyncio.Event()
@@ -171,14 +202,28 @@ class SignalConnection:
         # What waits already, or is being written, goes first.
         if self._direct is not None and self._flushed.is_set() and self._direct.send_now(frame):
             return
-        if len(self._queue) >= MAX_QUEUED_MESSAGES or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
-            log.warning("client does not read its messages, closing", queued=len(self._queue))
-            self._end()
-            return
-        self._queue.append(frame)
-        self._queued_bytes += len(frame)
+        whole = response if isinstance(response, Broadcast) else Broadcast(response)
+        for sid, part in whole.parts():
+            self._enqueue(sid, frame if part is whole else part.encode(self._as_json))
         self._flushed.clear()
         self._pending.set()
+
+    def _enqueue(self, sid: str, frame: bytes | str) -> None:
+        """Let a frame wait. An update about a participant takes the place of the one that waits already."""
+        before = self._updates.get(sid)
+        self._queued_bytes += len(frame) - (len(before.frame) if before is not None else 0)
+        messages = len(self._queue) - len(self._updates)
+        if (not sid and messages >= MAX_QUEUED_MESSAGES) or self._queued_bytes > MAX_QUEUED_BYTES:
+            if not self._ended:
+                log.warning("client does not read its messages, closing", queued=len(self._queue))
+            self._end()
+        elif before is not None:
+            before.frame = frame
+        else:
+            waiting = _Waiting(sid, frame)
+            self._queue.append(waiting)
+            if sid:
+                self._updates[sid] = waiting
 
     def on_request(self, handle: Callable[[rtc.SignalRequest], None], share: Share | None = None) -> None:
         """Have requests handled where they arrive while `receive` waits for them, as far as that is possible.
@@ -266,7 +311,9 @@ class SignalConnection:
                 await self._pending.wait()
                 self._pending.clear()
                 while self._queue:
-                    frame = self._queue.popleft()
+                    waiting = self._queue.popleft()
+                    frame = waiting.frame
+                    self._updates.pop(waiting.sid, None)
                     self._queued_bytes -= len(frame)
                     if isinstance(frame, str):
                         await self._websocket.send_text(frame)
@@ -284,6 +331,7 @@ class SignalConnection:
         self._ended = True
         self._handle = None
         self._queue.clear()
+        self._updates.clear()
         self._queued_bytes = 0
         self._flushed.set()
 

@@ -22,6 +22,12 @@ MAX_BAD_MESSAGES = 10
 """Malformed frames from one socket before it is closed."""
 MAX_UPDATE_PARTICIPANTS = 200
 """Participants in one update message, so that one update stays far below the frame limit of clients."""
+MAX_UPDATE_BYTES = 512 * 1024
+"""Of one update message with more than one participant."""
+MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES = 256 * 1024, 4 * 1024 * 1024
+"""Updates about one participant, to each member: a mute is some KiB, with all the metadata there may be half a MiB."""
+MAX_ROOM_UPDATE_BYTES_PER_S, ROOM_UPDATE_BURST_BYTES = 512 * 1024, 8 * 1024 * 1024
+"""Updates about all participants of a room, to each member: 4 Mbit/s, after a burst in which a large room may join."""
 MAX_TRACK_PERMISSIONS = 5_000
 """Entries in one subscription_permission message."""
 

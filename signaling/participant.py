@@ -21,6 +21,7 @@ from signaling.renegotiation import DualConnection, Renegotiation, SingleConnect
 from signaling.shares import Share
 from signaling.subscriptions import Subscriptions
 from signaling.tokens import Claims, TokenTooLong, refresh
+from signaling.updates import participant_allowance
 
 if TYPE_CHECKING:
     from signaling.connection import Broadcast, SignalConnection
@@ -77,6 +78,8 @@ class Participant:
 
         # times of the node's clock, in seconds
         self.joined_at = node.clock()
+        self.update_allowance = participant_allowance(self.joined_at)
+        """For what the room is told of it."""
         self.heard_at = self.joined_at
         """Last message from the client."""
         self.pings = False

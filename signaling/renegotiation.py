@@ -121,6 +121,7 @@ class Renegotiation(ABC):
         description = SessionDescription(
             type="answer", sdp=result.sdp, id=offer.id, mid_to_track_id=result.mid_to_track_id
         )
+        participant.room.before_description()
         participant.send(SignalResponse(answer=description))
         participant.publishing.apply(result)
         self._answered()
@@ -345,6 +346,7 @@ class DualConnection(Renegotiation):
         self._offer_id += 1
         self._offered_at = self._participant.node.clock()
         description = SessionDescription(type="offer", sdp=sdp, id=self._offer_id, mid_to_track_id=mid_to_track_id)
+        self._participant.room.before_description()
         self._participant.send(SignalResponse(offer=description))
         self._participant.subscriptions.negotiated()
 

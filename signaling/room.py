@@ -37,12 +37,13 @@ from signaling.config import RoomOptions
 from signaling.connection import Broadcast
 from signaling.dynacast import Demand, Dynacast
 from signaling.errors import SessionEnded
-from signaling.limits import MAX_DEPARTURES, MAX_UPDATE_PARTICIPANTS
+from signaling.limits import MAX_DEPARTURES
 from signaling.node import Node
 from signaling.participant import CLOSE_RECONNECT, Participant
 from signaling.quality import Qualities
 from signaling.speakers import Speakers
 from signaling.tracks import MIME_TYPES, Track
+from signaling.updates import Updates, batches, without_texts
 
 JOIN_TIMEOUT_S = 60.0
 """From joining to connected media; LiveKit's."""
@@ -58,8 +59,6 @@ TEND_INTERVAL_S = 1.0
 """Between two looks at each participant's timeouts, all of which are seconds."""
 QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
-UPDATE_INTERVAL_S = 1.0
-"""Between batches of updates about participants who only watch, in a large room."""
 TRANSPORTS_OF_A_JOIN = 2
 """What a client that has not joined yet opens at the most."""
 SMALL_ROOM = 50
@@ -98,7 +97,7 @@ class Room:
         self._dynacast = Dynacast()
         self._dynacast_handle: asyncio.Handle | None = None
         self._qualities = Qualities()
-        self._batch: dict[str, ParticipantInfo] = {}
+        self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
         self._departures: deque[tuple[float, str, bytes]] = deque()
         """When somebody left, the identity, and what others were told: a serialized `ParticipantInfo`, which takes a
         tenth of the memory of the message."""
@@ -106,7 +105,7 @@ class Room:
         """Earlier departures are forgotten."""
         self._counts = (0, 0)
         self._counts_stale = False
-        self._quality_at = self._room_update_at = self._update_at = self._tended_at = node.clock()
+        self._quality_at = self._room_update_at = self._tended_at = node.clock()
         self._empty_since: float | None = node.clock()
         self._was_joined = False
 
@@ -267,22 +266,19 @@ class Room:
             self.remove(participant, SIGNAL_CLOSE)
 
     def participant_changed(self, participant: Participant) -> None:
-        """Tell everybody what is new about a participant (before any SDP that depends on it)."""
+        """Tell everybody what is new about a participant, soon, and before any SDP that depends on it."""
         self._counts_stale = True
-        info = ParticipantInfo()
-        info.CopyFrom(participant.info)
-        if participant.hidden:
-            participant.send(_update([info]))
-            return
-        self._batch.pop(info.sid, None)
-        self._batch[info.sid] = info
-        if info.is_publisher or len(self.participants) <= SMALL_ROOM:
-            self._send_batch()
+        small = len(self.participants) <= SMALL_ROOM
+        self._updates.note(participant, soon=small or participant.hidden or participant.info.is_publisher)
+
+    def before_description(self) -> None:
+        """Tell what is to be told now: a session description that depends on it is about to go out."""
+        self._updates.before_description()
 
     def participant_hidden(self, participant: Participant) -> None:
         """Somebody whom the others know is hidden from now on: for them it leaves."""
         self._silence(participant)
-        self._batch.pop(participant.sid, None)
+        self._updates.forget(participant)
         info = ParticipantInfo(sid=participant.sid, identity=participant.identity, state=ParticipantInfo.DISCONNECTED)
         self._note_departure(info)
         self._broadcast(_update([info]), but=(participant,))
@@ -295,6 +291,7 @@ class Room:
         self._dynacast.add(track)
         self._schedule_dynacast()
         track.publisher.changed()
+        self._updates.before_description()
         for other in self.others(track.publisher):
             self.guard(other, partial(other.subscriptions.consider, track))
 
@@ -356,9 +353,7 @@ class Room:
             self._tended_at = now
             for participant in tuple(self.participants.values()):
                 self.guard(participant, partial(self._tend, participant, now))
-        if now - self._update_at >= UPDATE_INTERVAL_S:
-            self._update_at = now
-            self._send_batch()
+        self._updates.tick(now)
         if self._counts_stale and now - self._room_update_at >= ROOM_UPDATE_INTERVAL_S:
             self._tell_counts(now)
         if now - self._quality_at >= QUALITY_INTERVAL_S:
@@ -371,6 +366,7 @@ class Room:
             self.remove(participant, reason, action)
         if self._dynacast_handle is not None:
             self._dynacast_handle.cancel()
+        self._updates.close()
         self.node.give_back_group(self.voices)
 
     def _tend(self, participant: Participant, now: float) -> None:
@@ -388,11 +384,14 @@ class Room:
                 participant.send_token()
         participant.renegotiation.tick(now)
 
-    def _send_batch(self) -> None:
-        batch, self._batch = list(self._batch.values()), {}
-        for start in range(0, len(batch), MAX_UPDATE_PARTICIPANTS):
-            infos = batch[start : start + MAX_UPDATE_PARTICIPANTS]
-            self._broadcast(_update(infos))
+    def _tell(self, told: list[tuple[Participant, ParticipantInfo]]) -> None:
+        """Send updates about participants: of who is hidden to itself, of all others to everybody."""
+        for participant, info in told:
+            if participant.hidden:
+                participant.send(_update([info]))
+        infos = [info for participant, info in told if not participant.hidden]
+        for batch in batches(infos):
+            self._broadcast(_update(batch))
 
     def _broadcast(self, response: SignalResponse, but: Collection[Participant] = ()) -> None:
         shared = Broadcast(response)
@@ -408,7 +407,8 @@ class Room:
     def _note_departure(self, info: ParticipantInfo) -> None:
         if len(self._departures) >= MAX_DEPARTURES:
             self._departures_since = self._departures.popleft()[0]
-        self._departures.append((self.node.clock(), info.identity, info.SerializeToString()))
+        short = without_texts(info).SerializeToString()
+        self._departures.append((self.node.clock(), info.identity, short))
 
     def _tell_counts(self, now: float) -> None:
         self._counts_stale = False

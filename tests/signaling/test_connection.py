@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
@@ -379,3 +380,39 @@ def test_every_text_of_every_json_request_may_hold_half_a_character() -> None:
                 assert getattr(getattr(request, field.name), inner.name) == "\ufffd"
                 tried += 1
     assert tried > 10
+
+
+def update_of(*infos: models.ParticipantInfo) -> Broadcast:
+    return Broadcast(rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=infos)))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_newer_update_takes_the_place_of_one_that_waits(as_json: bool) -> None:
+    socket = await accepted(direct=True)
+    gone = models.ParticipantInfo.DISCONNECTED
+    async with SignalConnection(socket.websocket, as_json) as connection:
+        socket.writable.clear()
+        connection.send(PONG)
+        await settle()  # the writer holds it in its hands
+        metadata = "m" * 100_000
+        for number in range(1_000):
+            info = models.ParticipantInfo(sid="PA_a", version=number, metadata=metadata)
+            connection.send(update_of(info, models.ParticipantInfo(sid=f"PA_{number}")))
+        connection.send(PONG)
+        connection.send(update_of(models.ParticipantInfo(sid="PA_a", state=gone)))
+        connection.send(update_of(models.ParticipantInfo(sid="PA_5", version=7)))
+        assert not connection.ended
+        socket.writable.set()
+        await connection.close()
+    frames = [socket.sent.get_nowait() for _ in range(socket.sent.qsize() - 1)]
+    if as_json:
+        whole = [rtc.SignalResponse() for _ in frames]
+        for response, frame in zip(whole, frames, strict=True):
+            json_format.Parse(frame["text"], response)
+    else:
+        whole = [rtc.SignalResponse.FromString(frame["bytes"]) for frame in frames]
+    told = [(i.sid, i.version, i.state) for response in whole for i in response.update.participants]
+    assert told[0] == ("PA_a", 999, 0), "the newest state, in the place of the first"
+    assert told[1:1001] == [(f"PA_{n}", 7 if n == 5 else 0, 0) for n in range(1_000)]
+    assert told[1001:] == [("PA_a", 0, gone)], "a departure has a place of its own"
+    assert [response.WhichOneof("message") for response in whole[-2:]] == ["pong", "update"]

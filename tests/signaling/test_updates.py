@@ -1,0 +1,118 @@
+"""signaling/updates.py: what a room is told of its participants, and in how many bytes a second."""
+
+import pytest
+from livekit.protocol import models, rtc
+
+from signaling import limits, updates
+from signaling.join import MAX_METADATA_BYTES
+from tests.signaling.call import Call, Client, sdp, settle
+
+
+def told_of(client: Client, sid: str) -> list[models.ParticipantInfo]:
+    return [info for update in client.of("update") for info in update.participants if info.sid == sid]
+
+
+def told_bytes(client: Client) -> int:
+    return sum(update.ByteSize() for update in client.of("update"))
+
+
+async def test_changes_within_one_turn_are_told_once_and_whole(call: Call) -> None:
+    ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
+    sid = await ann.publish("mic", "audio")
+    bob.forget()
+    for number in range(20):
+        ann.connection.put(rtc.SignalRequest(mute=rtc.MuteTrackRequest(sid=sid, muted=number % 2 == 0)))
+        ann.participant.update(f"name {number}", "", {})
+        ann.participant.publishing.tracks[sid].info.muted = number % 2 == 0
+    await settle(60)
+    infos = told_of(bob, ann.sid)
+    assert len(infos) < 20
+    assert infos[-1].name == "name 19"
+    assert [info.version for info in infos] == sorted({info.version for info in infos})
+
+
+async def test_what_a_participant_makes_the_room_hear_is_bounded_by_the_second(call: Call) -> None:
+    ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
+    sid = await ann.publish("mic", "audio")
+    bob.forget()
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))
+    muted = False
+    for _ in range(84):
+        muted = not muted
+        await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=muted))
+    assert told_bytes(bob) <= limits.UPDATE_BURST_BYTES + MAX_METADATA_BYTES + 10_000
+    assert call.rooms.node.dropped["updates_delayed"] > 0
+    told_of(bob, ann.sid)
+    seconds = 0
+    while told_of(bob, ann.sid)[-1].tracks[0].muted != muted or seconds < 5:
+        seconds += 1
+        await call.pass_time(1.0)
+        assert seconds < 10
+    assert told_bytes(bob) <= limits.UPDATE_BURST_BYTES + 2 * MAX_METADATA_BYTES + 10 * limits.MAX_UPDATE_BYTES_PER_S
+    assert told_of(bob, ann.sid)[-1].tracks[0].muted == muted, "the newest state comes, however late"
+
+
+async def test_a_quiet_participant_is_not_held_back_by_another(call: Call) -> None:
+    ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
+    cid = await call.join("cid", {"can_update_own_metadata": True})
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))
+    for number in range(20):
+        await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name=f"name {number}"))
+    bob.forget()
+    await cid.send(update_metadata=rtc.UpdateParticipantMetadata(name="cid herself"))
+    assert [info.name for info in told_of(bob, cid.sid)] == ["cid herself"]
+    assert not told_of(bob, ann.sid)
+
+
+async def test_a_departure_is_told_at_once_and_without_texts_when_the_allowance_is_used_up(call: Call) -> None:
+    ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))
+    for number in range(20):
+        await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name=f"name {number}"))
+    bob.forget()
+    sid = ann.sid
+    await ann.send(leave=rtc.LeaveRequest())
+    (info,) = told_of(bob, sid)
+    assert (info.state, info.identity) == (models.ParticipantInfo.DISCONNECTED, "ann")
+    assert info.ByteSize() < 1_000
+
+
+async def test_departures_are_remembered_without_texts(call: Call) -> None:
+    ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * 1_000))
+    await ann.send(leave=rtc.LeaveRequest())
+    ((_, identity, told),) = call.room._departures
+    assert (identity, models.ParticipantInfo.FromString(told).metadata) == ("ann", "")
+    assert bob.connection.code is None
+
+
+async def test_an_update_comes_before_the_description_that_goes_out_in_the_same_turn(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    bob.forget()
+    ann.participant.changed()
+    offer = rtc.SessionDescription(type="offer", sdp=sdp(*bob.sections), id=2)
+    bob.participant.renegotiation.answer(offer)
+    assert bob.kinds() == ["update", "answer"]
+    await settle()
+    assert bob.kinds() == ["update", "answer"]
+
+
+def info(sid: str, size: int) -> models.ParticipantInfo:
+    return models.ParticipantInfo(sid=sid, metadata="m" * size)
+
+
+def test_a_message_is_few_participants_and_few_bytes_unless_it_is_one() -> None:
+    small = [info(f"PA_{number}", 10) for number in range(limits.MAX_UPDATE_PARTICIPANTS * 2 + 1)]
+    assert [len(batch) for batch in updates.batches(small)] == [200, 200, 1]
+    large = [info(f"PA_{number}", limits.MAX_UPDATE_BYTES) for number in range(3)]
+    assert [len(batch) for batch in updates.batches(large)] == [1, 1, 1]
+    assert list(updates.batches([])) == []
+
+
+@pytest.mark.parametrize("size", [1, 300])
+def test_an_allowance_pays_afterwards(size: int) -> None:
+    allowance = updates.Allowance(100, 200, 0.0)
+    assert allowance.allows(0.0)
+    allowance.charge(size)
+    assert allowance.allows(0.5) is (size == 1)
+    assert allowance.allows(1.5)
