@@ -24,6 +24,9 @@ from sfu.tables import (
 HUGE = ("history", "media", "transports", "paths", "subscriptions")
 """What egress goes through row by row: with small pages, each subscriber costs it several TLB misses."""
 HUGE_BYTES = 2 << 20
+USED_UP = ("commands", "notices", "slow", "path_slots", "source_slots", "outgoing_slots", "ufrag_slots")
+"""Rings that are written from end to end before they begin again, and hash tables: after some 900 participants have
+come and gone they would be resident all the same, and until then each would look like a leak of 10 KiB."""
 
 
 def _offset(name: str) -> int:
@@ -53,9 +56,9 @@ class Memory:
         self.record: Any = self.state.view(_STATE_RECORD_T)[0]
         self.record.data = memoryview(self.state.view(np.uint8))
         self._ask_for_huge_pages()
+        self._take_pages()
         self._set_addresses()
         self._set_messages()
-        self._touch_hash_tables()
         self._set_free_lists()
         self.join((self,))
 
@@ -77,6 +80,13 @@ class Memory:
             with contextlib.suppress(OSError):  # a kernel without them
                 place.madvise(mmap.MADV_HUGEPAGE, first, min(end, len(place)) - first)
 
+    def _take_pages(self) -> None:
+        """Make what will be used up anyway resident now, by writing a byte of each page; everything is 0 still."""
+        whole = self.state.view(np.uint8)
+        for name in USED_UP:
+            first, end = _offset(name), _offset(name) + self.table(name).nbytes
+            whole[first : end : mmap.PAGESIZE] = whole[end - 1] = 0
+
     def _address(self, name: str) -> int:
         return int(self.state.ctypes.data) + _offset(name)
 
@@ -97,12 +107,6 @@ class Memory:
         rx_messages["iov_count"] = 1
         rx_messages["control"] = self._address("rx_control") + slots * RX_CONTROL_BYTES
         self.table("tx_iov")["base"] = self._address("tx") + np.arange(TX_SLOTS, dtype=np.uint64) * TX_BYTES
-
-    def _touch_hash_tables(self) -> None:
-        """Take their pages now. A hash spreads rows over all of them, so every new client would take one or two that no
-        other has used, for the first thousand clients, which looks like a leak and hides a real one."""
-        for name in ("path_slots", "source_slots", "outgoing_slots", "ufrag_slots"):
-            self.table(name)[...] = 0
 
     def _set_free_lists(self) -> None:
         """Rows that the media thread hands out itself, chained by `next`."""

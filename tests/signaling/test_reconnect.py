@@ -400,3 +400,17 @@ async def test_what_no_token_can_carry_leaves_the_former_in_it(call: Call) -> No
     assert (claims.name, claims.metadata) == ("Ann", "")
     assert call.rooms.node.dropped["token too long"] >= 1
     assert call.room.participants["ann"].info.metadata == "\x01" * MAX_METADATA_BYTES
+
+
+async def test_of_who_left_only_what_a_departure_says_is_kept(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob", metadata="m" * 100_000, attributes={"a": "v" * 10_000})
+    await ann.connect()
+    await bob.publish("cam", "video")
+    await ann.lose_socket()
+    await bob.send(leave=rtc.LeaveRequest())
+    (departure,) = call.room.departures_since(ann.participant.heard_at)
+    assert departure.ByteSize() < 256
+    again = await call.resume(ann)
+    (gone,) = [info for info in again.of("update")[0].participants if info.identity == "bob"]
+    assert (gone.sid, gone.state) == (bob.sid, models.ParticipantInfo.DISCONNECTED)
+    assert (gone.name, gone.disconnect_reason) == ("name of bob", models.CLIENT_INITIATED)
