@@ -10,6 +10,7 @@ from livekit import rtc
 from livekit.protocol.models import DisconnectReason
 from livekit.rtc.participant import PublishTrackError
 
+from signaling.participant import TOKEN_PACE_S
 from tests.clients.conftest import Join, PeerFactory
 from tests.clients.facts import had, hears, knows, media, misses, reads, stands_still
 from tests.clients.peers import WAIT_S, BrowserPeer, SdkPeer, eventually
@@ -71,6 +72,30 @@ async def test_what_a_participant_says_about_itself_reaches_everybody(join: Join
         await eventually(told, f"{peer.identity} is told about {other}", detail=partial(about, peer, other))
     late: SdkPeer = await join("sdk", "late")
     assert await about(late, "ada") == ("Countess", "notes", {"mood": "calm"})
+
+
+async def test_a_full_reconnect_keeps_what_a_participant_said_about_itself(join: Join) -> None:
+    ada: BrowserPeer = await join("chromium", "ada", canUpdateOwnMetadata=True)
+    grace: SdkPeer = await join("sdk", "grace")
+    await knows(grace, "ada")
+    first = grace.room.remote_participants["ada"].sid
+    await ada.run("room.localParticipant.setAttributes({hand: 'up'}).then(() => 1)")
+    await ada.run("room.localParticipant.setName('Countess').then(() => 1)")
+    wanted = ("Countess", "", {"hand": "up"})
+
+    async def told() -> bool:
+        return await about(grace, "ada") == wanted
+
+    await eventually(told, "grace is told about ada")
+    await asyncio.sleep(2 * TOKEN_PACE_S + 1)  # of a burst the last token comes after the pace, with the next look
+    await ada.run("room.simulateScenario('full-reconnect').then(() => 1)")
+
+    async def back() -> bool:
+        other = grace.room.remote_participants.get("ada")
+        return other is not None and other.sid != first
+
+    await eventually(back, "ada is back as a new participant")
+    assert await about(grace, "ada") == wanted
 
 
 async def test_without_the_grant_nobody_renames_himself(join: Join) -> None:
