@@ -5,6 +5,7 @@ A *source* is an SSRC that a peer sends. It is bound to a stream by the SSRC lin
 or a kind that only one track has. Once bound, packets need neither. Unbound sources are few, and the oldest gives way.
 """
 
+import numpy as np
 from numba import njit
 
 from sfu.formats import announce_stream, may_carry
@@ -26,8 +27,8 @@ NO_STREAM = -1
 UNBOUND_IDLE_NS = 10_000_000_000
 """An unbound source that was silent for so long gives its place to a new one."""
 DISPLACED_NS = 1_000_000_000
-"""How long an SSRC that lost its stream, to another or by BYE, cannot take it back: two that share a mid must not
-alternate, and nobody can fill the ring of notices with starts and ends."""
+"""How long an SSRC that lost its stream cannot take it back: two that share a mid must not alternate, and what a BYE
+overtook on the way starts nothing. After a BYE, a number above all earlier ones may."""
 
 _NONE, _OPUS, _RED, _AUDIO, _RTX = int(Codec.NONE), int(Codec.OPUS), int(Codec.RED), int(Codec.AUDIO), int(Codec.RTX)
 _MID, _RID, _REPAIRED_RID = int(Extension.MID), int(Extension.RID), int(Extension.REPAIRED_RID)
@@ -101,6 +102,9 @@ def add_source(state, transport_row, ssrc, now):
     source.stream = NO_STREAM
     source.seen_ns = now
     source.displaced_ns = 0
+    source.ended = 0
+    source.newest = -1
+    source.rtcp_index = 0
     source.next = transport.first_source
     transport.first_source = row
     transport.unbound += 1
@@ -210,6 +214,7 @@ def _attach(state, source_row, stream_row, rtx, now):
     if displaced >= 0:
         unbind(state, displaced)
         state.sources[displaced].displaced_ns = now
+        state.sources[displaced].ended = 0
     source.stream = stream_row
     source.rtx = 1 if rtx else 0
     state.transports[source.transport].unbound -= 1
@@ -227,6 +232,12 @@ def _attach(state, source_row, stream_row, rtx, now):
     stream.ssrc = source.ssrc
     stream.started = 1
     announce_stream(state, stream_row)
+
+
+@njit(cache=True)
+def _goes_on(state, source):
+    """Whether the packet in hand came after the BYE that ended its source: no earlier one has so high a number."""
+    return source.ended and source.newest == np.int64(state.header[0].sequence)
 
 
 @njit(cache=True)
@@ -250,7 +261,7 @@ def bind(state, source_row, codec, repaired, data, now):
             stream_row = _by_elimination(state, row, data, kind, rtx, rid_at, rid_bytes)
     if stream_row < 0 or not may_carry(state.tracks[state.streams[stream_row].track], repaired):
         return NO_STREAM
-    if source.displaced_ns and now - source.displaced_ns < DISPLACED_NS:
+    if source.displaced_ns and now - source.displaced_ns < DISPLACED_NS and not _goes_on(state, source):
         return NO_STREAM
     _attach(state, source_row, stream_row, rtx, now)
     return stream_row

@@ -5,6 +5,7 @@ from numba import njit
 
 from sfu.ingress import receive_rtp
 from sfu.lookup import find_path
+from sfu.paths import exact_path
 from sfu.rings import push_slow
 from sfu.rtcp_in import receive_rtcp
 from sfu.stun import handle_stun
@@ -42,13 +43,15 @@ def route(state, arena, k, socket, now):
         return
     row = np.int64(state.paths[path].transport)
     state.thread[0].row_in_hand = row
+    state.thread[0].path_in_hand = path
     if 20 <= first <= 63:
-        push_slow(state, row, path, k, size)
+        push_slow(state, row, exact_path(state, k, path), k, size)
     elif 128 <= first <= 191 and size >= MIN_RTCP_BYTES:
         _receive_srtp(state, arena, k, size, row, now)
     else:
         state.drops[DROP_GARBAGE] += 1
     state.thread[0].row_in_hand = -1
+    state.thread[0].path_in_hand = -1
 
 
 @njit(cache=True)

@@ -6,11 +6,12 @@ A command names its row's generation and is ignored when that or the row's state
 from numba import njit
 
 from sfu.atomics import load_acquire, store_release
+from sfu.following import follow
 from sfu.lookup import insert_ufrag, remove_ufrag
+from sfu.notices import notice
 from sfu.paths import NO_CONSENT, close_paths
 from sfu.relay_out import add_mirror, remove_mirror
 from sfu.ring_size import change_ring
-from sfu.rings import notice
 from sfu.silence import begin_silence
 from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
 from sfu.tables import (
@@ -23,6 +24,7 @@ from sfu.tables import (
     CLOSED_TRANSPORT,
     COMMAND_RING,
     COMMANDS,
+    FOLLOW_PATH,
     FREE,
     MEDIA_PER_TRANSPORT,
     NEW_CREDENTIALS,
@@ -32,6 +34,7 @@ from sfu.tables import (
     OPEN_SUBSCRIPTION,
     OPEN_TRACK,
     OPEN_TRANSPORT,
+    PATHS,
     REMOVE_MIRROR,
     REQUEST_KEY_FRAME,
     SET_CODECS,
@@ -84,6 +87,9 @@ def _apply_to_transport(state, command, now):
             _replace_credentials(state, row)
         elif command.kind == SET_MEDIA:
             transport.media = command.a
+        elif command.kind == FOLLOW_PATH:
+            if 0 <= command.a < PATHS:
+                follow(state, row, command.a, now)
         elif command.kind == CLOSE_TRANSPORT:
             _close_transport(state, row)
     state.thread[0].row_in_hand = -1
@@ -106,6 +112,9 @@ def _open_transport(state, row, relayed, now):
     transport.first_path = -1
     transport.path_count = 0
     transport.checked_ns = now
+    transport.heard_ns = 0
+    transport.compared_ns = 0
+    transport.followed_ns = 0
     transport.first_track = -1
     transport.first_subscription = -1
     transport.first_source = -1
@@ -181,7 +190,7 @@ def _close_transport(state, row):
     transport.srtp_out = 0
     transport.state = FREE
     state.thread[0].open_transports -= 1
-    notice(state, CLOSED_TRANSPORT, row, transport.generation, 0, 0)
+    notice(state, CLOSED_TRANSPORT, row)
 
 
 @njit(cache=True)

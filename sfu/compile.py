@@ -19,7 +19,7 @@ from numba.core.dispatcher import Dispatcher
 import sfu
 from sfu import kernel_cache
 from sfu.memory import Memory
-from sfu.tables import OPEN_TRANSPORT, TRANSPORTS, notice_t, slow_t
+from sfu.tables import CLOSED_TRANSPORT, NOTICE_BLOCK, OPEN_TRANSPORT, TRANSPORTS, notice_t, slow_t
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +72,15 @@ def _reporting(total: int, progress: Progress) -> Iterator[None]:
 
 def _call_everything() -> None:
     """Call each kernel that Python calls, with the types of the real calls; the media loop brings all the others."""
-    from sfu import loop, rings
+    from sfu import loop, notices, rings
 
     memory = Memory()
     memory.open_wakeups()
     try:
         # before the loop: their callees are few, so that the first line of progress comes soon
         rings.push_command(memory.record, OPEN_TRANSPORT, TRANSPORTS, 0, 0, 0)
-        rings.notice(memory.record, 0, 0, 0, 0, 0)
-        rings.drain_notices(memory.record, np.zeros(1, notice_t))
+        notices.notice(memory.record, CLOSED_TRANSPORT, 0)
+        notices.take_notices(memory.record, np.zeros(NOTICE_BLOCK, notice_t))
         rings.take_slow(memory.record, np.zeros(1, slow_t)[0])
         memory.thread["stop"] = 1
         loop.media_loop(memory.record, memory.arena)

@@ -9,12 +9,12 @@ import numpy as np
 from numba import njit
 
 from sfu.loudest import is_loud
+from sfu.notices import notice
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
 from sfu.prefetch import look_ahead
 from sfu.relay_out import relay_batch
 from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
-from sfu.rings import notice
 from sfu.scalability import admit_scalable, is_last_of_picture
 from sfu.select import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
 from sfu.sequence import NOT_SENT, drop, send, synchronise
@@ -307,7 +307,7 @@ def _send(state, arena, row, packet, sent, index, payload_bytes, padding):
         return
     if not subscription.started:
         subscription.started = 1
-        notice(state, SUBSCRIPTION_STARTED, row, subscription.generation, 0, 0)
+        notice(state, SUBSCRIPTION_STARTED, row)
     ahead = signed32(np.int64(sent.timestamp) - np.int64(subscription.last_timestamp))
     if sent.out_sequence == subscription.out_highest & 0xFFFFFFFF:
         subscription.last_marker = sent.marker

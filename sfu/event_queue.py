@@ -1,14 +1,18 @@
-"""The queue of events from the engine to signalling: one consumer, bounded."""
+"""The queue of events from the engine to signalling: one consumer, bounded.
+
+Data messages have bounds of their own, and what may change again and again has one place for each receiver or
+channel: what one client does at will takes no place from what is said once of others.
+"""
 
 import asyncio
 from collections import Counter, deque
 
-from sfu.events import DataReceived, Event
+from sfu.events import ChannelOpened, DataReceived, Event, LayersChanged, StreamStarted
 
 MAX_EVENTS = 65_536
 """Facts that wait. Signalling reads them at once; a consumer this far behind will not recover by having more."""
-MAX_DATA_BYTES = 64 << 20
-"""Payload of data messages that wait; further ones are dropped."""
+MAX_DATA_BYTES, MAX_DATA_EVENTS = 64 << 20, 65_536
+"""Payload of data messages that wait, and how many; further ones are dropped."""
 
 
 class EventQueue:
@@ -17,19 +21,30 @@ class EventQueue:
     def __init__(self, drops: Counter[str]) -> None:
         self._drops = drops
         self._events: deque[Event] = deque()
-        self._data_bytes = 0
+        self._newest: dict[tuple[object, ...], Event] = {}
+        """What waits under a subject: `get` returns it in the place of the first that waited there."""
+        self._data_events = self._data_bytes = 0
         self._filled = asyncio.Event()
 
     def put(self, event: Event) -> None:
         """Add an event; never waits."""
-        size = len(event.payload) if isinstance(event, DataReceived) else 0
-        if size and self._data_bytes + size > MAX_DATA_BYTES:
-            self._drops["data_unread"] += 1
-            return
-        if len(self._events) >= MAX_EVENTS:
-            self._drops["events_unread"] += 1
-            return
-        self._data_bytes += size
+        if isinstance(event, DataReceived):
+            size = len(event.payload)
+            if self._data_events >= MAX_DATA_EVENTS or self._data_bytes + size > MAX_DATA_BYTES:
+                self._drops["data_unread"] += 1
+                return
+            self._data_events += 1
+            self._data_bytes += size
+        else:
+            subject = _subject(event)
+            if subject in self._newest:
+                self._newest[subject] = event
+                return
+            if len(self._events) - self._data_events >= MAX_EVENTS:
+                self._drops["events_unread"] += 1
+                return
+            if subject:
+                self._newest[subject] = event
         self._events.append(event)
         self._filled.set()
 
@@ -40,5 +55,19 @@ class EventQueue:
             await self._filled.wait()
         event = self._events.popleft()
         if isinstance(event, DataReceived):
+            self._data_events -= 1
             self._data_bytes -= len(event.payload)
-        return event
+            return event
+        return self._newest.pop(_subject(event), event)
+
+
+def _subject(event: Event) -> tuple[object, ...]:
+    """What an event is about that may be told again with something newer; empty: it is told once."""
+    match event:
+        case StreamStarted():
+            return StreamStarted, event.receiver, event.layer
+        case LayersChanged():
+            return LayersChanged, event.receiver
+        case ChannelOpened():
+            return ChannelOpened, event.transport, event.channel
+    return ()

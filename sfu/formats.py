@@ -10,8 +10,8 @@ from numba import njit
 
 from sfu.dependency import reset_dependency
 from sfu.missing import drop_before
+from sfu.notices import notice
 from sfu.parameters import Codec
-from sfu.rings import notice
 from sfu.tables import DROP_CODEC_CHANGED, DROP_UNKNOWN_PAYLOAD_TYPE, STREAM_STARTED
 
 CODEC_CHANGE_NS = 1_000_000_000
@@ -42,10 +42,9 @@ def takes(subscription, codec):
 def announce_stream(state, stream_row):
     """Tell the control thread what the packet in hand (state.incoming) shows: the SSRC of a stream, and its codec."""
     stream, packet = state.streams[stream_row], state.incoming[0]
-    track = state.tracks[stream.track]
     codec = np.int64(state.media[state.transports[stream.transport].media].codec_of_pt[packet.payload_type])
-    extra = np.int64(stream.ssrc) | codec << 32 | np.int64(packet.payload_type) << 40
-    notice(state, STREAM_STARTED, stream.track, track.generation, np.int64(stream.layer), extra)
+    stream.announced = np.int64(stream.ssrc) | codec << 32 | np.int64(packet.payload_type) << 40
+    notice(state, STREAM_STARTED, stream_row)
 
 
 @njit(cache=True)

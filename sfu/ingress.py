@@ -9,6 +9,7 @@ from numba import njit
 from sfu.binding import bind, known_source
 from sfu.describe import describe
 from sfu.feedback import can_send, send_transport_feedback
+from sfu.following import heard, is_newest
 from sfu.formats import repairs, take_format
 from sfu.levels import observe_level
 from sfu.loudest import QUIETEST, note_loudness
@@ -90,9 +91,12 @@ def receive_plain(state, arena, k, size, row, arrival, now):
         state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
         return
     source = state.sources[source_row]
+    newest = is_newest(source, np.int64(state.header[0].sequence))
     if source.stream < 0 and bind(state, source_row, codec, repaired, data, now) < 0:
         state.drops[DROP_UNBOUND_SSRC] += 1
         return
+    if newest:
+        heard(state, row, k, now)
     if (codec == _RTX) != (source.rtx != 0):  # RTX on a primary SSRC or the other way round
         state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
     elif codec == _RTX:

@@ -1,6 +1,6 @@
-"""The control thread's end of the rings: commands to the media thread, its notices and DTLS datagrams back.
+"""The control thread's end: commands to the media thread, its notices and DTLS datagrams back.
 
-Nothing here waits: commands that do not fit stay in a deque until `flush` finds room.
+Nothing here waits: commands that do not fit stay here until `flush` finds room.
 """
 
 from collections import deque
@@ -11,16 +11,16 @@ import numpy as np
 
 from sfu.errors import TableFull
 from sfu.memory import Memory
-from sfu.rings import drain_notices, push_command, take_slow
+from sfu.notices import take_notices
+from sfu.rings import push_command, take_slow
 from sfu.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
-    CLOSED_SUBSCRIPTION,
-    CLOSED_TRACK,
-    CLOSED_TRANSPORT,
-    NOTICE_RING,
-    NOTICES,
+    FOLLOW_PATH,
+    REQUEST_KEY_FRAME,
+    SET_LAYERS,
+    SET_PAUSED,
     SLOW_RING,
     notice_t,
     slow_t,
@@ -28,12 +28,11 @@ from sfu.tables import (
 
 MAX_WAITING_COMMANDS = 65_536
 """Commands beside the ring's own; only closing ones may pass it, and those are bounded by the rows."""
-MAX_CLOSING = NOTICES // 2
-"""CLOSE commands without their notice: a full ring of notices would lose one, and with it a row for good."""
-NOTICE_BATCH = 256
+NOTICE_BATCH = 1024
 
 _CLOSE = frozenset((CLOSE_TRANSPORT, CLOSE_TRACK, CLOSE_SUBSCRIPTION))
-_CLOSED = frozenset((CLOSED_TRANSPORT, CLOSED_TRACK, CLOSED_SUBSCRIPTION))
+_SETTINGS = frozenset((FOLLOW_PATH, REQUEST_KEY_FRAME, SET_LAYERS, SET_PAUSED))
+"""What clients can ask for at will: of a row's, only the newest waits, beside the others and refusing none of them."""
 
 
 class Notice(NamedTuple):
@@ -63,8 +62,9 @@ class Mailbox:
         self._state = memory.record
         self._wake = wake
         self._waiting: deque[tuple[int, int, int, int, int]] = deque()
-        self._closing = 0
+        self._settings: dict[tuple[int, int], tuple[int, int, int]] = {}
         self._notices = np.zeros(NOTICE_BATCH, notice_t)
+        self._given, self._heard = memory.table("thread")["notices"], 0
         rings = memory.table("rings")
         self._read, self._written = rings["read"], rings["written"]
         # Made once and read field by field: a record of numpy's, and each of its fields, costs as much as the datagram.
@@ -77,7 +77,7 @@ class Mailbox:
     @property
     def waiting(self) -> int:
         """Commands that are not in the ring yet."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._settings)
 
     @property
     def has_room(self) -> bool:
@@ -85,39 +85,49 @@ class Mailbox:
         return len(self._waiting) < MAX_WAITING_COMMANDS
 
     def push(self, kind: int, row: int, generation: int, a: int = 0, b: int = 0) -> None:
-        """Send one command, in order. Raises TableFull when too many wait, but never for one that closes."""
-        if not self.has_room and kind not in _CLOSE:
+        """Send one command, in order; settings may come after others that follow them. Raises TableFull when too many
+        wait, but never for a setting or one that closes."""
+        if kind in _SETTINGS:
+            self._settings[kind, row] = generation, a, b
+        elif self.has_room or kind in _CLOSE:
+            self._waiting.append((kind, row, generation, a, b))
+        else:
             raise TableFull("too many commands wait for the media thread")
-        self._waiting.append((kind, row, generation, a, b))
         self.flush()
 
     def flush(self) -> None:
         """Move waiting commands into the ring, as far as there is room."""
+        if self._move():
+            self._wake()
+
+    def _move(self) -> bool:
+        """Whether any was moved."""
         moved = False
         while self._waiting:
-            kind, row, generation, a, b = self._waiting[0]
-            closes = kind in _CLOSE
-            if closes and self._closing >= MAX_CLOSING:
-                break
+            if not push_command(self._state, *self._waiting[0]):
+                return moved
+            self._waiting.popleft()
+            moved = True
+        while self._settings:
+            (kind, row), (generation, a, b) = oldest = next(iter(self._settings.items()))
             if not push_command(self._state, kind, row, generation, a, b):
                 break
-            self._waiting.popleft()
-            self._closing += closes
+            del self._settings[oldest[0]]
             moved = True
-        if moved:
-            self._wake()
+        return moved
 
     def take_notices(self) -> Sequence[Notice]:
         """The next notices, at most NOTICE_BATCH."""
-        if self._is_empty(NOTICE_RING):
+        given = self._given.item(0)
+        if given == self._heard:
             return ()
-        count = drain_notices(self._state, self._notices)
-        taken = []
-        for kind, row, generation, _, value, extra in self._notices[:count].tolist():
-            if kind in _CLOSED:
-                self._closing = max(self._closing - 1, 0)
-            taken.append(Notice(kind, row, generation, value, extra))
-        return taken
+        count = take_notices(self._state, self._notices)
+        if count == 0:  # all that had been told before
+            self._heard = given
+        return [
+            Notice(kind, row, generation, value, extra)
+            for kind, row, generation, _, value, extra in self._notices[:count].tolist()
+        ]
 
     def take_datagram(self) -> Datagram | None:
         """The next DTLS datagram, None when there is none. `handled` must follow."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from sfu import loop
 from sfu.memory import Memory
-from sfu.rings import notice
+from sfu.notices import notice
 from sfu.scheduling import ask_for_precedence
 from sfu.tables import OPEN, TRANSPORT_BROKEN
 
@@ -83,13 +83,13 @@ class MediaThread:
         """Tell the control thread who is broken, and leave the state such that a turn can begin."""
         thread = self._memory.thread
         row = int(thread["row_in_hand"])
-        thread["row_in_hand"] = -1
+        thread["row_in_hand"] = thread["path_in_hand"] = -1
         thread["idle"] = 0
         generation = int(self._memory.table("transports")[row]["generation"]) if row >= 0 else 0
         if row >= 0 and (row, generation) not in self._broken:
             self._broken.add((row, generation))
             self._on_exception(error)
-            self._tell_broken(row, generation)
+            self._tell_broken(row)
             return
         turns = int(thread["turns"])
         self._failures = self._failures + 1 if turns - self._failed_turn < CALM_TURNS else 1
@@ -105,8 +105,8 @@ class MediaThread:
         transports = self._memory.table("transports")
         for row in range(int(self._memory.thread["transport_end"])):
             if transports[row]["state"] == OPEN:
-                self._tell_broken(row, int(transports[row]["generation"]))
+                self._tell_broken(row)
 
-    def _tell_broken(self, row: int, generation: int) -> None:
-        notice(self._memory.record, TRANSPORT_BROKEN, row, generation, 0, 0)
+    def _tell_broken(self, row: int) -> None:
+        notice(self._memory.record, TRANSPORT_BROKEN, row)
         os.eventfd_write(int(self._memory.thread["control_fd"]), 1)

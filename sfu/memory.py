@@ -24,7 +24,7 @@ from sfu.tables import (
 HUGE = ("history", "media", "transports", "paths", "subscriptions")
 """What egress goes through row by row: with small pages, each subscriber costs it several TLB misses."""
 HUGE_BYTES = 2 << 20
-USED_UP = ("commands", "notices", "slow", "path_slots", "source_slots", "outgoing_slots", "ufrag_slots")
+USED_UP = ("commands", "slow", "path_slots", "source_slots", "outgoing_slots", "ufrag_slots")
 """Rings that are written from end to end before they begin again, and hash tables: after some 900 participants have
 come and gone they would be resident all the same, and until then each would look like a leak of 10 KiB."""
 
@@ -117,7 +117,7 @@ class Memory:
         thread = self.thread
         thread["free_path"] = thread["free_source"] = 0
         thread["first_dirty_track"] = -1
-        thread["row_in_hand"] = thread["relay_in_hand"] = -1
+        thread["row_in_hand"] = thread["path_in_hand"] = thread["relay_in_hand"] = -1
 
     def join(self, memories: Sequence["Memory"]) -> None:
         """Be one of these media threads; all of them must be told the same list before any of them starts."""

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.lookup import find_path, insert_path, remove_path
-from sfu.rings import notice
+from sfu.notices import notice
 from sfu.tables import (
     CONSENT_EXPIRED,
     DROP_STUN_ADDRESS_TAKEN,
@@ -25,7 +25,10 @@ from sfu.udp import flush, store_local
 CONSENT_TIMEOUT_NS = 15_000_000_000
 """RFC 7675 section 5.1 lets consent live 30 s; a client that vanished must be gone from its room within 20."""
 SILENT_NS = 5_000_000_000
-"""A selected pair without a valid check for so long is left for a worse one."""
+"""A selected pair without a valid check or authentic packet for so long is left for another one."""
+ABANDONED_NS = 6_500_000_000
+"""A transport of which nothing came for so long gives an address up to another one that checks from there. Consent is
+checked every 6 s at the latest (RFC 7675 section 5.1), so whoever is there has been heard."""
 NO_CONSENT, CONSENT_RUNNING, CONSENT_GONE = 0, 1, 2
 """transports.consent: before the first valid check, after it, and after the notice that it expired."""
 
@@ -60,6 +63,25 @@ def _is_staged(state, row):
 
 
 @njit(cache=True)
+def _find_staged(state, row):
+    """The path of transport `row` that is the staged pair, or -1."""
+    at = np.int64(state.transports[row].first_path)
+    while at >= 0 and not _is_staged(state, at):
+        at = np.int64(state.paths[at].next)
+    return at
+
+
+@njit(cache=True)
+def exact_path(state, k, path):
+    """The pair by which receive slot k came, when `lookup` found `path` by the peer's address alone."""
+    if not state.paths[path].shared:
+        return path
+    stage_path(state, k, np.int64(state.paths[path].socket))
+    exact = _find_staged(state, np.int64(state.paths[path].transport))
+    return exact if exact >= 0 else path
+
+
+@njit(cache=True)
 def _release_path(state, row):
     """Take a path from its transport and free the row. The transport's selection is the caller's to renew."""
     flush(state)  # what is queued for the row must not leave to the next address in it
@@ -82,19 +104,20 @@ def _release_path(state, row):
 
 @njit(cache=True)
 def _free_address(state, row, now):
-    """Take the staged address from a transport that left it silent. False: its owner is live, and not `row`."""
+    """Take the staged address from a transport that vanished, or left it. False: its owner is there, and not `row`."""
     staged = state.paths[STAGING_PATH]
     while True:
         found = find_path(state, staged.address, np.int64(staged.address_bytes), np.int64(staged.socket))
         if found < 0 or state.paths[found].transport == row:
             return True
-        path = state.paths[found]
-        if now - path.checked_ns < CONSENT_TIMEOUT_NS:
+        owner = np.int64(state.paths[found].transport)
+        transport = state.transports[owner]
+        vanished = now - max(np.int64(transport.checked_ns), np.int64(transport.heard_ns)) >= ABANDONED_NS
+        if not vanished and now - _last_sign(state, owner, found) < CONSENT_TIMEOUT_NS:
             return False
-        owner = np.int64(path.transport)
         _release_path(state, found)
-        if state.transports[owner].path == found:
-            state.transports[owner].path = -1
+        if transport.path == found:
+            transport.path = -1
             select_path(state, owner, now)
 
 
@@ -120,11 +143,9 @@ def claim_path(state, row, now):
     if not _free_address(state, row, now):
         state.drops[DROP_STUN_ADDRESS_TAKEN] += 1
         return -1
-    at = np.int64(transport.first_path)
-    while at >= 0:
-        if _is_staged(state, at):
-            return at
-        at = np.int64(state.paths[at].next)
+    known = _find_staged(state, row)
+    if known >= 0:
+        return known
     full = transport.path_count >= PATHS_PER_TRANSPORT or thread.free_path < 0
     if full and not _evict_path(state, row):
         state.drops[DROP_STUN_PATHS_FULL] += 1
@@ -137,13 +158,32 @@ def claim_path(state, row, now):
     path.transport = row
     path.priority = 0
     path.nominated = 0
+    path.shared = 0
+    path.single_until_ns = 0
     path.ice_generation = 0
     path.checked_ns = now
     path.next = transport.first_path
     transport.first_path = free
     transport.path_count += 1
     insert_path(state, free)
+    _mark_shared(state, free)
     return free
+
+
+@njit(cache=True)
+def _mark_shared(state, row):
+    """Note at a new path, and at those of its transport with the same address of the peer, that there are several."""
+    path = state.paths[row]
+    at = np.int64(path.next)
+    while at >= 0:
+        other = state.paths[at]
+        same = other.socket == path.socket and other.address_bytes == path.address_bytes
+        for n in range(28):
+            same = same and other.address[n] == path.address[n]
+        if same:
+            path.shared = 1
+            other.shared = 1
+        at = np.int64(other.next)
 
 
 @njit(cache=True)
@@ -168,12 +208,20 @@ def receive_check(state, row, path_row, which, priority, nominated, now):
 
 
 @njit(cache=True)
-def _rank(path, now):
+def _last_sign(state, row, path_row):
+    """When the last valid check came over a path of transport `row`, or authentic media over the selected one."""
+    transport, checked = state.transports[row], np.int64(state.paths[path_row].checked_ns)
+    return max(checked, np.int64(transport.heard_ns)) if path_row == transport.path else checked
+
+
+@njit(cache=True)
+def _rank(state, row, path_row, now):
     """Order of preference: live before silent, nominated before not, newer generation, then the pair's priority.
 
     Without a nomination all pairs of a generation are equal, so that the first one stays.
     """
-    live = 1 if now - path.checked_ns < SILENT_NS else 0
+    path = state.paths[path_row]
+    live = 1 if now - _last_sign(state, row, path_row) < SILENT_NS else 0
     nominated = np.int64(path.nominated)
     generation = np.int64(path.ice_generation) & 0xFFFF
     return live << 50 | nominated << 49 | generation << 32 | np.int64(path.priority) * nominated
@@ -181,28 +229,37 @@ def _rank(path, now):
 
 @njit(cache=True)
 def select_path(state, row, now):
-    """Choose the path of a transport on which to send, and give notice when that changed.
+    """Choose the path of a transport on which to send, where its packets do not say it (`sfu.following`).
 
-    The highest-priority nominated pair of the newest generation that has one; before any nomination the first
-    validated pair, so that an early DTLS hello gets its answer; a worse pair only when the selected one is silent.
+    The live nominated pair of the newest generation that has one, of highest priority; before any nomination the first
+    validated pair, so that an early DTLS hello gets its answer. Once authentic packets have come over the selected
+    pair, others are taken only when it falls silent, or after an ICE restart.
     """
     transport = state.transports[row]
     best, best_rank = -1, -1
     at = np.int64(transport.path)
     if at >= 0 and state.paths[at].ice_generation >= transport.nominated_generation:
-        best, best_rank = at, _rank(state.paths[at], now)
+        if transport.heard_ns != 0 and now - _last_sign(state, row, at) < SILENT_NS:
+            return
+        best, best_rank = at, _rank(state, row, at, now)
     at = np.int64(transport.first_path)
     while at >= 0:
-        path = state.paths[at]
-        if path.ice_generation >= transport.nominated_generation:
-            rank = _rank(path, now)
+        if state.paths[at].ice_generation >= transport.nominated_generation:
+            rank = _rank(state, row, at, now)
             # between silent pairs there is nothing to choose: stay
-            if best < 0 or (rank > best_rank and now - path.checked_ns < SILENT_NS):
+            if best < 0 or (rank > best_rank and now - state.paths[at].checked_ns < SILENT_NS):
                 best, best_rank = at, rank
-        at = np.int64(path.next)
+        at = np.int64(state.paths[at].next)
     if best != transport.path and best >= 0:
-        transport.path = best
-        notice(state, PATH_SELECTED, row, transport.generation, best, 0)
+        transport.heard_ns = 0
+        move_to(state, row, best)
+
+
+@njit(cache=True)
+def move_to(state, row, path):
+    """Send to transport `row` over this path from now on."""
+    state.transports[row].path = path
+    notice(state, PATH_SELECTED, row)
 
 
 @njit(cache=True)
@@ -221,8 +278,8 @@ def consent_pass(state, now):
         transport = state.transports[row]
         if transport.state != OPEN or transport.consent != CONSENT_RUNNING:
             continue
-        if transport.path >= 0 and now - state.paths[transport.path].checked_ns >= SILENT_NS:
+        if transport.path >= 0 and now - _last_sign(state, row, np.int64(transport.path)) >= SILENT_NS:
             select_path(state, row, now)
         if now - transport.checked_ns >= CONSENT_TIMEOUT_NS:
             transport.consent = CONSENT_GONE
-            notice(state, CONSENT_EXPIRED, row, transport.generation, 0, 0)
+            notice(state, CONSENT_EXPIRED, row)

@@ -7,7 +7,7 @@ which the media thread moves what it still has. So a microphone keeps a few KiB 
 import numpy as np
 from numba import njit
 
-from sfu.rings import notice
+from sfu.notices import notice
 from sfu.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED
 from sfu.udp import copy_in_arena
 
@@ -39,7 +39,8 @@ def check_ring(state, row):
         wanted = np.int64(stream.ring_bytes) // 2
     elif wanted <= stream.ring_bytes:
         return
-    notice(state, RING_WANTED, stream.track, state.tracks[stream.track].generation, int(stream.layer), wanted)
+    stream.ring_wanted = wanted
+    notice(state, RING_WANTED, row)
 
 
 @njit(cache=True)
@@ -52,7 +53,8 @@ def change_ring(state, arena, row, layer, start, size):
     track = state.tracks[row]
     if not 0 <= layer < track.layer_count:
         return
-    stream = state.streams[track.streams[layer]]
+    stream_row = np.int64(track.streams[layer])
+    stream = state.streams[stream_row]
     written, old = np.int64(stream.ring_written), np.int64(stream.ring_bytes)
     oldest = max(np.int64(stream.ring_oldest), written - old)
     if size < old:
@@ -65,4 +67,4 @@ def change_ring(state, arena, row, layer, start, size):
     stream.ring_start = start
     stream.ring_bytes = size
     stream.ring_oldest = oldest
-    notice(state, RING_LEFT, row, track.generation, layer, 0)
+    notice(state, RING_LEFT, stream_row)

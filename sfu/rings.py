@@ -1,4 +1,4 @@
-"""The rings between the control thread and the media thread: commands in, notices and slow datagrams out.
+"""The rings between the control thread and the media thread: commands in, slow datagrams out.
 
 Fixed size, one producer, one consumer; full means drop and count. Python and kernels use the same functions. They
 keep the GIL: a call this short must not give it up and wait to get it back.
@@ -12,9 +12,6 @@ from sfu.tables import (
     COMMANDS,
     DROP_DTLS_QUOTA,
     DROP_DTLS_RING_FULL,
-    DROP_NOTICES_FULL,
-    NOTICE_RING,
-    NOTICES,
     SLOW_BYTES,
     SLOW_PER_TRANSPORT,
     SLOW_RING,
@@ -37,36 +34,6 @@ def push_command(state, kind, row, generation, a, b):
     command.b = b
     store_release(state.rings.written, COMMAND_RING, written + 1)
     return True
-
-
-@njit(cache=True)
-def notice(state, kind, row, generation, value, extra):
-    """Media thread: tell the control thread a fact. A full ring drops it and counts."""
-    ring = state.rings[NOTICE_RING]
-    written = ring.written
-    if written - load_acquire(state.rings.read, NOTICE_RING) >= NOTICES:
-        ring.dropped += 1
-        state.drops[DROP_NOTICES_FULL] += 1
-        return
-    entry = state.notices[written & (NOTICES - 1)]
-    entry.kind = kind
-    entry.row = row
-    entry.generation = generation
-    entry.value = value
-    entry.extra = extra
-    store_release(state.rings.written, NOTICE_RING, written + 1)
-    state.thread[0].notify = 1
-
-
-@njit(cache=True)
-def drain_notices(state, out):
-    """Control thread: move what waits into `out` (1-D notice_t), at most len(out). Returns how many."""
-    first = state.rings[NOTICE_RING].read
-    end = min(load_acquire(state.rings.written, NOTICE_RING), first + len(out))
-    for k in range(first, end):
-        out[k - first] = state.notices[k & (NOTICES - 1)]
-    store_release(state.rings.read, NOTICE_RING, end)
-    return end - first
 
 
 @njit(cache=True)

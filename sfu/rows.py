@@ -23,13 +23,22 @@ from sfu.parameters import (
 from sfu.srtp_keys import SendingCipher
 from sfu.tables import (
     AUDIO,
+    CONSENT_EXPIRED,
     EXTENSION_IDS,
     LAYERS,
+    LAYERS_CHANGED,
     MEDIA_PER_TRANSPORT,
+    NOTICE_FIRST,
+    PATH_SELECTED,
+    RING_LEFT,
+    RING_WANTED,
     SCRATCH_HISTORY,
+    STREAM_STARTED,
     STREAMS,
+    SUBSCRIPTION_STARTED,
     SUBSCRIPTIONS,
     TRACKS,
+    TRANSPORT_BROKEN,
     TRANSPORTS,
     VIDEO,
 )
@@ -38,6 +47,7 @@ KINDS = {Kind.AUDIO: AUDIO, Kind.VIDEO: VIDEO}
 MAX_GENERATION = 0x7FFFFFFF
 MAX_USE = 0xFFFF
 NO_SOURCE = (-1, -1, 0)
+SHA1_80_TAG_BYTES = 10
 
 
 class Rows:
@@ -89,27 +99,33 @@ class Tables:
         self.streams = Rows("streams", STREAMS)
         self.subscriptions = Rows("subscriptions", SUBSCRIPTIONS)
         self._histories = Rows("history", SUBSCRIPTIONS)
+        self._noticed, self._heard = memory.table("noticed"), memory.table("heard")
         self._history_uses = 0
 
     def take_transport(self, ice: IceCredentials, ssrc: int) -> tuple[int, int]:
         """Row and generation of a transport with these local credentials; ssrc: ours for RTCP."""
         row = self.transports.take()
+        self._forget_notices(row, (PATH_SELECTED, CONSENT_EXPIRED, TRANSPORT_BROKEN))
         record = self._memory.table("transports")[row]
         record["ufrag"][0] = pack_ufrag(ice.ufrag)
         record["ufrag"][1] = 0
         record["password"][0] = list(ice.password.encode())
         record["ssrc"] = ssrc
-        record["cipher"] = 0
+        record["cipher"] = record["srtcp_tag_bytes"] = 0
         # The media thread's, but the control thread reads them, maybe before the OPEN command is applied.
         record["path"] = -1
         record["media"] = row * MEDIA_PER_TRANSPORT
         return row, _next_generation(record)
 
     def write_cipher(self, row: int, cipher: SendingCipher | None) -> None:
-        """What START_SRTP will put in force for the RTP that transport row `row` sends; None: libsrtp protects it."""
+        """What START_SRTP will put in force for the RTP that a transport sends. None: libsrtp protects it, under the
+        one profile that is not GCM."""
         record = self._memory.table("transports")[row]
         record["salt"], record["salt_end"] = (0, 0) if cipher is None else cipher.salt_words
         record["cipher"] = 0 if cipher is None else cipher.address
+        record["srtcp_tag_bytes"] = (
+            SHA1_80_TAG_BYTES if cipher is None else 0
+        )  # RFC 3711 section 3.4, RFC 7714 section 9
 
     def write_credentials(self, row: int, ice: IceCredentials) -> None:
         """What the next NEW_CREDENTIALS command of a transport will put in force."""
@@ -152,6 +168,9 @@ class Tables:
         except TableFull:
             self.give_back_streams(streams)
             raise
+        self._forget_notices(row, (LAYERS_CHANGED,))
+        for stream in streams:
+            self._forget_notices(stream.row, (STREAM_STARTED, RING_WANTED, RING_LEFT))
         record = self._memory.table("tracks")[row]
         record["kind"] = KINDS[parameters.kind]
         record["svc"] = parameters.svc
@@ -208,6 +227,7 @@ class Tables:
             if not -1 <= number < 128:
                 raise EngineError(f"payload type {number} is out of range")
         row = self.subscriptions.take()
+        self._forget_notices(row, (SUBSCRIPTION_STARTED,))
         record = self._memory.table("subscriptions")[row]
         # as many rows as subscriptions, so there is one
         record["history"] = self._histories.take() if ssrcs[1] else SCRATCH_HISTORY
@@ -230,6 +250,12 @@ class Tables:
         history = int(self._memory.table("subscriptions")[row]["history"])
         if history != SCRATCH_HISTORY:
             self._histories.give_back(history)
+
+    def _forget_notices(self, row: int, kinds: Iterable[int]) -> None:
+        """What was told of a free row and not heard yet concerned its last use."""
+        for kind in kinds:
+            slot = NOTICE_FIRST[kind] + row
+            self._heard[slot] = self._noticed[slot]
 
     def _take_streams(self, kind: int, count: int) -> tuple[StreamRow, ...]:
         taken: list[StreamRow] = []

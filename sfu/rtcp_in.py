@@ -8,13 +8,13 @@ import numpy as np
 from numba import njit
 
 from sfu.binding import unbind
+from sfu.following import heard, is_newest_rtcp
 from sfu.lookup import find_outgoing, find_source
 from sfu.relay_out import relay_report
 from sfu.retransmit import answer_nack
-from sfu.rings import notice
 from sfu.select import key_frame_asked
 from sfu.srtp import unprotect_rtcp
-from sfu.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP, STREAM_ENDED
+from sfu.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
 from sfu.tracks import remember_rtcp_sender
 from sfu.wire import get_u16, get_u24, get_u32, signed32
 
@@ -39,6 +39,7 @@ NTP_EPOCH_S = 2_208_988_800
 def receive_rtcp(state, arena, k, size, row, now):
     """Take an SRTCP datagram of `size` bytes in receive slot k from transport `row`, which is secure. now: ns."""
     transport = state.transports[row]
+    index = _srtcp_index(transport, state.rx[k], size)
     size = unprotect_rtcp(state, transport.srtp_in, k, size)
     if size < 0:
         state.drops[DROP_SRTCP] += 1
@@ -46,6 +47,15 @@ def receive_rtcp(state, arena, k, size, row, now):
     transport.packets_in += 1
     transport.bytes_in += size
     receive_compound(state, arena, state.rx[k, :size], size, row, now)
+    if is_newest_rtcp(state, row, get_u32(state.rx[k], 4), index):
+        heard(state, row, k, now)
+
+
+@njit(cache=True)
+def _srtcp_index(transport, data, size):
+    """The index that an SRTCP packet of `size` bytes states, which is true if the packet is authentic."""
+    at = size - 4 - np.int64(transport.srtcp_tag_bytes)
+    return get_u32(data, at) & 0x7FFFFFFF if at >= 8 else 0
 
 
 @njit(cache=True)
@@ -205,7 +215,8 @@ def _note_rtt(transport, units):
 
 @njit(cache=True)
 def _bye(state, row, data, at, count, now):
-    """RFC 3550 section 6.6. The stream keeps its numbers; packets that the BYE overtook do not bind the SSRC again."""
+    """RFC 3550 section 6.6. The stream keeps its numbers; packets that the BYE overtook do not bind the SSRC again,
+    newer ones do."""
     for k in range(count):
         source_row = find_source(state, row, get_u32(data, at + 4 + 4 * k))
         if source_row < 0:
@@ -213,10 +224,9 @@ def _bye(state, row, data, at, count, now):
         source = state.sources[source_row]
         if source.stream < 0 or source.rtx:
             continue
-        stream = state.streams[source.stream]
-        notice(state, STREAM_ENDED, stream.track, state.tracks[stream.track].generation, int(stream.layer), 0)
         unbind(state, source_row)
         source.displaced_ns = now
+        source.ended = 1
 
 
 @njit(cache=True)

@@ -10,10 +10,10 @@ import numpy as np
 from numba import njit
 
 from sfu.formats import takes
+from sfu.notices import notice
 from sfu.parameters import Codec, Extension
 from sfu.pictures import is_dropped, renew_pictures
 from sfu.ring_size import check_ring
-from sfu.rings import notice
 from sfu.tables import (
     FRAME_START,
     KEY_FRAME,
@@ -114,7 +114,7 @@ def mark_live(state, track_row, layer):
 def _set_live(state, track_row, live):
     track = state.tracks[track_row]
     track.live = live
-    notice(state, LAYERS_CHANGED, track_row, track.generation, live, 0)
+    notice(state, LAYERS_CHANGED, track_row)
     row = np.int64(track.first_subscription)
     while row >= 0:
         choose_for(state, row)

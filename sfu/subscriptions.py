@@ -6,7 +6,7 @@ from numba import njit
 from sfu.egress import list_track
 from sfu.lookup import insert_outgoing, remove_outgoing
 from sfu.native import srtp_remove_stream
-from sfu.rings import notice
+from sfu.notices import notice
 from sfu.select import ask_for_wanted, choose_for
 from sfu.silence import end_silence
 from sfu.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, SEQUENCE_START, VIDEO
@@ -116,7 +116,7 @@ def close_subscription(state, row):
         _forget(session, np.int64(subscription.rtx_ssrc))
     end_silence(state, row)
     subscription.state = FREE
-    notice(state, CLOSED_SUBSCRIPTION, row, subscription.generation, 0, 0)
+    notice(state, CLOSED_SUBSCRIPTION, row)
 
 
 @njit(cache=True)

@@ -5,7 +5,8 @@ Each media thread has a state of its own; only `relays` and `relay_entries` of i
 Read this file first. A kernel takes `state` (one record of `state_t`) and `arena` (bytes of the packet rings) and
 writes `state.transports[i].packets_in += 1`; Python keeps column views made by `views`. Every column names its one
 writing thread: (m) the media thread, (c) the control thread while the row is not open, that is before its OPEN
-command and after its CLOSED notice. Everything the control thread changes on an open row goes through a command.
+command and after its CLOSED notice. Everything the control thread changes on an open row goes through a command, and
+what the media thread has to say is a counter in `noticed` that moves on (`notices`).
 
 Times are nanoseconds of CLOCK_MONOTONIC unless they say otherwise. Sizes are bytes. A row number of -1 means none.
 Extended sequence numbers count from `SEQUENCE_START` so that they never go below zero when packets come late.
@@ -80,7 +81,6 @@ SLOW_PER_TRANSPORT = 1024
 """Datagrams of one transport that wait for the control thread, in the ring and beside it. The SCTP window that is
 announced follows from it (`association.WINDOW_BYTES`)."""
 COMMANDS = 16_384
-NOTICES = 16_384
 RELAY_SLOTS = 512
 """Packets on their way from one media thread to another; a thread that is so far behind loses the newest."""
 
@@ -99,12 +99,13 @@ FREE, OPEN, CLOSING = 0, 1, 2
 """Row states (m)."""
 
 # commands: control thread -> media thread (fields a and b in brackets)
-OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT = 1, 2, 3, 4, 5
+OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, FOLLOW_PATH, CLOSE_TRANSPORT = 1, 2, 3, 4, 5, 6
 # START_SRTP: [a: address of the receiving srtp_t, b: of the sending one]; cipher, salt and salt_end are written by the
 # control thread before it. NEW_CREDENTIALS: so are next_ufrag, next_password. SET_MEDIA: [a: row in `media`, new maps]
-OPEN_TRACK, CLOSE_TRACK, REQUEST_KEY_FRAME = 6, 7, 8
-CHANGE_RING, SET_CODECS, ADD_MIRROR, REMOVE_MIRROR = 9, 10, 11, 12
-OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 13, 14, 15, 16
+# FOLLOW_PATH: [a: path row over which DTLS came that was authentic and newer than all before]
+OPEN_TRACK, CLOSE_TRACK, REQUEST_KEY_FRAME = 7, 8, 9
+CHANGE_RING, SET_CODECS, ADD_MIRROR, REMOVE_MIRROR = 10, 11, 12, 13
+OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 14, 15, 16, 17
 # CHANGE_RING: [a: layer | bytes << 8, b: offset into the arena]
 # SET_CODECS: [a: new value of tracks.codecs]
 # OPEN_TRANSPORT: [a: 1 for one that stands for a publisher of another media thread]
@@ -113,27 +114,28 @@ OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, SET_LAYERS, SET_PAUSED = 13, 14, 15, 16
 # SET_LAYERS: [a: spatial, b: temporal]. SET_PAUSED: [a: 0 or 1]
 OPEN_PAUSED, OPEN_SILENT = 1, 2
 
-# notices: media thread -> control thread (fields value and extra in brackets)
-CLOSED_TRANSPORT, CLOSED_TRACK, CLOSED_SUBSCRIPTION = 1, 2, 3
-PATH_SELECTED = 4
-"""row: transport. The path on which to send was chosen or changed [value: path row]."""
-CONSENT_EXPIRED = 5
-"""row: transport. No valid check for CONSENT_TIMEOUT_NS."""
-STREAM_STARTED = 6
-"""row: track [value: layer, extra: ssrc | codec << 32 | payload type << 40]: an SSRC was bound or changed its codec."""
-LAYERS_CHANGED = 7
-"""row: track [value: bit mask of live layers]."""
-SUBSCRIPTION_STARTED = 8
-"""row: subscription."""
-STREAM_ENDED = 9
-"""row: track [value: layer]: RTCP BYE."""
-TRANSPORT_BROKEN = 10
-"""row: transport: an exception in a kernel while this transport's packet was in hand."""
-
-RING_WANTED = 11
-"""row: track [value: layer, extra: bytes]: its packet ring should be of this size."""
-RING_LEFT = 12
-"""row: track [value: layer]: it has the ring of the last CHANGE_RING, and no longer the one before."""
+# notices: media thread -> control thread, one counter each in `noticed` for every row that can have it
+(
+    SUBSCRIPTION_STARTED,  # subscription: its first packet left
+    CLOSED_SUBSCRIPTION,  # subscription: its row is the control thread's again
+    STREAM_STARTED,  # stream: an SSRC was bound to it, see `announced`
+    RING_WANTED,  # stream: its packet ring should have `ring_wanted` bytes
+    RING_LEFT,  # stream: it has the ring of the last CHANGE_RING, and no longer the one before
+    LAYERS_CHANGED,  # track: `live` changed
+    CLOSED_TRACK,  # track: its row and its streams' are the control thread's again
+    PATH_SELECTED,  # transport: `path` changed
+    CONSENT_EXPIRED,  # transport: no valid check for CONSENT_TIMEOUT_NS
+    TRANSPORT_BROKEN,  # transport: an exception in a kernel while its packet was in hand
+    CLOSED_TRANSPORT,  # transport: its row is the control thread's again, its SRTP sessions may go
+) = range(11)
+NOTICE_ROWS = (*2 * (SUBSCRIPTIONS,), *3 * (STREAMS,), *2 * (TRACKS,), *4 * (TRANSPORTS,))
+"""Rows that can have a notice of this kind."""
+NOTICE_FIRST = tuple(sum(NOTICE_ROWS[:kind]) for kind in range(len(NOTICE_ROWS)))
+"""Place of row 0's counter in `noticed`, by kind."""
+NOTICE_SLOTS = sum(NOTICE_ROWS)
+NOTICE_BLOCK = 256
+"""Counters that have a common one in `noticed_blocks`, so that few are looked at; divides the rows of all kinds."""
+NOTICE_BLOCKS = NOTICE_SLOTS // NOTICE_BLOCK
 
 # drop reasons: index into state.drops
 (
@@ -163,14 +165,13 @@ RING_LEFT = 12
     DROP_RTX_EMPTY,
     DROP_RTX_UNKNOWN,
     DROP_TOO_LARGE,
-    DROP_NOTICES_FULL,
     DROP_SOURCES_FULL,
     DROP_NACK_UNKNOWN,
     DROP_FOREIGN_SSRC,
     DROP_RELAY_FULL,
     DROP_RELAY_STALE,
     DROP_CODEC_CHANGED,
-) = range(33)
+) = range(32)
 DROPS = 64
 DROP_NAMES = (
     "garbage",
@@ -199,7 +200,6 @@ DROP_NAMES = (
     "rtx_empty",
     "rtx_unknown",
     "too_large",
-    "notices_full",
     "sources_full",
     "nack_unknown",
     "foreign_ssrc",
@@ -233,11 +233,13 @@ path_t = in_lines(
         ("address_bytes", "u4"),
         ("local", "u1", 16),  # the address of ours that the peer reached (4 or 16 bytes used)
         ("local_interface", "i4"),
+        ("single_until_ns", "i8"),  # it refused UDP_SEGMENT: until then packets leave one by one
         # what checks need
         ("transport", "i4"),
         ("next", "i4"),  # next path of the transport, or of the free list
         ("priority", "u4"),  # of the nominated pair, from the check
         ("nominated", "u1"),
+        ("shared", "u1"),  # another path of the transport has the same address of the peer
         ("ice_generation", "i4"),
         ("checked_ns", "i8"),  # last valid check
     ]
@@ -288,8 +290,10 @@ transport_t = in_lines(
         ("first_source", "i4"),  # (m)
         ("unbound", "i4"),  # (m) sources of this transport without a stream
         ("rtcp_senders", "u4", RTCP_SENDERS),  # (m) SSRCs that sent RTCP but are no source, oldest overwritten
+        ("rtcp_indices", "i8", RTCP_SENDERS),  # (m) highest SRTCP index of each, + 1; 0: none yet
         ("rtcp_sender_next", "u1"),
         ("srtp_in", "u8"),  # (m) srtp_t addresses
+        ("srtcp_tag_bytes", "u1"),  # (c) before START_SRTP: what follows the index in an SRTCP packet
         ("ssrc", "u4"),  # (c) our SSRC for receiver reports and feedback
         ("remb_bps", "i8"),  # (m) last REMB from the peer
         ("remb_ns", "i8"),
@@ -301,6 +305,9 @@ transport_t = in_lines(
         ("slow_taken", "i8"),  # (c) handled
         ("packets_in", "i8"),
         ("bytes_in", "i8"),
+        ("heard_ns", "i8"),  # (m) last authentic and new packet on the selected path; 0: none yet
+        ("compared_ns", "i8"),  # (m) when one on another path was last looked at
+        ("followed_ns", "i8"),  # (m) when one on another path last changed the selection
     ]
 )
 
@@ -329,6 +336,9 @@ source_t = np.dtype(
         ("next", "i4"),  # next source of the transport, or of the free list
         ("seen_ns", "i8"),
         ("displaced_ns", "i8"),  # when it lost its stream to another SSRC or by BYE; 0: never
+        ("ended", "u1"),  # by BYE
+        ("newest", "i4"),  # sequence number of the packet with the highest SRTP index; -1: none yet
+        ("rtcp_index", "i8"),  # highest SRTCP index, + 1; 0: none yet
     ],
     align=True,
 )
@@ -394,12 +404,14 @@ stream_t = np.dtype(
         ("ssrc", "u4"),  # (c) from SDP or 0, then (m)
         ("rtx_ssrc", "u4"),  # (c) from SDP or 0, then (m)
         ("clock_rate", "u4"),  # (m) from the payload type
+        ("announced", "u8"),  # (m) of the last STREAM_STARTED: SSRC, codec << 32, payload type << 40
         ("source", "i4"),  # (m) row of the source bound to it; -1: none
         ("rtx_source", "i4"),  # (m)
         ("sequence_shift", "i8"),  # (m) extended sequence = the wire's (extended) + this; changes with the SSRC
         ("ring_start", "i8"),  # (c, then m) offset into the arena
         ("ring_bytes", "i8"),  # (c, then m) power of two
         ("ring_oldest", "i8"),  # (m) what was written before is not there: the ring was another one
+        ("ring_wanted", "i8"),  # (m) bytes, of the last RING_WANTED
         ("small_checks", "i4"),  # (m) how often in a row the ring was found too large
         ("ring_written", "i8"),  # (m) bytes ever written, monotonic; a packet never wraps around the end
         # reception, RFC 3550 appendix A (m)
@@ -626,7 +638,9 @@ command_t = np.dtype(
     [("kind", "i4"), ("row", "i4"), ("generation", "i4"), ("_1", "i4"), ("a", "i8"), ("b", "i8")], align=True
 )
 notice_t = np.dtype(
-    [("kind", "i4"), ("row", "i4"), ("generation", "i4"), ("_1", "i4"), ("value", "i8"), ("extra", "i8")], align=True
+    # as the control thread takes it: of a stream, row is its track's and value its layer
+    [("kind", "i4"), ("row", "i4"), ("generation", "i4"), ("_1", "i4"), ("value", "i8"), ("extra", "i8")],
+    align=True,
 )
 slow_t = np.dtype(
     [("transport", "i4"), ("generation", "i4"), ("size", "i4"), ("path", "i4"), ("data", "u1", SLOW_BYTES)], align=True
@@ -684,10 +698,12 @@ thread_t = np.dtype(
         ("wall_offset_ns", "i8"),  # (m) CLOCK_REALTIME minus CLOCK_MONOTONIC
         ("wake_fd", "i4"),  # (c) eventfd: control -> media
         ("control_fd", "i4"),  # (c) eventfd: media -> control
-        ("notify", "u4"),  # (m) something was put into notices or slow: write control_fd at the end of the turn
+        ("notify", "u4"),  # (m) a notice was given or a datagram put into slow: write control_fd at the end of the turn
+        ("notices", "i8"),  # (m) how many were given
         ("socket_count", "i4"),  # (c)
         ("open_transports", "i4"),  # (m)
         ("row_in_hand", "i4"),  # (m) transport that is being worked for; -1 none
+        ("path_in_hand", "i4"),  # (m) path of the packet in hand, or one that shares its address; -1 none
         ("relay_in_hand", "i4"),  # (m) media thread whose entry is being taken; -1 none
         ("first_dirty_track", "i4"),  # (m)
         ("first_silent", "i4"),  # (m) first subscription with silent_packets, + 1; 0: none
@@ -735,9 +751,13 @@ state_t = in_lines(
     [
         ("thread", thread_t, 1),
         ("drops", "i8", DROPS),
-        ("rings", ring_t, 3),  # 0 commands, 1 notices, 2 slow
+        ("rings", ring_t, 2),  # 0 commands, 1 slow
         ("commands", command_t, COMMANDS),
-        ("notices", notice_t, NOTICES),
+        ("noticed", "u4", NOTICE_SLOTS),  # (m) how often a notice was given, by NOTICE_FIRST[kind] + row
+        ("noticed_blocks", "u4", NOTICE_BLOCKS),  # (m) how often one of a block was
+        ("heard", "u4", NOTICE_SLOTS),  # (c) what `noticed` said when the notice was last taken
+        ("heard_blocks", "u4", NOTICE_BLOCKS),  # (c)
+        ("heard_next", "i4", 1),  # (c) block where taking goes on
         ("slow", slow_t, SLOW_SLOTS),
         ("sockets", socket_t, SOCKETS),
         ("poll", pollfd_t, SOCKETS + 1),
@@ -781,7 +801,7 @@ state_t = in_lines(
     whole_rows=False,
 )
 
-COMMAND_RING, NOTICE_RING, SLOW_RING = 0, 1, 2
+COMMAND_RING, SLOW_RING = 0, 1
 
 
 def allocate() -> tuple[Any, Any]:

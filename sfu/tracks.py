@@ -6,8 +6,8 @@ from sfu.binding import forget_srtp_stream, unbind
 from sfu.dependency import reset_dependency
 from sfu.lookup import find_source, remove_source
 from sfu.loudest import join_group, leave_group
+from sfu.notices import notice
 from sfu.parameters import MAX_THREADS
-from sfu.rings import notice
 from sfu.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
 
 NOT_LISTED = -2
@@ -23,6 +23,8 @@ def _open_stream(state, row):
     stream.codec_ns = 0
     stream.nack = 0
     stream.started = 0
+    stream.announced = 0
+    stream.ring_wanted = 0
     stream.acknowledged = 0
     stream.clock_rate = 0
     stream.source = -1
@@ -143,7 +145,7 @@ def close_track(state, row):
         stream.level = 0.0
         stream.state = FREE
     track.state = FREE
-    notice(state, CLOSED_TRACK, row, track.generation, 0, 0)
+    notice(state, CLOSED_TRACK, row)
 
 
 @njit(cache=True)
@@ -164,6 +166,7 @@ def close_sources(state, transport_row):
     transport.unbound = 0
     for k in range(RTCP_SENDERS):
         transport.rtcp_senders[k] = 0
+        transport.rtcp_indices[k] = 0
 
 
 @njit(cache=True)
@@ -178,4 +181,5 @@ def remember_rtcp_sender(state, transport_row, ssrc):
     if oldest != 0 and find_source(state, transport_row, oldest) < 0:
         forget_srtp_stream(transport.srtp_in, oldest)
     transport.rtcp_senders[at] = ssrc
+    transport.rtcp_indices[at] = 0
     transport.rtcp_sender_next = (at + 1) % RTCP_SENDERS

@@ -34,6 +34,7 @@ from sfu.shards import Shard
 from sfu.ssrcs import Ssrcs
 from sfu.tables import (
     CLOSE_TRANSPORT,
+    FOLLOW_PATH,
     NEW_CREDENTIALS,
     OPEN,
     OPEN_TRANSPORT,
@@ -98,6 +99,7 @@ class Transport:
         self._wants_channels = False
         self._early: list[bytes] = []
         self._last_path = -1
+        self._newest_record = -1
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_ice: IceCredentials | None = None
         self.row, self.generation = shard.tables.take_transport(self.ice, self.ssrcs.take())
@@ -211,6 +213,7 @@ class Transport:
         try:
             packets = self._dtls.receive(datagram)
             self._secure()
+            self._follow(datagram, path, was_secure, bool(packets))
             for packet in packets[:MAX_RECORDS_PER_DATAGRAM]:
                 if self._data is not None:
                     self._data.receive(packet)
@@ -266,11 +269,25 @@ class Transport:
                 return int(path)
         return -1
 
+    def _follow(self, datagram: bytes, path: int, was_secure: bool, has_data: bool) -> None:
+        """Let the media thread send where a datagram came from, if it is authentic and newer than all before: the one
+        that ended the handshake, or one record of data, whose epoch and number RFC 6347 section 4.1 puts first."""
+        if not was_secure:
+            follows = self._sessions is not None
+        elif has_data and is_one_data_record(datagram):
+            number = int.from_bytes(datagram[3:11])
+            follows, self._newest_record = number > self._newest_record, max(number, self._newest_record)
+        else:
+            follows = False
+        if follows and path != self.shard.selected_paths.item(self.row):
+            self._push(FOLLOW_PATH, path)
+
     def _start_dtls(self) -> None:
-        if self._dtls is None or self.state is not TransportState.OPEN or self._path() < 0:
+        dtls = self._dtls
+        if dtls is None or dtls.state is not DtlsState.NEW or self.state is not TransportState.OPEN or self._path() < 0:
             return
         try:
-            self._dtls.start()
+            dtls.start()
         except TransportFailure as failure:
             self.fail(str(failure))
             return

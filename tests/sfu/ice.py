@@ -8,6 +8,8 @@ import numpy as np
 from aioice import stun
 
 from sfu.memory import Memory
+from sfu.notices import take_notices
+from sfu.tables import NOTICE_BLOCK, notice_t
 
 UFRAG, PASSWORD = "abcdEFGH", "0123456789abcdefghijklmn"
 TRANSACTION = bytes(range(12))
@@ -82,11 +84,15 @@ def drop_counts(memory: Memory) -> dict[str, int]:
     return {name: int(count) for name, count in zip(DROP_NAMES, memory.table("drops"), strict=False) if count}
 
 
+def all_notices(memory: Memory) -> list[tuple[int, int, int, int, int]]:
+    """(kind, row, generation, value, extra) of the notices that wait, taken out."""
+    out: Any = np.zeros(NOTICE_BLOCK, notice_t)
+    taken: list[tuple[int, int, int, int, int]] = []
+    while count := take_notices(memory.record, out):
+        taken += [(kind, row, generation, *rest) for kind, row, generation, _, *rest in out[:count].tolist()]
+    return taken
+
+
 def notices(memory: Memory) -> list[tuple[int, int, int]]:
     """(kind, row, value) of the notices that wait, taken out."""
-    from sfu import rings
-    from sfu.tables import notice_t
-
-    out: Any = np.zeros(64, notice_t)
-    count = rings.drain_notices(memory.record, out)
-    return [(int(entry["kind"]), int(entry["row"]), int(entry["value"])) for entry in out[:count]]
+    return [(kind, row, value) for kind, row, _, value, _ in all_notices(memory)]

@@ -12,8 +12,9 @@ from sfu import tables
 from sfu.ingress import receive_plain, receive_rtp
 from sfu.memory import Memory
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.tables import AUDIO, DROP_NAMES, MEDIA_PER_TRANSPORT, NOTICES, OPEN, VIDEO
+from sfu.tables import AUDIO, DROP_NAMES, MEDIA_PER_TRANSPORT, OPEN, VIDEO
 from sfu.tracks import open_track
+from tests.sfu.ice import all_notices
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -197,10 +198,8 @@ class Publisher:
         return {name: int(counts[k]) for k, name in enumerate(DROP_NAMES) if counts[k]}
 
     def notices(self) -> list[tuple[int, int, int, int, int]]:
-        """(kind, row, generation, value, extra) of every notice so far."""
-        written = int(self.memory.table("rings")[tables.NOTICE_RING]["written"])
-        entries = self.memory.table("notices")[: min(written, NOTICES)]
-        return [tuple(int(e[f]) for f in ("kind", "row", "generation", "value", "extra")) for e in entries]  # type: ignore[misc]
+        """(kind, row, generation, value, extra) of every notice that was not taken yet."""
+        return all_notices(self.memory)
 
     def sent(self) -> list[bytes]:
         """Plaintext of the RTCP datagrams that were sent since the last call."""

@@ -13,6 +13,7 @@ from aioice import stun
 from sfu import rings
 from sfu.addresses import source_control
 from sfu.memory import Memory
+from sfu.notices import notice
 from sfu.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
@@ -86,8 +87,8 @@ class StandIn:
             self._apply(*(int(command[name]) for name in ("kind", "row", "generation", "a", "b")))
         self.notify()
 
-    def notice(self, kind: int, row: int, generation: int, value: int = 0, extra: int = 0) -> None:
-        rings.notice(self.memory.record, kind, row, generation, value, extra)
+    def notice(self, kind: int, row: int) -> None:
+        notice(self.memory.record, kind, row)
         self.notify()
 
     def notify(self) -> None:
@@ -122,7 +123,7 @@ class StandIn:
             record["state"] = FREE
             if kind == CLOSE_TRANSPORT:
                 self._free_paths(row)
-            rings.notice(self.memory.record, NOTICE_OF_CLOSING[kind], row, generation, 0, 0)
+            notice(self.memory.record, NOTICE_OF_CLOSING[kind], row)
 
     def _free_paths(self, row: int) -> None:
         for address, path in list(self._path_of_address.items()):
@@ -183,5 +184,5 @@ class StandIn:
         transport = self.memory.table("transports")[row]
         if transport["path"] != path:
             transport["path"] = path
-            self.notice(PATH_SELECTED, row, int(transport["generation"]), path)
+            self.notice(PATH_SELECTED, row)
         return path

@@ -18,6 +18,7 @@ from sfu.srtp_keys import SendingCipher, derive
 from sfu.subscriptions import open_subscription
 from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, OPEN, SCRATCH_HISTORY, SWITCH_UP, VIDEO
 from sfu.tracks import open_track
+from tests.sfu.ice import notices
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -241,7 +242,5 @@ class Room:
         self.now += nanoseconds
 
     def notices(self, kind: int) -> list[tuple[int, int]]:
-        """(row, value) of every notice of this kind."""
-        written = int(self.memory.table("rings")[tables.NOTICE_RING]["written"])
-        entries = self.memory.table("notices")[:written]
-        return [(int(entry["row"]), int(entry["value"])) for entry in entries if entry["kind"] == kind]
+        """(row, value) of every notice of this kind that was not taken yet; those of other kinds are taken too."""
+        return [(row, value) for this, row, value in notices(self.memory) if this == kind]

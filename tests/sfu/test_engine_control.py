@@ -11,6 +11,7 @@ import pytest
 from sfu.engine import Engine, EngineError, EngineOptions, TableFull
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
 from sfu.memory import Memory
+from sfu.notices import notice
 from sfu.parameters import (
     Channel,
     Codec,
@@ -34,16 +35,19 @@ from sfu.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
+    CLOSED_SUBSCRIPTION,
     CLOSED_TRACK,
     CLOSED_TRANSPORT,
     COMMAND_RING,
     COMMANDS,
     CONSENT_EXPIRED,
     LAYERS_CHANGED,
+    NOTICE_ROWS,
     OPEN,
     OPEN_PAUSED,
     OPEN_SILENT,
     OPEN_SUBSCRIPTION,
+    PATH_SELECTED,
     REQUEST_KEY_FRAME,
     RING_LEFT,
     RING_WANTED,
@@ -84,6 +88,21 @@ class Bench:
         """Let commands reach the stand-in and its notices come back."""
         for _ in range(5):
             await asyncio.sleep(0.002)
+
+    def announce(self, stream: int, announced: int) -> None:
+        """What the media thread does when an SSRC is bound to a stream's row."""
+        self.thread.memory.table("streams")[stream]["announced"] = announced
+        self.thread.notice(STREAM_STARTED, stream)
+
+    def set_live(self, layers: int) -> None:
+        """The layers of track 0 that advance."""
+        self.thread.memory.table("tracks")[0]["live"] = layers
+        self.thread.notice(LAYERS_CHANGED, 0)
+
+    def want_ring(self, size: int) -> None:
+        """Another ring for stream 0."""
+        self.thread.memory.table("streams")[0]["ring_wanted"] = size
+        self.thread.notice(RING_WANTED, 0)
 
     async def event(self) -> Event:
         return await asyncio.wait_for(self.engine.next_event(), 5)
@@ -275,12 +294,16 @@ async def test_commands_that_the_ring_cannot_take_are_sent_later(bench: Bench) -
     await bench.settle()
     bench.thread.commands.clear()
     bench.thread.held = True
+    _, subscriber, receiver, _ = bench.open_call()
     for k in range(COMMANDS + 50):
-        bench.engine.set_paused(subscription, bool(k & 1))
+        bench.engine.set_paused(subscription, bool(k & 1))  # of what waits, only the newest
+    opened = [bench.engine.subscribe(receiver, subscriber, SUBSCRIBE) for _ in range(50)]
     bench.thread.held = False
     bench.thread.apply()
     await bench.settle()
-    assert len(bench.thread.commands) == COMMANDS + 50
+    assert [kind for kind, _, _ in bench.thread.commands].count(OPEN_SUBSCRIPTION) == 1 + len(opened)
+    assert bench.thread.commands[-1] == (SET_PAUSED, 0, 1)
+    assert len(bench.thread.commands) == COMMANDS + len(opened) + 1
 
 
 async def test_media_maps_are_never_written_where_they_are_in_use(bench: Bench) -> None:
@@ -336,28 +359,33 @@ async def test_changed_fingerprint_or_role_is_refused_and_new_ice_is_not(bench: 
 
 async def test_notices_become_events_of_signallings_numbers(bench: Bench) -> None:
     publisher, subscriber, receiver, subscription = bench.open_call()
-    bench.thread.notice(STREAM_STARTED, 0, 1, 2, 77 | Codec.VP8 << 32 | 96 << 40)
+    await bench.settle()
+    bench.announce(2, 77 | Codec.VP8 << 32 | 96 << 40)
     assert await bench.event() == StreamStarted(receiver, 2, 77, Codec.VP8, 96)
-    bench.thread.notice(LAYERS_CHANGED, 0, 1, 0b101)
+    bench.set_live(0b101)
     assert await bench.event() == LayersChanged(receiver, 0b101)
-    bench.thread.notice(SUBSCRIPTION_STARTED, 0, 1)
+    bench.thread.notice(SUBSCRIPTION_STARTED, 0)
     assert await bench.event() == SubscriptionStarted(subscription.id)
-    bench.thread.notice(CONSENT_EXPIRED, 0, 1)
+    bench.thread.notice(CONSENT_EXPIRED, 0)
     assert await bench.event() == TransportFailed(publisher, "consent expired")
-    bench.thread.notice(CONSENT_EXPIRED, 0, 1)  # once is enough
-    bench.thread.notice(TRANSPORT_BROKEN, 1, 1)
+    bench.thread.notice(CONSENT_EXPIRED, 0)  # once is enough
+    bench.thread.notice(TRANSPORT_BROKEN, 1)
     assert await bench.event() == TransportFailed(subscriber, "internal error")
 
 
 async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -> None:
+    memory = bench.thread.memory
+    for kind in (STREAM_STARTED, RING_WANTED, RING_LEFT, LAYERS_CHANGED, SUBSCRIPTION_STARTED):
+        notice(memory.record, kind, 0)
+    for kind in (PATH_SELECTED, CONSENT_EXPIRED, TRANSPORT_BROKEN):
+        notice(memory.record, kind, 0)  # and the control thread has not looked yet
     _, _, receiver, _ = bench.open_call()
     await bench.settle()
     used = bench.engine.usage()
-    for kind in (STREAM_STARTED, LAYERS_CHANGED, SUBSCRIPTION_STARTED, CONSENT_EXPIRED, CLOSED_TRACK, CLOSED_TRANSPORT):
-        bench.thread.notice(kind, 0, 7)
-        bench.thread.notice(kind, 3000, 1)
-    bench.thread.notice(STREAM_STARTED, 0, 1, 0, 77 | 200 << 32)  # no such codec
-    bench.thread.notice(LAYERS_CHANGED, 0, 1, 1)
+    for kind in (SUBSCRIPTION_STARTED, CLOSED_SUBSCRIPTION, *range(LAYERS_CHANGED, len(NOTICE_ROWS))):
+        bench.thread.notice(kind, 3000)  # nobody has it
+    bench.announce(0, 77 | 200 << 32)  # no such codec
+    bench.set_live(1)
     assert await bench.event() == LayersChanged(receiver, 1)
     assert bench.engine.usage() == used
 
@@ -367,8 +395,8 @@ async def test_rows_that_the_media_thread_closes_itself_are_freed(bench: Bench) 
     await bench.settle()
     bench.engine.shards[0].memory.table("tracks")[0]["state"] = 0
     bench.engine.shards[0].memory.table("transports")[0]["state"] = 0
-    bench.thread.notice(CLOSED_TRACK, 0, 1)
-    bench.thread.notice(CLOSED_TRANSPORT, 0, 1)
+    bench.thread.notice(CLOSED_TRACK, 0)
+    bench.thread.notice(CLOSED_TRANSPORT, 0)
     assert await bench.event() == TransportFailed(publisher, "internal error")
     bench.engine.close_transport(publisher)
     bench.engine.close_transport(subscriber)
@@ -491,16 +519,16 @@ async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Benc
     rings, stream = shard.tables.rings, shard.receivers[0].streams[0]
     before = stream.ring_bytes
     others = rings.used_bytes - before
-    bench.thread.notice(RING_WANTED, 0, 1, 0, 4 * before)
-    bench.thread.notice(RING_WANTED, 0, 1, 0, 8 * before)  # the first change is on its way
-    bench.thread.notice(RING_WANTED, 0, 7, 0, 8 * before)  # an earlier use of the row
+    bench.want_ring(4 * before)
+    await bench.settle()
+    bench.want_ring(8 * before)  # the first change is on its way
     await bench.settle()
     assert (stream.ring_bytes, rings.used_bytes) == (4 * before, 5 * before + others)
     assert bench.thread.commands[-1] == (CHANGE_RING, 0, 0 | 4 * before << 8)
-    bench.thread.notice(RING_LEFT, 0, 1, 0)
+    bench.thread.notice(RING_LEFT, 0)
     await bench.settle()
     assert rings.used_bytes == 4 * before + others
-    bench.thread.notice(RING_WANTED, 0, 1, 0, before)
+    bench.want_ring(before)
     await bench.settle()
     bench.engine.unpublish(next(iter(shard.receivers.values())).id)
     await bench.settle()

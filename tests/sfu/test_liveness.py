@@ -38,17 +38,14 @@ class Encoder:
         self.room = Room(layers=len(layers))
         self.viewer: Viewer = self.room.add_viewer()
         set_layers(self.room.record, 0, len(layers) - 1 if target is None else target, 3)
+        self.changes: list[int] = []
+        """The masks of live layers that were told, as somebody hears them who looks after each packet and pass."""
         self.asked = 0
         """Key frames that a publisher was asked for."""
 
     @property
     def seconds(self) -> float:
         return (self.room.now - START) / SECOND
-
-    @property
-    def changes(self) -> list[int]:
-        """The masks of live layers that were told."""
-        return [value for _, value in self.room.notices(LAYERS_CHANGED)]
 
     def play(self, seconds: float) -> list[int]:
         """Go on for so long; the layer that the viewer was shown at each step."""
@@ -57,12 +54,17 @@ class Encoder:
             for number, layer in enumerate(self.layers):
                 self._encode(number, layer)
                 self._send(number, layer)
-            self.room.forward()
+                self.room.forward()
+                self._hear()
             self.room.pass_time(STEP)
             if (self.room.now - START) % PASS == 0:
                 liveness_pass(self.room.record, self.room.now)
+                self._hear()
             shown.append(int(self.room.subscription()["layer"]))
         return shown
+
+    def _hear(self) -> None:
+        self.changes += [value for _, value in self.room.notices(LAYERS_CHANGED)]
 
     def _encode(self, number: int, layer: Layer) -> None:
         rate = layer.rate(self.seconds)

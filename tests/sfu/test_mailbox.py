@@ -7,13 +7,18 @@ from sfu import mailbox, rings
 from sfu.errors import TableFull
 from sfu.mailbox import Datagram, Mailbox, Notice
 from sfu.memory import Memory
+from sfu.notices import notice
 from sfu.tables import (
     CLOSE_SUBSCRIPTION,
-    CLOSED_SUBSCRIPTION,
     COMMAND_RING,
     COMMANDS,
+    OPEN_SUBSCRIPTION,
+    OPEN_TRACK,
+    REQUEST_KEY_FRAME,
+    SET_LAYERS,
     SET_PAUSED,
     STREAM_STARTED,
+    STREAMS,
 )
 
 
@@ -66,30 +71,44 @@ def test_waiting_commands_are_bounded_but_closing_ones_are_not_refused(
 ) -> None:
     monkeypatch.setattr(mailbox, "MAX_WAITING_COMMANDS", 10)
     for row in range(COMMANDS + 10):
-        ends.mailbox.push(SET_PAUSED, row, 1)
+        ends.mailbox.push(OPEN_SUBSCRIPTION, row, 1)
     with pytest.raises(TableFull, match="commands"):
-        ends.mailbox.push(SET_PAUSED, 0, 1)
+        ends.mailbox.push(OPEN_SUBSCRIPTION, 0, 1)
     ends.mailbox.push(CLOSE_SUBSCRIPTION, 0, 1)
     assert ends.mailbox.waiting == 11
 
 
-def test_no_more_rows_close_at_once_than_notices_fit(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailbox, "MAX_CLOSING", 2)
-    for row in range(3):
-        ends.mailbox.push(CLOSE_SUBSCRIPTION, row, 1)
-    assert ends.take_commands() == [(CLOSE_SUBSCRIPTION, 0), (CLOSE_SUBSCRIPTION, 1)]
-    rings.notice(ends.memory.record, CLOSED_SUBSCRIPTION, 0, 1, 0, 0)
-    assert ends.mailbox.take_notices() == [Notice(CLOSED_SUBSCRIPTION, 0, 1, 0, 0)]
+def test_of_settings_that_wait_only_the_newest_of_a_row_does_and_refuses_nobody(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox, "MAX_WAITING_COMMANDS", 10)
+    for row in range(COMMANDS):
+        ends.mailbox.push(OPEN_SUBSCRIPTION, row, 1)
+    for spatial in range(1000):  # what one client asks for again and again
+        ends.mailbox.push(SET_LAYERS, 5, 1, spatial, 3)
+        ends.mailbox.push(REQUEST_KEY_FRAME, 7, 1)
+    ends.mailbox.push(OPEN_TRACK, 9, 1)
+    assert ends.mailbox.waiting == 3
+    ends.take_commands()
     ends.mailbox.flush()
-    assert ends.take_commands() == [(CLOSE_SUBSCRIPTION, 2)]
+    assert [int(ends.memory.table("commands")[n]["a"]) for n in range(3)] == [0, 999, 0]
+    assert ends.take_commands() == [(OPEN_TRACK, 9), (SET_LAYERS, 5), (REQUEST_KEY_FRAME, 7)]
 
 
 def test_notices_come_in_batches_and_whole(ends: Ends) -> None:
-    for row in range(300):
-        rings.notice(ends.memory.record, STREAM_STARTED, row, 2, -1, 0xFFFFFFFF | 3 << 32)
-    first, second = ends.mailbox.take_notices(), ends.mailbox.take_notices()
-    assert (len(first), len(second), len(ends.mailbox.take_notices())) == (mailbox.NOTICE_BATCH, 44, 0)
-    assert second[-1] == Notice(STREAM_STARTED, 299, 2, -1, 0xFFFFFFFF | 3 << 32)
+    ends.memory.table("streams")["track"] = np.arange(STREAMS)
+    ends.memory.table("streams")["announced"] = 0xFFFFFFFF | 3 << 32
+    ends.memory.table("tracks")["generation"] = 2
+    count = mailbox.NOTICE_BATCH + 300
+    for row in range(count):
+        notice(ends.memory.record, STREAM_STARTED, row)
+    taken: list[Notice] = []
+    while batch := ends.mailbox.take_notices():
+        assert len(batch) <= mailbox.NOTICE_BATCH
+        taken += batch
+    assert taken == [Notice(STREAM_STARTED, row, 2, 0, 0xFFFFFFFF | 3 << 32) for row in range(count)]
+    notice(ends.memory.record, STREAM_STARTED, 4)
+    assert [each.row for each in ends.mailbox.take_notices()] == [4]
 
 
 def test_datagrams_come_one_by_one(ends: Ends) -> None:

@@ -159,10 +159,11 @@ SUBSCRIBE = SubscribeParameters("m7", OUT_VP8, OUT_RTX, cname="someone")
 class Call:
     """A publisher with one VP8 track, and a subscriber to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        """host: what the server binds."""
         self.memory = Memory()
         self.memory.open_wakeups()
-        self.sockets = Sockets(self.memory, 0, ("127.0.0.1",))
+        self.sockets = Sockets(self.memory, 0, (host,))
         self.tables = rows.Tables(self.memory)
         self.now = START
         self.publisher = Peer(self, "publishe", 77, PUBLISHER_MEDIA)

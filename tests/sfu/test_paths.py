@@ -140,7 +140,7 @@ def test_highest_priority_wins_among_nominated_pairs(memory: Memory) -> None:
     assert selected(memory) == C
 
 
-def test_lower_priority_takes_over_only_when_the_selected_pair_was_silent(memory: Memory) -> None:
+def test_before_media_lower_priority_takes_over_only_when_the_selected_pair_was_silent(memory: Memory) -> None:
     check(memory, A, nominate=True, priority=20)
     check(memory, B, nominate=True, priority=10, at=NOW + paths.SILENT_NS - 1)
     assert selected(memory) == A
@@ -209,16 +209,35 @@ def test_paths_of_a_transport_are_bounded_and_the_oldest_unselected_one_gives_wa
 
 def test_address_of_a_live_owner_is_not_rebound(memory: Memory) -> None:
     check(memory, A)
-    assert not check(memory, A, ufrag=OTHER_UFRAG, at=NOW + paths.CONSENT_TIMEOUT_NS - 1)
+    assert not check(memory, A, ufrag=OTHER_UFRAG, at=NOW + paths.ABANDONED_NS - 1)
     assert drop_counts(memory) == {"stun_address_taken": 1}
     assert owner(memory, A) == ROW
     assert addresses(memory, OTHER) == []
 
 
-def test_address_left_silent_by_its_owner_is_rebound(memory: Memory) -> None:
+def test_address_of_an_owner_that_vanished_is_rebound_after_seconds(memory: Memory) -> None:
     check(memory, A)
-    check(memory, B, at=NOW + 1)
+    assert paths.ABANDONED_NS < paths.CONSENT_TIMEOUT_NS // 2
+    assert check(memory, A, ufrag=OTHER_UFRAG, at=NOW + paths.ABANDONED_NS)
+    assert owner(memory, A) == OTHER
+    assert selected(memory, OTHER) == A
+    assert selected(memory, ROW) == b""
+    assert addresses(memory, ROW) == []
+
+
+def test_address_over_which_media_still_comes_is_not_rebound(memory: Memory) -> None:
+    check(memory, A)
+    later = NOW + 2 * paths.CONSENT_TIMEOUT_NS
+    memory.table("transports")[ROW]["heard_ns"] = later - paths.ABANDONED_NS + 1
+    assert not check(memory, A, ufrag=OTHER_UFRAG, at=later)
+    assert owner(memory, A) == ROW
+
+
+def test_address_left_silent_by_an_owner_that_lives_elsewhere_is_rebound_later(memory: Memory) -> None:
+    check(memory, A)
     later = NOW + paths.CONSENT_TIMEOUT_NS
+    check(memory, B, at=later - 1)
+    assert not check(memory, A, ufrag=OTHER_UFRAG, at=later - 1)
     assert check(memory, A, ufrag=OTHER_UFRAG, at=later)
     assert owner(memory, A) == OTHER
     assert selected(memory, OTHER) == A

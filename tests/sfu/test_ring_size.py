@@ -61,7 +61,7 @@ def test_a_ring_is_halved_only_after_a_while(publisher: Publisher) -> None:
     stream["ring_bytes"] = MIN_RING_BYTES
     for _ in range(2 * SMALL_CHECKS):
         check_ring(publisher.record, 0)
-    assert wanted(publisher) == [1 << 15]
+    assert not wanted(publisher)
 
 
 def test_a_busy_second_starts_the_wait_anew(publisher: Publisher) -> None:

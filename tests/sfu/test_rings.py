@@ -8,13 +8,10 @@ from sfu.memory import Memory
 from sfu.tables import (
     COMMAND_RING,
     COMMANDS,
-    NOTICE_RING,
-    NOTICES,
     SLOW_BYTES,
     SLOW_PER_TRANSPORT,
     SLOW_RING,
     SLOW_SLOTS,
-    notice_t,
     slow_t,
 )
 from tests.sfu.ice import drop_counts
@@ -43,29 +40,6 @@ def test_commands_are_written_in_order_and_a_full_ring_says_so(memory: Memory) -
     memory.table("rings")[COMMAND_RING]["read"] = 1
     assert rings.push_command(memory.record, 9, 0, 0, 0, 0)
     assert commands[0]["kind"] == 9
-
-
-def test_notices_arrive_in_order_across_the_end_of_the_ring(memory: Memory) -> None:
-    ring = memory.table("rings")[NOTICE_RING]
-    ring["written"] = ring["read"] = NOTICES - 3
-    for n in range(10):
-        rings.notice(memory.record, 4, n, 1, 2, 3)
-    out = np.zeros(4, notice_t)
-    taken = []
-    while count := rings.drain_notices(memory.record, out):
-        taken += out[:count]["row"].tolist()
-    assert taken == list(range(10))
-    assert memory.thread["notify"] == 1
-
-
-def test_full_notice_ring_drops_and_counts(memory: Memory) -> None:
-    for n in range(NOTICES + 7):
-        rings.notice(memory.record, 4, n, 0, 0, 0)
-    assert drop_counts(memory) == {"notices_full": 7}
-    assert memory.table("rings")[NOTICE_RING]["dropped"] == 7
-    out = np.zeros(NOTICES, notice_t)
-    assert rings.drain_notices(memory.record, out) == NOTICES
-    assert out["row"][-1] == NOTICES - 1
 
 
 def test_slow_datagrams_keep_their_bytes_and_their_transport(memory: Memory) -> None:

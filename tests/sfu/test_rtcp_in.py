@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from sfu.binding import DISPLACED_NS
 from sfu.lookup import insert_outgoing
 from sfu.rtcp_in import MAX_NACKED, middle_ntp, receive_compound, receive_rtcp
-from sfu.tables import OPEN, RTCP_SENDERS, SEQUENCE_START, STREAM_ENDED, VIDEO
+from sfu.tables import OPEN, RTCP_SENDERS, SEQUENCE_START, STREAM_STARTED, VIDEO
 from tests.sfu.publisher import MS, ROW, SECOND, START, Publisher, packet
 
 SUBSCRIPTION = 4
@@ -197,23 +197,42 @@ def test_an_absurd_remb_does_not_overflow(peer: Publisher) -> None:
     assert peer.transport["remb_bps"] > 1 << 60
 
 
-def test_bye_unbinds_and_tells(peer: Publisher) -> None:
-    peer.receive(packet(1, ssrc=10))
+def test_bye_unbinds_and_a_newer_number_binds_at_once(peer: Publisher) -> None:
+    for sequence in (65_530, 65_532):
+        peer.receive(packet(sequence, ssrc=10))
     receive(peer, RtcpByePacket(sources=[99, 10]))
     assert peer.stream()["source"] == -1
-    assert peer.notices()[-1] == (STREAM_ENDED, 0, 7, 0, 0)
-    peer.receive(packet(2, ssrc=10))  # the BYE has overtaken it
-    assert len(peer.log()) == 1
-    peer.receive(packet(3, ssrc=10), now=START + DISPLACED_NS)  # it comes back: the numbers go on
+    peer.receive(packet(65_531, ssrc=10))  # the BYE has overtaken it
     assert len(peer.log()) == 2
-    assert peer.stream()["highest"] == SEQUENCE_START + 3
+    assert peer.stream()["source"] == -1
+    peer.receive(packet(3, ssrc=10))  # it goes on, and its numbers with it, also past their end
+    assert len(peer.log()) == 3
+    assert peer.stream()["highest"] == SEQUENCE_START + 65_539
 
 
-def test_starts_and_ends_cannot_fill_the_ring_of_notices(peer: Publisher) -> None:
+def test_after_a_bye_what_it_overtook_binds_when_a_while_has_passed(peer: Publisher) -> None:
+    peer.receive(packet(5, ssrc=10))
+    receive(peer, RtcpByePacket(sources=[10]))
+    peer.receive(packet(4, ssrc=10), now=START + DISPLACED_NS - 1)
+    assert len(peer.log()) == 1
+    peer.receive(packet(4, ssrc=10), now=START + DISPLACED_NS)
+    assert len(peer.log()) == 2
+
+
+def test_an_ssrc_that_lost_its_stream_does_not_take_it_back_with_a_bye(peer: Publisher) -> None:
+    peer.receive(packet(1, ssrc=10, mid="0"))
+    peer.receive(packet(1, ssrc=20, mid="0"))
+    receive(peer, RtcpByePacket(sources=[10]))
+    peer.receive(packet(2, ssrc=10, mid="0"))
+    assert peer.stream()["ssrc"] == 20
+
+
+def test_starts_and_ends_are_one_notice_until_it_is_heard(peer: Publisher) -> None:
     for sequence in range(50):
         peer.receive(packet(sequence, ssrc=10))
         receive(peer, RtcpByePacket(sources=[10]))
-    assert len(peer.notices()) == 2
+    assert len(peer.log()) == 50
+    assert [kind for kind, *_ in peer.notices()] == [STREAM_STARTED]
 
 
 def test_a_whole_compound_is_read(peer: Publisher) -> None:

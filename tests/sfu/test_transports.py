@@ -8,8 +8,9 @@ import pytest
 from sfu.addresses import machine_addresses
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
+from sfu.mailbox import Datagram
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
-from sfu.tables import CONSENT_EXPIRED
+from sfu.tables import CONSENT_EXPIRED, FOLLOW_PATH
 from tests.sfu.stand_in import StandIn
 from tests.sfu.webrtc_client import WebRtcClient
 
@@ -186,13 +187,61 @@ async def test_keys_live_until_the_media_thread_has_let_go(engine: Engine, clien
     assert transport._sessions is None
 
 
+async def test_a_newer_record_of_data_says_where_the_client_is(engine: Engine, client: WebRtcClient) -> None:
+    await client.connect()
+    engine.send_data([client.transport], Channel.RELIABLE, b"hello")
+    await asyncio.wait_for(client.messages.get(), 10)
+    transport, thread = engine._transports[client.transport], engine.shards[0].thread
+    assert isinstance(thread, StandIn)
+    held: list[bytes] = []
+    receive = transport.receive_datagram
+    transport.receive_datagram = lambda datagram, path: held.append(datagram)  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        while len(held) < 3:
+            client.channels["_lossy"].send("x")
+            await asyncio.sleep(0.01)
+
+    def followed(datagram: bytes, path: int) -> list[int]:
+        """Paths that the media thread is told to follow."""
+        thread.commands.clear()
+        receive(datagram, path)
+        thread.apply()
+        return [a for kind, _, a in thread.commands if kind == FOLLOW_PATH]
+
+    selected = engine.shards[0].selected_paths.item(transport.row)
+    first, second, third = held[:3]
+    assert followed(second, 7) == [7]
+    assert followed(second, 8) == [], "a repetition"
+    assert followed(first, 8) == [], "it is new to OpenSSL, but older"
+    assert followed(third[:-1] + bytes([third[-1] ^ 1]), 8) == [], "not authentic"
+    assert followed(third, selected) == [], "nothing to change"
+    assert followed(third, 8) == []
+
+
+async def test_the_end_of_the_handshake_says_where_the_client_is(
+    engine: Engine, client: WebRtcClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = engine.shards[0].thread
+    assert isinstance(thread, StandIn)
+    take = engine.shards[0].mailbox.take_datagram
+
+    def elsewhere() -> Datagram | None:
+        datagram = take()
+        return datagram and datagram._replace(path=9)
+
+    monkeypatch.setattr(engine.shards[0].mailbox, "take_datagram", elsewhere)
+    await client.connect(data=False)
+    await next_of(engine, TransportConnected)
+    assert [a for kind, _, a in thread.commands if kind == FOLLOW_PATH] == [9]
+
+
 async def test_expired_consent_ends_data_channels_and_timers(engine: Engine, client: WebRtcClient) -> None:
     await client.connect()
     await next_of(engine, ChannelOpened)
     thread = engine.shards[0].thread
     assert isinstance(thread, StandIn)
     engine.send_data([client.transport], Channel.RELIABLE, bytes(100_000))
-    thread.notice(CONSENT_EXPIRED, 0, 1)
+    thread.notice(CONSENT_EXPIRED, 0)
     assert await next_of(engine, TransportFailed) == TransportFailed(client.transport, "consent expired")
     await asyncio.sleep(0)
     transport = engine._transports[client.transport]
