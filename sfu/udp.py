@@ -33,6 +33,8 @@ IP_PKTINFO, IPV6_PKTINFO = 8, 50
 MAX_SEGMENTS = 48
 """Packets in one UDP_SEGMENT message; Linux allows 128 (64 before 6.9)."""
 MAX_SEGMENTED_BYTES = 64_000
+SINGLE_NS = 60_000_000_000
+"""How long a path that refused UDP_SEGMENT gets single packets: its MTU is smaller than they are, for a while."""
 
 # cmsg level and type as one little-endian word
 _CONTROL_TIME = socket.SOL_SOCKET | SCM_TIMESTAMPNS << 32
@@ -144,8 +146,10 @@ def _run_length(state, first, count):
     """How many slots from `first` on can leave as one message."""
     thread = state.thread[0]
     size, path, run = state.tx_size[first], state.tx_path[first], 1
+    if not thread.segment_offload or thread.now_ns < state.paths[path].single_until_ns:
+        return run
     total = np.int64(size)
-    while thread.segment_offload and first + run < count and run < MAX_SEGMENTS:
+    while first + run < count and run < MAX_SEGMENTS:
         following = state.tx_size[first + run]
         if state.tx_path[first + run] != path or following > size or total + following > MAX_SEGMENTED_BYTES:
             break
@@ -157,34 +161,40 @@ def _run_length(state, first, count):
 
 
 @njit(cache=True)
+def _build_message(state, index, slot, run):
+    """Fill tx_messages[index] for `run` slots from `slot` on, which have one path."""
+    thread = state.thread[0]
+    row = state.tx_path[slot]
+    path = state.paths[row]
+    for k in range(slot, slot + run):
+        state.tx_iov[k].bytes = state.tx_size[k]
+    message = state.tx_messages[index]
+    message.name = thread.paths_at + np.uint64(row * PATH_BYTES + PATH_ADDRESS_AT)
+    message.name_bytes = path.address_bytes
+    message.iov = thread.tx_iov_at + np.uint64(slot * 16)
+    message.iov_count = run
+    words = 0
+    if run > 1:
+        state.tx_control[index, 0] = 18
+        state.tx_control[index, 1] = _CONTROL_SEGMENT
+        state.tx_control[index, 2] = state.tx_size[slot]
+        words = 3
+    if state.sockets[path.socket].wildcard:
+        words = _pktinfo(state, index, words, path)
+    message.control = thread.tx_control_at + np.uint64(index * TX_CONTROL_BYTES)
+    message.control_bytes = words * 8
+    if words == 0:
+        message.control = 0
+    state.tx_message_first[index] = slot
+
+
+@njit(cache=True)
 def _build_messages(state, count):
     """Fill tx_messages for slots 0 to count - 1; returns the number of messages."""
-    thread = state.thread[0]
     messages, slot = 0, 0
     while slot < count:
-        row = state.tx_path[slot]
-        path = state.paths[row]
         run = _run_length(state, slot, count)
-        for k in range(slot, slot + run):
-            state.tx_iov[k].bytes = state.tx_size[k]
-        message = state.tx_messages[messages]
-        message.name = thread.paths_at + np.uint64(row * PATH_BYTES + PATH_ADDRESS_AT)
-        message.name_bytes = path.address_bytes
-        message.iov = thread.tx_iov_at + np.uint64(slot * 16)
-        message.iov_count = run
-        words = 0
-        if run > 1:
-            state.tx_control[messages, 0] = 18
-            state.tx_control[messages, 1] = _CONTROL_SEGMENT
-            state.tx_control[messages, 2] = state.tx_size[slot]
-            words = 3
-        if state.sockets[path.socket].wildcard:
-            words = _pktinfo(state, messages, words, path)
-        message.control = thread.tx_control_at + np.uint64(messages * TX_CONTROL_BYTES)
-        message.control_bytes = words * 8
-        if words == 0:
-            message.control = 0
-        state.tx_message_first[messages] = slot
+        _build_message(state, messages, slot, run)
         messages += 1
         slot += run
     return messages
@@ -192,7 +202,8 @@ def _build_messages(state, count):
 
 @njit(cache=True)
 def _send_messages(state, first, end):
-    """sendmmsg for messages first to end - 1, all of one socket; a failing one is counted and skipped."""
+    """sendmmsg for messages first to end - 1, all of one socket; a failing one is sent in single packets, or counted
+    and skipped when it is one."""
     thread = state.thread[0]
     fd = state.sockets[state.paths[state.tx_path[state.tx_message_first[first]]].socket].fd
     while first < end:
@@ -208,9 +219,28 @@ def _send_messages(state, first, end):
             continue
         run = np.int64(state.tx_messages[first].iov_count)
         if run > 1 and error in (EINVAL, EIO, EMSGSIZE):
-            thread.segment_offload = 0  # this route cannot; later packets leave one by one
-        state.drops[DROP_SEND_FAILED] += run
+            _send_singly(state, fd, first, run)
+        else:
+            state.drops[DROP_SEND_FAILED] += run
         first += 1
+
+
+@njit(cache=True)
+def _send_singly(state, fd, index, run):
+    """Send the slots of message `index`, which its path refuses as segments, one by one; the path's next ones too."""
+    thread, slot = state.thread[0], np.int64(state.tx_message_first[index])
+    state.paths[state.tx_path[slot]].single_until_ns = thread.now_ns + SINGLE_NS
+    for k in range(slot, slot + run):
+        _build_message(state, index, k, 1)
+        message_at = thread.tx_messages_at + np.uint64(index * 64)
+        sent = np.int64(sendmmsg(fd, message_at, 1, MSG_DONTWAIT))
+        while sent <= 0 and load_i4(errno_location()) == EINTR:
+            sent = np.int64(sendmmsg(fd, message_at, 1, MSG_DONTWAIT))
+        if sent > 0:
+            thread.packets_sent += 1
+            thread.messages_sent += 1
+        else:
+            state.drops[DROP_SEND_FAILED] += 1
 
 
 @njit(cache=True)

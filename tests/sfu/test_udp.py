@@ -1,6 +1,7 @@
 """Datagrams through real loopback sockets: batches, arrival times, source addresses, segmentation, failures."""
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -16,6 +17,10 @@ from sfu.tables import OPEN, RX_BYTES, RX_SLOTS, TX_SLOTS
 from tests.sfu.ice import drop_counts, socket_address
 
 PATIENCE_S = 5.0
+
+
+SO_NO_CHECK = 11
+"""Linux; not in the `socket` module."""
 
 
 @pytest.fixture
@@ -131,6 +136,57 @@ def test_more_packets_than_slots_are_sent_on_the_way(memory: Memory) -> None:
             queue(memory, 0, struct.pack("!I", n))
         udp.flush(memory.record)
         assert [receiver.recv(64) for _ in range(TX_SLOTS + 10)] == [struct.pack("!I", n) for n in range(TX_SLOTS + 10)]
+
+
+def _refuse_segments(memory: Memory, index: int) -> None:
+    """Make a socket refuse UDP_SEGMENT, as a route with a small MTU does: without a checksum there is no offload."""
+    with socket.socket(fileno=os.dup(int(memory.table("sockets")[index]["fd"]))) as own:
+        own.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+
+
+def test_a_path_that_refuses_segments_gets_its_packets_singly_and_others_keep_them() -> None:
+    memory = Memory()
+    with contextlib.closing(Sockets(memory, 0, ("127.0.0.1", "127.0.0.2"))), peer() as poor, peer() as good:
+        if not memory.thread["segment_offload"]:
+            pytest.skip("no UDP_SEGMENT on this system")
+        _refuse_segments(memory, 0)
+        add_path(memory, 0, poor, 0)
+        add_path(memory, 1, good, 1)
+        sizes, now = [100, 100, 100, 60, 80, 80], 1000
+        packets = [bytes([n]) * size for n, size in enumerate(sizes)]
+
+        def send(paths: tuple[int, ...], at: int) -> int:
+            """Messages that carried all packets to each path."""
+            memory.thread["now_ns"] = at
+            before = int(memory.thread["messages_sent"])
+            for path in paths:
+                for packet in packets:
+                    queue(memory, path, packet)
+            udp.flush(memory.record)
+            for path in paths:
+                assert [(poor, good)[path].recv(2048) for _ in packets] == packets, "none is lost"
+            return int(memory.thread["messages_sent"]) - before
+
+        assert send((0, 1), now) == len(sizes) + 2
+        assert send((0,), now + udp.SINGLE_NS - 1) == len(sizes)
+        assert memory.table("paths")[0]["single_until_ns"] == now + udp.SINGLE_NS, "it was not tried in between"
+        send((0,), now + udp.SINGLE_NS)
+        assert memory.table("paths")[0]["single_until_ns"] == now + 2 * udp.SINGLE_NS, "and tried again after it"
+        assert memory.thread["segment_offload"]
+        assert memory.thread["packets_sent"] == 4 * len(sizes)
+        assert drop_counts(memory) == {}
+
+
+def test_single_packets_of_a_refused_run_that_fail_are_counted_each(memory: Memory) -> None:
+    if not memory.thread["segment_offload"]:
+        pytest.skip("no UDP_SEGMENT on this system")
+    with peer() as receiver:
+        add_path(memory, 0, receiver)
+        memory.table("paths")[0]["address"][:16] = np.frombuffer(socket_address("127.0.0.1", 0), np.uint8)
+        for _ in range(3):
+            queue(memory, 0, bytes(50))
+        udp.flush(memory.record)
+    assert drop_counts(memory) == {"send_failed": 3}
 
 
 def test_destination_that_fails_is_counted_and_the_rest_leaves(memory: Memory) -> None:
