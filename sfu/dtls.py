@@ -19,7 +19,7 @@ from sfu.certificate import HASHES, fingerprint_of
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
 from sfu.srtp_keys import SALT_BYTES, SendingCipher, derive
-from sfu.tables import SLOW_BYTES
+from sfu.tables import PACKETS, SLOW_BYTES
 
 MTU_BYTES = 1200
 """Largest datagram of a handshake flight. IPv6 guarantees 1280 with its headers; tunnels take some."""
@@ -32,8 +32,8 @@ READ_BYTES = 4096
 """What one read of outgoing bytes takes; a flight may need several."""
 WINDOW_SIZE = 1024
 """Replay window of SRTP in packets, as mediasoup has it: video bursts are reordered by more than libsrtp's 128."""
-SENDING_WINDOW_SIZE = 128
-"""The same for what we send, which libsrtp shifts with every packet: egress is never more than 64 numbers behind."""
+SENDING_WINDOW_SIZE = PACKETS
+"""For what we send, which libsrtp shifts with every packet: a late packet is forwarded from so far behind."""
 
 _SENDING, _RECEIVING = ThreadPoolExecutor(1, "srtp-sending"), ThreadPoolExecutor(1, "srtp-receiving")
 """Make libsrtp's sessions. malloc gives each thread memory of its own, so those of one direction lie side by side, and

@@ -8,9 +8,8 @@ refer to each other by id, so there only the offset changes, at a switch between
 import numpy as np
 from numba import njit
 
-from sfu.sequence import WINDOW, below, count_bits, shift
+from sfu.windows import WINDOW, bit_of, count_after, is_other_block, leave_block, word_of
 
-_ONE = np.uint64(1)
 _WIDEST = 0x7FFF
 
 
@@ -48,12 +47,12 @@ def send_picture(subscription, packet):
     """The output picture id (15 bits; the writer cuts it to the packet's width) of a VP8 packet to be sent."""
     ahead = _distance(packet, subscription.picture_highest)
     if ahead > 0:
-        subscription.pictures_dropped = shift(subscription.pictures_dropped, ahead)
-        subscription.picture_highest = packet.picture_id
+        _advance(subscription, ahead)
         subscription.last_picture = (subscription.last_picture + ahead) & _WIDEST
         return np.int64(subscription.last_picture)
-    later = below(min(-ahead, WINDOW))
-    drops = count_bits(np.uint64(subscription.pictures_dropped) & later)
+    highest = np.int64(subscription.picture_highest)
+    oldest = max(highest + ahead, highest - WINDOW + 1)
+    drops = count_after(subscription.pictures_past, subscription.pictures_dropped, highest, oldest)
     return (subscription.last_picture + ahead + drops) & _WIDEST
 
 
@@ -62,9 +61,20 @@ def drop_picture(subscription, packet):
     """Take the frame of a VP8 packet out of the numbering; an older frame keeps the id that was skipped for it."""
     ahead = _distance(packet, subscription.picture_highest)
     if ahead > 0:
-        subscription.pictures_dropped = shift(subscription.pictures_dropped, ahead) | _ONE
-        subscription.picture_highest = packet.picture_id
+        _advance(subscription, ahead)
+        highest = np.int64(subscription.picture_highest)
+        subscription.pictures_dropped = np.uint64(subscription.pictures_dropped) | bit_of(highest)
         subscription.last_picture = (subscription.last_picture + ahead - 1) & _WIDEST
+
+
+@njit(cache=True)
+def _advance(subscription, ahead):
+    """Let picture_highest grow by `ahead`."""
+    highest = np.int64(subscription.picture_highest)
+    if is_other_block(highest + ahead, highest):
+        leave_block(subscription.pictures_past, subscription.pictures_dropped, highest, highest + ahead)
+        subscription.pictures_dropped = 0
+    subscription.picture_highest = highest + ahead
 
 
 @njit(cache=True)
@@ -73,7 +83,9 @@ def is_dropped(subscription, packet):
     behind = -_distance(packet, subscription.picture_highest)
     if behind < 0 or behind >= WINDOW:
         return False
-    return (np.uint64(subscription.pictures_dropped) >> np.uint64(behind)) & _ONE != 0
+    highest = np.int64(subscription.picture_highest)
+    word = word_of(subscription.pictures_past, subscription.pictures_dropped, highest, highest - behind)
+    return word & bit_of(highest - behind) != 0
 
 
 @njit(cache=True)

@@ -170,7 +170,7 @@ def admit_temporal(subscription, packet):
     if packet.codec == _VP8:
         if packet.picture_id < 0:
             return True
-        if subscription.pictures_dropped != 0 and is_dropped(subscription, packet):
+        if is_dropped(subscription, packet):
             return False
     return temporal <= subscription.temporal
 

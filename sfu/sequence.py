@@ -1,41 +1,17 @@
 """Input to output sequence numbers of one subscription, so that what was dropped on purpose leaves no gap.
 
 Called by egress, one call per packet of the stream being forwarded. Every input number not dropped on purpose has an
-output number, seen or not: a packet that comes late finds its place by counting the drops after it, with two 64-bit
-masks relative to the highest input. What is older than the masks or than the last switch is not sent.
+output number, seen or not: a packet that comes late finds its place by counting the drops after it. That works for the
+WINDOW numbers below the highest input (`sfu.windows`), as far back as a publisher is asked for a packet. What is older,
+or older than the last switch, is not sent.
 """
 
 import numpy as np
 from numba import njit
 
+from sfu.windows import WINDOW, add_to_past, bit_of, count_after, is_other_block, leave_block, word_of
+
 NOT_SENT = -1
-WINDOW = 64
-"""Late packets are mapped up to this distance: bits in the masks."""
-
-_ONE = np.uint64(1)
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
-@njit(cache=True)
-def count_bits(word):
-    """How many bits of a u8 are set."""
-    x = np.uint64(word)
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
-
-
-@njit(cache=True)
-def shift(mask, distance):
-    """mask << distance, 0 from 64 on (a plain shift by 64 is undefined)."""
-    return np.uint64(mask) << np.uint64(distance) if distance < WINDOW else np.uint64(0)
-
-
-@njit(cache=True)
-def below(distance):
-    """A mask of the lowest `distance` bits (0 to 64)."""
-    return (_ONE << np.uint64(distance)) - _ONE if distance < WINDOW else _ALL
 
 
 @njit(cache=True)
@@ -56,15 +32,16 @@ def send(subscription, sequence):
     """The extended output number of an input packet to be sent now; NOT_SENT if it came twice or too late."""
     ahead = sequence - subscription.in_highest
     if ahead > 0:
-        subscription.dropped = shift(subscription.dropped, ahead)
-        subscription.sent = shift(subscription.sent, ahead) | _ONE
+        if is_other_block(sequence, subscription.in_highest):
+            _leave_block(subscription, sequence)
+        subscription.sent = np.uint64(subscription.sent) | bit_of(sequence)
         subscription.in_highest = sequence
         subscription.out_highest += ahead
         return np.int64(subscription.out_highest)
     if not _decide_late(subscription, sequence):
         return NOT_SENT
-    later = below(-ahead)
-    return subscription.out_highest + ahead + count_bits(subscription.dropped & later)
+    drops = count_after(subscription.dropped_past, subscription.dropped, subscription.in_highest, sequence)
+    return subscription.out_highest + ahead + drops
 
 
 @njit(cache=True)
@@ -74,26 +51,43 @@ def drop(subscription, sequence, same_frame):
     same_frame: it belongs to the frame of the highest input so far. When that one was dropped too, the packets
     missing between them must be of the same frame and lose their numbers as well.
     """
-    ahead = sequence - subscription.in_highest
+    highest = np.int64(subscription.in_highest)
+    ahead = sequence - highest
     if ahead <= 0:
         _decide_late(subscription, sequence)
         return
-    dropped = np.uint64(subscription.dropped)
-    taken = ahead if same_frame and dropped & _ONE else np.int64(1)
-    subscription.dropped = shift(dropped, ahead) | below(min(taken, WINDOW))
-    subscription.sent = shift(subscription.sent, ahead)
-    subscription.in_highest = sequence
+    after_drop = same_frame and np.uint64(subscription.dropped) & bit_of(highest) != 0
+    taken = ahead if after_drop else np.int64(1)
+    for number in range(sequence - min(taken, WINDOW) + 1, sequence + 1):
+        if is_other_block(number, subscription.in_highest):
+            _leave_block(subscription, number)
+        subscription.dropped = np.uint64(subscription.dropped) | bit_of(number)
+        subscription.in_highest = number
     subscription.out_highest += ahead - taken
+
+
+@njit(cache=True)
+def _leave_block(subscription, sequence):
+    """Make room for `sequence`, the first number above the highest one's block to be decided on."""
+    highest = np.int64(subscription.in_highest)
+    leave_block(subscription.dropped_past, subscription.dropped, highest, sequence)
+    leave_block(subscription.sent_past, subscription.sent, highest, sequence)
+    subscription.dropped = 0
+    subscription.sent = 0
 
 
 @njit(cache=True)
 def _decide_late(subscription, sequence):
     """Mark a number at or below the highest as decided. False: it was already, or is too old."""
-    behind = subscription.in_highest - sequence
-    if behind >= WINDOW or sequence < subscription.switch_sequence:
+    highest = np.int64(subscription.in_highest)
+    if highest - sequence >= WINDOW or sequence < subscription.switch_sequence:
         return False
-    bit = shift(_ONE, behind)
-    if (np.uint64(subscription.dropped) | np.uint64(subscription.sent)) & bit:
+    dropped = word_of(subscription.dropped_past, subscription.dropped, highest, sequence)
+    sent = word_of(subscription.sent_past, subscription.sent, highest, sequence)
+    if (dropped | sent) & bit_of(sequence):
         return False
-    subscription.sent = np.uint64(subscription.sent) | bit
+    if is_other_block(sequence, highest):
+        add_to_past(subscription.sent_past, sequence)
+    else:
+        subscription.sent = sent | bit_of(sequence)
     return True

@@ -18,9 +18,9 @@ from sfu.native import (
     srtp_unprotect_rtcp,
 )
 from sfu.rtp import FIXED_HEADER_BYTES
-from sfu.sequence import WINDOW, shift
 from sfu.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
 from sfu.udp import commit
+from sfu.windows import WINDOW, add_to_past, bit_of, is_other_block, leave_block, word_of
 from sfu.wire import get_u16
 
 TAG_BYTES = 16
@@ -34,7 +34,6 @@ _LENGTH_SLOT = 40
 """Where in `scratch` libsrtp reads and writes a length."""
 _IV_SLOT = 42
 """Where OpenSSL reads an initialisation vector, 12 bytes."""
-_ONE = np.uint64(1)
 
 
 @njit(cache=True)
@@ -81,21 +80,27 @@ def claim_index(subscription, index):
     """Whether no packet of the subscription's SSRC has had this index yet, and it may be used; then it is taken.
 
     With GCM a second packet under one index gives away the authentication key (RFC 7714 section 8.1). Numbers are
-    unique by `sfu/sequence.py` already; this does not rely on it.
+    unique by `sfu/sequence.py` already; this does not rely on it. An index WINDOW or more below the highest is refused.
     """
     if index < 0 or index > MAX_INDEX:
         return False
-    ahead = index - subscription.index_highest
-    if ahead > 0:
-        subscription.indices = shift(subscription.indices, ahead) | _ONE
+    highest = np.int64(subscription.index_highest)
+    if index > highest:
+        if is_other_block(index, highest):
+            leave_block(subscription.indices_past, subscription.indices, highest, index)
+            subscription.indices = 0
+        subscription.indices = np.uint64(subscription.indices) | bit_of(index)
         subscription.index_highest = index
         return True
-    if -ahead >= WINDOW:
+    if highest - index >= WINDOW:
         return False
-    bit = shift(_ONE, -ahead)
-    if np.uint64(subscription.indices) & bit:
+    word = word_of(subscription.indices_past, subscription.indices, highest, index)
+    if word & bit_of(index):
         return False
-    subscription.indices = np.uint64(subscription.indices) | bit
+    if is_other_block(index, highest):
+        add_to_past(subscription.indices_past, index)
+    else:
+        subscription.indices = word | bit_of(index)
     return True
 
 

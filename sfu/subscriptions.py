@@ -9,7 +9,7 @@ from sfu.native import srtp_remove_stream
 from sfu.notices import notice
 from sfu.select import ask_for_wanted, choose_for
 from sfu.silence import end_silence
-from sfu.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, SEQUENCE_START, VIDEO
+from sfu.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO
 
 MAX_SPATIAL, MAX_TEMPORAL = 3, 7
 """What the wire formats can say."""
@@ -84,6 +84,11 @@ def _clear(subscription, now):
     subscription.last_tl0 = -1
     subscription.picture_highest = 0
     subscription.pictures_dropped = 0
+    for word in range(PAST_WORDS):
+        subscription.dropped_past[word] = 0
+        subscription.sent_past[word] = 0
+        subscription.indices_past[word] = 0
+        subscription.pictures_past[word] = 0
     subscription.switch_sequence = 0
     subscription.index_highest = -1
     subscription.indices = 0

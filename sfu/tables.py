@@ -32,6 +32,8 @@ STREAMS = 4096
 SUBSCRIPTIONS = 65_536
 PACKETS = 512
 """Index entries per stream: how far back a packet can be asked for. At 300 packets/s that is 1.7 s."""
+PAST_WORDS = PACKETS // 64
+"""Words in which a subscription remembers numbers so far back (`sfu.windows`)."""
 HISTORY = 512
 """Remembered outgoing packets per subscription with retransmission."""
 SCRATCH_HISTORY = SUBSCRIPTIONS
@@ -557,8 +559,8 @@ subscription_t = in_lines(
         # rewriting (m); out = in - offset
         ("in_highest", "i8"),  # highest extended input sequence decided on, of the current layer
         ("out_highest", "i8"),  # last extended output sequence; starts random below 32768
-        ("dropped", "u8"),  # bit k: input in_highest - k was dropped on purpose
-        ("sent", "u8"),  # bit k: input in_highest - k was sent, or dropped after its number had been skipped
+        ("dropped", "u8"),  # of the 64 input numbers around in_highest, by number & 63: dropped on purpose
+        ("sent", "u8"),  # the same: sent, or dropped after its number had been skipped
         ("packets", "i8"),
         ("octets", "i8"),  # RTP payload, for sender reports
         ("last_ns", "i8"),  # when last_timestamp was sent
@@ -569,11 +571,11 @@ subscription_t = in_lines(
         ("tl0_offset", "i4"),  # modulo 2^8
         ("last_picture", "i4"),  # output picture id of picture_highest; -1: none yet
         ("last_tl0", "i4"),  # last output TL0PICIDX; -1: none yet
-        ("picture_highest", "i4"),  # highest input picture id decided on
-        ("pictures_dropped", "u8"),  # bit k: picture_highest - k was dropped
+        ("picture_highest", "i4"),  # highest input picture id decided on, counted on beyond its width
+        ("pictures_dropped", "u8"),  # of the 64 pictures around picture_highest, by number & 63: dropped
         ("switch_sequence", "i8"),  # extended input sequence of the switch: older packets of the layer are not sent
         ("index_highest", "i8"),  # highest SRTP packet index used; -1: none
-        ("indices", "u8"),  # bit k: index_highest - k was used
+        ("indices", "u8"),  # of the 64 indices around index_highest, by index & 63: used
         ("spatial", "i1"),  # SVC: highest spatial layer being forwarded
         ("decode_target", "i1"),  # SVC with dependency descriptors: target of (spatial, temporal); -1 unknown
         ("targets", "u4"),  # SVC: active decode target mask to write; 0: descriptors are copied as they are
@@ -608,6 +610,11 @@ history_t = np.dtype(
     [
         # one packet that left on a subscription, by output sequence & (HISTORY - 1) (m): two share a cache line
         ("out_sequence", "u4"),  # the low 32 bits of the extended one
+        # what `dropped`, `sent`, `indices` and `pictures_dropped` say about earlier numbers: for late packets (m)
+        ("dropped_past", "u8", PAST_WORDS),
+        ("sent_past", "u8", PAST_WORDS),
+        ("indices_past", "u8", PAST_WORDS),
+        ("pictures_past", "u8", PAST_WORDS),
         ("in_sequence", "u4"),  # the same, in `stream`
         ("stream", "i4"),
         ("timestamp", "u4"),  # as sent

@@ -1,6 +1,6 @@
 """Slow, obvious twins of sfu.sequence and sfu.pictures: every number ever decided is kept in a dictionary."""
 
-WINDOW = 64
+WINDOW = 512
 
 
 class Numbering:

@@ -1,14 +1,27 @@
 """Two of our DTLS connections joined in memory."""
 
+import struct
+
 import pytest
 from cryptography.hazmat.primitives import hashes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pylibsrtp import Error
 
 from sfu.certificate import LocalCertificate
-from sfu.dtls import MTU_BYTES, SRTP_PROFILES, DtlsConnection, State, is_one_data_record, split_at_records
+from sfu.dtls import (
+    MTU_BYTES,
+    SRTP_PROFILES,
+    DtlsConnection,
+    SrtpProfile,
+    SrtpSessions,
+    State,
+    is_one_data_record,
+    split_at_records,
+)
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
+from sfu.tables import PACKETS
 
 PROFILES = tuple(profile.name for profile in SRTP_PROFILES)
 OURS, THEIRS = LocalCertificate(PROFILES), LocalCertificate(PROFILES)
@@ -55,6 +68,25 @@ def test_every_profile_works_with_a_peer_that_offers_nothing_else(name: str) -> 
     assert client.sessions is not None
     assert server.sessions.profile.name == name
     assert server.sessions._receiving.unprotect(client.sessions._sending.protect(RTP)) == RTP
+
+
+@pytest.mark.parametrize("profile", SRTP_PROFILES, ids=PROFILES)
+def test_libsrtp_protects_packets_as_late_as_they_are_forwarded(profile: SrtpProfile) -> None:
+    material = bytes(range(2 * (profile.key_bytes + profile.salt_bytes)))
+    ours, theirs = (SrtpSessions(profile, material, role) for role in (DtlsRole.SERVER, DtlsRole.CLIENT))
+
+    def is_forwarded(number: int) -> bool:
+        packet = struct.pack("!BBHLL", 0x80, 100, number & 0xFFFF, 0, 7) + b"payload"
+        try:
+            protected = ours._sending.protect(packet)
+        except Error:
+            return False
+        return bool(theirs._receiving.unprotect(protected) == packet)
+
+    newest = 70_000
+    assert all(is_forwarded(newest - behind) for behind in range(2 * PACKETS, -1, -2))
+    assert all(is_forwarded(newest - behind) for behind in range(PACKETS - 1, 0, -2))
+    assert not is_forwarded(newest - PACKETS + 2)  # never two packets under one index
 
 
 def test_peer_without_common_srtp_profile_is_refused() -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
+from sfu.retransmit import answer_nack
 from sfu.select import key_frame_asked
-from sfu.subscriptions import close_subscription, set_paused
+from sfu.subscriptions import close_subscription, set_layers, set_paused
 from sfu.tables import (
     AUDIO,
     CLOSED_SUBSCRIPTION,
@@ -17,6 +18,7 @@ from sfu.tables import (
     FRAME_END,
     FRAME_START,
     FREE,
+    PACKETS,
     SUBSCRIPTION_STARTED,
     TX_BYTES,
     TX_SLOTS,
@@ -250,6 +252,42 @@ def test_a_lost_packet_keeps_its_number_and_takes_it_when_it_comes(room: Room) -
     room.forward()
     assert third.sequence_number == first.sequence_number + 2
     assert viewer.take()[0].sequence_number == first.sequence_number + 1
+
+
+@pytest.mark.parametrize("cipher", [True, False], ids=["our GCM", "libsrtp"])
+@pytest.mark.parametrize("behind", [63, 64, 65, 200, PACKETS - 1])
+def test_a_repair_that_comes_late_is_sent_as_if_it_had_come_in_time(cipher: bool, behind: int) -> None:
+    """Every third frame is of a higher temporal layer that the viewer does not want."""
+    room, lost = Room(), 4
+    viewer = room.add_viewer()
+    if not cipher:
+        room.transport()["cipher"] = 0
+    room.vp8(0, 0, flags=KEY)
+    room.forward()
+    set_layers(room.record, 0, 2, 0)
+
+    def send(number: int) -> None:
+        room.vp8(number, number, temporal=number % 3 == 2, body=b"%d" % number)
+        room.forward()
+
+    for number in range(1, lost + behind + 1):
+        if number != lost:
+            send(number)
+    first, *others = viewer.take()
+    send(lost)
+    (repair,) = viewer.take()
+    assert repair.payload[5:] == b"%d" % lost
+    kept = [n for n in range(1, lost + behind + 1) if n % 3 != 2]
+    place = kept.index(lost) + 1
+    assert repair.sequence_number == first.sequence_number + place
+    ids = {int.from_bytes(packet.payload[2:4], "big") & 0x7FFF for packet in (first, repair, *others)}
+    assert ids == set(range(len(kept) + 1))
+    assert int.from_bytes(repair.payload[2:4], "big") & 0x7FFF == place
+    send(lost)  # again: under the same index another packet would give the key away
+    assert viewer.take() == []
+    answer_nack(room.record, room.memory.arena, 0, repair.sequence_number, room.now)
+    room.collect()
+    assert viewer.take()[0].payload[2:] == repair.payload
 
 
 def test_a_paused_viewer_gets_nothing_and_resumes_with_a_key_frame_without_a_gap(room: Room) -> None:

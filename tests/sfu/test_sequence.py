@@ -6,12 +6,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.sequence import NOT_SENT, count_bits, drop, send, synchronise
+from sfu.sequence import NOT_SENT, drop, send, synchronise
 from sfu.tables import subscription_t
+from sfu.windows import WINDOW, count_bits
 from tests.reference.numbering import Numbering
 
 STEPS = st.lists(
-    st.tuples(st.integers(-70, 6) | st.integers(-3, 3) | st.integers(60, 140), st.booleans(), st.booleans()),
+    st.tuples(
+        st.integers(-70, 6) | st.integers(-3, 3) | st.integers(60, 140) | st.integers(-520, 1200),
+        st.booleans(),
+        st.booleans(),
+    ),
     max_size=150,
 )
 
@@ -30,7 +35,7 @@ def test_every_packet_gets_the_number_that_counting_gives(
     row, twin = subscription(first, out), Numbering(first, out)
     at = first
     for step, keep, same_frame in steps:
-        at = max(first - 80, at + step)
+        at = max(first - 530, at + step)
         if keep:
             expected = twin.send(at)
             assert send(row, at) == (NOT_SENT if expected is None else expected)
@@ -67,6 +72,39 @@ def test_packets_missing_inside_a_dropped_frame_lose_their_numbers_too() -> None
     drop(row, 70_004, True)
     assert send(row, 70_005) == 65_602
     assert send(row, 70_002) == NOT_SENT
+
+
+LOSSES = st.lists(st.booleans(), min_size=200, max_size=900)
+
+
+@given(lost=LOSSES, delay=st.integers(1, WINDOW - 1), every=st.integers(2, 5))
+def test_repairs_that_come_late_fill_every_gap(lost: list[bool], delay: int, every: int) -> None:
+    """A lost packet comes again after `delay` others; every so many packets one is dropped on purpose."""
+    row, first = subscription(131_000, 65_500), 131_000
+    numbers, repairs = [], {}
+    for at, gone in enumerate([*lost, *[False] * (delay + 1)]):
+        if gone and at % every:
+            repairs[at + delay] = at
+        elif at % every:
+            numbers.append((first + at, send(row, first + at)))
+        else:
+            drop(row, first + at, False)
+        if (repaired := repairs.pop(at, None)) is not None:
+            numbers.append((first + repaired, send(row, first + repaired)))
+    assert not repairs
+    kept = [first + at for at in range(len(lost) + delay + 1) if at % every]
+    assert sorted(numbers) == list(zip(kept, range(65_501, 65_501 + len(kept)), strict=True))
+
+
+@given(behind=st.integers(1, 700))
+def test_a_number_is_given_once_however_late_its_packet(behind: int) -> None:
+    row, first = subscription(70_000, 65_600), 70_000
+    for at in range(800):
+        if at != 799 - behind:
+            send(row, first + at)
+    expected = 65_601 + 799 - behind if behind < WINDOW else NOT_SENT
+    assert send(row, first + 799 - behind) == expected
+    assert send(row, first + 799 - behind) == NOT_SENT
 
 
 @given(st.integers(0, 2**64 - 1))
