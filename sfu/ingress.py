@@ -16,6 +16,8 @@ from sfu.loudest import QUIETEST, note_loudness
 from sfu.missing import drop_before, note_gap, recovered
 from sfu.parameters import Codec, Extension
 from sfu.reception import count_packet, extend_primary, extend_repair
+from sfu.restore import gap_before, was_restored, write_lost
+from sfu.ring_size import watch_burst
 from sfu.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.srtp import unprotect_rtp
 from sfu.tables import (
@@ -255,6 +257,7 @@ def _log(state, stream, index):
     track, thread = state.tracks[stream.track], state.thread[0]
     track.log[track.log_written & (TRACK_LOG - 1)] = int(stream.layer) << 16 | index
     track.log_written += 1
+    watch_burst(state, stream_row, arrival)
     if track.dirty_next == NOT_LISTED:
         track.dirty_next = thread.first_dirty_track
         thread.first_dirty_track = stream.track

@@ -418,6 +418,12 @@ stream_t = np.dtype(
         ("ring_written", "i8"),  # (m) bytes ever written, monotonic; a packet never wraps around the end
         # reception, RFC 3550 appendix A (m)
         ("base", "i8"),  # first extended sequence
+        ("peak_checks", "i4"),  # (m) checks since peak_bytes began anew
+        ("peak_bytes", "i8"),  # (m) the largest ring that was needed since then
+        ("peak_before", "i8"),  # (m) and in the period before
+        ("burst_start", "i8"),  # (m) ring_written, and arrival, at the beginning of the burst that is watched
+        ("burst_ns", "i8"),
+        ("ring_asked", "i8"),  # (m) bytes that a burst has asked for already
         ("highest", "i8"),  # highest extended sequence; < 0: none
         ("received", "i8"),
         ("bytes", "i8"),  # RTP payload and header

@@ -33,6 +33,12 @@ def _open_stream(state, row):
     stream.ring_written = 0
     stream.ring_oldest = 0
     stream.small_checks = 0
+    stream.peak_checks = 0
+    stream.peak_bytes = 0
+    stream.peak_before = 0
+    stream.burst_start = 0
+    stream.burst_ns = 0
+    stream.ring_asked = 0
     stream.base = 0
     stream.highest = -1
     stream.received = 0

@@ -6,10 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.ring_size import RETAINED_MS, SMALL_CHECKS, change_ring, check_ring, wanted_ring_bytes
+from sfu.ring_size import (
+    BURST_GROWTH,
+    MIN_VIDEO_BYTES,
+    PEAK_CHECKS,
+    RETAINED_MS,
+    SMALL_CHECKS,
+    change_ring,
+    check_ring,
+    wanted_ring_bytes,
+)
 from sfu.select import RATES_NS, liveness_pass
-from sfu.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
-from tests.sfu.publisher import START, Publisher, packet
+from sfu.tables import AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
+from tests.sfu.publisher import MS, START, Publisher, packet
 
 ELSEWHERE = 64 << 20
 """In the arena, far from the rings of the streams."""
@@ -52,7 +61,7 @@ def test_a_stream_that_outgrows_its_ring_asks_at_once(publisher: Publisher) -> N
 
 def test_a_ring_is_halved_only_after_a_while(publisher: Publisher) -> None:
     stream = publisher.stream()
-    stream["ring_bytes"] = 1 << 16
+    stream["kind"], stream["ring_bytes"] = AUDIO, 1 << 16
     for _ in range(SMALL_CHECKS - 1):
         check_ring(publisher.record, 0)
     assert not wanted(publisher)
@@ -62,6 +71,67 @@ def test_a_ring_is_halved_only_after_a_while(publisher: Publisher) -> None:
     for _ in range(2 * SMALL_CHECKS):
         check_ring(publisher.record, 0)
     assert not wanted(publisher)
+
+
+def settle(publisher: Publisher, seconds: int) -> int:
+    """The size of the stream's ring after so many seconds without a packet, with all wishes granted."""
+    stream = publisher.stream()
+    stream["bitrate_bps"] = 0
+    for _ in range(seconds):
+        check_ring(publisher.record, 0)
+        for size in wanted(publisher):
+            stream["ring_bytes"] = size
+    return int(stream["ring_bytes"])
+
+
+def test_after_stillness_the_ring_still_holds_the_largest_burst_of_the_last_minutes(publisher: Publisher) -> None:
+    stream = publisher.stream()
+    stream["ring_bytes"], stream["bitrate_bps"] = 1 << 20, 2_000_000
+    check_ring(publisher.record, 0)
+    assert settle(publisher, PEAK_CHECKS) == 512 << 10
+    assert settle(publisher, 2 * PEAK_CHECKS) == MIN_VIDEO_BYTES
+
+
+def slide(publisher: Publisher, count: int, gap_ns: int, answer_after: int) -> tuple[set[int], list[int]]:
+    """Receive `count` packets of 1,200 bytes, `gap_ns` apart, wishes for rings being granted so many packets later;
+    the numbers that were overwritten before they were RETAINED_MS old, and the sizes that were wished for."""
+    answers: dict[int, int] = {}
+    lost, sizes, place = set(), list[int](), 0
+    wanted(publisher)
+    for number in range(1, count + 1):
+        now = START + 3_600_000 * MS + number * gap_ns
+        publisher.receive(packet(number, mid="0", payload=bytes(1200)), now=now)
+        for size in wanted(publisher):
+            answers[number + answer_after] = size
+            sizes.append(size)
+        if number in answers:
+            place += 1
+            give_ring(publisher, answers[number], place << 22)
+        oldest = max(1, number - RETAINED_MS * MS // gap_ns + 1, number - 400)
+        lost |= {n for n in range(oldest, number) if not is_kept(publisher, SEQUENCE_START + n)}
+    return lost, sizes
+
+
+@pytest.mark.parametrize(("count", "gap_ns"), [(150, 4 * MS), (400, MS), (800, 2 * MS)])
+def test_a_burst_gets_a_larger_ring_before_it_overwrites_its_beginning(
+    publisher: Publisher, count: int, gap_ns: int
+) -> None:
+    publisher.stream()["ring_bytes"] = MIN_VIDEO_BYTES
+    lost, sizes = slide(publisher, count, gap_ns, answer_after=10)
+    assert lost == set()
+    assert sizes[0] == BURST_GROWTH * MIN_VIDEO_BYTES
+    assert sizes == sorted(set(sizes))  # one size is asked for once
+
+
+def test_without_an_answer_a_burst_does_not_ask_again(publisher: Publisher) -> None:
+    publisher.stream()["ring_bytes"] = MIN_VIDEO_BYTES
+    assert slide(publisher, 400, MS, answer_after=1000)[1] == [BURST_GROWTH * MIN_VIDEO_BYTES]
+
+
+def test_an_even_stream_in_a_ring_of_its_size_asks_for_nothing(publisher: Publisher) -> None:
+    stream = publisher.stream()
+    stream["ring_bytes"] = wanted_ring_bytes(2_400_000)
+    assert slide(publisher, 500, 4 * MS, answer_after=1000) == (set(), [])
 
 
 def test_a_busy_second_starts_the_wait_anew(publisher: Publisher) -> None:
