@@ -36,6 +36,7 @@ from sfu.tables import (
     FRAME_START,
     KEY_FRAME,
     PACKETS,
+    RESTORED,
     TRACK_LOG,
 )
 from sfu.tracks import NOT_LISTED
@@ -49,7 +50,7 @@ MAX_REPAIR_AHEAD = 64
 """An RTX packet may carry a number that never arrived itself, but hardly one further ahead than this."""
 PAYLOAD_TYPES = 128
 
-_NONE, _RTX = int(Codec.NONE), int(Codec.RTX)
+_NONE, _RTX, _RED = int(Codec.NONE), int(Codec.RTX), int(Codec.RED)
 _TRANSPORT_CC, _AUDIO_LEVEL = int(Extension.TRANSPORT_CC), int(Extension.AUDIO_LEVEL)
 
 
@@ -133,7 +134,11 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
     """A packet of the stream's own SSRC."""
     stream, packet = state.streams[stream_row], state.incoming[0]
     extended = extend_primary(stream, int(state.header[0].sequence))
-    if not is_new(state, stream_row, extended) or not same_format(state, stream_row, media, packet, extended, arrival):
+    if not is_new(state, stream_row, extended):
+        if was_restored(state, stream_row, extended):
+            count_packet(stream, extended, size, packet.timestamp, arrival)
+        return
+    if not same_format(state, stream_row, media, packet, extended, arrival):
         return
     before, step = stream.highest, signed32(np.int64(packet.timestamp) - np.int64(stream.last_timestamp))
     set_codec(stream, media, packet)
@@ -149,6 +154,20 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
     else:
         recovered(stream, extended)
     store(state, arena, k, 0, stream_row, extended, arrival)
+    if packet.codec == _RED:
+        _restore_lost(state, arena, k, size, stream_row, media, extended, arrival)
+
+
+@njit(cache=True)
+def _restore_lost(state, arena, k, size, stream_row, media, extended, arrival):
+    """Store what is missing just below the RED packet `extended`, in receive slot k, from its redundancy."""
+    stream, gap = state.streams[stream_row], gap_before(state, stream_row, extended)
+    for number in range(extended - gap + 1, extended):
+        if write_lost(state, k, size, stream_row, media, extended, gap, number) > 0:
+            store(state, arena, k, size, stream_row, number, arrival)
+            lost = state.packets[stream_row, number & (PACKETS - 1)]
+            lost.flags = np.int64(lost.flags) | RESTORED
+            recovered(stream, number)
 
 
 @njit(cache=True)

@@ -1,4 +1,4 @@
-"""Redundant audio, RFC 2198 section 3: where the primary block is. Called by describe."""
+"""Redundant audio, RFC 2198 section 3: where the blocks are. Called by describe and when packets are restored."""
 
 import numpy as np
 from numba import njit
@@ -23,3 +23,25 @@ def find_primary(data, start, end):
     if primary >= end:
         return 0
     return primary - start
+
+
+@njit(cache=True)
+def find_redundant(data, start, end, lowest, highest):
+    """The newest redundant block in the payload start to end that is `lowest` to `highest` timestamp units older.
+
+    Returns (offset of its data, its bytes, how much older its timestamp is); 0 bytes when there is none.
+    """
+    primary = find_primary(data, start, end)
+    found = length = age = np.int64(0)
+    if primary == 0:
+        return found, length, age
+    heads = np.int64(0)
+    while data[start + heads] & 0x80:
+        heads += 4
+    at = start + heads + 1
+    for head in range(start, start + heads, 4):
+        older, size = get_u16(data, head + 1) >> 2, get_u16(data, head + 2) & 0x3FF
+        if lowest <= older <= highest and size > 0:  # the oldest block comes first
+            found, length, age = at, size, older
+        at += size
+    return found, length, age

@@ -222,6 +222,8 @@ STRUCTURE = 16
 """A dependency descriptor with a template structure is attached."""
 NOT_REFERENCE = 32
 """Nothing depends on the frame (VP8 N)."""
+RESTORED = 64
+"""Not received itself: made from the redundancy of a later packet (RED)."""
 
 
 # --- row types --------------------------------------------------------------------------------------------------------
@@ -299,7 +301,8 @@ transport_t = in_lines(
         ("ssrc", "u4"),  # (c) our SSRC for receiver reports and feedback
         ("remb_bps", "i8"),  # (m) last REMB from the peer
         ("remb_ns", "i8"),
-        ("rtt_ns", "i8"),  # (m) from receiver reports; 0 unknown
+        ("rtt_ns", "i8"),  # (m) from receiver reports, or the peer's answers to ours; 0 unknown
+        ("repair_ns", "i8"),  # (m) from a NACK to the packet asked for; 0 unknown
         ("ntp_shift_ns", "i8"),  # (m) our wall clock minus this publisher's, slewed; the same for all its streams
         ("ntp_sampled_ns", "i8"),  # (m) arrival of the newest sender report in ntp_shift_ns; 0: none yet
         ("reported_ns", "i8"),  # (m) last RR/SR compound sent
@@ -415,15 +418,15 @@ stream_t = np.dtype(
         ("ring_oldest", "i8"),  # (m) what was written before is not there: the ring was another one
         ("ring_wanted", "i8"),  # (m) bytes, of the last RING_WANTED
         ("small_checks", "i4"),  # (m) how often in a row the ring was found too large
-        ("ring_written", "i8"),  # (m) bytes ever written, monotonic; a packet never wraps around the end
-        # reception, RFC 3550 appendix A (m)
-        ("base", "i8"),  # first extended sequence
         ("peak_checks", "i4"),  # (m) checks since peak_bytes began anew
         ("peak_bytes", "i8"),  # (m) the largest ring that was needed since then
         ("peak_before", "i8"),  # (m) and in the period before
         ("burst_start", "i8"),  # (m) ring_written, and arrival, at the beginning of the burst that is watched
         ("burst_ns", "i8"),
         ("ring_asked", "i8"),  # (m) bytes that a burst has asked for already
+        ("ring_written", "i8"),  # (m) bytes ever written, monotonic; a packet never wraps around the end
+        # reception, RFC 3550 appendix A (m)
+        ("base", "i8"),  # first extended sequence
         ("highest", "i8"),  # highest extended sequence; < 0: none
         ("received", "i8"),
         ("bytes", "i8"),  # RTP payload and header
@@ -607,6 +610,11 @@ subscription_t = in_lines(
         ("key_asked_ns", "i8"),  # when the subscriber last asked for a key frame
         ("bytes_at_check", "i8"),
         ("bitrate_bps", "i8"),
+        # what `dropped`, `sent`, `indices` and `pictures_dropped` say about earlier numbers: for late packets (m)
+        ("dropped_past", "u8", PAST_WORDS),
+        ("sent_past", "u8", PAST_WORDS),
+        ("indices_past", "u8", PAST_WORDS),
+        ("pictures_past", "u8", PAST_WORDS),
     ]
 )
 SUBSCRIPTION_LINES = 3
@@ -616,11 +624,6 @@ history_t = np.dtype(
     [
         # one packet that left on a subscription, by output sequence & (HISTORY - 1) (m): two share a cache line
         ("out_sequence", "u4"),  # the low 32 bits of the extended one
-        # what `dropped`, `sent`, `indices` and `pictures_dropped` say about earlier numbers: for late packets (m)
-        ("dropped_past", "u8", PAST_WORDS),
-        ("sent_past", "u8", PAST_WORDS),
-        ("indices_past", "u8", PAST_WORDS),
-        ("pictures_past", "u8", PAST_WORDS),
         ("in_sequence", "u4"),  # the same, in `stream`
         ("stream", "i4"),
         ("timestamp", "u4"),  # as sent
