@@ -124,6 +124,7 @@ def _open_transport(state, row, relayed, now):
     transport.remb_bps = 0
     transport.remb_ns = 0
     transport.rtt_ns = 0
+    transport.repair_ns = 0
     transport.ntp_shift_ns = 0
     transport.ntp_sampled_ns = 0
     transport.reported_ns = 0

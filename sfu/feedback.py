@@ -7,7 +7,7 @@ below DATAGRAM_BYTES before protection.
 import numpy as np
 from numba import njit
 
-from sfu.missing import give_up_tried, is_due
+from sfu.missing import is_due, review
 from sfu.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
 from sfu.srtp import send_rtcp
 from sfu.tables import OPEN, VIDEO
@@ -16,13 +16,18 @@ from sfu.udp import take_slot
 from sfu.wire import put_u16, put_u32
 
 DATAGRAM_BYTES = 1150
-RECEIVER_REPORT, RTP_FEEDBACK, PAYLOAD_FEEDBACK = 201, 205, 206
+RECEIVER_REPORT, RTP_FEEDBACK, PAYLOAD_FEEDBACK, EXTENDED_REPORT = 201, 205, 206, 207
 NACK_FORMAT, PLI_FORMAT = 1, 1
 EMPTY_REPORT_BYTES = 8
 FEEDBACK_HEADER_BYTES = 12
 MAX_NACK_PAIRS = 64
 """PID and mask pairs in one NACK packet: MISSING numbers need at most two of them."""
 MAX_REPORT_BLOCKS = 31
+REFERENCE_TIME = 4
+"""Block type of an extended report: receiver reference time."""
+REFERENCE_TIME_BYTES = 20
+NTP_EPOCH_S = 2_208_988_800
+"""1970-01-01 in NTP seconds."""
 
 KEY_FRAME_RETRY_NS = 500_000_000
 """PLIs for one stream are at least so far apart; the first leaves in the next pass."""
@@ -113,7 +118,7 @@ def write_pli(state, transport_row, stream, data, at, now):
 def _streams_feedback(state, transport_row, now):
     """Send NACKs and PLIs for the streams of one transport."""
     transport = state.transports[transport_row]
-    rtt = transport.rtt_ns
+    rtt = max(transport.rtt_ns, transport.repair_ns)
     slot, at = take_slot(state), 0
     track_row = int(transport.first_track)
     while track_row >= 0:
@@ -123,7 +128,7 @@ def _streams_feedback(state, transport_row, now):
             if stream.source < 0:
                 continue
             if stream.missing_count > 0:
-                give_up_tried(stream, rtt, now)
+                review(state, np.int64(track.streams[layer]), rtt, now)
             if stream.missing_count == 0 and not stream.key_wanted:
                 continue
             if at > DATAGRAM_BYTES - 2 * FEEDBACK_HEADER_BYTES - 4 * MAX_NACK_PAIRS:
@@ -194,16 +199,36 @@ def _report_due(state, transport_row, now):
 
 
 @njit(cache=True)
-def _send_report(state, transport_row, slot, blocks):
+def _write_report_header(state, slot, blocks):
     data = state.tx[slot]
     data[0] = 0x80 | blocks
     put_u16(data, 2, 1 + 6 * blocks)
-    send_rtcp(state, transport_row, slot, EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks)
+
+
+@njit(cache=True)
+def _write_reference_time(state, transport_row, data, at, now):
+    """Write an extended report with the time (RFC 3611 section 4.4); returns the offset behind it.
+
+    The peer's answer (section 4.5) tells the round trip to a publisher who subscribes to nothing: who gets no sender
+    reports has none to echo.
+    """
+    wall = now + state.thread[0].wall_offset_ns
+    end = at + REFERENCE_TIME_BYTES
+    data[at] = 0x80
+    data[at + 1] = EXTENDED_REPORT
+    put_u16(data, at + 2, (end - at) // 4 - 1)
+    put_u32(data, at + 4, np.int64(state.transports[transport_row].ssrc))
+    data[at + 8] = REFERENCE_TIME
+    data[at + 9] = 0
+    put_u16(data, at + 10, 2)
+    put_u32(data, at + 12, wall // 1_000_000_000 + NTP_EPOCH_S)
+    put_u32(data, at + 16, ((wall % 1_000_000_000) << 32) // 1_000_000_000)
+    return end
 
 
 @njit(cache=True)
 def _receiver_report(state, transport_row, now):
-    """Send reports about all bound streams, 31 in each."""
+    """Send reports about all bound streams, 31 in each, and the time."""
     transport = state.transports[transport_row]
     transport.reported_ns = now
     slot, blocks = take_slot(state), 0
@@ -215,7 +240,8 @@ def _receiver_report(state, transport_row, now):
             if stream.source < 0 or stream.received == 0:
                 continue
             if blocks == MAX_REPORT_BLOCKS:
-                _send_report(state, transport_row, slot, blocks)
+                _write_report_header(state, slot, blocks)
+                send_rtcp(state, transport_row, slot, EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks)
                 slot, blocks = take_slot(state), 0
             if blocks == 0:
                 _begin(state, transport_row, slot)
@@ -224,7 +250,9 @@ def _receiver_report(state, transport_row, now):
             blocks += 1
         track_row = int(track.next)
     if blocks > 0:
-        _send_report(state, transport_row, slot, blocks)
+        _write_report_header(state, slot, blocks)
+        at = EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks
+        send_rtcp(state, transport_row, slot, _write_reference_time(state, transport_row, state.tx[slot], at, now))
 
 
 @njit(cache=True)

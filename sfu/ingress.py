@@ -13,7 +13,7 @@ from sfu.following import heard, is_newest
 from sfu.formats import repairs, take_format
 from sfu.levels import observe_level
 from sfu.loudest import QUIETEST, note_loudness
-from sfu.missing import drop_before, note_gap, recovered
+from sfu.missing import drop_before, measure_repair, note_gap, recovered
 from sfu.parameters import Codec, Extension
 from sfu.reception import count_packet, extend_primary, extend_repair
 from sfu.restore import gap_before, was_restored, write_lost
@@ -152,6 +152,8 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
             level = int(state.rx[k, packet.extension_at[_AUDIO_LEVEL]]) & 127
             observe_level(stream, level, step)
     else:
+        if stream.rtx_source < 0:  # then repairs come under their own number
+            measure_repair(state.transports[stream.transport], stream, extended, now)
         recovered(stream, extended)
     store(state, arena, k, 0, stream_row, extended, arrival)
     if packet.codec == _RED:
@@ -203,6 +205,7 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
     if extended > stream.highest:
         note_gap(stream, stream.highest + 1, extended, now)
         stream.highest = extended
+    measure_repair(state.transports[stream.transport], stream, extended, now)
     recovered(stream, extended)
     store(state, arena, k, RTX_HEADER_BYTES, stream_row, extended, arrival)
 
@@ -256,6 +259,7 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
     at = stream.ring_start + (stream.ring_written & (stream.ring_bytes - 1))
     copy_to_arena(state, arena, at, k, offset, size)
     stream.ring_written += size
+    watch_burst(state, stream_row, arrival)
     index = extended & (PACKETS - 1)
     state.packets[stream_row, index] = packet
     if stream.kind == AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
@@ -276,7 +280,6 @@ def _log(state, stream, index):
     track, thread = state.tracks[stream.track], state.thread[0]
     track.log[track.log_written & (TRACK_LOG - 1)] = int(stream.layer) << 16 | index
     track.log_written += 1
-    watch_burst(state, stream_row, arrival)
     if track.dirty_next == NOT_LISTED:
         track.dirty_next = thread.first_dirty_track
         thread.first_dirty_track = stream.track

@@ -1,13 +1,15 @@
-"""RTCP from a peer (RFC 3550 section 6, RFC 4585, RFC 5104, RFC 5506): straight into the rows it concerns.
+"""RTCP from a peer (RFC 3550 section 6, RFC 3611, RFC 4585, RFC 5104, RFC 5506): straight into the rows it concerns.
 
-The whole compound is checked before any of it is obeyed. As a publisher the peer sends sender reports and BYE; as a
-subscriber it sends report blocks, NACK, PLI, FIR and REMB about SSRCs of ours.
+Each packet of a compound is checked before it is obeyed; bad ones are passed over. As a publisher the peer sends
+sender reports, BYE, and answers to our reference times; as a subscriber it sends report blocks, NACK, PLI, FIR and
+REMB about SSRCs of ours.
 """
 
 import numpy as np
 from numba import njit
 
 from sfu.binding import unbind
+from sfu.feedback import EXTENDED_REPORT, NTP_EPOCH_S
 from sfu.following import heard, is_newest_rtcp
 from sfu.lookup import find_outgoing, find_source
 from sfu.relay_out import relay_report
@@ -31,8 +33,8 @@ MAX_NACKED = 512
 MAX_REMB_SHIFT = 44
 """18 bits of mantissa shifted further would leave 63 bits."""
 MAX_RTT_NS = 10_000_000_000
-NTP_EPOCH_S = 2_208_988_800
-"""1970-01-01 in NTP seconds."""
+LAST_REFERENCE_TIME = 5
+"""Block type of an extended report (RFC 3611 section 4.5): DLRR."""
 
 
 @njit(cache=True)
@@ -59,40 +61,32 @@ def _srtcp_index(transport, data, size):
 
 
 @njit(cache=True)
-def _is_well_formed(data, size):
-    """Whether `data` is a row of packets that fill `size` exactly, each with room for what it says it holds.
-
-    Padding may be anywhere and of any length: libwebrtc pads each of several transport-cc packets in a compound.
-    """
-    at = 0
-    if size < 8:
-        return False
-    while at < size:
-        if at + 4 > size or int(data[at]) >> 6 != 2:
-            return False
-        end = at + 4 + 4 * get_u16(data, at + 2)
-        if end > size:
-            return False
-        if int(data[at]) & 0x20:
-            padding = int(data[end - 1])
-            if padding == 0 or padding > end - at - 4:
-                return False
-        if not _holds(data, at, _content_end(data, at, end)):
-            return False
-        at = end
-    return True
+def _packet_end(data, at, size):
+    """The end of the packet of a compound that begins at `at`; -1 when none does, or it is longer than the rest."""
+    if at + 4 > size or int(data[at]) >> 6 != 2:
+        return -1
+    end = at + 4 + 4 * get_u16(data, at + 2)
+    return end if end <= size else -1
 
 
 @njit(cache=True)
 def _content_end(data, at, end):
-    """The end of a well-formed packet without its padding."""
-    return end - int(data[end - 1]) if int(data[at]) & 0x20 else end
+    """The end of a packet without its padding; `at` when it says that it has more, or none.
+
+    Padding may be anywhere and of any length: libwebrtc pads each of several transport-cc packets in a compound.
+    """
+    if int(data[at]) & 0x20 == 0:
+        return end
+    padding = int(data[end - 1])
+    return end - padding if 0 < padding <= end - at - 4 else at
 
 
 @njit(cache=True)
 def _holds(data, at, end):
-    """Whether the packet at `at`, which ends at `end`, is long enough for its type and count."""
+    """Whether the packet at `at`, whose content ends at `end`, is long enough for its type and count."""
     count, packet_type, size = int(data[at]) & 31, int(data[at + 1]), end - at
+    if size < 4:
+        return False
     if packet_type == SENDER_REPORT:
         return size >= 8 + SENDER_INFO_BYTES + REPORT_BLOCK_BYTES * count
     if packet_type == RECEIVER_REPORT:
@@ -101,7 +95,7 @@ def _holds(data, at, end):
         return size >= 4 + 4 * count
     if packet_type in (RTP_FEEDBACK, PAYLOAD_FEEDBACK):
         return size >= FEEDBACK_HEADER_BYTES and _feedback_holds(data, at, count, packet_type, size)
-    return True
+    return packet_type != EXTENDED_REPORT or size >= 8
 
 
 @njit(cache=True)
@@ -120,32 +114,63 @@ def _feedback_holds(data, at, packet_format, packet_type, size):
 
 @njit(cache=True)
 def receive_compound(state, arena, data, size, row, now):
-    """The same after decryption; data: u1 array of `size` bytes."""
-    good = _is_well_formed(data, size)
+    """Obey what is good in a decrypted compound; data: u1 array of `size` bytes.
+
+    A packet that is shorter than it says is passed over and counted. Where no packet begins, the rest ends.
+    """
     if size >= 8 and int(data[0]) >> 6 == 2:
         sender = get_u32(data, 4)
         if find_source(state, row, sender) < 0:
             remember_rtcp_sender(state, row, sender)
-    if not good:
-        state.drops[DROP_RTCP_MALFORMED] += 1
-        return
     at, budget = 0, MAX_NACKED
-    while at < size:
-        following = at + 4 + 4 * get_u16(data, at + 2)
+    while at == 0 or at < size:
+        following = _packet_end(data, at, size)
+        if following < 0:
+            state.drops[DROP_RTCP_MALFORMED] += 1
+            return
         end = _content_end(data, at, following)
-        count, packet_type = int(data[at]) & 31, int(data[at + 1])
-        if packet_type == SENDER_REPORT:
-            _sender_info(state, row, data, at, now)
-            _report_blocks(state, row, data, at + 8 + SENDER_INFO_BYTES, count, now)
-        elif packet_type == RECEIVER_REPORT:
-            _report_blocks(state, row, data, at + 8, count, now)
-        elif packet_type == BYE:
-            _bye(state, row, data, at, count, now)
-        elif packet_type == RTP_FEEDBACK and count == NACK:
-            budget = _nack(state, arena, row, data, at, end, budget, now)
-        elif packet_type == PAYLOAD_FEEDBACK:
-            _payload_feedback(state, row, data, at, end, count, now)
+        if _holds(data, at, end):
+            budget = _obey(state, arena, row, data, at, end, budget, now)
+        else:
+            state.drops[DROP_RTCP_MALFORMED] += 1
         at = following
+
+
+@njit(cache=True)
+def _obey(state, arena, row, data, at, end, budget, now):
+    """Do what one packet that is long enough asks for. Returns what is left of the datagram's budget of NACKs."""
+    count, packet_type = int(data[at]) & 31, int(data[at + 1])
+    if packet_type == SENDER_REPORT:
+        _sender_info(state, row, data, at, now)
+        _report_blocks(state, row, data, at + 8 + SENDER_INFO_BYTES, count, now)
+    elif packet_type == RECEIVER_REPORT:
+        _report_blocks(state, row, data, at + 8, count, now)
+    elif packet_type == BYE:
+        _bye(state, row, data, at, count, now)
+    elif packet_type == RTP_FEEDBACK and count == NACK:
+        budget = _nack(state, arena, row, data, at, end, budget, now)
+    elif packet_type == PAYLOAD_FEEDBACK:
+        _payload_feedback(state, row, data, at, end, count, now)
+    elif packet_type == EXTENDED_REPORT:
+        _extended_report(state, row, data, at + 8, end, now)
+    return budget
+
+
+@njit(cache=True)
+def _extended_report(state, row, data, at, end, now):
+    """RFC 3611 section 4.5: when our last reference time came, and how long the peer has kept its answer."""
+    transport = state.transports[row]
+    while at + 4 <= end:
+        block_end = at + 4 + 4 * get_u16(data, at + 2)
+        if block_end > end:
+            state.drops[DROP_RTCP_MALFORMED] += 1
+            return
+        if int(data[at]) == LAST_REFERENCE_TIME:
+            for entry in range(at + 4, block_end - 11, 12):
+                sent = get_u32(data, entry + 4)
+                if get_u32(data, entry) == np.int64(transport.ssrc) and sent != 0:
+                    _note_rtt(transport, signed32(middle_ntp(state, now) - sent - get_u32(data, entry + 8)))
+        at = block_end
 
 
 @njit(cache=True)

@@ -1,6 +1,7 @@
 """What publishers are told: NACK, PLI, transport-cc and receiver reports, decrypted and read by aiortc."""
 
 import itertools
+import struct
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.sfu.publisher import (
     OPUS,
     OUR_SSRC,
     ROW,
+    SECOND,
     START,
     VP8_KEY,
     Publisher,
@@ -93,6 +95,14 @@ class TestNack:
         assert len(feedback(publisher, START + UNKNOWN_RTT_NS)) == 1
         publisher.receive(rtx(packet(2), 1, ssrc=999, mid="0"))
         assert feedback(publisher, START + 5 * UNKNOWN_RTT_NS) == []
+
+    def test_a_publisher_with_a_long_way_is_asked_once_when_that_is_known(self, publisher: Publisher) -> None:
+        publisher.transport["repair_ns"] = 200 * MS
+        arrive(publisher, 1, 3, 4)
+        assert len(feedback(publisher, START)) == 1
+        assert feedback(publisher, START + 200 * MS - 1) == []
+        publisher.receive(rtx(packet(2), 1, ssrc=999, mid="0"), now=START + 240 * MS)
+        assert publisher.transport["repair_ns"] == 205 * MS
 
     def test_after_ten_tries_a_key_frame_is_asked_for_instead(self, publisher: Publisher) -> None:
         arrive(publisher, 1, 3, 4)
@@ -218,6 +228,20 @@ class TestReceiverReports:
         (block,) = report.reports
         assert (block.ssrc, block.highest_sequence, block.packets_lost) == (1111, 65_536 + 3, 2)
         assert publisher.stream()["acknowledged"] == 1
+
+    def test_the_last_of_them_tells_the_time(self) -> None:
+        """RFC 3611 section 4.4; it is how the round trip to a peer that only publishes becomes known."""
+        publisher = Publisher()
+        publisher.memory.thread["wall_offset_ns"] = 1_760_000_000 * SECOND - START
+        for mid in range(MAX_REPORT_BLOCKS + 1):
+            publisher.add_track(str(mid), ssrcs=(1000 + mid,))
+            publisher.receive(packet(1, ssrc=1000 + mid))
+        receiver_reports_pass(publisher.record, START + 750 * MS)
+        first, last = (split(datagram) for datagram in publisher.sent())
+        assert len(first) == 1
+        fields = struct.unpack("!BBHLBBHLL", last[1])
+        assert fields[:7] == (0x80, 207, 4, OUR_SSRC, 4, 0, 2)
+        assert fields[7:] == (1_760_000_000 + 2_208_988_800, 3 << 30)
 
     def test_many_streams_take_several_reports(self) -> None:
         publisher = Publisher()
