@@ -160,6 +160,7 @@ class Room:
                 self._note_departure(participant.info)
         if not self.participants:
             self._empty_since = self.node.clock()
+        participant.let_go()
 
     def others(self, participant: Participant) -> list[Participant]:
         """Return everybody else, hidden ones included."""

@@ -1,5 +1,8 @@
 """Sockets that break and media that fails: resume, full reconnect, and clients that vanish."""
 
+import gc
+import weakref
+
 import pytest
 from livekit.protocol import models, rtc
 
@@ -414,3 +417,20 @@ async def test_of_who_left_only_what_a_departure_says_is_kept(call: Call) -> Non
     (gone,) = [info for info in again.of("update")[0].participants if info.identity == "bob"]
     assert (gone.sid, gone.state) == (bob.sid, models.ParticipantInfo.DISCONNECTED)
     assert (gone.name, gone.disconnect_reason) == ("name of bob", models.CLIENT_INITIATED)
+
+
+async def test_who_left_is_freed_without_the_collector(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob", single_pc=False)
+    for client in (ann, bob):
+        await client.publish("mic", "audio")
+        await client.connect()
+    gc.collect()
+    gc.disable()
+    try:
+        left = [weakref.ref(client.participant) for client in (ann, bob)]
+        for client in (ann, bob):
+            await client.send(leave=rtc.LeaveRequest())
+        await call.pass_time(1.0)
+        assert [each() for each in left] == [None, None]
+    finally:
+        gc.enable()
