@@ -158,9 +158,10 @@ class SdkPeer:
         watch = self._watch_video(track) if track.kind == rtc.TrackKind.KIND_VIDEO else self._watch_audio(track)
         self._watches[track.sid] = self._spawn(watch)
 
-    def _on_track_end(self, track: rtc.Track, _publication: Any, _participant: Any) -> None:
-        # a stream of the SDK goes on for ever, with silence, unless somebody ends it
-        watch = self._watches.pop(track.sid, None)
+    def _on_track_end(self, track: rtc.Track | None, _publication: Any, _participant: Any) -> None:
+        # A stream of the SDK goes on for ever, with silence, unless somebody ends it. In a storm of changes the SDK may
+        # say so again, and then without a track.
+        watch = self._watches.pop(track.sid, None) if track is not None else None
         if watch is not None:
             watch.cancel()
 
