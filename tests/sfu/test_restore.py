@@ -128,6 +128,11 @@ def test_redundancy_is_not_asked_to_go_back_before_the_beginning() -> None:
     assert len(microphone.log()) == 1
 
 
+@pytest.fixture(scope="module")
+def shared() -> Microphone:
+    return Microphone()
+
+
 @given(
     payload=st.binary(max_size=80)
     | st.lists(st.tuples(st.integers(0, 16383), st.binary(max_size=9)), max_size=4).map(lambda b: red(*b)),
@@ -135,8 +140,10 @@ def test_redundancy_is_not_asked_to_go_back_before_the_beginning() -> None:
     elapsed=st.integers(0, 2**32 - 1) | st.sampled_from([STEP * k for k in range(12)]),
 )
 @settings(max_examples=300, deadline=None)
-def test_any_payload_restores_within_the_gap_or_nothing(payload: bytes, gap: int, elapsed: int) -> None:
-    microphone = _shared
+def test_any_payload_restores_within_the_gap_or_nothing(
+    shared: Microphone, payload: bytes, gap: int, elapsed: int
+) -> None:
+    microphone = shared
     first = int(microphone.stream()["highest"]) + 1 - SEQUENCE_START if microphone.stream()["highest"] >= 0 else 0
     before = int(microphone.track()["log_written"])
     microphone.receive(packet(first, payload_type=OPUS, timestamp=0, payload=b"opus", mid="a"))
@@ -147,9 +154,6 @@ def test_any_payload_restores_within_the_gap_or_nothing(payload: bytes, gap: int
         entry = microphone.memory.table("packets")[0][(SEQUENCE_START + number) & (PACKETS - 1)]
         if entry["sequence"] == SEQUENCE_START + number:
             assert microphone.held(number).payload in payload
-
-
-_shared = Microphone()
 
 
 @given(data=st.binary(max_size=60), lowest=st.integers(0, 20_000), highest=st.integers(-1, 20_000))
