@@ -59,6 +59,9 @@ TEND_INTERVAL_S = 1.0
 """Between two looks at each participant's timeouts, all of which are seconds."""
 QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
+RETOLD_S = 10.0
+"""What was said so long before a client was heard last is said again when it resumes: its last words do not prove that
+it had heard ours, and what was to be told a moment later went to a socket that had ended."""
 TRANSPORTS_OF_A_JOIN = 2
 """What a client that has not joined yet opens at the most."""
 SMALL_ROOM = 50
@@ -171,13 +174,17 @@ class Room:
         return [other.info for other in self.others(participant) if other.joined and not other.hidden]
 
     def departures_since(self, time_s: float) -> list[ParticipantInfo] | None:
-        """Return who has left since then and is not back; None if there were too many to remember."""
+        """Return who has left since then, or shortly before (`RETOLD_S`), and is not back.
+
+        A client that knows already looks for somebody who is not there, and finds nothing. None if there were too many
+        departures to remember.
+        """
         if time_s < self._departures_since:
             return None
         return [
             ParticipantInfo.FromString(info)
             for left_at, identity, info in self._departures
-            if left_at >= time_s and ((now := self.participants.get(identity)) is None or now.hidden)
+            if left_at >= time_s - RETOLD_S and ((now := self.participants.get(identity)) is None or now.hidden)
         ]
 
     def is_over(self, now: float) -> bool:

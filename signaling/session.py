@@ -22,7 +22,7 @@ from signaling.errors import SessionEnded
 from signaling.join import JoinError, JoinParameters
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
-from signaling.room import PING_TIMEOUT_S
+from signaling.room import PING_TIMEOUT_S, RETOLD_S
 from signaling.shares import ExcessiveUse
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     )
     participant.send(SignalResponse(reconnect=reconnect))
     participant.set_claims(join.claims, join.video.permission())
-    participant.room.tell_speakers(participant, since=heard_at)
+    participant.room.tell_speakers(participant, since=heard_at - RETOLD_S)
     everybody = [*missed, *participant.room.visible_to(participant), participant.info]
     participant.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
     participant.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))
