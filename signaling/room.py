@@ -101,6 +101,8 @@ class Room:
         self._dynacast_handle: asyncio.Handle | None = None
         self._qualities = Qualities()
         self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
+        self._untold: dict[str, Track] = {}
+        """Announced tracks of which nobody has heard yet, since updates have to wait; by sid."""
         self._departures: deque[tuple[float, str, bytes]] = deque()
         """When somebody left, the identity, and what others were told: a serialized `ParticipantInfo`, which takes a
         tenth of the memory of the message."""
@@ -294,18 +296,22 @@ class Room:
     # what happens to tracks
 
     def track_announced(self, track: Track) -> None:
-        """A track is negotiated: tell everybody, and subscribe those who want it."""
+        """A track is negotiated: tell everybody, and subscribe those who want it when that is said: clients that are
+        offered media of somebody they do not know throw it away."""
         self.tracks[track.sid] = track
         self._dynacast.add(track)
         self._schedule_dynacast()
         track.publisher.changed()
         self._updates.before_description()
-        for other in self.others(track.publisher):
-            self.guard(other, partial(other.subscriptions.consider, track))
+        if self._updates.waits(track.publisher):
+            self._untold[track.sid] = track
+        else:
+            self._consider(track)
 
     def track_removed(self, track: Track) -> None:
         """A track ends; its publisher tells about itself."""
         self.tracks.pop(track.sid, None)
+        self._untold.pop(track.sid, None)
         for other in self.others(track.publisher):
             self.guard(other, partial(other.subscriptions.forget, track))
         self._dynacast.remove(track)
@@ -325,9 +331,8 @@ class Room:
         """Let a publisher decide who may subscribe to it."""
         publisher.access = access
         for track in tuple(publisher.publishing.tracks.values()):
-            if track.announced:
-                for other in self.others(publisher):
-                    self.guard(other, partial(other.subscriptions.consider, track))
+            if track.announced and track.sid not in self._untold:
+                self._consider(track)
 
     def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> None:
         """Note what a subscriber wants to see; the publisher hears of it in the next turn of the loop."""
@@ -400,6 +405,16 @@ class Room:
         infos = [info for participant, info in told if not participant.hidden]
         for batch in batches(infos):
             self._broadcast(_update(batch))
+        publishers = {participant for participant, _ in told} if self._untold else ()
+        for track in tuple(self._untold.values()):
+            if track.publisher in publishers:
+                del self._untold[track.sid]
+                self._consider(track)
+
+    def _consider(self, track: Track) -> None:
+        """Subscribe everybody who wants a track and may have it, and nobody else."""
+        for other in self.others(track.publisher):
+            self.guard(other, partial(other.subscriptions.consider, track))
 
     def _broadcast(self, response: SignalResponse, but: Collection[Participant] = ()) -> None:
         shared = Broadcast(response)

@@ -106,6 +106,10 @@ class Updates:
         """Nobody has to be told of a participant's changes any more."""
         self._waiting.pop(participant.sid, None)
 
+    def waits(self, participant: "Participant") -> bool:
+        """Whether something of a participant was not told yet."""
+        return participant.sid in self._waiting
+
     def tick(self, now: float) -> None:
         """Tell what is due; called some times a second."""
         if self._late or now - self._flushed_at >= INTERVAL_S:

@@ -97,6 +97,46 @@ async def test_an_update_comes_before_the_description_that_goes_out_in_the_same_
     assert bob.kinds() == ["update", "answer"]
 
 
+async def test_nobody_is_offered_a_track_before_the_update_that_tells_of_it(call: Call) -> None:
+    noisy = [await call.join(f"noisy{number}", {"can_update_own_metadata": True}) for number in range(3)]
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await bob.connect()
+    for client in noisy:
+        await client.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))
+        for number in range(7):
+            await client.send(update_metadata=rtc.UpdateParticipantMetadata(name=f"name {number}"))
+    assert call.rooms.node.dropped["updates_delayed"] > 0, "the room's allowance is used up"
+    bob.forget()
+    sid = await ann.publish("mic", "audio")
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=True))
+    await call.collect()
+    assert "update" not in bob.kinds()
+    assert sid not in bob.participant.subscriptions.active
+    assert "media_sections_requirement" not in bob.kinds()
+    late = await call.join("late")
+    assert sid in late.participant.subscriptions.active, "its join response has told of the track"
+    while not told_of(bob, ann.sid):
+        await call.pass_time(1.0)
+        assert call.now < 1100
+    assert told_of(bob, ann.sid)[-1].tracks[0].sid == sid
+    assert sid in bob.participant.subscriptions.active
+    await call.collect()
+    assert bob.kinds().index("update") < bob.kinds().index("media_sections_requirement")
+
+
+async def test_a_track_that_ends_before_it_was_told_is_offered_to_nobody(call: Call) -> None:
+    ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))
+    for number in range(10):
+        await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name=f"name {number}"))
+    sid = await ann.publish("mic", "audio")
+    assert sid not in bob.participant.subscriptions.active
+    await ann.send(leave=rtc.LeaveRequest())
+    await call.pass_time(10.0)
+    assert not bob.participant.subscriptions.active
+    assert not call.room._untold
+
+
 def info(sid: str, size: int) -> models.ParticipantInfo:
     return models.ParticipantInfo(sid=sid, metadata="m" * size)
 
