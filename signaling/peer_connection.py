@@ -194,10 +194,13 @@ class AnsweringConnection:
         """The engine's id of a track that is being forwarded."""
         return self._forwardings.subscription(track_sid)
 
-    def receiving_sections(self) -> tuple[int, int]:
-        """(audio, video) m-sections of the last offer on which the client receives and does not send."""
-        usable = [slot.kind for slot in self._usable()]
-        return usable.count(Kind.AUDIO), usable.count(Kind.VIDEO)
+    def receiving_sections(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Mids of the (audio, video) m-sections of the last offer on which the client receives and does not send."""
+        usable = self._usable()
+        audio, video = (
+            frozenset(slot.mid for slot in usable if slot.kind is kind) for kind in (Kind.AUDIO, Kind.VIDEO)
+        )
+        return audio, video
 
     def _usable(self) -> list[_Slot]:
         return [slot for slot in self._slots.values() if slot.direction.receives and slot.published is None]

@@ -167,7 +167,7 @@ class SingleConnection(Renegotiation):
         super().__init__(participant)
         self._offered = False
         self._asked: tuple[int, int] | None = None
-        self._before = (0, 0)
+        self._before: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         """The client's m-sections for receiving when it was asked for more."""
         self._times_asked = 0
         self._asked_at: float | None = None
@@ -249,11 +249,12 @@ class SingleConnection(Renegotiation):
         """Whether the offer just answered was on its way when the client was asked for m-sections.
 
         Those will come in its next one. Asked a second time, the client would add them twice, and never take one away.
+        An m-section that it had and does not receive on any more, since it publishes there now, is not one it owes.
         """
         if self._asked_at is None or self._asked is None:
             return False
         now = self._answering.receiving_sections()
-        return any(have < had + more for have, had, more in zip(now, self._before, self._asked, strict=True))
+        return any(len(have - had) < more for have, had, more in zip(now, self._before, self._asked, strict=True))
 
 
 class DualConnection(Renegotiation):

@@ -116,7 +116,7 @@ class FakeAnsweringConnection(_Forwarding):
         super().__init__(engine)
         self._published: dict[str, Published] = {}
         self._free: dict[str, Kind] = {}
-        self._receiving: list[Kind] = []
+        self._receiving: dict[str, Kind] = {}
 
     def answer(self, offer: str, decide: Callable[[SendingSection], PublishDecision | None]) -> AnswerResult:
         sections = parse(offer)
@@ -130,7 +130,10 @@ class FakeAnsweringConnection(_Forwarding):
         undecided = [section for mid, section in sending.items() if mid not in self._published]
         published = [new for section in undecided if (new := self._publish(section, decide)) is not None]
         self._decodes = frozenset(codec for section in sections for codec in _codecs(section)) or DECODES
-        self._receiving = [Kind(section["kind"]) for section in sections if not section.get("cid")]
+        self._receiving = {section["mid"]: Kind(section["kind"]) for section in sections if not section.get("cid")}
+        for track_sid, active in list(self._active.items()):
+            if active.mid in sending:
+                self._stop(track_sid)
         used = {mid for mid, *_ in self._active.values()}
         self._free = {
             section["mid"]: Kind(section["kind"])
@@ -146,8 +149,10 @@ class FakeAnsweringConnection(_Forwarding):
         names |= {mid: sid for sid, (mid, *_) in self._active.items()}
         return AnswerResult("answer", names, tuple(published), tuple(ended))
 
-    def receiving_sections(self) -> tuple[int, int]:
-        return self._receiving.count(Kind.AUDIO), self._receiving.count(Kind.VIDEO)
+    def receiving_sections(self) -> tuple[frozenset[str], frozenset[str]]:
+        of = self._receiving.items()
+        audio, video = (frozenset(mid for mid, each in of if each is kind) for kind in (Kind.AUDIO, Kind.VIDEO))
+        return audio, video
 
     def missing_sections(self) -> tuple[int, int] | None:
         waiting = [track.kind for track in self._waiting()]

@@ -350,7 +350,9 @@ async def test_too_many_departures_to_tell_mean_a_full_reconnect(call: Call, mon
     assert again.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
 
 
-async def test_a_departure_that_was_lost_with_the_socket_is_told_again(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_departure_that_was_lost_with_the_socket_is_told_again(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("signaling.room.SMALL_ROOM", 0)  # so that departures of who only watched wait for the others
     ann, bob = await call.join("ann"), await call.join("bob")
     await ann.connect()
@@ -362,7 +364,9 @@ async def test_a_departure_that_was_lost_with_the_socket_is_told_again(call: Cal
     assert not ann.of("update"), "it is told to a socket that has ended"
     await call.pass_time(2.0)
     again = await call.resume(ann)
-    gone = [info.sid for info in again.of("update")[0].participants if info.state == models.ParticipantInfo.DISCONNECTED]
+    gone = [
+        info.sid for info in again.of("update")[0].participants if info.state == models.ParticipantInfo.DISCONNECTED
+    ]
     assert gone == [bob.sid]
 
 

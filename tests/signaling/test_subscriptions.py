@@ -93,6 +93,24 @@ async def test_an_offer_that_crosses_the_requirement_does_not_ask_for_the_sectio
     assert [each.num_audios for each in bob.of("media_sections_requirement")] == [1]
 
 
+async def test_a_client_that_publishes_where_it_received_owes_no_section_for_that(call: Call) -> None:
+    """Clients that add a track to the first m-section that sends nothing yet: pion, and browsers with addTrack."""
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for number in range(5):
+        await ann.publish(f"mic{number}", "audio")
+    await call.collect()
+    (requirement,) = bob.of("media_sections_requirement")
+    assert requirement.num_audios == 2
+    await bob.send(add_track=rtc.AddTrackRequest(cid="own", type=models.AUDIO, source=models.MICROPHONE))
+    reused = next(section for section in bob.sections if section["kind"] == "audio")
+    reused |= {"cid": "own", "layers": 1}
+    bob.sections += [{"mid": f"n{number}", "kind": "audio", "codecs": ["opus"]} for number in range(2)]
+    bob.forget()
+    await bob.offer()
+    await call.collect()
+    assert [each.num_audios for each in bob.of("media_sections_requirement")] == [1]
+
+
 async def test_client_without_a_first_offer_is_asked_for_nothing(call: Call) -> None:
     ann = await call.join("ann")
     await ann.publish("mic", "audio")
