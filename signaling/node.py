@@ -16,7 +16,7 @@ import structlog
 from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
 from signaling import identifiers
 from signaling.capacity import Capacity
-from signaling.shares import Shares
+from signaling.shares import Entrances, Shares
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
@@ -44,6 +44,8 @@ class Node:
     """What may still be promised to joins and publications."""
     shares: Shares = field(init=False)
     """Of the control thread."""
+    entrances: Entrances = field(init=False)
+    """What joins and resumes took of it."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Messages of clients that were dropped on purpose, by reason."""
     _groups: set[int] = field(default_factory=set)
@@ -53,6 +55,7 @@ class Node:
         """Ask the engine what it holds."""
         self.capacity = Capacity(self.engine, lambda: self.clock())
         self.shares = Shares(lambda: self.clock())
+        self.entrances = Entrances(lambda: self.clock())
 
     def take_group(self) -> int:
         """A number for a room that forwards its loudest voices only; 0, which is no group, when all are taken."""

@@ -155,8 +155,11 @@ class Renegotiation(ABC):
         participant = self._participant
         began = participant.share.clock()
         participant.room.guard(participant, partial(self.answer, offer))
-        if self._answers > 1:  # the first belongs to the join
-            participant.share.spend(participant.share.clock() - began)
+        took_s = participant.share.clock() - began
+        if self._answers > 1:
+            participant.share.spend(took_s)
+        else:  # it belongs to the join
+            participant.node.entrances.charge(participant.claims.who, took_s)
 
 
 class SingleConnection(Renegotiation):

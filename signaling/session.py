@@ -56,8 +56,10 @@ class Session:
 
     async def run(self, connection: SignalConnection) -> None:
         """Serve the client until its socket ends. Whatever it sends, this returns."""
-        self.abandon()
         room = self._room
+        if room is not None and not await self._may_enter(room.node, connection):
+            return
+        self.abandon()
         participant = self._resumed
         if room is not None:
             room.node.shares.note()
@@ -66,13 +68,17 @@ class Session:
                 await _refuse(connection, LeaveRequest(reason=STATE_MISMATCH, action=LeaveRequest.RECONNECT))
                 return
             resumed = participant
+            began = room.node.clock()
             room.guard(resumed, partial(_resume, resumed, self._join, connection))
+            room.node.entrances.charge(resumed.claims.who, room.node.clock() - began)
             if resumed.disconnect_on_resume:
                 resumed.disconnect_on_resume = False
                 resumed.hang_up()
         else:
             assert room is not None, "only a resume comes without a room"
+            began = room.node.clock()
             participant = _join(room, self._join, connection)
+            room.node.entrances.charge(self._join.claims.who, room.node.clock() - began)
             if participant is None:
                 await _refuse(connection, LeaveRequest(reason=JOIN_FAILURE, action=LeaveRequest.DISCONNECT))
                 return
@@ -81,6 +87,19 @@ class Session:
         finally:
             if participant.connection is connection:
                 participant.room.signal_lost(participant)
+
+    async def _may_enter(self, node: "Node", connection: SignalConnection) -> bool:
+        """Let who enters again and again wait for its turn; False if that is too long, which the client is told."""
+        try:
+            await node.entrances.wait(self._join.claims.who)
+        except BaseException as exc:
+            self.abandon()
+            if not isinstance(exc, ExcessiveUse):
+                raise
+            node.dropped["entrances_beyond_their_share"] += 1
+            await _refuse(connection, LeaveRequest(reason=STATE_MISMATCH, action=LeaveRequest.DISCONNECT))
+            return False
+        return True
 
 
 async def _serve(participant: Participant, connection: SignalConnection) -> None:

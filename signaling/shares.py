@@ -24,6 +24,13 @@ class ExcessiveUse(Exception):
     """A client has wanted more than its share for `MAX_EXCESS_S`, while others waited."""
 
 
+ENTRANCE_S = 1.0
+"""Of the control thread, for the joins and resumes of one identity: thirty ordinary ones in a row. What is beyond that
+is earned at `SHARE` before the next one."""
+SETTLED_AFTER = 1_000
+"""Entrances after which those are forgotten that have been earned."""
+
+
 class Shares:
     """What all clients of this process have in common."""
 
@@ -129,3 +136,38 @@ class Share:
         earned_s = SHARE * (now - self._credited_at)
         self._credit_s = min(SHARE * WINDOW_S, self._credit_s + earned_s - spent_s)
         self._credited_at = now
+
+
+class Entrances:
+    """What the joins and resumes of each identity have taken: no share is charged for them, and each may be new.
+
+    Whoever enters again and again with the largest offer would have all of the control thread otherwise.
+    """
+
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """clock: seconds, monotonic. sleep: waits so many of its seconds."""
+        self._clock = clock
+        self._sleep = sleep
+        self._earned_at: dict[tuple[str, str], float] = {}
+        """(API key, identity) -> when everything that it took will have been earned."""
+        self._charges = 0
+
+    async def wait(self, key: tuple[str, str]) -> None:
+        """Return when an identity may enter: at once, unless it has just done so too often or too expensively.
+
+        Raises:
+            ExcessiveUse: that would be in more than `MAX_EXCESS_S`.
+        """
+        while (seconds := self._earned_at.get(key, 0.0) - self._clock() - ENTRANCE_S / SHARE) > 0:
+            if seconds > MAX_EXCESS_S:
+                raise ExcessiveUse
+            await self._sleep(seconds)
+
+    def charge(self, key: tuple[str, str], seconds: float) -> None:
+        """Entering took so long."""
+        now = self._clock()
+        self._charges += 1
+        if self._charges >= SETTLED_AFTER:
+            self._charges = 0
+            self._earned_at = {each: at for each, at in self._earned_at.items() if at > now}
+        self._earned_at[key] = max(now, self._earned_at.get(key, now)) + seconds / SHARE

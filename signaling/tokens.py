@@ -116,6 +116,11 @@ class Claims:
     raw: dict[str, Any] = field(repr=False)
     """All claims as they came, for a refreshed token."""
 
+    @property
+    def who(self) -> tuple[str, str]:
+        """Whose token it is: the API key that names people, and the name."""
+        return self.api_key, self.identity
+
 
 def hide(keys: Mapping[str, str]) -> Keys:
     """Wrap the secrets of `keys` (API key -> secret)."""

@@ -9,8 +9,19 @@ from livekit.protocol import models, rtc
 from sfu.events import ChannelOpened
 from sfu.parameters import Channel
 from signaling import renegotiation
-from signaling.shares import MAX_EXCESS_S, SHARE, TURN_S, WINDOW_S, ExcessiveUse, Share, Shares
-from tests.signaling.call import Call, sdp, settle
+from signaling.shares import (
+    ENTRANCE_S,
+    MAX_EXCESS_S,
+    SETTLED_AFTER,
+    SHARE,
+    TURN_S,
+    WINDOW_S,
+    Entrances,
+    ExcessiveUse,
+    Share,
+    Shares,
+)
+from tests.signaling.call import Call, Client, sdp, settle
 
 COST_S = 0.05
 """Of one request of the client that wants much."""
@@ -194,3 +205,85 @@ async def test_who_wants_too_much_for_too_long_is_sent_away(call: Call) -> None:
     assert call.rooms.node.dropped["clients_beyond_their_share"] == 1
     assert list(call.room.participants) == ["bob"]
     assert bob.connection.code is None
+
+
+async def test_entering_seldom_or_cheaply_waits_for_nothing(world: World) -> None:
+    entrances, ann = Entrances(lambda: world.now, world.sleep), ("key", "ann")
+    for _ in range(30):
+        before = world.now
+        await entrances.wait(ann)
+        assert world.now == before
+        entrances.charge(ann, ENTRANCE_S / 40)
+    for number in range(500):
+        await entrances.wait(("key", f"client {number}"))
+        entrances.charge(("key", f"client {number}"), COST_S)
+        world.now += COST_S
+    assert world.served == 0
+
+
+async def test_entering_again_and_again_has_a_fifth_of_the_thread(world: World) -> None:
+    entrances, began, entered = Entrances(lambda: world.now, world.sleep), world.now, 0
+    while world.now < began + 60:
+        await entrances.wait(("key", "ann"))
+        world.now += 0.3
+        entrances.charge(("key", "ann"), 0.3)
+        entered += 1
+    assert (entered - 2) * 0.3 <= ENTRANCE_S + SHARE * 60 <= (entered + 2) * 0.3
+    before = world.now
+    await entrances.wait(("key", "bob"))
+    assert world.now == before
+
+
+async def test_who_would_have_to_wait_too_long_to_enter_is_refused(world: World) -> None:
+    entrances = Entrances(lambda: world.now, world.sleep)
+    entrances.charge(("key", "ann"), ENTRANCE_S + SHARE * (MAX_EXCESS_S + 1))
+    with pytest.raises(ExcessiveUse):
+        await entrances.wait(("key", "ann"))
+    world.now += 2
+    await entrances.wait(("key", "ann"))
+
+
+async def test_what_was_taken_for_entering_is_forgotten_when_it_is_earned(world: World) -> None:
+    entrances = Entrances(lambda: world.now, world.sleep)
+    for number in range(SETTLED_AFTER * 3):
+        entrances.charge(("key", f"client {number}"), 0.001)
+        world.now += 0.001
+    assert len(entrances._earned_at) <= SETTLED_AFTER + 10
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+async def test_joins_and_resumes_that_cost_much_are_charged_to_who_comes(
+    call: Call, monkeypatch: pytest.MonkeyPatch, reconnect: bool
+) -> None:
+    answer = renegotiation.Renegotiation.answer
+
+    def costly(self: renegotiation.Renegotiation, offer: rtc.SessionDescription) -> None:
+        call.now += 3.0
+        answer(self, offer)
+
+    earned = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await earned.wait()
+
+    monkeypatch.setattr(renegotiation.Renegotiation, "answer", costly)
+    monkeypatch.setattr(call.rooms.node.entrances, "_sleep", sleep)
+    offer = rtc.SessionDescription(type="offer", sdp=sdp(), id=1)
+
+    async def enter() -> Client:
+        return await (call.resume(ann, publisher_offer=offer) if reconnect else call.join("ann"))
+
+    ann = await call.join("ann", publisher_offer=None)
+    await ann.connect()
+    await ann.offer()
+    call.now += 1.0
+    late = await enter()
+    assert not late.connection.sent, "it waits"
+    assert (await call.join("bob", publisher_offer=None)).kinds()[0] == "join"
+    call.now += 10.0
+    earned.set()
+    await settle()
+    assert late.kinds()[0] == ("reconnect" if reconnect else "join")
+    assert (await enter()).kinds() == ["leave"]
+    assert call.rooms.node.dropped["entrances_beyond_their_share"] == 1
+    assert call.room.expected == 0
