@@ -12,6 +12,7 @@ from sfu.tables import (
     SLOW_PER_TRANSPORT,
     SLOW_RING,
     SLOW_SLOTS,
+    TRANSPORTS,
     slow_t,
 )
 from tests.sfu.ice import drop_counts
@@ -68,7 +69,7 @@ def test_one_transport_has_a_quota_and_others_keep_their_room(memory: Memory) ->
 
 def test_full_slow_ring_drops_and_counts(memory: Memory) -> None:
     for n in range(SLOW_SLOTS + 3):
-        rings.push_slow(memory.record, n, 0, 0, 1)
+        rings.push_slow(memory.record, n % TRANSPORTS, 0, 0, 1)
     assert drop_counts(memory) == {"dtls_ring_full": 3}
     assert memory.table("rings")[SLOW_RING]["dropped"] == 3
 
