@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,13 @@ class _Counter(event.Listener):  # type: ignore[misc]
             self._progress(min(len(self._done), self._total), self._total, name)
 
 
-def kernels() -> dict[str, Dispatcher]:
-    """Every compiled function of this package by its full name; imports all modules."""
+def kernels(package: ModuleType = sfu) -> dict[str, Dispatcher]:
+    """Every compiled function of a package and of the packages inside it, by full name; imports all their modules."""
     found: dict[str, Dispatcher] = {}
-    for module in pkgutil.iter_modules(sfu.__path__):
-        if module.name == "__main__":
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if module.name.endswith(".__main__"):
             continue
-        contents = vars(importlib.import_module(f"sfu.{module.name}"))
+        contents = vars(importlib.import_module(module.name))
         for value in contents.values():
             if isinstance(value, Dispatcher):
                 found[f"{value.py_func.__module__}.{value.py_func.__qualname__}"] = value

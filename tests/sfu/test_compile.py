@@ -1,16 +1,58 @@
 """Compiling ahead: what is compiled, how progress is told, and that a second time costs nothing."""
 
+import ast
+import importlib
+from pathlib import Path
+
 import pytest
 from numba import njit
 
+import sfu
 from sfu import compile as compiling
 from sfu import kernel_cache
 
+SFU = Path(sfu.__file__).parent
+KERNEL = """
+from numba import njit
 
-def test_every_kernel_of_the_package_is_known() -> None:
-    found = compiling.kernels()
-    assert {"sfu.loop.media_loop", "sfu.stun.handle_stun", "sfu.rings.push_command", "sfu.wire.get_u16"} <= set(found)
-    assert all(name.startswith("sfu.") for name in found)
+@njit
+def {name}():
+    return 1
+"""
+
+
+def is_kernel(node: ast.AST) -> bool:
+    """Whether `@njit` or `@njit(...)` stands before a function."""
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    decorators = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+    return any(isinstance(each, ast.Name) and each.id == "njit" for each in decorators)
+
+
+def test_every_kernel_that_the_source_holds_is_known() -> None:
+    written = {
+        ".".join((*file.relative_to(SFU.parent).with_suffix("").parts, node.name))
+        for file in SFU.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and is_kernel(node)
+    }
+    assert len(written) > 300
+    assert set(compiling.kernels()) == written
+
+
+def test_kernels_in_packages_at_any_depth_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path
+    for name in ("walked", "inner", "innermost"):
+        place = place / name
+        place.mkdir()
+        (place / "__init__.py").touch()
+        (place / f"in_{name}.py").write_text(KERNEL.format(name=f"kernel_in_{name}"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(compiling.kernels(importlib.import_module("walked"))) == {
+        "walked.in_walked.kernel_in_walked",
+        "walked.inner.in_inner.kernel_in_inner",
+        "walked.inner.innermost.in_innermost.kernel_in_innermost",
+    }
 
 
 def test_each_function_is_reported_once_when_it_was_compiled() -> None:
