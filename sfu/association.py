@@ -6,7 +6,7 @@ what they raise is caught where it belongs. What is private of aiortc is touched
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from aiortc.rtcsctptransport import (
 from sfu.backlog import Backlog
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
-from sfu.reassembly import Held, Stream
+from sfu.reassembly import WHOLE, Held, Stream
 from sfu.tables import SLOW_PER_TRANSPORT
 
 LOCAL_PORT = 5000
@@ -50,6 +50,9 @@ MAX_GAPS, MAX_DUPLICATES = 256, 32
 """Blocks in one SACK, so that it fits into a datagram; the next one tells the others."""
 MAX_CONGESTION_BYTES = 1 << 20
 """Largest congestion window: each SACK costs a walk over what is under way."""
+MAX_UNDER_WAY = 1024
+"""Chunks sent and not acknowledged; more wait. aiortc walks over them with each message and each SACK, and small ones
+are many: a window of 1 MiB has room for as many as it has bytes."""
 TIMER_SLACK_S = 0.002
 """A timer that fires this much early is due: loops count in milliseconds."""
 
@@ -241,8 +244,34 @@ class Association(RTCSctpTransport):
             window = min(self._cwnd, MAX_CONGESTION_BYTES)
             if window > self._peer_window:
                 self._cwnd = max(self._peer_window, USERDATA_MAX_LENGTH)
-            await super()._transmit()
+            if len(self._sent_queue) + len(self._outbound_queue) > MAX_UNDER_WAY:
+                await self._transmit_few()
+            else:
+                await super()._transmit()
             self._cwnd = window
+
+    async def _transmit_few(self) -> None:
+        """Send no more than may be under way. What is too much is out of aiortc's sight meanwhile."""
+        waiting = self._outbound_queue
+        room = max(0, MAX_UNDER_WAY - len(self._sent_queue))
+        few = self._outbound_queue = deque(waiting.popleft() for _ in range(min(room, len(waiting))))
+        try:
+            await super()._transmit()
+        finally:
+            waiting.extendleft(reversed(few))
+            self._outbound_queue = waiting
+
+    def _maybe_abandon(self, chunk: DataChunk) -> bool:
+        """Whether a chunk's message is given up. aiortc searches for the message's other chunks among all that is under
+        way; most messages have none."""
+        sent: Any = chunk  # aiortc's own attributes, which its types do not know
+        if chunk.flags & WHOLE != WHOLE or sent._expiry is not None or sent._max_retransmits is None:
+            return super()._maybe_abandon(chunk)
+        if sent._sent_count > sent._max_retransmits:
+            sent._abandoned = True
+            sent._retransmit = False
+            self._flight_size_decrease(chunk)
+        return bool(sent._abandoned)
 
     # T3 starts with almost every message and stops with its SACK, so the loop's timer is left to run instead: one that
     # fires too early waits for the rest. aiortc takes `_t3_handle` for the answer to whether T3 runs.

@@ -1,14 +1,16 @@
 """The SCTP association against peers that misbehave, and the window that it announces."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 
 import pytest
-from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, SackChunk, parse_packet, serialize_packet
+from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, DataChunk, SackChunk, parse_packet, serialize_packet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sfu import association, reassembly, sctp
+from sfu.association import Association
 from sfu.errors import TransportFailure
 from sfu.parameters import Channel, DtlsRole
 from sfu.tables import SLOW_PER_TRANSPORT, SLOW_SLOTS
@@ -144,6 +146,65 @@ async def test_sack_that_acknowledges_what_was_never_sent_is_ignored(ends: tuple
     ours.send(Channel.RELIABLE, b"still alive")
     await exchange(ours, peer)
     assert peer.messages == [(Channel.RELIABLE, b"still alive")]
+
+
+class Searched(deque[DataChunk]):
+    """What is under way, counting how many chunks are looked at one by one in search of one."""
+
+    looked_at = 0
+
+    def index(self, chunk: DataChunk, *bounds: int) -> int:
+        found = super().index(chunk, *bounds)
+        self.looked_at += found + 1
+        return found
+
+
+def without_losses(end: End) -> Association:
+    """The association of an end whose congestion window many acknowledgements have opened."""
+    grown = association_of(end)
+    grown._cwnd = grown._ssthresh = association.MAX_CONGESTION_BYTES
+    return grown
+
+
+async def test_small_messages_under_way_are_bounded_and_none_is_lost(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    sending = without_losses(ours)
+    payloads = [b"%d" % number for number in range(3 * association.MAX_UNDER_WAY)]
+    for payload in payloads:
+        ours.send(Channel.RELIABLE, payload)
+        assert len(sending._sent_queue) <= association.MAX_UNDER_WAY
+    assert len(ours.outbox) == association.MAX_UNDER_WAY
+    await exchange(ours, peer)
+    assert [payload for _, payload in peer.messages] == payloads
+
+
+async def test_message_of_many_chunks_goes_on_where_the_bound_stopped_it(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    sending = without_losses(ours)
+    for _ in range(association.MAX_UNDER_WAY - 3):
+        ours.send(Channel.RELIABLE, b"x")
+    ours.send(Channel.RELIABLE, bytes(60_000))
+    chunks = -(-60_000 // USERDATA_MAX_LENGTH)
+    assert (len(sending._sent_queue), len(sending._outbound_queue)) == (association.MAX_UNDER_WAY, chunks - 3)
+    await exchange(ours, peer)
+    assert peer.messages[-1] == (Channel.RELIABLE, bytes(60_000))
+    assert not sending._sent_queue
+
+
+async def test_giving_up_lossy_messages_searches_for_none_of_them(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    sending = without_losses(ours)
+    sending._sent_queue = under_way = Searched()
+    for _ in range(2 * association.MAX_UNDER_WAY):
+        ours.send(Channel.LOSSY, b"x")
+    assert len(under_way) == association.MAX_UNDER_WAY
+    ours.outbox.clear()
+    sending._t3_expired()
+    assert (len(sending._sent_queue), under_way.looked_at) == (0, 0)
+    await exchange(ours, peer)
+    ours.send(Channel.LOSSY, b"last")
+    await exchange(ours, peer)
+    assert peer.messages[-1] == (Channel.LOSSY, b"last")
 
 
 def not_utf8(end: End) -> bytes:
