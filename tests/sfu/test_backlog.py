@@ -6,6 +6,7 @@ from sfu import backlog
 from sfu.backlog import MESSAGE_BYTES, Backlog, Ledger, Message
 
 SIZE = 1000
+LAG = backlog.MAX_LAG_BYTES
 
 
 class Sender:
@@ -88,3 +89,17 @@ def test_backlog_that_is_cleared_holds_nobody_back(ledger: Ledger) -> None:
     assert sender.held
     waiting.clear()
     assert (sender.held, ledger.total, waiting.size, len(waiting)) == (0, 0, 0, 0)
+
+
+def test_file_of_sixteen_mebibytes_goes_at_everybodys_own_pace(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+    monkeypatch.setattr(backlog, "MAX_TOTAL_LAG_BYTES", 2 * LAG)
+    sender, slow, piece = Sender(), Backlog(), bytes(1 << 20)
+    for _ in range(15):
+        slow.append(Message(piece, ledger, sender))
+    assert not slow.holds_back
+    for _ in range(2):
+        slow.append(Message(piece, ledger, sender))
+    assert slow.holds_back
