@@ -91,9 +91,7 @@ def test_backlog_that_is_cleared_holds_nobody_back(ledger: Ledger) -> None:
     assert (sender.held, ledger.total, waiting.size, len(waiting)) == (0, 0, 0, 0)
 
 
-def test_file_of_sixteen_mebibytes_goes_at_everybodys_own_pace(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_of_sixteen_mebibytes_goes_at_everybodys_own_pace(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
     monkeypatch.setattr(backlog, "MAX_TOTAL_LAG_BYTES", 2 * LAG)
     sender, slow, piece = Sender(), Backlog(), bytes(1 << 20)

@@ -306,18 +306,22 @@ def test_a_lower_target_takes_effect_at_the_next_frame() -> None:
 @pytest.mark.parametrize("back", [45_000, 90_000 * 3600, 1 << 31])
 def test_temporal_layers_follow_the_target_after_timestamps_that_went_back(back: int) -> None:
     room, viewer = temporal_room()
-    start = 1 << 31
+    start = 1 << 30  # ahead of the key frame, whose timestamp is small
+
+    def later(number: int) -> int:
+        return (start + 3000 * number - back) & 0xFFFFFFFF
+
     for number, temporal in ((1, 0), (2, 1)):
         room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=start + 3000 * number)
     room.forward()
     set_layers(room.record, 0, 2, 0)
     for number, temporal in ((3, 0), (4, 1), (5, 0)):
-        room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=start + 3000 * number - back)
+        room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=later(number))
     room.forward()
     assert bodies(viewer) == [b"0", b"1", b"2", b"3", b"5"]
     set_layers(room.record, 0, 2, 3)
     for number, temporal in ((6, 1), (7, 0)):
-        room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=start + 3000 * number - back)
+        room.vp8(number, number, temporal=temporal, body=b"%d" % number, timestamp=later(number))
     room.forward()
     assert bodies(viewer) == [b"6", b"7"]
 
