@@ -114,7 +114,7 @@ class Engine:
         self.shards = tuple(Shard(media_thread, self._kernel_failed, self._wake) for _ in options.udp_ports)
         for shard in self.shards:
             shard.memory.join([each.memory for each in self.shards])
-        self._forwarding = Forwarding()
+        self._forwarding = Forwarding(self._drops)
         self._transports: dict[TransportId, Transport] = {}
         self._unsettled: set[Transport] = set()
         self._numbers = itertools.count(1)

@@ -8,6 +8,7 @@ taken out of its sender's SCTP receive window.
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from sfu.backlog import Ledger, Message
 from sfu.parameters import Channel
@@ -22,13 +23,42 @@ MAX_LOSSY_WAITING = 256
 MAX_WAITING_BYTES = 64 << 20
 """In all queues. Beyond it those senders lose messages who have more than their share of it, all others none; each has
 less than `association.MAX_UNREAD_BYTES` in any case."""
+RECEIVER_BYTES = 8
+"""What each receiver of a message that waits costs beside it: in a large room the list is more than the message."""
+
+
+class Waiting(NamedTuple):
+    """A message, and who has not got it yet."""
+
+    receivers: Iterator[Transport]
+    channel: Channel
+    message: Message
+    receivers_size: int
+    """Bytes of their list."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of it."""
+        return self.message.size + self.receivers_size
+
+    def hold(self, sender: Transport | None) -> None:
+        """Take all of it out of its sender's window."""
+        self.message.hold()
+        if sender is not None:
+            sender.hold_window(self.receivers_size)
+
+    def let_go(self, sender: Transport | None) -> None:
+        """Give the window back."""
+        self.message.let_go()
+        if sender is not None:
+            sender.release_window(self.receivers_size)
 
 
 class _Queue:
     """What waits of one sender: messages, and who has not got each yet."""
 
     def __init__(self) -> None:
-        self.messages: deque[tuple[Iterator[Transport], Channel, Message]] = deque()
+        self.messages: deque[Waiting] = deque()
         self.size = 0
 
 
@@ -66,43 +96,42 @@ class Fanout:
             else:
                 return
             self._next_slice = self._loop.call_soon(self._run)
-            self._put(sender, (receivers, channel, message))
-        elif self._has_room(sender, channel, message):
-            self._put(sender, (receivers, channel, message))
+        waiting = Waiting(receivers, channel, message, RECEIVER_BYTES * len(transports))
+        if self._has_room(sender, waiting):
+            self._put(sender, waiting)
 
     def stop(self) -> None:
         """Forget what waits."""
-        for queue in self._queues.values():
-            for _, _, message in queue.messages:
-                message.let_go()
+        for sender, queue in self._queues.items():
+            for waiting in queue.messages:
+                waiting.let_go(sender)
         self._queues.clear()
         self._size = 0
         if self._next_slice is not None:
             self._next_slice.cancel()
             self._next_slice = None
 
-    def _has_room(self, sender: Transport | None, channel: Channel, message: Message) -> bool:
+    def _has_room(self, sender: Transport | None, waiting: Waiting) -> bool:
         queue = self._queues.get(sender)
         if queue is None:
             return True
-        if channel is not Channel.RELIABLE and len(queue.messages) >= MAX_LOSSY_WAITING:
+        if waiting.channel is not Channel.RELIABLE and len(queue.messages) >= MAX_LOSSY_WAITING:
             self._drops["data_lossy_full"] += 1
             return False
         share = MAX_WAITING_BYTES // len(self._queues)
-        if self._size + message.size > MAX_WAITING_BYTES and queue.size + message.size > share:
+        if self._size + waiting.size > MAX_WAITING_BYTES and queue.size + waiting.size > share:
             self._drops["data_fanout_full"] += 1
             return False
         return True
 
-    def _put(self, sender: Transport | None, entry: tuple[Iterator[Transport], Channel, Message]) -> None:
+    def _put(self, sender: Transport | None, waiting: Waiting) -> None:
         queue = self._queues.get(sender)
         if queue is None:
             queue = self._queues[sender] = _Queue()
-        message = entry[2]
-        message.hold()
-        queue.messages.append(entry)
-        queue.size += message.size
-        self._size += message.size
+        waiting.hold(sender)
+        queue.messages.append(waiting)
+        queue.size += waiting.size
+        self._size += waiting.size
 
     def _run(self) -> None:
         """Serve the queues for one slice, and go on in the next turn of the loop if something is left."""
@@ -111,7 +140,7 @@ class Fanout:
         while self._queues:
             sender = next(iter(self._queues))
             queue = self._queues.pop(sender)
-            in_time = self._serve(queue, end)
+            in_time = self._serve(sender, queue, end)
             if queue.messages:
                 self._queues[sender] = queue  # behind all others
             if not in_time:
@@ -119,21 +148,21 @@ class Fanout:
         if self._queues:
             self._next_slice = self._loop.call_soon(self._run)
 
-    def _serve(self, queue: _Queue, end: float) -> bool:
+    def _serve(self, sender: Transport | None, queue: _Queue, end: float) -> bool:
         """Give one sender its turn; False when the time is over."""
         in_time, left = True, TURN_DELIVERIES
         while queue.messages and left and in_time:
-            receivers, channel, message = queue.messages[0]
-            for transport in receivers:
+            waiting = queue.messages[0]
+            for transport in waiting.receivers:
                 if transport.state is TransportState.OPEN:
-                    transport.send_data(channel, message)
+                    transport.send_data(waiting.channel, waiting.message)
                 left -= 1
                 in_time = self._clock() < end
                 if not left or not in_time:
                     break
             else:
                 queue.messages.popleft()
-                queue.size -= message.size
-                self._size -= message.size
-                message.let_go()
+                queue.size -= waiting.size
+                self._size -= waiting.size
+                waiting.let_go(sender)
         return in_time

@@ -5,6 +5,7 @@ to. Closing one closes what hangs on it; rows come back with the media thread's 
 """
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from sfu.errors import EngineError
@@ -83,7 +84,9 @@ class Forwarding:
     `receivers` and `subscriptions` hold what signalling may name; rows of closed ones wait in the maps of their shard.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, drops: Counter[str]) -> None:
+        """drops: where rings are counted that a layer was not given."""
+        self._drops = drops
         self.receivers: dict[ReceiverId, Receiver] = {}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
         self._numbers = itertools.count(1)
@@ -213,9 +216,11 @@ class Forwarding:
         stream = track.streams[notice.value]
         if notice.kind == RING_LEFT:
             shard.tables.ring_left(stream)
-        elif shard.mailbox.has_room and shard.tables.change_ring(stream, notice.extra):
+        elif shard.mailbox.has_room and shard.tables.change_ring(stream, notice.extra, _ring_bytes(track, shard)):
             ring = notice.value | notice.extra << RING_SHIFT
             shard.mailbox.push(CHANGE_RING, track.row, track.generation, ring, stream.ring_start)
+        else:
+            self._drops["ring_refused"] += 1
 
     def subscription_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_SUBSCRIPTION: the row and its SSRCs are ours again."""
@@ -260,6 +265,13 @@ class Forwarding:
 def _check_layers(spatial: int, temporal: int) -> None:
     if not (0 <= spatial <= MAX_SPATIAL and 0 <= temporal <= MAX_TEMPORAL):
         raise EngineError(f"no layers ({spatial}, {temporal})")
+
+
+def _ring_bytes(track: Receiver | Mirror, shard: Shard) -> int:
+    """Bytes of the packet rings that a publisher has in a shard."""
+    publisher = track.receiver.transport if isinstance(track, Mirror) else track.transport
+    there = (each if publisher.shard is shard else each.mirrors.get(shard) for each in publisher.receivers.values())
+    return sum(stream.ring_bytes for each in there if each is not None for stream in each.streams)
 
 
 def _part(subscription: Subscription) -> None:

@@ -18,6 +18,9 @@ from sfu.tables import (
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
     FOLLOW_PATH,
+    OPEN_SUBSCRIPTION,
+    OPEN_TRACK,
+    OPEN_TRANSPORT,
     REQUEST_KEY_FRAME,
     SET_LAYERS,
     SET_PAUSED,
@@ -27,10 +30,11 @@ from sfu.tables import (
 )
 
 MAX_WAITING_COMMANDS = 65_536
-"""Commands beside the ring's own; only closing ones may pass it, and those are bounded by the rows."""
+"""Commands beside the ring's own; only opening and closing ones may pass it, and those are bounded by the rows."""
 NOTICE_BATCH = 1024
 
-_CLOSE = frozenset((CLOSE_TRANSPORT, CLOSE_TRACK, CLOSE_SUBSCRIPTION))
+_ROWS = frozenset((OPEN_TRANSPORT, OPEN_TRACK, OPEN_SUBSCRIPTION, CLOSE_TRANSPORT, CLOSE_TRACK, CLOSE_SUBSCRIPTION))
+"""A row whose opening was refused would be in use for ever: nobody tells that it is closed."""
 _SETTINGS = frozenset((FOLLOW_PATH, REQUEST_KEY_FRAME, SET_LAYERS, SET_PAUSED))
 """What clients can ask for at will: of a row's, only the newest waits, beside the others and refusing none of them."""
 
@@ -86,10 +90,10 @@ class Mailbox:
 
     def push(self, kind: int, row: int, generation: int, a: int = 0, b: int = 0) -> None:
         """Send one command, in order; settings may come after others that follow them. Raises TableFull when too many
-        wait, but never for a setting or one that closes."""
+        wait, but never for a setting or one that opens or closes a row."""
         if kind in _SETTINGS:
             self._settings[kind, row] = generation, a, b
-        elif self.has_room or kind in _CLOSE:
+        elif self.has_room or kind in _ROWS:
             self._waiting.append((kind, row, generation, a, b))
         else:
             raise TableFull("too many commands wait for the media thread")

@@ -199,9 +199,14 @@ class Tables:
             self.rings.give_back(stream.ring_start, stream.ring_bytes)
             self.ring_left(stream)
 
-    def change_ring(self, stream: StreamRow, size: int) -> bool:
-        """Take another ring for a layer. False: there is no space, or the last change is still on its way."""
-        start = self.rings.take(size) if stream.old_ring is None else -1
+    def change_ring(self, stream: StreamRow, size: int, in_use: int) -> bool:
+        """Take another ring for a layer. False: there is no space, or the last change is still on its way.
+
+        in_use: bytes of all rings of its transport, which decide whether it grows when space is scarce.
+        """
+        if stream.old_ring is not None or (size > stream.ring_bytes and not self.rings.may_grow(size, in_use)):
+            return False
+        start = self.rings.take(size)
         if start < 0:
             return False
         stream.old_ring = stream.ring_start, stream.ring_bytes

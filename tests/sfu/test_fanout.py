@@ -69,7 +69,7 @@ async def test_transport_that_closes_meanwhile_is_skipped(sender: Fanout, clock:
 
 
 async def test_what_waits_is_bounded_and_counted(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanout, "MAX_WAITING_BYTES", 10 * (10 + MESSAGE_BYTES))
+    monkeypatch.setattr(fanout, "MAX_WAITING_BYTES", 10 * (10 + MESSAGE_BYTES + 50 * fanout.RECEIVER_BYTES))
     drops: Counter[str] = Counter()
     sender = Fanout(drops, lambda: clock[0])
     receiving = [Receiving(clock) for _ in range(50)]
@@ -127,7 +127,7 @@ async def test_sender_of_much_delays_nobody_else(sender: Fanout, clock: list[flo
 async def test_window_is_given_back_when_everybody_has_a_message(sender: Fanout, clock: list[float]) -> None:
     sending, receiving = Sending(clock), [Receiving(clock) for _ in range(20)]
     sender.send(as_transport(sending), as_transports(receiving), Channel.RELIABLE, bytes(1000))
-    assert sending.held == 1000 + MESSAGE_BYTES
+    assert sending.held == 1000 + MESSAGE_BYTES + 20 * fanout.RECEIVER_BYTES
     await until_sent(receiving, 1)
     await asyncio.sleep(0)
     assert sending.held == 0
@@ -150,7 +150,7 @@ async def test_window_is_given_back_when_the_fan_out_stops(sender: Fanout, clock
 async def test_who_has_less_than_a_fair_share_waiting_loses_nothing(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fanout, "MAX_WAITING_BYTES", 10 * MESSAGE_BYTES)
+    monkeypatch.setattr(fanout, "MAX_WAITING_BYTES", 10 * (MESSAGE_BYTES + 50 * fanout.RECEIVER_BYTES))
     drops: Counter[str] = Counter()
     sender = Fanout(drops, lambda: clock[0])
     greedy, modest = Sending(clock), Sending(clock)

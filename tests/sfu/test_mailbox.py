@@ -10,11 +10,15 @@ from sfu.memory import Memory
 from sfu.notices import notice
 from sfu.tables import (
     CLOSE_SUBSCRIPTION,
+    CLOSE_TRACK,
+    CLOSE_TRANSPORT,
     COMMAND_RING,
     COMMANDS,
     OPEN_SUBSCRIPTION,
     OPEN_TRACK,
+    OPEN_TRANSPORT,
     REQUEST_KEY_FRAME,
+    SET_CODECS,
     SET_LAYERS,
     SET_PAUSED,
     STREAM_STARTED,
@@ -66,16 +70,17 @@ def test_commands_that_do_not_fit_wait_in_order(ends: Ends) -> None:
     assert ends.mailbox.waiting == 0
 
 
-def test_waiting_commands_are_bounded_but_closing_ones_are_not_refused(
+def test_waiting_commands_are_bounded_but_those_that_open_or_close_a_row_are_not_refused(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mailbox, "MAX_WAITING_COMMANDS", 10)
     for row in range(COMMANDS + 10):
-        ends.mailbox.push(OPEN_SUBSCRIPTION, row, 1)
+        ends.mailbox.push(SET_CODECS, row, 1)
     with pytest.raises(TableFull, match="commands"):
-        ends.mailbox.push(OPEN_SUBSCRIPTION, 0, 1)
-    ends.mailbox.push(CLOSE_SUBSCRIPTION, 0, 1)
-    assert ends.mailbox.waiting == 11
+        ends.mailbox.push(SET_CODECS, 0, 1)
+    for kind in (OPEN_TRANSPORT, OPEN_TRACK, OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION, CLOSE_TRACK, CLOSE_TRANSPORT):
+        ends.mailbox.push(kind, 0, 1)
+    assert ends.mailbox.waiting == 16
 
 
 def test_of_settings_that_wait_only_the_newest_of_a_row_does_and_refuses_nobody(

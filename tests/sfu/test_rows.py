@@ -4,7 +4,7 @@ import pytest
 
 from sfu import rows
 from sfu.errors import EngineError, TableFull
-from sfu.memory import Memory, RingSpace
+from sfu.memory import GROWING_BYTES, RING_SHARE_BYTES, SHARED_BYTES, Memory, RingSpace
 from sfu.parameters import (
     Codec,
     Encoding,
@@ -234,6 +234,35 @@ def test_a_full_arena_is_cut_into_smaller_rings() -> None:
     assert len(set(small)) == len(small)
     assert space.take(MIN_RING_BYTES) == -1
     assert space.used_bytes == ARENA_BYTES
+
+
+def test_small_rings_that_come_back_are_joined_into_large_ones() -> None:
+    space = RingSpace()
+    small = [space.take(RING_BYTES["audio"]) for _ in range(ARENA_BYTES // RING_BYTES["audio"])]
+    assert space.take(MIN_RING_BYTES) == -1
+    for start in small[::2] + small[1::2]:
+        space.give_back(start, RING_BYTES["audio"])
+    large = [space.take(MAX_RING_BYTES) for _ in range(ARENA_BYTES // MAX_RING_BYTES)]
+    assert sorted(large) == list(range(0, ARENA_BYTES, MAX_RING_BYTES))
+
+
+def test_rings_that_grow_leave_space_for_tracks_that_begin(tables: Tables) -> None:
+    def grow_all(transport: int, tracks: int) -> int:
+        """Publish and let each layer ask for the largest ring; returns the bytes that the transport has then."""
+        streams = [each for _ in range(tracks) for each in tables.take_track(transport, SIMULCAST)[2]]
+        for stream in streams:
+            if tables.change_ring(stream, MAX_RING_BYTES, sum(each.ring_bytes for each in streams)):
+                tables.ring_left(stream)
+        return sum(each.ring_bytes for each in streams)
+
+    assert SHARED_BYTES - 2 * MAX_RING_BYTES < grow_all(0, 100) <= SHARED_BYTES
+    assert RING_SHARE_BYTES - MAX_RING_BYTES < grow_all(1, 20) <= RING_SHARE_BYTES, "others still have a share"
+    others = [grow_all(transport, 4) for transport in range(2, 40)]
+    assert max(others) <= RING_SHARE_BYTES
+    assert tables.rings.used_bytes <= GROWING_BYTES + 40 * 12 * RING_BYTES["high"]
+    _, _, streams = tables.take_track(50, SIMULCAST)
+    assert not tables.change_ring(streams[0], MAX_RING_BYTES, 0)
+    assert tables.change_ring(streams[2], MIN_RING_BYTES, 0), "smaller ones are always given"
 
 
 def test_every_transport_can_have_all_of_its_paths() -> None:
