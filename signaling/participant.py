@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from livekit.protocol.models import DisconnectReason, ParticipantInfo, ParticipantPermission
-from livekit.protocol.rtc import LeaveRequest, RequestResponse, SignalResponse
+from livekit.protocol.rtc import LeaveRequest, ParticipantUpdate, RequestResponse, SignalResponse
 
 from signaling import identifiers
 from signaling.access import SubscriptionAccess
@@ -80,6 +80,8 @@ class Participant:
         self.joined_at = node.clock()
         self.update_allowance = participant_allowance(self.joined_at)
         """For what the room is told of it."""
+        self._own_allowance = participant_allowance(self.joined_at)
+        """For what it is told of itself at once."""
         self.heard_at = self.joined_at
         """Last message from the client."""
         self.pings = False
@@ -191,7 +193,18 @@ class Participant:
         self._info.attributes.clear()
         self._info.attributes.update(merged)
         self.changed()
+        self._tell_itself()
         self._renew_token()
+
+    def _tell_itself(self) -> None:
+        """Send the participant its own state now, before the answer to the request that changed it; the room hears of
+        it in its turn. LiveKit's Rust client sends name and metadata, as far as it knows them, with each change of
+        something else: one that has its answer before its own new name would set the old name again."""
+        if not self._own_allowance.allows(self.node.clock()):
+            self.node.dropped["own_updates_delayed"] += 1
+            return
+        self._own_allowance.charge(self.info.ByteSize())
+        self.send(SignalResponse(update=ParticipantUpdate(participants=[self.info])))
 
     def set_claims(self, claims: Claims, permission: ParticipantPermission) -> None:
         """Take over the token of a resumed session; what it no longer allows ends."""

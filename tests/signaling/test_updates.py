@@ -31,6 +31,40 @@ async def test_changes_within_one_turn_are_told_once_and_whole(call: Call) -> No
     assert [info.version for info in infos] == sorted({info.version for info in infos})
 
 
+async def test_who_changes_itself_is_told_so_before_the_answer(call: Call) -> None:
+    ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
+    for client in (ann, bob):
+        client.forget()
+    ann.connection.put(rtc.SignalRequest(update_metadata=rtc.UpdateParticipantMetadata(name="Ann", request_id=1)))
+    attributes = rtc.UpdateParticipantMetadata(attributes={"hand": "up"}, request_id=2)
+    await ann.send(update_metadata=attributes)
+    kinds = [kind for kind in ann.kinds() if kind in ("update", "request_response")]
+    assert kinds[0] == "update"
+    first, second = (number for number, kind in enumerate(kinds) if kind == "request_response")
+    infos = told_of(ann, ann.sid)
+    assert [infos[0].name, dict(infos[0].attributes)] == ["Ann", {}]
+    assert any(dict(info.attributes) == {"hand": "up"} for info in infos[first : second - 1])
+    assert [info.version for info in infos] == sorted(info.version for info in infos)
+    assert told_of(bob, ann.sid)[-1] == infos[-1]
+
+
+async def test_what_a_participant_is_told_of_itself_is_bounded_by_the_second(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True})
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))
+    ann.forget()
+    for number in range(40):
+        await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name=f"name {number}"))
+    assert len(ann.of("request_response")) == 40
+    assert call.rooms.node.dropped["own_updates_delayed"] > 0
+    assert told_bytes(ann) <= 2 * (limits.UPDATE_BURST_BYTES + MAX_METADATA_BYTES)
+    for _ in range(10):
+        await call.pass_time(1.0)
+    assert told_of(ann, ann.sid)[-1].name == "name 39"
+    ann.forget()
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="at once"))
+    assert [kind for kind in ann.kinds() if kind != "refresh_token"][:2] == ["update", "request_response"]
+
+
 async def test_what_a_participant_makes_the_room_hear_is_bounded_by_the_second(call: Call) -> None:
     ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
     sid = await ann.publish("mic", "audio")
