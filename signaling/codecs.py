@@ -252,6 +252,8 @@ def _h264_rarity(offered: Format) -> tuple[bool, bool, int]:
 
 
 _H264 = "level-asymmetry-allowed=1;packetization-mode={};profile-level-id={}"
+BASELINE_FMTP = _H264.format(1, "42e01f")
+"""The H.264 that everybody has who has any: constrained baseline, in packets of several NAL units (RFC 7742)."""
 
 OWN_FORMATS: dict[Kind, tuple[Format, ...]] = {
     Kind.AUDIO: (
@@ -265,7 +267,7 @@ OWN_FORMATS: dict[Kind, tuple[Format, ...]] = {
         member
         for payload_type, rtx, name, codec, fmtp in (
             (96, 97, "VP8", Codec.VP8, ""),
-            (108, 109, "H264", Codec.H264, _H264.format(1, "42e01f")),
+            (108, 109, "H264", Codec.H264, BASELINE_FMTP),
             (114, 115, "H264", Codec.H264, _H264.format(0, "42e01f")),
             (102, 103, "H264", Codec.H264, _H264.format(1, "42001f")),
             (104, 105, "H264", Codec.H264, _H264.format(0, "42001f")),

@@ -20,7 +20,7 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from signaling.codecs import OPUS_FMTP, OWN_FORMATS, Format, companions, decoders
+from signaling.codecs import BASELINE_FMTP, OPUS_FMTP, OWN_FORMATS, Format, companions, decoders
 from signaling.forwarding import Forwardings
 from signaling.matching import Matching
 from signaling.negotiation import (
@@ -60,8 +60,13 @@ _VIDEO_EXTENSIONS = {
 _EXTENSIONS = {Kind.AUDIO: _AUDIO_EXTENSIONS, Kind.VIDEO: _VIDEO_EXTENSIONS}
 """The ids that we offer; all fit the one-byte form."""
 _URIS = {extension: uri for uri, extension in EXTENSION_URIS.items()}
-_COMMON = {Kind.AUDIO: Codec.OPUS, Kind.VIDEO: Codec.VP8}
-"""Offered beside a track's own codecs: a client that has none of those keeps the m-section open for the next track."""
+_COMMON = {
+    kind: tuple(f for f in formats if f.codec in (Codec.OPUS, Codec.VP8) or f.fmtp == BASELINE_FMTP)
+    for kind, formats in OWN_FORMATS.items()
+}
+"""Offered beside a track's own codecs: a client that has none of those keeps the m-section open for the next track.
+For video these are the two that browsers must have (RFC 7742 section 5). A Go client may be given one of them alone, and
+pion fails on the whole description where it knows no codec of an m-section."""
 
 
 @dataclass(slots=True)
@@ -255,16 +260,15 @@ class OfferingConnection:
         """One more m-section, at the end; None when there are as many as there may be."""
         if len(self._places) + 1 >= MAX_SECTIONS:
             return None
-        common = [f for f in OWN_FORMATS[kind] if f.codec is _COMMON[kind]]
-        self._places.append(_Place(str(len(self._places) + 1), kind, tuple(common)))
+        self._places.append(_Place(str(len(self._places) + 1), kind, _COMMON[kind]))
         return self._places[-1]
 
     def _formats_for(self, track: WantedTrack, selection: Selection) -> tuple[Format, ...]:
-        """The formats of a track: the used one, all others that would do (one answer tells), and the common one."""
+        """The formats of a track: the used one, all others that would do (one answer tells), and the common ones."""
         ours = self._learned.formats(track.kind)
         chosen = list(selection.formats)
         others = [f for codec, description, _ in track.receivers for f in decoders(codec, description, ours)]
-        others += [f for f in ours if f.codec is _COMMON[track.kind]]
+        others += [f for f in ours if f in _COMMON[track.kind]]
         for other in others:
             if other not in chosen:
                 chosen += [other, *companions(other, ours, Codec.RTX)]

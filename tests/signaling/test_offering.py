@@ -125,7 +125,7 @@ def test_tracks_are_offered_with_their_ssrcs(engine: RecordingEngine, connection
     _, voice, face, screen, phone = parse(offer[0]).sections
     assert voice.profile.formats == ("111", "63")
     assert dict(voice.profile.fmtps) == {111: "minptime=10;useinbandfec=1;sprop-stereo=1", 63: "111/111"}
-    assert face.profile.formats == ("98", "99", "96", "97")
+    assert face.profile.formats == ("98", "99", "96", "97", "108", "109")
     assert screen.profile.formats[:4] == ("108", "109", "102", "103")
     assert screen.profile.formats[-2:] == ("96", "97")
     assert phone.profile.formats == ("8", "111")
@@ -285,6 +285,26 @@ def test_a_codec_that_the_client_refuses_is_replaced_by_the_tracks_other_one(
     assert connection.offer() is None
     connection.want(track("TR_c", H264))
     assert connection.unsupported() == {"TR_b", "TR_c"}
+
+
+@pytest.mark.parametrize(("only", "published"), [(108, (Codec.VP8, "", 8)), (96, H264), (108, (Codec.VP9, "", 8))])
+def test_a_client_with_one_common_codec_answers_any_video_section(
+    connection: OfferingConnection, only: int, published: tuple[Codec, str, int]
+) -> None:
+    numbers = {f.payload_type for f in OWN_FORMATS[Kind.VIDEO]}
+    client = Client(connection, without(*(numbers - {only})))
+    connection.want(track("TR_a", published))
+    offer = connection.offer()
+    assert offer is not None
+    answer = client.answer(offer[0])
+    assert parse(answer).sections[1].profile.formats == (str(only),), "the m-section has a codec that the client knows"
+    connection.accept_answer(answer)
+    assert connection.unsupported() == {"TR_a"}
+    connection.want(track("TR_b", H264 if only == 108 else (Codec.VP8, "", 9)))
+    while (following := connection.offer()) is not None:
+        connection.accept_answer(client.answer(following[0]))
+        mids = following[1]
+    assert list(mids.values()) == ["TR_b"]
 
 
 def test_another_h264_profile_is_used_where_the_best_one_is_refused(
