@@ -1,8 +1,9 @@
 """The peer connection on which we offer: the subscriber connection of a client with two of them.
 
 Who calls it: the room's side of a participant. The first m-section is for data channels, so that there is always one;
-each later one carries one track, keeps its mid, and after having been quiet for one offer carries another. There is
-one offer outstanding at a time; what changes meanwhile goes out with the next one.
+each later one carries one track, keeps its mid, and after having been quiet for one offer carries another. For clients
+that hear of a track only once on each m-section, it is rejected instead of quiet, and comes back with another mid.
+There is one offer outstanding at a time; what changes meanwhile goes out with the next one.
 """
 
 import secrets
@@ -65,8 +66,8 @@ _COMMON = {
     for kind, formats in OWN_FORMATS.items()
 }
 """Offered beside a track's own codecs: a client that has none of those keeps the m-section open for the next track.
-For video these are the two that browsers must have (RFC 7742 section 5). A Go client may be given one of them alone, and
-pion fails on the whole description where it knows no codec of an m-section."""
+For video these are the two that browsers must have (RFC 7742 section 5). A Go client may be given one of them alone,
+and pion fails on the whole description where it knows no codec of an m-section."""
 
 
 @dataclass(slots=True)
@@ -82,8 +83,26 @@ class _Place:
     """Its track went away, and no answer to an offer that said so has come yet."""
     dead: bool = False
     """The client rejected it for good."""
+    closed: bool = False
+    """We reject it since its track went away, and it has no meaning to the client until it gets another mid."""
+    known: bool = False
+    """The client has answered an offer with this mid. It may not have seen it before, and cannot be offered a rejected
+    m-section with another mid than the one that it knows there."""
     offered: tuple[object, str] = (None, "")
     """(what the last offer for this m-section depended on, its text)."""
+
+    @property
+    def rejected(self) -> bool:
+        """It stands in the offer with port 0, outside the bundle."""
+        return self.dead or self.closed
+
+    def rest(self, *, close: bool) -> None:
+        """Its track went away."""
+        self.track_sid, self.resting, self.closed = "", True, close and self.known
+
+    def renew(self, mid: str) -> None:
+        """Use it for another track, as an m-section that the client does not know yet."""
+        self.mid, self.closed, self.known = mid, False, False
 
 
 @dataclass(slots=True)
@@ -123,9 +142,17 @@ class _Learned:
 class OfferingConnection:
     """A client's connection on which we make the offers; the client only receives on it."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Open a transport; raises `EngineError` when there is no room for one."""
+    def __init__(self, engine: Engine, *, renews_sections: bool = False) -> None:
+        """Open a transport; raises `EngineError` when there is no room for one.
+
+        `renews_sections`: an m-section whose track went away gets another mid before it is used again, as RFC 8829
+        section 5.2.2 lets an offerer do after a rejection. To the client it is a new one then, and the m-sections are
+        no more than ever carried tracks at once.
+        """
         self._engine = engine
+        self._renews_sections = renews_sections
+        self._mids = 0
+        """Given to m-sections so far, beside that for data."""
         self._local = engine.open_transport()
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
@@ -233,7 +260,7 @@ class OfferingConnection:
         left = self._forwardings.left
         for place in self._places:
             if place.track_sid and (place.track_sid in left or place.track_sid not in self._forwardings.wanted):
-                place.track_sid, place.resting = "", True
+                place.rest(close=self._renews_sections)
         left.clear()
         formats, matching = self._learned.all_formats(), Matching()
         live = [place for place in self._places if not place.dead]
@@ -244,6 +271,8 @@ class OfferingConnection:
             if selection is None or track.track_sid in self._declined:
                 continue
             chosen = own.get(track.track_sid) or next(iter(free[track.kind]), None) or self._new_place(track.kind)
+            if chosen is not None and chosen.closed:
+                chosen.renew(self._new_mid())
             if chosen is not None and self._forwardings.start(track.track_sid, chosen.mid, selection, paused=True):
                 self._unanswered.add(track.track_sid)
                 chosen.track_sid = track.track_sid
@@ -254,14 +283,18 @@ class OfferingConnection:
                 free[track.kind].append(chosen)
         for place in self._places:
             if place.track_sid and place.track_sid not in self._forwardings.active:
-                place.track_sid, place.resting = "", True
+                place.rest(close=self._renews_sections)
 
     def _new_place(self, kind: Kind) -> _Place | None:
         """One more m-section, at the end; None when there are as many as there may be."""
         if len(self._places) + 1 >= MAX_SECTIONS:
             return None
-        self._places.append(_Place(str(len(self._places) + 1), kind, _COMMON[kind]))
+        self._places.append(_Place(self._new_mid(), kind, _COMMON[kind]))
         return self._places[-1]
+
+    def _new_mid(self) -> str:
+        self._mids += 1
+        return str(self._mids)
 
     def _formats_for(self, track: WantedTrack, selection: Selection) -> tuple[Format, ...]:
         """The formats of a track: the used one, all others that would do (one answer tells), and the common ones."""
@@ -278,7 +311,7 @@ class OfferingConnection:
 
     def _serialize(self) -> str:
         self._version += 1
-        live = [place.mid for place in self._places if not place.dead]
+        live = [place.mid for place in self._places if not place.rejected]
         header = SessionDescription(
             origin=f"- {self._session_id} {self._version} IN IP4 127.0.0.1",
             bundles=((DATA_MID, *live),),
@@ -293,13 +326,13 @@ class OfferingConnection:
         current = self._forwardings.active.get(place.track_sid)
         track = self._forwardings.wanted.get(place.track_sid)
         extensions = self._learned.extensions(place.kind)
-        key = (self._local, place.formats, extensions, place.dead, current, track)
+        key = (self._local, place.mid, place.formats, extensions, place.rejected, current, track)
         if place.offered[0] != key:
             place.offered = key, self._place_section(place, extensions).serialize()
         return place.offered[1]
 
     def _place_section(self, place: _Place, extensions: tuple[Extmap, ...]) -> Section:
-        if place.dead:
+        if place.rejected:
             numbers = tuple(str(f.payload_type) for f in place.formats)
             return Section(place.kind.value, 0, profile=Profile(numbers), mid=place.mid)
         track = self._forwardings.wanted.get(place.track_sid)
@@ -334,8 +367,13 @@ class OfferingConnection:
 
     def _learn(self, place: _Place, section: Section, session: SessionDescription, *, accepted: bool) -> None:
         place.resting = False
+        if place.closed:
+            return
         current = self._forwardings.active.get(place.track_sid)
-        place.dead = not accepted
+        place.dead, place.known = not accepted, True
+        if self._renews_sections and accepted and not place.track_sid:
+            place.rest(close=True)
+            self._changed = True
         if current is None:
             return
         if not accepted or not session.direction_of(section).receives:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from livekit.protocol.models import MEDIA_FAILURE
+from livekit.protocol.models import MEDIA_FAILURE, ClientInfo
 from livekit.protocol.rtc import LeaveRequest, MediaSectionsRequirement, SessionDescription, SignalResponse
 
 from sfu.parameters import SubscriptionId, TransportId
@@ -25,6 +25,11 @@ MAX_COLLECT_S = 1.0
 """In a large room, where one join makes everybody negotiate, changes are collected longer, up to this."""
 ANSWER_TIMEOUT_S = 15.0
 """LiveKit's: a client that has not answered by then has to start again."""
+HEARS_ONCE = frozenset(
+    {ClientInfo.RUST, ClientInfo.PYTHON, ClientInfo.NODE, ClientInfo.CPP, ClientInfo.UNITY, ClientInfo.UNREAL}
+)
+"""Clients on LiveKit's Rust SDK. With two connections it announces a track on an m-section only once: one that was
+unsubscribed and comes back there is received and never shown."""
 MAX_SAME_REQUIREMENTS = 5
 """Times that a client is asked for the same sections before we wait for a change."""
 
@@ -267,7 +272,8 @@ class DualConnection(Renegotiation):
         """Open both transports, and our data channels on the one we offer."""
         super().__init__(participant)
         engine = participant.node.engine
-        self._offering = OfferingConnection(engine)
+        renews = participant.client.sdk in HEARS_ONCE
+        self._offering = OfferingConnection(engine, renews_sections=renews)
         engine.open_channels(self._offering.transport)
         self._subscriber_primary = participant.subscriber_primary
         self._offer_id = 0

@@ -383,3 +383,22 @@ async def test_a_track_comes_back_however_soon_it_is_asked_for_again(join: Join,
         async with asyncio.timeout(WAIT_S):
             await event.wait()
     await hears(linus, "ada")
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.03, 0.3])
+async def test_a_track_comes_back_to_a_client_with_two_connections(join: Join, pause_s: float) -> None:
+    ada: SdkPeer = await join("sdk", "ada")
+    linus: SdkPeer = await join("sdk-dual", "linus")
+    await ada.publish_audio()
+    await hears(linus, "ada")
+    (publication,) = linus.room.remote_participants["ada"].track_publications.values()
+    back = asyncio.Event()
+    linus.room.on("track_subscribed", lambda *_: back.set())
+    for _ in range(3):
+        back.clear()
+        publication.set_subscribed(False)
+        await asyncio.sleep(pause_s)
+        publication.set_subscribed(True)
+        async with asyncio.timeout(WAIT_S):
+            await back.wait()
+        await hears(linus, "ada")

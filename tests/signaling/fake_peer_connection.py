@@ -185,8 +185,9 @@ class FakeAnsweringConnection(_Forwarding):
 class FakeOfferingConnection(_Forwarding):
     """We offer."""
 
-    def __init__(self, engine: FakeEngine) -> None:
+    def __init__(self, engine: FakeEngine, *, renews_sections: bool = False) -> None:
         super().__init__(engine)
+        self.renews_sections = renews_sections
         self._outstanding = False
         self._offered = False
         self._changed = False

@@ -223,6 +223,108 @@ def test_a_track_wanted_again_at_once_is_offered_on_another_section(connection: 
     assert [s.direction for s in sections(connection)[1:]] == [Direction.INACTIVE, Direction.SENDONLY]
 
 
+@pytest.fixture
+def renewing(engine: RecordingEngine) -> OfferingConnection:
+    return OfferingConnection(engine.engine, renews_sections=True)
+
+
+class HearsOnce(Client):
+    """Announces each pair of mid and track once, and knows of each m-section what was offered there last."""
+
+    def __init__(self, connection: OfferingConnection) -> None:
+        super().__init__(connection)
+        self.heard: list[tuple[str, str]] = []
+        self.now: dict[str, str] = {}
+        self.offered: tuple[Section, ...] = ()
+
+    def take(self, offer: str) -> str:
+        """See an offer as libwebrtc does: a mid changes only on an m-section that was rejected and is not any more."""
+        before, self.offered = self.offered, parse(offer).sections
+        for old, new in zip(before, self.offered, strict=False):
+            assert old.mid == new.mid or (old.port == 0 and new.port != 0), "an m-section has another mid"
+        assert len({section.mid for section in self.offered}) == len(self.offered) >= len(before)
+        sent = {s.mid: s.msids[0][1] for s in self.offered if s.direction is Direction.SENDONLY and s.port}
+        self.heard += [pair for pair in sent.items() if pair not in self.heard]
+        self.now = sent
+        assert set(parse(offer).bundles[0]) == {section.mid for section in self.offered if section.port}
+        return self.answer(offer)
+
+    def settle(self) -> None:
+        """Answer until there is nothing more to offer."""
+        for _ in range(5):
+            if (offer := self.connection.offer()) is None:
+                return
+            self.connection.accept_answer(self.take(offer[0]))
+        raise AssertionError("offers go on for ever")
+
+
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_client_that_hears_once_of_a_track_on_a_section_never_has_it_there_again(
+    monkeypatch: pytest.MonkeyPatch, engine: RecordingEngine, renewing: OfferingConnection, pause: bool
+) -> None:
+    monkeypatch.setattr(offering, "MAX_SECTIONS", 4)
+    client = HearsOnce(renewing)
+    for sid in ("TR_a", "TR_b"):
+        renewing.want(track(sid))
+    for times in range(1, 20):
+        client.settle()
+        assert [sid for _, sid in client.heard].count("TR_a") == times
+        assert sorted(client.now.values()) == ["TR_a", "TR_b"]
+        assert client.now[client.heard[-1][0]] == client.heard[-1][1]
+        assert client.now[engine.last("subscribe")[2].mid] in ("TR_a", "TR_b")
+        renewing.unwant("TR_a")
+        if pause:
+            client.settle()
+            assert list(client.now.values()) == ["TR_b"]
+        renewing.want(track("TR_a"))
+    assert [sid for _, sid in client.heard].count("TR_b") == 1
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_new_mid_that_a_resumed_client_may_not_have_seen_is_not_rejected_at_once(
+    renewing: OfferingConnection, seen: bool
+) -> None:
+    client = HearsOnce(renewing)
+    renewing.want(track("TR_a"))
+    client.settle()
+    renewing.unwant("TR_a")
+    client.settle()
+    renewing.want(track("TR_a"))
+    lost = renewing.offer()
+    assert lost is not None
+    if seen:
+        client.take(lost[0])  # and its answer does not arrive
+    renewing.unwant("TR_a")
+    again = renewing.offer(ice_restart=True)
+    assert again is not None
+    renewing.accept_answer(client.take(again[0]))
+    client.settle()
+    renewing.want(track("TR_a"))
+    client.settle()
+    assert list(client.now.values()) == ["TR_a"]
+    assert client.now.items() <= {client.heard[-1]}
+    assert len(client.offered) == 2
+
+
+def test_a_section_that_is_renewed_without_room_in_the_engine_takes_the_next_track(
+    engine: RecordingEngine, renewing: OfferingConnection
+) -> None:
+    client = HearsOnce(renewing)
+    renewing.want(track("TR_a"))
+    client.settle()
+    renewing.unwant("TR_a")
+    client.settle()
+    engine.full = True
+    renewing.want(track("TR_a"))
+    client.settle()
+    assert client.now == {}
+    engine.full = False
+    renewing.want(track("TR_a"))
+    client.settle()
+    assert len(client.heard) == 2
+    assert len(client.offered) == 2
+
+
 def test_a_track_that_left_while_its_offer_was_outstanding_does_not_return_unnoticed(
     connection: OfferingConnection,
 ) -> None:

@@ -67,6 +67,17 @@ async def test_dual_client_gets_a_real_offer_with_what_is_there(sdp_call: Call) 
     assert sdp_call.engine.channels == [bob.participant.renegotiation.data_transport]
 
 
+@pytest.mark.parametrize(
+    ("sdk", "renewed"), [(models.ClientInfo.PYTHON, True), (models.ClientInfo.JS, False), (models.ClientInfo.GO, False)]
+)
+async def test_a_section_without_track_is_rejected_only_for_who_hears_of_a_track_once(
+    sdp_call: Call, sdk: models.ClientInfo.SDK, renewed: bool
+) -> None:
+    bob = await sdp_call.join("bob", single_pc=False, client_info=models.ClientInfo(protocol=17, sdk=sdk))
+    connection = bob.participant.renegotiation._offering  # type: ignore[attr-defined]
+    assert connection._renews_sections is renewed
+
+
 async def test_offer_of_a_megabyte_is_refused_and_the_room_goes_on(sdp_call: Call) -> None:
     ann = await sdp_call.join("ann", publisher_offer=offer("chromium-join.sdp"))
     bob = await sdp_call.join("bob", publisher_offer=offer("chromium-join.sdp"))
