@@ -394,7 +394,7 @@ class Room:
                 self.node.spawn(participant.connection.close(CLOSE_RECONNECT))
                 participant.pings = False
             if now >= participant.refresh_at:
-                participant.send_token()
+                participant.send_due_token()
         participant.renegotiation.tick(now)
 
     def _tell(self, told: list[tuple[Participant, ParticipantInfo]]) -> None:

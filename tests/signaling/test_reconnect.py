@@ -6,11 +6,11 @@ import weakref
 import pytest
 from livekit.protocol import models, rtc
 
-from signaling import tokens
+from signaling import participant, tokens
 from signaling.join import MAX_METADATA_BYTES
 from signaling.participant import TOKEN_PACE_S
 from signaling.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
-from tests.signaling.call import Call
+from tests.signaling.call import Call, settle
 
 
 async def test_participant_outlives_its_socket_while_media_is_alive(call: Call) -> None:
@@ -399,6 +399,40 @@ async def test_a_burst_of_changes_brings_two_tokens_and_the_second_has_everythin
     assert tokens.verify(last, call.rooms.node.config.keys).attributes == {"n": "49"}
     await call.pass_time(10)
     assert len(ann.of("refresh_token")) == 2
+
+
+async def test_changes_in_one_turn_bring_one_token_that_has_all_of_them(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True})
+    await call.pass_time(10)
+    ann.forget()
+    for change in ({"name": "Anna"}, {"metadata": "hand"}, {"attributes": {"hand": "up"}}):
+        ann.connection.put(rtc.SignalRequest(update_metadata=rtc.UpdateParticipantMetadata(**change)))
+    await settle()
+    (token,) = ann.of("refresh_token")
+    claims = tokens.verify(token, call.rooms.node.config.keys)
+    assert (claims.name, claims.metadata, claims.attributes) == ("Anna", "hand", {"hand": "up"})
+    await call.pass_time(10)
+    assert len(ann.of("refresh_token")) == 1
+
+
+async def test_what_it_takes_to_sign_a_token_later_belongs_to_the_client(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True})
+    await call.pass_time(10)
+
+    def refresh(*_: object, **__: object) -> str:
+        call.now += 0.5
+        return "token"
+
+    monkeypatch.setattr(participant, "refresh", refresh)
+    spent: list[float] = []
+    monkeypatch.setattr(ann.participant.share, "spend", spent.append)
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="Anna"))
+    assert sum(spent) == pytest.approx(0.5)
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="Ann"))
+    await call.pass_time(TOKEN_PACE_S)
+    assert sum(spent) == pytest.approx(1.0)
 
 
 async def test_a_refused_change_brings_no_token(call: Call) -> None:
