@@ -5,9 +5,11 @@ Who calls it: `cli.py`, once, before anything logs. One logger per layer (`struc
 
 import logging
 import sys
-from typing import Any
+from io import StringIO
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict, ExcInfo
 
 from signaling.config import LogLevel
 
@@ -15,9 +17,40 @@ QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "as
 """Libraries whose chatter below a warning is not ours to show. Uvicorn's lines would also hold access tokens."""
 
 
+_LINES = ("exception", "stack")
+"""What has more than one line."""
+
+
 def _console() -> structlog.dev.ConsoleRenderer:
     # The renderer's own tracebacks show local variables: tokens, passwords, and 70 KB for one exception.
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)
+
+
+def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    out.write("\n" + _printable_lines(plain.getvalue().strip("\n")))
+
+
+def printable(text: str) -> str:
+    """Escape what is no visible character or space: a terminal obeys some of it, and a line end begins a line that
+    looks like an event of ours. What clients send is in many values, and in the messages of exceptions."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _printable_lines(text: str) -> str:
+    """Indented, so that no line looks like an event."""
+    return "\n".join("  " + printable(line) for line in text.split("\n"))
+
+
+def _make_printable(_logger: Any, _name: str, event: EventDict) -> EventDict:
+    """Escape all texts of an event; other values are shown by `repr`, which does so itself."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = _printable_lines(value) if key in _LINES else printable(value)
+    return event
 
 
 def configure_logging(level: LogLevel, as_json: bool) -> None:
@@ -31,12 +64,13 @@ def configure_logging(level: LogLevel, as_json: bool) -> None:
     ]
     if as_json:
         shared.append(structlog.processors.format_exc_info)
-    renderer = structlog.processors.JSONRenderer() if as_json else _console()
+    # JSON escapes by itself, and whoever reads it gets the text as it was.
+    renderers: list[Any] = [structlog.processors.JSONRenderer()] if as_json else [_make_printable, _console()]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()

@@ -74,3 +74,45 @@ def test_an_exception_is_logged_with_its_stack_and_without_secrets(form: str) ->
     assert len(done.stderr) < MAX_LOG_BYTES
     if form == "json":
         assert all(json.loads(line)["level"] for line in done.stderr.splitlines())
+
+
+HOSTILE = "eve\x1b[2J\x9b1A\r\n2026-01-01 00:00:00 [info     ] participant left\u202e\x7f\x07"
+LOGGING = """
+import json, logging, sys
+import structlog
+from signaling.logs import configure_logging
+
+text, as_json = json.loads(sys.argv[1]), sys.argv[2] == "json"
+configure_logging("info", as_json)
+log = structlog.get_logger("signaling.test")
+log.info("participant joined", identity=text, several=[text], table={text: text}, raw=text.encode())
+log.error("stuck", stack="first\\n" + text)
+logging.getLogger("uvicorn").warning("refused %s", text)
+try:
+    raise ValueError(text)
+except ValueError:
+    log.exception("failed")
+    logging.getLogger("asyncio").exception("failed too")
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_what_clients_send_reaches_no_terminal_and_begins_no_line(form: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING, json.dumps(HOSTILE), form], cwd=ROOT, capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    text = done.stderr.decode()
+    assert all(character.isprintable() or character == "\n" for character in text.replace("\x7f", ""))
+    assert text.count("\x7f") == 0 or form == "json"
+    if form == "json":
+        events = [json.loads(line) for line in text.splitlines()]
+        assert events[0]["identity"] == HOSTILE
+        assert len(events) == 5
+    else:
+        assert "eve\\x1b[2J\\x9b1A\\r\\n2026" in text
+        begins = [line for line in text.split("\n") if line and not line.startswith("  ")]
+        assert [line.split("] ", 1)[1].split()[0] for line in begins] == [
+            "participant", "stuck", "refused", "failed", "failed",
+        ]  # fmt: skip
+        assert len(set(text.split("\n"))) > 10
