@@ -100,10 +100,7 @@ class Broadcast:
         return self._frames[as_json]
 
     def parts(self) -> "list[tuple[str, Broadcast]]":
-        """What is to wait in a queue: an update as one message for each participant, with its sid, all else whole.
-
-        The sid is empty where nothing newer may take the message's place: a departure is the last that is said.
-        """
+        """What is to wait in a queue: an update as one message for each participant, with its sid, all else whole."""
         if self._parts is None:
             if self.response.WhichOneof("message") != "update":
                 self._parts = [("", self)]
@@ -113,8 +110,11 @@ class Broadcast:
 
 
 def _part(info: ParticipantInfo) -> tuple[str, Broadcast]:
-    sid = "" if info.state == ParticipantInfo.DISCONNECTED else info.sid
-    return sid, Broadcast(rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=[info])))
+    return info.sid, Broadcast(rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=[info])))
+
+
+def _is_departure(update: rtc.SignalResponse) -> bool:
+    return update.update.participants[0].state == ParticipantInfo.DISCONNECTED
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ class _Waiting:
     """A frame in the queue of a client that takes no more now."""
 
     sid: str
-    """Of the one participant that an update is about; empty for everything else, departures included."""
+    """Of the one participant that an update is about; empty where nothing newer may take its place."""
     frame: bytes | str
 
 
@@ -204,9 +204,19 @@ class SignalConnection:
             return
         whole = response if isinstance(response, Broadcast) else Broadcast(response)
         for sid, part in whole.parts():
+            if sid and _is_departure(part.response):
+                self._keep_places(sid)
+                sid = ""
             self._enqueue(sid, frame if part is whole else part.encode(self._as_json))
         self._flushed.clear()
         self._pending.set()
+
+    def _keep_places(self, sid: str) -> None:
+        """What waits about a participant stays before its departure, and what comes later, after it: somebody who hides
+        and shows itself again comes back. So nothing takes the place of either."""
+        waiting = self._updates.pop(sid, None)
+        if waiting is not None:
+            waiting.sid = ""
 
     def _enqueue(self, sid: str, frame: bytes | str) -> None:
         """Let a frame wait. An update about a participant takes the place of the one that waits already."""

@@ -416,3 +416,26 @@ async def test_a_newer_update_takes_the_place_of_one_that_waits(as_json: bool) -
     assert told[1:1001] == [(f"PA_{n}", 7 if n == 5 else 0, 0) for n in range(1_000)]
     assert told[1001:] == [("PA_a", 0, gone)], "a departure has a place of its own"
     assert [response.WhichOneof("message") for response in whole[-2:]] == ["pong", "update"]
+
+
+async def test_who_leaves_and_comes_back_with_the_same_sid_is_back_at_a_client_that_reads_slowly() -> None:
+    socket = await accepted(direct=True)
+    gone, active = models.ParticipantInfo.DISCONNECTED, models.ParticipantInfo.ACTIVE
+    async with SignalConnection(socket.websocket) as connection:
+        socket.writable.clear()
+        connection.send(PONG)
+        await settle()  # the writer holds it in its hands
+        for round_ in range(3):
+            for version in (1, 2):
+                info = models.ParticipantInfo(sid="PA_a", state=active, version=10 * round_ + version)
+                connection.send(update_of(info, models.ParticipantInfo(sid="PA_b", version=round_)))
+            if round_ < 2:
+                connection.send(update_of(models.ParticipantInfo(sid="PA_a", state=gone)))
+        socket.writable.set()
+        await connection.close()
+    frames = [socket.sent.get_nowait() for _ in range(socket.sent.qsize() - 1)]
+    whole = [rtc.SignalResponse.FromString(frame["bytes"]) for frame in frames]
+    told = [(i.version, i.state) for response in whole for i in response.update.participants if i.sid == "PA_a"]
+    assert told == [(2, active), (0, gone), (12, active), (0, gone), (22, active)]
+    others = [i.version for response in whole for i in response.update.participants if i.sid == "PA_b"]
+    assert others == [2]
