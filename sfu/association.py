@@ -16,8 +16,11 @@ from aiortc.rtcsctptransport import (
     USERDATA_MAX_LENGTH,
     WEBRTC_BINARY,
     WEBRTC_BINARY_EMPTY,
+    Chunk,
     DataChunk,
     ForwardTsnChunk,
+    InitAckChunk,
+    InitChunk,
     RTCSctpTransport,
     SackChunk,
 )
@@ -143,6 +146,17 @@ class Association(RTCSctpTransport):
             tsn = following
         self._last_received_tsn = tsn
         return False
+
+    async def _receive_chunk(self, chunk: Chunk) -> None:
+        """One that begins the association anew says where TSNs begin: what came beyond a gap before lies nowhere then.
+        Once it is established such a chunk is late, or nothing that an honest stack sends (RFC 9260 section 5.2)."""
+        if isinstance(chunk, InitChunk | InitAckChunk):
+            if self._is_established():
+                self._drops["sctp_refused"] += 1
+                return
+            self._sack_misordered.clear()
+            self._sack_duplicates.clear()
+        await super()._receive_chunk(chunk)
 
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         if self._last_received_tsn is None:

@@ -6,6 +6,7 @@ credentials, number maps and keys by commands, and gets DTLS datagrams and notic
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import string
 from collections import Counter
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from sfu.dtls import SrtpSessions
     from sfu.forwarding import Receiver, Subscription
     from sfu.mirrors import RelayedTransport
+
+logger = logging.getLogger(__name__)
 
 ICE_CHARACTERS = string.ascii_letters + string.digits
 """A part of RFC 8839's ice-char that needs no care in URLs and logs."""
@@ -166,7 +169,10 @@ class Transport:
         if self._data is None or (self._remote is not None and self._remote.sctp_port is None):
             self._drops["data_not_open"] += 1
         else:
-            self._data.send(channel, message)
+            try:
+                self._data.send(channel, message)
+            except Exception as error:
+                self._fail_on_data(error)
 
     def hold_window(self, size: int) -> None:
         """Announce so many bytes less to the peer: what it sent has not reached everybody."""
@@ -176,7 +182,15 @@ class Transport:
     def release_window(self, size: int) -> None:
         """Announce them again."""
         if self._data is not None:
-            self._data.release_window(size)
+            try:
+                self._data.release_window(size)
+            except Exception as error:
+                self._fail_on_data(error)
+
+    def _fail_on_data(self, error: Exception) -> None:
+        """The end of this transport, and nothing to whoever sends to it or was waited for: in their turn it came up."""
+        logger.error("transport %d failed on data", self.id, exc_info=error)
+        self.fail("internal error")
 
     def close(self) -> None:
         """Say goodbye and close the row; `closed` must follow when the media thread has answered."""

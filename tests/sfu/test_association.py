@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 import pytest
-from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, DataChunk, SackChunk, parse_packet, serialize_packet
+from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, DataChunk, InitChunk, SackChunk, parse_packet, serialize_packet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -205,6 +205,42 @@ async def test_giving_up_lossy_messages_searches_for_none_of_them(ends: tuple[En
     ours.send(Channel.LOSSY, b"last")
     await exchange(ours, peer)
     assert peer.messages[-1] == (Channel.LOSSY, b"last")
+
+
+def beginning(end: End, tsn: int) -> bytes:
+    """An INIT that lets the peer's TSNs begin with `tsn`."""
+    init = InitChunk()
+    init.initiate_tag, init.advertised_rwnd, init.initial_tsn = 1, 1 << 20, tsn % (1 << 32)
+    init.outbound_streams = init.inbound_streams = 10
+    return serialize_packet(5000, 5000, 0, init)
+
+
+async def test_beginning_that_comes_late_changes_nothing(ends: tuple[End, End]) -> None:
+    ours, peer = ends
+    received = association_of(ours)._last_received_tsn
+    assert received is not None
+    ours.data.receive(fragment(ours, 5, FIRST | LAST))
+    ours.data.receive(beginning(ours, received + (1 << 30)))
+    assert (association_of(ours)._last_received_tsn, ours.drops["sctp_refused"]) == (received, 1)
+    ours.data.hold_window(association.WINDOW_BYTES)
+    ours.data.receive(fragment(ours, 1, FIRST | LAST))
+    ours.data.release_window(association.WINDOW_BYTES)  # in the turn of whoever has been waited for
+    assert announced(ours) == association.WINDOW_BYTES
+    peer.send(Channel.LOSSY, b"x")
+
+
+async def test_second_beginning_forgets_what_lay_beyond_a_gap() -> None:
+    ours = End()
+    ours.data.start(DtlsRole.CLIENT, 5000, 0, False)
+    ours.data.receive(beginning(ours, 1000))
+    ours.data.receive(fragment(ours, 5, FIRST | LAST))
+    ours.data.receive(beginning(ours, 1 << 30))
+    ours.data.receive(fragment(ours, 1, FIRST | LAST))
+    ours.data.receive(fragment(ours, 3, FIRST | LAST))
+    assert ours.drops["sctp_error"] == 0
+    sack = [chunk for packet in ours.outbox for chunk in parse_packet(packet)[3] if isinstance(chunk, SackChunk)][-1]
+    assert (sack.cumulative_tsn, sack.gaps) == (1 << 30, [(3, 3)])
+    ours.data.close()
 
 
 def not_utf8(end: End) -> bytes:

@@ -1,6 +1,7 @@
 """Transports against aiortc as the client, over real sockets; media is left to others."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -126,6 +127,24 @@ async def test_channels_that_we_open_work_both_ways(engine: Engine) -> None:
     assert client.channels["_reliable"].ordered
     assert client.channels["_lossy"].maxRetransmits == 0
     await client.close()
+
+
+@pytest.mark.parametrize("name", ["send", "release_window"])
+async def test_what_fails_in_the_turn_of_another_transport_ends_this_one_alone(
+    engine: Engine, client: WebRtcClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def choke(*_: object) -> None:
+        raise struct.error("the peer's doing")
+
+    await client.connect(DtlsRole.CLIENT)
+    await next_of(engine, TransportConnected)
+    monkeypatch.setattr(f"sfu.sctp.DataChannels.{name}", choke)
+    transport = engine._transports[client.transport]
+    if name == "send":
+        engine.send_data([client.transport], Channel.RELIABLE, b"x")
+    else:
+        transport.release_window(1)
+    assert await next_of(engine, TransportFailed) == TransportFailed(client.transport, "internal error")
 
 
 async def test_channel_of_an_unknown_label_is_ignored(engine: Engine, client: WebRtcClient) -> None:
