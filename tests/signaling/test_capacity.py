@@ -9,6 +9,7 @@ from sfu.statistics import limits
 from sfu.tables import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from signaling.capacity import MEASURE_INTERVAL_S, Needs
 from signaling.join import JoinError
+from signaling.negotiation import MAX_ENCODINGS
 from signaling.room import Room
 from tests.signaling.call import Call, Client
 
@@ -127,6 +128,17 @@ async def test_everything_is_counted_anew_seldom(call: Call, monkeypatch: pytest
         with pytest.raises(JoinError):
             call.rooms.admit(call.parameters("bob"))
     assert len(counted) == 1
+
+
+def test_one_media_thread_has_room_for_130_people_with_microphone_and_camera() -> None:
+    people = 130
+    everybody = Needs(
+        transports=2 * people,  # clients with two connections
+        receivers=2 * people,
+        streams=people * (1 + MAX_ENCODINGS),
+        subscriptions=2 * people * (people - 1),
+    )
+    assert everybody.fits(Needs(**limits(1)))
 
 
 def test_the_engine_promises_what_its_tables_have() -> None:
