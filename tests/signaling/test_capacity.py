@@ -79,6 +79,26 @@ async def test_what_was_announced_and_not_negotiated_yet_counts(call: Call) -> N
     assert [each.reason for each in alice.of("request_response")] == [rtc.RequestResponse.LIMIT_EXCEEDED]
 
 
+async def test_who_was_admitted_and_has_not_joined_yet_counts(call: Call) -> None:
+    await publisher(call, "alice", 3)
+    bound(call, subscriptions=3)
+    call.rooms.admit(call.parameters("bob"))
+    call.now += 2 * MEASURE_INTERVAL_S
+    with pytest.raises(JoinError):
+        call.rooms.admit(call.parameters("carol"))
+
+
+async def test_peer_connections_count(call: Call) -> None:
+    await call.join("alice")
+    bound(call, transports=2)
+    with pytest.raises(JoinError):
+        call.rooms.admit(call.parameters("bob", single_pc=False))
+    await call.join("carol")
+    call.now += 2 * MEASURE_INTERVAL_S
+    with pytest.raises(JoinError):
+        call.rooms.admit(call.parameters("dave"))
+
+
 async def test_layers_and_codecs_count(call: Call) -> None:
     alice = await call.join("alice")
     bound(call, streams=6)

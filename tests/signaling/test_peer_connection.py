@@ -385,6 +385,20 @@ def test_a_vanished_receiver_is_replaced_on_the_same_section(
     assert parse(result.sdp).sections[3].profile.formats[0] == "96"
 
 
+def test_a_track_that_turns_to_a_codec_its_section_lacks_moves_to_another_one(connection: AnsweringConnection) -> None:
+    head, *bodies = re.split(r"\n(?=m=)", offer("chromium-join"))
+    bodies[3] = bodies[3].replace("VP9/90000", "VP7/90000")
+    text = "\n".join([head, *bodies])
+    connection.want(track("TR_a", Kind.VIDEO, (Codec.VP8, "", 1)))
+    assert connection.answer(text, refuse).mid_to_track_id == {"3": "TR_a"}
+    connection.want(track("TR_a", Kind.VIDEO, (Codec.VP9, "profile-id=0", 1)))
+    assert connection.missing_sections() == (0, 0)
+    result = connection.answer(text, refuse)
+    assert result.mid_to_track_id == {"4": "TR_a"}
+    assert [directions(result)[mid] for mid in "34"] == [Direction.INACTIVE, Direction.SENDONLY]
+    assert connection.missing_sections() is None
+
+
 def test_a_codec_that_the_client_lacks_is_reported(connection: AnsweringConnection) -> None:
     connection.answer(set_direction(offer("firefox"), "1", "recvonly"), refuse)
     h264 = (Codec.H264, "packetization-mode=1;profile-level-id=42e01f", 1)
