@@ -10,13 +10,11 @@ import numpy as np
 from numba import njit
 
 from sfu.lookup import find_source
-from sfu.paths import exact_path, move_to
+from sfu.paths import FOLLOW_NS, exact_path, move_to
 from sfu.tables import OPEN, RTCP_SENDERS
 
 COMPARE_NS = 50_000_000
 """How often a transport's packets on other paths than the selected one are looked at."""
-FOLLOW_NS = 250_000_000
-"""How often a transport's selection follows them."""
 HALF = 0x8000
 
 

@@ -29,6 +29,8 @@ SILENT_NS = 5_000_000_000
 ABANDONED_NS = 6_500_000_000
 """A transport of which nothing came for so long gives an address up to another one that checks from there. Consent is
 checked every 6 s at the latest (RFC 7675 section 5.1), so whoever is there has been heard."""
+FOLLOW_NS = 250_000_000
+"""How often a transport that has a live nominated path is moved to another one, by a nomination or by its packets."""
 NO_CONSENT, CONSENT_RUNNING, CONSENT_GONE = 0, 1, 2
 """transports.consent: before the first valid check, after it, and after the notice that it expired."""
 
@@ -228,12 +230,24 @@ def _rank(state, row, path_row, now):
 
 
 @njit(cache=True)
+def _is_settled(state, row, now):
+    """Whether a transport has a live nominated path of the newest generation with one, so that no move is urgent."""
+    transport = state.transports[row]
+    if transport.path < 0:
+        return False
+    path = state.paths[transport.path]
+    live = now - _last_sign(state, row, np.int64(transport.path)) < SILENT_NS
+    return live and path.nominated != 0 and path.ice_generation >= transport.nominated_generation
+
+
+@njit(cache=True)
 def select_path(state, row, now):
     """Choose the path of a transport on which to send, where its packets do not say it (`sfu.following`).
 
     The live nominated pair of the newest generation that has one, of highest priority; before any nomination the first
     validated pair, so that an early DTLS hello gets its answer. Once authentic packets have come over the selected
-    pair, others are taken only when it falls silent, or after an ICE restart.
+    pair, others are taken only when it falls silent, or after an ICE restart. A better pair than a live nominated one
+    has to wait until FOLLOW_NS have passed since the last move; the next check or `consent_pass` takes it then.
     """
     transport = state.transports[row]
     best, best_rank = -1, -1
@@ -250,9 +264,12 @@ def select_path(state, row, now):
             if best < 0 or (rank > best_rank and now - state.paths[at].checked_ns < SILENT_NS):
                 best, best_rank = at, rank
         at = np.int64(state.paths[at].next)
-    if best != transport.path and best >= 0:
-        transport.heard_ns = 0
-        move_to(state, row, best)
+    if best == transport.path or best < 0 or (_is_settled(state, row, now) and now - transport.followed_ns < FOLLOW_NS):
+        return
+    transport.heard_ns = 0
+    if state.paths[best].nominated:
+        transport.followed_ns = now
+    move_to(state, row, best)
 
 
 @njit(cache=True)
@@ -273,12 +290,15 @@ def close_paths(state, row):
 
 @njit(cache=True)
 def consent_pass(state, now):
-    """About once a second: leave silent pairs, and give notice of transports whose consent expired (RFC 7675)."""
+    """About once a second: leave silent pairs, and give notice of transports whose consent expired (RFC 7675).
+
+    Before authentic packets came over the selected pair, a better one that had to wait is taken too.
+    """
     for row in range(state.thread[0].transport_end):
         transport = state.transports[row]
         if transport.state != OPEN or transport.consent != CONSENT_RUNNING:
             continue
-        if transport.path >= 0 and now - _last_sign(state, row, np.int64(transport.path)) >= SILENT_NS:
+        if transport.path >= 0:
             select_path(state, row, now)
         if now - transport.checked_ns >= CONSENT_TIMEOUT_NS:
             transport.consent = CONSENT_GONE

@@ -13,9 +13,9 @@ import pytest
 from aiortc import rtp
 from pylibsrtp import Policy, Session
 
-from sfu.following import COMPARE_NS, FOLLOW_NS
+from sfu.following import COMPARE_NS
 from sfu.memory import Memory
-from sfu.paths import SILENT_NS
+from sfu.paths import FOLLOW_NS, SILENT_NS
 from sfu.rows import Tables
 from sfu.rtcp_in import _srtcp_index
 from sfu.srtp_keys import SendingCipher
@@ -165,6 +165,7 @@ def test_checks_that_flip_the_selection_are_one_notice(moving: Moving) -> None:
     flips, before = 0, moving.path()
     for n in range(50):
         moving.check((moving.new, moving.old)[n % 2], priority=1000 + n)
+        moving.turn(FOLLOW_NS)
         flips, before = flips + (moving.path() != before), moving.path()
     assert flips == 50
     assert notices(moving.call.memory) == [(PATH_SELECTED, moving.call.publisher.row, moving.path())]

@@ -1,6 +1,7 @@
 """Which address pairs a transport has, and on which it sends. Checks come through the STUN kernel, as from the net."""
 
 import socket
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,9 +136,58 @@ def test_nominated_pair_wins_over_the_first_validated(memory: Memory) -> None:
 
 
 def test_highest_priority_wins_among_nominated_pairs(memory: Memory) -> None:
-    for address, priority in ((A, 10), (C, 30), (B, 20)):
-        check(memory, address, nominate=True, priority=priority)
+    for n, (address, priority) in enumerate(((A, 10), (C, 30), (B, 20))):
+        check(memory, address, nominate=True, priority=priority, at=NOW + n * paths.FOLLOW_NS)
     assert selected(memory) == C
+
+
+def test_nominations_of_rising_priority_move_a_transport_a_few_times_a_second(memory: Memory) -> None:
+    moves, before, step = 0, b"", paths.FOLLOW_NS // 25
+    for n in range(100):
+        assert check(memory, (A, B)[n % 2], nominate=True, priority=1000 + n, at=NOW + n * step)
+        moves, before = moves + (selected(memory) != before), selected(memory)
+    assert moves == 4, "at once, and after each quarter of a second"
+
+
+def test_the_first_nomination_is_taken_at_once_and_a_better_one_that_soon_follows_within_a_pass(
+    memory: Memory,
+) -> None:
+    check(memory, A)
+    check(memory, B, nominate=True, priority=10, at=NOW + 1)
+    assert selected(memory) == B
+    check(memory, C, nominate=True, priority=20, at=NOW + 2)
+    assert selected(memory) == B
+    paths.consent_pass(memory.record, NOW + paths.FOLLOW_NS)
+    assert selected(memory) == B
+    paths.consent_pass(memory.record, NOW + 1 + paths.FOLLOW_NS)
+    assert selected(memory) == C, "nobody has to check again"
+
+
+def test_a_check_takes_the_better_pair_that_had_to_wait(memory: Memory) -> None:
+    check(memory, A, nominate=True, priority=10)
+    check(memory, B, nominate=True, priority=20, at=NOW + 1)
+    assert selected(memory) == A
+    check(memory, A, nominate=True, priority=10, at=NOW + paths.FOLLOW_NS)
+    assert selected(memory) == B
+
+
+def test_after_a_restart_the_first_nomination_is_taken_at_once_and_the_best_one_in_the_end(memory: Memory) -> None:
+    check(memory, A, nominate=True, priority=10)
+    restart(memory)
+    new: dict[str, Any] = {"ufrag": NEW_UFRAG, "password": NEW_PASSWORD, "nominate": True}
+    check(memory, B, priority=10, at=NOW + 1, **new)
+    assert selected(memory) == B
+    check(memory, C, priority=20, at=NOW + 2, **new)
+    assert selected(memory) == B
+    paths.consent_pass(memory.record, NOW + 1 + paths.FOLLOW_NS)
+    assert selected(memory) == C
+
+
+def test_a_better_pair_does_not_wait_where_the_nominated_one_is_silent(memory: Memory) -> None:
+    check(memory, A, nominate=True, priority=10)
+    at = NOW + paths.SILENT_NS
+    check(memory, B, nominate=True, priority=10, at=at)
+    assert selected(memory) == B
 
 
 def test_before_media_lower_priority_takes_over_only_when_the_selected_pair_was_silent(memory: Memory) -> None:
@@ -146,7 +196,7 @@ def test_before_media_lower_priority_takes_over_only_when_the_selected_pair_was_
     assert selected(memory) == A
     check(memory, B, nominate=True, priority=10, at=NOW + paths.SILENT_NS)
     assert selected(memory) == B
-    check(memory, A, nominate=True, priority=20, at=NOW + paths.SILENT_NS + 1)
+    check(memory, A, nominate=True, priority=20, at=NOW + paths.SILENT_NS + paths.FOLLOW_NS)
     assert selected(memory) == A, "it came back"
 
 
@@ -159,7 +209,7 @@ def test_consent_pass_leaves_a_silent_pair_for_a_live_one(memory: Memory) -> Non
 
 def test_silence_everywhere_changes_nothing(memory: Memory) -> None:
     check(memory, A, nominate=True, priority=10)
-    check(memory, B, nominate=True, priority=20)
+    check(memory, B, nominate=True, priority=20, at=NOW + SECOND)
     paths.consent_pass(memory.record, NOW + 14 * SECOND)
     assert selected(memory) == B
 
