@@ -113,15 +113,20 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process(monkeypatch: pytest.M
 
 STUCK = """
 import asyncio
+from signaling.config import Config
+from signaling.listener import bind_sockets, serve
 from signaling.logs import configure_logging
-from signaling.watchdog import watching
+from signaling.rooms import Rooms
+from signaling.tokens import hide
+from tests.signaling.fake_engine import FakeEngine
 
 async def main():
-    async with watching(1.0):
-        await asyncio.sleep(0)
-        parser_that_never_ends()
+    keys, address = hide({"devkey": "secret"}), ("127.0.0.1",)
+    config = Config(keys=keys, port=0, bind_addresses=address, bind_addresses_given=True, watchdog_s=1.0)
+    engine = FakeEngine()
+    await serve(config, engine, Rooms(config, engine), bind_sockets(config), parser_that_never_ends)
 
-def parser_that_never_ends():
+def parser_that_never_ends(addresses):
     while True:
         pass
 
