@@ -197,6 +197,19 @@ async def test_resume_repeats_what_a_client_may_not_have(call: Call) -> None:
     assert told == [(first, False), (second, True)]
 
 
+async def test_resume_says_nothing_of_a_refused_track_that_has_ended(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await bob.connect()
+    await ann.publish("mic", "audio")
+    await ann.send(subscription_permission=rtc.SubscriptionPermission())
+    await ann.send(leave=rtc.LeaveRequest())
+    await bob.lose_socket()
+    again = await call.resume(bob)
+    assert again.kinds()[0] == "reconnect"
+    assert not again.of("subscription_permission_update")
+    assert not again.of("leave")
+
+
 @pytest.mark.parametrize("single_pc", [True, False])
 async def test_nothing_names_a_hidden_publisher(call: Call, single_pc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[WantedTrack] = []

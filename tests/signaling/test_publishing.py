@@ -155,6 +155,7 @@ async def test_codec_that_really_comes_wins_over_the_one_announced(call: Call) -
     assert (track.mime_type, [codec.mime_type for codec in track.codecs]) == ("video/VP8", ["video/VP8"])
     (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
     assert (receiver.codec, receiver.description) == (Codec.VP8, "fmtp of VP8")
+    assert ann.participant.publishing.tracks[sid].codecs == (Codec.VP8,), "there is no VP9 to fall back to"
     assert bob.participant.renegotiation.subscription(sid) is None
     await bob.renegotiate()
     assert subscribed_for(call, bob, sid) is Codec.VP8

@@ -92,6 +92,21 @@ async def test_who_leaves_while_speaking_falls_silent_before(call: Call) -> None
     assert kinds.count("speakers_changed") == 1
 
 
+async def test_who_is_hidden_while_speaking_falls_silent_before(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    sid = await ann.publish("mic", "audio")
+    call.engine.levels = [(ann.receiver(sid), 0.5)]
+    await call.pass_time(PERIOD_S)
+    await ann.lose_socket()
+    bob.forget()
+    await call.resume(ann, grant={"hidden": True})
+    (changed,) = bob.of("speakers_changed")
+    assert [(entry.sid, entry.active) for entry in changed.speakers] == [(ann.sid, False)]
+    kinds = bob.kinds()
+    assert kinds.index("speakers_changed") < kinds.index("update")
+
+
 async def test_who_leaves_silently_makes_no_news_of_speakers(call: Call) -> None:
     ann, bob = await call.join("ann"), await call.join("bob")
     await ann.send(leave=rtc.LeaveRequest())
