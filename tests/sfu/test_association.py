@@ -107,8 +107,12 @@ async def test_messages_without_end_are_counted_over_all_streams(
 
 async def test_message_without_end_is_bounded_in_bytes_too(ends: tuple[End, End]) -> None:
     ours, _ = ends
+    large = bytes(1400)
+    most = association.MAX_HELD_BYTES // len(large)
+    assert most < reassembly.MAX_STREAM_CHUNKS, "another bound would come first"
+    receive_fragments(ours, most, 0, large)
     with pytest.raises(TransportFailure, match="without end"):
-        receive_fragments(ours, association.MAX_HELD_BYTES // 1100 + 1, 0, bytes(1100))
+        receive_fragments(ours, 1, 0, large)
 
 
 async def test_data_beyond_a_gap_is_bounded(ends: tuple[End, End]) -> None:
