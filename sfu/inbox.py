@@ -10,6 +10,8 @@ from sfu.mailbox import Datagram, Mailbox
 
 BATCH = 64
 """Datagrams taken out of the ring for each one that is handed out: it empties faster than it is filled."""
+MAX_WAITING = 16_384
+"""Datagrams here. The rest stays in the ring, which is too full for more then."""
 
 
 class Inbox:
@@ -17,12 +19,13 @@ class Inbox:
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
+        self._count = 0
         self._waiting: dict[int, deque[Datagram]] = {}
         """By transport row, the next one to be served first."""
 
     def take(self) -> Datagram | None:
         """The next datagram, None when there is none. It counts as handled from now on."""
-        first = self._mailbox.take_datagram()
+        first = self._mailbox.take_datagram() if self._count < MAX_WAITING else None
         if first is not None:
             if not self._waiting and self._mailbox.has_no_datagram:  # nearly always
                 self._mailbox.handled(first.transport)
@@ -33,6 +36,7 @@ class Inbox:
         row = next(iter(self._waiting))
         datagrams = self._waiting.pop(row)
         datagram = datagrams.popleft()
+        self._count -= 1
         if datagrams:
             self._waiting[row] = datagrams  # behind all others
         self._mailbox.handled(row)
@@ -46,5 +50,6 @@ class Inbox:
             if queue is None:
                 queue = self._waiting[datagram.transport] = deque()
             queue.append(datagram)
+            self._count += 1
             taken += 1
-            datagram = self._mailbox.take_datagram() if taken < BATCH else None
+            datagram = self._mailbox.take_datagram() if taken < BATCH and self._count < MAX_WAITING else None

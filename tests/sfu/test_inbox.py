@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sfu import rings
+from sfu import inbox, rings
 from sfu.inbox import BATCH, Inbox
 from sfu.mailbox import Mailbox
 from sfu.memory import Memory
-from sfu.tables import SLOW_PER_TRANSPORT
+from sfu.tables import SLOW_PER_TRANSPORT, SLOW_RING
 from tests.sfu.ice import drop_counts
 
 
@@ -76,4 +76,21 @@ def test_every_transport_may_send_what_its_window_lets_it(ring: Ring) -> None:
     for transport in range(4):
         for number in range(SLOW_PER_TRANSPORT):
             ring.push(transport, number)
+    assert drop_counts(ring.memory) == {}
+
+
+def test_what_many_transports_send_at_once_stays_in_the_ring_when_there_is_no_room(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "MAX_WAITING", 2 * BATCH)
+    for transport in range(3):
+        for number in range(2 * BATCH):
+            ring.push(transport, number)
+    rings_of = ring.memory.table("rings")[SLOW_RING]
+    taken = [ring.take() for _ in range(4)]
+    assert rings_of["written"] - rings_of["read"] >= 6 * BATCH - 4 - 2 * BATCH
+    taken += [ring.take() for _ in range(6 * BATCH - 4)]
+    assert all(taken)
+    assert len(set(taken)) == len(taken)
+    assert ring.take() is None
     assert drop_counts(ring.memory) == {}
