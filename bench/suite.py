@@ -100,8 +100,8 @@ class Section:
         }
         wrong = [text for text, good in checks.items() if not good]
         try:
-            unknown = [each.name for each in self.subjects() if each.name not in registry.names()]
-            wrong += [f"no target {name!r}" for name in unknown]
+            for subject in self.subjects():
+                registry.check(subject.name)
             if self.command == "run":
                 for variation in self.variations():
                     self.sized(variation)

@@ -5,6 +5,7 @@ and fd00:9::1 for IPv6. The calling process (and so every process and thread tha
 """
 
 import ctypes
+import functools
 import os
 import subprocess
 
@@ -26,8 +27,9 @@ class NetworkUnavailable(Exception):
     """This machine does not let us make a network namespace."""
 
 
+@functools.cache
 def enter_own_network() -> None:
-    """Move this process into a fresh network namespace. Raises NetworkUnavailable with the reason."""
+    """Move this process into a fresh network namespace, once. Raises NetworkUnavailable with the reason."""
     libc = ctypes.CDLL(None, use_errno=True)
     uid = os.geteuid()
     flags = _CLONE_NEWNET if uid == 0 else _CLONE_NEWNET | _CLONE_NEWUSER

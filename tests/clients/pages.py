@@ -16,12 +16,12 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving_pages() -> Iterator[str]:
-    """Yields the address of the client page."""
-    handler = functools.partial(_Quiet, directory=str(WEB))
+def serving_pages(page: Path = WEB / "client.html") -> Iterator[str]:
+    """Serve a page and what lies beside it; yields its address."""
+    handler = functools.partial(_Quiet, directory=str(page.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/client.html"
+        yield f"http://127.0.0.1:{server.server_address[1]}/{page.name}"
         server.shutdown()
         thread.join()

@@ -1,0 +1,71 @@
+"""Each program in `examples/` runs as its first lines say, and media really arrives."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import pytest
+
+from bench.results import Report
+from tests.clients.sfu_server import ServerUnderTest
+from tests.examples.media import loudest_hertz, pictures, shows_the_film, write_film
+
+pytestmark = [pytest.mark.client, pytest.mark.timeout(600)]  # kernels that are not in the cache are compiled first
+
+ROOT = Path(__file__).parents[2]
+FILM_S, ENOUGH_S, ENOUGH_PICTURES = 5, 2.0, 40
+
+
+async def started(*words: str | Path, **environment: str) -> Process:
+    command = [sys.executable, *map(str, words)]
+    return await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=os.environ | environment, stdout=PIPE)
+
+
+async def ended(process: Process) -> str:
+    """What a program said. Its status must be 0."""
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
+
+
+async def test_an_embedded_engine_forwards_a_tone(tmp_path: Path) -> None:
+    said = await ended(await started("examples/embed_engine.py", tmp_path / "heard.wav"))
+    assert "StreamStarted" in said
+    seconds, hertz = loudest_hertz(tmp_path / "heard.wav")
+    assert seconds >= ENOUGH_S
+    assert hertz == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("name", ["heard.wav", "seen.webm", "seen.mp4"])
+async def test_a_published_file_is_recorded(server: ServerUnderTest, room: str, tmp_path: Path, name: str) -> None:
+    write_film(tmp_path / "film.mp4", FILM_S)
+    path = tmp_path / name
+    recorder = await started(
+        "examples/record_track.py", path, LIVEKIT_URL=server.url, LIVEKIT_TOKEN=server.token(room, "recorder")
+    )
+    assert recorder.stdout is not None
+    assert b"waiting" in await recorder.stdout.readline()
+    film = tmp_path / "film.mp4"
+    environment = {"LIVEKIT_URL": server.url, "LIVEKIT_TOKEN": server.token(room, "film")}
+    await ended(await started("examples/publish_file.py", film, **environment))
+    await ended(recorder)
+    if name == "heard.wav":
+        seconds, hertz = loudest_hertz(path)
+        assert seconds >= ENOUGH_S
+        assert hertz == pytest.approx(440, abs=2)
+        return
+    seen = pictures(path)
+    assert len(seen) >= ENOUGH_PICTURES
+    assert all(shows_the_film(picture) for picture in seen[len(seen) // 2 :])
+
+
+async def test_a_target_from_elsewhere_is_measured(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    options = ["-n", "3", "--seconds", "1", "--no-harness", "--json", str(report)]
+    await ended(await started("-m", "bench", "run", "webinar", "--target", "examples.bench_target", *options))
+    (measured,) = Report.read(report).measurements
+    assert measured.system == "relay"
+    assert measured.delivered == measured.latency.count > 0
+    assert measured.cpu_us_per_packet > 0
