@@ -257,8 +257,12 @@ class Room:
         One that closes its side is alive, however long it was silent: it is about to say `leave` or to close its
         socket, has a while for that, and must not be told to come back."""
         now = self.node.clock()
-        log.info("transport failed", room=self.name, identity=participant.identity, reason=reason)
         closes = reason == CLOSED_BY_PEER
+        if closes:
+            # An ordinary goodbye of native clients, which must not read like a fault.
+            log.info("transport closed", room=self.name, identity=participant.identity)
+        else:
+            log.info("transport failed", room=self.name, identity=participant.identity, reason=reason)
         if participant.connection is None:
             self.remove(participant, SIGNAL_CLOSE if closes else CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
         elif closes:

@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 from livekit.protocol import models, rtc
+from structlog.testing import capture_logs
 
 from signaling import participant, tokens
 from signaling.join import MAX_METADATA_BYTES
@@ -213,7 +214,9 @@ async def test_client_that_closes_its_media_first_may_still_say_leave(call: Call
     ann, bob = await call.join("ann"), await call.join("bob")
     await ann.connect()
     await ann.send(ping=1)
-    await ann.fail("closed by peer")
+    with capture_logs() as logs:
+        await ann.fail("closed by peer")
+    assert [entry["event"] for entry in logs] == ["transport closed"], "it must not read like a fault"
     assert not ann.of("leave")
     await ann.send(leave=rtc.LeaveRequest())
     gone = bob.of("update")[-1].participants[-1]
