@@ -10,7 +10,7 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from functools import partial
 from typing import Protocol, cast
 
@@ -19,6 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from signaling.config import Config
+from signaling.drops import telling_drops
 from signaling.http_protocol import (
     MAX_CONNECTIONS,
     MAX_REQUEST_HEAD_BYTES,
@@ -54,6 +55,9 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """Close them."""
+
+    def drops(self) -> Mapping[str, int]:
+        """What was dropped since the start, by reason."""
 
 
 class PortInUse(Exception):
@@ -174,7 +178,7 @@ async def running(
             raise PortInUse(f"cannot bind UDP {ports}: {exc.strerror or exc}") from exc
         try:
             await rooms.start()
-            async with _serving(build_app(config, rooms), rooms, sockets):
+            async with _serving(build_app(config, rooms), engine, rooms, sockets):
                 yield addresses
         finally:
             await engine.stop()
@@ -184,7 +188,7 @@ async def running(
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: Starlette, rooms: Rooms, sockets: list[socket.socket]) -> AsyncIterator[None]:
+async def _serving(app: Starlette, engine: Engine, rooms: Rooms, sockets: list[socket.socket]) -> AsyncIterator[None]:
     server = http_server(app)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="http")
     listening = asyncio.create_task(server.listening.wait())
@@ -193,7 +197,8 @@ async def _serving(app: Starlette, rooms: Rooms, sockets: list[socket.socket]) -
         if serving.done():
             await serving
         app.state.ready = True
-        yield
+        async with telling_drops(engine.drops, rooms.drops, lambda: server.intake.dropped):
+            yield
     except OSError as exc:
         # Two processes may both bind; only one of them may listen.
         raise PortInUse(f"cannot listen on TCP port {sockets[0].getsockname()[1]}: {exc.strerror}") from exc

@@ -82,6 +82,10 @@ class Rooms:
         """
         self._check(join)
 
+    def drops(self) -> dict[str, int]:
+        """Messages and requests of clients that were dropped since the start, by reason."""
+        return dict(self.node.dropped)
+
     def _check(self, join: JoinParameters) -> Needs:
         """As `validate`; returns what the join will take of the engine's tables."""
         room = self.rooms.get(join.room)

@@ -7,6 +7,7 @@ what a join means is decided by `rooms.py`.
 import ipaddress
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -65,6 +66,9 @@ class Rooms(Protocol):
 
     def validate(self, join: JoinParameters) -> None:
         """Make the checks of `admit` alone. Raises JoinError."""
+
+    def drops(self) -> Mapping[str, int]:
+        """Messages and requests of clients that were dropped since the start, by reason."""
 
 
 def build_app(config: Config, rooms: Rooms) -> Starlette:

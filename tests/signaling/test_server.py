@@ -89,6 +89,9 @@ class PlayedRooms:
         if self.refuse is not None:
             raise self.refuse
 
+    def drops(self) -> dict[str, int]:
+        return {"malformed_messages": 2}
+
 
 @dataclass
 class PlayedEngine:
@@ -102,6 +105,9 @@ class PlayedEngine:
 
     async def stop(self) -> None:
         self.calls.append("engine stop")
+
+    def drops(self) -> dict[str, int]:
+        return {"srtp_auth": 3, "garbage": 0}
 
 
 def running_on(
@@ -157,6 +163,14 @@ async def receive(client: websockets.ClientConnection) -> rtc.SignalResponse:
     frame = await client.recv()
     assert isinstance(frame, bytes)
     return rtc.SignalResponse.FromString(frame)
+
+
+async def test_what_was_dropped_is_in_the_log_when_the_server_stops() -> None:
+    with capture_logs() as logs:
+        async with running_on(CONFIG, PlayedEngine(), PlayedRooms()):
+            pass
+    told = [entry["drops"] for entry in logs if entry["event"] == "dropped"]
+    assert told == [{"malformed_messages": 2, "srtp_auth": 3}]
 
 
 async def test_health_is_ok_when_ready(server: Running, http: httpx.AsyncClient) -> None:
