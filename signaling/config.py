@@ -128,6 +128,13 @@ class Flags:
     media_threads: int | None = None
 
 
+def _whole(value: object) -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is no whole number") from None
+
+
 def parse_udp_ports(value: object) -> tuple[int, ...]:
     """Read `7882` or a range `7882-7892` (both ends included). Raises ValueError."""
     first, dash, last = str(value).partition("-")
@@ -183,7 +190,8 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         parse_udp_ports, file.rtc.udp_port, ("UDP_PORT", environment.get("UDP_PORT")), ("--udp-port", flags.udp_port)
     )
     if threads > len(ports) and ports != (0,):
-        raise ConfigError(f"media_threads: {threads} threads need as many UDP ports, such as rtc.udp_port: 7882-7897")
+        example = f"{ports[0]}-{ports[0] + threads - 1}"
+        raise ConfigError(f"media_threads: {threads} threads need as many UDP ports, such as rtc.udp_port: {example}")
     addresses = tuple(file.bind_addresses) or (LOOPBACK if flags.dev else ANY_ADDRESS)
     return Config(
         keys=keys or DEVELOPMENT_KEYS,
@@ -244,21 +252,21 @@ def _check_keys(keys: object) -> Keys:
 
 
 def _check_port(value: object) -> int:
-    port = int(str(value))
+    port = _whole(value)
     if not 0 <= port <= 65535:
         raise ValueError(f"{port} is no port")
     return port
 
 
 def _check_count(value: object) -> int:
-    count = int(str(value))
+    count = _whole(value)
     if not 0 <= count <= MAX_COUNT:
         raise ValueError(f"{count} is not between 0 and {MAX_COUNT}")
     return count
 
 
 def _check_threads(value: object) -> int:
-    threads = int(str(value))
+    threads = _whole(value)
     if not 0 <= threads <= MAX_MEDIA_THREADS:
         raise ValueError(f"{threads} is not between 0 and {MAX_MEDIA_THREADS}")
     return threads
