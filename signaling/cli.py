@@ -10,7 +10,8 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ CONTROL_NICE = 10
 COLLECT_AFTER = (10_000, 10, 10)
 """Python's thresholds for collecting cyclic garbage: new objects (700 by default), and younger collections. A client
 that joins makes some thousand objects that stay."""
+PROGRESS_LINES = 10
+"""About as many lines tell of a compilation that no terminal shows."""
 EXIT_USAGE = 2
 """Exit status for everything that the operator can put right."""
+SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
+"""What a token may allow to be published, as LiveKit names it in `canPublishSources`."""
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 log = structlog.get_logger("signaling.cli")
@@ -48,10 +53,13 @@ class Duration(click.ParamType[int]):
         return int(number) * DURATION_UNITS_S[unit]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="aiosfu")
-def application() -> None:
+@click.pass_context
+def application(context: click.Context) -> None:
     """A WebRTC selective forwarding unit that speaks LiveKit's protocol."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @application.command()
@@ -77,7 +85,9 @@ def serve(**options: Any) -> None:
 @click.option("--can-publish/--no-can-publish", default=True)
 @click.option("--can-subscribe/--no-can-subscribe", default=True)
 @click.option("--can-publish-data/--no-can-publish-data", default=True)
-@click.option("--can-publish-source", "sources", multiple=True, help="camera, microphone, screen_share, ... only.")
+@click.option(
+    "--can-publish-source", "sources", type=click.Choice(SOURCES), multiple=True, help="This only; may be repeated."
+)
 @click.option("--can-update-own-metadata", is_flag=True)
 @click.option("--hidden", is_flag=True, help="Invisible to other participants.")
 @click.option("--admin", is_flag=True, help="Room administration.")
@@ -103,7 +113,7 @@ def token(room: str, identity: str, keys: str | None, valid_for: int, **options:
 @application.command("compile")
 def compile_kernels() -> None:
     """Compile the media kernels into the cache, so that the server starts at once."""
-    _compile()
+    _compile(lambda done, total: click.echo(f"compiling kernels: {done} of {total}", err=True))
     click.echo("kernels are compiled", err=True)
 
 
@@ -147,12 +157,20 @@ def _grants(options: Mapping[str, Any]) -> dict[str, Any]:
     return grants
 
 
-def _compile() -> None:
-    """Compile what is not in the cache yet; a progress bar appears only if that is something."""
+def _compile(tell: Callable[[int, int], None]) -> None:
+    """Compile what is not in the cache yet. Only if that is something, its progress is shown.
+
+    On a terminal that is a bar. Elsewhere, in a journal or a build, `tell` gets functions done and in all, from time to
+    time.
+    """
+    from sfu.compile import compile_all
+
+    if not sys.stderr.isatty():
+        compile_all(partial(_tell_sometimes, tell))
+        return
+
     from rich.console import Console
     from rich.progress import Progress
-
-    from sfu.compile import compile_all
 
     with contextlib.ExitStack() as stack:
         progress = Progress(console=Console(stderr=True))
@@ -164,6 +182,12 @@ def _compile() -> None:
             progress.update(task, completed=done, total=total, description=f"compiling {name or 'kernels'}")
 
         compile_all(report)
+
+
+def _tell_sometimes(tell: Callable[[int, int], None], done: int, total: int, _: str) -> None:
+    """Pass on the first report of progress, and then about one of each tenth of the work."""
+    if done == 1 or done == total or done % max(1, total // PROGRESS_LINES) == 0:
+        tell(done, total)
 
 
 def _serve(config: Config) -> None:
@@ -198,7 +222,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
     async def run() -> None:
         await listener.serve(config, engine, Rooms(config, engine), sockets, announce)
 
-    _compile()
+    _compile(lambda done, total: log.info("compiling kernels, as after each update", done=done, total=total))
     engine = Engine(EngineOptions(udp_ports=config.media_ports, bind=config.media_bind, node_ips=config.node_ips))
     uvloop.run(run())
 

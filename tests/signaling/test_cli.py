@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,7 @@ def test_a_token_is_signed_with_the_environments_keys(
         (("token", "--room", "r"), "identity"),
         (("token", "--room", "r", "--identity", "i", "--valid-for", "soon"), "not like 90s"),
         (("token", "--room", "r", "--identity", "i", "--keys", "x"), "--keys: keys must be"),
+        (("token", "--room", "r", "--identity", "i", "--can-publish-source", "webcam"), "'webcam' is not one of"),
         (("serv",), "No such command"),
     ],
 )
@@ -95,6 +96,28 @@ def test_an_unknown_config_key_is_named_with_its_line(capsys: pytest.CaptureFixt
     file.write_text("keys:\n  a: b\nrtc:\n  udpport: 7882\n")
     status, _, err = run(capsys, "serve", "--config", str(file))
     assert (status, err) == (2, f"aiosfu: {file}:4: unknown key rtc.udpport\n")
+
+
+def test_without_a_command_the_help_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys)
+    assert (status, err) == (0, "")
+    assert re.search(r"^Commands:\n.*^  serve ", out, re.MULTILINE | re.DOTALL)
+
+
+def test_a_compilation_that_no_terminal_shows_is_told_in_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_all(progress: Callable[[int, int, str], None]) -> None:
+        for done in range(1, 201):
+            progress(done, 200, "sfu.kernel")
+        progress(200, 200, "")
+
+    monkeypatch.setattr("sfu.compile.compile_all", compile_all)
+    _, _, err = run(capsys, "compile")
+    lines = err.splitlines()
+    assert lines[:2] == ["compiling kernels: 1 of 200", "compiling kernels: 20 of 200"]
+    assert lines[-1] == "kernels are compiled"
+    assert len(lines) < 20
 
 
 def test_help_and_version_are_no_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
