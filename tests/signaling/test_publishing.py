@@ -7,6 +7,7 @@ from sfu.events import StreamStarted
 from sfu.parameters import GROUPS, Codec, Kind
 from signaling.config import RoomOptions
 from signaling.limits import MAX_PENDING_TRACKS
+from signaling.peer_connection import AnswerResult, Published
 from tests.signaling.call import CAMERA_LAYERS, Call, Client, sdp
 
 
@@ -175,6 +176,17 @@ async def test_a_codec_may_change_in_the_middle_of_a_call(call: Call) -> None:
         assert [entry.mime_type for entry in track.codecs] == [f"video/{codec.name}"]
         await bob.renegotiate()
         assert subscribed_for(call, bob, sid) is codec
+
+
+async def test_what_a_later_answer_says_of_formats_counts_when_the_codec_changes(call: Call) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("cam", "video")
+    (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
+    formats = ((96, Codec.VP8, ""), (102, Codec.H264, "of the later offer"))
+    later = Published("cam", sid, "cam", receiver.id, Kind.VIDEO, Codec.VP8, "", formats)
+    ann.participant.publishing.apply(AnswerResult("", {}, (), (), (later,)))
+    await call.emit(StreamStarted(receiver.id, 0, 4711, Codec.H264, 102))
+    assert (receiver.codec, receiver.description) == (Codec.H264, "of the later offer")
 
 
 async def test_audio_is_announced_with_red_until_something_else_is_heard(call: Call) -> None:
