@@ -30,6 +30,7 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
+from sfu.rings import push_slow
 from sfu.tables import (
     CHANGE_RING,
     CLOSE_SUBSCRIPTION,
@@ -166,6 +167,27 @@ async def test_unpublishing_closes_the_subscriptions(bench: Bench) -> None:
     bench.engine.set_layers(subscription.id, 0, 0)
     bench.engine.request_key_frame(receiver)
     bench.engine.set_codecs(receiver, frozenset())
+
+
+async def test_datagrams_of_transports_are_handled_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    handled: list[int] = []
+    for transport in [bench.engine._transports[bench.engine.open_transport().id] for _ in range(2)]:
+        row = transport.row
+        monkeypatch.setattr(transport, "receive_datagram", lambda _, __, row=row: handled.append(row))
+    await bench.settle()
+    for row in (0, 0, 0, 1):
+        push_slow(bench.thread.memory.record, row, 0, 0, 4)
+    bench.engine._serve(bench.engine.shards[0])
+    assert handled == [0, 1, 0, 0]
+
+
+async def test_a_message_is_on_its_senders_account(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    senders: list[object] = []
+    monkeypatch.setattr(bench.engine._fanout, "send", lambda sender, *_: senders.append(sender))
+    one, other = bench.engine.open_transport().id, bench.engine.open_transport().id
+    bench.engine.send_data([other], Channel.RELIABLE, b"x", one)
+    bench.engine.send_data([other], Channel.RELIABLE, b"x")
+    assert senders == [bench.engine._transports[one], None]
 
 
 async def test_what_never_was_is_an_error(bench: Bench) -> None:

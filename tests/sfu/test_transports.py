@@ -12,6 +12,7 @@ from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, T
 from sfu.mailbox import Datagram
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
 from sfu.tables import CONSENT_EXPIRED, FOLLOW_PATH
+from sfu.transports import MAX_RECORDS_PER_DATAGRAM
 from tests.sfu.stand_in import StandIn
 from tests.sfu.webrtc_client import WebRtcClient
 
@@ -235,6 +236,27 @@ async def test_a_newer_record_of_data_says_where_the_client_is(engine: Engine, c
     assert followed(third[:-1] + bytes([third[-1] ^ 1]), 8) == [], "not authentic"
     assert followed(third, selected) == [], "nothing to change"
     assert followed(third, 8) == []
+
+
+async def test_records_of_data_in_one_datagram_are_bounded(
+    engine: Engine, client: WebRtcClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.connect()
+    engine.send_data([client.transport], Channel.RELIABLE, b"hello")
+    await asyncio.wait_for(client.messages.get(), 10)
+    transport = engine._transports[client.transport]
+    held: list[bytes] = []
+    receive = transport.receive_datagram
+    monkeypatch.setattr(transport, "receive_datagram", lambda datagram, path: held.append(datagram))
+    async with asyncio.timeout(10):
+        while len(held) < MAX_RECORDS_PER_DATAGRAM + 2:
+            client.channels["_lossy"].send("x")
+            await asyncio.sleep(0.01)
+    taken: list[bytes] = []
+    monkeypatch.setattr(transport._data, "receive", taken.append)
+    receive(b"".join(held[: MAX_RECORDS_PER_DATAGRAM + 2]), 0)
+    assert len(taken) == MAX_RECORDS_PER_DATAGRAM
+    assert transport._drops["dtls_records"] == 2
 
 
 async def test_the_end_of_the_handshake_says_where_the_client_is(
