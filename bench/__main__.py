@@ -151,7 +151,14 @@ def growth(subject: Subject, warm_up: int, visitors: int) -> None:
 
 @main.command()
 @click.argument("scenario")
-@click.option("--target", "targets", type=SubjectName(), multiple=True, default=("aiosfu",), help="Repeat for several.")
+@click.option(
+    "--target",
+    "targets",
+    type=SubjectName(),
+    multiple=True,
+    default=("aiosfu",),
+    help="A name from `list`, with options as in livekit:binary=/path/to/livekit-server; repeat for several.",
+)
 @click.option("-n", "sizes", type=int, multiple=True, help="Size of the scenario; repeat for several.")
 @click.option("--seconds", type=float, help="Measured seconds of each window.")
 @click.option("--loss", type=float, help="Share of the packets that viewers lose, 0 to 1.")
