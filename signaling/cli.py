@@ -18,7 +18,7 @@ from typing import Any
 import click
 import structlog
 
-from signaling.config import Config, Flags, load_config, parse_keys
+from signaling.config import Config, Flags, load_config
 from signaling.config_file import ConfigError
 from signaling.tokens import DEFAULT_TTL_S, create
 
@@ -94,12 +94,10 @@ def serve(**options: Any) -> None:
 @click.option("--metadata", default="")
 @click.option("--valid-for", type=Duration(), default=DEFAULT_TTL_S, help="Such as 90s, 10m, 6h, 2d.  [default: 6h]")
 @click.option("--keys", help="'KEY: SECRET'.  [default: LIVEKIT_KEYS, then the development keys]")
-def token(room: str, identity: str, keys: str | None, valid_for: int, **options: Any) -> None:
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The server's file, for its keys.")
+def token(room: str, identity: str, keys: str | None, config: Path | None, valid_for: int, **options: Any) -> None:
     """Print a token with which IDENTITY may join ROOM."""
-    try:
-        known = parse_keys(keys or os.environ.get("LIVEKIT_KEYS") or "devkey: secret")
-    except ValueError as exc:
-        raise ConfigError(f"--keys: {exc}") from exc
+    known = load_config(Flags(dev=config is None, keys=keys, config=config), os.environ).keys
     api_key, secret = next(iter(known.items()))
     video = {"room": room, "roomJoin": True} | _grants(options)
     name = options["name"] or identity

@@ -62,6 +62,13 @@ def test_a_token_is_signed_with_the_environments_keys(
     assert verify(out.strip(), hide({"envkey": "envsecret"})).api_key == "envkey"
 
 
+def test_a_token_is_signed_with_the_key_of_the_servers_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "livekit.yaml"
+    file.write_text(f"keys:\n  filekey: {'s' * 32}\n")
+    _, out, _ = run(capsys, "token", "--room", "r", "--identity", "i", "--config", str(file))
+    assert verify(out.strip(), hide({"filekey": "s" * 32})).api_key == "filekey"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
