@@ -57,6 +57,10 @@ format: .make/dev ## Rewrite the source in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: .make/run ## Write the reference in docs/api.md from the docstrings
+	$(BIN)/python -m scripts.api_reference
+
 .PHONY: lock
 lock: ## Pin the newest allowed packages (needs uv)
 	uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes --quiet \

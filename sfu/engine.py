@@ -1,7 +1,8 @@
-"""The narrow interface between signalling and media: `Engine`. Control thread only; not thread-safe.
+"""The narrow interface between signalling and media: `Engine`.
 
-All calls are synchronous and quick: they write rows and push commands, the media thread acts a moment later. What
-happens on the network comes back as events, through `next_event`.
+Every call is made from the event loop in which `start` ran; nothing here is thread-safe. All calls but `start`, `stop`
+and `next_event` are synchronous and quick: they write rows and push commands, and the media thread acts a moment later.
+What happens on the network comes back as events, through `next_event`.
 """
 
 import asyncio
@@ -95,7 +96,9 @@ class EngineOptions:
 class Engine:
     """Transports, receivers, subscriptions and data channels of this process.
 
-    Closing something that has just been closed is no error; naming what never was raises EngineError.
+    A transport that is unknown or closed raises EngineError wherever it is named, except in `close_transport` and
+    `send_data`. So does a receiver or subscription that never was. One that has been closed may still be named, to no
+    effect, because events about it may be on their way; only `subscribe` and the statistics refuse it.
     """
 
     def __init__(
@@ -103,11 +106,12 @@ class Engine:
         options: EngineOptions,
         media_thread: MakeThread = MediaThread,
     ) -> None:
-        """media_thread: makes a thread from (memory, what to call with an exception in it)."""
+        """media_thread: makes a thread from (memory, what to call with an exception in it); tests put another one here.
+        Raises EngineError for no port or for more than MAX_THREADS."""
         if not 0 < len(options.udp_ports) <= MAX_THREADS:
             raise EngineError(f"1 to {MAX_THREADS} media threads, not {len(options.udp_ports)}")
         self.udp_ports = options.udp_ports
-        """Really bound, after `start`."""
+        """The ports that are really bound, after `start`: one for each media thread."""
         self._options = options
         self._drops: Counter[str] = Counter()
         self._events = EventQueue(self._drops)
@@ -124,13 +128,14 @@ class Engine:
 
     @property
     def udp_port(self) -> int:
-        """Of the first media thread."""
+        """The port of the first media thread."""
         return self.udp_ports[0]
 
     # --- life ---------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
-        """Bind the sockets, start the media threads and wait until they work (kernels that are not in the cache are
-        compiled then). Raises OSError when an address cannot be bound, RuntimeError when a thread fails."""
+        """Bind the sockets, start the media threads and wait until they work. Kernels that are not in the cache are
+        compiled then, which takes minutes. Raises OSError when an address cannot be bound, RuntimeError when a thread
+        fails. An engine is started once."""
         self._loop = asyncio.get_running_loop()
         certificate = LocalCertificate(tuple(profile.name for profile in SRTP_PROFILES))
         self._fingerprint = certificate.fingerprint
@@ -147,7 +152,7 @@ class Engine:
             raise
 
     async def stop(self) -> None:
-        """Close everything, end the media threads, close sockets."""
+        """Close everything, end the media threads, close the sockets. No event comes any more."""
         self._fanout.stop()
         for number in list(self._transports):
             self.close_transport(number)
@@ -192,12 +197,13 @@ class Engine:
         return True
 
     async def next_event(self) -> Event:
-        """The next event, as soon as there is one. For one consumer."""
+        """The next event, as soon as there is one. One task calls this, again and again: up to 65,536 events wait, more
+        are dropped and counted."""
         return await self._events.get()
 
     # --- transports ---------------------------------------------------------------------------------------------------
     def open_transport(self) -> LocalTransport:
-        """Make a transport; its checks are answered from now on. Raises TableFull."""
+        """Make a transport, after `start`. ICE checks to its credentials are answered from now on. Raises TableFull."""
         number = TransportId(next(self._numbers))
         shard = min(self.shards, key=lambda each: each.tables.transports.used)
         transport = self._transports[number] = Transport(number, shard, self._events, self._drops)
@@ -205,24 +211,26 @@ class Engine:
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
         """Take the peer's half; starts DTLS, and SCTP with a `sctp_port`. Later calls bring new ICE credentials or
-        the `sctp_port`. Raises EngineError for another fingerprint or role."""
+        the `sctp_port`. Raises EngineError when a later call changes the fingerprints or the role."""
         self._transport(transport).connect(remote)
 
     def restart_ice(self, transport: TransportId) -> LocalTransport:
-        """New local credentials; the old ones work until a check with the new ones passes."""
+        """Make new local ICE credentials; the old ones work until a check with the new ones passes. The peer's new
+        ones come by `connect`."""
         restarted = self._transport(transport)
         restarted.restart_ice()
         self._watch(restarted)
         return self._local(restarted)
 
     def set_media(self, transport: TransportId, media: MediaParameters) -> None:
-        """Replace the meaning of payload types and header extensions, after each negotiation."""
+        """Replace the meaning of payload types and header extensions, after each negotiation. Raises EngineError for a
+        payload type, associated payload type, clock rate or extension id out of range."""
         changed = self._transport(transport)
         changed.set_media(media)
         self._watch(changed)
 
     def close_transport(self, transport: TransportId) -> None:
-        """Close it with its receivers and subscriptions. Unknown: nothing."""
+        """Close a transport with its receivers and subscriptions. One that is closed or unknown: nothing happens."""
         closing = self._transports.pop(transport, None)
         if closing is not None:
             self._forwarding.close_all_of(closing)
@@ -232,7 +240,9 @@ class Engine:
 
     # --- publishing ---------------------------------------------------------------------------------------------------
     def publish(self, transport: TransportId, parameters: PublishParameters) -> ReceiverId:
-        """Expect media on an m-section."""
+        """Expect media on an m-section of a transport. `StreamStarted` tells of each layer when its first packet comes.
+        Raises TableFull, and EngineError for no encoding or more than three, an SSRC out of range, or a mid or rid of
+        more than 16 ASCII characters."""
         return self._forwarding.publish(self._transport(transport), parameters).id
 
     def unpublish(self, receiver: ReceiverId) -> None:
@@ -241,12 +251,14 @@ class Engine:
         self._retry_if_needed()
 
     def set_codecs(self, receiver: ReceiverId, codecs: frozenset[Codec]) -> None:
-        """What a later answer accepts on the receiver's m-section; empty: whatever the transport's numbers mean."""
+        """Say which codecs a later answer accepts on the receiver's m-section; empty: whatever the transport's payload
+        types mean."""
         self._forwarding.set_codecs(receiver, codecs)
         self._retry_if_needed()
 
     def request_key_frame(self, receiver: ReceiverId) -> None:
-        """Ask the publisher for a key frame; asking often costs nothing."""
+        """Ask the publisher for a key frame of every layer. It is sent one request in 500 ms at most, however often
+        this is called; new subscribers, layer switches and losses ask by themselves."""
         self._forwarding.request_key_frame(receiver)
         self._retry_if_needed()
 
@@ -254,7 +266,9 @@ class Engine:
     def subscribe(
         self, receiver: ReceiverId, transport: TransportId, parameters: SubscribeParameters
     ) -> LocalSubscription:
-        """Forward a receiver to a transport, up to the layers in `parameters` until `set_layers` says otherwise."""
+        """Forward a receiver to a transport, up to the layers in `parameters` until `set_layers` says otherwise.
+        Raises TableFull, and EngineError for a receiver that is not open, layers
+        or a payload type out of range, a mid of more than 16 or a cname of more than 32 ASCII characters."""
         subscription = self._forwarding.subscribe(receiver, self._transport(transport), parameters)
         self._retry_if_needed()
         return subscription
@@ -265,18 +279,20 @@ class Engine:
         self._retry_if_needed()
 
     def set_layers(self, subscription: SubscriptionId, spatial: int, temporal: int) -> None:
-        """Highest layers wanted, from 0; (2, 3) is everything."""
+        """Say up to which layers to forward, counted from 0; (MAX_SPATIAL, MAX_TEMPORAL) is everything. The best layer
+        up to there that is live is sent, from its next key frame on. Raises EngineError for layers out of range."""
         self._forwarding.set_layers(subscription, spatial, temporal)
         self._retry_if_needed()
 
     def set_paused(self, subscription: SubscriptionId, paused: bool) -> None:
-        """Stop sending, keeping SSRCs and numbering, or go on at the next key frame."""
+        """Stop sending, keeping SSRCs and numbering, or go on (video: at the next key frame)."""
         self._forwarding.set_paused(subscription, paused)
         self._retry_if_needed()
 
     # --- data ---------------------------------------------------------------------------------------------------------
     def open_channels(self, transport: TransportId) -> None:
-        """Create `_reliable`, `_lossy` and `_data_track` from our side once SCTP is up."""
+        """Create the data channels of CHANNEL_LABELS from our side once SCTP is up. Not needed if the peer creates
+        them; `ChannelOpened` tells of either."""
         self._transport(transport).open_channels()
 
     def send_data(
@@ -286,10 +302,11 @@ class Engine:
         payload: bytes,
         sender: TransportId | None = None,
     ) -> None:
-        """Send one message to each transport; unknown ones are skipped. Reliable messages wait for a channel that is
-        not open yet and for a slow one; others are dropped, also when 8 KiB wait already.
+        """Send one message of up to 256 KiB to each transport; unknown transports are skipped. Reliable messages wait
+        for a channel that is not open yet and for a slow one; others are dropped, also when 8 KiB wait already.
 
-        sender: whose SCTP window is kept closed by messages that lie too far back (`sfu.backlog`).
+        sender: the transport from which the message came. It is held back through its SCTP window while messages of it
+        lie more than 16 MiB back at a receiver.
         """
         present = [self._transports[number] for number in transports if number in self._transports]
         source = self._transports.get(sender) if sender is not None else None
@@ -297,23 +314,24 @@ class Engine:
 
     # --- observing ----------------------------------------------------------------------------------------------------
     def audio_levels(self) -> list[tuple[ReceiverId, float]]:
-        """(receiver, linear level 0 to 1) of every receiver that counts as speaking."""
+        """(receiver, linear level 0 to 1) of every receiver that counts as speaking, from the audio level extension."""
         return [level for shard in self.shards for level in statistics.audio_levels(shard)]
 
     def receiver_statistics(self, receiver: ReceiverId) -> ReceiverStatistics:
-        """Raises EngineError for a receiver that is not open."""
+        """What came of a receiver since it was opened. Raises EngineError for one that is not open."""
         if receiver not in self._forwarding.receivers:
             raise EngineError(f"no receiver {receiver}")
         return statistics.receiver_statistics(self._forwarding.receivers[receiver])
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
-        """Raises EngineError for a subscription that is not open."""
+        """What went out on a subscription since it was opened. Raises EngineError for one that is not open."""
         if subscription not in self._forwarding.subscriptions:
             raise EngineError(f"no subscription {subscription}")
         return statistics.subscription_statistics(self._forwarding.subscriptions[subscription])
 
     def subscription_path(self, subscription: SubscriptionId) -> tuple[float, float]:
-        """(fraction lost, round-trip time in ms), cheaper than `subscription_statistics`. Raises EngineError."""
+        """(fraction lost from 0 to 1, round-trip time in ms), cheaper than `subscription_statistics`. Raises
+        EngineError for a subscription that is not open."""
         if subscription not in self._forwarding.subscriptions:
             raise EngineError(f"no subscription {subscription}")
         return statistics.subscription_path(self._forwarding.subscriptions[subscription])

@@ -1,7 +1,7 @@
 """Errors of the engine.
 
 * `EngineError`: signalling asked for something that it must not (its fault)
-    * `TableFull`: no row, ring or ufrag is left (ours: a limit of this process)
+    * `TableFull`: no row or ring is left, or too many commands wait (ours: a limit of this process)
 * `TransportFailure`: the peer or the network ended a transport; never leaves `sfu`, it becomes a `TransportFailed`
 """
 
@@ -11,7 +11,7 @@ class EngineError(Exception):
 
 
 class TableFull(EngineError):
-    """A table of `sfu.tables` has no free row. The text names it."""
+    """A table of this process has no free row, or too much waits for the media thread. The text says which."""
 
 
 class TransportFailure(Exception):

@@ -1,7 +1,7 @@
-"""What the engine tells signalling: one typed value per fact, through one queue (`Engine.events`).
+"""What the engine tells signalling: one typed value per fact, through one queue (`Engine.next_event`).
 
-Events are facts about rows that signalling opened; none carries a packet, except data channel messages, whose
-bytes the media path never sees.
+Events are about transports, receivers and subscriptions that signalling opened. None carries a packet. One may still
+name what signalling closed after it was put into the queue.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from sfu.parameters import Channel, Codec, ReceiverId, SubscriptionId, Transport
 
 @dataclass(frozen=True, slots=True)
 class TransportConnected:
-    """ICE has a validated path, DTLS is done and its fingerprint checked: media flows."""
+    """ICE has a validated path, DTLS is done and the fingerprint of the peer is one of those named: media flows."""
 
     transport: TransportId
 
 
 @dataclass(frozen=True, slots=True)
 class TransportFailed:
-    """The transport is of no more use; signalling still has to close it."""
+    """The transport is of no more use; signalling still has to call `Engine.close_transport`."""
 
     transport: TransportId
     reason: str

@@ -1,6 +1,7 @@
 """What signalling tells the engine: immutable values with the words of WebRTC, no SDP, no names of users.
 
-Who calls it: `signaling/` builds these, `sfu.engine` reads them. Nothing here does any work.
+Signalling builds these values and `sfu.engine` reads them. Nothing here does any work, and nothing here checks a value:
+the call of `Engine` that takes it does.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ class Kind(Enum):
 
 
 class Codec(IntEnum):
-    """Codecs as the kernels number them."""
+    """Codecs as the kernels number them. The names are those of SDP, in upper case."""
 
     NONE = 0
     OPUS = 1
@@ -68,6 +69,7 @@ EXTENSION_URIS: dict[str, Extension] = {
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": Extension.ABS_SEND_TIME,
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01": Extension.TRANSPORT_CC,
 }
+"""From the URI of an `a=extmap` line. Other extensions are not forwarded."""
 
 
 class DtlsRole(Enum):
@@ -76,12 +78,13 @@ class DtlsRole(Enum):
     CLIENT = "client"
     """We answered or were answered so that we speak first (`a=setup:active` on our side)."""
     SERVER = "server"
+    """The peer speaks first (`a=setup:passive` on our side)."""
 
 
 GROUPS = 4096
 """Groups of voices (`PublishParameters.group`), 0 included, which is none."""
 MAX_SPATIAL, MAX_TEMPORAL = 2, 3
-"""Highest layers that a subscriber can want; both mean everything."""
+"""Highest layers, spatial and temporal, that a subscriber can want; both mean everything."""
 MAX_THREADS = 16
 """Media threads of one process."""
 
@@ -127,7 +130,7 @@ class RemoteTransport:
     sctp_port: int | None = None
     """`a=sctp-port` when data channels are negotiated."""
     max_message_size: int = 65_536
-    """`a=max-message-size` in bytes."""
+    """`a=max-message-size`, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ class PayloadType:
 
     codec: Codec
     clock_rate: int
+    """In Hz."""
     associated: int = -1
     """RTX: the payload type that it repairs (`apt`); RED: the Opus payload type inside; else -1."""
     nack: bool = False
@@ -231,3 +235,4 @@ CHANNEL_LABELS: dict[Channel, str] = {
     Channel.LOSSY: "_lossy",
     Channel.DATA_TRACK: "_data_track",
 }
+"""Labels of the channels. Messages on channels with other labels are not read."""

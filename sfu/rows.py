@@ -160,6 +160,9 @@ class Tables:
         """
         if not 1 <= len(parameters.encodings) <= LAYERS:
             raise EngineError(f"a receiver has 1 to {LAYERS} encodings, not {len(parameters.encodings)}")
+        for ssrc in (each for encoding in parameters.encodings for each in (encoding.ssrc, encoding.rtx_ssrc)):
+            if not 0 <= ssrc < 1 << 32:
+                raise EngineError(f"SSRC {ssrc} is out of range")
         mid = _text(parameters.mid, 16, "mid")
         rids = [_text(encoding.rid, 16, "rid") for encoding in parameters.encodings]
         streams = self._take_streams(KINDS[parameters.kind], len(parameters.encodings))

@@ -268,3 +268,11 @@ def test_rings_that_grow_leave_space_for_tracks_that_begin(tables: Tables) -> No
 def test_every_transport_can_have_all_of_its_paths() -> None:
     assert TRANSPORTS * PATHS_PER_TRANSPORT < PATHS  # and one row for staging
     assert PATH_SLOTS & (PATH_SLOTS - 1) == 0
+
+
+@pytest.mark.parametrize("encoding", [Encoding(ssrc=1 << 32), Encoding(ssrc=-1), Encoding(rtx_ssrc=1 << 32)])
+def test_an_ssrc_out_of_range_takes_no_row(encoding: Encoding) -> None:
+    tables = Tables(Memory())
+    with pytest.raises(EngineError, match="SSRC"):
+        tables.take_track(0, PublishParameters(Kind.VIDEO, "1", (Encoding(ssrc=1), encoding)))
+    assert (tables.tracks.used, tables.streams.used, tables.rings.used_bytes) == (0, 0, 0)
