@@ -26,8 +26,9 @@ class Relay(asyncio.DatagramProtocol):
         self._rooms: dict[Any, bytes] = {}
         self._viewers: dict[bytes, set[Any]] = {}
 
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say which port it is."""
+        assert isinstance(transport, asyncio.DatagramTransport)
         self._transport = transport
         print(transport.get_extra_info("sockname")[1], flush=True)
 

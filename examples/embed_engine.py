@@ -82,7 +82,7 @@ async def main(path: str) -> None:
     engine.connect(transport.id, remote)
     await recorder.start()
 
-    # What happens comes as events, to one reader. Without these two nothing would have been sent.
+    # What happens comes as events, to one reader. Wait until the tone has begun to come in and to go out.
     awaited = {events.StreamStarted, events.SubscriptionStarted}
     while awaited:
         event = await engine.next_event()

@@ -153,6 +153,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Close everything, end the media threads, close the sockets. No event comes any more."""
+        self._candidates = {}
         self._fanout.stop()
         for number in list(self._transports):
             self.close_transport(number)
@@ -203,7 +204,10 @@ class Engine:
 
     # --- transports ---------------------------------------------------------------------------------------------------
     def open_transport(self) -> LocalTransport:
-        """Make a transport, after `start`. ICE checks to its credentials are answered from now on. Raises TableFull."""
+        """Make a transport. ICE checks to its credentials are answered from now on. Raises TableFull, and EngineError
+        before `start` and after `stop`."""
+        if not self._candidates:
+            raise EngineError("the engine does not run")
         number = TransportId(next(self._numbers))
         shard = min(self.shards, key=lambda each: each.tables.transports.used)
         transport = self._transports[number] = Transport(number, shard, self._events, self._drops)

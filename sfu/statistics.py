@@ -25,9 +25,13 @@ class LayerStatistics:
     ssrc: int
     """0 before its first packet when SDP did not say."""
     packets: int
+    """RTP packets that arrived, without retransmissions."""
     bytes: int
+    """Header and payload of these packets."""
     bitrate_bps: int
+    """Bits a second, as measured last."""
     live: bool
+    """Whether packets are coming now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,9 @@ class ReceiverStatistics:
     """What came from a publisher, all layers together."""
 
     packets: int
+    """RTP packets that arrived, without retransmissions."""
     bytes: int
+    """Header and payload of these packets."""
     lost: int
     """RFC 3550 section 6.4.1, cumulative; retransmissions that arrived count against it."""
     jitter_ms: float
@@ -48,17 +54,21 @@ class SubscriptionStatistics:
     """What went to a subscriber."""
 
     packets: int
+    """RTP packets that were sent, without retransmissions."""
     bytes: int
-    """RTP payload."""
+    """Of their RTP payload."""
     lost_fraction: float
     """0 to 1, from the last receiver report."""
     rtt_ms: float
-    """Of the transport; 0: unknown."""
+    """Round-trip time of the transport; 0: unknown."""
     layer: int
     """Simulcast layer, or highest spatial layer of SVC, being forwarded; -1: none."""
     temporal: int
+    """Highest temporal layer being forwarded."""
     bitrate_bps: int
+    """Bits a second, as measured last."""
     retransmitted: int
+    """Packets that were sent again because the subscriber asked for them."""
 
 
 def receiver_statistics(receiver: Receiver) -> ReceiverStatistics:

@@ -33,6 +33,16 @@ def test_every_public_call_of_the_engine_is_described() -> None:
     assert [name for name in calls if f"**`{name}" not in document and f"**`await {name}(" not in document] == []
 
 
+def test_every_number_has_a_meaning() -> None:
+    """The columns of statistics say what they count and in which unit."""
+    engine = (
+        DOCUMENT.read_text(encoding="utf-8").partition("### `LayerStatistics`")[2].partition("## `sfu.parameters`")[0]
+    )
+    rows = [line for line in engine.splitlines() if line.startswith("| `")]
+    assert len(rows) > 10
+    assert [row for row in rows if row.endswith("` | |") and "layers" not in row] == []
+
+
 def test_the_text_names_only_calls_that_exist() -> None:
     text = DOCUMENT.read_text(encoding="utf-8").partition("## The parts")[2].partition("<!--")[0]
     parts = {word for part in text.split("`")[1::2] for word in part.replace("(", " ").replace(")", " ").split()}

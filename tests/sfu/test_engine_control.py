@@ -467,6 +467,19 @@ async def test_port_in_use_is_an_os_error(bench: Bench) -> None:
         await second.start()
 
 
+async def test_there_are_no_transports_before_the_start_and_after_the_end() -> None:
+    bench = Bench()
+    with pytest.raises(EngineError, match="does not run"):
+        bench.engine.open_transport()
+    await bench.engine.start()
+    transport = bench.engine.open_transport()
+    await bench.engine.stop()
+    bench.engine.close_transport(transport.id)
+    with pytest.raises(EngineError, match="does not run"):
+        bench.engine.open_transport()
+    assert bench.engine.usage() == EMPTY
+
+
 async def test_200_calls_leave_nothing_behind(bench: Bench) -> None:
     async def call() -> None:
         publisher, subscriber, receiver, _ = bench.open_call()
