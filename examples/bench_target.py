@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from typing import Any
+from typing import Any, cast
 
 from bench.targets import Connected, Plan, SendStream
 
@@ -27,10 +27,8 @@ class Relay(asyncio.DatagramProtocol):
         self._viewers: dict[bytes, set[Any]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say which port it is."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
-        print(transport.get_extra_info("sockname")[1], flush=True)
+        """Keep what to send by."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, address: Any) -> None:
         """An RTP packet begins with a byte above 127, so it is no word of ours."""
@@ -62,7 +60,8 @@ class RelayTarget:
         self._process: Process = await asyncio.create_subprocess_exec(sys.executable, __file__, stdout=PIPE)
         os.sched_setaffinity(self._process.pid, cores or os.sched_getaffinity(0))
         assert self._process.stdout is not None
-        self._port = int(await self._process.stdout.readline())
+        async with asyncio.timeout(5):
+            self._port = int(await self._process.stdout.readline())  # the first thing that it says
 
     def pid(self) -> int:
         """Of the process that is measured, with its children."""
@@ -109,7 +108,8 @@ class RelayTarget:
 
 
 async def _serve() -> None:
-    await asyncio.get_running_loop().create_datagram_endpoint(Relay, local_addr=("127.0.0.1", 0))
+    bound, _ = await asyncio.get_running_loop().create_datagram_endpoint(Relay, local_addr=("127.0.0.1", 0))
+    print(bound.get_extra_info("sockname")[1], flush=True)
     await asyncio.Event().wait()
 
 
