@@ -17,6 +17,7 @@ from typing import Any, cast
 from bench.targets import Connected, Plan, SendStream
 
 PAYLOAD_TYPES = {"audio": 111, "video": 96}
+TIMEOUT_S = 30
 
 
 class Relay(asyncio.DatagramProtocol):
@@ -60,7 +61,7 @@ class RelayTarget:
         self._process: Process = await asyncio.create_subprocess_exec(sys.executable, __file__, stdout=PIPE)
         os.sched_setaffinity(self._process.pid, cores or os.sched_getaffinity(0))
         assert self._process.stdout is not None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(TIMEOUT_S):
             self._port = int(await self._process.stdout.readline())  # the first thing that it says
 
     def pid(self) -> int:
@@ -73,7 +74,7 @@ class RelayTarget:
         opened.setblocking(False)
         opened.connect(("127.0.0.1", self._port))
         opened.send(f"join {plan.room} {'media' if plan.subscribe else 'nothing'}".encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(TIMEOUT_S):
             while await asyncio.get_running_loop().sock_recv(opened, 2048) != b"welcome":
                 pass  # media of others may come before
         sends = [
