@@ -108,9 +108,9 @@ def readable(symbol: str) -> str:
         length = int(symbol[at:end])
         parts.append(symbol[end : end + length])
         at = end + length
-    # package, module, function, then numba's version and ABI tags
-    names = [part for part in parts if part not in ("sfu", "bench")]
-    return ".".join(names[:2]) or symbol
+    # packages, module, function; then come numba's version and ABI tags
+    names = parts[-2:] if parts[:1] in (["sfu"], ["bench"]) else parts[:2]
+    return ".".join(names) or symbol
 
 
 def write_perf_map() -> Path:
