@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.histogram import BUCKETS
-from sfu.tables import ARRIVALS, arrivals_t, iovec_t, mmsghdr_t, pollfd_t
+from sfu.schema.tables import ARRIVALS, arrivals_t, iovec_t, mmsghdr_t, pollfd_t
 
 ENDPOINTS = 4096
 SENDS = 16_384
@@ -192,7 +192,7 @@ generator_t = np.dtype(
 
 
 class GeneratorRecord(np.void):  # type: ignore[misc]  # final for numpy's stubs only
-    """The record with `data` replaced, for the reason told in `sfu.memory`."""
+    """The record with `data` replaced, for the reason told in `sfu.schema.memory`."""
 
     data: memoryview = memoryview(b"")
 

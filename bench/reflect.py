@@ -16,8 +16,8 @@ from numba import njit
 from pylibsrtp import Policy, Session, ffi
 
 from sfu.atomics import load_acquire, store_release
-from sfu.memory import Memory
 from sfu.native import ppoll
+from sfu.schema.memory import Memory
 from sfu.srtp import send_rtp
 from sfu.udp import commit, copy_to_arena, copy_to_slot, flush, receive, take_slot
 from sfu.wire import get_u32

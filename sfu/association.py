@@ -29,7 +29,7 @@ from sfu.backlog import Backlog
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
 from sfu.reassembly import WHOLE, Held, Stream
-from sfu.tables import SLOW_PER_TRANSPORT
+from sfu.schema.tables import SLOW_PER_TRANSPORT
 
 LOCAL_PORT = 5000
 """Our `a=sctp-port` (RFC 8841 section 5.2)."""

@@ -13,7 +13,7 @@ from sfu.lookup import find_source, insert_source, remove_source
 from sfu.native import srtp_remove_stream
 from sfu.parameters import Codec, Extension
 from sfu.reception import restart
-from sfu.tables import (
+from sfu.schema.tables import (
     AUDIO,
     DROP_SOURCES_FULL,
     DROP_UNBOUND_FULL,

@@ -12,9 +12,7 @@ from sfu.notices import notice
 from sfu.paths import NO_CONSENT, close_paths
 from sfu.relay_out import add_mirror, remove_mirror
 from sfu.ring_size import change_ring
-from sfu.silence import begin_silence
-from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
-from sfu.tables import (
+from sfu.schema.tables import (
     ADD_MIRROR,
     ARRIVALS,
     CHANGE_RING,
@@ -46,6 +44,8 @@ from sfu.tables import (
     TRACKS,
     TRANSPORTS,
 )
+from sfu.silence import begin_silence
+from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
 from sfu.tracks import close_sources, close_track, open_track
 
 

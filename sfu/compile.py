@@ -19,8 +19,8 @@ from numba.core.dispatcher import Dispatcher
 
 import sfu
 from sfu import kernel_cache
-from sfu.memory import Memory
-from sfu.tables import CLOSED_TRANSPORT, NOTICE_BLOCK, OPEN_TRANSPORT, TRANSPORTS, notice_t, slow_t
+from sfu.schema.memory import Memory
+from sfu.schema.tables import CLOSED_TRANSPORT, NOTICE_BLOCK, OPEN_TRANSPORT, TRANSPORTS, notice_t, slow_t
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from numba import njit
 
 from sfu.bits import get_bits, get_non_symmetric
 from sfu.parameters import Extension
-from sfu.tables import (
+from sfu.schema.tables import (
     FRAME_END,
     FRAME_START,
     KEY_FRAME,

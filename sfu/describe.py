@@ -12,7 +12,7 @@ from sfu.dependency import describe_dependency
 from sfu.h264 import describe_h264
 from sfu.parameters import Codec
 from sfu.red import find_primary
-from sfu.tables import AUDIO, FRAME_END, FRAME_START, KEY_FRAME
+from sfu.schema.tables import AUDIO, FRAME_END, FRAME_START, KEY_FRAME
 from sfu.vp8 import describe_vp8
 from sfu.vp9 import describe_vp9
 

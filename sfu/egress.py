@@ -16,10 +16,7 @@ from sfu.prefetch import look_ahead
 from sfu.relay_out import relay_batch
 from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
 from sfu.scalability import admit_scalable, is_last_of_picture
-from sfu.select import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
-from sfu.sequence import NOT_SENT, drop, send, synchronise
-from sfu.srtp import claim_index, send_rtp
-from sfu.tables import (
+from sfu.schema.tables import (
     BATCH,
     COPIED,
     DROP_PROTECT_FAILED,
@@ -35,6 +32,9 @@ from sfu.tables import (
     TRACK_LOG,
     VIDEO,
 )
+from sfu.select import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
+from sfu.sequence import NOT_SENT, drop, send, synchronise
+from sfu.srtp import claim_index, send_rtp
 from sfu.timestamps import align_timestamps
 from sfu.tracks import NOT_LISTED
 from sfu.udp import borrow_arena, take_slot

@@ -43,9 +43,7 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.shards import MakeThread, Shard
-from sfu.statistics import LayerStatistics, ReceiverStatistics, SubscriptionStatistics
-from sfu.tables import (
+from sfu.schema.tables import (
     CLOSED_SUBSCRIPTION,
     CLOSED_TRACK,
     CLOSED_TRANSPORT,
@@ -58,6 +56,8 @@ from sfu.tables import (
     SUBSCRIPTION_STARTED,
     TRANSPORT_BROKEN,
 )
+from sfu.shards import MakeThread, Shard
+from sfu.statistics import LayerStatistics, ReceiverStatistics, SubscriptionStatistics
 from sfu.transports import Transport, TransportState
 
 __all__ = [

@@ -9,8 +9,8 @@ from numba import njit
 
 from sfu.missing import is_due, review
 from sfu.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
+from sfu.schema.tables import OPEN, VIDEO
 from sfu.srtp import send_rtcp
-from sfu.tables import OPEN, VIDEO
 from sfu.transport_cc import feedback_due, write_feedback
 from sfu.udp import take_slot
 from sfu.wire import put_u16, put_u32

@@ -11,7 +11,7 @@ from numba import njit
 
 from sfu.lookup import find_source
 from sfu.paths import FOLLOW_NS, exact_path, move_to
-from sfu.tables import OPEN, RTCP_SENDERS
+from sfu.schema.tables import OPEN, RTCP_SENDERS
 
 COMPARE_NS = 50_000_000
 """How often a transport's packets on other paths than the selected one are looked at."""

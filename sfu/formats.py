@@ -12,7 +12,7 @@ from sfu.dependency import reset_dependency
 from sfu.missing import drop_before
 from sfu.notices import notice
 from sfu.parameters import Codec
-from sfu.tables import DROP_CODEC_CHANGED, DROP_UNKNOWN_PAYLOAD_TYPE, STREAM_STARTED
+from sfu.schema.tables import DROP_CODEC_CHANGED, DROP_UNKNOWN_PAYLOAD_TYPE, STREAM_STARTED
 
 CODEC_CHANGE_NS = 1_000_000_000
 """How long a stream keeps a codec that it changed to: each change makes all subscribers negotiate."""

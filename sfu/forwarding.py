@@ -23,8 +23,7 @@ from sfu.parameters import (
     SubscriptionId,
 )
 from sfu.rows import StreamRow, codec_mask
-from sfu.shards import Shard
-from sfu.tables import (
+from sfu.schema.tables import (
     CHANGE_RING,
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
@@ -38,6 +37,7 @@ from sfu.tables import (
     SET_LAYERS,
     SET_PAUSED,
 )
+from sfu.shards import Shard
 from sfu.transports import Transport, TransportState
 
 TEMPORAL_SHIFT = 8

@@ -8,7 +8,7 @@ those nobody needs a key frame.
 import numpy as np
 from numba import njit
 
-from sfu.tables import FRAME_END, FRAME_START, PACKETS, VIDEO
+from sfu.schema.tables import FRAME_END, FRAME_START, PACKETS, VIDEO
 from sfu.wire import signed16
 
 VITAL, SPARE, NOTHING = 0, 1, 2

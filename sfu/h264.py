@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, PACKETS
+from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, PACKETS
 from sfu.wire import get_u16
 
 SLICE, IDR, SEQUENCE_PARAMETERS = 1, 5, 7

@@ -19,8 +19,7 @@ from sfu.reception import count_packet, extend_primary, extend_repair
 from sfu.restore import gap_before, was_restored, write_lost
 from sfu.ring_size import watch_burst
 from sfu.rtp import FIXED_HEADER_BYTES, parse_header
-from sfu.srtp import unprotect_rtp
-from sfu.tables import (
+from sfu.schema.tables import (
     ARRIVALS,
     AUDIO,
     DROP_CODEC_CHANGED,
@@ -39,6 +38,7 @@ from sfu.tables import (
     RESTORED,
     TRACK_LOG,
 )
+from sfu.srtp import unprotect_rtp
 from sfu.tracks import NOT_LISTED
 from sfu.transport_cc import EARLY_COUNT, log_arrival
 from sfu.udp import copy_to_arena

@@ -8,7 +8,7 @@ import math
 
 from numba import njit
 
-from sfu.tables import AUDIO, OPEN
+from sfu.schema.tables import AUDIO, OPEN
 
 ACTIVE_LEVEL = 35
 """-dBov; smaller is louder."""

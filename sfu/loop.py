@@ -13,7 +13,7 @@ from sfu.commands import apply_commands
 from sfu.egress import forward_all
 from sfu.native import ppoll, read, write
 from sfu.relay_in import receive_relayed, relays_wait
-from sfu.tables import COMMAND_RING, RX_SLOTS
+from sfu.schema.tables import COMMAND_RING, RX_SLOTS
 from sfu.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
 from sfu.udp import flush, receive
 

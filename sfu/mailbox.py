@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sfu.errors import TableFull
-from sfu.memory import Memory
 from sfu.notices import take_notices
 from sfu.rings import push_command, take_slow
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
@@ -40,7 +40,7 @@ _SETTINGS = frozenset((FOLLOW_PATH, REQUEST_KEY_FRAME, SET_LAYERS, SET_PAUSED))
 
 
 class Notice(NamedTuple):
-    """One `notice_t`; kinds and what value and extra mean: `sfu.tables`."""
+    """One `notice_t`; kinds and what value and extra mean: `sfu.schema.tables`."""
 
     kind: int
     row: int

@@ -9,7 +9,7 @@ from typing import Any
 
 from sfu.parameters import MediaParameters
 from sfu.rows import Tables, check_media
-from sfu.tables import MEDIA_PER_TRANSPORT
+from sfu.schema.tables import MEDIA_PER_TRANSPORT
 
 
 class MediaMaps:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 
 from sfu import loop
-from sfu.memory import Memory
 from sfu.notices import notice
 from sfu.scheduling import ask_for_precedence
-from sfu.tables import OPEN, TRANSPORT_BROKEN
+from sfu.schema.memory import Memory
+from sfu.schema.tables import OPEN, TRANSPORT_BROKEN
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,7 @@ from sfu.errors import EngineError
 from sfu.media_maps import MediaMaps
 from sfu.parameters import MediaParameters
 from sfu.rows import StreamRow
-from sfu.shards import Shard
-from sfu.ssrcs import Ssrcs
-from sfu.tables import (
+from sfu.schema.tables import (
     ADD_MIRROR,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
@@ -22,6 +20,8 @@ from sfu.tables import (
     REMOVE_MIRROR,
     SET_MEDIA,
 )
+from sfu.shards import Shard
+from sfu.ssrcs import Ssrcs
 
 if TYPE_CHECKING:
     from sfu.forwarding import Receiver

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.gaps import NOTHING, SPARE, VITAL, judge_gap
-from sfu.tables import MISSING, PACKETS, VIDEO
+from sfu.schema.tables import MISSING, PACKETS, VIDEO
 
 LATE_NS = 20_000_000
 LATE_PACKETS = 2

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from sfu.atomics import load_acquire, store_release
-from sfu.tables import (
+from sfu.schema.tables import (
     CLOSED_TRACK,
     CLOSED_TRANSPORT,
     LAYERS_CHANGED,
@@ -27,7 +27,8 @@ _FIRST = np.array(NOTICE_FIRST)
 
 @njit(cache=True)
 def notice(state, kind, row):
-    """Media thread: tell a fact about a row (of which table: `sfu.tables`). What it is about stands in the row."""
+    """Media thread: tell a fact about a row (of which table: `sfu.schema.tables`). What it is about stands in the
+    row."""
     slot = _FIRST[kind] + row
     block = slot // NOTICE_BLOCK
     store_release(state.noticed, slot, np.int64(state.noticed[slot]) + 1)

@@ -10,7 +10,7 @@ from numba import njit
 
 from sfu.lookup import find_path, insert_path, remove_path
 from sfu.notices import notice
-from sfu.tables import (
+from sfu.schema.tables import (
     CONSENT_EXPIRED,
     DROP_STUN_ADDRESS_TAKEN,
     DROP_STUN_PATHS_FULL,

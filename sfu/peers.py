@@ -9,7 +9,7 @@ from numba import carray, njit
 
 from sfu.atomics import fence, load_acquire, pointer, store_release
 from sfu.native import memcpy, write
-from sfu.tables import DROP_RELAY_FULL, RELAY_SLOTS, RX_BYTES, relay_t, state_t
+from sfu.schema.tables import DROP_RELAY_FULL, RELAY_SLOTS, RX_BYTES, relay_t, state_t
 
 NO_SLOT = -1
 _ENTRIES_AT, _ENTRY_BYTES = state_t.fields["relay_entries"][1], relay_t.itemsize

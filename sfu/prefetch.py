@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from sfu.layout import CACHE_LINE
-from sfu.tables import (
+from sfu.schema.layout import CACHE_LINE
+from sfu.schema.tables import (
     HISTORY,
     SUBSCRIPTION_LINES,
     history_t,

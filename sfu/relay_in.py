@@ -9,8 +9,7 @@ from sfu.ingress import is_new, same_format, set_codec, store
 from sfu.peers import copy_from_entry
 from sfu.reception import count_packet
 from sfu.rtp import parse_header
-from sfu.select import want_key
-from sfu.tables import (
+from sfu.schema.tables import (
     DROP_RELAY_STALE,
     DROP_RTP_MALFORMED,
     OPEN,
@@ -20,6 +19,7 @@ from sfu.tables import (
     RX_SLOTS,
     TRACKS,
 )
+from sfu.select import want_key
 
 
 @njit(cache=True)

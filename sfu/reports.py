@@ -7,8 +7,8 @@ streams, leads from its NTP times to ours: what was captured together stays toge
 import numpy as np
 from numba import njit
 
+from sfu.schema.tables import OPEN
 from sfu.srtp import send_rtcp
-from sfu.tables import OPEN
 from sfu.timestamps import ticks_of
 from sfu.udp import take_slot
 from sfu.wire import put_u16, put_u32

@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.red import find_redundant
 from sfu.rtp import FIXED_HEADER_BYTES
-from sfu.tables import COPIED, PACKETS, RESTORED, RX_BYTES
+from sfu.schema.tables import COPIED, PACKETS, RESTORED, RX_BYTES
 from sfu.wire import put_u16, put_u32, signed32
 
 MAX_RESTORED = 8

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from sfu.rewrite import is_stored, send_time, write_packet
+from sfu.schema.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS, SCRATCH_HISTORY
 from sfu.srtp import send_rtp
-from sfu.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS, SCRATCH_HISTORY
 from sfu.udp import take_slot
 from sfu.wire import extend16
 

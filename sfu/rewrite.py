@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.dependency_write import write_dependency
 from sfu.parameters import Codec, Extension
-from sfu.tables import COPIED, DROP_TOO_LARGE, PACKETS, TX_BYTES
+from sfu.schema.tables import COPIED, DROP_TOO_LARGE, PACKETS, TX_BYTES
 from sfu.udp import copy_to_slot
 from sfu.wire import get_u32, put_u16, put_u24, put_u32
 

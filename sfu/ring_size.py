@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from sfu.notices import notice
-from sfu.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, VIDEO
+from sfu.schema.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, VIDEO
 from sfu.udp import copy_in_arena
 
 RETAINED_MS = 1500

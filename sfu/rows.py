@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfu.errors import EngineError, TableFull
-from sfu.memory import Memory, RingSpace
 from sfu.parameters import (
     Codec,
     Encoding,
@@ -20,8 +19,8 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.srtp_keys import SendingCipher
-from sfu.tables import (
+from sfu.schema.memory import Memory, RingSpace
+from sfu.schema.tables import (
     AUDIO,
     CONSENT_EXPIRED,
     EXTENSION_IDS,
@@ -42,6 +41,7 @@ from sfu.tables import (
     TRANSPORTS,
     VIDEO,
 )
+from sfu.srtp_keys import SendingCipher
 
 KINDS = {Kind.AUDIO: AUDIO, Kind.VIDEO: VIDEO}
 MAX_GENERATION = 0x7FFFFFFF

@@ -14,9 +14,9 @@ from sfu.following import heard, is_newest_rtcp
 from sfu.lookup import find_outgoing, find_source
 from sfu.relay_out import relay_report
 from sfu.retransmit import answer_nack
+from sfu.schema.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
 from sfu.select import key_frame_asked
 from sfu.srtp import unprotect_rtcp
-from sfu.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
 from sfu.tracks import remember_rtcp_sender
 from sfu.wire import get_u16, get_u24, get_u32, signed32
 

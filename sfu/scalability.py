@@ -11,8 +11,8 @@ from numba import njit
 
 from sfu.dependency import SWITCH, decode_target, indication
 from sfu.describe import UNKNOWN_TEMPLATE
+from sfu.schema.tables import FRAME_START, KEY_FRAME, STRUCTURE, SWITCH_UP
 from sfu.select import is_newer
-from sfu.tables import FRAME_START, KEY_FRAME, STRUCTURE, SWITCH_UP
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ from sfu.notices import notice
 from sfu.parameters import Codec, Extension
 from sfu.pictures import is_dropped, renew_pictures
 from sfu.ring_size import check_ring
-from sfu.tables import (
+from sfu.schema.tables import (
     FRAME_START,
     KEY_FRAME,
     LAYERS_CHANGED,

@@ -8,8 +8,8 @@ from sfu.addresses import Sockets
 from sfu.certificate import LocalCertificate
 from sfu.inbox import Inbox
 from sfu.mailbox import Mailbox
-from sfu.memory import Memory
 from sfu.rows import Tables
+from sfu.schema.memory import Memory
 
 if TYPE_CHECKING:
     from sfu.forwarding import Receiver, Subscription

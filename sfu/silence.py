@@ -9,8 +9,8 @@ from numba import njit
 
 from sfu.parameters import Codec
 from sfu.rewrite import HEADER_BYTES, pad_packet, send_time, write_extensions
+from sfu.schema.tables import AUDIO, DROP_PROTECT_FAILED, SCRATCH_HISTORY, SEQUENCE_START
 from sfu.srtp import claim_index, send_rtp
-from sfu.tables import AUDIO, DROP_PROTECT_FAILED, SCRATCH_HISTORY, SEQUENCE_START
 from sfu.timestamps import ticks_of
 from sfu.udp import borrow_arena, take_slot
 from sfu.wire import put_u16, put_u32

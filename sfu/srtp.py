@@ -18,7 +18,7 @@ from sfu.native import (
     srtp_unprotect_rtcp,
 )
 from sfu.rtp import FIXED_HEADER_BYTES
-from sfu.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
+from sfu.schema.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
 from sfu.udp import commit
 from sfu.windows import WINDOW, add_to_past, bit_of, is_other_block, leave_block, word_of
 from sfu.wire import get_u16

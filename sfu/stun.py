@@ -10,7 +10,7 @@ from numba import njit
 from sfu.lookup import find_ufrag
 from sfu.native import evp_sha1, hmac
 from sfu.paths import claim_path, receive_check, stage_path
-from sfu.tables import (
+from sfu.schema.tables import (
     DROP_GARBAGE,
     DROP_STUN_INTEGRITY,
     DROP_STUN_MALFORMED,

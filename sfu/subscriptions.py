@@ -7,9 +7,9 @@ from sfu.egress import list_track
 from sfu.lookup import insert_outgoing, remove_outgoing
 from sfu.native import srtp_remove_stream
 from sfu.notices import notice
+from sfu.schema.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO
 from sfu.select import ask_for_wanted, choose_for
 from sfu.silence import end_silence
-from sfu.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO
 
 MAX_SPATIAL, MAX_TEMPORAL = 3, 7
 """What the wire formats can say."""

@@ -7,7 +7,7 @@ section 6.4.1), or by arrival while one of them has no report: a switch never wa
 import numpy as np
 from numba import njit
 
-from sfu.tables import OPEN
+from sfu.schema.tables import OPEN
 from sfu.wire import signed32
 
 NO_OUTPUT = 0

@@ -8,7 +8,7 @@ from sfu.lookup import find_source, remove_source
 from sfu.loudest import join_group, leave_group
 from sfu.notices import notice
 from sfu.parameters import MAX_THREADS
-from sfu.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
+from sfu.schema.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
 
 NOT_LISTED = -2
 """dirty_next of a track without unread arrivals."""

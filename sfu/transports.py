@@ -30,10 +30,7 @@ from sfu.parameters import (
     TransportId,
 )
 from sfu.rows import pack_ufrag
-from sfu.sctp import DataChannels
-from sfu.shards import Shard
-from sfu.ssrcs import Ssrcs
-from sfu.tables import (
+from sfu.schema.tables import (
     CLOSE_TRANSPORT,
     FOLLOW_PATH,
     NEW_CREDENTIALS,
@@ -42,6 +39,9 @@ from sfu.tables import (
     SET_MEDIA,
     START_SRTP,
 )
+from sfu.sctp import DataChannels
+from sfu.shards import Shard
+from sfu.ssrcs import Ssrcs
 
 if TYPE_CHECKING:
     from sfu.dtls import SrtpSessions

@@ -1,4 +1,5 @@
-"""Datagrams in and out of the kernel's sockets, in batches. Addresses are for this file, `sfu.memory` and `sfu.srtp`.
+"""Datagrams in and out of the kernel's sockets, in batches. Addresses are for this file, `sfu.schema.memory` and
+`sfu.srtp`.
 
 In: `receive` fills the receive slots of one socket. Out: a stage takes a slot, writes a whole packet into
 `state.tx[slot]`, and commits it to a path; `flush` sends. Consecutive packets of equal size to one path leave as one
@@ -12,7 +13,7 @@ from numba import carray, njit
 
 from sfu.atomics import load_i4, pointer
 from sfu.native import errno_location, memcpy, recvmmsg, sendmmsg
-from sfu.tables import (
+from sfu.schema.tables import (
     ARENA_BYTES,
     DROP_SEND_FAILED,
     RX_BYTES,

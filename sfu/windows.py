@@ -8,7 +8,7 @@ only when they belong to an earlier block. A set reaches WINDOW numbers back, as
 import numpy as np
 from numba import njit
 
-from sfu.tables import PACKETS, PAST_WORDS
+from sfu.schema.tables import PACKETS, PAST_WORDS
 
 WINDOW = PACKETS
 """Numbers up to and including the highest that a set knows."""

@@ -12,7 +12,7 @@ from bench.profile import CRYPTO, LIBC, PYTHON, SYSTEM, parse_report
 
 LIST_KERNELS = """
 from sfu import loop
-from sfu.memory import Memory
+from sfu.schema.memory import Memory
 memory = Memory()
 memory.open_wakeups()
 memory.thread["stop"] = 1

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from sfu.describe import describe
-from sfu.memory import Memory
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.rtp import parse_header
-from sfu.tables import AUDIO, FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START, VIDEO
+from sfu.schema.memory import Memory
+from sfu.schema.tables import AUDIO, FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START, VIDEO
 from sfu.wire import extend16
 
 CAPTURES = Path(__file__).parent / "captures"

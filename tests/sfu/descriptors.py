@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sfu.dependency import reset_dependency
 from sfu.dependency_write import write_dependency
 from sfu.describe import describe
-from sfu.memory import Memory
 from sfu.parameters import Codec, Extension
-from sfu.tables import SEQUENCE_START
+from sfu.schema.memory import Memory
+from sfu.schema.tables import SEQUENCE_START
 from tests.reference.dependency_descriptor import Descriptor, Structure, Template, serialize
 
 ROW = 2

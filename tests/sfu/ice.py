@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from aioice import stun
 
-from sfu.memory import Memory
 from sfu.notices import take_notices
-from sfu.tables import NOTICE_BLOCK, notice_t
+from sfu.schema.memory import Memory
+from sfu.schema.tables import NOTICE_BLOCK, notice_t
 
 UFRAG, PASSWORD = "abcdEFGH", "0123456789abcdefghijklmn"
 TRANSACTION = bytes(range(12))
@@ -79,7 +79,7 @@ def sent(memory: Memory) -> list[tuple[int, bytes]]:
 
 def drop_counts(memory: Memory) -> dict[str, int]:
     """Drop counters that are not zero, by name."""
-    from sfu.tables import DROP_NAMES
+    from sfu.schema.tables import DROP_NAMES
 
     return {name: int(count) for name, count in zip(DROP_NAMES, memory.table("drops"), strict=False) if count}
 

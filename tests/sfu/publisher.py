@@ -8,11 +8,11 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParam
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi
 
-from sfu import tables
 from sfu.ingress import receive_plain, receive_rtp
-from sfu.memory import Memory
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.tables import AUDIO, DROP_NAMES, MEDIA_PER_TRANSPORT, OPEN, VIDEO
+from sfu.schema import tables
+from sfu.schema.memory import Memory
+from sfu.schema.tables import AUDIO, DROP_NAMES, MEDIA_PER_TRANSPORT, OPEN, VIDEO
 from sfu.tracks import open_track
 from tests.sfu.ice import all_notices
 

@@ -12,9 +12,9 @@ from aioice import stun
 
 from sfu import rings
 from sfu.addresses import source_control
-from sfu.memory import Memory
 from sfu.notices import notice
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,

@@ -7,16 +7,25 @@ import numpy as np
 from aiortc import rtp
 from pylibsrtp import Policy, Session, ffi
 
-from sfu import tables
 from sfu.describe import describe
 from sfu.egress import forward_all, list_track
-from sfu.memory import Memory
 from sfu.parameters import Codec, Extension
 from sfu.rows import Tables
 from sfu.rtp import parse_header
+from sfu.schema import tables
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
+    FRAME_END,
+    FRAME_START,
+    KEY_FRAME,
+    MEDIA_PER_TRANSPORT,
+    OPEN,
+    SCRATCH_HISTORY,
+    SWITCH_UP,
+    VIDEO,
+)
 from sfu.srtp_keys import SendingCipher, derive
 from sfu.subscriptions import open_subscription
-from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, OPEN, SCRATCH_HISTORY, SWITCH_UP, VIDEO
 from sfu.tracks import open_track
 from tests.sfu.ice import notices
 

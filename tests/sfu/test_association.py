@@ -13,7 +13,7 @@ from sfu import association, reassembly, sctp
 from sfu.association import Association
 from sfu.errors import TransportFailure
 from sfu.parameters import Channel, DtlsRole
-from sfu.tables import SLOW_PER_TRANSPORT, SLOW_SLOTS
+from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_SLOTS
 from tests.deadline import deadline
 from tests.sfu.data_ends import FIRST, LAST, UNORDERED, End, association_of, exchange, fragment, joined, packet_to
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sfu.dependency import decode_target, indication, targets_up_to
 from sfu.describe import UNKNOWN_TEMPLATE
-from sfu.memory import Memory
-from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, SEQUENCE_START, STRUCTURE
+from sfu.schema.memory import Memory
+from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SEQUENCE_START, STRUCTURE
 from tests.reference.dependency_descriptor import Descriptor, Malformed, Structure, Template, parse, serialize
 from tests.sfu.captured import described
 from tests.sfu.descriptors import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.memory import Memory
+from sfu.schema.memory import Memory
 from tests.reference.dependency_descriptor import Structure, Template, parse, serialize
 from tests.sfu.captured import described
 from tests.sfu.descriptors import DELTA, KEY, L1T2, RECORDED, Stream, descriptors, with_structure

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from sfu.parameters import Extension
-from sfu.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, STRUCTURE, SWITCH_UP
+from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, STRUCTURE, SWITCH_UP
 from tests.sfu.captured import CAPTURES, Described, described
 
 WITHOUT_DESCRIPTOR = frozenset({Extension.DEPENDENCY})

@@ -11,7 +11,6 @@ import pytest
 from sfu import engine as engine_module
 from sfu.engine import Engine, EngineError, EngineOptions, TableFull
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
-from sfu.memory import Memory
 from sfu.notices import notice
 from sfu.parameters import (
     Channel,
@@ -32,7 +31,8 @@ from sfu.parameters import (
     TransportId,
 )
 from sfu.rings import push_slow
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     CHANGE_RING,
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,

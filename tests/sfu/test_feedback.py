@@ -17,7 +17,7 @@ from sfu.feedback import (
     receiver_reports_pass,
 )
 from sfu.missing import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
-from sfu.tables import FREE
+from sfu.schema.tables import FREE
 from sfu.transport_cc import INTERVAL_NS
 from tests.reference.transport_feedback import parse, split
 from tests.sfu.publisher import (

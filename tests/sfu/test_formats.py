@@ -5,7 +5,15 @@ import pytest
 
 from sfu.formats import CODEC_CHANGE_NS, take_format
 from sfu.parameters import Codec, Extension
-from sfu.tables import AUDIO, FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, SEQUENCE_START, STREAM_STARTED
+from sfu.schema.tables import (
+    AUDIO,
+    FRAME_END,
+    FRAME_START,
+    KEY_FRAME,
+    MEDIA_PER_TRANSPORT,
+    SEQUENCE_START,
+    STREAM_STARTED,
+)
 from tests.sfu.publisher import (
     MS,
     OPUS,

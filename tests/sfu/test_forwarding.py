@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.retransmit import answer_nack
-from sfu.select import key_frame_asked
-from sfu.subscriptions import close_subscription, set_layers, set_paused
-from sfu.tables import (
+from sfu.schema.tables import (
     AUDIO,
     CLOSED_SUBSCRIPTION,
     DROP_SEND_FAILED,
@@ -23,6 +21,8 @@ from sfu.tables import (
     TX_BYTES,
     TX_SLOTS,
 )
+from sfu.select import key_frame_asked
+from sfu.subscriptions import close_subscription, set_layers, set_paused
 from tests.sfu.subscribers import (
     EXTENSIONS,
     MS,

@@ -6,8 +6,8 @@ import pytest
 from sfu import inbox, rings
 from sfu.inbox import BATCH, Inbox
 from sfu.mailbox import Mailbox
-from sfu.memory import Memory
-from sfu.tables import SLOW_PER_TRANSPORT, SLOW_RING
+from sfu.schema.memory import Memory
+from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_RING
 from tests.sfu.ice import drop_counts
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.parameters import Codec
-from sfu.tables import FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START
+from sfu.schema.tables import FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START
 from sfu.tracks import close_track
 from tests.sfu.publisher import (
     MS,

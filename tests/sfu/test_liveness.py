@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED
 from sfu.select import DEAD_FRAMES, REVIVED_FRAMES, key_frame_asked, liveness_pass
 from sfu.subscriptions import set_layers
-from sfu.tables import FRAME_END, FRAME_START, LAYERS_CHANGED
 from tests.sfu.subscribers import MS, SECOND, START, START_OF_KEY, Room, Viewer
 
 STEP = 10 * MS

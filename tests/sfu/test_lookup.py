@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sfu import lookup
-from sfu.memory import Memory
+from sfu.schema.memory import Memory
 from tests.sfu.ice import socket_address
 
 ROWS = 24

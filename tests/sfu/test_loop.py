@@ -14,9 +14,9 @@ from aioice import stun as aioice_stun
 from sfu import loop, media_thread, rings, timers
 from sfu.addresses import Sockets
 from sfu.media_thread import MediaThread
-from sfu.memory import Memory
 from sfu.paths import CONSENT_TIMEOUT_NS
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     CLOSE_TRANSPORT,
     CLOSED_TRANSPORT,
     CONSENT_EXPIRED,

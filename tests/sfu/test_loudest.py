@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sfu.loudest import FORGOTTEN_NS, UNMOVED_PACKETS, is_loud, join_group, leave_group, note_loudness
-from sfu.memory import Memory
 from sfu.parameters import Codec
-from sfu.tables import AUDIO
+from sfu.schema.memory import Memory
+from sfu.schema.tables import AUDIO
 from tests.sfu.subscribers import MS, START, Room
 
 GROUP, LIMIT = 7, 2

@@ -6,9 +6,9 @@ import pytest
 from sfu import mailbox, rings
 from sfu.errors import TableFull
 from sfu.mailbox import Datagram, Mailbox, Notice
-from sfu.memory import Memory
 from sfu.notices import notice
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,

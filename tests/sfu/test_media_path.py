@@ -14,7 +14,6 @@ from pylibsrtp._binding import ffi
 
 from sfu import loop, rings, rows
 from sfu.addresses import Sockets
-from sfu.memory import Memory
 from sfu.parameters import (
     Codec,
     Encoding,
@@ -26,8 +25,8 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.silence import MAX_PADDING_PACKETS
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,
     CLOSE_TRACK,
     CLOSE_TRANSPORT,
@@ -47,6 +46,7 @@ from sfu.tables import (
     STREAM_STARTED,
     SUBSCRIPTION_STARTED,
 )
+from sfu.silence import MAX_PADDING_PACKETS
 from tests.sfu.ice import PASSWORD, binding_request, drop_counts, notices
 from tests.sfu.publisher import (
     EXTENSIONS,

@@ -6,7 +6,7 @@ import mmap
 import numpy as np
 import pytest
 
-from sfu.memory import USED_UP, Memory
+from sfu.schema.memory import USED_UP, Memory
 
 _MINCORE = ctypes.CDLL(None, use_errno=True).mincore
 

@@ -18,7 +18,7 @@ from sfu.missing import (
     recovered,
     review,
 )
-from sfu.tables import AUDIO, FRAME_END, FRAME_START, MISSING, PACKETS, VIDEO
+from sfu.schema.tables import AUDIO, FRAME_END, FRAME_START, MISSING, PACKETS, VIDEO
 from tests.sfu.publisher import MS, START, Publisher
 
 BASE = 70_000

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu import tables
-from sfu.memory import Memory
 from sfu.notices import notice, take_notices
-from sfu.tables import (
+from sfu.schema import tables
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     CLOSED_SUBSCRIPTION,
     CLOSED_TRACK,
     CLOSED_TRANSPORT,

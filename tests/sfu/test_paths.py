@@ -8,8 +8,8 @@ import pytest
 
 from sfu import paths, stun
 from sfu.lookup import find_path, insert_ufrag, remove_ufrag
-from sfu.memory import Memory
-from sfu.tables import CONSENT_EXPIRED, OPEN, PATH_SELECTED, PATHS_PER_TRANSPORT, STAGING_PATH
+from sfu.schema.memory import Memory
+from sfu.schema.tables import CONSENT_EXPIRED, OPEN, PATH_SELECTED, PATHS_PER_TRANSPORT, STAGING_PATH
 from tests.sfu.ice import (
     PASSWORD,
     SECOND,

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.describe import UNKNOWN_TEMPLATE, describe
-from sfu.memory import Memory
 from sfu.parameters import Codec, Extension
 from sfu.red import find_primary
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     AUDIO,
     FRAME_END,
     FRAME_START,

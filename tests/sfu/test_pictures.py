@@ -15,7 +15,7 @@ from sfu.pictures import (
     send_tl0,
     synchronise_pictures,
 )
-from sfu.tables import packet_t, subscription_t
+from sfu.schema.tables import packet_t, subscription_t
 from tests.reference.numbering import Pictures
 
 STEPS = st.lists(st.tuples(st.integers(-12, 4) | st.integers(-300, 120), st.booleans()), max_size=200)

@@ -17,7 +17,7 @@ from sfu.reception import (
     wire_sequence,
     write_report_block,
 )
-from sfu.tables import SEQUENCE_START
+from sfu.schema.tables import SEQUENCE_START
 from tests.sfu.publisher import MS, SECOND, START, Publisher
 
 CLOCK = 90_000

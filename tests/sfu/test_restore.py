@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sfu.parameters import Codec
 from sfu.red import find_redundant
 from sfu.restore import MAX_RESTORED
-from sfu.tables import PACKETS, RESTORED, SEQUENCE_START
+from sfu.schema.tables import PACKETS, RESTORED, SEQUENCE_START
 from tests.sfu.publisher import OPUS, RED, START, Publisher, packet
 
 STEP = 960

@@ -16,8 +16,8 @@ from sfu.ring_size import (
     check_ring,
     wanted_ring_bytes,
 )
+from sfu.schema.tables import AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
 from sfu.select import RATES_NS, liveness_pass
-from sfu.tables import AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
 from tests.sfu.publisher import MS, START, Publisher, packet
 
 ELSEWHERE = 64 << 20

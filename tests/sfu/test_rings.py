@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sfu import rings
-from sfu.memory import Memory
-from sfu.tables import (
+from sfu.schema.memory import Memory
+from sfu.schema.tables import (
     COMMAND_RING,
     COMMANDS,
     SLOW_BYTES,

@@ -4,7 +4,6 @@ import pytest
 
 from sfu import rows
 from sfu.errors import EngineError, TableFull
-from sfu.memory import GROWING_BYTES, RING_SHARE_BYTES, SHARED_BYTES, Memory, RingSpace
 from sfu.parameters import (
     Codec,
     Encoding,
@@ -17,7 +16,8 @@ from sfu.parameters import (
     SubscribeParameters,
 )
 from sfu.rows import Rows, Tables
-from sfu.tables import (
+from sfu.schema.memory import GROWING_BYTES, RING_SHARE_BYTES, SHARED_BYTES, Memory, RingSpace
+from sfu.schema.tables import (
     ARENA_BYTES,
     AUDIO,
     MAX_RING_BYTES,

@@ -9,9 +9,9 @@ from aiortc import rtp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sfu.memory import Memory
 from sfu.parameters import Extension
 from sfu.rtp import parse_header
+from sfu.schema.memory import Memory
 from tests.sfu.publisher import EXTENSIONS, extension_map, packet, write_media
 
 MEDIA = 2

@@ -4,9 +4,9 @@ import pytest
 from aiortc import rtp
 
 from sfu.reports import PERIOD_NS, sender_reports_pass
+from sfu.schema.tables import FRAME_END, FRAME_START
 from sfu.select import liveness_pass
 from sfu.subscriptions import set_layers
-from sfu.tables import FRAME_END, FRAME_START
 from tests.sfu.subscribers import MS, PRIMARY, PUBLISHER, SECOND, START_OF_KEY, Room
 
 KEY = START_OF_KEY | FRAME_END

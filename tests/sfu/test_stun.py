@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sfu import stun
 from sfu.lookup import insert_ufrag
-from sfu.memory import Memory
-from sfu.tables import OPEN
+from sfu.schema.memory import Memory
+from sfu.schema.tables import OPEN
 from tests.sfu.ice import (
     PASSWORD,
     SECOND,

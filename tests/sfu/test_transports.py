@@ -11,7 +11,7 @@ from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
 from sfu.mailbox import Datagram
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
-from sfu.tables import CONSENT_EXPIRED, FOLLOW_PATH
+from sfu.schema.tables import CONSENT_EXPIRED, FOLLOW_PATH
 from sfu.transports import MAX_RECORDS_PER_DATAGRAM
 from tests.sfu.stand_in import StandIn
 from tests.sfu.webrtc_client import WebRtcClient

@@ -12,8 +12,8 @@ import pytest
 
 from sfu import udp
 from sfu.addresses import Sockets
-from sfu.memory import Memory
-from sfu.tables import OPEN, RX_BYTES, RX_SLOTS, TX_SLOTS
+from sfu.schema.memory import Memory
+from sfu.schema.tables import OPEN, RX_BYTES, RX_SLOTS, TX_SLOTS
 from tests.sfu.ice import drop_counts, socket_address
 
 PATIENCE_S = 5.0

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sfu.layout import in_lines
 from sfu.parameters import GROUPS, MAX_THREADS
+from sfu.schema.layout import in_lines
 
 # --- capacities: part of the type, so changing one compiles the kernels again ---------------------------------------
 TRANSPORTS = 4096

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sfu import tables
-from sfu.tables import (
+from sfu.schema import tables
+from sfu.schema.tables import (
     RX_BYTES,
     RX_CONTROL_BYTES,
     RX_SLOTS,
