@@ -14,7 +14,7 @@ from numba import njit, types
 from pylibsrtp import Policy, Session, ffi
 
 from bench.load import SLOT_BYTES, ends_burst, load_t, packet_t, write_packet
-from sfu.native import clock_gettime
+from sfu.compiler.native import clock_gettime
 from sfu.schema.memory import Memory
 from sfu.srtp import send_rtp
 from sfu.udp import copy_to_slot, flush, take_slot

@@ -44,8 +44,8 @@ from bench.histogram import latency
 from bench.load import DATA_WORD, EVENT_WORDS
 from bench.results import Latency
 from bench.targets import Connected, SendStream
-from sfu.atomics import load_acquire, store_release
-from sfu.native import ppoll
+from sfu.compiler.atomics import load_acquire, store_release
+from sfu.compiler.native import ppoll
 from sfu.scheduling import ask_for_precedence
 
 TICK_NS = 10_000_000

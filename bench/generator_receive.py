@@ -9,7 +9,7 @@ from bench.generator_rtcp import EARLY_FEEDBACK, note_found, note_missing, recei
 from bench.generator_send import CLOCK_MONOTONIC, mark_at, read_clock
 from bench.generator_tables import CONTROL_WORDS, SLOT_BYTES, SLOTS, SOURCE_SLOTS, SOURCES
 from bench.histogram import bucket_of
-from sfu.native import recvmmsg, srtp_unprotect
+from sfu.compiler.native import recvmmsg, srtp_unprotect
 from sfu.transport_cc import log_arrival
 from sfu.wire import extend16, get_u16, get_u32, signed32
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from sfu.native import clock_gettime, recvmmsg, sendmmsg, srtp_protect, srtp_unprotect
+from sfu.compiler.native import clock_gettime, recvmmsg, sendmmsg, srtp_protect, srtp_unprotect
 from sfu.schema.tables import iovec_t, mmsghdr_t
 from sfu.wire import get_u16, get_u32, put_u16, put_u32
 

@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 from pylibsrtp import Policy, Session, ffi
 
-from sfu.atomics import load_acquire, store_release
-from sfu.native import ppoll
+from sfu.compiler.atomics import load_acquire, store_release
+from sfu.compiler.native import ppoll
 from sfu.schema.memory import Memory
 from sfu.srtp import send_rtp
 from sfu.udp import commit, copy_to_arena, copy_to_slot, flush, receive, take_slot

@@ -8,9 +8,9 @@ or a kind that only one track has. Once bound, packets need neither. Unbound sou
 import numpy as np
 from numba import njit
 
+from sfu.compiler.native import srtp_remove_stream
 from sfu.formats import announce_stream, may_carry
 from sfu.lookup import find_source, insert_source, remove_source
-from sfu.native import srtp_remove_stream
 from sfu.parameters import Codec, Extension
 from sfu.reception import restart
 from sfu.schema.tables import (

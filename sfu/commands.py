@@ -5,7 +5,7 @@ A command names its row's generation and is ignored when that or the row's state
 
 from numba import njit
 
-from sfu.atomics import load_acquire, store_release
+from sfu.compiler.atomics import load_acquire, store_release
 from sfu.following import follow
 from sfu.lookup import insert_ufrag, remove_ufrag
 from sfu.notices import notice

@@ -18,7 +18,7 @@ from numba.core import event
 from numba.core.dispatcher import Dispatcher
 
 import sfu
-from sfu import kernel_cache
+from sfu.compiler import kernel_cache
 from sfu.schema.memory import Memory
 from sfu.schema.tables import CLOSED_TRANSPORT, NOTICE_BLOCK, OPEN_TRANSPORT, TRANSPORTS, notice_t, slow_t
 

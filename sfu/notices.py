@@ -9,7 +9,7 @@ back, whoever has the row.
 import numpy as np
 from numba import njit
 
-from sfu.atomics import load_acquire, store_release
+from sfu.compiler.atomics import load_acquire, store_release
 from sfu.schema.tables import (
     CLOSED_TRACK,
     CLOSED_TRANSPORT,

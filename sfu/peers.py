@@ -7,8 +7,8 @@ They are `relays[own number]` and `relay_entries[own number]`, the ring towards 
 import numpy as np
 from numba import carray, njit
 
-from sfu.atomics import fence, load_acquire, pointer, store_release
-from sfu.native import memcpy, write
+from sfu.compiler.atomics import fence, load_acquire, pointer, store_release
+from sfu.compiler.native import memcpy, write
 from sfu.schema.tables import DROP_RELAY_FULL, RELAY_SLOTS, RX_BYTES, relay_t, state_t
 
 NO_SLOT = -1

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from sfu.atomics import load_acquire, store_release
+from sfu.compiler.atomics import load_acquire, store_release
 from sfu.egress import forward_all
 from sfu.ingress import is_new, same_format, set_codec, store
 from sfu.peers import copy_from_entry

@@ -6,7 +6,7 @@ keep the GIL: a call this short must not give it up and wait to get it back.
 
 from numba import njit
 
-from sfu.atomics import load_acquire, store_release
+from sfu.compiler.atomics import load_acquire, store_release
 from sfu.schema.tables import (
     COMMAND_RING,
     COMMANDS,

@@ -8,7 +8,7 @@ profiles, everything that comes in, and RTCP.
 import numpy as np
 from numba import njit
 
-from sfu.native import (
+from sfu.compiler.native import (
     evp_cipher,
     evp_control,
     evp_initialise,

@@ -8,7 +8,7 @@ import weakref
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from sfu.native import crypto_function
+from sfu.compiler.native import crypto_function
 
 SALT_BYTES = 12
 """RFC 7714 section 12.1."""

@@ -7,8 +7,8 @@ is dropped without an answer: an answer would tell a scanner something and could
 import numpy as np
 from numba import njit
 
+from sfu.compiler.native import evp_sha1, hmac
 from sfu.lookup import find_ufrag
-from sfu.native import evp_sha1, hmac
 from sfu.paths import claim_path, receive_check, stage_path
 from sfu.schema.tables import (
     DROP_GARBAGE,

@@ -3,9 +3,9 @@
 import numpy as np
 from numba import njit
 
+from sfu.compiler.native import clock_gettime
 from sfu.feedback import feedback_pass, receiver_reports_pass
 from sfu.levels import levels_pass
-from sfu.native import clock_gettime
 from sfu.paths import consent_pass
 from sfu.relay_out import wishes_pass
 from sfu.reports import sender_reports_pass

@@ -11,8 +11,8 @@ import socket
 import numpy as np
 from numba import carray, njit
 
-from sfu.atomics import load_i4, pointer
-from sfu.native import errno_location, memcpy, recvmmsg, sendmmsg
+from sfu.compiler.atomics import load_i4, pointer
+from sfu.compiler.native import errno_location, memcpy, recvmmsg, sendmmsg
 from sfu.schema.tables import (
     ARENA_BYTES,
     DROP_SEND_FAILED,

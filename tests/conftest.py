@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import pytest
 
-from sfu import kernel_cache
+from sfu.compiler import kernel_cache
 from tests.deadline import PARSER_DEADLINE_S, PARSER_TESTS, deadline
 
 

@@ -31,7 +31,7 @@ DRAWERS = {"utils.py", "util.py", "helpers.py", "common.py", "misc.py", "types.p
 
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime"}
 CLOCK_FILES = {
-    "sfu/native.py",
+    "sfu/compiler/native.py",
     "sfu/timers.py",
     "sfu/loop.py",
     "sfu/engine.py",
@@ -43,8 +43,8 @@ CLOCK_FILES = {
 
 POINTERS = {"address_of", "carray", "farray", "inttoptr"}
 POINTER_FILES = {
-    "sfu/native.py",
-    "sfu/atomics.py",
+    "sfu/compiler/native.py",
+    "sfu/compiler/atomics.py",
     "sfu/schema/memory.py",
     "sfu/peers.py",
     "sfu/prefetch.py",

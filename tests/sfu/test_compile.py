@@ -9,7 +9,7 @@ from numba import njit
 
 import sfu
 from sfu import compile as compiling
-from sfu import kernel_cache
+from sfu.compiler import kernel_cache
 
 SFU = Path(sfu.__file__).parent
 KERNEL = """

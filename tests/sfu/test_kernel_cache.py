@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sfu import kernel_cache
+from sfu.compiler import kernel_cache
 
-SFU = Path(kernel_cache.__file__).parent
+SFU = Path(kernel_cache.__file__).parents[1]
 LEAF = """
 from numba import njit
 
@@ -72,8 +72,8 @@ def run(code: str, directory: Path, home: Path, **options: str) -> str:
 def package(tmp_path: Path) -> Path:
     """A package named sfu with three small kernels and the real cache."""
     package = tmp_path / "site" / "sfu"
-    package.mkdir(parents=True)
-    for name in ("__init__.py", "kernel_cache.py"):
+    (package / "compiler").mkdir(parents=True)
+    for name in ("__init__.py", "compiler/__init__.py", "compiler/kernel_cache.py"):
         shutil.copy(SFU / name, package / name)
     (package / "number.py").write_text("NUMBER = 10\n")
     (package / "leaf.py").write_text(LEAF.format(operation="+ 0"))
@@ -123,9 +123,9 @@ def test_directory_that_others_can_write_is_not_used(package: Path, tmp_path: Pa
 
 
 def test_complete_directory_stays_complete_until_a_source_changes(package: Path, tmp_path: Path) -> None:
-    question = "from sfu import kernel_cache; print(kernel_cache.is_complete())"
+    question = "from sfu.compiler import kernel_cache; print(kernel_cache.is_complete())"
     assert run(question, package.parent, tmp_path / "home") == "False"
-    run(RUN + "from sfu import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
+    run(RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
     assert run(question, package.parent, tmp_path / "home") == "True"
     assert run(question, package.parent, tmp_path / "home", NUMBA_BOUNDSCHECK="1") == "False"
     (package / "other.py").write_text(OTHER.replace("7", "8"))
@@ -133,7 +133,7 @@ def test_complete_directory_stays_complete_until_a_source_changes(package: Path,
 
 
 def test_kernels_of_older_sources_are_deleted_when_all_are_compiled(package: Path, tmp_path: Path) -> None:
-    finish = RUN + "from sfu import kernel_cache; kernel_cache.mark_complete()"
+    finish = RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()"
     run(finish, package.parent, tmp_path / "home")
     [place] = (package / "__kernels__").iterdir()
     before = {file.name for file in place.glob("*.nbc")}
@@ -145,7 +145,7 @@ def test_kernels_of_older_sources_are_deleted_when_all_are_compiled(package: Pat
 
 
 def test_complete_directory_that_cannot_be_written_is_taken_as_it_is(package: Path, tmp_path: Path) -> None:
-    run(RUN + "from sfu import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
+    run(RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
     [place] = (package / "__kernels__").iterdir()
     before = sorted(place.iterdir())
     place.chmod(0o500)

@@ -21,7 +21,7 @@ import llvmlite
 import numba
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sfu", "bench")
 COMPLETE = "complete"
 _STAMP = re.compile(r"-([0-9a-f]{20})\.py\d")
