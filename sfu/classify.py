@@ -6,7 +6,7 @@ from numba import njit
 from sfu.ingress import receive_rtp
 from sfu.lookup import find_path
 from sfu.paths import exact_path
-from sfu.rings import push_slow
+from sfu.queues.rings import push_slow
 from sfu.rtcp_in import receive_rtcp
 from sfu.schema.tables import DROP_GARBAGE, DROP_NOT_READY, DROP_TRUNCATED, DROP_UNKNOWN_ADDRESS
 from sfu.stun import handle_stun

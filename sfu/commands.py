@@ -8,8 +8,8 @@ from numba import njit
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.following import follow
 from sfu.lookup import insert_ufrag, remove_ufrag
-from sfu.notices import notice
 from sfu.paths import NO_CONSENT, close_paths
+from sfu.queues.notices import notice
 from sfu.relay_out import add_mirror, remove_mirror
 from sfu.ring_size import change_ring
 from sfu.schema.tables import (

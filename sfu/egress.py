@@ -9,10 +9,10 @@ import numpy as np
 from numba import njit
 
 from sfu.loudest import is_loud
-from sfu.notices import notice
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
 from sfu.prefetch import look_ahead
+from sfu.queues.notices import notice
 from sfu.relay_out import relay_batch
 from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
 from sfu.scalability import admit_scalable, is_last_of_picture

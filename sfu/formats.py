@@ -10,8 +10,8 @@ from numba import njit
 
 from sfu.dependency import reset_dependency
 from sfu.missing import drop_before
-from sfu.notices import notice
 from sfu.parameters import Codec
+from sfu.queues.notices import notice
 from sfu.schema.tables import DROP_CODEC_CHANGED, DROP_UNKNOWN_PAYLOAD_TYPE, STREAM_STARTED
 
 CODEC_CHANGE_NS = 1_000_000_000

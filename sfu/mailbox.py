@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sfu.errors import TableFull
-from sfu.notices import take_notices
-from sfu.rings import push_command, take_slow
+from sfu.queues.notices import take_notices
+from sfu.queues.rings import push_command, take_slow
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from sfu import loop
-from sfu.notices import notice
+from sfu.queues.notices import notice
 from sfu.scheduling import ask_for_precedence
 from sfu.schema.memory import Memory
 from sfu.schema.tables import OPEN, TRANSPORT_BROKEN

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.lookup import find_path, insert_path, remove_path
-from sfu.notices import notice
+from sfu.queues.notices import notice
 from sfu.schema.tables import (
     CONSENT_EXPIRED,
     DROP_STUN_ADDRESS_TAKEN,

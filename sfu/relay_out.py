@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.feedback import key_frame_due
-from sfu.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
+from sfu.queues.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
 from sfu.rewrite import is_stored
 from sfu.schema.tables import OPEN, PACKETS, RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH, VIDEO
 from sfu.select import recent_key

@@ -9,7 +9,7 @@ thread moves what it still has. So a microphone keeps a few KiB and a shared scr
 import numpy as np
 from numba import njit
 
-from sfu.notices import notice
+from sfu.queues.notices import notice
 from sfu.schema.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, VIDEO
 from sfu.udp import copy_in_arena
 

@@ -6,8 +6,8 @@ from sfu.binding import forget_srtp_stream, unbind
 from sfu.dependency import reset_dependency
 from sfu.lookup import find_source, remove_source
 from sfu.loudest import join_group, leave_group
-from sfu.notices import notice
 from sfu.parameters import MAX_THREADS
+from sfu.queues.notices import notice
 from sfu.schema.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
 
 NOT_LISTED = -2

@@ -46,7 +46,7 @@ POINTER_FILES = {
     "sfu/compiler/native.py",
     "sfu/compiler/atomics.py",
     "sfu/schema/memory.py",
-    "sfu/peers.py",
+    "sfu/queues/peers.py",
     "sfu/prefetch.py",
     "sfu/udp.py",
 }

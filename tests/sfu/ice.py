@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from aioice import stun
 
-from sfu.notices import take_notices
+from sfu.queues.notices import take_notices
 from sfu.schema.memory import Memory
 from sfu.schema.tables import NOTICE_BLOCK, notice_t
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from aioice import stun
 
-from sfu import rings
 from sfu.addresses import source_control
-from sfu.notices import notice
+from sfu.queues import rings
+from sfu.queues.notices import notice
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,

@@ -11,7 +11,6 @@ import pytest
 from sfu import engine as engine_module
 from sfu.engine import Engine, EngineError, EngineOptions, TableFull
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
-from sfu.notices import notice
 from sfu.parameters import (
     Channel,
     Codec,
@@ -30,7 +29,8 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.rings import push_slow
+from sfu.queues.notices import notice
+from sfu.queues.rings import push_slow
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     CHANGE_RING,

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sfu import mailbox, rings
+from sfu import mailbox
 from sfu.errors import TableFull
 from sfu.mailbox import Datagram, Mailbox, Notice
-from sfu.notices import notice
+from sfu.queues import rings
+from sfu.queues.notices import notice
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,

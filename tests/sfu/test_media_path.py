@@ -12,7 +12,7 @@ import pytest
 from aiortc import rtp
 from pylibsrtp._binding import ffi
 
-from sfu import loop, rings, rows
+from sfu import loop, rows
 from sfu.addresses import Sockets
 from sfu.parameters import (
     Codec,
@@ -25,6 +25,7 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
+from sfu.queues import rings
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     CLOSE_SUBSCRIPTION,

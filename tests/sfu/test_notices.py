@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.notices import notice, take_notices
+from sfu.queues.notices import notice, take_notices
 from sfu.schema import tables
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (

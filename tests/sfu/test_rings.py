@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sfu import rings
+from sfu.queues import rings
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     COMMAND_RING,
