@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.loudest import is_loud
+from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
 from sfu.prefetch import look_ahead
@@ -38,7 +39,6 @@ from sfu.srtp import claim_index, send_rtp
 from sfu.timestamps import align_timestamps
 from sfu.tracks import NOT_LISTED
 from sfu.udp import borrow_arena, take_slot
-from sfu.wire import signed32
 
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""

@@ -8,8 +8,8 @@ those nobody needs a key frame.
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.wire import signed16
 from sfu.schema.tables import FRAME_END, FRAME_START, PACKETS, VIDEO
-from sfu.wire import signed16
 
 VITAL, SPARE, NOTHING = 0, 1, 2
 """Frames that later ones may need, or it is not known; frames of higher temporal layers only; padding only."""

@@ -7,18 +7,19 @@ import numpy as np
 from numba import njit
 
 from sfu.binding import bind, known_source
-from sfu.describe import describe
 from sfu.feedback import can_send, send_transport_feedback
 from sfu.following import heard, is_newest
 from sfu.formats import repairs, take_format
 from sfu.levels import observe_level
 from sfu.loudest import QUIETEST, note_loudness
+from sfu.media.wire.describe import describe
+from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
+from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32, signed32
 from sfu.missing import drop_before, measure_repair, note_gap, recovered
 from sfu.parameters import Codec, Extension
 from sfu.reception import count_packet, extend_primary, extend_repair
 from sfu.restore import gap_before, was_restored, write_lost
 from sfu.ring_size import watch_burst
-from sfu.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.schema.tables import (
     ARRIVALS,
     AUDIO,
@@ -42,7 +43,6 @@ from sfu.srtp import unprotect_rtp
 from sfu.tracks import NOT_LISTED
 from sfu.transport_cc import EARLY_COUNT, log_arrival
 from sfu.udp import copy_to_arena
-from sfu.wire import get_u16, get_u32, put_u16, put_u32, signed32
 
 SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10
 RTX_HEADER_BYTES = 2

@@ -8,7 +8,7 @@ refer to each other by id, so there only the offset changes, at a switch between
 import numpy as np
 from numba import njit
 
-from sfu.windows import WINDOW, bit_of, count_after, is_other_block, leave_block, word_of
+from sfu.media.wire.windows import WINDOW, bit_of, count_after, is_other_block, leave_block, word_of
 
 _WIDEST = 0x7FFF
 

@@ -7,8 +7,8 @@ difference to the (extended) number of the wire.
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.wire import extend16, put_u24, put_u32, signed32
 from sfu.schema.tables import SEQUENCE_START
-from sfu.wire import extend16, put_u24, put_u32, signed32
 
 REPLAY_WINDOW = 1024
 """libsrtp's window as the transports set it: it has refused what is older, so such a number is really a wrap ahead."""

@@ -7,10 +7,10 @@ the number that it had, so subscribers that get Opus unwrapped have it too. Call
 import numpy as np
 from numba import njit
 
-from sfu.red import find_redundant
-from sfu.rtp import FIXED_HEADER_BYTES
+from sfu.media.wire.red import find_redundant
+from sfu.media.wire.rtp import FIXED_HEADER_BYTES
+from sfu.media.wire.wire import put_u16, put_u32, signed32
 from sfu.schema.tables import COPIED, PACKETS, RESTORED, RX_BYTES
-from sfu.wire import put_u16, put_u32, signed32
 
 MAX_RESTORED = 8
 """Packets in a row that one RED packet restores; encoders repeat one or two, and RFC 2198 blocks reach 0.3 s."""

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from sfu.formats import takes
+from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec, Extension
 from sfu.pictures import is_dropped, renew_pictures
 from sfu.queues.notices import notice
@@ -24,7 +25,6 @@ from sfu.schema.tables import (
     SWITCH_UP,
     VIDEO,
 )
-from sfu.wire import signed32
 
 DEAD_FRAMES = 15
 """Half a second of a usual sibling."""

@@ -2,14 +2,14 @@
 
 Called by egress, one call per packet of the stream being forwarded. Every input number not dropped on purpose has an
 output number, seen or not: a packet that comes late finds its place by counting the drops after it. That works for the
-WINDOW numbers below the highest input (`sfu.windows`), as far back as a publisher is asked for a packet. What is older,
-or older than the last switch, is not sent.
+WINDOW numbers below the highest input (`sfu.media.wire.windows`), as far back as a publisher is asked for a packet.
+What is older, or older than the last switch, is not sent.
 """
 
 import numpy as np
 from numba import njit
 
-from sfu.windows import WINDOW, add_to_past, bit_of, count_after, is_other_block, leave_block, word_of
+from sfu.media.wire.windows import WINDOW, add_to_past, bit_of, count_after, is_other_block, leave_block, word_of
 
 NOT_SENT = -1
 

@@ -9,6 +9,7 @@ from numba import njit
 
 from sfu.compiler.native import evp_sha1, hmac
 from sfu.lookup import find_ufrag
+from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32
 from sfu.paths import claim_path, receive_check, stage_path
 from sfu.schema.tables import (
     DROP_GARBAGE,
@@ -22,7 +23,6 @@ from sfu.schema.tables import (
     transport_t,
 )
 from sfu.udp import commit, flush, take_slot
-from sfu.wire import get_u16, get_u32, put_u16, put_u32
 
 HEADER_BYTES = 20
 MAGIC_COOKIE = 0x2112A442

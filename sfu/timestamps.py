@@ -7,8 +7,8 @@ section 6.4.1), or by arrival while one of them has no report: a switch never wa
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.wire import signed32
 from sfu.schema.tables import OPEN
-from sfu.wire import signed32
 
 NO_OUTPUT = 0
 """last_ns of a subscription that has sent nothing."""

@@ -33,7 +33,7 @@ SUBSCRIPTIONS = 65_536
 PACKETS = 512
 """Index entries per stream: how far back a packet can be asked for. At 300 packets/s that is 1.7 s."""
 PAST_WORDS = PACKETS // 64
-"""Words in which a subscription remembers numbers so far back (`sfu.windows`)."""
+"""Words in which a subscription remembers numbers so far back (`sfu.media.wire.windows`)."""
 HISTORY = 512
 """Remembered outgoing packets per subscription with retransmission."""
 SCRATCH_HISTORY = SUBSCRIPTIONS

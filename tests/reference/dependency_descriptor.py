@@ -1,4 +1,5 @@
-"""A slow, obvious dependency descriptor (AV1 RTP payload format, appendix A.4.1): the twin of `sfu.dependency`.
+"""A slow, obvious dependency descriptor (AV1 RTP payload format, appendix A.4.1): the twin of
+`sfu.media.wire.dependency`.
 
 `parse` reads the syntax with one string of bits; `serialize` writes it. Nothing here is shared with the kernels.
 """

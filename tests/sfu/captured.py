@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from sfu.describe import describe
+from sfu.media.wire.describe import describe
+from sfu.media.wire.rtp import parse_header
+from sfu.media.wire.wire import extend16
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.rtp import parse_header
 from sfu.schema.memory import Memory
 from sfu.schema.tables import AUDIO, FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START, VIDEO
-from sfu.wire import extend16
 
 CAPTURES = Path(__file__).parent / "captures"
 CODECS = {name: Codec[name.upper()] for name in ("VP8", "VP9", "H264", "AV1", "opus", "red")}

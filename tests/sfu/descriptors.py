@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from sfu.dependency import reset_dependency
-from sfu.dependency_write import write_dependency
-from sfu.describe import describe
+from sfu.media.wire.dependency import reset_dependency
+from sfu.media.wire.dependency_write import write_dependency
+from sfu.media.wire.describe import describe
 from sfu.parameters import Codec, Extension
 from sfu.schema.memory import Memory
 from sfu.schema.tables import SEQUENCE_START

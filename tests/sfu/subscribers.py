@@ -7,11 +7,11 @@ import numpy as np
 from aiortc import rtp
 from pylibsrtp import Policy, Session, ffi
 
-from sfu.describe import describe
 from sfu.egress import forward_all, list_track
+from sfu.media.wire.describe import describe
+from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Codec, Extension
 from sfu.rows import Tables
-from sfu.rtp import parse_header
 from sfu.schema import tables
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (

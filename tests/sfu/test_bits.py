@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.bits import copy_bits, get_bits, get_non_symmetric, put_bits
+from sfu.media.wire.bits import copy_bits, get_bits, get_non_symmetric, put_bits
 
 
 @given(st.binary(min_size=1, max_size=12), st.integers(0, 100), st.integers(0, 32))

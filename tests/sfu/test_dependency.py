@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.dependency import decode_target, indication, targets_up_to
-from sfu.describe import UNKNOWN_TEMPLATE
+from sfu.media.wire.dependency import decode_target, indication, targets_up_to
+from sfu.media.wire.describe import UNKNOWN_TEMPLATE
 from sfu.schema.memory import Memory
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SEQUENCE_START, STRUCTURE
 from tests.reference.dependency_descriptor import Descriptor, Malformed, Structure, Template, parse, serialize

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.describe import UNKNOWN_TEMPLATE, describe
+from sfu.media.wire.describe import UNKNOWN_TEMPLATE, describe
+from sfu.media.wire.red import find_primary
 from sfu.parameters import Codec, Extension
-from sfu.red import find_primary
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     AUDIO,

@@ -9,8 +9,8 @@ from aiortc import rtp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Extension
-from sfu.rtp import parse_header
 from sfu.schema.memory import Memory
 from tests.sfu.publisher import EXTENSIONS, extension_map, packet, write_media
 

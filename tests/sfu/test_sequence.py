@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfu.media.wire.windows import WINDOW, count_bits
 from sfu.schema.tables import subscription_t
 from sfu.sequence import NOT_SENT, drop, send, synchronise
-from sfu.windows import WINDOW, count_bits
 from tests.reference.numbering import Numbering
 
 STEPS = st.lists(

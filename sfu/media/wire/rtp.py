@@ -6,8 +6,8 @@ packet's row. Nothing here trusts a length that came with the packet.
 
 from numba import njit
 
+from sfu.media.wire.wire import get_u16, get_u32
 from sfu.schema.tables import COPIED, EXTENSION_KINDS
-from sfu.wire import get_u16, get_u32
 
 FIXED_HEADER_BYTES = 12
 ONE_BYTE_PROFILE = 0xBEDE

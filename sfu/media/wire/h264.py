@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.wire import get_u16
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, PACKETS
-from sfu.wire import get_u16
 
 SLICE, IDR, SEQUENCE_PARAMETERS = 1, 5, 7
 STAP_A, FU_A = 24, 28

@@ -1,10 +1,10 @@
-"""VP8 payload descriptor, RFC 7741 section 4.2. One kernel, called by `sfu.describe`."""
+"""VP8 payload descriptor, RFC 7741 section 4.2. One kernel, called by `sfu.media.wire.describe`."""
 
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.wire import get_u16
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, SWITCH_UP
-from sfu.wire import get_u16
 
 
 @njit(cache=True)

@@ -7,14 +7,14 @@
 import numpy as np
 from numba import njit
 
-from sfu.av1 import describe_av1
-from sfu.dependency import describe_dependency
-from sfu.h264 import describe_h264
+from sfu.media.wire.av1 import describe_av1
+from sfu.media.wire.dependency import describe_dependency
+from sfu.media.wire.h264 import describe_h264
+from sfu.media.wire.red import find_primary
+from sfu.media.wire.vp8 import describe_vp8
+from sfu.media.wire.vp9 import describe_vp9
 from sfu.parameters import Codec
-from sfu.red import find_primary
 from sfu.schema.tables import AUDIO, FRAME_END, FRAME_START, KEY_FRAME
-from sfu.vp8 import describe_vp8
-from sfu.vp9 import describe_vp9
 
 _RED, _VP8, _H264, _VP9, _AV1 = int(Codec.RED), int(Codec.VP8), int(Codec.H264), int(Codec.VP9), int(Codec.AV1)
 

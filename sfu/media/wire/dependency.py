@@ -2,13 +2,14 @@
 
 The structure (templates, decode targets) comes with a key frame and stays in force for what follows; there is one per
 stream in `state.dependencies`. A structure is parsed into a scratch row first and copied when it is whole.
-`sfu.dependency_write` writes descriptors again.
+`sfu.media.wire.dependency_write` writes descriptors again.
 """
 
 import numpy as np
 from numba import njit
 
-from sfu.bits import get_bits, get_non_symmetric
+from sfu.media.wire.bits import get_bits, get_non_symmetric
+from sfu.media.wire.wire import get_u16
 from sfu.parameters import Extension
 from sfu.schema.tables import (
     FRAME_END,
@@ -20,7 +21,6 @@ from sfu.schema.tables import (
     SWITCH_UP,
     TEMPLATES,
 )
-from sfu.wire import get_u16
 
 MAX_SPATIAL_ID = 3
 MAX_TEMPORAL_ID = 7

@@ -1,4 +1,4 @@
-"""VP9 payload descriptor, RFC 9628 section 4.2. One kernel, called by `sfu.describe`.
+"""VP9 payload descriptor, RFC 9628 section 4.2. One kernel, called by `sfu.media.wire.describe`.
 
 Reference lists (P_DIFF) and the scalability structure come after everything that forwarding needs, and are not read.
 """
@@ -6,8 +6,8 @@ Reference lists (P_DIFF) and the scalability structure come after everything tha
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.wire import get_u16
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SWITCH_UP
-from sfu.wire import get_u16
 
 
 @njit(cache=True)

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from sfu.bits import copy_bits, get_bits, put_bits
-from sfu.dependency import (
+from sfu.media.wire.bits import copy_bits, get_bits, put_bits
+from sfu.media.wire.dependency import (
     EXTENDED_BITS,
     HAS_CHAINS,
     HAS_FRAME_DIFFS,
