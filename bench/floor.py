@@ -15,9 +15,9 @@ from pylibsrtp import Policy, Session, ffi
 
 from bench.load import SLOT_BYTES, ends_burst, load_t, packet_t, write_packet
 from sfu.compiler.native import clock_gettime
+from sfu.media.net.srtp import send_rtp
+from sfu.media.net.udp import copy_to_slot, flush, take_slot
 from sfu.schema.memory import Memory
-from sfu.srtp import send_rtp
-from sfu.udp import copy_to_slot, flush, take_slot
 
 TIMER_ABSTIME, CLOCK_MONOTONIC = 1, 1
 PATH_FAMILY_IPV4 = 4

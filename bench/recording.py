@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.load import HEADER_BYTES, LEAST_BYTES, packet_t
 from sfu.egress import MAX_EQUALISING
-from sfu.udp import MAX_SEGMENTS
+from sfu.media.net.udp import MAX_SEGMENTS
 
 FOLDER = Path(__file__).parent / "recordings"
 CHROMIUM = "chromium-vp8-720p"

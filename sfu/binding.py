@@ -10,7 +10,7 @@ from numba import njit
 
 from sfu.compiler.native import srtp_remove_stream
 from sfu.formats import announce_stream, may_carry
-from sfu.lookup import find_source, insert_source, remove_source
+from sfu.media.net.lookup import find_source, insert_source, remove_source
 from sfu.parameters import Codec, Extension
 from sfu.reception import restart
 from sfu.schema.tables import (

@@ -4,13 +4,13 @@ import numpy as np
 from numba import njit
 
 from sfu.ingress import receive_rtp
-from sfu.lookup import find_path
-from sfu.paths import exact_path
+from sfu.media.net.lookup import find_path
+from sfu.media.net.paths import exact_path
+from sfu.media.net.stun import handle_stun
+from sfu.media.net.udp import arrival
 from sfu.queues.rings import push_slow
 from sfu.rtcp_in import receive_rtcp
 from sfu.schema.tables import DROP_GARBAGE, DROP_NOT_READY, DROP_TRUNCATED, DROP_UNKNOWN_ADDRESS
-from sfu.stun import handle_stun
-from sfu.udp import arrival
 
 MSG_TRUNC = 0x20
 SOCKADDR_IN6_BYTES = 28

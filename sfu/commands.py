@@ -6,9 +6,9 @@ A command names its row's generation and is ignored when that or the row's state
 from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
-from sfu.following import follow
-from sfu.lookup import insert_ufrag, remove_ufrag
-from sfu.paths import NO_CONSENT, close_paths
+from sfu.media.net.following import follow
+from sfu.media.net.lookup import insert_ufrag, remove_ufrag
+from sfu.media.net.paths import NO_CONSENT, close_paths
 from sfu.queues.notices import notice
 from sfu.relay_out import add_mirror, remove_mirror
 from sfu.ring_size import change_ring

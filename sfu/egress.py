@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 
 from sfu.loudest import is_loud
+from sfu.media.net.srtp import claim_index, send_rtp
+from sfu.media.net.udp import borrow_arena, take_slot
 from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
@@ -35,10 +37,8 @@ from sfu.schema.tables import (
 )
 from sfu.select import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
 from sfu.sequence import NOT_SENT, drop, send, synchronise
-from sfu.srtp import claim_index, send_rtp
 from sfu.timestamps import align_timestamps
 from sfu.tracks import NOT_LISTED
-from sfu.udp import borrow_arena, take_slot
 
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""

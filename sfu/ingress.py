@@ -8,10 +8,12 @@ from numba import njit
 
 from sfu.binding import bind, known_source
 from sfu.feedback import can_send, send_transport_feedback
-from sfu.following import heard, is_newest
 from sfu.formats import repairs, take_format
 from sfu.levels import observe_level
 from sfu.loudest import QUIETEST, note_loudness
+from sfu.media.net.following import heard, is_newest
+from sfu.media.net.srtp import unprotect_rtp
+from sfu.media.net.udp import copy_to_arena
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32, signed32
@@ -39,10 +41,8 @@ from sfu.schema.tables import (
     RESTORED,
     TRACK_LOG,
 )
-from sfu.srtp import unprotect_rtp
 from sfu.tracks import NOT_LISTED
 from sfu.transport_cc import EARLY_COUNT, log_arrival
-from sfu.udp import copy_to_arena
 
 SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10
 RTX_HEADER_BYTES = 2

@@ -12,10 +12,10 @@ from sfu.commands import apply_commands
 from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
 from sfu.egress import forward_all
+from sfu.media.net.udp import flush, receive
 from sfu.relay_in import receive_relayed, relays_wait
 from sfu.schema.tables import COMMAND_RING, RX_SLOTS
 from sfu.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
-from sfu.udp import flush, receive
 
 MAX_BATCHES = 8
 """Batches of RX_SLOTS datagrams from one socket before timers and commands get their turn again."""

@@ -7,11 +7,11 @@ streams, leads from its NTP times to ours: what was captured together stays toge
 import numpy as np
 from numba import njit
 
+from sfu.media.net.srtp import send_rtcp
+from sfu.media.net.udp import take_slot
 from sfu.media.wire.wire import put_u16, put_u32
 from sfu.schema.tables import OPEN
-from sfu.srtp import send_rtcp
 from sfu.timestamps import ticks_of
-from sfu.udp import take_slot
 
 PERIOD_NS = 1_000_000_000
 MAX_SILENCE_NS = 60_000_000_000

@@ -7,11 +7,11 @@ the ids that it had; without negotiated RTX nothing is sent: other bytes under t
 import numpy as np
 from numba import njit
 
+from sfu.media.net.srtp import send_rtp
+from sfu.media.net.udp import take_slot
 from sfu.media.wire.wire import extend16
 from sfu.rewrite import is_stored, send_time, write_packet
 from sfu.schema.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS, SCRATCH_HISTORY
-from sfu.srtp import send_rtp
-from sfu.udp import take_slot
 
 MAX_RESENDS = 10
 """As often as libwebrtc asks for one packet."""

@@ -9,9 +9,9 @@ thread moves what it still has. So a microphone keeps a few KiB and a shared scr
 import numpy as np
 from numba import njit
 
+from sfu.media.net.udp import copy_in_arena
 from sfu.queues.notices import notice
 from sfu.schema.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, VIDEO
-from sfu.udp import copy_in_arena
 
 RETAINED_MS = 1500
 """Longer than anybody asks for a packet again; a new viewer starts from a key frame of the last second."""

@@ -1,4 +1,4 @@
-"""Keys for the RTP that we send under AES-GCM, which `sfu/srtp.py` encrypts itself; libsrtp derives its own.
+"""Keys for the RTP that we send under AES-GCM, which `sfu/media/net/srtp.py` encrypts itself; libsrtp derives its own.
 
 RFC 7714 section 11 and RFC 3711 section 4.3: session key and salt come from the master key and salt of DTLS.
 """

@@ -5,7 +5,7 @@ from numba import njit
 
 from sfu.compiler.native import srtp_remove_stream
 from sfu.egress import list_track
-from sfu.lookup import insert_outgoing, remove_outgoing
+from sfu.media.net.lookup import insert_outgoing, remove_outgoing
 from sfu.queues.notices import notice
 from sfu.schema.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO
 from sfu.select import ask_for_wanted, choose_for

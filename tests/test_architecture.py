@@ -48,7 +48,7 @@ POINTER_FILES = {
     "sfu/schema/memory.py",
     "sfu/queues/peers.py",
     "sfu/prefetch.py",
-    "sfu/udp.py",
+    "sfu/media/net/udp.py",
 }
 """Where numbers become pointers. Everybody else passes addresses on."""
 

@@ -13,8 +13,8 @@ import pytest
 from aiortc import rtp
 from pylibsrtp import Policy, Session
 
-from sfu.following import COMPARE_NS
-from sfu.paths import FOLLOW_NS, SILENT_NS
+from sfu.media.net.following import COMPARE_NS
+from sfu.media.net.paths import FOLLOW_NS, SILENT_NS
 from sfu.rows import Tables
 from sfu.rtcp_in import _srtcp_index
 from sfu.schema.memory import Memory

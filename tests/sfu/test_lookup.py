@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfu import lookup
+from sfu.media.net import lookup
 from sfu.schema.memory import Memory
 from tests.sfu.ice import socket_address
 

@@ -13,8 +13,8 @@ from aioice import stun as aioice_stun
 
 from sfu import loop, media_thread, timers
 from sfu.addresses import Sockets
+from sfu.media.net.paths import CONSENT_TIMEOUT_NS
 from sfu.media_thread import MediaThread
-from sfu.paths import CONSENT_TIMEOUT_NS
 from sfu.queues import rings
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (

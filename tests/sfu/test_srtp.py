@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pylibsrtp import Error as SrtpError
 from pylibsrtp import Policy, Session, ffi
 
-from sfu import srtp
+from sfu.media.net import srtp
 from sfu.media.wire.windows import WINDOW
 from sfu.rows import Tables
 from sfu.schema.memory import Memory

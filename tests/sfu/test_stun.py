@@ -9,8 +9,8 @@ from aioice import stun as aioice_stun
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfu import stun
-from sfu.lookup import insert_ufrag
+from sfu.media.net import stun
+from sfu.media.net.lookup import insert_ufrag
 from sfu.schema.memory import Memory
 from sfu.schema.tables import OPEN
 from tests.sfu.ice import (

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sfu import udp
 from sfu.addresses import Sockets
+from sfu.media.net import udp
 from sfu.schema.memory import Memory
 from sfu.schema.tables import OPEN, RX_BYTES, RX_SLOTS, TX_SLOTS
 from tests.sfu.ice import drop_counts, socket_address

@@ -9,8 +9,8 @@ record that OpenSSL accepted with a number above every earlier one.
 import numpy as np
 from numba import njit
 
-from sfu.lookup import find_source
-from sfu.paths import FOLLOW_NS, exact_path, move_to
+from sfu.media.net.lookup import find_source
+from sfu.media.net.paths import FOLLOW_NS, exact_path, move_to
 from sfu.schema.tables import OPEN, RTCP_SENDERS
 
 COMPARE_NS = 50_000_000

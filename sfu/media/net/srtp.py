@@ -17,11 +17,11 @@ from sfu.compiler.native import (
     srtp_unprotect,
     srtp_unprotect_rtcp,
 )
+from sfu.media.net.udp import commit
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
 from sfu.media.wire.windows import WINDOW, add_to_past, bit_of, is_other_block, leave_block, word_of
 from sfu.media.wire.wire import get_u16
 from sfu.schema.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
-from sfu.udp import commit
 
 TAG_BYTES = 16
 """RFC 7714 section 12: both GCM profiles."""

@@ -8,7 +8,8 @@ any row of an address, which is enough to know whose packet came in.
 import numpy as np
 from numba import njit
 
-from sfu.lookup import find_path, insert_path, remove_path
+from sfu.media.net.lookup import find_path, insert_path, remove_path
+from sfu.media.net.udp import flush, store_local
 from sfu.queues.notices import notice
 from sfu.schema.tables import (
     CONSENT_EXPIRED,
@@ -20,7 +21,6 @@ from sfu.schema.tables import (
     PATHS_PER_TRANSPORT,
     STAGING_PATH,
 )
-from sfu.udp import flush, store_local
 
 CONSENT_TIMEOUT_NS = 15_000_000_000
 """RFC 7675 section 5.1 lets consent live 30 s; a client that vanished must be gone from its room within 20."""
@@ -242,7 +242,7 @@ def _is_settled(state, row, now):
 
 @njit(cache=True)
 def select_path(state, row, now):
-    """Choose the path of a transport on which to send, where its packets do not say it (`sfu.following`).
+    """Choose the path of a transport on which to send, where its packets do not say it (`sfu.media.net.following`).
 
     The live nominated pair of the newest generation that has one, of highest priority; before any nomination the first
     validated pair, so that an early DTLS hello gets its answer. Once authentic packets have come over the selected

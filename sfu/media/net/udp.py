@@ -1,5 +1,5 @@
 """Datagrams in and out of the kernel's sockets, in batches. Addresses are for this file, `sfu.schema.memory` and
-`sfu.srtp`.
+`sfu.media.net.srtp`.
 
 In: `receive` fills the receive slots of one socket. Out: a stage takes a slot, writes a whole packet into
 `state.tx[slot]`, and commits it to a path; `flush` sends. Consecutive packets of equal size to one path leave as one

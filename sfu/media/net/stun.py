@@ -8,9 +8,10 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.native import evp_sha1, hmac
-from sfu.lookup import find_ufrag
+from sfu.media.net.lookup import find_ufrag
+from sfu.media.net.paths import claim_path, receive_check, stage_path
+from sfu.media.net.udp import commit, flush, take_slot
 from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32
-from sfu.paths import claim_path, receive_check, stage_path
 from sfu.schema.tables import (
     DROP_GARBAGE,
     DROP_STUN_INTEGRITY,
@@ -22,7 +23,6 @@ from sfu.schema.tables import (
     state_t,
     transport_t,
 )
-from sfu.udp import commit, flush, take_slot
 
 HEADER_BYTES = 20
 MAGIC_COOKIE = 0x2112A442

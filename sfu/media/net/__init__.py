@@ -1,0 +1,1 @@
+"""Datagrams and who they belong to: sockets, address pairs, connectivity checks, SRTP, hash tables. Media threads."""
