@@ -9,9 +9,9 @@ from sfu.compiler.atomics import load_acquire, store_release
 from sfu.media.net.following import follow
 from sfu.media.net.lookup import insert_ufrag, remove_ufrag
 from sfu.media.net.paths import NO_CONSENT, close_paths
+from sfu.media.stream.ring_size import change_ring
 from sfu.queues.notices import notice
 from sfu.relay_out import add_mirror, remove_mirror
-from sfu.ring_size import change_ring
 from sfu.schema.tables import (
     ADD_MIRROR,
     ARRIVALS,

@@ -8,9 +8,9 @@ number it, remember it for retransmission, write it into a send slot, protect an
 import numpy as np
 from numba import njit
 
-from sfu.loudest import is_loud
 from sfu.media.net.srtp import claim_index, send_rtp
 from sfu.media.net.udp import borrow_arena, take_slot
+from sfu.media.stream.loudest import is_loud
 from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec
 from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures

@@ -9,11 +9,12 @@ from numba import njit
 from sfu.binding import bind, known_source
 from sfu.feedback import can_send, send_transport_feedback
 from sfu.formats import repairs, take_format
-from sfu.levels import observe_level
-from sfu.loudest import QUIETEST, note_loudness
 from sfu.media.net.following import heard, is_newest
 from sfu.media.net.srtp import unprotect_rtp
 from sfu.media.net.udp import copy_to_arena
+from sfu.media.stream.levels import observe_level
+from sfu.media.stream.loudest import QUIETEST, note_loudness
+from sfu.media.stream.ring_size import watch_burst
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32, signed32
@@ -21,7 +22,6 @@ from sfu.missing import drop_before, measure_repair, note_gap, recovered
 from sfu.parameters import Codec, Extension
 from sfu.reception import count_packet, extend_primary, extend_repair
 from sfu.restore import gap_before, was_restored, write_lost
-from sfu.ring_size import watch_burst
 from sfu.schema.tables import (
     ARRIVALS,
     AUDIO,

@@ -10,11 +10,11 @@ import numpy as np
 from numba import njit
 
 from sfu.formats import takes
+from sfu.media.stream.ring_size import check_ring
 from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec, Extension
 from sfu.pictures import is_dropped, renew_pictures
 from sfu.queues.notices import notice
-from sfu.ring_size import check_ring
 from sfu.schema.tables import (
     FRAME_START,
     KEY_FRAME,

@@ -5,8 +5,8 @@ from numba import njit
 
 from sfu.compiler.native import clock_gettime
 from sfu.feedback import feedback_pass, receiver_reports_pass
-from sfu.levels import levels_pass
 from sfu.media.net.paths import consent_pass
+from sfu.media.stream.levels import levels_pass
 from sfu.relay_out import wishes_pass
 from sfu.reports import sender_reports_pass
 from sfu.select import liveness_pass

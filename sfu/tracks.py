@@ -3,8 +3,8 @@
 from numba import njit
 
 from sfu.binding import forget_srtp_stream, unbind
-from sfu.loudest import join_group, leave_group
 from sfu.media.net.lookup import find_source, remove_source
+from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency
 from sfu.parameters import MAX_THREADS
 from sfu.queues.notices import notice

@@ -368,7 +368,7 @@ track_t = np.dtype(
         ("log", "u4", TRACK_LOG),  # (m) layer << 16 | index into packets; written by ingress, read by egress
         ("log_written", "i8"),  # (m)
         ("log_read", "i8"),  # (m) cursor of egress
-        # audio of which only the loudest of a group is forwarded: sfu/loudest.py
+        # audio of which only the loudest of a group is forwarded: sfu/media/stream/loudest.py
         ("group", "i4"),  # (c) 0: none
         ("group_limit", "i4"),  # (c) how many of them
         ("group_next", "i4"),  # (m) next track of the group; -1: none

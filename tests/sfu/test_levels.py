@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sfu.levels import levels_pass
+from sfu.media.stream.levels import levels_pass
 from tests.sfu.publisher import MS, OPUS, START, Publisher, packet
 
 WINDOW = 400 * MS

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfu.loudest import FORGOTTEN_NS, UNMOVED_PACKETS, is_loud, join_group, leave_group, note_loudness
+from sfu.media.stream.loudest import FORGOTTEN_NS, UNMOVED_PACKETS, is_loud, join_group, leave_group, note_loudness
 from sfu.parameters import Codec
 from sfu.schema.memory import Memory
 from sfu.schema.tables import AUDIO

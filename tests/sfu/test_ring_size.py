@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.ring_size import (
+from sfu.media.stream.ring_size import (
     BURST_GROWTH,
     MIN_VIDEO_BYTES,
     PEAK_CHECKS,
