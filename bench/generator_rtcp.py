@@ -1,6 +1,7 @@
 """RTCP of the generator's endpoints: reports, transport-cc and NACK as clients send them, and key frame requests.
 
-The arrival log and the form of transport-cc feedback are those of `sfu.transport_cc`, used from the other side.
+The arrival log and the form of transport-cc feedback are those of `sfu.media.receive.transport_cc`, used from the other
+side.
 """
 
 import numpy as np
@@ -9,9 +10,9 @@ from numba import njit
 from bench.generator_send import CLOCK_REALTIME, read_clock, rtp_time, send_slots
 from bench.generator_tables import MISSING, SLOT_BYTES
 from sfu.compiler.native import srtp_protect_rtcp, srtp_unprotect_rtcp
+from sfu.media.receive.reception import delay_units
+from sfu.media.receive.transport_cc import write_feedback
 from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u24, put_u32
-from sfu.reception import delay_units
-from sfu.transport_cc import write_feedback
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, RTP_FEEDBACK, PAYLOAD_FEEDBACK = 200, 201, 202, 205, 206
 NACK, PLI, FIR = 1, 1, 4

@@ -168,7 +168,7 @@ generator_t = np.dtype(
         ("control", control_t, 1),
         ("scratch", "i8", 16),  # words 0-1: clock, 2-3: timeout, 4: length for libsrtp
         ("poll", pollfd_t, 1),
-        ("transports", endpoint_t, ENDPOINTS),  # named as `sfu.transport_cc` knows it, whose log we use
+        ("transports", endpoint_t, ENDPOINTS),  # named as `sfu.media.receive.transport_cc` knows it, whose log we use
         ("arrivals", arrivals_t, ENDPOINTS),
         ("symbols", "u1", ARRIVALS),
         ("sends", send_t, SENDS),

@@ -9,11 +9,11 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
+from sfu.media.receive.missing import is_due, review
+from sfu.media.receive.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
+from sfu.media.receive.transport_cc import feedback_due, write_feedback
 from sfu.media.wire.wire import put_u16, put_u32
-from sfu.missing import is_due, review
-from sfu.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
 from sfu.schema.tables import OPEN, VIDEO
-from sfu.transport_cc import feedback_due, write_feedback
 
 DATAGRAM_BYTES = 1150
 RECEIVER_REPORT, RTP_FEEDBACK, PAYLOAD_FEEDBACK, EXTENDED_REPORT = 201, 205, 206, 207

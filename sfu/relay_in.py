@@ -5,10 +5,10 @@ from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.egress import forward_all
-from sfu.ingress import is_new, same_format, set_codec, store
+from sfu.media.receive.ingress import is_new, same_format, set_codec, store
+from sfu.media.receive.reception import count_packet
 from sfu.media.wire.rtp import parse_header
 from sfu.queues.peers import copy_from_entry
-from sfu.reception import count_packet
 from sfu.schema.tables import (
     DROP_RELAY_STALE,
     DROP_RTP_MALFORMED,

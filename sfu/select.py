@@ -9,7 +9,7 @@ for much longer than it usually is: a still screen, where nothing advances, kill
 import numpy as np
 from numba import njit
 
-from sfu.formats import takes
+from sfu.media.receive.formats import takes
 from sfu.media.stream.ring_size import check_ring
 from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec, Extension

@@ -15,7 +15,7 @@ PARSER_TESTS = {
     "sfu.media.wire.dependency": "test_any_bytes_read_as_by_the_slow_twin_or_stay_unknown",
     "sfu.media.wire.describe": "test_any_bytes_describe_themselves_within_the_packet",
     "sfu.dtls": "test_any_datagram_is_taken_or_ends_the_connection",
-    "sfu.ingress": "test_any_bytes_are_stored_or_counted",
+    "sfu.media.receive.ingress": "test_any_bytes_are_stored_or_counted",
     "sfu.reassembly": "test_messages_come_whole_and_in_order_however_the_chunks_come",
     "sfu.media.wire.red": "test_red_primary_is_where_a_plain_reading_finds_it",
     "sfu.rtcp_in": "test_any_bytes_are_obeyed_or_counted",

@@ -8,7 +8,7 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParam
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi
 
-from sfu.ingress import receive_plain, receive_rtp
+from sfu.media.receive.ingress import receive_plain, receive_rtp
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.schema import tables
 from sfu.schema.memory import Memory

@@ -16,9 +16,9 @@ from sfu.feedback import (
     feedback_pass,
     receiver_reports_pass,
 )
-from sfu.missing import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
+from sfu.media.receive.missing import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
+from sfu.media.receive.transport_cc import INTERVAL_NS
 from sfu.schema.tables import FREE
-from sfu.transport_cc import INTERVAL_NS
 from tests.reference.transport_feedback import parse, split
 from tests.sfu.publisher import (
     MS,

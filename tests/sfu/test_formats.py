@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sfu.formats import CODEC_CHANGE_NS, take_format
+from sfu.media.receive.formats import CODEC_CHANGE_NS, take_format
 from sfu.parameters import Codec, Extension
 from sfu.schema.tables import (
     AUDIO,

@@ -8,7 +8,7 @@ from aiortc.rtp import RtcpReceiverInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.reception import (
+from sfu.media.receive.reception import (
     count_packet,
     delay_units,
     extend_primary,

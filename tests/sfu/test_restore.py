@@ -7,9 +7,9 @@ from aiortc import rtp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.media.receive.restore import MAX_RESTORED
 from sfu.media.wire.red import find_redundant
 from sfu.parameters import Codec
-from sfu.restore import MAX_RESTORED
 from sfu.schema.tables import PACKETS, RESTORED, SEQUENCE_START
 from tests.sfu.publisher import OPUS, RED, START, Publisher, packet
 

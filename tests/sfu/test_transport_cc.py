@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.media.receive.transport_cc import (
+    EARLY_COUNT,
+    INTERVAL_NS,
+    MAX_STATUSES,
+    feedback_due,
+    log_arrival,
+    write_feedback,
+)
 from sfu.schema.memory import Memory
 from sfu.schema.tables import ARRIVALS
-from sfu.transport_cc import EARLY_COUNT, INTERVAL_NS, MAX_STATUSES, feedback_due, log_arrival, write_feedback
 from tests.reference.transport_feedback import TransportFeedback, parse
 from tests.sfu.publisher import MS, OUR_SSRC, ROW, START
 

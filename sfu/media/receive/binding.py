@@ -9,10 +9,10 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.native import srtp_remove_stream
-from sfu.formats import announce_stream, may_carry
 from sfu.media.net.lookup import find_source, insert_source, remove_source
+from sfu.media.receive.formats import announce_stream, may_carry
+from sfu.media.receive.reception import restart
 from sfu.parameters import Codec, Extension
-from sfu.reception import restart
 from sfu.schema.tables import (
     AUDIO,
     DROP_SOURCES_FULL,

@@ -6,22 +6,23 @@ In order: decrypt, log for transport-cc, find or bind the stream, unwrap RTX, nu
 import numpy as np
 from numba import njit
 
-from sfu.binding import bind, known_source
 from sfu.feedback import can_send, send_transport_feedback
-from sfu.formats import repairs, take_format
 from sfu.media.net.following import heard, is_newest
 from sfu.media.net.srtp import unprotect_rtp
 from sfu.media.net.udp import copy_to_arena
+from sfu.media.receive.binding import bind, known_source
+from sfu.media.receive.formats import repairs, take_format
+from sfu.media.receive.missing import drop_before, measure_repair, note_gap, recovered
+from sfu.media.receive.reception import count_packet, extend_primary, extend_repair
+from sfu.media.receive.restore import gap_before, was_restored, write_lost
+from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival
 from sfu.media.stream.levels import observe_level
 from sfu.media.stream.loudest import QUIETEST, note_loudness
 from sfu.media.stream.ring_size import watch_burst
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32, signed32
-from sfu.missing import drop_before, measure_repair, note_gap, recovered
 from sfu.parameters import Codec, Extension
-from sfu.reception import count_packet, extend_primary, extend_repair
-from sfu.restore import gap_before, was_restored, write_lost
 from sfu.schema.tables import (
     ARRIVALS,
     AUDIO,
@@ -42,7 +43,6 @@ from sfu.schema.tables import (
     TRACK_LOG,
 )
 from sfu.tracks import NOT_LISTED
-from sfu.transport_cc import EARLY_COUNT, log_arrival
 
 SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10
 RTX_HEADER_BYTES = 2
@@ -224,7 +224,7 @@ def is_new(state, stream_row, extended):
 
 @njit(cache=True)
 def same_format(state, stream_row, media, packet, extended, arrival):
-    """Whether the packet has the codec of the packet before, or may change it; see `sfu.formats`."""
+    """Whether the packet has the codec of the packet before, or may change it; see `sfu.media.receive.formats`."""
     stream, payload_type = state.streams[stream_row], packet.payload_type
     if payload_type == stream.payload_type and media.codec_of_pt[payload_type] == stream.codec:
         return True

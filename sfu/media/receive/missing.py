@@ -2,13 +2,14 @@
 
 The list of a stream is sorted, oldest first. What cannot be repaired (a gap wider than the list, a number asked for
 in vain or too old to be forwarded) makes video want a key frame; what precedes a key frame is not worth asking for,
-nor is padding. Frames of higher temporal layers are asked for a few times and need no key frame (`sfu.gaps`).
+nor is padding. Frames of higher temporal layers are asked for a few times and need no key frame
+(`sfu.media.receive.gaps`).
 """
 
 import numpy as np
 from numba import njit
 
-from sfu.gaps import NOTHING, SPARE, VITAL, judge_gap
+from sfu.media.receive.gaps import NOTHING, SPARE, VITAL, judge_gap
 from sfu.schema.tables import MISSING, PACKETS, VIDEO
 
 LATE_NS = 20_000_000

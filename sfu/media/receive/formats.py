@@ -8,8 +8,8 @@ and the control thread hears of the change, so that subscribers are negotiated a
 import numpy as np
 from numba import njit
 
+from sfu.media.receive.missing import drop_before
 from sfu.media.wire.dependency import reset_dependency
-from sfu.missing import drop_before
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
 from sfu.schema.tables import DROP_CODEC_CHANGED, DROP_UNKNOWN_PAYLOAD_TYPE, STREAM_STARTED
