@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bench.load import HEADER_BYTES, LEAST_BYTES, packet_t
-from sfu.egress import MAX_EQUALISING
 from sfu.media.net.udp import MAX_SEGMENTS
+from sfu.media.send.egress import MAX_EQUALISING
 
 FOLDER = Path(__file__).parent / "recordings"
 CHROMIUM = "chromium-vp8-720p"
@@ -56,7 +56,7 @@ def equalised(packets: Any) -> Any:
     """The same as the server sends them, so that they fit into few UDP_SEGMENT messages: (P,) packet_t, a copy.
 
     In one message only the last packet may differ, by being smaller. So backwards through each frame, a packet that
-    lacks up to MAX_EQUALISING bytes to what follows gets them, as in `sfu.egress`.
+    lacks up to MAX_EQUALISING bytes to what follows gets them, as in `sfu.media.send.egress`.
     """
     padded = packets.copy()
     sizes = padded["bytes"]

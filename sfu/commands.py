@@ -9,9 +9,10 @@ from sfu.compiler.atomics import load_acquire, store_release
 from sfu.media.net.following import follow
 from sfu.media.net.lookup import insert_ufrag, remove_ufrag
 from sfu.media.net.paths import NO_CONSENT, close_paths
+from sfu.media.send.relay_out import add_mirror, remove_mirror
+from sfu.media.send.silence import begin_silence
 from sfu.media.stream.ring_size import change_ring
 from sfu.queues.notices import notice
-from sfu.relay_out import add_mirror, remove_mirror
 from sfu.schema.tables import (
     ADD_MIRROR,
     ARRIVALS,
@@ -44,7 +45,6 @@ from sfu.schema.tables import (
     TRACKS,
     TRANSPORTS,
 )
-from sfu.silence import begin_silence
 from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
 from sfu.tracks import close_sources, close_track, open_track
 

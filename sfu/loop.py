@@ -11,8 +11,8 @@ from sfu.classify import route
 from sfu.commands import apply_commands
 from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
-from sfu.egress import forward_all
 from sfu.media.net.udp import flush, receive
+from sfu.media.send.egress import forward_all
 from sfu.relay_in import receive_relayed, relays_wait
 from sfu.schema.tables import COMMAND_RING, RX_SLOTS
 from sfu.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset

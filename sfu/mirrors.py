@@ -1,7 +1,7 @@
 """Receivers with subscribers in other shards: a mirror in each of them, for as long as somebody there is subscribed.
 
 A mirror is a track row of the subscriber's shard, on a transport row there that stands for the publisher. The
-publisher's media thread is told to relay the track to it (`sfu/relay_out.py`).
+publisher's media thread is told to relay the track to it (`sfu/media/send/relay_out.py`).
 """
 
 from dataclasses import dataclass

@@ -9,9 +9,9 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
+from sfu.media.send.timestamps import ticks_of
 from sfu.media.wire.wire import put_u16, put_u32
 from sfu.schema.tables import OPEN
-from sfu.timestamps import ticks_of
 
 PERIOD_NS = 1_000_000_000
 MAX_SILENCE_NS = 60_000_000_000

@@ -13,11 +13,11 @@ from sfu.media.net.following import heard, is_newest_rtcp
 from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
 from sfu.media.receive.binding import unbind
+from sfu.media.send.relay_out import relay_report
+from sfu.media.send.retransmit import answer_nack
+from sfu.media.send.select import key_frame_asked
 from sfu.media.wire.wire import get_u16, get_u24, get_u32, signed32
-from sfu.relay_out import relay_report
-from sfu.retransmit import answer_nack
 from sfu.schema.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
-from sfu.select import key_frame_asked
 from sfu.tracks import remember_rtcp_sender
 
 SENDER_REPORT, RECEIVER_REPORT, BYE = 200, 201, 203

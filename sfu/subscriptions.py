@@ -4,12 +4,12 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.native import srtp_remove_stream
-from sfu.egress import list_track
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
+from sfu.media.send.egress import list_track
+from sfu.media.send.select import ask_for_wanted, choose_for
+from sfu.media.send.silence import end_silence
 from sfu.queues.notices import notice
 from sfu.schema.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO
-from sfu.select import ask_for_wanted, choose_for
-from sfu.silence import end_silence
 
 MAX_SPATIAL, MAX_TEMPORAL = 3, 7
 """What the wire formats can say."""

@@ -438,7 +438,7 @@ stream_t = np.dtype(
         ("last_ns", "i8"),  # arrival of the last packet
         ("last_timestamp", "u4"),
         ("frames", "i8"),  # frames started
-        # whether the layer lives: sfu/select.py (m)
+        # whether the layer lives: sfu/media/send/select.py (m)
         ("frames_at_check", "i8"),
         ("written_at_check", "i8"),  # ring_written
         ("idle_frames", "i8"),  # frames of siblings since this layer's last packet
@@ -598,7 +598,7 @@ subscription_t = in_lines(
         ("rtx_mid_acknowledged", "u1"),  # (m)
         ("cname", "u1", 32),  # (c)
         ("cname_bytes", "u1"),  # (c)
-        ("silent_packets", "u1"),  # (m) that are still to be sent before media come: sfu/silence.py
+        ("silent_packets", "u1"),  # (m) that are still to be sent before media come: sfu/media/send/silence.py
         ("rtx_sequence", "i8"),  # (m) SRTP packet index of the last retransmission
         ("retransmitted", "i8"),
         ("report_ns", "i8"),  # last sender report sent

@@ -1,4 +1,5 @@
-"""Slow, obvious twins of sfu.sequence and sfu.pictures: every number ever decided is kept in a dictionary."""
+"""Slow, obvious twins of sfu.media.send.sequence and sfu.media.send.pictures: every number ever decided is kept in a
+dictionary."""
 
 WINDOW = 512
 

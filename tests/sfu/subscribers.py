@@ -7,7 +7,7 @@ import numpy as np
 from aiortc import rtp
 from pylibsrtp import Policy, Session, ffi
 
-from sfu.egress import forward_all, list_track
+from sfu.media.send.egress import forward_all, list_track
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Codec, Extension

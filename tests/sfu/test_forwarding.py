@@ -7,8 +7,9 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.media.send.retransmit import answer_nack
+from sfu.media.send.select import key_frame_asked
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.retransmit import answer_nack
 from sfu.schema.tables import (
     AUDIO,
     CLOSED_SUBSCRIPTION,
@@ -21,7 +22,6 @@ from sfu.schema.tables import (
     TX_BYTES,
     TX_SLOTS,
 )
-from sfu.select import key_frame_asked
 from sfu.subscriptions import close_subscription, set_layers, set_paused
 from tests.sfu.subscribers import (
     EXTENSIONS,

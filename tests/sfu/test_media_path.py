@@ -14,6 +14,7 @@ from pylibsrtp._binding import ffi
 
 from sfu import loop, rows
 from sfu.addresses import Sockets
+from sfu.media.send.silence import MAX_PADDING_PACKETS
 from sfu.parameters import (
     Codec,
     Encoding,
@@ -47,7 +48,6 @@ from sfu.schema.tables import (
     STREAM_STARTED,
     SUBSCRIPTION_STARTED,
 )
-from sfu.silence import MAX_PADDING_PACKETS
 from tests.sfu.ice import PASSWORD, binding_request, drop_counts, notices
 from tests.sfu.publisher import (
     EXTENSIONS,

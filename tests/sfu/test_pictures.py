@@ -1,4 +1,4 @@
-"""sfu.pictures: VP8 ids against a slow twin in both widths, VP9 offsets, TL0PICIDX."""
+"""sfu.media.send.pictures: VP8 ids against a slow twin in both widths, VP9 offsets, TL0PICIDX."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.pictures import (
+from sfu.media.send.pictures import (
     drop_picture,
     is_dropped,
     offset_picture,

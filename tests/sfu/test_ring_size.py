@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.media.send.select import RATES_NS, liveness_pass
 from sfu.media.stream.ring_size import (
     BURST_GROWTH,
     MIN_VIDEO_BYTES,
@@ -17,7 +18,6 @@ from sfu.media.stream.ring_size import (
     wanted_ring_bytes,
 )
 from sfu.schema.tables import AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
-from sfu.select import RATES_NS, liveness_pass
 from tests.sfu.publisher import MS, START, Publisher, packet
 
 ELSEWHERE = 64 << 20

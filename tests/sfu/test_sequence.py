@@ -1,4 +1,4 @@
-"""sfu.sequence against its slow twin, over drops, losses, reordering, repetition and wraparound."""
+"""sfu.media.send.sequence against its slow twin, over drops, losses, reordering, repetition and wraparound."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.wire.windows import WINDOW, count_bits
 from sfu.schema.tables import subscription_t
-from sfu.sequence import NOT_SENT, drop, send, synchronise
 from tests.reference.numbering import Numbering
 
 STEPS = st.lists(

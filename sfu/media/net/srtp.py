@@ -80,7 +80,8 @@ def claim_index(subscription, index):
     """Whether no packet of the subscription's SSRC has had this index yet, and it may be used; then it is taken.
 
     With GCM a second packet under one index gives away the authentication key (RFC 7714 section 8.1). Numbers are
-    unique by `sfu/sequence.py` already; this does not rely on it. An index WINDOW or more below the highest is refused.
+    unique by `sfu/media/send/sequence.py` already; this does not rely on it. An index WINDOW or more below the highest
+    is refused.
     """
     if index < 0 or index > MAX_INDEX:
         return False

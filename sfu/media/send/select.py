@@ -3,17 +3,17 @@
 Simulcast: the best layer up to the target that is *live*, else the lowest live one; a change waits for a key frame of
 the layer wanted. A layer is dead when its siblings advanced DEAD_FRAMES since its last packet, and it has been silent
 for much longer than it usually is: a still screen, where nothing advances, kills nobody, nor does a low frame rate.
-`sfu.scalability` decides about layers inside one stream.
+`sfu.media.send.scalability` decides about layers inside one stream.
 """
 
 import numpy as np
 from numba import njit
 
 from sfu.media.receive.formats import takes
+from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.stream.ring_size import check_ring
 from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec, Extension
-from sfu.pictures import is_dropped, renew_pictures
 from sfu.queues.notices import notice
 from sfu.schema.tables import (
     FRAME_START,

@@ -9,11 +9,11 @@ from numba import njit
 
 from sfu.media.net.srtp import claim_index, send_rtp
 from sfu.media.net.udp import borrow_arena, take_slot
+from sfu.media.send.rewrite import HEADER_BYTES, pad_packet, send_time, write_extensions
+from sfu.media.send.timestamps import ticks_of
 from sfu.media.wire.wire import put_u16, put_u32
 from sfu.parameters import Codec
-from sfu.rewrite import HEADER_BYTES, pad_packet, send_time, write_extensions
 from sfu.schema.tables import AUDIO, DROP_PROTECT_FAILED, SCRATCH_HISTORY, SEQUENCE_START
-from sfu.timestamps import ticks_of
 
 SILENT_OPUS = (0xF8, 0xFF, 0xFE)
 """20 ms of digital silence, which is how often `silence_pass` runs: RFC 6716 section 3.1, CELT, full band, mono."""

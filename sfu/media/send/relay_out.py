@@ -9,10 +9,10 @@ import numpy as np
 from numba import njit
 
 from sfu.feedback import key_frame_due
+from sfu.media.send.rewrite import is_stored
+from sfu.media.send.select import recent_key
 from sfu.queues.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
-from sfu.rewrite import is_stored
 from sfu.schema.tables import OPEN, PACKETS, RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH, VIDEO
-from sfu.select import recent_key
 
 
 @njit(cache=True)

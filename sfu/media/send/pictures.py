@@ -1,8 +1,8 @@
 """Picture ids and TL0PICIDX of VP8 (RFC 7741 section 4.2) and VP9 (RFC 9628 section 4.2) on their way out.
 
 Called by egress per packet. VP8 frames that are dropped on purpose give up their picture ids, by the same counting as
-in `sfu.sequence`; all arithmetic is modulo the width in the packet, 7 or 15 bits, which stays as it is. VP9 pictures
-refer to each other by id, so there only the offset changes, at a switch between streams.
+in `sfu.media.send.sequence`; all arithmetic is modulo the width in the packet, 7 or 15 bits, which stays as it is. VP9
+pictures refer to each other by id, so there only the offset changes, at a switch between streams.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Writes one outgoing RTP packet into a send slot: header, header extensions, payload with its rewritten ids.
 
-Called by egress for a packet's first way out and by `sfu.retransmit` for every further one; both describe it by a row
-of `history`, so that what is sent again says the same. RFC 3550 section 5.1, RFC 8285, RFC 4588.
+Called by egress for a packet's first way out and by `sfu.media.send.retransmit` for every further one; both describe it
+by a row of `history`, so that what is sent again says the same. RFC 3550 section 5.1, RFC 8285, RFC 4588.
 """
 
 import numpy as np

@@ -10,15 +10,18 @@ from numba import njit
 
 from sfu.media.net.srtp import claim_index, send_rtp
 from sfu.media.net.udp import borrow_arena, take_slot
+from sfu.media.send.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
+from sfu.media.send.prefetch import look_ahead
+from sfu.media.send.relay_out import relay_batch
+from sfu.media.send.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
+from sfu.media.send.scalability import admit_scalable, is_last_of_picture
+from sfu.media.send.select import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
+from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
+from sfu.media.send.timestamps import align_timestamps
 from sfu.media.stream.loudest import is_loud
 from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec
-from sfu.pictures import drop_picture, offset_picture, send_picture, send_tl0, synchronise_pictures
-from sfu.prefetch import look_ahead
 from sfu.queues.notices import notice
-from sfu.relay_out import relay_batch
-from sfu.rewrite import is_stored, pad_packet, payload_start, send_time, write_packet
-from sfu.scalability import admit_scalable, is_last_of_picture
 from sfu.schema.tables import (
     BATCH,
     COPIED,
@@ -35,9 +38,6 @@ from sfu.schema.tables import (
     TRACK_LOG,
     VIDEO,
 )
-from sfu.select import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
-from sfu.sequence import NOT_SENT, drop, send, synchronise
-from sfu.timestamps import align_timestamps
 from sfu.tracks import NOT_LISTED
 
 MAX_EQUALISING = 8
