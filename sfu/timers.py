@@ -4,13 +4,13 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.native import clock_gettime
-from sfu.feedback import feedback_pass, receiver_reports_pass
 from sfu.media.net.paths import consent_pass
+from sfu.media.rtcp.feedback import feedback_pass, receiver_reports_pass
+from sfu.media.rtcp.reports import sender_reports_pass
 from sfu.media.send.relay_out import wishes_pass
 from sfu.media.send.select import liveness_pass
 from sfu.media.send.silence import silence_pass
 from sfu.media.stream.levels import levels_pass
-from sfu.reports import sender_reports_pass
 
 FEEDBACK_NS = 20_000_000
 """NACKs, PLIs and transport-cc: small beside a round trip, long enough for reordered packets to arrive. Silence for

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from aiortc.rtp import RtcpPacket, RtcpPsfbPacket, RtcpRrPacket, RtcpRtpfbPacket
 
-from sfu.feedback import (
+from sfu.media.receive.missing import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
+from sfu.media.receive.transport_cc import INTERVAL_NS
+from sfu.media.rtcp.feedback import (
     FIRST_REPORT_NS,
     KEY_FRAME_IDLE_RETRY_NS,
     KEY_FRAME_RETRY_NS,
@@ -16,8 +18,6 @@ from sfu.feedback import (
     feedback_pass,
     receiver_reports_pass,
 )
-from sfu.media.receive.missing import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
-from sfu.media.receive.transport_cc import INTERVAL_NS
 from sfu.schema.tables import FREE
 from tests.reference.transport_feedback import parse, split
 from tests.sfu.publisher import (

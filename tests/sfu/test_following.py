@@ -15,8 +15,8 @@ from pylibsrtp import Policy, Session
 
 from sfu.media.net.following import COMPARE_NS
 from sfu.media.net.paths import FOLLOW_NS, SILENT_NS
+from sfu.media.rtcp.rtcp_in import _srtcp_index
 from sfu.rows import Tables
-from sfu.rtcp_in import _srtcp_index
 from sfu.schema.memory import Memory
 from sfu.schema.tables import FOLLOW_PATH, NEW_CREDENTIALS, PATH_SELECTED, PATHS
 from sfu.srtp_keys import SendingCipher

@@ -6,7 +6,6 @@ In order: decrypt, log for transport-cc, find or bind the stream, unwrap RTX, nu
 import numpy as np
 from numba import njit
 
-from sfu.feedback import can_send, send_transport_feedback
 from sfu.media.net.following import heard, is_newest
 from sfu.media.net.srtp import unprotect_rtp
 from sfu.media.net.udp import copy_to_arena
@@ -16,6 +15,7 @@ from sfu.media.receive.missing import drop_before, measure_repair, note_gap, rec
 from sfu.media.receive.reception import count_packet, extend_primary, extend_repair
 from sfu.media.receive.restore import gap_before, was_restored, write_lost
 from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival
+from sfu.media.rtcp.feedback import can_send, send_transport_feedback
 from sfu.media.stream.levels import observe_level
 from sfu.media.stream.loudest import QUIETEST, note_loudness
 from sfu.media.stream.ring_size import watch_burst

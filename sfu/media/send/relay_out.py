@@ -8,7 +8,7 @@ Sender reports go the same way, wishes for key frames come back.
 import numpy as np
 from numba import njit
 
-from sfu.feedback import key_frame_due
+from sfu.media.rtcp.feedback import key_frame_due
 from sfu.media.send.rewrite import is_stored
 from sfu.media.send.select import recent_key
 from sfu.queues.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
