@@ -73,7 +73,7 @@ def _reporting(total: int, progress: Progress) -> Iterator[None]:
 
 def _call_everything() -> None:
     """Call each kernel that Python calls, with the types of the real calls; the media loop brings all the others."""
-    from sfu import loop
+    from sfu.media import loop
     from sfu.queues import notices, rings
 
     memory = Memory()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from sfu import loop
+from sfu.media import loop
 from sfu.queues.notices import notice
 from sfu.scheduling import ask_for_precedence
 from sfu.schema.memory import Memory

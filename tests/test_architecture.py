@@ -32,8 +32,8 @@ DRAWERS = {"utils.py", "util.py", "helpers.py", "common.py", "misc.py", "types.p
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime"}
 CLOCK_FILES = {
     "sfu/compiler/native.py",
-    "sfu/timers.py",
-    "sfu/loop.py",
+    "sfu/media/timers.py",
+    "sfu/media/loop.py",
     "sfu/engine.py",
     "sfu/media_thread.py",
     "sfu/fanout.py",  # measures its own turn

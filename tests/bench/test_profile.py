@@ -11,7 +11,7 @@ from bench.jit_symbols import readable
 from bench.profile import CRYPTO, LIBC, PYTHON, SYSTEM, parse_report
 
 LIST_KERNELS = """
-from sfu import loop
+from sfu.media import loop
 from sfu.schema.memory import Memory
 memory = Memory()
 memory.open_wakeups()

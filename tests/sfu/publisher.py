@@ -9,11 +9,11 @@ from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi
 
 from sfu.media.receive.ingress import receive_plain, receive_rtp
+from sfu.media.tracks import open_track
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.schema import tables
 from sfu.schema.memory import Memory
 from sfu.schema.tables import AUDIO, DROP_NAMES, MEDIA_PER_TRANSPORT, OPEN, VIDEO
-from sfu.tracks import open_track
 from tests.sfu.ice import all_notices
 
 SECOND = 1_000_000_000

@@ -79,7 +79,7 @@ class StandIn:
             self.apply()
 
     def apply(self) -> None:
-        """Apply every command in the ring, as `sfu.commands` does."""
+        """Apply every command in the ring, as `sfu.media.commands` does."""
         ring = self.memory.table("rings")[COMMAND_RING]
         while ring["read"] < ring["written"]:
             command = self.memory.table("commands")[int(ring["read"]) & (COMMANDS - 1)]

@@ -8,6 +8,8 @@ from aiortc import rtp
 from pylibsrtp import Policy, Session, ffi
 
 from sfu.media.send.egress import forward_all, list_track
+from sfu.media.subscriptions import open_subscription
+from sfu.media.tracks import open_track
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Codec, Extension
@@ -25,8 +27,6 @@ from sfu.schema.tables import (
     VIDEO,
 )
 from sfu.srtp_keys import SendingCipher, derive
-from sfu.subscriptions import open_subscription
-from sfu.tracks import open_track
 from tests.sfu.ice import notices
 
 SECOND = 1_000_000_000

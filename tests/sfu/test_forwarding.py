@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.select import key_frame_asked
+from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.schema.tables import (
     AUDIO,
@@ -22,7 +23,6 @@ from sfu.schema.tables import (
     TX_BYTES,
     TX_SLOTS,
 )
-from sfu.subscriptions import close_subscription, set_layers, set_paused
 from tests.sfu.subscribers import (
     EXTENSIONS,
     MS,

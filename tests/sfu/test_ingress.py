@@ -8,9 +8,9 @@ from aiortc import rtp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.media.tracks import close_track
 from sfu.parameters import Codec
 from sfu.schema.tables import FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START
-from sfu.tracks import close_track
 from tests.sfu.publisher import (
     MS,
     RED,

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.media.send.select import DEAD_FRAMES, choose_layer, liveness_pass
+from sfu.media.subscriptions import set_layers, set_paused, set_targets
 from sfu.parameters import Codec
 from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED, MEDIA_PER_TRANSPORT, SWITCH_UP, track_t
-from sfu.subscriptions import set_layers, set_paused, set_targets
 from tests.sfu import publisher
 from tests.sfu.subscribers import MS, PUBLISHER, SECOND, START_OF_KEY, Room, Viewer
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from sfu.media.send.select import DEAD_FRAMES, REVIVED_FRAMES, key_frame_asked, liveness_pass
+from sfu.media.subscriptions import set_layers
 from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED
-from sfu.subscriptions import set_layers
 from tests.sfu.subscribers import MS, SECOND, START, START_OF_KEY, Room, Viewer
 
 STEP = 10 * MS

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from aioice import stun as aioice_stun
 
-from sfu import loop, media_thread, timers
+from sfu import media_thread
 from sfu.addresses import Sockets
+from sfu.media import loop, timers
 from sfu.media.net.paths import CONSENT_TIMEOUT_NS
 from sfu.media_thread import MediaThread
 from sfu.queues import rings

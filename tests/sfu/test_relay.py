@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.relay_out import add_mirror, relay_report, remove_mirror, wishes_pass
 from sfu.parameters import Codec
-from sfu.relay_in import receive_relayed, relays_wait
 from sfu.schema.tables import DROP_NAMES, MEDIA_PER_TRANSPORT, RELAY_SLOTS
 from tests.sfu.publisher import VP8, VP8_DELTA, VP8_KEY, packet
 from tests.sfu.subscribers import EXTENSIONS, MS, PUBLISHER, Room

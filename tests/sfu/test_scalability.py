@@ -15,9 +15,9 @@ from aiortc import rtp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.media.subscriptions import set_layers
 from sfu.parameters import Codec, Extension
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, SWITCH_UP
-from sfu.subscriptions import set_layers
 from tests.reference.dependency_descriptor import Descriptor, Structure, parse
 from tests.sfu.captured import recorded, set_media
 from tests.sfu.subscribers import MS, PUBLISHER, Room

@@ -3,9 +3,9 @@
 import itertools
 
 from sfu.media.send.silence import MAX_SILENT_PACKETS, PADDING_TURNS, begin_silence, silence_pass
+from sfu.media.subscriptions import close_subscription, set_paused
 from sfu.parameters import Codec
 from sfu.schema.tables import AUDIO, SUBSCRIPTION_STARTED
-from sfu.subscriptions import close_subscription, set_paused
 from tests.sfu.subscribers import MS, OPUS, PAYLOAD_TYPE, START_OF_KEY, Room, Viewer
 
 SILENT = bytes.fromhex("f8fffe")

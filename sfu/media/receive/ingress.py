@@ -19,6 +19,7 @@ from sfu.media.rtcp.feedback import can_send, send_transport_feedback
 from sfu.media.stream.levels import observe_level
 from sfu.media.stream.loudest import QUIETEST, note_loudness
 from sfu.media.stream.ring_size import watch_burst
+from sfu.media.tracks import NOT_LISTED
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32, signed32
@@ -42,7 +43,6 @@ from sfu.schema.tables import (
     RESTORED,
     TRACK_LOG,
 )
-from sfu.tracks import NOT_LISTED
 
 SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10
 RTX_HEADER_BYTES = 2

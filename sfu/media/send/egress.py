@@ -19,6 +19,7 @@ from sfu.media.send.select import admit_temporal, ask_for_wanted, mark_live, may
 from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.send.timestamps import align_timestamps
 from sfu.media.stream.loudest import is_loud
+from sfu.media.tracks import NOT_LISTED
 from sfu.media.wire.wire import signed32
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
@@ -38,7 +39,6 @@ from sfu.schema.tables import (
     TRACK_LOG,
     VIDEO,
 )
-from sfu.tracks import NOT_LISTED
 
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""

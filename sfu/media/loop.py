@@ -7,15 +7,15 @@ is due by the clock, then everything queued leaves.
 import numpy as np
 from numba import njit
 
-from sfu.classify import route
-from sfu.commands import apply_commands
 from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
+from sfu.media.classify import route
+from sfu.media.commands import apply_commands
 from sfu.media.net.udp import flush, receive
+from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
-from sfu.relay_in import receive_relayed, relays_wait
+from sfu.media.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
 from sfu.schema.tables import COMMAND_RING, RX_SLOTS
-from sfu.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
 
 MAX_BATCHES = 8
 """Batches of RX_SLOTS datagrams from one socket before timers and commands get their turn again."""

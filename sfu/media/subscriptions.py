@@ -1,4 +1,5 @@
-"""Opening, closing and setting of subscriptions, called by `sfu.commands` for rows that the control thread wrote."""
+"""Opening, closing and setting of subscriptions, called by `sfu.media.commands` for rows that the control thread
+wrote."""
 
 import numpy as np
 from numba import njit

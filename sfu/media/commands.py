@@ -12,6 +12,8 @@ from sfu.media.net.paths import NO_CONSENT, close_paths
 from sfu.media.send.relay_out import add_mirror, remove_mirror
 from sfu.media.send.silence import begin_silence
 from sfu.media.stream.ring_size import change_ring
+from sfu.media.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
+from sfu.media.tracks import close_sources, close_track, open_track
 from sfu.queues.notices import notice
 from sfu.schema.tables import (
     ADD_MIRROR,
@@ -45,8 +47,6 @@ from sfu.schema.tables import (
     TRACKS,
     TRANSPORTS,
 )
-from sfu.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
-from sfu.tracks import close_sources, close_track, open_track
 
 
 @njit(cache=True)
