@@ -28,10 +28,10 @@ from bench.endpoint import DATAGRAM_BYTES, Endpoint, is_dtls
 from bench.generator import SO_TIMESTAMPNS, prepare
 from bench.histogram import BUCKETS, bucket_of, latency
 from bench.results import Latency
-from sfu.backlog import Ledger, Message
+from sfu.control.data.backlog import Ledger, Message
+from sfu.control.data.sctp import MAX_MESSAGE_BYTES, DataChannels
 from sfu.errors import TransportFailure
 from sfu.parameters import Channel, DtlsRole
-from sfu.sctp import MAX_MESSAGE_BYTES, DataChannels
 
 OPEN_TIMEOUT_S = 30.0
 CHECK_S = 4.0
@@ -165,7 +165,7 @@ class Messenger:
     # What the data channels tell.
 
     def send_application_data(self, data: bytes) -> None:
-        """See `sfu.sctp.DataListener`."""
+        """See `sfu.control.data.sctp.DataListener`."""
         try:
             self._endpoint.send_data(data)
         except BlockingIOError:
@@ -174,13 +174,13 @@ class Messenger:
             self._fail(error)
 
     def channel_opened(self, channel: Channel) -> None:
-        """See `sfu.sctp.DataListener`."""
+        """See `sfu.control.data.sctp.DataListener`."""
         self._opened.add(channel)
         if self._opened.issuperset(CHANNELS.values()):
             self._all_open.set()
 
     def message_received(self, channel: Channel, payload: bytes) -> None:
-        """See `sfu.sctp.DataListener`."""
+        """See `sfu.control.data.sctp.DataListener`."""
         sent_ns, _ = _HEAD.unpack_from(DataPacket.FromString(payload).user.payload)
         self.tally.note_received(sent_ns, self._arrival_ns)
 

@@ -8,9 +8,9 @@ from typing import Self
 
 from bench.generator_receive import RTX_PAYLOAD_TYPE
 from bench.targets import Layer, Plan, SendStream, TrackPlan
-from sfu.association import LOCAL_PORT
+from sfu.control.data.association import LOCAL_PORT
+from sfu.control.data.sctp import MAX_MESSAGE_BYTES
 from sfu.parameters import DtlsRole
-from sfu.sctp import MAX_MESSAGE_BYTES
 
 MID_ID, RID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID = 1, 2, 3, 4
 """Header extension ids of every offer."""

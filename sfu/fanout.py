@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from sfu.backlog import Ledger, Message
+from sfu.control.data.backlog import Ledger, Message
 from sfu.parameters import Channel
 from sfu.transports import Transport, TransportState
 

@@ -13,7 +13,8 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from sfu.backlog import Message
+from sfu.control.data.backlog import Message
+from sfu.control.data.sctp import DataChannels
 from sfu.dtls import DtlsConnection, is_one_data_record
 from sfu.dtls import State as DtlsState
 from sfu.errors import EngineError, TransportFailure
@@ -39,7 +40,6 @@ from sfu.schema.tables import (
     SET_MEDIA,
     START_SRTP,
 )
-from sfu.sctp import DataChannels
 from sfu.shards import Shard
 from sfu.ssrcs import Ssrcs
 

@@ -11,16 +11,16 @@ KERNEL_FACTOR = 10
 this many times the deadline in wall-clock time, so that a busy machine does not do it."""
 
 PARSER_TESTS = {
-    "sfu.association": "test_any_chunk_raises_nothing_but_transport_failure",
+    "sfu.control.data.association": "test_any_chunk_raises_nothing_but_transport_failure",
     "sfu.media.wire.dependency": "test_any_bytes_read_as_by_the_slow_twin_or_stay_unknown",
     "sfu.media.wire.describe": "test_any_bytes_describe_themselves_within_the_packet",
     "sfu.dtls": "test_any_datagram_is_taken_or_ends_the_connection",
     "sfu.media.receive.ingress": "test_any_bytes_are_stored_or_counted",
-    "sfu.reassembly": "test_messages_come_whole_and_in_order_however_the_chunks_come",
+    "sfu.control.data.reassembly": "test_messages_come_whole_and_in_order_however_the_chunks_come",
     "sfu.media.wire.red": "test_red_primary_is_where_a_plain_reading_finds_it",
     "sfu.media.rtcp.rtcp_in": "test_any_bytes_are_obeyed_or_counted",
     "sfu.media.wire.rtp": "test_any_bytes_are_refused_or_lie_inside_the_packet",
-    "sfu.sctp_fence": "test_any_packet_is_judged_in_one_pass",
+    "sfu.control.data.sctp_fence": "test_any_packet_is_judged_in_one_pass",
     "sfu.media.net.stun": "test_no_bytes_at_all_are_answered_without_the_password",
     "signaling.config": "test_any_document_is_a_config_or_one_line",
     "signaling.connection": "test_any_frame_is_a_request_or_a_bad_message",

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 from aiortc.rtcsctptransport import DataChunk, SackChunk, serialize_packet
 
-from sfu import sctp
-from sfu.association import Association
-from sfu.backlog import Ledger, Message, Window
+from sfu.control.data import sctp
+from sfu.control.data.association import Association
+from sfu.control.data.backlog import Ledger, Message, Window
 from sfu.parameters import Channel, DtlsRole
 
 FIRST, LAST, UNORDERED = 2, 1, 4

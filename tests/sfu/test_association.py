@@ -9,8 +9,8 @@ from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, DataChunk, InitChunk, S
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfu import association, reassembly, sctp
-from sfu.association import Association
+from sfu.control.data import association, reassembly, sctp
+from sfu.control.data.association import Association
 from sfu.errors import TransportFailure
 from sfu.parameters import Channel, DtlsRole
 from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_SLOTS

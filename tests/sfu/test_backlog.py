@@ -2,8 +2,8 @@
 
 import pytest
 
-from sfu import backlog
-from sfu.backlog import MESSAGE_BYTES, Backlog, Ledger, Message
+from sfu.control.data import backlog
+from sfu.control.data.backlog import MESSAGE_BYTES, Backlog, Ledger, Message
 
 SIZE = 1000
 LAG = backlog.MAX_LAG_BYTES

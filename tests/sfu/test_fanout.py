@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from sfu import fanout
-from sfu.backlog import MESSAGE_BYTES, Message
+from sfu.control.data.backlog import MESSAGE_BYTES, Message
 from sfu.fanout import Fanout
 from sfu.parameters import Channel
 from sfu.transports import Transport, TransportState

@@ -7,9 +7,9 @@ from aiortc.rtcsctptransport import DataChunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu import reassembly
+from sfu.control.data import reassembly
+from sfu.control.data.reassembly import MAX_STREAM_CHUNKS, Held, Stream
 from sfu.errors import TransportFailure
-from sfu.reassembly import MAX_STREAM_CHUNKS, Held, Stream
 
 FIRST, LAST, UNORDERED = 2, 1, 4
 MODULUS = 1 << 32

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 
-from sfu import backlog, sctp
-from sfu.association import Association
+from sfu.control.data import backlog, sctp
+from sfu.control.data.association import Association
 from sfu.parameters import Channel, DtlsRole
 from tests.sfu.data_ends import End, association_of, exchange, joined
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu import sctp_fence
-from sfu.sctp_fence import refusal
+from sfu.control.data import sctp_fence
+from sfu.control.data.sctp_fence import refusal
 from tests.deadline import deadline
 
 HEADER = bytes.fromhex("138813880000000000000000")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sfu import association, backlog
+from sfu.control.data import association, backlog
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, TransportFailed
 from sfu.parameters import Channel, DtlsRole, TransportId

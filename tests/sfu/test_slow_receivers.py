@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from sfu import association, backlog, sctp
-from sfu.backlog import Message
+from sfu.control.data import association, backlog, sctp
+from sfu.control.data.backlog import Message
+from sfu.control.data.sctp import DataChannels
 from sfu.fanout import Fanout
 from sfu.parameters import Channel, DtlsRole
-from sfu.sctp import DataChannels
 from sfu.transports import Transport, TransportState
 from tests.sfu.data_ends import End
 

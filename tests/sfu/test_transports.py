@@ -139,7 +139,7 @@ async def test_what_fails_in_the_turn_of_another_transport_ends_this_one_alone(
 
     await client.connect(DtlsRole.CLIENT)
     await next_of(engine, TransportConnected)
-    monkeypatch.setattr(f"sfu.sctp.DataChannels.{name}", choke)
+    monkeypatch.setattr(f"sfu.control.data.sctp.DataChannels.{name}", choke)
     transport = engine._transports[client.transport]
     if name == "send":
         engine.send_data([client.transport], Channel.RELIABLE, b"x")

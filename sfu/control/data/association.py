@@ -25,10 +25,10 @@ from aiortc.rtcsctptransport import (
     SackChunk,
 )
 
-from sfu.backlog import Backlog
+from sfu.control.data.backlog import Backlog
+from sfu.control.data.reassembly import WHOLE, Held, Stream
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
-from sfu.reassembly import WHOLE, Held, Stream
 from sfu.schema.tables import SLOW_PER_TRANSPORT
 
 LOCAL_PORT = 5000

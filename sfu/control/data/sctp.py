@@ -9,11 +9,11 @@ from typing import Protocol
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import RTCSctpCapabilities
 
-from sfu.association import Association, Wire, run_now
-from sfu.backlog import Backlog, Message
+from sfu.control.data.association import Association, Wire, run_now
+from sfu.control.data.backlog import Backlog, Message
+from sfu.control.data.sctp_fence import refusal
 from sfu.errors import TransportFailure
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
-from sfu.sctp_fence import refusal
 
 logger = logging.getLogger(__name__)
 
