@@ -19,8 +19,8 @@ from functools import partial
 
 from sfu import statistics
 from sfu.addresses import candidates
-from sfu.certificate import LocalCertificate
-from sfu.dtls import SRTP_PROFILES
+from sfu.control.security.certificate import LocalCertificate
+from sfu.control.security.dtls import SRTP_PROFILES
 from sfu.errors import EngineError, TableFull
 from sfu.event_queue import EventQueue
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sfu.control.security.srtp_keys import SendingCipher
 from sfu.errors import EngineError, TableFull
 from sfu.parameters import (
     Codec,
@@ -41,7 +42,6 @@ from sfu.schema.tables import (
     TRANSPORTS,
     VIDEO,
 )
-from sfu.srtp_keys import SendingCipher
 
 KINDS = {Kind.AUDIO: AUDIO, Kind.VIDEO: VIDEO}
 MAX_GENERATION = 0x7FFFFFFF

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from sfu.addresses import Sockets
-from sfu.certificate import LocalCertificate
+from sfu.control.security.certificate import LocalCertificate
 from sfu.inbox import Inbox
 from sfu.mailbox import Mailbox
 from sfu.rows import Tables

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from sfu.control.data.backlog import Message
 from sfu.control.data.sctp import DataChannels
-from sfu.dtls import DtlsConnection, is_one_data_record
-from sfu.dtls import State as DtlsState
+from sfu.control.security.dtls import DtlsConnection, is_one_data_record
+from sfu.control.security.dtls import State as DtlsState
 from sfu.errors import EngineError, TransportFailure
 from sfu.event_queue import EventQueue
 from sfu.events import ChannelOpened, DataReceived, TransportConnected, TransportFailed
@@ -44,7 +44,7 @@ from sfu.shards import Shard
 from sfu.ssrcs import Ssrcs
 
 if TYPE_CHECKING:
-    from sfu.dtls import SrtpSessions
+    from sfu.control.security.dtls import SrtpSessions
     from sfu.forwarding import Receiver, Subscription
     from sfu.mirrors import RelayedTransport
 

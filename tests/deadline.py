@@ -14,7 +14,7 @@ PARSER_TESTS = {
     "sfu.control.data.association": "test_any_chunk_raises_nothing_but_transport_failure",
     "sfu.media.wire.dependency": "test_any_bytes_read_as_by_the_slow_twin_or_stay_unknown",
     "sfu.media.wire.describe": "test_any_bytes_describe_themselves_within_the_packet",
-    "sfu.dtls": "test_any_datagram_is_taken_or_ends_the_connection",
+    "sfu.control.security.dtls": "test_any_datagram_is_taken_or_ends_the_connection",
     "sfu.media.receive.ingress": "test_any_bytes_are_stored_or_counted",
     "sfu.control.data.reassembly": "test_messages_come_whole_and_in_order_however_the_chunks_come",
     "sfu.media.wire.red": "test_red_primary_is_where_a_plain_reading_finds_it",

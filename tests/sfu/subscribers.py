@@ -7,6 +7,7 @@ import numpy as np
 from aiortc import rtp
 from pylibsrtp import Policy, Session, ffi
 
+from sfu.control.security.srtp_keys import SendingCipher, derive
 from sfu.media.send.egress import forward_all, list_track
 from sfu.media.subscriptions import open_subscription
 from sfu.media.tracks import open_track
@@ -26,7 +27,6 @@ from sfu.schema.tables import (
     SWITCH_UP,
     VIDEO,
 )
-from sfu.srtp_keys import SendingCipher, derive
 from tests.sfu.ice import notices
 
 SECOND = 1_000_000_000

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Error
 
-from sfu.certificate import LocalCertificate
-from sfu.dtls import (
+from sfu.control.security.certificate import LocalCertificate
+from sfu.control.security.dtls import (
     MTU_BYTES,
     SRTP_PROFILES,
     DtlsConnection,

@@ -15,11 +15,11 @@ from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi
 
-from sfu.certificate import HASHES, fingerprint_of
+from sfu.control.security.certificate import HASHES, fingerprint_of
+from sfu.control.security.srtp_keys import SALT_BYTES, SendingCipher, derive
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
 from sfu.schema.tables import PACKETS, SLOW_BYTES
-from sfu.srtp_keys import SALT_BYTES, SendingCipher, derive
 
 MTU_BYTES = 1200
 """Largest datagram of a handshake flight. IPv6 guarantees 1280 with its headers; tunnels take some."""
