@@ -46,7 +46,7 @@ from bench.results import Latency
 from bench.targets import Connected, SendStream
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.compiler.native import ppoll
-from sfu.scheduling import ask_for_precedence
+from sfu.control.scheduling import ask_for_precedence
 
 TICK_NS = 10_000_000
 FEEDBACK_TICKS = 10

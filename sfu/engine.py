@@ -17,17 +17,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sfu import statistics
-from sfu.addresses import candidates
+from sfu.control import statistics
+from sfu.control.addresses import candidates
+from sfu.control.event_queue import EventQueue
+from sfu.control.fanout import Fanout
+from sfu.control.forwarding import Forwarding, check_open
+from sfu.control.mailbox import Datagram, Notice
+from sfu.control.media_thread import MediaThread
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
+from sfu.control.shards import MakeThread, Shard
+from sfu.control.statistics import LayerStatistics, ReceiverStatistics, SubscriptionStatistics
+from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError, TableFull
-from sfu.event_queue import EventQueue
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
-from sfu.fanout import Fanout
-from sfu.forwarding import Forwarding, check_open
-from sfu.mailbox import Datagram, Notice
-from sfu.media_thread import MediaThread
 from sfu.parameters import (
     MAX_THREADS,
     Candidate,
@@ -56,9 +59,6 @@ from sfu.schema.tables import (
     SUBSCRIPTION_STARTED,
     TRANSPORT_BROKEN,
 )
-from sfu.shards import MakeThread, Shard
-from sfu.statistics import LayerStatistics, ReceiverStatistics, SubscriptionStatistics
-from sfu.transports import Transport, TransportState
 
 __all__ = [
     "Engine",

@@ -35,8 +35,8 @@ CLOCK_FILES = {
     "sfu/media/timers.py",
     "sfu/media/loop.py",
     "sfu/engine.py",
-    "sfu/media_thread.py",
-    "sfu/fanout.py",  # measures its own turn
+    "sfu/control/media_thread.py",
+    "sfu/control/fanout.py",  # measures its own turn
     "sfu/compile.py",  # tells how long it took
 }
 """Outermost shells of the media engine. Everywhere else `now` is an argument."""

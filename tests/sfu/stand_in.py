@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from aioice import stun
 
-from sfu.addresses import source_control
+from sfu.control.addresses import source_control
 from sfu.queues import rings
 from sfu.queues.notices import notice
 from sfu.schema.memory import Memory
@@ -49,7 +49,8 @@ NOTICE_OF_CLOSING = {
 
 
 class StandIn:
-    """What `sfu.media_thread.MediaThread` offers. `commands` are those applied; `held` leaves them in the ring."""
+    """What `sfu.control.media_thread.MediaThread` offers. `commands` are those applied; `held` leaves them in the
+    ring."""
 
     def __init__(self, memory: Memory, on_exception: Callable[[BaseException], None]) -> None:
         self.memory = memory

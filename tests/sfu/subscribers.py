@@ -7,6 +7,7 @@ import numpy as np
 from aiortc import rtp
 from pylibsrtp import Policy, Session, ffi
 
+from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher, derive
 from sfu.media.send.egress import forward_all, list_track
 from sfu.media.subscriptions import open_subscription
@@ -14,7 +15,6 @@ from sfu.media.tracks import open_track
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Codec, Extension
-from sfu.rows import Tables
 from sfu.schema import tables
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sfu.addresses import SO_TIMESTAMPNS, Sockets, candidates, machine_addresses, socket_name, source_control
+from sfu.control.addresses import SO_TIMESTAMPNS, Sockets, candidates, machine_addresses, socket_name, source_control
 from sfu.schema.memory import Memory
 from tests.sfu.ice import socket_address
 

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from sfu import event_queue
-from sfu.event_queue import EventQueue
+from sfu.control import event_queue
+from sfu.control.event_queue import EventQueue
 from sfu.events import ChannelOpened, DataReceived, LayersChanged, StreamStarted, TransportConnected
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
 

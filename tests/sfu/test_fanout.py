@@ -6,11 +6,11 @@ from typing import cast
 
 import pytest
 
-from sfu import fanout
+from sfu.control import fanout
 from sfu.control.data.backlog import MESSAGE_BYTES, Message
-from sfu.fanout import Fanout
+from sfu.control.fanout import Fanout
+from sfu.control.transports import Transport, TransportState
 from sfu.parameters import Channel
-from sfu.transports import Transport, TransportState
 
 
 class Receiving:

@@ -13,11 +13,11 @@ import pytest
 from aiortc import rtp
 from pylibsrtp import Policy, Session
 
+from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher
 from sfu.media.net.following import COMPARE_NS
 from sfu.media.net.paths import FOLLOW_NS, SILENT_NS
 from sfu.media.rtcp.rtcp_in import _srtcp_index
-from sfu.rows import Tables
 from sfu.schema.memory import Memory
 from sfu.schema.tables import FOLLOW_PATH, NEW_CREDENTIALS, PATH_SELECTED, PATHS
 from tests.sfu.ice import PASSWORD, SECOND, binding_request, notices, ufrag_number

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sfu import inbox
-from sfu.inbox import BATCH, Inbox
-from sfu.mailbox import Mailbox
+from sfu.control import inbox
+from sfu.control.inbox import BATCH, Inbox
+from sfu.control.mailbox import Mailbox
 from sfu.queues import rings
 from sfu.schema.memory import Memory
 from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_RING

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from aioice import stun as aioice_stun
 
-from sfu import media_thread
-from sfu.addresses import Sockets
+from sfu.control import media_thread
+from sfu.control.addresses import Sockets
+from sfu.control.media_thread import MediaThread
 from sfu.media import loop, timers
 from sfu.media.net.paths import CONSENT_TIMEOUT_NS
-from sfu.media_thread import MediaThread
 from sfu.queues import rings
 from sfu.schema.memory import Memory
 from sfu.schema.tables import (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sfu import mailbox
+from sfu.control import mailbox
+from sfu.control.mailbox import Datagram, Mailbox, Notice
 from sfu.errors import TableFull
-from sfu.mailbox import Datagram, Mailbox, Notice
 from sfu.queues import rings
 from sfu.queues.notices import notice
 from sfu.schema.memory import Memory

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sfu import rows
+from sfu.control import rows
+from sfu.control.rows import Rows, Tables
 from sfu.errors import EngineError, TableFull
 from sfu.parameters import (
     Codec,
@@ -15,7 +16,6 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.rows import Rows, Tables
 from sfu.schema.memory import GROWING_BYTES, RING_SHARE_BYTES, SHARED_BYTES, Memory, RingSpace
 from sfu.schema.tables import (
     ARENA_BYTES,

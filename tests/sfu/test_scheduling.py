@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from sfu import scheduling
-from sfu.scheduling import SLICE_NS, SYSCALL_NUMBERS, Precedence, ask_for_precedence, ask_for_short_slices
+from sfu.control import scheduling
+from sfu.control.scheduling import SLICE_NS, SYSCALL_NUMBERS, Precedence, ask_for_precedence, ask_for_short_slices
 
 LINUX_WITH_SLICES = (6, 12)
 READ = 1

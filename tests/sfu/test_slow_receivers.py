@@ -11,9 +11,9 @@ import pytest
 from sfu.control.data import association, backlog, sctp
 from sfu.control.data.backlog import Message
 from sfu.control.data.sctp import DataChannels
-from sfu.fanout import Fanout
+from sfu.control.fanout import Fanout
+from sfu.control.transports import Transport, TransportState
 from sfu.parameters import Channel, DtlsRole
-from sfu.transports import Transport, TransportState
 from tests.sfu.data_ends import End
 
 CHUNK = 15_000

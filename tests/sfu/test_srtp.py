@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pylibsrtp import Error as SrtpError
 from pylibsrtp import Policy, Session, ffi
 
+from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher, derive
 from sfu.media.net import srtp
 from sfu.media.wire.windows import WINDOW
-from sfu.rows import Tables
 from sfu.schema.memory import Memory
 from sfu.schema.tables import TX_BYTES, subscription_t
 from tests.sfu.ice import drop_counts

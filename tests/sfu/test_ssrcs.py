@@ -2,7 +2,7 @@
 
 import pytest
 
-from sfu.ssrcs import Ssrcs
+from sfu.control.ssrcs import Ssrcs
 
 
 def test_neither_zero_nor_what_the_peer_has(monkeypatch: pytest.MonkeyPatch) -> None:

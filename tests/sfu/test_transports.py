@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sfu.addresses import machine_addresses
+from sfu.control.addresses import machine_addresses
+from sfu.control.mailbox import Datagram
+from sfu.control.transports import MAX_RECORDS_PER_DATAGRAM
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
-from sfu.mailbox import Datagram
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
 from sfu.schema.tables import CONSENT_EXPIRED, FOLLOW_PATH
-from sfu.transports import MAX_RECORDS_PER_DATAGRAM
 from tests.sfu.stand_in import StandIn
 from tests.sfu.webrtc_client import WebRtcClient
 

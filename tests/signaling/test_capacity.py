@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from livekit.protocol import models, rtc
 
+from sfu.control.statistics import limits
 from sfu.schema.tables import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
-from sfu.statistics import limits
 from signaling.capacity import MEASURE_INTERVAL_S, Needs
 from signaling.join import JoinError
 from signaling.negotiation import MAX_ENCODINGS

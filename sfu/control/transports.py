@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 from sfu.control.data.backlog import Message
 from sfu.control.data.sctp import DataChannels
+from sfu.control.event_queue import EventQueue
+from sfu.control.media_maps import MediaMaps
+from sfu.control.rows import pack_ufrag
 from sfu.control.security.dtls import DtlsConnection, is_one_data_record
 from sfu.control.security.dtls import State as DtlsState
+from sfu.control.shards import Shard
+from sfu.control.ssrcs import Ssrcs
 from sfu.errors import EngineError, TransportFailure
-from sfu.event_queue import EventQueue
 from sfu.events import ChannelOpened, DataReceived, TransportConnected, TransportFailed
-from sfu.media_maps import MediaMaps
 from sfu.parameters import (
     Channel,
     IceCredentials,
@@ -30,7 +33,6 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.rows import pack_ufrag
 from sfu.schema.tables import (
     CLOSE_TRANSPORT,
     FOLLOW_PATH,
@@ -40,13 +42,11 @@ from sfu.schema.tables import (
     SET_MEDIA,
     START_SRTP,
 )
-from sfu.shards import Shard
-from sfu.ssrcs import Ssrcs
 
 if TYPE_CHECKING:
+    from sfu.control.forwarding import Receiver, Subscription
+    from sfu.control.mirrors import RelayedTransport
     from sfu.control.security.dtls import SrtpSessions
-    from sfu.forwarding import Receiver, Subscription
-    from sfu.mirrors import RelayedTransport
 
 logger = logging.getLogger(__name__)
 

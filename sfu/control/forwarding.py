@@ -8,9 +8,12 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from sfu.control.mailbox import Notice
+from sfu.control.mirrors import Mirror, mirror_closed, release_mirror, take_mirror
+from sfu.control.rows import StreamRow, codec_mask
+from sfu.control.shards import Shard
+from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError
-from sfu.mailbox import Notice
-from sfu.mirrors import Mirror, mirror_closed, release_mirror, take_mirror
 from sfu.parameters import (
     MAX_SPATIAL,
     MAX_TEMPORAL,
@@ -22,7 +25,6 @@ from sfu.parameters import (
     SubscribeParameters,
     SubscriptionId,
 )
-from sfu.rows import StreamRow, codec_mask
 from sfu.schema.tables import (
     CHANGE_RING,
     CLOSE_SUBSCRIPTION,
@@ -37,8 +39,6 @@ from sfu.schema.tables import (
     SET_LAYERS,
     SET_PAUSED,
 )
-from sfu.shards import Shard
-from sfu.transports import Transport, TransportState
 
 TEMPORAL_SHIFT = 8
 """Where the temporal layer stands in the second field of OPEN_SUBSCRIPTION."""

@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sfu.addresses import Sockets
+from sfu.control.addresses import Sockets
+from sfu.control.inbox import Inbox
+from sfu.control.mailbox import Mailbox
+from sfu.control.rows import Tables
 from sfu.control.security.certificate import LocalCertificate
-from sfu.inbox import Inbox
-from sfu.mailbox import Mailbox
-from sfu.rows import Tables
 from sfu.schema.memory import Memory
 
 if TYPE_CHECKING:
-    from sfu.forwarding import Receiver, Subscription
-    from sfu.mirrors import Mirror, RelayedTransport
-    from sfu.transports import Transport
+    from sfu.control.forwarding import Receiver, Subscription
+    from sfu.control.mirrors import Mirror, RelayedTransport
+    from sfu.control.transports import Transport
 
 
 class RunsMedia(Protocol):

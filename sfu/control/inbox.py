@@ -6,7 +6,7 @@ together, is bounded where they are put into the ring (`tables.SLOW_PER_TRANSPOR
 
 from collections import deque
 
-from sfu.mailbox import Datagram, Mailbox
+from sfu.control.mailbox import Datagram, Mailbox
 
 BATCH = 64
 """Datagrams taken out of the ring for each one that is handed out: it empties faster than it is filled."""

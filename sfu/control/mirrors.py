@@ -7,10 +7,12 @@ publisher's media thread is told to relay the track to it (`sfu/media/send/relay
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sfu.control.media_maps import MediaMaps
+from sfu.control.rows import StreamRow
+from sfu.control.shards import Shard
+from sfu.control.ssrcs import Ssrcs
 from sfu.errors import EngineError
-from sfu.media_maps import MediaMaps
 from sfu.parameters import MediaParameters
-from sfu.rows import StreamRow
 from sfu.schema.tables import (
     ADD_MIRROR,
     CLOSE_TRACK,
@@ -20,12 +22,10 @@ from sfu.schema.tables import (
     REMOVE_MIRROR,
     SET_MEDIA,
 )
-from sfu.shards import Shard
-from sfu.ssrcs import Ssrcs
 
 if TYPE_CHECKING:
-    from sfu.forwarding import Receiver
-    from sfu.transports import Transport
+    from sfu.control.forwarding import Receiver
+    from sfu.control.transports import Transport
 
 ROW_SHIFT = 8
 """ADD_MIRROR carries the shard's number below the row."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from sfu.forwarding import Receiver, Subscription
+from sfu.control.forwarding import Receiver, Subscription
+from sfu.control.shards import Shard
 from sfu.parameters import ReceiverId
 from sfu.schema.memory import Memory
 from sfu.schema.tables import DROP_NAMES, FREE, OPEN, STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
-from sfu.shards import Shard
 
 UNEVEN_SHARE = 8
 """One part in so many is not promised where several media threads may fill unevenly."""

@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from sfu.control.scheduling import ask_for_precedence
 from sfu.media import loop
 from sfu.queues.notices import notice
-from sfu.scheduling import ask_for_precedence
 from sfu.schema.memory import Memory
 from sfu.schema.tables import OPEN, TRANSPORT_BROKEN
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from sfu.control.rows import Tables, check_media
 from sfu.parameters import MediaParameters
-from sfu.rows import Tables, check_media
 from sfu.schema.tables import MEDIA_PER_TRANSPORT
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from sfu.control.data.backlog import Ledger, Message
+from sfu.control.transports import Transport, TransportState
 from sfu.parameters import Channel
-from sfu.transports import Transport, TransportState
 
 SLICE_S = 0.005
 """Longest time that one turn of the loop spends on sending."""
