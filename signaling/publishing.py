@@ -17,8 +17,8 @@ from signaling.capacity import SERVER_FULL, Needs
 from signaling.errors import RequestRefused
 from signaling.join import MAX_NAME_LENGTH
 from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
-from signaling.negotiation import MAX_ENCODINGS
-from signaling.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
+from signaling.sdp.negotiation import MAX_ENCODINGS
+from signaling.sdp.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
 from signaling.tracks import SVC_CODECS, Track, TrackReceiver
 
 if TYPE_CHECKING:

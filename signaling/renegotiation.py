@@ -14,7 +14,7 @@ from livekit.protocol.rtc import LeaveRequest, MediaSectionsRequirement, Session
 
 from sfu.parameters import SubscriptionId, TransportId
 from signaling.errors import SessionEnded
-from signaling.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
+from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
 
 if TYPE_CHECKING:
     from signaling.participant import Participant

@@ -33,7 +33,7 @@ from signaling.capacity import SERVER_FULL, Needs
 from signaling.dynacast import Demand
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES, MAX_TOLD_ERRORS
-from signaling.peer_connection import Beginning, WantedTrack
+from signaling.sdp.peer_connection import Beginning, WantedTrack
 from signaling.tracks import Track, spatial_layer, temporal_layer
 
 if TYPE_CHECKING:

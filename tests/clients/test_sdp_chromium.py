@@ -8,8 +8,8 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from sfu.parameters import Codec, Kind, ReceiverId
-from signaling.negotiation import DEPENDENCY_URI
-from signaling.peer_connection import (
+from signaling.sdp.negotiation import DEPENDENCY_URI
+from signaling.sdp.peer_connection import (
     AnsweringConnection,
     OfferingConnection,
     PublishDecision,

@@ -1,6 +1,6 @@
 """Peer connections without SDP: an offer is JSON, `{"sections": [{"mid", "kind", "cid", "codecs", "layers"}]}`.
 
-A section with a cid sends, one without receives. They follow the contract of `signaling.peer_connection`.
+A section with a cid sends, one without receives. They follow the contract of `signaling.sdp.peer_connection`.
 """
 
 import json
@@ -15,8 +15,8 @@ from sfu.parameters import (
     SubscribeParameters,
     SubscriptionId,
 )
-from signaling.negotiation import Source
-from signaling.peer_connection import (
+from signaling.sdp.negotiation import Source
+from signaling.sdp.peer_connection import (
     AnswerResult,
     PublishDecision,
     Published,

@@ -9,8 +9,8 @@ from sfu.control.statistics import limits
 from sfu.schema.tables import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from signaling.capacity import MEASURE_INTERVAL_S, Needs
 from signaling.join import JoinError
-from signaling.negotiation import MAX_ENCODINGS
 from signaling.room import Room
+from signaling.sdp.negotiation import MAX_ENCODINGS
 from tests.signaling.call import Call, Client
 
 

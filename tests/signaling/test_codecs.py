@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sfu.parameters import Codec, Kind
-from signaling.codecs import (
+from signaling.sdp.codecs import (
     OWN_FORMATS,
     RTCP_CONFLICT,
     Format,
@@ -16,8 +16,8 @@ from signaling.codecs import (
     most_compatible,
     supported_formats,
 )
-from signaling.sdp import parse
-from signaling.session_description import RtpMap
+from signaling.sdp.sdp import parse
+from signaling.sdp.session_description import RtpMap
 
 
 def formats(kind: Kind, text: str) -> tuple[Format, ...]:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from sfu.engine import EngineError
 from sfu.parameters import Codec, Kind, ReceiverId, SubscriptionId
-from signaling.codecs import Format
-from signaling.forwarding import Forwardings
-from signaling.negotiation import Beginning, Selection, WantedTrack
-from signaling.session_description import RtpMap
+from signaling.sdp.codecs import Format
+from signaling.sdp.forwarding import Forwardings
+from signaling.sdp.negotiation import Beginning, Selection, WantedTrack
+from signaling.sdp.session_description import RtpMap
 from tests.signaling.recording_engine import RecordingEngine
 
 VP8_OF_1 = Selection((Codec.VP8, "", ReceiverId(1)), Format(RtpMap(96, "VP8", 90_000), Codec.VP8))

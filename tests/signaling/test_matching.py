@@ -1,13 +1,13 @@
-"""signaling/matching.py: which m-section takes which track, at a cost that does not grow with the pairs of them."""
+"""signaling/sdp/matching.py: which m-section takes which track, at a cost that does not grow with the pairs of them."""
 
 import pytest
 
 from sfu.parameters import Codec, Kind, ReceiverId
-from signaling.codecs import OWN_FORMATS, best_decoder, supported_formats
-from signaling.matching import Matching
-from signaling.offering import OfferingConnection
-from signaling.peer_connection import AnsweringConnection, PublishDecision, SendingSection, WantedTrack
-from signaling.sdp import parse
+from signaling.sdp.codecs import OWN_FORMATS, best_decoder, supported_formats
+from signaling.sdp.matching import Matching
+from signaling.sdp.offering import OfferingConnection
+from signaling.sdp.peer_connection import AnsweringConnection, PublishDecision, SendingSection, WantedTrack
+from signaling.sdp.sdp import parse
 from tests.signaling.counting import calls_of
 from tests.signaling.recording_engine import RecordingEngine
 

@@ -20,9 +20,9 @@ from sfu.parameters import (
     SubscribeParameters,
     TransportId,
 )
-from signaling.codecs import Format, supported_formats
-from signaling.matching import Matching
-from signaling.negotiation import (
+from signaling.sdp.codecs import Format, supported_formats
+from signaling.sdp.matching import Matching
+from signaling.sdp.negotiation import (
     MAX_REMOTE_MESSAGE_SIZE,
     VIDEO_LAYERS_ALLOCATION,
     Bundle,
@@ -44,8 +44,8 @@ from signaling.negotiation import (
     with_simulcast,
     with_track,
 )
-from signaling.sdp import SdpError, parse
-from signaling.session_description import Direction, Extmap, Profile, RtpMap, Section, SessionDescription
+from signaling.sdp.sdp import SdpError, parse
+from signaling.sdp.session_description import Direction, Extmap, Profile, RtpMap, Section, SessionDescription
 
 HEAD = "v=0\no=-\ns=-\nt=0 0\n"
 TCC = Extmap(3, "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01")

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from sfu.parameters import Codec, DtlsRole, Extension, Kind, ReceiverId, SubscribeParameters
-from signaling import offering
-from signaling.codecs import OWN_FORMATS
-from signaling.offering import OfferingConnection
-from signaling.peer_connection import SdpError, WantedTrack
-from signaling.sdp import parse
-from signaling.session_description import Direction, Section, SessionDescription, Setup, Transport
+from signaling.sdp import offering
+from signaling.sdp.codecs import OWN_FORMATS
+from signaling.sdp.offering import OfferingConnection
+from signaling.sdp.peer_connection import SdpError, WantedTrack
+from signaling.sdp.sdp import parse
+from signaling.sdp.session_description import Direction, Section, SessionDescription, Setup, Transport
 from tests.signaling.recording_engine import RecordingEngine
 
 FINGERPRINT = ("sha-256", ":".join(["CD"] * 32))

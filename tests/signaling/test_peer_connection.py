@@ -16,8 +16,8 @@ from sfu.parameters import (
     ReceiverId,
     SubscribeParameters,
 )
-from signaling.negotiation import DEPENDENCY_URI
-from signaling.peer_connection import (
+from signaling.sdp.negotiation import DEPENDENCY_URI
+from signaling.sdp.peer_connection import (
     AnsweringConnection,
     AnswerResult,
     PublishDecision,
@@ -25,8 +25,8 @@ from signaling.peer_connection import (
     SendingSection,
     WantedTrack,
 )
-from signaling.sdp import parse
-from signaling.session_description import Direction, SessionDescription, Setup, Simulcast
+from signaling.sdp.sdp import parse
+from signaling.sdp.session_description import Direction, SessionDescription, Setup, Simulcast
 from tests.signaling.recording_engine import FINGERPRINT, RecordingEngine
 
 ALL_VIDEO = frozenset({Codec.VP8, Codec.VP9, Codec.H264, Codec.AV1})

@@ -7,7 +7,7 @@ from livekit.protocol import models, rtc
 
 from sfu.parameters import Kind
 from signaling.limits import MAX_TRACK_PERMISSIONS
-from signaling.peer_connection import WantedTrack
+from signaling.sdp.peer_connection import WantedTrack
 from tests.signaling.call import Call
 from tests.signaling.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
 

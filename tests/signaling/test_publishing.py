@@ -7,7 +7,7 @@ from sfu.events import StreamStarted
 from sfu.parameters import GROUPS, Codec, Kind
 from signaling.config import RoomOptions
 from signaling.limits import MAX_PENDING_TRACKS
-from signaling.peer_connection import AnswerResult, Published
+from signaling.sdp.peer_connection import AnswerResult, Published
 from tests.signaling.call import CAMERA_LAYERS, Call, Client, sdp
 
 

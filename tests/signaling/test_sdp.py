@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signaling import sdp
-from signaling.sdp import KnownSections, SdpError, format_parameters, parse
-from signaling.session_description import (
+from signaling.sdp import sdp
+from signaling.sdp.sdp import KnownSections, SdpError, format_parameters, parse
+from signaling.sdp.session_description import (
     Direction,
     Extmap,
     Feedback,

@@ -21,10 +21,10 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from signaling.codecs import BASELINE_FMTP, OPUS_FMTP, OWN_FORMATS, Format, companions, decoders
-from signaling.forwarding import Forwardings
-from signaling.matching import Matching
-from signaling.negotiation import (
+from signaling.sdp.codecs import BASELINE_FMTP, OPUS_FMTP, OWN_FORMATS, Format, companions, decoders
+from signaling.sdp.forwarding import Forwardings
+from signaling.sdp.matching import Matching
+from signaling.sdp.negotiation import (
     FEEDBACK,
     Selection,
     WantedTrack,
@@ -37,8 +37,8 @@ from signaling.negotiation import (
     with_candidates,
     with_track,
 )
-from signaling.sdp import MAX_SECTIONS, KnownSections, SdpError, parse
-from signaling.session_description import Direction, Extmap, Profile, Section, SessionDescription, Setup
+from signaling.sdp.sdp import MAX_SECTIONS, KnownSections, SdpError, parse
+from signaling.sdp.session_description import Direction, Extmap, Profile, Section, SessionDescription, Setup
 
 DATA_MID = "0"
 _AUDIO_EXTENSIONS = {

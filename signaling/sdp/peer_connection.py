@@ -22,10 +22,10 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from signaling.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
-from signaling.forwarding import Forwarding, Forwardings
-from signaling.matching import Matching, Vacancies, kind_of_receiver
-from signaling.negotiation import (
+from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
+from signaling.sdp.forwarding import Forwarding, Forwardings
+from signaling.sdp.matching import Matching, Vacancies, kind_of_receiver
+from signaling.sdp.negotiation import (
     RID_URI,
     Beginning,
     Bundle,
@@ -54,9 +54,9 @@ from signaling.negotiation import (
     with_simulcast,
     with_track,
 )
-from signaling.offering import OfferingConnection
-from signaling.sdp import KnownSections, SdpError, parse
-from signaling.session_description import Direction, Extmap, Section, SessionDescription, Setup, Transport
+from signaling.sdp.offering import OfferingConnection
+from signaling.sdp.sdp import KnownSections, SdpError, parse
+from signaling.sdp.session_description import Direction, Extmap, Section, SessionDescription, Setup, Transport
 
 __all__ = [
     "AnswerResult",

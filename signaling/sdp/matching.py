@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 from sfu.parameters import Codec, Kind
-from signaling.codecs import Format, best_decoder, companions, stream_kind
-from signaling.negotiation import Selection, WantedTrack
+from signaling.sdp.codecs import Format, best_decoder, companions, stream_kind
+from signaling.sdp.negotiation import Selection, WantedTrack
 
 Match = tuple[Format, Format | None, Format | None]
 """The format of the media, and those of its RTX and RED."""

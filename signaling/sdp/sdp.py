@@ -15,7 +15,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TypeVar
 
-from signaling.session_description import (
+from signaling.sdp.session_description import (
     Direction,
     Extmap,
     Feedback,

@@ -10,7 +10,7 @@ import structlog
 
 from sfu.engine import Engine, EngineError
 from sfu.parameters import LocalSubscription, SubscriptionId, TransportId
-from signaling.negotiation import Selection, WantedTrack
+from signaling.sdp.negotiation import Selection, WantedTrack
 
 log = structlog.get_logger("signaling.forwarding")
 

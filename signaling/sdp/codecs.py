@@ -9,8 +9,8 @@ from enum import Enum
 from functools import lru_cache
 
 from sfu.parameters import Codec, Kind, PayloadType
-from signaling.sdp import MAX_CACHED_PROFILES, format_parameters
-from signaling.session_description import Profile, RtpMap
+from signaling.sdp.sdp import MAX_CACHED_PROFILES, format_parameters
+from signaling.sdp.session_description import Profile, RtpMap
 
 RTCP_CONFLICT = range(64, 96)
 """Payload types that look like RTCP behind rtcp-mux (RFC 5761 section 4)."""

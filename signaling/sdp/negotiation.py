@@ -26,9 +26,9 @@ from sfu.parameters import (
     RemoteTransport,
     SubscribeParameters,
 )
-from signaling.codecs import OPUS_FMTP, PRIMARY, Format, companions, most_compatible
-from signaling.sdp import MAX_CACHED_PROFILES, SdpError
-from signaling.session_description import (
+from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, companions, most_compatible
+from signaling.sdp.sdp import MAX_CACHED_PROFILES, SdpError
+from signaling.sdp.session_description import (
     Direction,
     Extmap,
     Feedback,
