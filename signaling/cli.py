@@ -18,8 +18,8 @@ from typing import Any
 import click
 import structlog
 
-from signaling.config import Config, Flags, load_config
-from signaling.config_file import ConfigError
+from signaling.config.config import Config, Flags, load_config
+from signaling.config.config_file import ConfigError
 from signaling.tokens import DEFAULT_TTL_S, create
 
 CONTROL_NICE = 10

@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
-from signaling.config import Config
+from signaling.config.config import Config
 from signaling.drops import telling_drops
 from signaling.http_protocol import (
     MAX_CONNECTIONS,

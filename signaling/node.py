@@ -20,7 +20,7 @@ from signaling.shares import Entrances, Shares
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
-    from signaling.config import Config
+    from signaling.config.config import Config
     from signaling.participant import Participant
     from signaling.tracks import Track
 

@@ -33,7 +33,7 @@ from livekit.protocol.rtc import (
 from signaling import identifiers
 from signaling.access import SubscriptionAccess
 from signaling.capacity import Needs
-from signaling.config import RoomOptions
+from signaling.config.config import RoomOptions
 from signaling.connection import Broadcast
 from signaling.dynacast import Demand, Dynacast
 from signaling.errors import SessionEnded

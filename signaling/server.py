@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from signaling.config import Config
+from signaling.config.config import Config
 from signaling.connection import SOCKET_GONE, SignalConnection
 from signaling.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
 from signaling.tokens import create

@@ -16,7 +16,7 @@ from OpenSSL import SSL
 from bench.endpoint import make_context
 from sfu.engine import Engine, EngineOptions
 from signaling import listener
-from signaling.config import Flags, load_config
+from signaling.config.config import Flags, load_config
 from signaling.rooms import Rooms
 from signaling.tokens import create
 from tests.clients.json_peer import json_socket

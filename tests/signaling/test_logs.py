@@ -16,7 +16,7 @@ import asyncio, sys
 import jwt, websockets
 from livekit.protocol import rtc
 from signaling import handlers, join, rooms, server
-from signaling.config import Config
+from signaling.config.config import Config
 from signaling.listener import bind_sockets, running
 from signaling.logs import configure_logging
 from signaling.tokens import hide

@@ -7,7 +7,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.events import TransportConnected
-from signaling.config import RoomOptions
+from signaling.config.config import RoomOptions
 from signaling.join import JoinError
 from tests.signaling.call import RECEIVING, Call, FakeConnection, sdp, settle
 

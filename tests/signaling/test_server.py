@@ -22,7 +22,7 @@ from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
 from signaling import connection
-from signaling.config import Config
+from signaling.config.config import Config
 from signaling.connection import BadMessage, SignalConnection
 from signaling.join import JoinError, JoinParameters
 from signaling.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve

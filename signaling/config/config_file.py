@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from signaling.config_keys import KeyTable, Use
+from signaling.config.config_keys import KeyTable, Use
 
 MERGE_KEY = "<<"
 """YAML's merge key: its value is a mapping whose keys count as the enclosing mapping's."""

@@ -15,8 +15,8 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from signaling.config_file import ConfigError, Document, check_names
-from signaling.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
+from signaling.config.config_file import ConfigError, Document, check_names
+from signaling.config.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
 from signaling.texts import encodable
 from signaling.tokens import Keys, hide
 from signaling.watchdog import systemd_limit_s
