@@ -20,7 +20,7 @@ import structlog
 
 from signaling.config.config import Config, Flags, load_config
 from signaling.config.config_file import ConfigError
-from signaling.tokens import DEFAULT_TTL_S, create
+from signaling.http.tokens import DEFAULT_TTL_S, create
 
 CONTROL_NICE = 10
 """nice value of the control thread: where cores are scarce, a crowd that joins must not hold up media."""
@@ -189,7 +189,7 @@ def _tell_sometimes(tell: Callable[[int, int], None], done: int, total: int, _: 
 
 
 def _serve(config: Config) -> None:
-    from signaling import listener
+    from signaling.http import listener
     from signaling.logs import configure_logging
 
     configure_logging(config.log_level, config.log_json)
@@ -206,7 +206,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
     import uvloop
 
     from sfu.engine import Engine, EngineOptions
-    from signaling import listener
+    from signaling.http import listener
     from signaling.rooms import Rooms
 
     def announce(addresses: list[tuple[str, int]]) -> None:

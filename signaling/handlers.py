@@ -35,8 +35,8 @@ from livekit.protocol.rtc import (
 
 from signaling import simulation
 from signaling.access import SubscriptionAccess
-from signaling.bounds import TooManyEntries, check_request
 from signaling.errors import RequestRefused, SessionEnded
+from signaling.http.bounds import TooManyEntries, check_request
 from signaling.limits import MAX_ECHO_BYTES
 from signaling.participant import Participant
 

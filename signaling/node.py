@@ -16,7 +16,7 @@ import structlog
 from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
 from signaling import identifiers
 from signaling.capacity import Capacity
-from signaling.shares import Entrances, Shares
+from signaling.http.shares import Entrances, Shares
 
 if TYPE_CHECKING:
     from sfu.engine import Engine

@@ -15,17 +15,17 @@ from livekit.protocol.rtc import LeaveRequest, ParticipantUpdate, RequestRespons
 from signaling import identifiers
 from signaling.access import SubscriptionAccess
 from signaling.errors import RequestRefused
-from signaling.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES, MAX_NAME_LENGTH, JoinParameters
+from signaling.http.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES, MAX_NAME_LENGTH, JoinParameters
+from signaling.http.shares import Share
+from signaling.http.tokens import Claims, TokenTooLong, refresh
 from signaling.limits import MAX_CAPABILITIES
 from signaling.publishing import Publishing
 from signaling.renegotiation import DualConnection, Renegotiation, SingleConnection
-from signaling.shares import Share
 from signaling.subscriptions import Subscriptions
-from signaling.tokens import Claims, TokenTooLong, refresh
 from signaling.updates import participant_allowance
 
 if TYPE_CHECKING:
-    from signaling.connection import Broadcast, SignalConnection
+    from signaling.http.connection import Broadcast, SignalConnection
     from signaling.node import Node
     from signaling.room import Room
 

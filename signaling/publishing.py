@@ -15,7 +15,7 @@ from sfu.parameters import Codec, Kind
 from signaling import tracks
 from signaling.capacity import SERVER_FULL, Needs
 from signaling.errors import RequestRefused
-from signaling.join import MAX_NAME_LENGTH
+from signaling.http.join import MAX_NAME_LENGTH
 from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
 from signaling.sdp.negotiation import MAX_ENCODINGS
 from signaling.sdp.peer_connection import AnswerResult, PublishDecision, Published, SendingSection

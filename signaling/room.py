@@ -34,9 +34,9 @@ from signaling import identifiers
 from signaling.access import SubscriptionAccess
 from signaling.capacity import Needs
 from signaling.config.config import RoomOptions
-from signaling.connection import Broadcast
 from signaling.dynacast import Demand, Dynacast
 from signaling.errors import SessionEnded
+from signaling.http.connection import Broadcast
 from signaling.limits import MAX_DEPARTURES
 from signaling.node import Node
 from signaling.participant import CLOSE_RECONNECT, Participant

@@ -24,7 +24,7 @@ from sfu.events import (
 )
 from signaling import data
 from signaling.capacity import SERVER_FULL, Needs
-from signaling.join import JoinError, JoinParameters
+from signaling.http.join import JoinError, JoinParameters
 from signaling.node import Node
 from signaling.participant import Participant
 from signaling.room import Room

@@ -17,13 +17,13 @@ from livekit.protocol.rtc import (
 )
 
 from signaling import handlers
-from signaling.connection import BadMessage, SignalConnection
 from signaling.errors import SessionEnded
-from signaling.join import JoinError, JoinParameters
+from signaling.http.connection import BadMessage, SignalConnection
+from signaling.http.join import JoinError, JoinParameters
+from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
 from signaling.room import PING_TIMEOUT_S, RETOLD_S
-from signaling.shares import ExcessiveUse
 
 if TYPE_CHECKING:
     from signaling.node import Node

@@ -23,13 +23,13 @@ PARSER_TESTS = {
     "sfu.control.data.sctp_fence": "test_any_packet_is_judged_in_one_pass",
     "sfu.media.net.stun": "test_no_bytes_at_all_are_answered_without_the_password",
     "signaling.config.config": "test_any_document_is_a_config_or_one_line",
-    "signaling.connection": "test_any_frame_is_a_request_or_a_bad_message",
+    "signaling.http.connection": "test_any_frame_is_a_request_or_a_bad_message",
     "signaling.data": "test_any_bytes_are_a_data_packet_or_dropped",
-    "signaling.join": "test_any_query_is_parameters_or_a_join_error",
-    "signaling.join, join_request": "test_any_wrapped_bytes_are_a_request_or_a_join_error",
+    "signaling.http.join": "test_any_query_is_parameters_or_a_join_error",
+    "signaling.http.join, join_request": "test_any_wrapped_bytes_are_a_request_or_a_join_error",
     "signaling.sdp.sdp": "test_any_text_is_a_value_or_an_sdp_error",
     "signaling.sdp.sdp, attributes": "test_odd_attributes_never_raise",
-    "signaling.tokens": "test_any_text_is_a_token_or_refused",
+    "signaling.http.tokens": "test_any_text_is_a_token_or_refused",
 }
 """The test that gives any input to each parser of what comes from clients. These run under PARSER_DEADLINE_S."""
 PARSER_DEADLINE_S = 25.0

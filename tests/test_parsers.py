@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signaling.tokens import TokenError, hide, verify
+from signaling.http.tokens import TokenError, hide, verify
 from tests.deadline import PARSER_TESTS, Endless, deadline
 
 TESTS = Path(__file__).parent

@@ -17,8 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from signaling.config.config_file import ConfigError, Document, check_names
 from signaling.config.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
+from signaling.http.tokens import Keys, hide
 from signaling.texts import encodable
-from signaling.tokens import Keys, hide
 from signaling.watchdog import systemd_limit_s
 
 DEFAULT_PORT = 7880

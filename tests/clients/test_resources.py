@@ -15,10 +15,10 @@ from OpenSSL import SSL
 
 from bench.endpoint import make_context
 from sfu.engine import Engine, EngineOptions
-from signaling import listener
 from signaling.config.config import Flags, load_config
+from signaling.http import listener
+from signaling.http.tokens import create
 from signaling.rooms import Rooms
-from signaling.tokens import create
 from tests.clients.json_peer import json_socket
 from tests.clients.light_client import LightClient
 from tests.clients.peers import eventually

@@ -12,12 +12,12 @@ from livekit.protocol import models, rtc
 from sfu.events import DataReceived, StreamStarted, TransportConnected, TransportFailed
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
 from signaling.config.config import Config, RoomOptions
-from signaling.connection import Broadcast
-from signaling.join import JoinParameters
+from signaling.http.connection import Broadcast
+from signaling.http.join import JoinParameters
+from signaling.http.shares import Share
+from signaling.http.tokens import Claims, VideoGrant, hide
 from signaling.participant import Participant
 from signaling.rooms import Rooms
-from signaling.shares import Share
-from signaling.tokens import Claims, VideoGrant, hide
 from tests.signaling.fake_engine import FakeEngine
 
 CAMERA_LAYERS = (

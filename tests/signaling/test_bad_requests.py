@@ -6,7 +6,7 @@ from livekit.protocol import models, rtc
 from sfu.events import LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
 from sfu.parameters import Codec, SubscriptionId
 from signaling import handlers
-from signaling.connection import BadMessage
+from signaling.http.connection import BadMessage
 from signaling.limits import MAX_BAD_MESSAGES
 from tests.signaling.call import Call, settle
 

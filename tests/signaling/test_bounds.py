@@ -1,4 +1,4 @@
-"""signaling/bounds.py: whatever is repeated in a request is bounded, and costs no more than the bound allows.
+"""signaling/http/bounds.py: whatever is repeated in a request is bounded, and costs no more than the bound allows.
 
 Cost is the number of Python and C functions called, so that a slow machine changes nothing.
 """
@@ -15,11 +15,11 @@ from google.protobuf.message import Message
 from livekit.protocol import rtc
 
 from signaling import handlers
-from signaling.bounds import MAX_ENTRIES, TooManyEntries, check_join_request, check_request
-from signaling.connection import BadMessage, decode_request
-from signaling.join import MAX_JOIN_REQUEST_BYTES
+from signaling.http.bounds import MAX_ENTRIES, TooManyEntries, check_join_request, check_request
+from signaling.http.connection import BadMessage, decode_request
+from signaling.http.join import MAX_JOIN_REQUEST_BYTES
+from signaling.http.listener import MAX_MESSAGE_BYTES
 from signaling.limits import MAX_ECHO_BYTES, MAX_JSON_CHARACTERS, MAX_JSON_ENTRIES, MAX_REQUEST_ENTRIES, MAX_TOLD_ERRORS
-from signaling.listener import MAX_MESSAGE_BYTES
 from tests.signaling.call import Call
 from tests.signaling.counting import calls_of
 

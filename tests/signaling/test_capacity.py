@@ -8,7 +8,7 @@ from livekit.protocol import models, rtc
 from sfu.control.statistics import limits
 from sfu.schema.tables import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from signaling.capacity import MEASURE_INTERVAL_S, Needs
-from signaling.join import JoinError
+from signaling.http.join import JoinError
 from signaling.room import Room
 from signaling.sdp.negotiation import MAX_ENCODINGS
 from tests.signaling.call import Call, Client

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from signaling.cli import CONTROL_NICE, main
-from signaling.tokens import hide, verify
+from signaling.http.tokens import hide, verify
 
 ROOT = Path(__file__).parents[2]
 KEYS = hide({"devkey": "secret"})

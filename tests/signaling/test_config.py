@@ -18,7 +18,7 @@ from signaling.config.config import (
     parse_udp_ports,
 )
 from signaling.config.config_file import ConfigError
-from signaling.tokens import hide
+from signaling.http.tokens import hide
 
 VISIO = """\
 port: 7880

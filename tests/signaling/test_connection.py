@@ -1,4 +1,4 @@
-"""signaling/connection.py: signal messages in frames, and a queue that a slow client cannot grow without end."""
+"""signaling/http/connection.py: signal messages in frames, and a queue that a slow client cannot grow without end."""
 
 import asyncio
 import json
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from livekit.protocol import models, rtc
 from starlette.websockets import WebSocket
 
-from signaling import connection as module
-from signaling.connection import BadMessage, Broadcast, SignalConnection, decode_request, encode_response
-from signaling.shares import TURN_S
+from signaling.http import connection as module
+from signaling.http.connection import BadMessage, Broadcast, SignalConnection, decode_request, encode_response
+from signaling.http.shares import TURN_S
 from tests.signaling.call import settle
 
 PONG = rtc.SignalResponse(pong=1_700_000_000_000)

@@ -1,4 +1,4 @@
-"""signaling/http_protocol.py: bounds for clients that have proved nothing yet, and for those that do not read."""
+"""signaling/http/http_protocol.py: bounds for clients that have proved nothing yet, and for those that do not read."""
 
 import asyncio
 import base64
@@ -16,9 +16,9 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
-from signaling import http_protocol, listener
-from signaling.connection import SignalConnection
-from signaling.http_protocol import (
+from signaling.http import http_protocol, listener
+from signaling.http.connection import SignalConnection
+from signaling.http.http_protocol import (
     MAX_CONNECTIONS,
     MAX_HEADERS,
     MAX_REQUEST_HEAD_BYTES,
@@ -26,7 +26,7 @@ from signaling.http_protocol import (
     Intake,
     SignalProtocol,
 )
-from signaling.join import MAX_METADATA_BYTES
+from signaling.http.join import MAX_METADATA_BYTES
 from tests.signaling.test_server import CONFIG, EchoSession, PlayedEngine, PlayedRooms, connect, receive, running_on
 
 KEY = base64.b64encode(bytes(16)).decode()

@@ -1,4 +1,4 @@
-"""signaling/join.py: what a client says before its WebSocket is accepted."""
+"""signaling/http/join.py: what a client says before its WebSocket is accepted."""
 
 import base64
 import gzip
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
 
-from signaling.join import (
+from signaling.http.join import (
     MAX_ATTRIBUTES_BYTES,
     MAX_JOIN_REQUEST_BYTES,
     MAX_METADATA_BYTES,
@@ -22,8 +22,8 @@ from signaling.join import (
     parse_join,
     unwrap_join_request,
 )
+from signaling.http.tokens import hide
 from signaling.limits import MAX_JOIN_TRACKS
-from signaling.tokens import hide
 
 KEYS = hide({"devkey": "secret"})
 

@@ -15,11 +15,12 @@ SERVER = """
 import asyncio, sys
 import jwt, websockets
 from livekit.protocol import rtc
-from signaling import handlers, join, rooms, server
+from signaling import handlers, rooms
+from signaling.http import join, server
 from signaling.config.config import Config
-from signaling.listener import bind_sockets, running
+from signaling.http.listener import bind_sockets, running
 from signaling.logs import configure_logging
-from signaling.tokens import hide
+from signaling.http.tokens import hide
 from tests.signaling.fake_engine import FakeEngine
 
 def bug(*_, **__):

@@ -7,8 +7,9 @@ import pytest
 from livekit.protocol import models, rtc
 from structlog.testing import capture_logs
 
-from signaling import participant, tokens
-from signaling.join import MAX_METADATA_BYTES
+from signaling import participant
+from signaling.http import tokens
+from signaling.http.join import MAX_METADATA_BYTES
 from signaling.participant import TOKEN_PACE_S
 from signaling.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
 from tests.signaling.call import Call, settle

@@ -8,7 +8,7 @@ from livekit.protocol import models, rtc
 
 from sfu.events import TransportConnected
 from signaling.config.config import RoomOptions
-from signaling.join import JoinError
+from signaling.http.join import JoinError
 from tests.signaling.call import RECEIVING, Call, FakeConnection, sdp, settle
 
 

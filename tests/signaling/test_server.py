@@ -1,4 +1,4 @@
-"""signaling/server.py and listener.py: real sockets and a real WebSocket client; rooms and engine are played."""
+"""signaling/http/server.py and listener.py: real sockets and a real WebSocket client; rooms and engine are played."""
 
 import asyncio
 import base64
@@ -21,12 +21,12 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
-from signaling import connection
 from signaling.config.config import Config
-from signaling.connection import BadMessage, SignalConnection
-from signaling.join import JoinError, JoinParameters
-from signaling.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
-from signaling.tokens import hide, verify
+from signaling.http import connection
+from signaling.http.connection import BadMessage, SignalConnection
+from signaling.http.join import JoinError, JoinParameters
+from signaling.http.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
+from signaling.http.tokens import hide, verify
 
 KEYS = hide({"devkey": "secret"})
 CONFIG = Config(keys=KEYS, port=0, bind_addresses=("127.0.0.1",), bind_addresses_given=True, development=True)

@@ -1,4 +1,5 @@
-"""signaling/shares.py: a client that keeps the control thread busy may have all of it, until somebody else waits."""
+"""signaling/http/shares.py: a client that keeps the control thread busy may have all of it, until somebody else
+waits."""
 
 import asyncio
 import itertools
@@ -9,7 +10,7 @@ from livekit.protocol import models, rtc
 from sfu.events import ChannelOpened
 from sfu.parameters import Channel
 from signaling import renegotiation
-from signaling.shares import (
+from signaling.http.shares import (
     ENTRANCE_S,
     MAX_EXCESS_S,
     SETTLED_AFTER,

@@ -1,4 +1,4 @@
-"""signaling/tokens.py: who may do what, read from JSON Web Tokens."""
+"""signaling/http/tokens.py: who may do what, read from JSON Web Tokens."""
 
 import time
 from typing import Any
@@ -8,9 +8,9 @@ import pytest
 from livekit.api import AccessToken, VideoGrants
 from livekit.protocol import models
 
-from signaling.http_protocol import MAX_REQUEST_HEAD_BYTES
-from signaling.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES
-from signaling.tokens import (
+from signaling.http.http_protocol import MAX_REQUEST_HEAD_BYTES
+from signaling.http.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES
+from signaling.http.tokens import (
     CLOCK_LEEWAY_S,
     LARGE_TOKEN_BYTES,
     MAX_TOKEN_BYTES,

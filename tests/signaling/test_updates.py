@@ -4,7 +4,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from signaling import limits, updates
-from signaling.join import MAX_METADATA_BYTES
+from signaling.http.join import MAX_METADATA_BYTES
 from tests.signaling.call import Call, Client, sdp, settle
 
 

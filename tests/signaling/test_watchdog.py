@@ -114,10 +114,10 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process(monkeypatch: pytest.M
 STUCK = """
 import asyncio
 from signaling.config.config import Config
-from signaling.listener import bind_sockets, serve
+from signaling.http.listener import bind_sockets, serve
 from signaling.logs import configure_logging
 from signaling.rooms import Rooms
-from signaling.tokens import hide
+from signaling.http.tokens import hide
 from tests.signaling.fake_engine import FakeEngine
 
 async def main():

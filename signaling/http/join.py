@@ -15,9 +15,9 @@ from typing import cast
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
-from signaling.bounds import TooManyEntries, check_join_request
+from signaling.http.bounds import TooManyEntries, check_join_request
+from signaling.http.tokens import Claims, Keys, TokenError, VideoGrant, verify
 from signaling.texts import encodable
-from signaling.tokens import Claims, Keys, TokenError, VideoGrant, verify
 
 MAX_JOIN_REQUEST_BYTES = 1024 * 1024
 """Of the join request once unpacked: livekit-server's bound."""

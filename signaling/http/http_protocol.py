@@ -22,8 +22,8 @@ from websockets.datastructures import Headers
 from websockets.frames import Frame
 from websockets.protocol import OPEN
 
-from signaling.connection import DIRECT
-from signaling.shares import TURN_S
+from signaling.http.connection import DIRECT
+from signaling.http.shares import TURN_S
 
 MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
 """Request line and headers together. A token that carries a participant's metadata has most of a MiB, in the query or

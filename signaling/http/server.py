@@ -24,9 +24,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from signaling.config.config import Config
-from signaling.connection import SOCKET_GONE, SignalConnection
-from signaling.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
-from signaling.tokens import create
+from signaling.http.connection import SOCKET_GONE, SignalConnection
+from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
+from signaling.http.tokens import create
 
 PREFLIGHT_MAX_AGE_S = 86_400
 MAX_QUERY_PARAMETERS = 100
@@ -37,7 +37,7 @@ HOST = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::\d*)?")
 """A `Host` header (RFC 9110 section 7.2)."""
 SUBPROTOCOL_JSON = "json"
 """Our one extension: who asks for it gets JSON from the first message on."""
-DEMO_DIRECTORY = Path(__file__).parent / "demo"
+DEMO_DIRECTORY = Path(__file__).parents[1] / "demo"
 
 log = structlog.get_logger("signaling.http")
 

@@ -21,8 +21,8 @@ from livekit.protocol import rtc
 from livekit.protocol.models import ParticipantInfo
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from signaling.bounds import check_json_kind, check_json_text
-from signaling.shares import Share, Shares
+from signaling.http.bounds import check_json_kind, check_json_text
+from signaling.http.shares import Share, Shares
 from signaling.texts import encodable
 
 MAX_QUEUED_MESSAGES = 1000

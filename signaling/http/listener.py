@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 
 from signaling.config.config import Config
 from signaling.drops import telling_drops
-from signaling.http_protocol import (
+from signaling.http.http_protocol import (
     MAX_CONNECTIONS,
     MAX_REQUEST_HEAD_BYTES,
     Intake,
@@ -28,7 +28,7 @@ from signaling.http_protocol import (
     SignalProtocol,
     limit_websockets,
 )
-from signaling.server import Rooms, build_app
+from signaling.http.server import Rooms, build_app
 from signaling.watchdog import notify, watching
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
