@@ -53,7 +53,7 @@ class Session(Protocol):
 
 
 class Rooms(Protocol):
-    """The part of `signaling.rooms.Rooms` that this file uses."""
+    """The part of `signaling.rooms.rooms.Rooms` that this file uses."""
 
     async def start(self) -> None:
         """Begin to take participants."""

@@ -16,8 +16,8 @@ from signaling.http.connection import Broadcast
 from signaling.http.join import JoinParameters
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims, VideoGrant, hide
-from signaling.participant import Participant
-from signaling.rooms import Rooms
+from signaling.rooms.participant import Participant
+from signaling.rooms.rooms import Rooms
 from tests.signaling.fake_engine import FakeEngine
 
 CAMERA_LAYERS = (

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from signaling import renegotiation
+from signaling.rooms import renegotiation
 from tests.signaling.call import Call
 from tests.signaling.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
 

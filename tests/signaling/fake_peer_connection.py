@@ -15,6 +15,7 @@ from sfu.parameters import (
     SubscribeParameters,
     SubscriptionId,
 )
+from signaling.rooms.tracks import parse_codec
 from signaling.sdp.negotiation import Source
 from signaling.sdp.peer_connection import (
     AnswerResult,
@@ -24,7 +25,6 @@ from signaling.sdp.peer_connection import (
     SendingSection,
     WantedTrack,
 )
-from signaling.tracks import parse_codec
 from tests.signaling.fake_engine import FakeEngine
 
 DECODES = frozenset((Codec.OPUS, Codec.VP8, Codec.VP9, Codec.AV1, Codec.H264))

@@ -14,12 +14,12 @@ from google.protobuf.internal.encoder import TagBytes
 from google.protobuf.message import Message
 from livekit.protocol import rtc
 
-from signaling import handlers
 from signaling.http.bounds import MAX_ENTRIES, TooManyEntries, check_join_request, check_request
 from signaling.http.connection import BadMessage, decode_request
 from signaling.http.join import MAX_JOIN_REQUEST_BYTES
 from signaling.http.listener import MAX_MESSAGE_BYTES
 from signaling.limits import MAX_ECHO_BYTES, MAX_JSON_CHARACTERS, MAX_JSON_ENTRIES, MAX_REQUEST_ENTRIES, MAX_TOLD_ERRORS
+from signaling.rooms import handlers
 from tests.signaling.call import Call
 from tests.signaling.counting import calls_of
 

@@ -7,9 +7,9 @@ from livekit.protocol import models, rtc
 
 from sfu.control.statistics import limits
 from sfu.schema.tables import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
-from signaling.capacity import MEASURE_INTERVAL_S, Needs
 from signaling.http.join import JoinError
-from signaling.room import Room
+from signaling.rooms.capacity import MEASURE_INTERVAL_S, Needs
+from signaling.rooms.room import Room
 from signaling.sdp.negotiation import MAX_ENCODINGS
 from tests.signaling.call import Call, Client
 

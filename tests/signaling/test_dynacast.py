@@ -5,7 +5,7 @@ from typing import Any
 from livekit.protocol import models, rtc
 
 from sfu.parameters import Codec
-from signaling.dynacast import PAUSE_DELAY_S
+from signaling.rooms.dynacast import PAUSE_DELAY_S
 from tests.signaling.call import Call, Client, sdp, settle
 
 LEVELS = {models.LOW: "low", models.MEDIUM: "medium", models.HIGH: "high"}

@@ -15,7 +15,7 @@ SERVER = """
 import asyncio, sys
 import jwt, websockets
 from livekit.protocol import rtc
-from signaling import handlers, rooms
+from signaling.rooms import handlers, rooms
 from signaling.http import join, server
 from signaling.config.config import Config
 from signaling.http.listener import bind_sockets, running

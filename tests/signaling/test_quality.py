@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 from livekit.protocol import models
 
-from signaling.quality import Quality, grade, opinion_score
-from signaling.room import QUALITY_INTERVAL_S
+from signaling.rooms.quality import Quality, grade, opinion_score
+from signaling.rooms.room import QUALITY_INTERVAL_S
 from tests.signaling.call import Call
 
 

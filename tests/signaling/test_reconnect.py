@@ -7,11 +7,11 @@ import pytest
 from livekit.protocol import models, rtc
 from structlog.testing import capture_logs
 
-from signaling import participant
 from signaling.http import tokens
 from signaling.http.join import MAX_METADATA_BYTES
-from signaling.participant import TOKEN_PACE_S
-from signaling.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
+from signaling.rooms import participant
+from signaling.rooms.participant import TOKEN_PACE_S
+from signaling.rooms.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
 from tests.signaling.call import Call, settle
 
 
@@ -342,7 +342,7 @@ async def test_simulated_disconnect_hits_the_next_resume(call: Call) -> None:
 
 
 async def test_too_many_departures_to_tell_mean_a_full_reconnect(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signaling.room.MAX_DEPARTURES", 2)
+    monkeypatch.setattr("signaling.rooms.room.MAX_DEPARTURES", 2)
     ann = await call.join("ann")
     await ann.connect()
     await ann.lose_socket()
@@ -357,7 +357,9 @@ async def test_too_many_departures_to_tell_mean_a_full_reconnect(call: Call, mon
 async def test_a_departure_that_was_lost_with_the_socket_is_told_again(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("signaling.room.SMALL_ROOM", 0)  # so that departures of who only watched wait for the others
+    monkeypatch.setattr(
+        "signaling.rooms.room.SMALL_ROOM", 0
+    )  # so that departures of who only watched wait for the others
     ann, bob = await call.join("ann"), await call.join("bob")
     await ann.connect()
     ann.forget()

@@ -9,7 +9,6 @@ from livekit.protocol import models, rtc
 
 from sfu.events import ChannelOpened
 from sfu.parameters import Channel
-from signaling import renegotiation
 from signaling.http.shares import (
     ENTRANCE_S,
     MAX_EXCESS_S,
@@ -22,6 +21,7 @@ from signaling.http.shares import (
     Share,
     Shares,
 )
+from signaling.rooms import renegotiation
 from tests.signaling.call import Call, Client, sdp, settle
 
 COST_S = 0.05

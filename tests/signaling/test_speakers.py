@@ -2,7 +2,7 @@
 
 from livekit.protocol import models, rtc
 
-from signaling.speakers import MAX_STOPPED, SIMULATED_LEVEL, Speakers
+from signaling.rooms.speakers import MAX_STOPPED, SIMULATED_LEVEL, Speakers
 from tests.signaling.call import Call
 
 PERIOD_S = 0.4

@@ -5,7 +5,7 @@ from livekit.protocol import models, rtc
 
 from sfu.events import SubscriptionStarted
 from sfu.parameters import SubscriptionId
-from signaling.renegotiation import ANSWER_TIMEOUT_S
+from signaling.rooms.renegotiation import ANSWER_TIMEOUT_S
 from tests.signaling.call import ALL_VIDEO, Call, Client, sdp
 
 

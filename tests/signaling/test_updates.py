@@ -1,10 +1,11 @@
-"""signaling/updates.py: what a room is told of its participants, and in how many bytes a second."""
+"""signaling/rooms/updates.py: what a room is told of its participants, and in how many bytes a second."""
 
 import pytest
 from livekit.protocol import models, rtc
 
-from signaling import limits, updates
+from signaling import limits
 from signaling.http.join import MAX_METADATA_BYTES
+from signaling.rooms import updates
 from tests.signaling.call import Call, Client, sdp, settle
 
 

@@ -116,7 +116,7 @@ import asyncio
 from signaling.config.config import Config
 from signaling.http.listener import bind_sockets, serve
 from signaling.logs import configure_logging
-from signaling.rooms import Rooms
+from signaling.rooms.rooms import Rooms
 from signaling.http.tokens import hide
 from tests.signaling.fake_engine import FakeEngine
 

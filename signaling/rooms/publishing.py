@@ -12,17 +12,17 @@ from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalRespons
 
 from sfu.events import StreamStarted
 from sfu.parameters import Codec, Kind
-from signaling import tracks
-from signaling.capacity import SERVER_FULL, Needs
 from signaling.errors import RequestRefused
 from signaling.http.join import MAX_NAME_LENGTH
 from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
+from signaling.rooms import tracks
+from signaling.rooms.capacity import SERVER_FULL, Needs
+from signaling.rooms.tracks import SVC_CODECS, Track, TrackReceiver
 from signaling.sdp.negotiation import MAX_ENCODINGS
 from signaling.sdp.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
-from signaling.tracks import SVC_CODECS, Track, TrackReceiver
 
 if TYPE_CHECKING:
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 
 class Publishing:

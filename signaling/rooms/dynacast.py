@@ -11,10 +11,10 @@ from livekit.protocol.models import HIGH, LOW, MEDIUM, OFF, VideoQuality
 from livekit.protocol.rtc import SignalResponse, SubscribedCodec, SubscribedQuality, SubscribedQualityUpdate
 
 from sfu.parameters import Codec, Kind
-from signaling.tracks import codec_name
+from signaling.rooms.tracks import codec_name
 
 if TYPE_CHECKING:
-    from signaling.tracks import Track
+    from signaling.rooms.tracks import Track
 
 PAUSE_DELAY_S = 5.0
 """LiveKit's: how long nobody may want a layer before its publisher hears of it."""

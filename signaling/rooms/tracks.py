@@ -26,8 +26,8 @@ from sfu.parameters import Codec, Kind, ReceiverId
 from signaling import identifiers
 
 if TYPE_CHECKING:
-    from signaling.dynacast import Demand
-    from signaling.participant import Participant
+    from signaling.rooms.dynacast import Demand
+    from signaling.rooms.participant import Participant
 
 MIME_TYPES: dict[Codec, str] = {
     Codec.OPUS: "audio/opus",

@@ -8,7 +8,7 @@ from livekit.protocol.rtc import LeaveRequest, RequestResponse, SimulateScenario
 from signaling.errors import RequestRefused, SessionEnded
 
 if TYPE_CHECKING:
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 MAX_SPEECH_S = 60
 

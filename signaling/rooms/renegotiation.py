@@ -17,7 +17,7 @@ from signaling.errors import SessionEnded
 from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
 
 if TYPE_CHECKING:
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 COLLECT_S = 0.02
 """Changes within this time share one negotiation: far below what a person notices, and a room's burst fits in it."""

@@ -15,14 +15,14 @@ import structlog
 
 from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
 from signaling import identifiers
-from signaling.capacity import Capacity
 from signaling.http.shares import Entrances, Shares
+from signaling.rooms.capacity import Capacity
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
     from signaling.config.config import Config
-    from signaling.participant import Participant
-    from signaling.tracks import Track
+    from signaling.rooms.participant import Participant
+    from signaling.rooms.tracks import Track
 
 log = structlog.get_logger("signaling.node")
 

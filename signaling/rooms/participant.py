@@ -13,21 +13,21 @@ from livekit.protocol.models import DisconnectReason, ParticipantInfo, Participa
 from livekit.protocol.rtc import LeaveRequest, ParticipantUpdate, RequestResponse, SignalResponse
 
 from signaling import identifiers
-from signaling.access import SubscriptionAccess
 from signaling.errors import RequestRefused
 from signaling.http.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES, MAX_NAME_LENGTH, JoinParameters
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims, TokenTooLong, refresh
 from signaling.limits import MAX_CAPABILITIES
-from signaling.publishing import Publishing
-from signaling.renegotiation import DualConnection, Renegotiation, SingleConnection
-from signaling.subscriptions import Subscriptions
-from signaling.updates import participant_allowance
+from signaling.rooms.access import SubscriptionAccess
+from signaling.rooms.publishing import Publishing
+from signaling.rooms.renegotiation import DualConnection, Renegotiation, SingleConnection
+from signaling.rooms.subscriptions import Subscriptions
+from signaling.rooms.updates import participant_allowance
 
 if TYPE_CHECKING:
     from signaling.http.connection import Broadcast, SignalConnection
-    from signaling.node import Node
-    from signaling.room import Room
+    from signaling.rooms.node import Node
+    from signaling.rooms.room import Room
 
 FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
 """Older clients look at `can_reconnect` alone."""

@@ -13,7 +13,7 @@ from sfu.events import DataReceived
 from sfu.parameters import Channel
 
 if TYPE_CHECKING:
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 KINDS: dict[Channel, DataPacket.Kind] = {Channel.RELIABLE: DataPacket.RELIABLE, Channel.LOSSY: DataPacket.LOSSY}
 """What a packet is, is decided by its channel and not by what it says (the Python SDK says LOSSY on both)."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
-    from signaling.room import Room
+    from signaling.rooms.room import Room
 
 
 class Needs(NamedTuple):

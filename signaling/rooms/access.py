@@ -9,7 +9,7 @@ from signaling.errors import RequestRefused
 from signaling.limits import MAX_TRACK_PERMISSIONS
 
 if TYPE_CHECKING:
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 
 @dataclass(frozen=True, slots=True)

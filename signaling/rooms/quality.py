@@ -16,7 +16,7 @@ from sfu.parameters import ReceiverId
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 BEST_RATING = 93.2
 """G.107's rating of a call without impairments."""

@@ -22,13 +22,13 @@ from sfu.events import (
     TransportConnected,
     TransportFailed,
 )
-from signaling import data
-from signaling.capacity import SERVER_FULL, Needs
 from signaling.http.join import JoinError, JoinParameters
-from signaling.node import Node
-from signaling.participant import Participant
-from signaling.room import Room
-from signaling.session import Session
+from signaling.rooms import data
+from signaling.rooms.capacity import SERVER_FULL, Needs
+from signaling.rooms.node import Node
+from signaling.rooms.participant import Participant
+from signaling.rooms.room import Room
+from signaling.rooms.session import Session
 
 if TYPE_CHECKING:
     from sfu.engine import Engine

@@ -16,18 +16,18 @@ from livekit.protocol.rtc import (
     SignalResponse,
 )
 
-from signaling import handlers
 from signaling.errors import SessionEnded
 from signaling.http.connection import BadMessage, SignalConnection
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
-from signaling.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
-from signaling.room import PING_TIMEOUT_S, RETOLD_S
+from signaling.rooms import handlers
+from signaling.rooms.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
+from signaling.rooms.room import PING_TIMEOUT_S, RETOLD_S
 
 if TYPE_CHECKING:
-    from signaling.node import Node
-    from signaling.room import Room
+    from signaling.rooms.node import Node
+    from signaling.rooms.room import Room
 
 PROTOCOL_VERSION = 17
 """Of LiveKit's signalling, as implemented here."""

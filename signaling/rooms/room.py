@@ -31,19 +31,19 @@ from livekit.protocol.rtc import (
 )
 
 from signaling import identifiers
-from signaling.access import SubscriptionAccess
-from signaling.capacity import Needs
 from signaling.config.config import RoomOptions
-from signaling.dynacast import Demand, Dynacast
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
 from signaling.limits import MAX_DEPARTURES
-from signaling.node import Node
-from signaling.participant import CLOSE_RECONNECT, Participant
-from signaling.quality import Qualities
-from signaling.speakers import Speakers
-from signaling.tracks import MIME_TYPES, Track
-from signaling.updates import Updates, batches, without_texts
+from signaling.rooms.access import SubscriptionAccess
+from signaling.rooms.capacity import Needs
+from signaling.rooms.dynacast import Demand, Dynacast
+from signaling.rooms.node import Node
+from signaling.rooms.participant import CLOSE_RECONNECT, Participant
+from signaling.rooms.quality import Qualities
+from signaling.rooms.speakers import Speakers
+from signaling.rooms.tracks import MIME_TYPES, Track
+from signaling.rooms.updates import Updates, batches, without_texts
 
 JOIN_TIMEOUT_S = 60.0
 """From joining to connected media; LiveKit's."""

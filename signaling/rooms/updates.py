@@ -22,7 +22,7 @@ from signaling.limits import (
 )
 
 if TYPE_CHECKING:
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 Told = list[tuple["Participant", ParticipantInfo]]
 Tell = Callable[[Told], None]

@@ -29,15 +29,15 @@ from livekit.protocol.rtc import (
 )
 
 from sfu.parameters import Codec, Kind, SubscriptionId
-from signaling.capacity import SERVER_FULL, Needs
-from signaling.dynacast import Demand
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES, MAX_TOLD_ERRORS
+from signaling.rooms.capacity import SERVER_FULL, Needs
+from signaling.rooms.dynacast import Demand
+from signaling.rooms.tracks import Track, spatial_layer, temporal_layer
 from signaling.sdp.peer_connection import Beginning, WantedTrack
-from signaling.tracks import Track, spatial_layer, temporal_layer
 
 if TYPE_CHECKING:
-    from signaling.participant import Participant
+    from signaling.rooms.participant import Participant
 
 EVERYTHING = UpdateTrackSettings(quality=HIGH)
 """What a client gets that has not said what it shows."""

@@ -33,12 +33,12 @@ from livekit.protocol.rtc import (
     UpdateTrackSettings,
 )
 
-from signaling import simulation
-from signaling.access import SubscriptionAccess
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.http.bounds import TooManyEntries, check_request
 from signaling.limits import MAX_ECHO_BYTES
-from signaling.participant import Participant
+from signaling.rooms import simulation
+from signaling.rooms.access import SubscriptionAccess
+from signaling.rooms.participant import Participant
 
 log = structlog.get_logger("signaling.handlers")
 

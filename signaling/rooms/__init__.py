@@ -1,0 +1,1 @@
+"""Rooms and participants: what clients ask for, what they are told of each other, and when it ends. Control thread."""
