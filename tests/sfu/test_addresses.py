@@ -8,7 +8,7 @@ import pytest
 
 from sfu.control.addresses import SO_TIMESTAMPNS, Sockets, candidates, machine_addresses, socket_name, source_control
 from sfu.schema.memory import Memory
-from tests.sfu.ice import socket_address
+from tests.sfu.support.ice import socket_address
 
 
 @pytest.fixture

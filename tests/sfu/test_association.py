@@ -15,7 +15,17 @@ from sfu.errors import TransportFailure
 from sfu.parameters import Channel, DtlsRole
 from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_SLOTS
 from tests.deadline import deadline
-from tests.sfu.data_ends import FIRST, LAST, UNORDERED, End, association_of, exchange, fragment, joined, packet_to
+from tests.sfu.support.data_ends import (
+    FIRST,
+    LAST,
+    UNORDERED,
+    End,
+    association_of,
+    exchange,
+    fragment,
+    joined,
+    packet_to,
+)
 
 
 @pytest.fixture

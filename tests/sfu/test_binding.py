@@ -7,7 +7,7 @@ from sfu.media.receive.binding import DISPLACED_NS, UNBOUND_IDLE_NS
 from sfu.media.tracks import close_sources, close_track
 from sfu.parameters import Codec
 from sfu.schema.tables import AUDIO, CLOSED_TRACK, SEQUENCE_START, STREAM_STARTED, UNBOUND_PER_TRANSPORT, VIDEO
-from tests.sfu.publisher import MS, OPUS, ROW, START, VP8, VP8_KEY, VP8_RTX, Publisher, packet, rtx
+from tests.sfu.support.publisher import MS, OPUS, ROW, START, VP8, VP8_KEY, VP8_RTX, Publisher, packet, rtx
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from sfu.media.wire.describe import UNKNOWN_TEMPLATE
 from sfu.schema.memory import Memory
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SEQUENCE_START, STRUCTURE
 from tests.reference.dependency_descriptor import Descriptor, Malformed, Structure, Template, parse, serialize
-from tests.sfu.captured import described
-from tests.sfu.descriptors import (
+from tests.sfu.support.captured import described
+from tests.sfu.support.descriptors import (
     DELTA,
     KEY,
     L1T2,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from sfu.schema.memory import Memory
 from tests.reference.dependency_descriptor import Structure, Template, parse, serialize
-from tests.sfu.captured import described
-from tests.sfu.descriptors import DELTA, KEY, L1T2, RECORDED, Stream, descriptors, with_structure
+from tests.sfu.support.captured import described
+from tests.sfu.support.descriptors import DELTA, KEY, L1T2, RECORDED, Stream, descriptors, with_structure
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from sfu.parameters import Extension
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, STRUCTURE, SWITCH_UP
-from tests.sfu.captured import CAPTURES, Described, described
+from tests.sfu.support.captured import CAPTURES, Described, described
 
 WITHOUT_DESCRIPTOR = frozenset({Extension.DEPENDENCY})
 VP9 = ["vp9_l3t3", "vp9_l3t3_key", "vp9_l1t3"]

@@ -20,7 +20,7 @@ from sfu.parameters import (
     ReceiverId,
     SubscribeParameters,
 )
-from tests.sfu.webrtc_client import OPUS, WebRtcClient
+from tests.sfu.support.webrtc_client import OPUS, WebRtcClient
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 

@@ -60,7 +60,7 @@ from sfu.schema.tables import (
     SUBSCRIPTION_STARTED,
     TRANSPORT_BROKEN,
 )
-from tests.sfu.stand_in import StandIn
+from tests.sfu.support.stand_in import StandIn
 
 AUDIO = PublishParameters(Kind.AUDIO, "0", (Encoding(ssrc=1000),))
 VIDEO = PublishParameters(Kind.VIDEO, "1", (Encoding("q"), Encoding("h"), Encoding("f")))

@@ -20,7 +20,7 @@ from sfu.media.rtcp.feedback import (
 )
 from sfu.schema.tables import FREE
 from tests.reference.transport_feedback import parse, split
-from tests.sfu.publisher import (
+from tests.sfu.support.publisher import (
     MS,
     OPUS,
     OUR_SSRC,

@@ -14,7 +14,7 @@ from sfu.schema.tables import (
     SEQUENCE_START,
     STREAM_STARTED,
 )
-from tests.sfu.publisher import (
+from tests.sfu.support.publisher import (
     MS,
     OPUS,
     RED,
@@ -28,7 +28,7 @@ from tests.sfu.publisher import (
     packet,
     rtx,
 )
-from tests.sfu.subscribers import FIRST, PUBLISHER, SUBSCRIBER, Room
+from tests.sfu.support.subscribers import FIRST, PUBLISHER, SUBSCRIBER, Room
 
 KEY = KEY_FRAME | FRAME_START | FRAME_END
 VP9_KEY = bytes.fromhex("8c0000") + bytes(20)

@@ -23,7 +23,7 @@ from sfu.schema.tables import (
     TX_BYTES,
     TX_SLOTS,
 )
-from tests.sfu.subscribers import (
+from tests.sfu.support.subscribers import (
     EXTENSIONS,
     MS,
     OPUS,

@@ -9,7 +9,7 @@ from sfu.control.mailbox import Mailbox
 from sfu.queues import rings
 from sfu.schema.memory import Memory
 from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_RING
-from tests.sfu.ice import drop_counts
+from tests.sfu.support.ice import drop_counts
 
 
 class Ring:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sfu.media.tracks import close_track
 from sfu.parameters import Codec
 from sfu.schema.tables import FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START
-from tests.sfu.publisher import (
+from tests.sfu.support.publisher import (
     MS,
     RED,
     START,

@@ -11,8 +11,8 @@ from sfu.media.send.select import DEAD_FRAMES, choose_layer, liveness_pass
 from sfu.media.subscriptions import set_layers, set_paused, set_targets
 from sfu.parameters import Codec
 from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED, MEDIA_PER_TRANSPORT, SWITCH_UP, track_t
-from tests.sfu import publisher
-from tests.sfu.subscribers import MS, PUBLISHER, SECOND, START_OF_KEY, Room, Viewer
+from tests.sfu.support import publisher
+from tests.sfu.support.subscribers import MS, PUBLISHER, SECOND, START_OF_KEY, Room, Viewer
 
 KEY = START_OF_KEY | FRAME_END
 FRAME = FRAME_START | FRAME_END

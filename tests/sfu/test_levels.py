@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sfu.media.stream.levels import levels_pass
-from tests.sfu.publisher import MS, OPUS, START, Publisher, packet
+from tests.sfu.support.publisher import MS, OPUS, START, Publisher, packet
 
 WINDOW = 400 * MS
 

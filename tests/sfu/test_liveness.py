@@ -8,7 +8,7 @@ import pytest
 from sfu.media.send.select import DEAD_FRAMES, REVIVED_FRAMES, key_frame_asked, liveness_pass
 from sfu.media.subscriptions import set_layers
 from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED
-from tests.sfu.subscribers import MS, SECOND, START, START_OF_KEY, Room, Viewer
+from tests.sfu.support.subscribers import MS, SECOND, START, START_OF_KEY, Room, Viewer
 
 STEP = 10 * MS
 PASS = 100 * MS

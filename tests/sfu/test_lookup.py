@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sfu.media.net import lookup
 from sfu.schema.memory import Memory
-from tests.sfu.ice import socket_address
+from tests.sfu.support.ice import socket_address
 
 ROWS = 24
 

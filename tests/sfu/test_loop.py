@@ -35,7 +35,7 @@ from sfu.schema.tables import (
     TRANSPORTS,
     slow_t,
 )
-from tests.sfu.ice import (
+from tests.sfu.support.ice import (
     SECOND,
     UFRAG,
     binding_request,

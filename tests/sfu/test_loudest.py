@@ -9,7 +9,7 @@ from sfu.media.stream.loudest import FORGOTTEN_NS, UNMOVED_PACKETS, is_loud, joi
 from sfu.parameters import Codec
 from sfu.schema.memory import Memory
 from sfu.schema.tables import AUDIO
-from tests.sfu.subscribers import MS, START, Room
+from tests.sfu.support.subscribers import MS, START, Room
 
 GROUP, LIMIT = 7, 2
 LOUD, MEDIUM, QUIET, SILENT = 20, 40, 60, 127

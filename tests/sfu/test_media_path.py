@@ -49,8 +49,8 @@ from sfu.schema.tables import (
     STREAM_STARTED,
     SUBSCRIPTION_STARTED,
 )
-from tests.sfu.ice import PASSWORD, binding_request, drop_counts, notices
-from tests.sfu.publisher import (
+from tests.sfu.support.ice import PASSWORD, binding_request, drop_counts, notices
+from tests.sfu.support.publisher import (
     EXTENSIONS,
     MS,
     PAYLOAD_TYPES,

@@ -19,7 +19,7 @@ from sfu.media.receive.missing import (
     review,
 )
 from sfu.schema.tables import AUDIO, FRAME_END, FRAME_START, MISSING, PACKETS, VIDEO
-from tests.sfu.publisher import MS, START, Publisher
+from tests.sfu.support.publisher import MS, START, Publisher
 
 BASE = 70_000
 

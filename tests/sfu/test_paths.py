@@ -10,7 +10,7 @@ from sfu.media.net import paths, stun
 from sfu.media.net.lookup import find_path, insert_ufrag, remove_ufrag
 from sfu.schema.memory import Memory
 from sfu.schema.tables import CONSENT_EXPIRED, OPEN, PATH_SELECTED, PATHS_PER_TRANSPORT, STAGING_PATH
-from tests.sfu.ice import (
+from tests.sfu.support.ice import (
     PASSWORD,
     SECOND,
     UFRAG,

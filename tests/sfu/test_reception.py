@@ -18,7 +18,7 @@ from sfu.media.receive.reception import (
     write_report_block,
 )
 from sfu.schema.tables import SEQUENCE_START
-from tests.sfu.publisher import MS, SECOND, START, Publisher
+from tests.sfu.support.publisher import MS, SECOND, START, Publisher
 
 CLOCK = 90_000
 

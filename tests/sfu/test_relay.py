@@ -7,8 +7,8 @@ from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.relay_out import add_mirror, relay_report, remove_mirror, wishes_pass
 from sfu.parameters import Codec
 from sfu.schema.tables import DROP_NAMES, MEDIA_PER_TRANSPORT, RELAY_SLOTS
-from tests.sfu.publisher import VP8, VP8_DELTA, VP8_KEY, packet
-from tests.sfu.subscribers import EXTENSIONS, MS, PUBLISHER, Room
+from tests.sfu.support.publisher import VP8, VP8_DELTA, VP8_KEY, packet
+from tests.sfu.support.subscribers import EXTENSIONS, MS, PUBLISHER, Room
 
 HOME, AWAY = 0, 1
 GENERATION, MIRROR_GENERATION = 3, 9

@@ -11,7 +11,7 @@ from sfu.media.receive.restore import MAX_RESTORED
 from sfu.media.wire.red import find_redundant
 from sfu.parameters import Codec
 from sfu.schema.tables import PACKETS, RESTORED, SEQUENCE_START
-from tests.sfu.publisher import OPUS, RED, START, Publisher, packet
+from tests.sfu.support.publisher import OPUS, RED, START, Publisher, packet
 
 STEP = 960
 """Timestamp units of 20 ms."""

@@ -18,7 +18,7 @@ from sfu.media.stream.ring_size import (
     wanted_ring_bytes,
 )
 from sfu.schema.tables import AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
-from tests.sfu.publisher import MS, START, Publisher, packet
+from tests.sfu.support.publisher import MS, START, Publisher, packet
 
 ELSEWHERE = 64 << 20
 """In the arena, far from the rings of the streams."""

@@ -15,7 +15,7 @@ from sfu.schema.tables import (
     TRANSPORTS,
     slow_t,
 )
-from tests.sfu.ice import drop_counts
+from tests.sfu.support.ice import drop_counts
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Extension
 from sfu.schema.memory import Memory
-from tests.sfu.publisher import EXTENSIONS, extension_map, packet, write_media
+from tests.sfu.support.publisher import EXTENSIONS, extension_map, packet, write_media
 
 MEDIA = 2
 MAP = extension_map()

@@ -10,7 +10,7 @@ from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from sfu.control.data import backlog, sctp
 from sfu.control.data.association import Association
 from sfu.parameters import Channel, DtlsRole
-from tests.sfu.data_ends import End, association_of, exchange, joined
+from tests.sfu.support.data_ends import End, association_of, exchange, joined
 
 
 @pytest.fixture

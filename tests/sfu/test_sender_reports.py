@@ -7,7 +7,7 @@ from sfu.media.rtcp.reports import PERIOD_NS, sender_reports_pass
 from sfu.media.send.select import liveness_pass
 from sfu.media.subscriptions import set_layers
 from sfu.schema.tables import FRAME_END, FRAME_START
-from tests.sfu.subscribers import MS, PRIMARY, PUBLISHER, SECOND, START_OF_KEY, Room
+from tests.sfu.support.subscribers import MS, PRIMARY, PUBLISHER, SECOND, START_OF_KEY, Room
 
 KEY = START_OF_KEY | FRAME_END
 WALL = 1_700_000_000 * SECOND

@@ -6,7 +6,7 @@ from sfu.media.send.silence import MAX_SILENT_PACKETS, PADDING_TURNS, begin_sile
 from sfu.media.subscriptions import close_subscription, set_paused
 from sfu.parameters import Codec
 from sfu.schema.tables import AUDIO, SUBSCRIPTION_STARTED
-from tests.sfu.subscribers import MS, OPUS, PAYLOAD_TYPE, START_OF_KEY, Room, Viewer
+from tests.sfu.support.subscribers import MS, OPUS, PAYLOAD_TYPE, START_OF_KEY, Room, Viewer
 
 SILENT = bytes.fromhex("f8fffe")
 

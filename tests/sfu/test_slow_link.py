@@ -10,8 +10,8 @@ from sfu.control.data import association, backlog
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, TransportFailed
 from sfu.parameters import Channel, DtlsRole, TransportId
-from tests.sfu.stand_in import StandIn
-from tests.sfu.webrtc_client import WebRtcClient
+from tests.sfu.support.stand_in import StandIn
+from tests.sfu.support.webrtc_client import WebRtcClient
 
 CHUNK = 15_000
 LAG = 512 << 10

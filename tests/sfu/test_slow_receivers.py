@@ -14,7 +14,7 @@ from sfu.control.data.sctp import DataChannels
 from sfu.control.fanout import Fanout
 from sfu.control.transports import Transport, TransportState
 from sfu.parameters import Channel, DtlsRole
-from tests.sfu.data_ends import End
+from tests.sfu.support.data_ends import End
 
 CHUNK = 15_000
 """What LiveKit's byte streams put into one message."""

@@ -17,7 +17,7 @@ from sfu.media.net import srtp
 from sfu.media.wire.windows import WINDOW
 from sfu.schema.memory import Memory
 from sfu.schema.tables import TX_BYTES, subscription_t
-from tests.sfu.ice import drop_counts
+from tests.sfu.support.ice import drop_counts
 
 SSRC = 0xC0FFEE01
 MASTERS = {

@@ -13,7 +13,7 @@ from sfu.media.net import stun
 from sfu.media.net.lookup import insert_ufrag
 from sfu.schema.memory import Memory
 from sfu.schema.tables import OPEN
-from tests.sfu.ice import (
+from tests.sfu.support.ice import (
     PASSWORD,
     SECOND,
     UFRAG,

@@ -18,7 +18,7 @@ from sfu.media.receive.transport_cc import (
 from sfu.schema.memory import Memory
 from sfu.schema.tables import ARRIVALS
 from tests.reference.transport_feedback import TransportFeedback, parse
-from tests.sfu.publisher import MS, OUR_SSRC, ROW, START
+from tests.sfu.support.publisher import MS, OUR_SSRC, ROW, START
 
 TICK = 250_000
 EPOCH_TICKS = 1 << 32  # 24 bits of 64 ms, 256 ticks each

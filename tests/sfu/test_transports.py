@@ -13,8 +13,8 @@ from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
 from sfu.schema.tables import CONSENT_EXPIRED, FOLLOW_PATH
-from tests.sfu.stand_in import StandIn
-from tests.sfu.webrtc_client import WebRtcClient
+from tests.sfu.support.stand_in import StandIn
+from tests.sfu.support.webrtc_client import WebRtcClient
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sfu.control.addresses import Sockets
 from sfu.media.net import udp
 from sfu.schema.memory import Memory
 from sfu.schema.tables import OPEN, RX_BYTES, RX_SLOTS, TX_SLOTS
-from tests.sfu.ice import drop_counts, socket_address
+from tests.sfu.support.ice import drop_counts, socket_address
 
 PATIENCE_S = 5.0
 

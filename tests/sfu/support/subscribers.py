@@ -27,7 +27,7 @@ from sfu.schema.tables import (
     SWITCH_UP,
     VIDEO,
 )
-from tests.sfu.ice import notices
+from tests.sfu.support.ice import notices
 
 SECOND = 1_000_000_000
 MS = 1_000_000

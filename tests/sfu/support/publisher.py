@@ -14,7 +14,7 @@ from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.schema import tables
 from sfu.schema.memory import Memory
 from sfu.schema.tables import AUDIO, DROP_NAMES, MEDIA_PER_TRANSPORT, OPEN, VIDEO
-from tests.sfu.ice import all_notices
+from tests.sfu.support.ice import all_notices
 
 SECOND = 1_000_000_000
 MS = 1_000_000

@@ -34,7 +34,7 @@ from sfu.schema.tables import (
     SET_MEDIA,
     START_SRTP,
 )
-from tests.sfu.ice import socket_address
+from tests.sfu.support.ice import socket_address
 
 TABLE_OF_COMMAND = {
     **dict.fromkeys((OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT), "transports"),
