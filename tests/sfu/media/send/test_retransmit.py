@@ -7,8 +7,8 @@ from sfu.media.send.retransmit import MAX_RESENDS, answer_nack
 from sfu.media.subscriptions import close_subscription, set_layers
 from sfu.parameters import Extension
 from sfu.schema.tables import DROP_NACK_UNKNOWN, FRAME_END, FRAME_START, HISTORY
+from tests.sfu.media.send.test_forwarding import elements
 from tests.sfu.support.subscribers import MS, REPAIR, RTX_PAYLOAD_TYPE, START_OF_KEY, Room
-from tests.sfu.test_forwarding import elements
 
 KEY = START_OF_KEY | FRAME_END
 

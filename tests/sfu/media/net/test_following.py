@@ -20,9 +20,9 @@ from sfu.media.net.paths import FOLLOW_NS, SILENT_NS
 from sfu.media.rtcp.rtcp_in import _srtcp_index
 from sfu.schema.memory import Memory
 from sfu.schema.tables import FOLLOW_PATH, NEW_CREDENTIALS, PATH_SELECTED, PATHS
+from tests.sfu.media.test_media_path import SSRC, Call
 from tests.sfu.support.ice import PASSWORD, SECOND, binding_request, notices, ufrag_number
 from tests.sfu.support.publisher import MS, VP8_DELTA, packet
-from tests.sfu.test_media_path import SSRC, Call
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 

@@ -19,9 +19,9 @@ from sfu.media.subscriptions import set_layers
 from sfu.parameters import Codec, Extension
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, SWITCH_UP
 from tests.reference.dependency_descriptor import Descriptor, Structure, parse
+from tests.sfu.media.send.test_forwarding import elements
 from tests.sfu.support.captured import recorded, set_media
 from tests.sfu.support.subscribers import MS, PUBLISHER, Room
-from tests.sfu.test_forwarding import elements
 
 DESCRIPTOR_ID = 12
 CODEC = {"vp9": Codec.VP9, "av1": Codec.AV1}
