@@ -16,7 +16,7 @@ from signaling.sdp.peer_connection import (
     SendingSection,
     WantedTrack,
 )
-from tests.signaling.recording_engine import RecordingEngine
+from tests.signaling.support.recording_engine import RecordingEngine
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 

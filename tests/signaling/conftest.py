@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from signaling.rooms import renegotiation
-from tests.signaling.call import Call
-from tests.signaling.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
+from tests.signaling.support.call import Call
+from tests.signaling.support.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
 
 
 @pytest.fixture

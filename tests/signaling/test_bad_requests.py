@@ -8,7 +8,7 @@ from sfu.parameters import Codec, SubscriptionId
 from signaling.http.connection import BadMessage
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.rooms import handlers
-from tests.signaling.call import Call, settle
+from tests.signaling.support.call import Call, settle
 
 
 async def test_malformed_frame_is_answered_and_the_session_goes_on(call: Call) -> None:

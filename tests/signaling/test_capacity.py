@@ -11,7 +11,7 @@ from signaling.http.join import JoinError
 from signaling.rooms.capacity import MEASURE_INTERVAL_S, Needs
 from signaling.rooms.room import Room
 from signaling.sdp.negotiation import MAX_ENCODINGS
-from tests.signaling.call import Call, Client
+from tests.signaling.support.call import Call, Client
 
 
 def bound(call: Call, **rows: int) -> None:

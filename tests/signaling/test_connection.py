@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 from signaling.http import connection as module
 from signaling.http.connection import BadMessage, Broadcast, SignalConnection, decode_request, encode_response
 from signaling.http.shares import TURN_S
-from tests.signaling.call import settle
+from tests.signaling.support.call import settle
 
 PONG = rtc.SignalResponse(pong=1_700_000_000_000)
 

@@ -6,7 +6,7 @@ from livekit.protocol import models
 
 from sfu.events import DataReceived
 from sfu.parameters import Channel
-from tests.signaling.call import Call, Client
+from tests.signaling.support.call import Call, Client
 
 
 def user_packet(text: str = "hello", **fields: object) -> models.DataPacket:

@@ -6,7 +6,7 @@ from livekit.protocol import models, rtc
 
 from sfu.parameters import Codec
 from signaling.rooms.dynacast import PAUSE_DELAY_S
-from tests.signaling.call import Call, Client, sdp, settle
+from tests.signaling.support.call import Call, Client, sdp, settle
 
 LEVELS = {models.LOW: "low", models.MEDIUM: "medium", models.HIGH: "high"}
 

@@ -8,7 +8,7 @@ from signaling.sdp.codecs import Format
 from signaling.sdp.forwarding import Forwardings
 from signaling.sdp.negotiation import Beginning, Selection, WantedTrack
 from signaling.sdp.session_description import RtpMap
-from tests.signaling.recording_engine import RecordingEngine
+from tests.signaling.support.recording_engine import RecordingEngine
 
 VP8_OF_1 = Selection((Codec.VP8, "", ReceiverId(1)), Format(RtpMap(96, "VP8", 90_000), Codec.VP8))
 

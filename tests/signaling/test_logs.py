@@ -21,7 +21,7 @@ from signaling.config.config import Config
 from signaling.http.listener import bind_sockets, running
 from signaling.logs import configure_logging
 from signaling.http.tokens import hide
-from tests.signaling.fake_engine import FakeEngine
+from tests.signaling.support.fake_engine import FakeEngine
 
 def bug(*_, **__):
     raise RuntimeError("a bug")

@@ -8,8 +8,8 @@ from signaling.sdp.matching import Matching
 from signaling.sdp.offering import OfferingConnection
 from signaling.sdp.peer_connection import AnsweringConnection, PublishDecision, SendingSection, WantedTrack
 from signaling.sdp.sdp import parse
-from tests.signaling.counting import calls_of
-from tests.signaling.recording_engine import RecordingEngine
+from tests.signaling.support.counting import calls_of
+from tests.signaling.support.recording_engine import RecordingEngine
 
 PROFILES = ("42001f", "42e01f", "4d001f", "640c1f", "64001f")
 CALLS_PER_SECTION = 400

@@ -12,7 +12,7 @@ from signaling.sdp.offering import OfferingConnection
 from signaling.sdp.peer_connection import SdpError, WantedTrack
 from signaling.sdp.sdp import parse
 from signaling.sdp.session_description import Direction, Section, SessionDescription, Setup, Transport
-from tests.signaling.recording_engine import RecordingEngine
+from tests.signaling.support.recording_engine import RecordingEngine
 
 FINGERPRINT = ("sha-256", ":".join(["CD"] * 32))
 H264 = (Codec.H264, "packetization-mode=1;profile-level-id=42e01f", 7)

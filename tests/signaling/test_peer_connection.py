@@ -27,7 +27,7 @@ from signaling.sdp.peer_connection import (
 )
 from signaling.sdp.sdp import parse
 from signaling.sdp.session_description import Direction, SessionDescription, Setup, Simulcast
-from tests.signaling.recording_engine import FINGERPRINT, RecordingEngine
+from tests.signaling.support.recording_engine import FINGERPRINT, RecordingEngine
 
 ALL_VIDEO = frozenset({Codec.VP8, Codec.VP9, Codec.H264, Codec.AV1})
 Decide = Callable[[SendingSection], PublishDecision | None]

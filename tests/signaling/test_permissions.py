@@ -8,8 +8,8 @@ from livekit.protocol import models, rtc
 from sfu.parameters import Kind
 from signaling.limits import MAX_TRACK_PERMISSIONS
 from signaling.sdp.peer_connection import WantedTrack
-from tests.signaling.call import Call
-from tests.signaling.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
+from tests.signaling.support.call import Call
+from tests.signaling.support.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
 
 
 async def test_publishing_without_the_grant_is_refused(call: Call) -> None:

@@ -8,7 +8,7 @@ from sfu.parameters import GROUPS, Codec, Kind
 from signaling.config.config import RoomOptions
 from signaling.limits import MAX_PENDING_TRACKS
 from signaling.sdp.peer_connection import AnswerResult, Published
-from tests.signaling.call import CAMERA_LAYERS, Call, Client, sdp
+from tests.signaling.support.call import CAMERA_LAYERS, Call, Client, sdp
 
 
 async def test_add_track_is_answered_at_once_with_a_sid_that_tells_its_source(call: Call) -> None:

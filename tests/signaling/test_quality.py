@@ -7,7 +7,7 @@ from livekit.protocol import models
 
 from signaling.rooms.quality import Quality, grade, opinion_score
 from signaling.rooms.room import QUALITY_INTERVAL_S
-from tests.signaling.call import Call
+from tests.signaling.support.call import Call
 
 
 def test_score_falls_with_loss_and_delay() -> None:

@@ -12,7 +12,7 @@ from signaling.http.join import MAX_METADATA_BYTES
 from signaling.rooms import participant
 from signaling.rooms.participant import TOKEN_PACE_S
 from signaling.rooms.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
-from tests.signaling.call import Call, settle
+from tests.signaling.support.call import Call, settle
 
 
 async def test_participant_outlives_its_socket_while_media_is_alive(call: Call) -> None:

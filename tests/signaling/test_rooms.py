@@ -9,7 +9,7 @@ from livekit.protocol import models, rtc
 from sfu.events import TransportConnected
 from signaling.config.config import RoomOptions
 from signaling.http.join import JoinError
-from tests.signaling.call import RECEIVING, Call, FakeConnection, sdp, settle
+from tests.signaling.support.call import RECEIVING, Call, FakeConnection, sdp, settle
 
 
 async def test_join_response_comes_first_and_is_complete(call: Call) -> None:

@@ -7,7 +7,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.parameters import Codec
-from tests.signaling.call import CAMERA_LAYERS, Call
+from tests.signaling.support.call import CAMERA_LAYERS, Call
 
 OFFERS = Path(__file__).parent / "offers"
 MICROPHONE = "f53d6ccf-99f1-43eb-9914-b0a911b94be2"

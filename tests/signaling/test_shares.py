@@ -22,7 +22,7 @@ from signaling.http.shares import (
     Shares,
 )
 from signaling.rooms import renegotiation
-from tests.signaling.call import Call, Client, sdp, settle
+from tests.signaling.support.call import Call, Client, sdp, settle
 
 COST_S = 0.05
 """Of one request of the client that wants much."""

@@ -3,7 +3,7 @@
 from livekit.protocol import models, rtc
 
 from signaling.rooms.speakers import MAX_STOPPED, SIMULATED_LEVEL, Speakers
-from tests.signaling.call import Call
+from tests.signaling.support.call import Call
 
 PERIOD_S = 0.4
 

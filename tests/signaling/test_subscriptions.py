@@ -6,7 +6,7 @@ from livekit.protocol import models, rtc
 from sfu.events import SubscriptionStarted
 from sfu.parameters import SubscriptionId
 from signaling.rooms.renegotiation import ANSWER_TIMEOUT_S
-from tests.signaling.call import ALL_VIDEO, Call, Client, sdp
+from tests.signaling.support.call import ALL_VIDEO, Call, Client, sdp
 
 
 def subscription_of(call: Call, client: Client, sid: str) -> SubscriptionId:

@@ -6,7 +6,7 @@ from livekit.protocol import models, rtc
 from signaling import limits
 from signaling.http.join import MAX_METADATA_BYTES
 from signaling.rooms import updates
-from tests.signaling.call import Call, Client, sdp, settle
+from tests.signaling.support.call import Call, Client, sdp, settle
 
 
 def told_of(client: Client, sid: str) -> list[models.ParticipantInfo]:

@@ -118,7 +118,7 @@ from signaling.http.listener import bind_sockets, serve
 from signaling.logs import configure_logging
 from signaling.rooms.rooms import Rooms
 from signaling.http.tokens import hide
-from tests.signaling.fake_engine import FakeEngine
+from tests.signaling.support.fake_engine import FakeEngine
 
 async def main():
     keys, address = hide({"devkey": "secret"}), ("127.0.0.1",)

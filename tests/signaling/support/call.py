@@ -18,7 +18,7 @@ from signaling.http.shares import Share
 from signaling.http.tokens import Claims, VideoGrant, hide
 from signaling.rooms.participant import Participant
 from signaling.rooms.rooms import Rooms
-from tests.signaling.fake_engine import FakeEngine
+from tests.signaling.support.fake_engine import FakeEngine
 
 CAMERA_LAYERS = (
     models.VideoLayer(quality=models.HIGH, width=1280, height=720),

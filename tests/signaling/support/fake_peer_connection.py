@@ -25,7 +25,7 @@ from signaling.sdp.peer_connection import (
     SendingSection,
     WantedTrack,
 )
-from tests.signaling.fake_engine import FakeEngine
+from tests.signaling.support.fake_engine import FakeEngine
 
 DECODES = frozenset((Codec.OPUS, Codec.VP8, Codec.VP9, Codec.AV1, Codec.H264))
 
