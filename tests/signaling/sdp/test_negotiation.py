@@ -58,7 +58,7 @@ RED = Format(RtpMap(63, "red", 48_000, 2), Codec.RED, "111/111", (), 111)
 
 
 def session(name: str) -> SessionDescription:
-    return parse((Path(__file__).parent / "offers" / f"{name}.sdp").read_text())
+    return parse((Path(__file__).parents[1] / "offers" / f"{name}.sdp").read_text())
 
 
 def video(lines: str) -> Section:

@@ -27,7 +27,15 @@ from signaling.http.http_protocol import (
     SignalProtocol,
 )
 from signaling.http.join import MAX_METADATA_BYTES
-from tests.signaling.test_server import CONFIG, EchoSession, PlayedEngine, PlayedRooms, connect, receive, running_on
+from tests.signaling.http.test_server import (
+    CONFIG,
+    EchoSession,
+    PlayedEngine,
+    PlayedRooms,
+    connect,
+    receive,
+    running_on,
+)
 
 KEY = base64.b64encode(bytes(16)).decode()
 UPGRADE = (

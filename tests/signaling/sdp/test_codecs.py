@@ -31,7 +31,7 @@ def h264(profile: str, mode: int = 1, payload_type: int = 100) -> Format:
 
 
 def test_a_browsers_video_formats_are_taken_without_red_and_fec() -> None:
-    offer = (Path(__file__).parent / "offers" / "chromium-publish.sdp").read_text()
+    offer = (Path(__file__).parents[1] / "offers" / "chromium-publish.sdp").read_text()
     found = supported_formats(parse(offer).sections[3].profile, Kind.VIDEO)
     assert {f.codec for f in found} == {Codec.VP8, Codec.H264, Codec.VP9, Codec.AV1, Codec.RTX}
     assert not {118, 119, 120} & {f.payload_type for f in found}

@@ -25,13 +25,13 @@ from signaling.sdp.session_description import (
     Transport,
 )
 
-OFFERS = sorted((Path(__file__).parent / "offers").glob("*.sdp"))
+OFFERS = sorted((Path(__file__).parents[1] / "offers").glob("*.sdp"))
 HEAD = "v=0\no=- 1 2 IN IP4 127.0.0.1\ns=-\nt=0 0\n"
 AUDIO = HEAD + "m=audio 9 UDP/TLS/RTP/SAVPF 111\n"
 
 
 def offer(name: str) -> str:
-    return (Path(__file__).parent / "offers" / f"{name}.sdp").read_text()
+    return (Path(__file__).parents[1] / "offers" / f"{name}.sdp").read_text()
 
 
 def section(lines: str) -> Section:

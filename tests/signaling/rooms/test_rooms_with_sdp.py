@@ -9,7 +9,7 @@ from livekit.protocol import models, rtc
 from sfu.parameters import Codec
 from tests.signaling.support.call import CAMERA_LAYERS, Call
 
-OFFERS = Path(__file__).parent / "offers"
+OFFERS = Path(__file__).parents[1] / "offers"
 MICROPHONE = "f53d6ccf-99f1-43eb-9914-b0a911b94be2"
 CAMERA = "1f97f359-c9b3-4498-b9e1-67f348ee0424"
 """Track ids in chromium-publish.sdp."""

@@ -34,7 +34,7 @@ Decide = Callable[[SendingSection], PublishDecision | None]
 
 
 def offer(name: str) -> str:
-    return (Path(__file__).parent / "offers" / f"{name}.sdp").read_text()
+    return (Path(__file__).parents[1] / "offers" / f"{name}.sdp").read_text()
 
 
 def publish(codec: Codec | None = None, *, stereo: bool = False, svc: bool = False) -> Decide:
