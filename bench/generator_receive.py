@@ -11,7 +11,7 @@ from bench.generator_tables import CONTROL_WORDS, SLOT_BYTES, SLOTS, SOURCE_SLOT
 from bench.histogram import bucket_of
 from sfu.compiler.native import recvmmsg, srtp_unprotect
 from sfu.media.receive.transport_cc import log_arrival
-from sfu.media.wire.wire import extend16, get_u16, get_u32, signed32
+from sfu.media.wire.numbers import extend16, get_u16, get_u32, signed32
 
 RTX_PAYLOAD_TYPE = 97
 """In every description that the generator offers or answers."""

@@ -12,7 +12,7 @@ from bench.generator_tables import MISSING, SLOT_BYTES
 from sfu.compiler.native import srtp_protect_rtcp, srtp_unprotect_rtcp
 from sfu.media.receive.reception import delay_units
 from sfu.media.receive.transport_cc import write_feedback
-from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u24, put_u32
+from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u24, put_u32
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, RTP_FEEDBACK, PAYLOAD_FEEDBACK = 200, 201, 202, 205, 206
 NACK, PLI, FIR = 1, 1, 4

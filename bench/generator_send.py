@@ -9,7 +9,7 @@ from numba import njit
 
 from bench.generator_tables import SLOT_BYTES, SLOTS, VIDEO
 from sfu.compiler.native import clock_gettime, sendmmsg, srtp_protect
-from sfu.media.wire.wire import get_u32, put_u16, put_u32
+from sfu.media.wire.numbers import get_u32, put_u16, put_u32
 
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
 MSG_DONTWAIT = 0x40

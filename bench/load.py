@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, types
 
 from sfu.compiler.native import clock_gettime, recvmmsg, sendmmsg, srtp_protect, srtp_unprotect
-from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32
+from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32
 from sfu.schema.tables import iovec_t, mmsghdr_t
 
 EVENT_WORDS = 3 if platform.machine() == "x86_64" else 4

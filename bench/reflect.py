@@ -19,7 +19,7 @@ from sfu.compiler.atomics import load_acquire, store_release
 from sfu.compiler.native import ppoll
 from sfu.media.net.srtp import send_rtp
 from sfu.media.net.udp import commit, copy_to_arena, copy_to_slot, flush, receive, take_slot
-from sfu.media.wire.wire import get_u32
+from sfu.media.wire.numbers import get_u32
 from sfu.schema.memory import Memory
 
 FIRST_SSRC = 0x10000

@@ -18,9 +18,9 @@ from sfu.compiler.native import (
     srtp_unprotect_rtcp,
 )
 from sfu.media.net.udp import commit
+from sfu.media.wire.numbers import get_u16
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
 from sfu.media.wire.windows import WINDOW, add_to_past, bit_of, is_other_block, leave_block, word_of
-from sfu.media.wire.wire import get_u16
 from sfu.schema.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
 
 TAG_BYTES = 16

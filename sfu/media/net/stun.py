@@ -11,7 +11,7 @@ from sfu.compiler.native import evp_sha1, hmac
 from sfu.media.net.lookup import find_ufrag
 from sfu.media.net.paths import claim_path, receive_check, stage_path
 from sfu.media.net.udp import commit, flush, take_slot
-from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32
+from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32
 from sfu.schema.tables import (
     DROP_GARBAGE,
     DROP_STUN_INTEGRITY,

@@ -8,7 +8,7 @@ those nobody needs a key frame.
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.wire import signed16
+from sfu.media.wire.numbers import signed16
 from sfu.schema.tables import FRAME_END, FRAME_START, PACKETS, VIDEO
 
 VITAL, SPARE, NOTHING = 0, 1, 2

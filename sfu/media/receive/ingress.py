@@ -21,8 +21,8 @@ from sfu.media.stream.loudest import QUIETEST, note_loudness
 from sfu.media.stream.ring_size import watch_burst
 from sfu.media.tracks import NOT_LISTED
 from sfu.media.wire.describe import describe
+from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32, signed32
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
-from sfu.media.wire.wire import get_u16, get_u32, put_u16, put_u32, signed32
 from sfu.parameters import Codec, Extension
 from sfu.schema.tables import (
     ARRIVALS,

@@ -7,7 +7,7 @@ difference to the (extended) number of the wire.
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.wire import extend16, put_u24, put_u32, signed32
+from sfu.media.wire.numbers import extend16, put_u24, put_u32, signed32
 from sfu.schema.tables import SEQUENCE_START
 
 REPLAY_WINDOW = 1024

@@ -7,9 +7,9 @@ the number that it had, so subscribers that get Opus unwrapped have it too. Call
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.numbers import put_u16, put_u32, signed32
 from sfu.media.wire.red import find_redundant
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
-from sfu.media.wire.wire import put_u16, put_u32, signed32
 from sfu.schema.tables import COPIED, PACKETS, RESTORED, RX_BYTES
 
 MAX_RESTORED = 8

@@ -8,7 +8,7 @@ a number that comes late moves the base of the next feedback back, as libwebrtc'
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.wire import extend16, put_u16, put_u24, put_u32
+from sfu.media.wire.numbers import extend16, put_u16, put_u24, put_u32
 from sfu.schema.tables import ARRIVALS
 
 INTERVAL_NS = 50_000_000

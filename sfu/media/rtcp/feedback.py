@@ -12,7 +12,7 @@ from sfu.media.net.udp import take_slot
 from sfu.media.receive.missing import is_due, review
 from sfu.media.receive.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
 from sfu.media.receive.transport_cc import feedback_due, write_feedback
-from sfu.media.wire.wire import put_u16, put_u32
+from sfu.media.wire.numbers import put_u16, put_u32
 from sfu.schema.tables import OPEN, VIDEO
 
 DATAGRAM_BYTES = 1150

@@ -10,7 +10,7 @@ from numba import njit
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.send.timestamps import ticks_of
-from sfu.media.wire.wire import put_u16, put_u32
+from sfu.media.wire.numbers import put_u16, put_u32
 from sfu.schema.tables import OPEN
 
 PERIOD_NS = 1_000_000_000

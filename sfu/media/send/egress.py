@@ -20,7 +20,7 @@ from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.send.timestamps import align_timestamps
 from sfu.media.stream.loudest import is_loud
 from sfu.media.tracks import NOT_LISTED
-from sfu.media.wire.wire import signed32
+from sfu.media.wire.numbers import signed32
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
 from sfu.schema.tables import (

@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.media.net.udp import copy_to_slot
 from sfu.media.wire.dependency_write import write_dependency
-from sfu.media.wire.wire import get_u32, put_u16, put_u24, put_u32
+from sfu.media.wire.numbers import get_u32, put_u16, put_u24, put_u32
 from sfu.parameters import Codec, Extension
 from sfu.schema.tables import COPIED, DROP_TOO_LARGE, PACKETS, TX_BYTES
 

@@ -12,7 +12,7 @@ from numba import njit
 from sfu.media.receive.formats import takes
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.stream.ring_size import check_ring
-from sfu.media.wire.wire import signed32
+from sfu.media.wire.numbers import signed32
 from sfu.parameters import Codec, Extension
 from sfu.queues.notices import notice
 from sfu.schema.tables import (

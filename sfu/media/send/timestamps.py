@@ -7,7 +7,7 @@ section 6.4.1), or by arrival while one of them has no report: a switch never wa
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.wire import signed32
+from sfu.media.wire.numbers import signed32
 from sfu.schema.tables import OPEN
 
 NO_OUTPUT = 0

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.bits import get_bits, get_non_symmetric
-from sfu.media.wire.wire import get_u16
+from sfu.media.wire.numbers import get_u16
 from sfu.parameters import Extension
 from sfu.schema.tables import (
     FRAME_END,

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.wire import get_u16
+from sfu.media.wire.numbers import get_u16
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, PACKETS
 
 SLICE, IDR, SEQUENCE_PARAMETERS = 1, 5, 7

@@ -6,7 +6,7 @@ packet's row. Nothing here trusts a length that came with the packet.
 
 from numba import njit
 
-from sfu.media.wire.wire import get_u16, get_u32
+from sfu.media.wire.numbers import get_u16, get_u32
 from sfu.schema.tables import COPIED, EXTENSION_KINDS
 
 FIXED_HEADER_BYTES = 12

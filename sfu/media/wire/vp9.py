@@ -6,7 +6,7 @@ Reference lists (P_DIFF) and the scalability structure come after everything tha
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.wire import get_u16
+from sfu.media.wire.numbers import get_u16
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SWITCH_UP
 
 

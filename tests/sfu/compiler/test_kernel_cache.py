@@ -45,7 +45,7 @@ print(caller(), *hits)
 BAD_INDEX = """
 import numpy as np
 import sfu
-from sfu.media.wire.wire import get_u16
+from sfu.media.wire.numbers import get_u16
 try:
     get_u16(np.zeros(9, np.uint8)[:1], 0)
 except IndexError:

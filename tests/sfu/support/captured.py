@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sfu.media.wire.describe import describe
+from sfu.media.wire.numbers import extend16
 from sfu.media.wire.rtp import parse_header
-from sfu.media.wire.wire import extend16
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.schema.memory import Memory
 from sfu.schema.tables import AUDIO, FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START, VIDEO
