@@ -3,7 +3,7 @@
 from numba import njit
 
 from sfu.media.net.lookup import find_source, remove_source
-from sfu.media.receive.binding import forget_srtp_stream, unbind
+from sfu.media.receive.sources import forget_srtp_stream, unbind
 from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency
 from sfu.parameters import MAX_THREADS

@@ -8,7 +8,7 @@ and the control thread hears of the change, so that subscribers are negotiated a
 import numpy as np
 from numba import njit
 
-from sfu.media.receive.missing import drop_before
+from sfu.media.receive.nack import drop_before
 from sfu.media.wire.dependency import reset_dependency
 from sfu.parameters import Codec
 from sfu.queues.notices import notice

@@ -9,11 +9,11 @@ from numba import njit
 from sfu.media.net.following import heard, is_newest
 from sfu.media.net.srtp import unprotect_rtp
 from sfu.media.net.udp import copy_to_arena
-from sfu.media.receive.binding import bind, known_source
 from sfu.media.receive.formats import repairs, take_format
-from sfu.media.receive.missing import drop_before, measure_repair, note_gap, recovered
+from sfu.media.receive.nack import drop_before, measure_repair, note_gap, recovered
 from sfu.media.receive.reception import count_packet, extend_primary, extend_repair
 from sfu.media.receive.restore import gap_before, was_restored, write_lost
+from sfu.media.receive.sources import bind, known_source
 from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival
 from sfu.media.rtcp.feedback import can_send, send_transport_feedback
 from sfu.media.stream.levels import observe_level

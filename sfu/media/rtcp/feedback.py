@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
-from sfu.media.receive.missing import is_due, review
+from sfu.media.receive.nack import is_due, review
 from sfu.media.receive.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
 from sfu.media.receive.transport_cc import feedback_due, write_feedback
 from sfu.media.wire.numbers import put_u16, put_u32

@@ -11,7 +11,7 @@ from numba import njit
 from sfu.media.net.following import heard, is_newest_rtcp
 from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
-from sfu.media.receive.binding import unbind
+from sfu.media.receive.sources import unbind
 from sfu.media.rtcp.feedback import EXTENDED_REPORT, NTP_EPOCH_S
 from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiortc.rtp import RtcpPacket, RtcpPsfbPacket, RtcpRrPacket, RtcpRtpfbPacket
 
-from sfu.media.receive.missing import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
+from sfu.media.receive.nack import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
 from sfu.media.receive.transport_cc import INTERVAL_NS
 from sfu.media.rtcp.feedback import (
     FIRST_REPORT_NS,

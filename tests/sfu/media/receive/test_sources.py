@@ -3,7 +3,7 @@
 import pytest
 from pylibsrtp import Error
 
-from sfu.media.receive.binding import DISPLACED_NS, UNBOUND_IDLE_NS
+from sfu.media.receive.sources import DISPLACED_NS, UNBOUND_IDLE_NS
 from sfu.media.tracks import close_sources, close_track
 from sfu.parameters import Codec
 from sfu.schema.tables import AUDIO, CLOSED_TRACK, SEQUENCE_START, STREAM_STARTED, UNBOUND_PER_TRANSPORT, VIDEO

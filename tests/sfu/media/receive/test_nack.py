@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.receive.missing import (
+from sfu.media.receive.nack import (
     LATE_NS,
     MAX_REPAIR_NS,
     MAX_TRIES,
