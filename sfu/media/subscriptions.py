@@ -7,7 +7,7 @@ from numba import njit
 from sfu.compiler.native import srtp_remove_stream
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
 from sfu.media.send.egress import list_track
-from sfu.media.send.select import ask_for_wanted, choose_for
+from sfu.media.send.selection import ask_for_wanted, choose_for
 from sfu.media.send.silence import end_silence
 from sfu.queues.notices import notice
 from sfu.schema.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO

@@ -8,7 +8,7 @@ from sfu.media.net.paths import consent_pass
 from sfu.media.rtcp.feedback import feedback_pass, receiver_reports_pass
 from sfu.media.rtcp.reports import sender_reports_pass
 from sfu.media.send.relay_out import wishes_pass
-from sfu.media.send.select import liveness_pass
+from sfu.media.send.selection import liveness_pass
 from sfu.media.send.silence import silence_pass
 from sfu.media.stream.levels import levels_pass
 

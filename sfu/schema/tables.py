@@ -438,7 +438,7 @@ stream_t = np.dtype(
         ("last_ns", "i8"),  # arrival of the last packet
         ("last_timestamp", "u4"),
         ("frames", "i8"),  # frames started
-        # whether the layer lives: sfu/media/send/select.py (m)
+        # whether the layer lives: sfu/media/send/selection.py (m)
         ("frames_at_check", "i8"),
         ("written_at_check", "i8"),  # ring_written
         ("idle_frames", "i8"),  # frames of siblings since this layer's last packet

@@ -15,7 +15,7 @@ from sfu.media.receive.sources import unbind
 from sfu.media.rtcp.feedback import EXTENDED_REPORT, NTP_EPOCH_S
 from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack
-from sfu.media.send.select import key_frame_asked
+from sfu.media.send.selection import key_frame_asked
 from sfu.media.tracks import remember_rtcp_sender
 from sfu.media.wire.numbers import get_u16, get_u24, get_u32, signed32
 from sfu.schema.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP

@@ -10,7 +10,7 @@ from numba import njit
 
 from sfu.media.rtcp.feedback import key_frame_due
 from sfu.media.send.rewrite import is_stored
-from sfu.media.send.select import recent_key
+from sfu.media.send.selection import recent_key
 from sfu.queues.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
 from sfu.schema.tables import OPEN, PACKETS, RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH, VIDEO
 

@@ -9,7 +9,7 @@ are all among the old one's. Without descriptors VP9's layer ids decide, and spa
 import numpy as np
 from numba import njit
 
-from sfu.media.send.select import is_newer
+from sfu.media.send.selection import is_newer
 from sfu.media.wire.dependency import SWITCH, decode_target, indication
 from sfu.media.wire.describe import UNKNOWN_TEMPLATE
 from sfu.schema.tables import FRAME_START, KEY_FRAME, STRUCTURE, SWITCH_UP

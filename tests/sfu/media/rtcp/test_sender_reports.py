@@ -4,7 +4,7 @@ import pytest
 from aiortc import rtp
 
 from sfu.media.rtcp.reports import PERIOD_NS, sender_reports_pass
-from sfu.media.send.select import liveness_pass
+from sfu.media.send.selection import liveness_pass
 from sfu.media.subscriptions import set_layers
 from sfu.schema.tables import FRAME_END, FRAME_START
 from tests.sfu.support.subscribers import MS, PRIMARY, PUBLISHER, SECOND, START_OF_KEY, Room

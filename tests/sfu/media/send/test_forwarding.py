@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.media.send.retransmit import answer_nack
-from sfu.media.send.select import key_frame_asked
+from sfu.media.send.selection import key_frame_asked
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.schema.tables import (

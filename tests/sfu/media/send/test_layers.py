@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.send.select import DEAD_FRAMES, choose_layer, liveness_pass
+from sfu.media.send.selection import DEAD_FRAMES, choose_layer, liveness_pass
 from sfu.media.subscriptions import set_layers, set_paused, set_targets
 from sfu.parameters import Codec
 from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED, MEDIA_PER_TRANSPORT, SWITCH_UP, track_t

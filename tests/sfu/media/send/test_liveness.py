@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sfu.media.send.select import DEAD_FRAMES, REVIVED_FRAMES, key_frame_asked, liveness_pass
+from sfu.media.send.selection import DEAD_FRAMES, REVIVED_FRAMES, key_frame_asked, liveness_pass
 from sfu.media.subscriptions import set_layers
 from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED
 from tests.sfu.support.subscribers import MS, SECOND, START, START_OF_KEY, Room, Viewer

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.send.select import RATES_NS, liveness_pass
+from sfu.media.send.selection import RATES_NS, liveness_pass
 from sfu.media.stream.ring_size import (
     BURST_GROWTH,
     MIN_VIDEO_BYTES,
