@@ -8,7 +8,7 @@ from sfu.media.net.paths import exact_path
 from sfu.media.net.stun import handle_stun
 from sfu.media.net.udp import arrival
 from sfu.media.receive.ingress import receive_rtp
-from sfu.media.rtcp.rtcp_in import receive_rtcp
+from sfu.media.rtcp.incoming import receive_rtcp
 from sfu.queues.rings import push_slow
 from sfu.schema.tables import DROP_GARBAGE, DROP_NOT_READY, DROP_TRUNCATED, DROP_UNKNOWN_ADDRESS
 

@@ -17,7 +17,7 @@ from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher
 from sfu.media.net.following import COMPARE_NS
 from sfu.media.net.paths import FOLLOW_NS, SILENT_NS
-from sfu.media.rtcp.rtcp_in import _srtcp_index
+from sfu.media.rtcp.incoming import _srtcp_index
 from sfu.schema.memory import Memory
 from sfu.schema.tables import FOLLOW_PATH, NEW_CREDENTIALS, PATH_SELECTED, PATHS
 from tests.sfu.media.test_media_path import SSRC, Call

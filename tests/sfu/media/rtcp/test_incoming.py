@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from sfu.media.net.lookup import insert_outgoing
 from sfu.media.receive.sources import DISPLACED_NS
-from sfu.media.rtcp.rtcp_in import MAX_NACKED, middle_ntp, receive_compound, receive_rtcp
+from sfu.media.rtcp.incoming import MAX_NACKED, middle_ntp, receive_compound, receive_rtcp
 from sfu.schema.tables import OPEN, RTCP_SENDERS, SEQUENCE_START, STREAM_STARTED, VIDEO
 from tests.sfu.support.publisher import MS, OUR_SSRC, ROW, SECOND, START, Publisher, packet
 
