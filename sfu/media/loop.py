@@ -9,8 +9,8 @@ from numba import njit
 
 from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
-from sfu.media.classify import route
 from sfu.media.commands import apply_commands
+from sfu.media.demux import route
 from sfu.media.net.udp import flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
