@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from sfu.control import statistics
-from sfu.control.addresses import candidates
 from sfu.control.event_queue import EventQueue
 from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
@@ -27,6 +26,7 @@ from sfu.control.media_thread import MediaThread
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
 from sfu.control.shards import MakeThread, Shard
+from sfu.control.sockets import candidates
 from sfu.control.statistics import LayerStatistics, ReceiverStatistics, SubscriptionStatistics
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError, TableFull

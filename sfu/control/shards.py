@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sfu.control.addresses import Sockets
 from sfu.control.inbox import Inbox
 from sfu.control.mailbox import Mailbox
 from sfu.control.rows import Tables
 from sfu.control.security.certificate import LocalCertificate
+from sfu.control.sockets import Sockets
 from sfu.schema.memory import Memory
 
 if TYPE_CHECKING:

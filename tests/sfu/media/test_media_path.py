@@ -13,7 +13,7 @@ from aiortc import rtp
 from pylibsrtp._binding import ffi
 
 from sfu.control import rows
-from sfu.control.addresses import Sockets
+from sfu.control.sockets import Sockets
 from sfu.media import loop
 from sfu.media.send.silence import MAX_PADDING_PACKETS
 from sfu.parameters import (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from aioice import stun
 
-from sfu.control.addresses import source_control
+from sfu.control.sockets import source_control
 from sfu.queues import rings
 from sfu.queues.notices import notice
 from sfu.schema.memory import Memory

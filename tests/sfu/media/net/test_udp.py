@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sfu.control.addresses import Sockets
+from sfu.control.sockets import Sockets
 from sfu.media.net import udp
 from sfu.schema.memory import Memory
 from sfu.schema.tables import OPEN, RX_BYTES, RX_SLOTS, TX_SLOTS
