@@ -27,8 +27,8 @@ PARSER_TESTS = {
     "signaling.rooms.data": "test_any_bytes_are_a_data_packet_or_dropped",
     "signaling.http.join": "test_any_query_is_parameters_or_a_join_error",
     "signaling.http.join, join_request": "test_any_wrapped_bytes_are_a_request_or_a_join_error",
-    "signaling.sdp.sdp": "test_any_text_is_a_value_or_an_sdp_error",
-    "signaling.sdp.sdp, attributes": "test_odd_attributes_never_raise",
+    "signaling.sdp.parsing": "test_any_text_is_a_value_or_an_sdp_error",
+    "signaling.sdp.parsing, attributes": "test_odd_attributes_never_raise",
     "signaling.http.tokens": "test_any_text_is_a_token_or_refused",
 }
 """The test that gives any input to each parser of what comes from clients. These run under PARSER_DEADLINE_S."""

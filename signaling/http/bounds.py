@@ -28,7 +28,7 @@ from signaling.limits import (
     MAX_TRACK_PERMISSIONS,
     MAX_TRACKS,
 )
-from signaling.sdp.sdp import MAX_SECTIONS
+from signaling.sdp.parsing import MAX_SECTIONS
 
 MAX_ENTRIES: dict[str, int] = {
     "SessionDescription.mid_to_track_id": MAX_SECTIONS,

@@ -9,7 +9,7 @@ from enum import Enum
 from functools import lru_cache
 
 from sfu.parameters import Codec, Kind, PayloadType
-from signaling.sdp.sdp import MAX_CACHED_PROFILES, format_parameters
+from signaling.sdp.parsing import MAX_CACHED_PROFILES, format_parameters
 from signaling.sdp.session_description import Profile, RtpMap
 
 RTCP_CONFLICT = range(64, 96)

@@ -27,7 +27,7 @@ from sfu.parameters import (
     SubscribeParameters,
 )
 from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, companions, most_compatible
-from signaling.sdp.sdp import MAX_CACHED_PROFILES, SdpError
+from signaling.sdp.parsing import MAX_CACHED_PROFILES, SdpError
 from signaling.sdp.session_description import (
     Direction,
     Extmap,

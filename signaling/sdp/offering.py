@@ -37,7 +37,7 @@ from signaling.sdp.negotiation import (
     with_candidates,
     with_track,
 )
-from signaling.sdp.sdp import MAX_SECTIONS, KnownSections, SdpError, parse
+from signaling.sdp.parsing import MAX_SECTIONS, KnownSections, SdpError, parse
 from signaling.sdp.session_description import Direction, Extmap, Profile, Section, SessionDescription, Setup
 
 DATA_MID = "0"

@@ -55,7 +55,7 @@ from signaling.sdp.negotiation import (
     with_track,
 )
 from signaling.sdp.offering import OfferingConnection
-from signaling.sdp.sdp import KnownSections, SdpError, parse
+from signaling.sdp.parsing import KnownSections, SdpError, parse
 from signaling.sdp.session_description import Direction, Extmap, Section, SessionDescription, Setup, Transport
 
 __all__ = [

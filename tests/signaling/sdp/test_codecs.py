@@ -16,7 +16,7 @@ from signaling.sdp.codecs import (
     most_compatible,
     supported_formats,
 )
-from signaling.sdp.sdp import parse
+from signaling.sdp.parsing import parse
 from signaling.sdp.session_description import RtpMap
 
 

@@ -6,8 +6,8 @@ from sfu.parameters import Codec, Kind, ReceiverId
 from signaling.sdp.codecs import OWN_FORMATS, best_decoder, supported_formats
 from signaling.sdp.matching import Matching
 from signaling.sdp.offering import OfferingConnection
+from signaling.sdp.parsing import parse
 from signaling.sdp.peer_connection import AnsweringConnection, PublishDecision, SendingSection, WantedTrack
-from signaling.sdp.sdp import parse
 from tests.signaling.support.counting import calls_of
 from tests.signaling.support.recording_engine import RecordingEngine
 

@@ -44,7 +44,7 @@ from signaling.sdp.negotiation import (
     with_simulcast,
     with_track,
 )
-from signaling.sdp.sdp import SdpError, parse
+from signaling.sdp.parsing import SdpError, parse
 from signaling.sdp.session_description import Direction, Extmap, Profile, RtpMap, Section, SessionDescription
 
 HEAD = "v=0\no=-\ns=-\nt=0 0\n"

@@ -9,8 +9,8 @@ from sfu.parameters import Codec, DtlsRole, Extension, Kind, ReceiverId, Subscri
 from signaling.sdp import offering
 from signaling.sdp.codecs import OWN_FORMATS
 from signaling.sdp.offering import OfferingConnection
+from signaling.sdp.parsing import parse
 from signaling.sdp.peer_connection import SdpError, WantedTrack
-from signaling.sdp.sdp import parse
 from signaling.sdp.session_description import Direction, Section, SessionDescription, Setup, Transport
 from tests.signaling.support.recording_engine import RecordingEngine
 

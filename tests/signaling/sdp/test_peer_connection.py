@@ -17,6 +17,7 @@ from sfu.parameters import (
     SubscribeParameters,
 )
 from signaling.sdp.negotiation import DEPENDENCY_URI
+from signaling.sdp.parsing import parse
 from signaling.sdp.peer_connection import (
     AnsweringConnection,
     AnswerResult,
@@ -25,7 +26,6 @@ from signaling.sdp.peer_connection import (
     SendingSection,
     WantedTrack,
 )
-from signaling.sdp.sdp import parse
 from signaling.sdp.session_description import Direction, SessionDescription, Setup, Simulcast
 from tests.signaling.support.recording_engine import FINGERPRINT, RecordingEngine
 

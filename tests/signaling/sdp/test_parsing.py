@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signaling.sdp import sdp
-from signaling.sdp.sdp import KnownSections, SdpError, format_parameters, parse
+from signaling.sdp import parsing as sdp
+from signaling.sdp.parsing import KnownSections, SdpError, format_parameters, parse
 from signaling.sdp.session_description import (
     Direction,
     Extmap,
