@@ -18,8 +18,8 @@ from typing import Any
 import click
 import structlog
 
-from signaling.config.config import Config, Flags, load_config
-from signaling.config.config_file import ConfigError
+from signaling.config.configuration import Config, Flags, load_config
+from signaling.config.document import ConfigError
 from signaling.http.tokens import DEFAULT_TTL_S, create
 
 CONTROL_NICE = 10

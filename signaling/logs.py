@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, ExcInfo
 
-from signaling.config.config import LogLevel
+from signaling.config.configuration import LogLevel
 
 QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "asyncio", "numba", "aiortc", "aioice")
 """Libraries whose chatter below a warning is not ours to show. Uvicorn's lines would also hold access tokens."""

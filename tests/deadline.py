@@ -22,7 +22,7 @@ PARSER_TESTS = {
     "sfu.media.wire.rtp": "test_any_bytes_are_refused_or_lie_inside_the_packet",
     "sfu.control.data.sctp_fence": "test_any_packet_is_judged_in_one_pass",
     "sfu.media.net.stun": "test_no_bytes_at_all_are_answered_without_the_password",
-    "signaling.config.config": "test_any_document_is_a_config_or_one_line",
+    "signaling.config.configuration": "test_any_document_is_a_config_or_one_line",
     "signaling.http.connection": "test_any_frame_is_a_request_or_a_bad_message",
     "signaling.rooms.data": "test_any_bytes_are_a_data_packet_or_dropped",
     "signaling.http.join": "test_any_query_is_parameters_or_a_join_error",

@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
-from signaling.config.config import Config
+from signaling.config.configuration import Config
 from signaling.drops import telling_drops
 from signaling.http.http_protocol import (
     MAX_CONNECTIONS,

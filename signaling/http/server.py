@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from signaling.config.config import Config
+from signaling.config.configuration import Config
 from signaling.http.connection import SOCKET_GONE, SignalConnection
 from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
 from signaling.http.tokens import create

@@ -20,7 +20,7 @@ from signaling.rooms.capacity import Capacity
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
-    from signaling.config.config import Config
+    from signaling.config.configuration import Config
     from signaling.rooms.participant import Participant
     from signaling.rooms.tracks import Track
 

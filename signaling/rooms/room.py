@@ -31,7 +31,7 @@ from livekit.protocol.rtc import (
 )
 
 from signaling import identifiers
-from signaling.config.config import RoomOptions
+from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
 from signaling.limits import MAX_DEPARTURES

@@ -32,7 +32,7 @@ from signaling.rooms.session import Session
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
-    from signaling.config.config import Config, RoomOptions
+    from signaling.config.configuration import Config, RoomOptions
 
 TICK_S = 0.4
 """The engine's audio windows; everything else that is periodic is a multiple of it."""

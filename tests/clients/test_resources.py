@@ -15,7 +15,7 @@ from OpenSSL import SSL
 
 from bench.endpoint import make_context
 from sfu.engine import Engine, EngineOptions
-from signaling.config.config import Flags, load_config
+from signaling.config.configuration import Flags, load_config
 from signaling.http import listener
 from signaling.http.tokens import create
 from signaling.rooms.rooms import Rooms

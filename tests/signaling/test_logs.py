@@ -17,7 +17,7 @@ import jwt, websockets
 from livekit.protocol import rtc
 from signaling.rooms import handlers, rooms
 from signaling.http import join, server
-from signaling.config.config import Config
+from signaling.config.configuration import Config
 from signaling.http.listener import bind_sockets, running
 from signaling.logs import configure_logging
 from signaling.http.tokens import hide

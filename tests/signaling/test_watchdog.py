@@ -113,7 +113,7 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process(monkeypatch: pytest.M
 
 STUCK = """
 import asyncio
-from signaling.config.config import Config
+from signaling.config.configuration import Config
 from signaling.http.listener import bind_sockets, serve
 from signaling.logs import configure_logging
 from signaling.rooms.rooms import Rooms

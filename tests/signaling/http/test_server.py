@@ -21,7 +21,7 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
-from signaling.config.config import Config
+from signaling.config.configuration import Config
 from signaling.http import connection
 from signaling.http.connection import BadMessage, SignalConnection
 from signaling.http.join import JoinError, JoinParameters

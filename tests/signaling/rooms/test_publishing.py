@@ -5,7 +5,7 @@ from livekit.protocol import models, rtc
 
 from sfu.events import StreamStarted
 from sfu.parameters import GROUPS, Codec, Kind
-from signaling.config.config import RoomOptions
+from signaling.config.configuration import RoomOptions
 from signaling.limits import MAX_PENDING_TRACKS
 from signaling.sdp.peer_connection import AnswerResult, Published
 from tests.signaling.support.call import CAMERA_LAYERS, Call, Client, sdp

@@ -7,7 +7,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.events import TransportConnected
-from signaling.config.config import RoomOptions
+from signaling.config.configuration import RoomOptions
 from signaling.http.join import JoinError
 from tests.signaling.support.call import RECEIVING, Call, FakeConnection, sdp, settle
 

@@ -11,7 +11,7 @@ from livekit.protocol import models, rtc
 
 from sfu.events import DataReceived, StreamStarted, TransportConnected, TransportFailed
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
-from signaling.config.config import Config, RoomOptions
+from signaling.config.configuration import Config, RoomOptions
 from signaling.http.connection import Broadcast
 from signaling.http.join import JoinParameters
 from signaling.http.shares import Share

@@ -1,13 +1,14 @@
 """A YAML text as plain values, with the line of every key: for error messages that an operator can act on.
 
-Who calls it: `config.py`. Scalars stay text (an API key "007" must not become the number 7); the schema converts them.
+Who calls it: `configuration.py`. Scalars stay text (an API key "007" must not become the number 7); the schema converts
+them.
 """
 
 from typing import Any
 
 import yaml
 
-from signaling.config.config_keys import KeyTable, Use
+from signaling.config.known_keys import KeyTable, Use
 
 MERGE_KEY = "<<"
 """YAML's merge key: its value is a mapping whose keys count as the enclosing mapping's."""

@@ -2,7 +2,7 @@
 
 Who calls it: `cli.py`, once; everything else gets the frozen `Config`. Keys that LiveKit does not know and values that
 make no sense are errors with their line; keys that LiveKit knows and this server does not act on are named in
-`Config.ignored` (`config_keys.py` lists both kinds).
+`Config.ignored` (`known_keys.py` lists both kinds).
 """
 
 import ipaddress
@@ -15,8 +15,8 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from signaling.config.config_file import ConfigError, Document, check_names
-from signaling.config.config_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
+from signaling.config.document import ConfigError, Document, check_names
+from signaling.config.known_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
 from signaling.http.tokens import Keys, hide
 from signaling.texts import encodable
 from signaling.watchdog import systemd_limit_s

@@ -1,7 +1,7 @@
 """Every key that livekit-server 1.13 reads from its YAML: a file written for it is understood, or refused by name.
 
-Who calls it: `config.py`. A value of `ACTED_ON` means that this server acts on the key, `IGNORED` that LiveKit knows it
-and this server does not act on it yet (whatever is below it); a nested table holds the keys of a mapping.
+Who calls it: `configuration.py`. A value of `ACTED_ON` means that this server acts on the key, `IGNORED` that LiveKit
+knows it and this server does not act on it yet (whatever is below it); a nested table holds the keys of a mapping.
 """
 
 from collections.abc import Mapping

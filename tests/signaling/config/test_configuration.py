@@ -1,4 +1,4 @@
-"""signaling/config/config.py: file, environment and flags in one checked value."""
+"""signaling/config/configuration.py: file, environment and flags in one checked value."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.parameters import MAX_THREADS
-from signaling.config.config import (
+from signaling.config.configuration import (
     MAX_MEDIA_THREADS,
     Config,
     Flags,
@@ -17,7 +17,7 @@ from signaling.config.config import (
     parse_node_ips,
     parse_udp_ports,
 )
-from signaling.config.config_file import ConfigError
+from signaling.config.document import ConfigError
 from signaling.http.tokens import hide
 
 VISIO = """\
