@@ -1,7 +1,7 @@
 """HTTP and WebSocket: the routes, and what they answer before an upgrade.
 
 Who calls it: `listener.py` runs the application; tests build it with rooms of their own. It knows requests and frames;
-what a join means is decided by `rooms.py`.
+what a join means is decided by `registry.py`.
 """
 
 import ipaddress
@@ -53,7 +53,7 @@ class Session(Protocol):
 
 
 class Rooms(Protocol):
-    """The part of `signaling.rooms.rooms.Rooms` that this file uses."""
+    """The part of `signaling.rooms.registry.Rooms` that this file uses."""
 
     async def start(self) -> None:
         """Begin to take participants."""

@@ -116,7 +116,7 @@ import asyncio
 from signaling.config.configuration import Config
 from signaling.http.listener import bind_sockets, serve
 from signaling.logs import configure_logging
-from signaling.rooms.rooms import Rooms
+from signaling.rooms.registry import Rooms
 from signaling.http.tokens import hide
 from tests.signaling.support.fake_engine import FakeEngine
 

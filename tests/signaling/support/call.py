@@ -17,7 +17,7 @@ from signaling.http.join import JoinParameters
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims, VideoGrant, hide
 from signaling.rooms.participant import Participant
-from signaling.rooms.rooms import Rooms
+from signaling.rooms.registry import Rooms
 from tests.signaling.support.fake_engine import FakeEngine
 
 CAMERA_LAYERS = (
