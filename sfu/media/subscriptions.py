@@ -6,9 +6,9 @@ from numba import njit
 
 from sfu.compiler.native import srtp_remove_stream
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
-from sfu.media.send.egress import list_track
 from sfu.media.send.selection import ask_for_wanted, choose_for
 from sfu.media.send.silence import end_silence
+from sfu.media.stream.arrivals import list_track
 from sfu.queues.notices import notice
 from sfu.schema.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO
 

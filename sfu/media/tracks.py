@@ -4,14 +4,12 @@ from numba import njit
 
 from sfu.media.net.lookup import find_source, remove_source
 from sfu.media.receive.sources import forget_srtp_stream, unbind
+from sfu.media.stream.arrivals import NOT_LISTED, unlist_track
 from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency
 from sfu.parameters import MAX_THREADS
 from sfu.queues.notices import notice
 from sfu.schema.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
-
-NOT_LISTED = -2
-"""dirty_next of a track without unread arrivals."""
 
 
 @njit(cache=True)
@@ -120,27 +118,11 @@ def _unlink_from_transport(state, row):
 
 
 @njit(cache=True)
-def _unlink_from_dirty(state, row):
-    track, thread = state.tracks[row], state.thread[0]
-    if track.dirty_next == NOT_LISTED:
-        return
-    if thread.first_dirty_track == row:
-        thread.first_dirty_track = track.dirty_next
-    else:
-        before = int(thread.first_dirty_track)
-        while before >= 0 and state.tracks[before].dirty_next != row:
-            before = int(state.tracks[before].dirty_next)
-        if before >= 0:
-            state.tracks[before].dirty_next = track.dirty_next
-    track.dirty_next = NOT_LISTED
-
-
-@njit(cache=True)
 def close_track(state, row):
     """Unlink a track, part its SSRCs from its streams, and tell the control thread that the rows are free."""
     track = state.tracks[row]
     _unlink_from_transport(state, row)
-    _unlink_from_dirty(state, row)
+    unlist_track(state, row)
     leave_group(state, row)
     for layer in range(int(track.layer_count)):
         stream = state.streams[track.streams[layer]]

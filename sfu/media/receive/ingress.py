@@ -16,10 +16,10 @@ from sfu.media.receive.restore import gap_before, was_restored, write_lost
 from sfu.media.receive.sources import bind, known_source
 from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival
 from sfu.media.rtcp.feedback import can_send, send_transport_feedback
+from sfu.media.stream.arrivals import log_packet
 from sfu.media.stream.levels import observe_level
 from sfu.media.stream.loudest import QUIETEST, note_loudness
 from sfu.media.stream.ring_size import watch_burst
-from sfu.media.tracks import NOT_LISTED
 from sfu.media.wire.describe import describe
 from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32, signed32
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
@@ -41,7 +41,6 @@ from sfu.schema.tables import (
     KEY_FRAME,
     PACKETS,
     RESTORED,
-    TRACK_LOG,
 )
 
 SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10
@@ -272,14 +271,4 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
             stream.key_ns = arrival
             stream.key_wanted = 0
             drop_before(stream, extended)
-    _log(state, stream, index)
-
-
-@njit(cache=True)
-def _log(state, stream, index):
-    track, thread = state.tracks[stream.track], state.thread[0]
-    track.log[track.log_written & (TRACK_LOG - 1)] = int(stream.layer) << 16 | index
-    track.log_written += 1
-    if track.dirty_next == NOT_LISTED:
-        track.dirty_next = thread.first_dirty_track
-        thread.first_dirty_track = stream.track
+    log_packet(state, stream, index)

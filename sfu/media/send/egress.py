@@ -18,8 +18,8 @@ from sfu.media.send.scalability import admit_scalable, is_last_of_picture
 from sfu.media.send.selection import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
 from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.send.timestamps import align_timestamps
+from sfu.media.stream.arrivals import NOT_LISTED
 from sfu.media.stream.loudest import is_loud
-from sfu.media.tracks import NOT_LISTED
 from sfu.media.wire.numbers import signed32
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
@@ -65,15 +65,6 @@ def forward_all(state, arena, now):
         if track.state == OPEN:
             _forward_track(state, arena, row, now)
     thread.row_in_hand = -1
-
-
-@njit(cache=True)
-def list_track(state, row):
-    """Let the next forward_all look at a track though nothing arrived."""
-    track, thread = state.tracks[row], state.thread[0]
-    if track.dirty_next == NOT_LISTED:
-        track.dirty_next = thread.first_dirty_track
-        thread.first_dirty_track = row
 
 
 @njit(cache=True)

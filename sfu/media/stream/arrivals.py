@@ -1,0 +1,43 @@
+"""Tracks with packets that egress has not looked at yet: each track's log of them, and the list of such tracks."""
+
+from numba import njit
+
+from sfu.schema.tables import TRACK_LOG
+
+NOT_LISTED = -2
+"""dirty_next of a track without unread arrivals."""
+
+
+@njit(cache=True)
+def unlist_track(state, row):
+    """Take a track that closes out of the list."""
+    track, thread = state.tracks[row], state.thread[0]
+    if track.dirty_next == NOT_LISTED:
+        return
+    if thread.first_dirty_track == row:
+        thread.first_dirty_track = track.dirty_next
+    else:
+        before = int(thread.first_dirty_track)
+        while before >= 0 and state.tracks[before].dirty_next != row:
+            before = int(state.tracks[before].dirty_next)
+        if before >= 0:
+            state.tracks[before].dirty_next = track.dirty_next
+    track.dirty_next = NOT_LISTED
+
+
+@njit(cache=True)
+def list_track(state, row):
+    """Let the next forward_all look at a track though nothing arrived."""
+    track, thread = state.tracks[row], state.thread[0]
+    if track.dirty_next == NOT_LISTED:
+        track.dirty_next = thread.first_dirty_track
+        thread.first_dirty_track = row
+
+
+@njit(cache=True)
+def log_packet(state, stream, index):
+    """Note that a packet of the stream was stored at `index` of its packets, and list its track."""
+    track = state.tracks[stream.track]
+    track.log[track.log_written & (TRACK_LOG - 1)] = int(stream.layer) << 16 | index
+    track.log_written += 1
+    list_track(state, int(stream.track))
