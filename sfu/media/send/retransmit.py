@@ -9,7 +9,8 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtp
 from sfu.media.net.udp import take_slot
-from sfu.media.send.rewrite import is_stored, send_time, write_packet
+from sfu.media.send.rewrite import send_time, write_packet
+from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import extend16
 from sfu.schema.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS, SCRATCH_HISTORY
 

@@ -28,13 +28,6 @@ _MID, _SEND_TIME, _TRANSPORT_CC = int(Extension.MID), int(Extension.ABS_SEND_TIM
 
 
 @njit(cache=True)
-def is_stored(stream, packet, sequence):
-    """Whether `packet` is still the one with this extended sequence number, and its bytes are in the ring."""
-    oldest = max(stream.ring_written - stream.ring_bytes, stream.ring_oldest)
-    return packet.sequence == sequence and packet.start >= oldest
-
-
-@njit(cache=True)
 def send_time(now):
     """abs-send-time of `now` (ns): 24 bits of seconds in 6.18 fixed point."""
     second = now // 1_000_000_000
