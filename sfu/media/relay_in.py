@@ -7,7 +7,7 @@ from sfu.compiler.atomics import load_acquire, store_release
 from sfu.media.receive.ingress import is_new, same_format, set_codec, store
 from sfu.media.receive.reception import count_packet
 from sfu.media.send.egress import forward_all
-from sfu.media.send.selection import want_key
+from sfu.media.stream.key_frames import want_key
 from sfu.media.wire.rtp import parse_header
 from sfu.queues.peers import copy_from_entry
 from sfu.schema.tables import (

@@ -12,8 +12,9 @@ from sfu.media.net.udp import take_slot
 from sfu.media.receive.nack import is_due, review
 from sfu.media.receive.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
 from sfu.media.receive.transport_cc import feedback_due, write_feedback
+from sfu.media.stream.key_frames import key_frame_due
 from sfu.media.wire.numbers import put_u16, put_u32
-from sfu.schema.tables import OPEN, VIDEO
+from sfu.schema.tables import OPEN
 
 DATAGRAM_BYTES = 1150
 RECEIVER_REPORT, RTP_FEEDBACK, PAYLOAD_FEEDBACK, EXTENDED_REPORT = 201, 205, 206, 207
@@ -29,10 +30,6 @@ REFERENCE_TIME_BYTES = 20
 NTP_EPOCH_S = 2_208_988_800
 """1970-01-01 in NTP seconds."""
 
-KEY_FRAME_RETRY_NS = 500_000_000
-"""PLIs for one stream are at least so far apart; the first leaves in the next pass."""
-KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
-"""The same while the stream sends nothing: a layer that is switched off must not cost its siblings key frames."""
 REPORT_INTERVAL_NS = 1_000_000_000
 FIRST_REPORT_NS = 100_000_000
 """A newly bound SSRC is reported this soon: the sender then stops repeating mid and rid."""
@@ -90,17 +87,6 @@ def write_nack(state, transport_row, stream, data, at, rtt, now):
         return at
     _write_feedback_header(state, transport_row, data, at, RTP_FEEDBACK, NACK_FORMAT, stream.ssrc, end)
     return end
-
-
-@njit(cache=True)
-def key_frame_due(stream, now):
-    """Whether a stream's publisher is to be asked for a key frame now."""
-    if not stream.key_wanted or stream.kind != VIDEO:
-        return False
-    if stream.key_asked_ns == 0:
-        return True
-    idle = stream.last_ns < stream.key_asked_ns
-    return now - stream.key_asked_ns >= (KEY_FRAME_IDLE_RETRY_NS if idle else KEY_FRAME_RETRY_NS)
 
 
 @njit(cache=True)

@@ -15,10 +15,11 @@ from sfu.media.send.prefetch import look_ahead
 from sfu.media.send.relay_out import relay_batch
 from sfu.media.send.rewrite import pad_packet, payload_start, send_time, write_packet
 from sfu.media.send.scalability import admit_scalable, is_last_of_picture
-from sfu.media.send.selection import admit_temporal, ask_for_wanted, mark_live, may_start, recent_key
+from sfu.media.send.selection import admit_temporal, ask_for_wanted, mark_live, may_start
 from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.send.timestamps import align_timestamps
 from sfu.media.stream.arrivals import NOT_LISTED
+from sfu.media.stream.key_frames import recent_key
 from sfu.media.stream.loudest import is_loud
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import signed32

@@ -8,8 +8,7 @@ Sender reports go the same way, wishes for key frames come back.
 import numpy as np
 from numba import njit
 
-from sfu.media.rtcp.feedback import key_frame_due
-from sfu.media.send.selection import recent_key
+from sfu.media.stream.key_frames import key_frame_due, recent_key
 from sfu.media.stream.packet_cache import is_stored
 from sfu.queues.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
 from sfu.schema.tables import OPEN, PACKETS, RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH, VIDEO

@@ -11,6 +11,7 @@ from numba import njit
 
 from sfu.media.receive.formats import takes
 from sfu.media.send.pictures import is_dropped, renew_pictures
+from sfu.media.stream.key_frames import key_frame_arrives, want_key
 from sfu.media.stream.ring_size import check_ring
 from sfu.media.wire.numbers import signed32
 from sfu.parameters import Codec, Extension
@@ -20,7 +21,6 @@ from sfu.schema.tables import (
     KEY_FRAME,
     LAYERS_CHANGED,
     OPEN,
-    PACKETS,
     STRUCTURE,
     SWITCH_UP,
     VIDEO,
@@ -41,31 +41,10 @@ MAX_USUAL_CHECKS = 25
 QUARTERS = 4
 """usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
 distance of a second is remembered for some seconds of quick frames."""
-ARRIVING_NS = 500_000_000
-"""A key frame of which no packet came for so long is not on its way any more."""
 RATES_NS = 1_000_000_000
-RECENT_KEY_NS = 1_000_000_000
-REPLAYED_PACKETS = 96
-"""A newcomer starts from a key frame in the ring when it is younger and nearer than this."""
 
 _VP8, _VP9, _AV1 = int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
 _DEPENDENCY = int(Extension.DEPENDENCY)
-
-
-@njit(cache=True)
-def want_key(state, stream_row):
-    """Ask the publisher for a key frame of a stream; feedback throttles, a key frame that arrives answers it."""
-    if stream_row >= 0 and state.streams[stream_row].state == OPEN:
-        state.streams[stream_row].key_wanted = 1
-
-
-@njit(cache=True)
-def recent_key(stream, now):
-    """Extended number of the first packet of a key frame to start a newcomer from; -1: a new one costs less."""
-    first = stream.key_sequence
-    if first < 0 or now - stream.key_ns > RECENT_KEY_NS or stream.highest - first >= REPLAYED_PACKETS:
-        return np.int64(-1)
-    return first
 
 
 @njit(cache=True)
@@ -188,23 +167,8 @@ def key_frame_asked(state, row, now):
         return
     stream_row = np.int64(track.streams[subscription.layer])
     on_its_way = now - state.streams[stream_row].key_ns < state.transports[subscription.transport].rtt_ns
-    if not on_its_way and not _key_frame_arrives(state, stream_row, now):
+    if not on_its_way and not key_frame_arrives(state, stream_row, now):
         want_key(state, stream_row)
-
-
-@njit(cache=True)
-def _key_frame_arrives(state, stream_row, now):
-    """Whether the newest packet of a stream belongs to its last key frame and does not end it: a large one takes long,
-    and whoever sees nothing meanwhile asks for another."""
-    stream = state.streams[stream_row]
-    if stream.key_sequence < 0:
-        return False
-    first = state.packets[stream_row, stream.key_sequence & (PACKETS - 1)]
-    newest = state.packets[stream_row, stream.highest & (PACKETS - 1)]
-    if first.sequence != stream.key_sequence or newest.sequence != stream.highest:
-        return False
-    same = first.timestamp == newest.timestamp and newest.sequence >= first.sequence
-    return same and not newest.marker and now - newest.arrival_ns < ARRIVING_NS
 
 
 @njit(cache=True)

@@ -11,13 +11,12 @@ from sfu.media.receive.nack import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
 from sfu.media.receive.transport_cc import INTERVAL_NS
 from sfu.media.rtcp.feedback import (
     FIRST_REPORT_NS,
-    KEY_FRAME_IDLE_RETRY_NS,
-    KEY_FRAME_RETRY_NS,
     MAX_REPORT_BLOCKS,
     REPORT_INTERVAL_NS,
     feedback_pass,
     receiver_reports_pass,
 )
+from sfu.media.stream.key_frames import KEY_FRAME_IDLE_RETRY_NS, KEY_FRAME_RETRY_NS
 from sfu.schema.tables import FREE
 from tests.reference.transport_feedback import parse, split
 from tests.sfu.support.publisher import (

@@ -1,0 +1,59 @@
+"""A stream's key frames: that one is wanted, whether its publisher is to be asked, and the last one that came."""
+
+import numpy as np
+from numba import njit
+
+from sfu.schema.tables import OPEN, PACKETS, VIDEO
+
+RECENT_KEY_NS = 1_000_000_000
+REPLAYED_PACKETS = 96
+"""A newcomer starts from a key frame in the ring when it is younger and nearer than this."""
+ARRIVING_NS = 500_000_000
+"""A key frame of which no packet came for so long is not on its way any more."""
+
+KEY_FRAME_RETRY_NS = 500_000_000
+"""PLIs for one stream are at least so far apart; the first leaves in the next pass."""
+KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
+"""The same while the stream sends nothing: a layer that is switched off must not cost its siblings key frames."""
+
+
+@njit(cache=True)
+def want_key(state, stream_row):
+    """Ask the publisher for a key frame of a stream; feedback throttles, a key frame that arrives answers it."""
+    if stream_row >= 0 and state.streams[stream_row].state == OPEN:
+        state.streams[stream_row].key_wanted = 1
+
+
+@njit(cache=True)
+def recent_key(stream, now):
+    """Extended number of the first packet of a key frame to start a newcomer from; -1: a new one costs less."""
+    first = stream.key_sequence
+    if first < 0 or now - stream.key_ns > RECENT_KEY_NS or stream.highest - first >= REPLAYED_PACKETS:
+        return np.int64(-1)
+    return first
+
+
+@njit(cache=True)
+def key_frame_arrives(state, stream_row, now):
+    """Whether the newest packet of a stream belongs to its last key frame and does not end it: a large one takes long,
+    and whoever sees nothing meanwhile asks for another."""
+    stream = state.streams[stream_row]
+    if stream.key_sequence < 0:
+        return False
+    first = state.packets[stream_row, stream.key_sequence & (PACKETS - 1)]
+    newest = state.packets[stream_row, stream.highest & (PACKETS - 1)]
+    if first.sequence != stream.key_sequence or newest.sequence != stream.highest:
+        return False
+    same = first.timestamp == newest.timestamp and newest.sequence >= first.sequence
+    return same and not newest.marker and now - newest.arrival_ns < ARRIVING_NS
+
+
+@njit(cache=True)
+def key_frame_due(stream, now):
+    """Whether a stream's publisher is to be asked for a key frame now."""
+    if not stream.key_wanted or stream.kind != VIDEO:
+        return False
+    if stream.key_asked_ns == 0:
+        return True
+    idle = stream.last_ns < stream.key_asked_ns
+    return now - stream.key_asked_ns >= (KEY_FRAME_IDLE_RETRY_NS if idle else KEY_FRAME_RETRY_NS)
