@@ -10,6 +10,7 @@ from numba import njit
 
 from sfu.media.receive.nack import drop_before
 from sfu.media.wire.dependency import reset_dependency
+from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
 from sfu.schema.tables import DROP_CODEC_CHANGED, DROP_UNKNOWN_PAYLOAD_TYPE, STREAM_STARTED
@@ -21,21 +22,9 @@ _NONE, _OPUS, _RED = int(Codec.NONE), int(Codec.OPUS), int(Codec.RED)
 
 
 @njit(cache=True)
-def _family(codec):
-    """RED is a way to send Opus: who takes the one can be given the other."""
-    return np.int64(_OPUS) if codec == _RED else np.int64(codec)
-
-
-@njit(cache=True)
 def may_carry(track, codec):
     """Whether the answer for a track's m-section has a codec (for RTX: the one repaired)."""
     return track.codecs == 0 or (np.int64(track.codecs) >> codec) & 1 == 1
-
-
-@njit(cache=True)
-def takes(subscription, codec):
-    """Whether a subscription was negotiated for packets of a codec."""
-    return subscription.codec == _NONE or subscription.codec == _family(codec)
 
 
 @njit(cache=True)
@@ -50,7 +39,7 @@ def announce_stream(state, stream_row):
 @njit(cache=True)
 def repairs(stream, codec):
     """Whether a retransmitted packet of a codec belongs to what the stream sends now."""
-    return stream.codec == _NONE or _family(stream.codec) == _family(codec)
+    return stream.codec == _NONE or codec_family(stream.codec) == codec_family(codec)
 
 
 @njit(cache=True)
@@ -66,7 +55,7 @@ def take_format(state, stream_row, media, packet, extended, arrival):
     if not may_carry(state.tracks[stream.track], codec):
         state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
         return False
-    same = _family(codec) == _family(stream.codec)
+    same = codec_family(codec) == codec_family(stream.codec)
     if stream.codec == _NONE or (same and (codec in (_OPUS, _RED) or payload_type == stream.payload_type)):
         return True
     if extended <= stream.highest or (stream.codec_ns != 0 and arrival - stream.codec_ns < CODEC_CHANGE_NS):

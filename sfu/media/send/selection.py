@@ -9,11 +9,11 @@ for much longer than it usually is: a still screen, where nothing advances, kill
 import numpy as np
 from numba import njit
 
-from sfu.media.receive.formats import takes
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.stream.key_frames import key_frame_arrives, want_key
 from sfu.media.stream.ring_size import check_ring
 from sfu.media.wire.numbers import signed32
+from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec, Extension
 from sfu.queues.notices import notice
 from sfu.schema.tables import (
@@ -43,7 +43,7 @@ QUARTERS = 4
 distance of a second is remembered for some seconds of quick frames."""
 RATES_NS = 1_000_000_000
 
-_VP8, _VP9, _AV1 = int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
+_NONE, _VP8, _VP9, _AV1 = int(Codec.NONE), int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
 _DEPENDENCY = int(Extension.DEPENDENCY)
 
 
@@ -98,6 +98,12 @@ def _set_live(state, track_row, live):
     while row >= 0:
         choose_for(state, row)
         row = np.int64(state.subscriptions[row].next_of_track)
+
+
+@njit(cache=True)
+def takes(subscription, codec):
+    """Whether a subscription was negotiated for packets of a codec."""
+    return subscription.codec == _NONE or subscription.codec == codec_family(codec)
 
 
 @njit(cache=True)

@@ -4,6 +4,15 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import get_u16
+from sfu.parameters import Codec
+
+_OPUS, _RED = int(Codec.OPUS), int(Codec.RED)
+
+
+@njit(cache=True)
+def codec_family(codec):
+    """RED is a way to send Opus: who takes the one can be given the other."""
+    return np.int64(_OPUS) if codec == _RED else np.int64(codec)
 
 
 @njit(cache=True)
