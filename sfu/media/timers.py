@@ -5,6 +5,7 @@ from numba import njit
 
 from sfu.compiler.native import clock_gettime
 from sfu.media.net.paths import consent_pass
+from sfu.media.rates import rates_pass
 from sfu.media.rtcp.feedback import feedback_pass, receiver_reports_pass
 from sfu.media.rtcp.reports import sender_reports_pass
 from sfu.media.send.relay_out import wishes_pass
@@ -49,6 +50,7 @@ def run_timers(state, now):
     if now >= thread.liveness_ns:
         thread.liveness_ns = now + LIVENESS_NS
         liveness_pass(state, now)
+        rates_pass(state, now)
     if now >= thread.reports_ns:
         thread.reports_ns = now + REPORTS_NS
         receiver_reports_pass(state, now)

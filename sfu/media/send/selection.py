@@ -11,7 +11,6 @@ from numba import njit
 
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.stream.key_frames import key_frame_arrives, want_key
-from sfu.media.stream.ring_size import check_ring
 from sfu.media.wire.numbers import signed32
 from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec, Extension
@@ -41,7 +40,6 @@ MAX_USUAL_CHECKS = 25
 QUARTERS = 4
 """usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
 distance of a second is remembered for some seconds of quick frames."""
-RATES_NS = 1_000_000_000
 
 _NONE, _VP8, _VP9, _AV1 = int(Codec.NONE), int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
 _DEPENDENCY = int(Extension.DEPENDENCY)
@@ -179,7 +177,7 @@ def key_frame_asked(state, row, now):
 
 @njit(cache=True)
 def liveness_pass(state, now):
-    """Every 100 ms or so: which layers live, repeated wishes for key frames, once a second bit rates."""
+    """Every 100 ms or so: which layers live, and repeated wishes for key frames."""
     for row in range(state.thread[0].track_end):
         track = state.tracks[row]
         if track.state == OPEN and track.layer_count > 1:
@@ -190,10 +188,6 @@ def liveness_pass(state, now):
             transport = state.transports[subscription.transport]
             if transport.secure and transport.path >= 0:
                 ask_for_wanted(state, row)
-    elapsed = now - state.thread[0].rates_ns
-    if elapsed >= RATES_NS:
-        state.thread[0].rates_ns = now
-        _measure_rates(state, elapsed)
 
 
 @njit(cache=True)
@@ -250,21 +244,3 @@ def _patience(stream, now):
     if patience == 0 or now - stream.key_ns < SETTLED_NS:
         return max(patience, np.int64(FIRST_PATIENCE))
     return patience
-
-
-@njit(cache=True)
-def _measure_rates(state, elapsed):
-    """Bits per second since the last time, of streams as received and of subscriptions as sent (RTP payload)."""
-    for row in range(state.thread[0].stream_end):
-        stream = state.streams[row]
-        if stream.state == OPEN:
-            stream.bitrate_bps = (stream.bytes - stream.bytes_at_check) * 8_000_000 // (elapsed // 1000)
-            stream.bytes_at_check = stream.bytes
-            if stream.ring_written > 0:
-                check_ring(state, row)
-    for row in range(state.thread[0].subscription_end):
-        subscription = state.subscriptions[row]
-        if subscription.state == OPEN:
-            octets = subscription.octets - subscription.bytes_at_check
-            subscription.bitrate_bps = octets * 8_000_000 // (elapsed // 1000)
-            subscription.bytes_at_check = subscription.octets

@@ -3,8 +3,8 @@
 import pytest
 from aiortc import rtp
 
+from sfu.media.rates import rates_pass
 from sfu.media.rtcp.reports import PERIOD_NS, sender_reports_pass
-from sfu.media.send.selection import liveness_pass
 from sfu.media.subscriptions import set_layers
 from sfu.schema.tables import FRAME_END, FRAME_START
 from tests.sfu.support.subscribers import MS, PRIMARY, PUBLISHER, SECOND, START_OF_KEY, Room
@@ -124,11 +124,11 @@ def test_a_transport_without_a_path_is_skipped(room: Room) -> None:
 
 
 def test_bit_rates_are_those_of_the_time_since_the_last_measurement(room: Room) -> None:
-    liveness_pass(room.record, room.now)
+    rates_pass(room.record, room.now)
     room.pass_time(2 * SECOND)
     room.vp8(2, 3, flags=FRAME_START, body=bytes(995))
     room.stream()["bytes"] += 500
     room.forward()
-    liveness_pass(room.record, room.now)
+    rates_pass(room.record, room.now)
     assert room.subscription()["bitrate_bps"] == 4_000
     assert room.stream()["bitrate_bps"] == 2_000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.send.selection import RATES_NS, liveness_pass
+from sfu.media.rates import RATES_NS, rates_pass
 from sfu.media.stream.ring_size import (
     BURST_GROWTH,
     MIN_VIDEO_BYTES,
@@ -144,9 +144,9 @@ def test_a_busy_second_starts_the_wait_anew(publisher: Publisher) -> None:
 
 
 def test_measuring_bit_rates_asks(publisher: Publisher) -> None:
-    liveness_pass(publisher.record, START)
+    rates_pass(publisher.record, START)
     publisher.stream()["bytes"] += 250_000
-    liveness_pass(publisher.record, START + RATES_NS)
+    rates_pass(publisher.record, START + RATES_NS)
     assert wanted(publisher) == [512 << 10]
 
 

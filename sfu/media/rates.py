@@ -1,0 +1,31 @@
+"""Bit rates of everything that is received and sent."""
+
+from numba import njit
+
+from sfu.media.stream.ring_size import check_ring
+from sfu.schema.tables import OPEN
+
+RATES_NS = 1_000_000_000
+
+
+@njit(cache=True)
+def rates_pass(state, now):
+    """Once a second, however often it is called: bits per second of streams as received and of subscriptions as sent
+    (RTP payload), and whether the packet rings of streams have the right size."""
+    elapsed = now - state.thread[0].rates_ns
+    if elapsed < RATES_NS:
+        return
+    state.thread[0].rates_ns = now
+    for row in range(state.thread[0].stream_end):
+        stream = state.streams[row]
+        if stream.state == OPEN:
+            stream.bitrate_bps = (stream.bytes - stream.bytes_at_check) * 8_000_000 // (elapsed // 1000)
+            stream.bytes_at_check = stream.bytes
+            if stream.ring_written > 0:
+                check_ring(state, row)
+    for row in range(state.thread[0].subscription_end):
+        subscription = state.subscriptions[row]
+        if subscription.state == OPEN:
+            octets = subscription.octets - subscription.bytes_at_check
+            subscription.bitrate_bps = octets * 8_000_000 // (elapsed // 1000)
+            subscription.bytes_at_check = subscription.octets
