@@ -4,8 +4,8 @@ wrote."""
 import numpy as np
 from numba import njit
 
-from sfu.compiler.native import srtp_remove_stream
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
+from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.send.selection import ask_for_wanted, choose_for
 from sfu.media.send.silence import end_silence
 from sfu.media.stream.arrivals import list_track
@@ -116,19 +116,13 @@ def close_subscription(state, row):
     _unlink_from_transport(state, row)
     remove_outgoing(state, row, 0)
     session = state.transports[subscription.transport].srtp_out
-    _forget(session, np.int64(subscription.ssrc))
+    forget_srtp_stream(session, np.int64(subscription.ssrc))
     if subscription.rtx_ssrc != 0:
         remove_outgoing(state, row, 1)
-        _forget(session, np.int64(subscription.rtx_ssrc))
+        forget_srtp_stream(session, np.int64(subscription.rtx_ssrc))
     end_silence(state, row)
     subscription.state = FREE
     notice(state, CLOSED_SUBSCRIPTION, row)
-
-
-@njit(cache=True)
-def _forget(session, ssrc):
-    if session != 0:
-        srtp_remove_stream(session, (ssrc & 0xFF) << 24 | (ssrc & 0xFF00) << 8 | (ssrc >> 8) & 0xFF00 | ssrc >> 24)
 
 
 @njit(cache=True)

@@ -3,7 +3,8 @@
 from numba import njit
 
 from sfu.media.net.lookup import find_source, remove_source
-from sfu.media.receive.sources import forget_srtp_stream, unbind
+from sfu.media.net.srtp import forget_srtp_stream
+from sfu.media.receive.sources import unbind
 from sfu.media.stream.arrivals import NOT_LISTED, unlist_track
 from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency

@@ -14,6 +14,7 @@ from sfu.compiler.native import (
     evp_initialise,
     srtp_protect,
     srtp_protect_rtcp,
+    srtp_remove_stream,
     srtp_unprotect,
     srtp_unprotect_rtcp,
 )
@@ -21,7 +22,7 @@ from sfu.media.net.udp import commit
 from sfu.media.wire.numbers import get_u16
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
 from sfu.media.wire.windows import WINDOW, add_to_past, bit_of, is_other_block, leave_block, word_of
-from sfu.schema.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, RX_BYTES, TX_BYTES
+from sfu.schema.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, OPEN, RX_BYTES, TX_BYTES
 
 TAG_BYTES = 16
 """RFC 7714 section 12: both GCM profiles."""
@@ -176,3 +177,18 @@ def _unprotect(state, session, k, size, rtcp):
     else:
         code = srtp_unprotect(session, packet_at, lengths_at)
     return -np.int64(code) if code != 0 else state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def can_send(state, transport_row):
+    """Whether RTCP can leave: the row is open, SRTP runs, and a path is chosen."""
+    transport = state.transports[transport_row]
+    return transport.state == OPEN and transport.secure != 0 and transport.path >= 0
+
+
+@njit(cache=True)
+def forget_srtp_stream(session, ssrc):
+    """Let libsrtp drop its state of an SSRC, so that its list does not grow. session: srtp_t address or 0."""
+    if session != 0:
+        swapped = (ssrc & 0xFF) << 24 | (ssrc & 0xFF00) << 8 | (ssrc >> 8) & 0xFF00 | ssrc >> 24
+        srtp_remove_stream(session, swapped)

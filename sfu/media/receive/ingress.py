@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.net.following import heard, is_newest
-from sfu.media.net.srtp import unprotect_rtp
+from sfu.media.net.srtp import can_send, unprotect_rtp
 from sfu.media.net.udp import copy_to_arena
 from sfu.media.receive.formats import repairs, take_format
 from sfu.media.receive.nack import drop_before, measure_repair, note_gap, recovered
@@ -15,7 +15,7 @@ from sfu.media.receive.reception import count_packet, extend_primary, extend_rep
 from sfu.media.receive.restore import gap_before, was_restored, write_lost
 from sfu.media.receive.sources import bind, known_source
 from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival
-from sfu.media.rtcp.feedback import can_send, send_transport_feedback
+from sfu.media.rtcp.feedback import send_transport_feedback
 from sfu.media.stream.arrivals import log_packet
 from sfu.media.stream.levels import observe_level
 from sfu.media.stream.loudest import QUIETEST, note_loudness

@@ -8,8 +8,8 @@ or a kind that only one track has. Once bound, packets need neither. Unbound sou
 import numpy as np
 from numba import njit
 
-from sfu.compiler.native import srtp_remove_stream
 from sfu.media.net.lookup import find_source, insert_source, remove_source
+from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.receive.formats import announce_stream, may_carry
 from sfu.media.receive.reception import restart
 from sfu.parameters import Codec, Extension
@@ -32,14 +32,6 @@ overtook on the way starts nothing. After a BYE, a number above all earlier ones
 
 _NONE, _OPUS, _RED, _AUDIO, _RTX = int(Codec.NONE), int(Codec.OPUS), int(Codec.RED), int(Codec.AUDIO), int(Codec.RTX)
 _MID, _RID, _REPAIRED_RID = int(Extension.MID), int(Extension.RID), int(Extension.REPAIRED_RID)
-
-
-@njit(cache=True)
-def forget_srtp_stream(session, ssrc):
-    """Let libsrtp drop its state of an SSRC, so that a peer cannot grow its list. session: srtp_t address or 0."""
-    if session != 0:
-        swapped = (ssrc & 0xFF) << 24 | (ssrc & 0xFF00) << 8 | (ssrc >> 8) & 0xFF00 | ssrc >> 24
-        srtp_remove_stream(session, swapped)
 
 
 @njit(cache=True)

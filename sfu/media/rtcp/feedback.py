@@ -7,14 +7,13 @@ below DATAGRAM_BYTES before protection.
 import numpy as np
 from numba import njit
 
-from sfu.media.net.srtp import send_rtcp
+from sfu.media.net.srtp import can_send, send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.receive.nack import is_due, review
 from sfu.media.receive.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
 from sfu.media.receive.transport_cc import feedback_due, write_feedback
 from sfu.media.stream.key_frames import key_frame_due
 from sfu.media.wire.numbers import put_u16, put_u32
-from sfu.schema.tables import OPEN
 
 DATAGRAM_BYTES = 1150
 RECEIVER_REPORT, RTP_FEEDBACK, PAYLOAD_FEEDBACK, EXTENDED_REPORT = 201, 205, 206, 207
@@ -139,13 +138,6 @@ def send_transport_feedback(state, transport_row, now):
         end = write_feedback(state, transport_row, state.tx[slot], at, now)
         if end == at or not send_rtcp(state, transport_row, slot, end):
             return
-
-
-@njit(cache=True)
-def can_send(state, transport_row):
-    """Whether RTCP can leave: the row is open, SRTP runs, and a path is chosen."""
-    transport = state.transports[transport_row]
-    return transport.state == OPEN and transport.secure != 0 and transport.path >= 0
 
 
 @njit(cache=True)
