@@ -9,11 +9,12 @@ from sfu.compiler.atomics import load_acquire, store_release
 from sfu.media.net.following import follow
 from sfu.media.net.lookup import insert_ufrag, remove_ufrag
 from sfu.media.net.paths import NO_CONSENT, close_paths
+from sfu.media.receive.sources import close_sources
 from sfu.media.send.relay_out import add_mirror, remove_mirror
 from sfu.media.send.silence import begin_silence
 from sfu.media.stream.ring_size import change_ring
 from sfu.media.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
-from sfu.media.tracks import close_sources, close_track, open_track
+from sfu.media.tracks import close_track, open_track
 from sfu.queues.notices import notice
 from sfu.schema.tables import (
     ADD_MIRROR,

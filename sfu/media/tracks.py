@@ -2,15 +2,13 @@
 
 from numba import njit
 
-from sfu.media.net.lookup import find_source, remove_source
-from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.receive.sources import unbind
 from sfu.media.stream.arrivals import NOT_LISTED, unlist_track
 from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency
 from sfu.parameters import MAX_THREADS
 from sfu.queues.notices import notice
-from sfu.schema.tables import CLOSED_TRACK, FREE, OPEN, PACKETS, RTCP_SENDERS
+from sfu.schema.tables import CLOSED_TRACK, FREE, OPEN, PACKETS
 
 
 @njit(cache=True)
@@ -135,40 +133,3 @@ def close_track(state, row):
         stream.state = FREE
     track.state = FREE
     notice(state, CLOSED_TRACK, row)
-
-
-@njit(cache=True)
-def close_sources(state, transport_row):
-    """Forget every SSRC that a transport's peer sent. Its tracks are closed already; its SRTP sessions end next."""
-    transport = state.transports[transport_row]
-    row = int(transport.first_source)
-    while row >= 0:
-        source = state.sources[row]
-        following = int(source.next)
-        unbind(state, row)
-        remove_source(state, row)
-        source.state = FREE
-        source.next = state.thread[0].free_source
-        state.thread[0].free_source = row
-        row = following
-    transport.first_source = -1
-    transport.unbound = 0
-    for k in range(RTCP_SENDERS):
-        transport.rtcp_senders[k] = 0
-        transport.rtcp_indices[k] = 0
-
-
-@njit(cache=True)
-def remember_rtcp_sender(state, transport_row, ssrc):
-    """Note an SSRC that sent RTCP and is no source; the oldest of RTCP_SENDERS gives way, in libsrtp too."""
-    transport = state.transports[transport_row]
-    for k in range(RTCP_SENDERS):
-        if transport.rtcp_senders[k] == ssrc:
-            return
-    at = int(transport.rtcp_sender_next) % RTCP_SENDERS
-    oldest = int(transport.rtcp_senders[at])
-    if oldest != 0 and find_source(state, transport_row, oldest) < 0:
-        forget_srtp_stream(transport.srtp_in, oldest)
-    transport.rtcp_senders[at] = ssrc
-    transport.rtcp_indices[at] = 0
-    transport.rtcp_sender_next = (at + 1) % RTCP_SENDERS

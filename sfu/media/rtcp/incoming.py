@@ -11,12 +11,11 @@ from numba import njit
 from sfu.media.net.following import heard, is_newest_rtcp
 from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
-from sfu.media.receive.sources import unbind
+from sfu.media.receive.sources import remember_rtcp_sender, unbind
 from sfu.media.rtcp.feedback import EXTENDED_REPORT, NTP_EPOCH_S
 from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import key_frame_asked
-from sfu.media.tracks import remember_rtcp_sender
 from sfu.media.wire.numbers import get_u16, get_u24, get_u32, signed32
 from sfu.schema.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
 

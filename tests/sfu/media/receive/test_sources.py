@@ -3,8 +3,8 @@
 import pytest
 from pylibsrtp import Error
 
-from sfu.media.receive.sources import DISPLACED_NS, UNBOUND_IDLE_NS
-from sfu.media.tracks import close_sources, close_track
+from sfu.media.receive.sources import DISPLACED_NS, UNBOUND_IDLE_NS, close_sources
+from sfu.media.tracks import close_track
 from sfu.parameters import Codec
 from sfu.schema.tables import AUDIO, CLOSED_TRACK, SEQUENCE_START, STREAM_STARTED, UNBOUND_PER_TRANSPORT, VIDEO
 from tests.sfu.support.publisher import MS, OPUS, ROW, START, VP8, VP8_KEY, VP8_RTX, Publisher, packet, rtx
