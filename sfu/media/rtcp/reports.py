@@ -9,8 +9,8 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
-from sfu.media.send.timestamps import ticks_of
 from sfu.media.wire.numbers import put_u16, put_u32
+from sfu.media.wire.rtp import ticks_of
 from sfu.schema.tables import OPEN
 
 PERIOD_NS = 1_000_000_000

@@ -10,8 +10,8 @@ from numba import njit
 from sfu.media.net.srtp import claim_index, send_rtp
 from sfu.media.net.udp import borrow_arena, take_slot
 from sfu.media.send.rewrite import HEADER_BYTES, pad_packet, send_time, write_extensions
-from sfu.media.send.timestamps import ticks_of
 from sfu.media.wire.numbers import put_u16, put_u32
+from sfu.media.wire.rtp import ticks_of
 from sfu.parameters import Codec
 from sfu.schema.tables import AUDIO, DROP_PROTECT_FAILED, SCRATCH_HISTORY, SEQUENCE_START
 

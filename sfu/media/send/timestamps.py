@@ -8,24 +8,18 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import signed32
+from sfu.media.wire.rtp import ticks_of
 from sfu.schema.tables import OPEN
 
 NO_OUTPUT = 0
 """last_ns of a subscription that has sent nothing."""
 MAX_DISAGREEMENT_S = 1
 """When reports and arrival differ by more, the reports are wrong."""
-MAX_ELAPSED_NS = 3_600_000_000_000
 FRAMES_PER_SECOND = 30
 """Of the step taken when the new stream does not lead forward by itself."""
 FASTEST_FRAMES_PER_SECOND = 100
 
 _FIXED_HOUR = 3600 << 32
-
-
-@njit(cache=True)
-def ticks_of(duration, clock_rate):
-    """ns (at most MAX_ELAPSED_NS either way) in RTP clock ticks."""
-    return min(max(duration, -MAX_ELAPSED_NS), MAX_ELAPSED_NS) // 1000 * np.int64(clock_rate) // 1_000_000
 
 
 @njit(cache=True)

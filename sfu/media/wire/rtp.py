@@ -4,6 +4,7 @@
 packet's row. Nothing here trusts a length that came with the packet.
 """
 
+import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import get_u16, get_u32
@@ -13,6 +14,9 @@ FIXED_HEADER_BYTES = 12
 ONE_BYTE_PROFILE = 0xBEDE
 TWO_BYTE_PROFILE = 0x1000
 """The low four bits are "appbits" and mean nothing here (RFC 8285 section 4.3)."""
+
+MAX_ELAPSED_NS = 3_600_000_000_000
+"""An hour: longer times are cut to it, so that their ticks do not overflow."""
 
 
 @njit(cache=True)
@@ -125,3 +129,9 @@ def parse_header(state, media_row, data, size, packet):
     packet.payload_at = at
     packet.size = size
     return True
+
+
+@njit(cache=True)
+def ticks_of(duration, clock_rate):
+    """ns (at most MAX_ELAPSED_NS either way) in RTP clock ticks."""
+    return min(max(duration, -MAX_ELAPSED_NS), MAX_ELAPSED_NS) // 1000 * np.int64(clock_rate) // 1_000_000
