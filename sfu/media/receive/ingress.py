@@ -14,8 +14,7 @@ from sfu.media.receive.nack import drop_before, measure_repair, note_gap, recove
 from sfu.media.receive.reception import count_packet, extend_primary, extend_repair
 from sfu.media.receive.restore import gap_before, was_restored, write_lost
 from sfu.media.receive.sources import bind, known_source
-from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival
-from sfu.media.rtcp.feedback import send_transport_feedback
+from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival, send_transport_feedback
 from sfu.media.stream.arrivals import log_packet
 from sfu.media.stream.levels import observe_level
 from sfu.media.stream.loudest import QUIETEST, note_loudness

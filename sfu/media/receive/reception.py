@@ -14,7 +14,6 @@ REPLAY_WINDOW = 1024
 """libsrtp's window as the transports set it: it has refused what is older, so such a number is really a wrap ahead."""
 RESTART_GAP = 4
 """Numbers left free when the SSRC of a stream changes, for packets that overtook each other at the change."""
-REPORT_BLOCK_BYTES = 24
 MAX_LOST = 0x7FFFFF
 """Cumulative loss is a signed 24-bit number."""
 

@@ -8,7 +8,10 @@ a number that comes late moves the base of the next feedback back, as libwebrtc'
 import numpy as np
 from numba import njit
 
+from sfu.media.net.srtp import send_rtcp
+from sfu.media.net.udp import take_slot
 from sfu.media.wire.numbers import extend16, put_u16, put_u24, put_u32
+from sfu.media.wire.rtcp import RTP_FEEDBACK, TRANSPORT_CC, begin_compound
 from sfu.schema.tables import ARRIVALS
 
 INTERVAL_NS = 50_000_000
@@ -22,8 +25,6 @@ TICKS_PER_REFERENCE = 256
 NOT_RECEIVED, SMALL, LARGE = 0, 1, 2
 ONE_BIT_STATUSES, TWO_BIT_STATUSES = 14, 7
 MAX_RUN = 0x1FFF
-
-PACKET_TYPE, FORMAT = 205, 15
 
 
 @njit(cache=True)
@@ -165,8 +166,8 @@ def write_feedback(state, transport_row, data, at, now):
     for k in range(padding):
         data[end + k] = padding if k == padding - 1 else 0
     end += padding
-    data[at] = 0x80 | (0x20 if padding else 0) | FORMAT
-    data[at + 1] = PACKET_TYPE
+    data[at] = 0x80 | (0x20 if padding else 0) | TRANSPORT_CC
+    data[at + 1] = RTP_FEEDBACK
     put_u16(data, at + 2, (end - at) // 4 - 1)
     put_u32(data, at + 4, np.int64(state.transports[transport_row].ssrc))
     put_u32(data, at + 8, np.int64(log.media_ssrc))
@@ -179,3 +180,15 @@ def write_feedback(state, transport_row, data, at, now):
     if log.first > log.highest:
         log.count = 0
     return end
+
+
+@njit(cache=True)
+def send_transport_feedback(state, transport_row, now):
+    """Send the transport-cc feedback of one transport, in as many packets as it takes."""
+    log = state.arrivals[transport_row]
+    while log.count > 0:
+        slot = take_slot(state)
+        at = begin_compound(state.tx[slot], np.int64(state.transports[transport_row].ssrc))
+        end = write_feedback(state, transport_row, state.tx[slot], at, now)
+        if end == at or not send_rtcp(state, transport_row, slot, end):
+            return

@@ -10,39 +10,33 @@ from numba import njit
 from sfu.media.net.srtp import can_send, send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.receive.nack import is_due, review
-from sfu.media.receive.reception import REPORT_BLOCK_BYTES, wire_sequence, write_report_block
-from sfu.media.receive.transport_cc import feedback_due, write_feedback
+from sfu.media.receive.reception import wire_sequence, write_report_block
+from sfu.media.receive.transport_cc import feedback_due, send_transport_feedback
 from sfu.media.stream.key_frames import key_frame_due
 from sfu.media.wire.numbers import put_u16, put_u32
+from sfu.media.wire.rtcp import (
+    EMPTY_REPORT_BYTES,
+    EXTENDED_REPORT,
+    FEEDBACK_HEADER_BYTES,
+    NACK,
+    PAYLOAD_FEEDBACK,
+    PLI,
+    REFERENCE_TIME,
+    REPORT_BLOCK_BYTES,
+    RTP_FEEDBACK,
+    begin_compound,
+    put_ntp,
+)
 
 DATAGRAM_BYTES = 1150
-RECEIVER_REPORT, RTP_FEEDBACK, PAYLOAD_FEEDBACK, EXTENDED_REPORT = 201, 205, 206, 207
-NACK_FORMAT, PLI_FORMAT = 1, 1
-EMPTY_REPORT_BYTES = 8
-FEEDBACK_HEADER_BYTES = 12
 MAX_NACK_PAIRS = 64
 """PID and mask pairs in one NACK packet: MISSING numbers need at most two of them."""
 MAX_REPORT_BLOCKS = 31
-REFERENCE_TIME = 4
-"""Block type of an extended report: receiver reference time."""
 REFERENCE_TIME_BYTES = 20
-NTP_EPOCH_S = 2_208_988_800
-"""1970-01-01 in NTP seconds."""
 
 REPORT_INTERVAL_NS = 1_000_000_000
 FIRST_REPORT_NS = 100_000_000
 """A newly bound SSRC is reported this soon: the sender then stops repeating mid and rid."""
-
-
-@njit(cache=True)
-def _begin(state, transport_row, slot):
-    """Start a compound with an empty receiver report; returns the offset behind it."""
-    data = state.tx[slot]
-    data[0] = 0x80
-    data[1] = RECEIVER_REPORT
-    put_u16(data, 2, 1)
-    put_u32(data, 4, np.int64(state.transports[transport_row].ssrc))
-    return EMPTY_REPORT_BYTES
 
 
 @njit(cache=True)
@@ -84,7 +78,7 @@ def write_nack(state, transport_row, stream, data, at, rtt, now):
         entry.tries += 1
     if pairs == 0:
         return at
-    _write_feedback_header(state, transport_row, data, at, RTP_FEEDBACK, NACK_FORMAT, stream.ssrc, end)
+    _write_feedback_header(state, transport_row, data, at, RTP_FEEDBACK, NACK, stream.ssrc, end)
     return end
 
 
@@ -95,7 +89,7 @@ def write_pli(state, transport_row, stream, data, at, now):
         return at
     stream.key_asked_ns = now
     end = at + FEEDBACK_HEADER_BYTES
-    _write_feedback_header(state, transport_row, data, at, PAYLOAD_FEEDBACK, PLI_FORMAT, stream.ssrc, end)
+    _write_feedback_header(state, transport_row, data, at, PAYLOAD_FEEDBACK, PLI, stream.ssrc, end)
     return end
 
 
@@ -120,24 +114,12 @@ def _streams_feedback(state, transport_row, now):
                 send_rtcp(state, transport_row, slot, at)
                 slot, at = take_slot(state), 0
             if at == 0:
-                at = _begin(state, transport_row, slot)
+                at = begin_compound(state.tx[slot], np.int64(transport.ssrc))
             at = write_nack(state, transport_row, stream, state.tx[slot], at, rtt, now)
             at = write_pli(state, transport_row, stream, state.tx[slot], at, now)
         track_row = int(track.next)
     if at > EMPTY_REPORT_BYTES:
         send_rtcp(state, transport_row, slot, at)
-
-
-@njit(cache=True)
-def send_transport_feedback(state, transport_row, now):
-    """Send the transport-cc feedback of one transport, in as many packets as it takes."""
-    log = state.arrivals[transport_row]
-    while log.count > 0:
-        slot = take_slot(state)
-        at = _begin(state, transport_row, slot)
-        end = write_feedback(state, transport_row, state.tx[slot], at, now)
-        if end == at or not send_rtcp(state, transport_row, slot, end):
-            return
 
 
 @njit(cache=True)
@@ -199,8 +181,7 @@ def _write_reference_time(state, transport_row, data, at, now):
     data[at + 8] = REFERENCE_TIME
     data[at + 9] = 0
     put_u16(data, at + 10, 2)
-    put_u32(data, at + 12, wall // 1_000_000_000 + NTP_EPOCH_S)
-    put_u32(data, at + 16, ((wall % 1_000_000_000) << 32) // 1_000_000_000)
+    put_ntp(data, at + 12, wall)
     return end
 
 
@@ -222,7 +203,7 @@ def _receiver_report(state, transport_row, now):
                 send_rtcp(state, transport_row, slot, EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks)
                 slot, blocks = take_slot(state), 0
             if blocks == 0:
-                _begin(state, transport_row, slot)
+                begin_compound(state.tx[slot], np.int64(transport.ssrc))
             write_report_block(stream, state.tx[slot], EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks, now)
             stream.acknowledged = 1
             blocks += 1

@@ -12,28 +12,36 @@ from sfu.media.net.following import heard, is_newest_rtcp
 from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
 from sfu.media.receive.sources import remember_rtcp_sender, unbind
-from sfu.media.rtcp.feedback import EXTENDED_REPORT, NTP_EPOCH_S
 from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import key_frame_asked
 from sfu.media.wire.numbers import get_u16, get_u24, get_u32, signed32
+from sfu.media.wire.rtcp import (
+    BYE,
+    EXTENDED_REPORT,
+    FEEDBACK_HEADER_BYTES,
+    FIR,
+    LAST_REFERENCE_TIME,
+    NACK,
+    PAYLOAD_FEEDBACK,
+    PLI,
+    RECEIVER_REPORT,
+    REMB,
+    REPORT_BLOCK_BYTES,
+    RTP_FEEDBACK,
+    SENDER_INFO_BYTES,
+    SENDER_REPORT,
+    TRANSPORT_CC,
+    middle_ntp,
+)
 from sfu.schema.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
 
-SENDER_REPORT, RECEIVER_REPORT, BYE = 200, 201, 203
-RTP_FEEDBACK, PAYLOAD_FEEDBACK = 205, 206
-NACK, TRANSPORT_CC = 1, 15
-PLI, FIR, REMB = 1, 4, 15
-REPORT_BLOCK_BYTES = 24
-SENDER_INFO_BYTES = 20
-FEEDBACK_HEADER_BYTES = 12
 REMB_MARK = 0x52454D42
 MAX_NACKED = 512
 """Numbers answered per datagram: HISTORY remembers no more, so a peer that asks for more asks twice."""
 MAX_REMB_SHIFT = 44
 """18 bits of mantissa shifted further would leave 63 bits."""
 MAX_RTT_NS = 10_000_000_000
-LAST_REFERENCE_TIME = 5
-"""Block type of an extended report (RFC 3611 section 4.5): DLRR."""
 
 
 @njit(cache=True)
@@ -168,7 +176,10 @@ def _extended_report(state, row, data, at, end, now):
             for entry in range(at + 4, block_end - 11, 12):
                 sent = get_u32(data, entry + 4)
                 if get_u32(data, entry) == np.int64(transport.ssrc) and sent != 0:
-                    _note_rtt(transport, signed32(middle_ntp(state, now) - sent - get_u32(data, entry + 8)))
+                    _note_rtt(
+                        transport,
+                        signed32(middle_ntp(now + state.thread[0].wall_offset_ns) - sent - get_u32(data, entry + 8)),
+                    )
         at = block_end
 
 
@@ -189,14 +200,6 @@ def _sender_info(state, row, data, at, now):
     stream.report_timestamp = get_u32(data, at + 16)
     stream.report_ns = now
     relay_report(state, np.int64(source.stream))
-
-
-@njit(cache=True)
-def middle_ntp(state, now):
-    """The middle 32 bits of the NTP time at `now` (monotonic ns): 1/65536 s, as in LSR."""
-    wall = now + state.thread[0].wall_offset_ns
-    seconds, rest = wall // 1_000_000_000 + NTP_EPOCH_S, wall % 1_000_000_000
-    return (seconds & 0xFFFF) << 16 | (rest << 16) // 1_000_000_000
 
 
 @njit(cache=True)
@@ -224,7 +227,10 @@ def _report_block(state, row, data, at, now):
     subscription.heard_ns = now
     last_report = get_u32(data, at + 16)
     if last_report != 0:
-        _note_rtt(state.transports[row], signed32(middle_ntp(state, now) - last_report - get_u32(data, at + 20)))
+        _note_rtt(
+            state.transports[row],
+            signed32(middle_ntp(now + state.thread[0].wall_offset_ns) - last_report - get_u32(data, at + 20)),
+        )
 
 
 @njit(cache=True)

@@ -10,6 +10,14 @@ from numba import njit
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.wire.numbers import put_u16, put_u32
+from sfu.media.wire.rtcp import (
+    EMPTY_REPORT_BYTES,
+    SENDER_INFO_BYTES,
+    SENDER_REPORT,
+    SOURCE_DESCRIPTION,
+    ntp_to_ns,
+    put_ntp,
+)
 from sfu.media.wire.rtp import ticks_of
 from sfu.schema.tables import OPEN
 
@@ -22,21 +30,9 @@ STEP_NS = 500_000_000
 """When the publisher's clock differs by more than this, it was set: follow at once."""
 SLEW_DIVISOR = 16
 
-NTP_UNIX_SECONDS = 2_208_988_800
-"""1900 to 1970."""
-SENDER_REPORT, SOURCE_DESCRIPTION = 200, 202
-SENDER_REPORT_BYTES = 28
+SENDER_REPORT_BYTES = EMPTY_REPORT_BYTES + SENDER_INFO_BYTES
 CNAME_ITEM = 1
 MAX_CNAME = 32
-
-_SECOND = 1_000_000_000
-
-
-@njit(cache=True)
-def ntp_to_ns(ntp):
-    """32.32 fixed point seconds since 1900 (u8) to ns since 1970."""
-    seconds = np.int64(ntp >> np.uint64(32)) - NTP_UNIX_SECONDS
-    return seconds * _SECOND + (np.int64(ntp & np.uint64(0xFFFFFFFF)) * _SECOND >> 32)
 
 
 @njit(cache=True)
@@ -107,8 +103,7 @@ def send_report(state, row, now):
     out[1] = SENDER_REPORT
     put_u16(out, 2, SENDER_REPORT_BYTES // 4 - 1)
     put_u32(out, 4, ssrc)
-    put_u32(out, 8, wall // _SECOND + NTP_UNIX_SECONDS)
-    put_u32(out, 12, ((wall % _SECOND) << 32) // _SECOND)
+    put_ntp(out, 8, wall)
     put_u32(out, 16, timestamp)
     put_u32(out, 20, subscription.packets)
     put_u32(out, 24, subscription.octets)

@@ -22,13 +22,19 @@ from hypothesis import strategies as st
 
 from sfu.media.net.lookup import insert_outgoing
 from sfu.media.receive.sources import DISPLACED_NS
-from sfu.media.rtcp.incoming import MAX_NACKED, middle_ntp, receive_compound, receive_rtcp
+from sfu.media.rtcp.incoming import MAX_NACKED, receive_compound, receive_rtcp
+from sfu.media.wire.rtcp import middle_ntp
 from sfu.schema.tables import OPEN, RTCP_SENDERS, SEQUENCE_START, STREAM_STARTED, VIDEO
 from tests.sfu.support.publisher import MS, OUR_SSRC, ROW, SECOND, START, Publisher, packet
 
 SUBSCRIPTION = 4
 OUT, OUT_RTX = 50_001, 50_002
 PEER = 31
+
+
+def wall_time(peer: Publisher, now: int) -> int:
+    """ns since 1970 at `now`, as the media thread has it."""
+    return now + int(peer.memory.thread["wall_offset_ns"])
 
 
 @pytest.fixture
@@ -118,13 +124,13 @@ class TestReportBlocks:
     def test_the_round_trip_is_what_the_peer_did_not_keep(self, peer: Publisher, wall: int) -> None:
         peer.memory.thread["wall_offset_ns"] = wall
         sent, kept, trip = START, 400 * MS, 80 * MS
-        report = block(OUT, lsr=middle_ntp(peer.record, sent), dlsr=kept * 65536 // SECOND)
+        report = block(OUT, lsr=middle_ntp(wall_time(peer, sent)), dlsr=kept * 65536 // SECOND)
         receive(peer, RtcpRrPacket(ssrc=PEER, reports=[report]), now=sent + kept + trip)
         assert peer.transport["rtt_ns"] == pytest.approx(trip, abs=MS // 10)
 
     def test_round_trips_are_averaged(self, peer: Publisher) -> None:
         peer.transport["rtt_ns"] = 80 * MS
-        report = block(OUT, lsr=middle_ntp(peer.record, START))
+        report = block(OUT, lsr=middle_ntp(wall_time(peer, START)))
         receive(peer, RtcpRrPacket(ssrc=PEER, reports=[report]), now=START + 160 * MS)
         assert peer.transport["rtt_ns"] == pytest.approx(90 * MS, abs=MS // 10)
 
@@ -133,11 +139,10 @@ class TestReportBlocks:
         receive(peer, RtcpRrPacket(ssrc=PEER, reports=[block(OUT, lsr=lsr, dlsr=1 << 30)]))
         assert peer.transport["rtt_ns"] == 0
 
-    def test_middle_of_ntp_is_that_of_rfc_3550(self, peer: Publisher) -> None:
-        peer.memory.thread["wall_offset_ns"] = 0
+    def test_middle_of_ntp_is_that_of_rfc_3550(self) -> None:
         seconds = 1_760_000_000.75
         expected = int((seconds + 2_208_988_800) * 65536) & 0xFFFFFFFF
-        assert middle_ntp(peer.record, int(seconds * SECOND)) == expected
+        assert middle_ntp(int(seconds * SECOND)) == expected
 
 
 class TestNack:
@@ -325,12 +330,14 @@ class TestReferenceTimes:
     @pytest.mark.parametrize("before", [b"", struct.pack("!BBHLL", 4, 0, 2, 1, 2), bytes.fromhex("09000000")])
     def test_they_tell_the_round_trip(self, peer: Publisher, before: bytes) -> None:
         sent, kept, trip = START, 400 * MS, 80 * MS
-        receive(peer, self.answer(OUR_SSRC, middle_ntp(peer.record, sent), kept, before=before), now=sent + kept + trip)
+        receive(
+            peer, self.answer(OUR_SSRC, middle_ntp(wall_time(peer, sent)), kept, before=before), now=sent + kept + trip
+        )
         assert peer.transport["rtt_ns"] == pytest.approx(trip, abs=MS // 10)
 
     @pytest.mark.parametrize(("ssrc", "sent"), [(OUR_SSRC + 1, None), (OUR_SSRC, 0)])
     def test_others_tell_nothing(self, peer: Publisher, ssrc: int, sent: int | None) -> None:
-        time = middle_ntp(peer.record, START) if sent is None else sent
+        time = middle_ntp(wall_time(peer, START)) if sent is None else sent
         receive(peer, self.answer(ssrc, time, 0), now=START + 80 * MS)
         assert peer.transport["rtt_ns"] == 0
         assert peer.drops == {}
