@@ -53,3 +53,13 @@ def get_non_symmetric(data, at, bit, end, values):
     if number < short:
         return number, bit + width - 1
     return (number << 1) - short + get_bits(data, at, bit + width - 1, end, 1), bit + width
+
+
+@njit(cache=True)
+def count_bits(word):
+    """How many bits of a u8 are set."""
+    x = np.uint64(word)
+    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))

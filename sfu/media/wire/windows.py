@@ -8,6 +8,7 @@ only when they belong to an earlier block. A set reaches WINDOW numbers back, as
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.bits import count_bits
 from sfu.schema.tables import PACKETS, PAST_WORDS
 
 WINDOW = PACKETS
@@ -16,16 +17,6 @@ BLOCK_BITS = 6
 
 _ONE = np.uint64(1)
 _LAST_WORD = PAST_WORDS - 1
-
-
-@njit(cache=True)
-def count_bits(word):
-    """How many bits of a u8 are set."""
-    x = np.uint64(word)
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
 @njit(cache=True)
