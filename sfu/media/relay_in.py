@@ -4,8 +4,8 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
-from sfu.media.receive.ingress import is_new, same_format, set_codec, store
 from sfu.media.receive.reception import count_packet
+from sfu.media.receive.storage import is_new, same_format, set_codec, store
 from sfu.media.send.egress import forward_all
 from sfu.media.stream.key_frames import want_key
 from sfu.media.wire.rtp import parse_header

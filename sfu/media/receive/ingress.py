@@ -8,18 +8,14 @@ from numba import njit
 
 from sfu.media.net.following import heard, is_newest
 from sfu.media.net.srtp import can_send, unprotect_rtp
-from sfu.media.net.udp import copy_to_arena
-from sfu.media.receive.formats import repairs, take_format
-from sfu.media.receive.nack import drop_before, measure_repair, note_gap, recovered
+from sfu.media.receive.formats import repairs
+from sfu.media.receive.nack import measure_repair, note_gap, recovered
 from sfu.media.receive.reception import count_packet, extend_primary, extend_repair
 from sfu.media.receive.restore import gap_before, was_restored, write_lost
 from sfu.media.receive.sources import bind, known_source
+from sfu.media.receive.storage import is_new, same_format, set_codec, store
 from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival, send_transport_feedback
-from sfu.media.stream.arrivals import log_packet
 from sfu.media.stream.levels import observe_level
-from sfu.media.stream.loudest import QUIETEST, note_loudness
-from sfu.media.stream.ring_size import watch_burst
-from sfu.media.wire.describe import describe
 from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32, signed32
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.parameters import Codec, Extension
@@ -27,17 +23,13 @@ from sfu.schema.tables import (
     ARRIVALS,
     AUDIO,
     DROP_CODEC_CHANGED,
-    DROP_DUPLICATE,
     DROP_RTP_MALFORMED,
     DROP_RTX_EMPTY,
     DROP_RTX_UNKNOWN,
     DROP_SRTP_AUTH,
     DROP_SRTP_REPLAY,
-    DROP_TOO_OLD,
     DROP_UNBOUND_SSRC,
     DROP_UNKNOWN_PAYLOAD_TYPE,
-    FRAME_START,
-    KEY_FRAME,
     PACKETS,
     RESTORED,
 )
@@ -206,68 +198,3 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
     measure_repair(state.transports[stream.transport], stream, extended, now)
     recovered(stream, extended)
     store(state, arena, k, RTX_HEADER_BYTES, stream_row, extended, arrival)
-
-
-@njit(cache=True)
-def is_new(state, stream_row, extended):
-    """Whether a number fits into the ring's index and is not stored yet."""
-    if extended <= state.streams[stream_row].highest - PACKETS:
-        state.drops[DROP_TOO_OLD] += 1
-        return False
-    if state.packets[stream_row, extended & (PACKETS - 1)].sequence == extended:
-        state.drops[DROP_DUPLICATE] += 1
-        return False
-    return True
-
-
-@njit(cache=True)
-def same_format(state, stream_row, media, packet, extended, arrival):
-    """Whether the packet has the codec of the packet before, or may change it; see `sfu.media.receive.formats`."""
-    stream, payload_type = state.streams[stream_row], packet.payload_type
-    if payload_type == stream.payload_type and media.codec_of_pt[payload_type] == stream.codec:
-        return True
-    return take_format(state, stream_row, media, packet, extended, arrival)
-
-
-@njit(cache=True)
-def set_codec(stream, media, packet):
-    """Note the payload type of a packet that was taken, and all that it means."""
-    payload_type = int(packet.payload_type)
-    packet.codec = media.codec_of_pt[payload_type]
-    stream.codec = packet.codec
-    stream.payload_type = payload_type
-    stream.nack = media.nack_of_pt[payload_type]
-    if stream.clock_rate != media.clock_of_pt[payload_type]:
-        stream.clock_rate = media.clock_of_pt[payload_type]
-        stream.transit = 0
-
-
-@njit(cache=True)
-def store(state, arena, k, offset, stream_row, extended, arrival):
-    """Describe the packet at `offset` in receive slot k, copy it into the stream's ring, and tell egress by the log."""
-    stream, packet = state.streams[stream_row], state.incoming[0]
-    size = int(packet.size)
-    packet.sequence = extended
-    packet.arrival_ns = arrival
-    describe(state, stream_row, packet, state.rx[k, offset : offset + size])
-    room = stream.ring_bytes - (stream.ring_written & (stream.ring_bytes - 1))
-    if size > room:  # a packet does not wrap around the end
-        stream.ring_written += room
-    packet.start = stream.ring_written
-    at = stream.ring_start + (stream.ring_written & (stream.ring_bytes - 1))
-    copy_to_arena(state, arena, at, k, offset, size)
-    stream.ring_written += size
-    watch_burst(state, stream_row, arrival)
-    index = extended & (PACKETS - 1)
-    state.packets[stream_row, index] = packet
-    if stream.kind == AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
-        level = np.int64(state.rx[k, offset + np.int64(packet.extension_at[_AUDIO_LEVEL])]) & QUIETEST
-        note_loudness(state.tracks[stream.track], level, arrival)
-    if packet.flags & FRAME_START:
-        stream.frames += 1
-        if packet.flags & KEY_FRAME and extended > stream.key_sequence:
-            stream.key_sequence = extended
-            stream.key_ns = arrival
-            stream.key_wanted = 0
-            drop_before(stream, extended)
-    log_packet(state, stream, index)
