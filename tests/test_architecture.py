@@ -47,7 +47,7 @@ POINTER_FILES = {
     "sfu/compiler/atomics.py",
     "sfu/schema/memory.py",
     "sfu/queues/peers.py",
-    "sfu/media/send/prefetch.py",
+    "sfu/compiler/prefetch.py",
     "sfu/media/net/udp.py",
 }
 """Where numbers become pointers. Everybody else passes addresses on."""

@@ -5,10 +5,9 @@ lines one after the other. Nothing here changes anything, and an address that is
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
+from sfu.compiler.prefetch import prefetch
 from sfu.schema.layout import CACHE_LINE
 from sfu.schema.tables import (
     HISTORY,
@@ -21,9 +20,6 @@ from sfu.schema.tables import (
     transport_t,
 )
 
-_READ, _KEEP, _DATA = 0, 3, 1
-"""Arguments of llvm.prefetch: for reading, into all levels, data cache."""
-
 CIPHER_LINES = 18
 """OpenSSL's context, and what it allocates for the key right behind it: AES's round keys and GHASH's powers."""
 
@@ -32,19 +28,6 @@ _TRANSPORTS_AT, _TRANSPORT_BYTES = state_t.fields["transports"][1], transport_t.
 _PATHS_AT, _PATH_BYTES = state_t.fields["paths"][1], path_t.itemsize
 _MEDIA_AT, _MEDIA_BYTES = state_t.fields["media"][1], media_t.itemsize
 _HISTORY_AT, _HISTORY_BYTES = state_t.fields["history"][1], history_t.itemsize
-
-
-@intrinsic
-def _prefetch(typing, address):
-    def emit(context, builder, signature, values):
-        pointer = builder.inttoptr(values[0], ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-        builder.call(function, [pointer, number(_READ), number(_KEEP), number(_DATA)])
-        return context.get_dummy_value()
-
-    return types.void(types.uint64), emit
 
 
 @njit(cache=True)
@@ -62,7 +45,7 @@ def look_ahead(state, row):
     if following >= 0:
         at = np.int64(state.thread[0].state_at) + _SUBSCRIPTIONS_AT + following * _SUBSCRIPTION_BYTES
         for line in range(SUBSCRIPTION_LINES):
-            _prefetch(np.uint64(at + line * CACHE_LINE))
+            prefetch(np.uint64(at + line * CACHE_LINE))
 
 
 @njit(cache=True)
@@ -70,9 +53,9 @@ def _fetch_destination(state, row):
     """The second step: the transport of a subscription, and where its next packet will be remembered."""
     subscription = state.subscriptions[row]
     at = np.int64(state.thread[0].state_at)
-    _prefetch(np.uint64(at + _TRANSPORTS_AT + np.int64(subscription.transport) * _TRANSPORT_BYTES))
+    prefetch(np.uint64(at + _TRANSPORTS_AT + np.int64(subscription.transport) * _TRANSPORT_BYTES))
     following = (subscription.out_highest + 1) & (HISTORY - 1)
-    _prefetch(np.uint64(at + _HISTORY_AT + (np.int64(subscription.history) * HISTORY + following) * _HISTORY_BYTES))
+    prefetch(np.uint64(at + _HISTORY_AT + (np.int64(subscription.history) * HISTORY + following) * _HISTORY_BYTES))
 
 
 @njit(cache=True)
@@ -80,11 +63,11 @@ def _fetch_way(state, row):
     """The last step: the numbers that were negotiated, the address, and the keys."""
     transport = state.transports[state.subscriptions[row].transport]
     at = np.int64(state.thread[0].state_at)
-    _prefetch(np.uint64(at + _MEDIA_AT + np.int64(transport.media) * _MEDIA_BYTES))
-    _prefetch(np.uint64(at + _PATHS_AT + np.int64(transport.path) * _PATH_BYTES))
+    prefetch(np.uint64(at + _MEDIA_AT + np.int64(transport.media) * _MEDIA_BYTES))
+    prefetch(np.uint64(at + _PATHS_AT + np.int64(transport.path) * _PATH_BYTES))
     cipher = transport.cipher
     if cipher == 0:
-        _prefetch(transport.srtp_out)
+        prefetch(transport.srtp_out)
         return
     for line in range(CIPHER_LINES):
-        _prefetch(cipher + np.uint64(line * CACHE_LINE))
+        prefetch(cipher + np.uint64(line * CACHE_LINE))
