@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sfu.control.ring_space import RingSpace
 from sfu.control.security.srtp_keys import SendingCipher
 from sfu.errors import EngineError, TableFull
 from sfu.parameters import (
@@ -20,7 +21,7 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.schema.memory import Memory, RingSpace
+from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     AUDIO,
     CONSENT_EXPIRED,

@@ -17,7 +17,6 @@ from sfu.schema.tables import (
     STAGING_PATH,
     TX_BYTES,
     TX_SLOTS,
-    VIDEO,
     state_t,
 )
 
@@ -27,14 +26,6 @@ HUGE_BYTES = 2 << 20
 USED_UP = ("commands", "slow", "path_slots", "source_slots", "outgoing_slots", "ufrag_slots")
 """Rings that are written from end to end before they begin again, and hash tables: after some 900 participants have
 come and gone they would be resident all the same, and until then each would look like a leak of 10 KiB."""
-
-
-SHARED_BYTES = tables.ARENA_BYTES // 2
-"""Packet rings of all transports together, up to which whoever sends more gets larger ones."""
-RING_SHARE_BYTES = 16 << 20
-"""Beyond that, up to which those of one transport grow: a camera and a screen in all their layers, twice."""
-GROWING_BYTES = tables.ARENA_BYTES // 8 * 7
-"""Beyond that nobody's grow: the rest is for streams that begin."""
 
 
 def _offset(name: str) -> int:
@@ -144,63 +135,3 @@ class Memory:
         """Close both eventfds."""
         for name in ("wake_fd", "control_fd"):
             os.close(int(self.thread[name]))
-
-
-class RingSpace:
-    """Hands out pieces of the arena for packet rings, in powers of two; control thread only.
-
-    A piece begins at a multiple of its size, so two free halves of a larger one are joined again.
-    """
-
-    def __init__(self) -> None:
-        self._next = 0
-        """Where what was never handed out begins, a multiple of the largest size."""
-        self._free: dict[int, dict[int, None]] = {}
-        """By size, the one that came back last to be used first."""
-        size = tables.MIN_RING_BYTES
-        while size <= tables.MAX_RING_BYTES:
-            self._free[size] = {}
-            size *= 2
-        self.used_bytes = 0
-
-    @staticmethod
-    def size_for(kind: int, layer: int, layer_count: int) -> int:
-        """Bytes that one stream begins with: the highest layer of a video track gets most."""
-        if kind != VIDEO:
-            return tables.RING_BYTES["audio"]
-        return tables.RING_BYTES[("high", "mid", "low")[min(layer_count - 1 - layer, 2)]]
-
-    def take(self, size: int) -> int:
-        """Offset of a free ring of exactly `size` bytes, or -1 when the arena is used up."""
-        start = self._find(size)
-        if start >= 0:
-            self.used_bytes += size
-        return start
-
-    def _find(self, size: int) -> int:
-        if self._free[size]:
-            return self._free[size].popitem()[0]
-        if size < tables.MAX_RING_BYTES:
-            larger = self._find(2 * size)
-            if larger >= 0:
-                self._free[size][larger + size] = None
-            return larger
-        if self._next + size > tables.ARENA_BYTES:
-            return -1
-        start, self._next = self._next, self._next + size
-        return start
-
-    def give_back(self, start: int, size: int) -> None:
-        """The ring that `take(size)` gave is free again."""
-        self.used_bytes -= size
-        while size < tables.MAX_RING_BYTES and start ^ size in self._free[size]:
-            del self._free[size][start ^ size]
-            start &= ~size
-            size *= 2
-        self._free[size][start] = None
-
-    def may_grow(self, size: int, in_use: int) -> bool:
-        """Whether a stream may have a ring of `size` bytes instead of one as it began with. in_use: bytes of all rings
-        of its transport."""
-        used = self.used_bytes + size
-        return used <= SHARED_BYTES or (used <= GROWING_BYTES and in_use + size <= RING_SHARE_BYTES)

@@ -3,6 +3,7 @@
 import pytest
 
 from sfu.control import rows
+from sfu.control.ring_space import GROWING_BYTES, RING_SHARE_BYTES, SHARED_BYTES, RingSpace
 from sfu.control.rows import Rows, Tables
 from sfu.errors import EngineError, TableFull
 from sfu.parameters import (
@@ -16,7 +17,7 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.schema.memory import GROWING_BYTES, RING_SHARE_BYTES, SHARED_BYTES, Memory, RingSpace
+from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     ARENA_BYTES,
     AUDIO,
