@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signaling.http.tokens import TokenError, hide, verify
+from signaling.config.api_keys import hide
+from signaling.http.tokens import TokenError, verify
 from tests.deadline import PARSER_TESTS, Endless, deadline
 
 TESTS = Path(__file__).parent

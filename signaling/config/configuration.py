@@ -15,9 +15,9 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
 from signaling.config.known_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
-from signaling.http.tokens import Keys, hide
 from signaling.texts import encodable
 from signaling.watchdog import systemd_limit_s
 

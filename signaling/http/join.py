@@ -15,8 +15,9 @@ from typing import cast
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
+from signaling.config.api_keys import Keys
 from signaling.http.bounds import TooManyEntries, check_join_request
-from signaling.http.tokens import Claims, Keys, TokenError, VideoGrant, verify
+from signaling.http.tokens import Claims, TokenError, VideoGrant, verify
 from signaling.texts import encodable
 
 MAX_JOIN_REQUEST_BYTES = 1024 * 1024

@@ -18,6 +18,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 from livekit.protocol import models
 from pydantic import SecretStr
 
+from signaling.config.api_keys import Keys
 from signaling.texts import encodable
 
 ALGORITHM = "HS256"
@@ -33,8 +34,6 @@ LARGE_TOKEN_BYTES = 16 * 1024
 DEFAULT_TTL_S = 6 * 3600
 """Validity of a token made by `create`, LiveKit's default."""
 
-Keys = Mapping[str, SecretStr]
-"""API key -> secret, in a type that shows stars to whoever prints it or a structure that holds it."""
 
 # The length of a secret is judged once, when the configuration is read, and not again for each token.
 warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
@@ -120,11 +119,6 @@ class Claims:
     def who(self) -> tuple[str, str]:
         """Whose token it is: the API key that names people, and the name."""
         return self.api_key, self.identity
-
-
-def hide(keys: Mapping[str, str]) -> Keys:
-    """Wrap the secrets of `keys` (API key -> secret)."""
-    return {key: SecretStr(secret) for key, secret in keys.items()}
 
 
 def verify(token: str, keys: Keys) -> Claims:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from signaling.cli import CONTROL_NICE, main
-from signaling.http.tokens import hide, verify
+from signaling.config.api_keys import hide
+from signaling.http.tokens import verify
 
 ROOT = Path(__file__).parents[2]
 KEYS = hide({"devkey": "secret"})

@@ -21,7 +21,7 @@ from signaling.http import join, server
 from signaling.config.configuration import Config
 from signaling.http.listener import bind_sockets, running
 from signaling.logs import configure_logging
-from signaling.http.tokens import hide
+from signaling.config.api_keys import hide
 from tests.signaling.support.fake_engine import FakeEngine
 
 def bug(*_, **__):

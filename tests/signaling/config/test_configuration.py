@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.parameters import MAX_THREADS
+from signaling.config.api_keys import hide
 from signaling.config.configuration import (
     MAX_MEDIA_THREADS,
     Config,
@@ -18,7 +19,6 @@ from signaling.config.configuration import (
     parse_udp_ports,
 )
 from signaling.config.document import ConfigError
-from signaling.http.tokens import hide
 
 VISIO = """\
 port: 7880

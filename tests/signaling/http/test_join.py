@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
 
+from signaling.config.api_keys import hide
 from signaling.http.join import (
     MAX_ATTRIBUTES_BYTES,
     MAX_JOIN_REQUEST_BYTES,
@@ -22,7 +23,6 @@ from signaling.http.join import (
     parse_join,
     unwrap_join_request,
 )
-from signaling.http.tokens import hide
 from signaling.limits import MAX_JOIN_TRACKS
 
 KEYS = hide({"devkey": "secret"})

@@ -21,12 +21,13 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
+from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
 from signaling.http import connection
 from signaling.http.connection import BadMessage, SignalConnection
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
-from signaling.http.tokens import hide, verify
+from signaling.http.tokens import verify
 
 KEYS = hide({"devkey": "secret"})
 CONFIG = Config(keys=KEYS, port=0, bind_addresses=("127.0.0.1",), bind_addresses_given=True, development=True)

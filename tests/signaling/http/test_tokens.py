@@ -8,6 +8,7 @@ import pytest
 from livekit.api import AccessToken, VideoGrants
 from livekit.protocol import models
 
+from signaling.config.api_keys import hide
 from signaling.http.http_protocol import MAX_REQUEST_HEAD_BYTES
 from signaling.http.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES
 from signaling.http.tokens import (
@@ -18,7 +19,6 @@ from signaling.http.tokens import (
     TokenError,
     TokenTooLong,
     create,
-    hide,
     refresh,
     verify,
 )

@@ -11,11 +11,12 @@ from livekit.protocol import models, rtc
 
 from sfu.events import DataReceived, StreamStarted, TransportConnected, TransportFailed
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
+from signaling.config.api_keys import hide
 from signaling.config.configuration import Config, RoomOptions
 from signaling.http.connection import Broadcast
 from signaling.http.join import JoinParameters
 from signaling.http.shares import Share
-from signaling.http.tokens import Claims, VideoGrant, hide
+from signaling.http.tokens import Claims, VideoGrant
 from signaling.rooms.participant import Participant
 from signaling.rooms.registry import Rooms
 from tests.signaling.support.fake_engine import FakeEngine
