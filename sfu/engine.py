@@ -23,6 +23,7 @@ from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
 from sfu.control.mailbox import Datagram, Notice
 from sfu.control.media_thread import MediaThread
+from sfu.control.receivers import Owners
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
 from sfu.control.shards import MakeThread, Shard
@@ -118,7 +119,8 @@ class Engine:
         self.shards = tuple(Shard(media_thread, self._kernel_failed, self._wake) for _ in options.udp_ports)
         for shard in self.shards:
             shard.memory.join([each.memory for each in self.shards])
-        self._forwarding = Forwarding(self._drops)
+        self._owners = {shard: Owners() for shard in self.shards}
+        self._forwarding = Forwarding(self._owners, self._drops)
         self._transports: dict[TransportId, Transport] = {}
         self._unsettled: set[Transport] = set()
         self._numbers = itertools.count(1)
@@ -157,7 +159,7 @@ class Engine:
         self._fanout.stop()
         for number in list(self._transports):
             self.close_transport(number)
-        if not all(shard.is_empty for shard in self.shards):
+        if not all(owners.is_empty for owners in self._owners.values()):
             self._all_closed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_closed.wait(), STOP_TIMEOUT_S)
@@ -192,9 +194,10 @@ class Engine:
             except RuntimeError:
                 logger.critical("a media thread does not stop")
                 return False
-        for shard in self.shards:
-            for transport in list(shard.transports.values()):
+        for owners in self._owners.values():
+            for transport in owners.transports.values():
                 transport.closed()
+            owners.transports.clear()
         return True
 
     async def next_event(self) -> Event:
@@ -211,6 +214,7 @@ class Engine:
         number = TransportId(next(self._numbers))
         shard = min(self.shards, key=lambda each: each.tables.transports.used)
         transport = self._transports[number] = Transport(number, shard, self._events, self._drops)
+        self._owners[shard].transports[transport.row] = transport
         return self._local(transport)
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
@@ -319,7 +323,7 @@ class Engine:
     # --- observing ----------------------------------------------------------------------------------------------------
     def audio_levels(self) -> list[tuple[ReceiverId, float]]:
         """(receiver, linear level 0 to 1) of every receiver that counts as speaking, from the audio level extension."""
-        return [level for shard in self.shards for level in statistics.audio_levels(shard)]
+        return [level for shard in self.shards for level in statistics.audio_levels(shard, self._owners[shard])]
 
     def receiver_statistics(self, receiver: ReceiverId) -> ReceiverStatistics:
         """What came of a receiver since it was opened. Raises EngineError for one that is not open."""
@@ -431,7 +435,7 @@ class Engine:
         self._retry_if_needed()
 
     def _receive(self, shard: Shard, datagram: Datagram) -> None:
-        transport = shard.transports.get(datagram.transport)
+        transport = self._owners[shard].transports.get(datagram.transport)
         if transport is None or transport.generation != datagram.generation:
             return
         try:
@@ -458,15 +462,17 @@ class Engine:
                     self._events.put(SubscriptionStarted(subscription.id))
 
     def _handle_transport(self, shard: Shard, notice: Notice) -> None:
-        relayed = shard.relayed.get(notice.row)
+        owners = self._owners[shard]
+        relayed = owners.relayed.get(notice.row)
         if relayed is not None and relayed.generation == notice.generation:
             if notice.kind == CLOSED_TRANSPORT:
+                del owners.relayed[notice.row]
                 relayed.closed()
                 self._note_closed()
             else:  # a kernel failed on what the publisher sent
                 relayed.publisher.fail("internal error")
             return
-        transport = shard.transports.get(notice.row)
+        transport = owners.transports.get(notice.row)
         if transport is None or transport.generation != notice.generation:
             return
         if notice.kind == PATH_SELECTED:
@@ -483,11 +489,12 @@ class Engine:
             self._events.put(TransportFailed(transport.id, "internal error"))
         self._transports.pop(transport.id, None)
         self._unsettled.discard(transport)
+        self._owners[transport.shard].transports.pop(transport.row, None)
         transport.closed()
         self._note_closed()
 
     def _note_closed(self) -> None:
-        if all(shard.is_empty for shard in self.shards):
+        if all(owners.is_empty for owners in self._owners.values()):
             self._all_closed.set()
 
     def _handle_receiver(self, shard: Shard, notice: Notice) -> None:

@@ -6,11 +6,13 @@ to. Closing one closes what hangs on it; rows come back with the media thread's 
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 from sfu.control.mailbox import Notice
-from sfu.control.mirrors import Mirror, mirror_closed, release_mirror, take_mirror
-from sfu.control.rows import StreamRow, codec_mask
+from sfu.control.mirrors import mirror_closed, release_mirror, take_mirror
+from sfu.control.receivers import Mirror, Owners, Receiver, Subscription
+from sfu.control.rows import codec_mask
 from sfu.control.shards import Shard
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError
@@ -18,7 +20,6 @@ from sfu.parameters import (
     MAX_SPATIAL,
     MAX_TEMPORAL,
     Codec,
-    Kind,
     LocalSubscription,
     PublishParameters,
     ReceiverId,
@@ -46,46 +47,15 @@ RING_SHIFT = 8
 """Where the bytes stand in the first field of CHANGE_RING."""
 
 
-@dataclass(slots=True, eq=False)
-class Receiver:
-    """One published m-section."""
-
-    id: ReceiverId
-    row: int
-    generation: int
-    transport: Transport
-    kind: Kind
-    streams: tuple[StreamRow, ...]
-    ssrcs: frozenset[int]
-    """Those that the publisher announced."""
-    parameters: PublishParameters
-    subscriptions: dict[SubscriptionId, "Subscription"] = field(default_factory=dict)
-    mirrors: dict[Shard, Mirror] = field(default_factory=dict)
-    """In other shards, while somebody there is subscribed."""
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """One receiver forwarded to one transport."""
-
-    id: SubscriptionId
-    row: int
-    generation: int
-    receiver: Receiver
-    transport: Transport
-    ssrcs: tuple[int, int]
-    mirror: Mirror | None
-    """From which it is forwarded, when the receiver is another shard's."""
-
-
 class Forwarding:
     """All receivers and subscriptions.
 
-    `receivers` and `subscriptions` hold what signalling may name; rows of closed ones wait in the maps of their shard.
+    `receivers` and `subscriptions` hold what signalling may name; rows of closed ones wait in `owners`.
     """
 
-    def __init__(self, drops: Counter[str]) -> None:
-        """drops: where rings are counted that a layer was not given."""
+    def __init__(self, owners: Mapping[Shard, Owners], drops: Counter[str]) -> None:
+        """owners: of each shard. drops: where rings are counted that a layer was not given."""
+        self._owners = owners
         self._drops = drops
         self.receivers: dict[ReceiverId, Receiver] = {}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
@@ -102,7 +72,8 @@ class Forwarding:
         ssrcs = transport.ssrcs.claim(announced)
         number = ReceiverId(self._number())
         receiver = Receiver(number, row, generation, transport, parameters.kind, streams, ssrcs, parameters)
-        self.receivers[number] = shard.receivers[row] = transport.receivers[number] = receiver
+        self.receivers[number] = self._owners[shard].receivers[row] = receiver
+        transport.receivers[number] = None
         shard.mailbox.push(OPEN_TRACK, row, generation)
         return receiver
 
@@ -143,7 +114,8 @@ class Forwarding:
             raise EngineError(f"no receiver {number}")
         _check_layers(parameters.spatial, parameters.temporal)
         shard = transport.shard
-        mirror = take_mirror(receiver, shard) if receiver.transport.shard is not shard else None
+        owners = self._owners[shard]
+        mirror = take_mirror(receiver, shard, owners) if receiver.transport.shard is not shard else None
         track = receiver.row if mirror is None else mirror.row
         ssrc = transport.ssrcs.take()
         rtx_ssrc = transport.ssrcs.take() if parameters.rtx_payload_type >= 0 else 0
@@ -154,12 +126,12 @@ class Forwarding:
         except EngineError:
             transport.ssrcs.give_back((ssrc, rtx_ssrc))
             if mirror is not None:
-                release_mirror(mirror)
+                release_mirror(mirror, owners)
             raise
         mine = SubscriptionId(self._number())
         subscription = Subscription(mine, row, generation, receiver, transport, (ssrc, rtx_ssrc), mirror)
-        self.subscriptions[mine] = shard.subscriptions[row] = subscription
-        receiver.subscriptions[mine] = transport.subscriptions[mine] = subscription
+        self.subscriptions[mine] = owners.subscriptions[row] = receiver.subscriptions[mine] = subscription
+        transport.subscriptions[mine] = None
         how = OPEN_PAUSED * parameters.paused | OPEN_SILENT * parameters.silence
         layers = parameters.spatial + 1 | parameters.temporal + 1 << TEMPORAL_SHIFT
         shard.mailbox.push(OPEN_SUBSCRIPTION, row, generation, how, layers)
@@ -172,7 +144,7 @@ class Forwarding:
             self._check_past(number, "subscription")
             return
         subscription.transport.shard.mailbox.push(CLOSE_SUBSCRIPTION, subscription.row, subscription.generation)
-        _part(subscription)
+        self._part(subscription)
 
     def set_layers(self, number: SubscriptionId, spatial: int, temporal: int) -> None:
         """Highest layers to forward, from 0. Raises EngineError."""
@@ -193,14 +165,15 @@ class Forwarding:
 
     def track_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_TRACK: the rows are ours again."""
-        mirror = shard.mirrors.get(notice.row)
+        owners = self._owners[shard]
+        mirror = owners.mirrors.get(notice.row)
         if mirror is not None and mirror.generation == notice.generation:
-            mirror_closed(mirror)
+            mirror_closed(mirror, owners)
             return
-        receiver = shard.receivers.get(notice.row)
+        receiver = owners.receivers.get(notice.row)
         if receiver is None or receiver.generation != notice.generation:
             return
-        del shard.receivers[notice.row]
+        del owners.receivers[notice.row]
         self.receivers.pop(receiver.id, None)
         for subscription in list(receiver.subscriptions):  # the media thread closed it of its own accord
             self.unsubscribe(subscription)
@@ -210,13 +183,14 @@ class Forwarding:
 
     def ring_changes(self, shard: Shard, notice: Notice) -> None:
         """RING_WANTED: give a layer another packet ring if there is one. RING_LEFT: the one before is ours again."""
-        track = shard.mirrors.get(notice.row) or shard.receivers.get(notice.row)
+        owners = self._owners[shard]
+        track = owners.mirrors.get(notice.row) or owners.receivers.get(notice.row)
         if track is None or track.generation != notice.generation:
             return
         stream = track.streams[notice.value]
         if notice.kind == RING_LEFT:
             shard.tables.ring_left(stream)
-        elif shard.mailbox.has_room and shard.tables.change_ring(stream, notice.extra, _ring_bytes(track, shard)):
+        elif shard.mailbox.has_room and shard.tables.change_ring(stream, notice.extra, self._ring_bytes(track, shard)):
             ring = notice.value | notice.extra << RING_SHIFT
             shard.mailbox.push(CHANGE_RING, track.row, track.generation, ring, stream.ring_start)
         else:
@@ -224,24 +198,25 @@ class Forwarding:
 
     def subscription_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_SUBSCRIPTION: the row and its SSRCs are ours again."""
-        subscription = shard.subscriptions.get(notice.row)
+        owners = self._owners[shard]
+        subscription = owners.subscriptions.get(notice.row)
         if subscription is None or subscription.generation != notice.generation:
             return
         if self.subscriptions.pop(subscription.id, None) is not None:  # the media thread closed it of its own accord
-            _part(subscription)
-        del shard.subscriptions[notice.row]
+            self._part(subscription)
+        del owners.subscriptions[notice.row]
         subscription.transport.ssrcs.give_back(subscription.ssrcs)
         shard.tables.give_back_subscription(subscription.row)
 
     def receiver_of(self, shard: Shard, notice: Notice) -> Receiver | None:
         """The open receiver that a notice is about; None for a mirror's, whose receiver speaks for itself."""
-        receiver = shard.receivers.get(notice.row)
+        receiver = self._owners[shard].receivers.get(notice.row)
         fits = receiver is not None and receiver.generation == notice.generation and receiver.id in self.receivers
         return receiver if fits else None
 
     def subscription_of(self, shard: Shard, notice: Notice) -> Subscription | None:
         """The open subscription that a notice is about."""
-        found = shard.subscriptions.get(notice.row)
+        found = self._owners[shard].subscriptions.get(notice.row)
         fits = found is not None and found.generation == notice.generation and found.id in self.subscriptions
         return found if fits else None
 
@@ -251,6 +226,20 @@ class Forwarding:
             self._check_past(number, "subscription")
         else:
             subscription.transport.shard.mailbox.push(kind, subscription.row, subscription.generation, a, b)
+
+    def _ring_bytes(self, track: Receiver | Mirror, shard: Shard) -> int:
+        """Bytes of the packet rings that a publisher has in a shard."""
+        publisher = track.receiver.transport if isinstance(track, Mirror) else track.transport
+        receivers = (self.receivers[number] for number in publisher.receivers)
+        there = (each if publisher.shard is shard else each.mirrors.get(shard) for each in receivers)
+        return sum(stream.ring_bytes for each in there if each is not None for stream in each.streams)
+
+    def _part(self, subscription: Subscription) -> None:
+        """Take a subscription from its receiver and its transport."""
+        subscription.receiver.subscriptions.pop(subscription.id, None)
+        subscription.transport.subscriptions.pop(subscription.id, None)
+        if subscription.mirror is not None:
+            release_mirror(subscription.mirror, self._owners[subscription.transport.shard])
 
     def _number(self) -> int:
         self._last_number = next(self._numbers)
@@ -265,21 +254,6 @@ class Forwarding:
 def _check_layers(spatial: int, temporal: int) -> None:
     if not (0 <= spatial <= MAX_SPATIAL and 0 <= temporal <= MAX_TEMPORAL):
         raise EngineError(f"no layers ({spatial}, {temporal})")
-
-
-def _ring_bytes(track: Receiver | Mirror, shard: Shard) -> int:
-    """Bytes of the packet rings that a publisher has in a shard."""
-    publisher = track.receiver.transport if isinstance(track, Mirror) else track.transport
-    there = (each if publisher.shard is shard else each.mirrors.get(shard) for each in publisher.receivers.values())
-    return sum(stream.ring_bytes for each in there if each is not None for stream in each.streams)
-
-
-def _part(subscription: Subscription) -> None:
-    """Take a subscription from its receiver and its transport."""
-    subscription.receiver.subscriptions.pop(subscription.id, None)
-    subscription.transport.subscriptions.pop(subscription.id, None)
-    if subscription.mirror is not None:
-        release_mirror(subscription.mirror)
 
 
 def check_open(transport: Transport | None, number: int) -> Transport:

@@ -1,8 +1,8 @@
-"""One media thread as the control thread has it: memory, rows, rings, sockets, and whose rows they are."""
+"""One media thread as the control thread has it: memory, rows, rings, sockets."""
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sfu.control.inbox import Inbox
 from sfu.control.mailbox import Mailbox
@@ -10,11 +10,6 @@ from sfu.control.rows import Tables
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.sockets import Sockets
 from sfu.schema.memory import Memory
-
-if TYPE_CHECKING:
-    from sfu.control.forwarding import Receiver, Subscription
-    from sfu.control.mirrors import Mirror, RelayedTransport
-    from sfu.control.transports import Transport
 
 
 class RunsMedia(Protocol):
@@ -37,7 +32,8 @@ MakeThread = Callable[[Memory, Callable[[BaseException], None]], RunsMedia]
 
 
 class Shard:
-    """The maps lead from a row to what has it, until the notice that the media thread has let go of it."""
+    """The memory that a media thread shares with the control thread, and the means to reach both. Who has which of its
+    rows: `sfu.control.receivers.Owners`."""
 
     def __init__(
         self, make_thread: MakeThread, on_exception: Callable[[BaseException], None], wake: Callable[["Shard"], None]
@@ -52,13 +48,6 @@ class Shard:
         self.mailbox = Mailbox(self.memory, lambda: wake(self))
         self.inbox = Inbox(self.mailbox)
         self.thread = make_thread(self.memory, on_exception)
-        self.transports: dict[int, Transport] = {}
-        self.receivers: dict[int, Receiver] = {}
-        self.subscriptions: dict[int, Subscription] = {}
-        self.relayed: dict[int, RelayedTransport] = {}
-        """Transport rows that stand for publishers of other shards."""
-        self.mirrors: dict[int, Mirror] = {}
-        """Track rows that mirror receivers of other shards."""
         self.sockets: Sockets
         self.certificate: LocalCertificate
         self.loop: asyncio.AbstractEventLoop
@@ -67,11 +56,6 @@ class Shard:
     def number(self) -> int:
         """Place among the shards."""
         return int(self.memory.thread["number"])
-
-    @property
-    def is_empty(self) -> bool:
-        """No transport row is in use."""
-        return not self.transports and not self.relayed
 
     def open(self, port: int, bind: tuple[str, ...], certificate: LocalCertificate) -> None:
         """Bind the sockets; `start` of the thread may follow. Raises OSError."""

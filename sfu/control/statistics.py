@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sfu.control.forwarding import Receiver, Subscription
+from sfu.control.receivers import Owners, Receiver, Subscription
 from sfu.control.shards import Shard
 from sfu.parameters import ReceiverId
 from sfu.schema.memory import Memory
@@ -127,7 +127,7 @@ def subscription_path(subscription: Subscription) -> tuple[float, float]:
     return lost / 256, rtt_ns / 1e6
 
 
-def audio_levels(shard: Shard) -> list[tuple[ReceiverId, float]]:
+def audio_levels(shard: Shard, owners: Owners) -> list[tuple[ReceiverId, float]]:
     """(receiver, level 0 to 1) of every open receiver of a media thread that counts as speaking."""
     memory = shard.memory
     streams = memory.table("streams")[: int(memory.thread["stream_end"])]
@@ -135,9 +135,9 @@ def audio_levels(shard: Shard) -> list[tuple[ReceiverId, float]]:
     levels = streams["level"][speaking].tolist()
     tracks = streams["track"][speaking].tolist()
     return [
-        (shard.receivers[track].id, level)
+        (owners.receivers[track].id, level)
         for track, level in zip(tracks, levels, strict=True)
-        if track in shard.receivers
+        if track in owners.receivers
     ]
 
 

@@ -11,7 +11,7 @@ import secrets
 import string
 from collections import Counter
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sfu.control.data.backlog import Message
 from sfu.control.data.sctp import DataChannels
@@ -44,8 +44,6 @@ from sfu.schema.tables import (
 )
 
 if TYPE_CHECKING:
-    from sfu.control.forwarding import Receiver, Subscription
-    from sfu.control.mirrors import RelayedTransport
     from sfu.control.security.dtls import SrtpSessions
 
 logger = logging.getLogger(__name__)
@@ -79,6 +77,16 @@ class TransportState(Enum):
     CLOSING = "closing"
 
 
+class Follower(Protocol):
+    """What stands for a transport elsewhere and has the same number maps."""
+
+    def set_media(self, media: MediaParameters) -> None:
+        """The transport has negotiated anew."""
+
+    def settle(self) -> bool:
+        """Hand over what had to wait. True: all done."""
+
+
 class Transport:
     """One ICE/DTLS/SRTP association. Exceptions of the peer's making end in a TransportFailed event."""
 
@@ -88,9 +96,10 @@ class Transport:
         self.state = TransportState.OPEN
         self.ice = new_credentials()
         self.ssrcs = Ssrcs()
-        self.receivers: dict[ReceiverId, Receiver] = {}
-        self.subscriptions: dict[SubscriptionId, Subscription] = {}
-        self.relayed: dict[Shard, RelayedTransport] = {}
+        self.receivers: dict[ReceiverId, None] = {}
+        self.subscriptions: dict[SubscriptionId, None] = {}
+        """What hangs on it, in order."""
+        self.followers: dict[Shard, Follower] = {}
         """What stands for it in other shards, where somebody is subscribed to it."""
         self.shard = shard
         self._events = events
@@ -106,7 +115,6 @@ class Transport:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_ice: IceCredentials | None = None
         self.row, self.generation = shard.tables.take_transport(self.ice, self.ssrcs.take())
-        shard.transports[self.row] = self
         self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
         self._record = shard.memory.table("transports")[self.row]
         self._maps = MediaMaps(shard.tables, self.row, self._record, self._send_media)
@@ -139,8 +147,8 @@ class Transport:
     def set_media(self, media: MediaParameters) -> None:
         """Replace what payload types and extension ids mean. Raises EngineError for numbers out of range."""
         self._maps.set(media)
-        for relayed in self.relayed.values():
-            relayed.set_media(media)
+        for follower in self.followers.values():
+            follower.set_media(media)
 
     @property
     def media(self) -> MediaParameters:
@@ -156,8 +164,8 @@ class Transport:
             self.shard.tables.write_credentials(self.row, self._waiting_ice)
             self._waiting_ice = None
             self._push(NEW_CREDENTIALS)
-        relayed = [each.settle() for each in self.relayed.values()]
-        return self._maps.settle() and all(relayed) and self._waiting_ice is None
+        followers = [each.settle() for each in self.followers.values()]
+        return self._maps.settle() and all(followers) and self._waiting_ice is None
 
     def open_channels(self) -> None:
         """Create LiveKit's data channels from our side, now or once SCTP is up."""
@@ -204,7 +212,6 @@ class Transport:
     def closed(self) -> None:
         """The media thread no longer uses the row: its keys may go."""
         self.state = TransportState.CLOSING
-        self.shard.transports.pop(self.row, None)
         self._cancel_timer()
         self._sessions = None
         self.shard.tables.transports.give_back(self.row)

@@ -508,9 +508,10 @@ async def test_200_calls_leave_nothing_behind(bench: Bench) -> None:
     assert after[:2] == (descriptors, tasks)
     assert after[2] < objects + 200  # less than one object for each call
     assert bench.engine.usage() == EMPTY
-    assert not bench.engine.shards[0].transports
-    assert not bench.engine.shards[0].receivers
-    assert not bench.engine.shards[0].subscriptions
+    owners = bench.engine._owners[bench.engine.shards[0]]
+    assert not owners.transports
+    assert not owners.receivers
+    assert not owners.subscriptions
 
 
 async def test_stop_closes_what_is_open_and_every_descriptor() -> None:
@@ -553,7 +554,7 @@ async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Benc
     bench.open_call()
     await bench.settle()
     shard = bench.engine.shards[0]
-    rings, stream = shard.tables.rings, shard.receivers[0].streams[0]
+    rings, stream = shard.tables.rings, bench.engine._owners[shard].receivers[0].streams[0]
     before = stream.ring_bytes
     others = rings.used_bytes - before
     bench.want_ring(4 * before)
@@ -567,6 +568,6 @@ async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Benc
     assert rings.used_bytes == 4 * before + others
     bench.want_ring(before)
     await bench.settle()
-    bench.engine.unpublish(next(iter(shard.receivers.values())).id)
+    bench.engine.unpublish(next(iter(bench.engine._owners[shard].receivers.values())).id)
     await bench.settle()
     assert rings.used_bytes == 0
