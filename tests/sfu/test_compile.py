@@ -55,6 +55,19 @@ def test_kernels_in_packages_at_any_depth_are_known(tmp_path: Path, monkeypatch:
     }
 
 
+def test_every_kernel_has_its_machine_code_when_the_cache_is_complete() -> None:
+    """None is left to be compiled by the first packet that needs it: what Python calls leads to all the others."""
+    if not kernel_cache.is_complete():
+        pytest.skip("the kernels are not compiled")
+    kept = {file.name.rsplit("-", 2)[0] for file in kernel_cache.directory().glob("*.nbi")}
+    places = (name.rsplit(".", 2) for name in compiling.kernels())
+    assert [
+        f"{package}.{module}.{name}"
+        for package, module, name in places
+        if f"{module}.{name}-{package}.{module}.py" not in kept
+    ] == []
+
+
 def test_each_function_is_reported_once_when_it_was_compiled() -> None:
     @njit
     def leaf(x):  # type: ignore[no-untyped-def]

@@ -301,20 +301,3 @@ def decode_target(state, stream_row, spatial, temporal):
         if target_spatial <= spatial and target_temporal <= temporal and rank > best_rank:
             best, best_rank = target, rank
     return best if best >= 0 else lowest
-
-
-@njit(cache=True)
-def targets_up_to(state, stream_row, spatial, temporal):
-    """Mask of the decode targets with no higher layers than these, at least that of `decode_target`; 0: no structure.
-
-    This is what a receiver of these layers is told as its active decode targets.
-    """
-    chosen = decode_target(state, stream_row, spatial, temporal)
-    if chosen < 0:
-        return 0
-    dependency = state.dependencies[stream_row]
-    mask = np.int64(1) << chosen
-    for target in range(np.int64(dependency.target_count)):
-        if dependency.target_spatial[target] <= spatial and dependency.target_temporal[target] <= temporal:
-            mask |= np.int64(1) << target
-    return mask

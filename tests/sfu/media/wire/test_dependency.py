@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.wire.dependency import decode_target, indication, targets_up_to
+from sfu.media.wire.dependency import decode_target, indication
 from sfu.media.wire.describe import UNKNOWN_TEMPLATE
 from sfu.schema.memory import Memory
 from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SEQUENCE_START, STRUCTURE
@@ -198,8 +198,6 @@ def test_the_best_decode_target_within_the_layers_is_chosen(memory: Memory) -> N
     stream.row["active_targets"] = 0x1FF
     assert [decode_target(record, ROW, s, t) for s in range(3) for t in range(3)] == list(range(9))
     assert decode_target(record, ROW, 2, 3) == 8
-    assert targets_up_to(record, ROW, 1, 1) == 0b011011
-    assert targets_up_to(record, ROW, 2, 3) == 0x1FF
     stream.row["active_targets"] = 0x3F
     assert decode_target(record, ROW, 2, 2) == 5, "the highest spatial layer is not produced now"
     stream.row["active_targets"] = 0
@@ -209,7 +207,6 @@ def test_the_best_decode_target_within_the_layers_is_chosen(memory: Memory) -> N
 def test_without_a_structure_there_is_no_decode_target(memory: Memory) -> None:
     Stream(memory)
     assert decode_target(memory.record, ROW, 2, 2) == -1
-    assert targets_up_to(memory.record, ROW, 2, 2) == 0
 
 
 def test_the_lowest_target_serves_when_all_are_higher(memory: Memory) -> None:
@@ -218,7 +215,6 @@ def test_the_lowest_target_serves_when_all_are_higher(memory: Memory) -> None:
     stream = Stream(memory)
     packet = stream.take(serialize(replace(KEY, template_id=1, structure=structure)))
     assert decode_target(memory.record, ROW, 0, 0) == 1
-    assert targets_up_to(memory.record, ROW, 0, 0) == 0b10
     assert decode_target(memory.record, ROW, 1, 1) == 0
     assert [indication(packet, target) for target in range(2)] == [3, 2]
 
@@ -238,4 +234,3 @@ def test_decode_targets_stay_within_the_layers_when_any_does(
         assert chosen == -1
         return
     assert used[chosen] == (max(fitting.values()) if fitting else min(used.values()))
-    assert targets_up_to(memory.record, ROW, spatial, temporal) == sum(1 << k for k in fitting) | 1 << chosen
