@@ -1,0 +1,114 @@
+"""What README.md and docs/ point at exists: links with their anchors, files, tests, commands, constants."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FOLDERS = ("sfu", "signaling", "bench", "tests", "examples", "scripts", "docs")
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./*-]*[\w/]")
+_TEST = re.compile(r"\btest_\w+\b(?!\.py|/)")
+_TARGET = re.compile(r"\bmake ([a-z]+)\b")
+_CONSTANT = re.compile(r"(?:(\w+)\.)?([A-Z][A-Z0-9_]+)")
+
+
+def text_of(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def anchor(heading: str) -> str:
+    """How GitHub names a heading in an address."""
+    plain = heading.replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+def anchors(document: Path) -> set[str]:
+    return {anchor(found) for found in _HEADING.findall(_FENCE.sub("", text_of(document)))}
+
+
+def code_of(document: Path) -> list[str]:
+    """What stands between backticks, and the lines of blocks."""
+    text = text_of(document)
+    blocks = [line for block in _FENCE.findall(text) for line in block.splitlines()]
+    indented = [line for line in text.splitlines() if line.startswith("    ")]
+    return _CODE.findall(_FENCE.sub("", text)) + blocks + indented
+
+
+def ids(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_links_lead_to_a_file_and_a_heading(document: Path) -> None:
+    lost = []
+    for link in _LINK.findall(text_of(document)):
+        if "://" in link:
+            continue
+        name, _, heading = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if not target.exists() or (heading and heading not in anchors(target)):
+            lost.append(link)
+    assert lost == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = {path for code in code_of(document) for path in _PATH.findall(code)}
+    assert sorted(path for path in named if not list(ROOT.glob(path.rstrip("/")))) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_tests_and_targets_of_make_that_are_named_exist(document: Path) -> None:
+    tests = "\n".join(text_of(path) for path in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in path.parts)
+    makefile = text_of(ROOT / "Makefile")
+    for code in code_of(document):
+        for name in _TEST.findall(_PATH.sub("", code)):
+            assert re.search(rf"def {name}\(", tests), name
+        for target in _TARGET.findall(code):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_way_of_a_packet_names_its_files() -> None:
+    text = text_of(ROOT / "docs" / "design.md").partition("## 3. ")[2].partition("## 4. ")[0]
+    names = {name for block in _FENCE.findall(text) for name in re.findall(r"\b[a-z]+/[a-z_]+\b", block)}
+    folders = (ROOT / "sfu" / "media", ROOT / "sfu", ROOT / "sfu" / "control")
+    assert len(names) > 15
+    assert sorted(name for name in names if not any((each / f"{name}.py").exists() for each in folders)) == []
+
+
+def constants() -> dict[str, set[str]]:
+    """Name of a module, without its folder -> names that it assigns, also those of a class."""
+    found: dict[str, set[str]] = {}
+    for path in [*(ROOT / "sfu").rglob("*.py"), *(ROOT / "signaling").rglob("*.py")]:
+        for node in ast.walk(ast.parse(text_of(path))):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                names = target.elts if isinstance(target, ast.Tuple) else [target]
+                found.setdefault(path.stem, set()).update(n.id for n in names if isinstance(n, ast.Name))
+    return found
+
+
+def test_limits_have_the_names_of_their_constants() -> None:
+    """The first column of protocol.md's limits: `module.NAME`, and after it `NAME` of the same module."""
+    known = constants()
+    text = text_of(ROOT / "docs" / "protocol.md").partition("## 11. Limits")[2]
+    checked, lost = 0, []
+    for row in text.splitlines():
+        module = ""
+        for code in _CODE.findall(row.split("|")[1] if row.startswith("|") else ""):
+            name = _CONSTANT.fullmatch(code)
+            assert name is not None, code
+            module = name[1] or module
+            checked += 1
+            if name[2] not in known.get(module, ()):
+                lost.append(f"{module}.{name[2]}")
+    assert checked > 60
+    assert lost == []
