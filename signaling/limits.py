@@ -11,9 +11,9 @@ MAX_PENDING_TRACKS = 32
 MAX_ADD_TRACK_BYTES = 16 * 1024
 """One add_track request: it is kept and told to everybody. Browsers' requests are below 500 bytes."""
 MAX_CAPABILITIES = 32
-"""Of a client, told to everybody; LiveKit has three."""
+"""Capabilities of a client, which everybody is told; LiveKit has three."""
 MAX_SID_CHARACTERS = 64
-"""Of a track that a client chooses before it exists; ours are half as long."""
+"""Characters of a track sid that a client chooses before the track exists; our sids are half as long."""
 MAX_SUBSCRIPTION_CHOICES = 10_000
 """Explicit (un)subscriptions and settings that one participant may have set, unknown tracks included."""
 MAX_DEPARTURES = 1_000
@@ -23,7 +23,7 @@ MAX_BAD_MESSAGES = 10
 MAX_UPDATE_PARTICIPANTS = 200
 """Participants in one update message, so that one update stays far below the frame limit of clients."""
 MAX_UPDATE_BYTES = 512 * 1024
-"""Of one update message with more than one participant."""
+"""Bytes of one update message with more than one participant."""
 MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES = 256 * 1024, 4 * 1024 * 1024
 """Updates about one participant, to each member: a mute is some KiB, with all the metadata there may be half a MiB."""
 MAX_ROOM_UPDATE_BYTES_PER_S, ROOM_UPDATE_BURST_BYTES = 512 * 1024, 8 * 1024 * 1024
@@ -38,11 +38,11 @@ MAX_REQUEST_ENTRIES = 20_000
 MAX_REQUEST_SIDS = 5_000
 """Tracks or participants that one request names: more than one room has tracks."""
 MAX_LAYERS = 16
-"""Of one codec of one track; three are used."""
+"""Layers of one codec of one track; three are used."""
 MAX_TRACK_CODECS = 8
-"""Of one track; two are used."""
+"""Codecs of one track; two are used."""
 MAX_FEATURES = 32
-"""Of one track; LiveKit has seven."""
+"""Audio features of one track; LiveKit has seven."""
 MAX_DATA_CHANNELS = 16
 """In one sync_state; LiveKit has four."""
 MAX_REGIONS = 100
@@ -54,7 +54,7 @@ MAX_JOIN_TRACKS = 32
 MAX_ECHO_BYTES = 64 * 1024
 """A refused request that is longer is not repeated in the refusal."""
 MAX_TOLD_ERRORS = 100
-"""Of the tracks in one subscription request that do not exist or are not allowed, so many are told."""
+"""Errors that answer one subscription request, for tracks that do not exist or are not allowed."""
 MAX_JSON_ENTRIES = 5_000
 """Entries of all lists and objects of one JSON message, which cost a hundred times what protobuf's do."""
 MAX_JSON_CHARACTERS = 256 * 1024

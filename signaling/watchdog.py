@@ -22,7 +22,7 @@ STALLED_CHECKS = 10
 """Looks without a beat between them, after which the thread counts as stalled: five seconds. Looks are counted and not
 seconds, because a process that was stopped as a whole (by a debugger, or with its machine) has missed none."""
 END_SHARE = 0.75
-"""Of systemd's own timeout, after which we end the process ourselves: it then has logged why."""
+"""The part of systemd's own timeout after which we end the process ourselves, so that the log says why it ended."""
 EXIT_STALLED = 70
 """Exit status of a process that ended itself: `EX_SOFTWARE` of sysexits.h."""
 LOG_TIMEOUT_S = 1.0

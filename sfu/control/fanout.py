@@ -72,7 +72,7 @@ class Fanout:
         self._drops = drops
         self._ledger = Ledger()
         self._queues: dict[Transport | None, _Queue] = {}
-        """Of senders of whom something waits, the next one to be served first."""
+        """The queues of the senders of whom something waits; the one that is served next comes first."""
         self._size = 0
         self._next_slice: asyncio.Handle | None = None
 

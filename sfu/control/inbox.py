@@ -15,7 +15,7 @@ MAX_WAITING = 16_384
 
 
 class Inbox:
-    """Of one media thread."""
+    """The DTLS datagrams of one media thread that wait for their turn."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox

@@ -10,7 +10,7 @@ import threading
 REAL_TIME_PRIORITY = 1
 """The lowest there is (1 to 99): before every ordinary thread, behind whatever else the machine runs in real time."""
 SYSCALL_NUMBERS = {"x86_64": 314, "aarch64": 274}
-"""Of sched_setattr(2), for which most C libraries have no function."""
+"""Machine -> number of the system call sched_setattr(2), for which most C libraries have no function."""
 SLICE_NS = 100_000
 """The shortest that Linux has. It says how soon a thread that wakes up is let in, not how long it may go on."""
 _ATTRIBUTES = struct.Struct("=IIQiIQQQII")

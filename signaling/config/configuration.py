@@ -26,9 +26,9 @@ DEFAULT_UDP_PORT = 7882
 MAX_UDP_PORTS = 256
 """Ports of one range: one is opened per media thread."""
 MAX_COUNT = 1_000_000
-"""Of seconds or participants in the settings of rooms."""
+"""The largest number of seconds or participants in the settings of rooms."""
 MAX_MEDIA_THREADS = 16
-"""As many as the media engine has tables for."""
+"""The media engine has tables for so many threads."""
 MIN_SECRET_LENGTH = 32
 """Characters; HS256 wants a key as long as its hash (RFC 7518 section 3.2). Shorter ones are warned about."""
 DEVELOPMENT_KEYS = hide({"devkey": "secret"})

@@ -122,7 +122,7 @@ class _Waiting:
     """A frame in the queue of a client that takes no more now."""
 
     sid: str
-    """Of the one participant that an update is about; empty where nothing newer may take its place."""
+    """The sid of the one participant that an update is about; empty where nothing newer may take its place."""
     frame: bytes | str
 
 
@@ -150,7 +150,7 @@ class SignalConnection:
         self._handle: Callable[[rtc.SignalRequest], None] | None = None
         self._queue: deque[_Waiting] = deque()
         self._updates: dict[str, _Waiting] = {}
-        """Of what waits: the update about each participant, by sid."""
+        """The waiting update about each participant, by sid."""
         self._queued_bytes = 0
         self._pending = asyncio.Event()
         self._flushed = asyncio.Event()

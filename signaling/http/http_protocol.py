@@ -29,9 +29,9 @@ MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
 """Request line and headers together. A token that carries a participant's metadata has most of a MiB, in the query or
 in `Authorization`; Go's servers allow as much."""
 MAX_HEADERS = 1000
-"""Of one request. Go counts bytes only, but here each header costs microseconds in two parsers."""
+"""Headers of one request. Go counts bytes only, but here each header costs microseconds in two parsers."""
 MAX_PATH_BYTES = 8 * 1024
-"""Of a request's target, without the query: it is unquoted before anybody looks at it."""
+"""The path of a request without the query, which is unquoted before anything is checked."""
 MAX_LIST_HEADER_BYTES = 8 * 1024
 """Headers that are lists (`Connection` and those of the WebSocket handshake), together: each entry is parsed."""
 MAX_KEPT_HEAD_BYTES = 8 * 1024
@@ -46,8 +46,8 @@ head that never ends is not waited for."""
 MAX_CONNECTIONS = 16_384
 """Connections at a time, WebSockets included; requests beyond are answered 503."""
 SLICE_BYTES = 1024
-"""Of what a WebSocket brought, parsed between two looks at the clock: at most 170 frames. Empty frames, pings and pongs
-cost ten microseconds and more each, and no request counts them."""
+"""What is parsed of a WebSocket between two looks at the clock: at most 170 frames. Empty frames, pings and pongs cost
+ten microseconds and more each, and are not counted as requests."""
 
 LIST_HEADERS = (b"connection:", b"upgrade:", b"sec-websocket-", b"transfer-encoding:", b"expect:")
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -60,7 +60,7 @@ class Intake:
 
     def __init__(self) -> None:
         self.held_bytes = 0
-        """Of unfinished request heads."""
+        """Bytes of unfinished request heads, of all connections together."""
         self.dropped: Counter[str] = Counter()
         """`head`: requests refused for what all hold; `upgrade`: refused beyond MAX_CONNECTIONS; `pong`: not sent."""
         self._held: dict[ShortLivedHttp, int] = {}
@@ -91,7 +91,7 @@ class HeadBuffer(ReceiveBuffer):
     refusal = HTTPStatus.BAD_REQUEST
     """The status for whatever h11 cannot read."""
     head_bytes = 0
-    """Of the request that was read last."""
+    """Bytes of the head of the request that was read last."""
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         """Return the lines of a complete head, or of a chunked body's trailer.

@@ -32,11 +32,11 @@ from signaling.http.server import Rooms, build_app
 from signaling.watchdog import notify, watching
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-"""Of one WebSocket message, livekit-server's limit. A larger one closes the socket with 1009."""
+"""The largest WebSocket message, which is livekit-server's limit. A larger one closes the socket with 1009."""
 PING_INTERVAL_S = 30.0
 PING_TIMEOUT_S = 10.0
-"""Of WebSocket pings, for what stands between (proxies close silent sockets after a minute) and for clients that do not
-ping by message. Those that do, LiveKit's SDKs, are missed by `Room` long before."""
+"""How long the answer to a WebSocket ping may take. The pings are for proxies, which close silent sockets after a
+minute, and for clients that do not ping by message. `Room` misses those that do, LiveKit's SDKs, long before."""
 UNACKNOWLEDGED_TIMEOUT_MS = 20_000
 """TCP_USER_TIMEOUT: for how long bytes may stay unacknowledged before the kernel gives the connection up."""
 SHUTDOWN_TIMEOUT_S = 5

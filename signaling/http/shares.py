@@ -12,7 +12,7 @@ TURN_S = 0.001
 """How long one client is served before the others get their turn: some thirty pings, or one larger request."""
 WINDOW_S = 0.1
 SHARE = 0.2
-"""Of the control thread, for each client while others wait: 20 ms of each 100."""
+"""The part of the control thread's time that each client has while others wait: 20 ms of each 100."""
 MAX_EXCESS_S = 10.0
 """A client that has been beyond its share for so long, without a pause, is sent away."""
 POLLS = 3
@@ -25,8 +25,8 @@ class ExcessiveUse(Exception):
 
 
 ENTRANCE_S = 1.0
-"""Of the control thread, for the joins and resumes of one identity: thirty ordinary ones in a row. What is beyond that
-is earned at `SHARE` before the next one."""
+"""Time of the control thread for the joins and resumes of one identity, enough for thirty ordinary ones in a row. What
+is beyond that has to be earned at `SHARE` before the next one."""
 SETTLED_AFTER = 1_000
 """Entrances after which those are forgotten that have been earned."""
 

@@ -27,8 +27,8 @@ CLOCK_LEEWAY_S = 60
 REFRESHED_TOKEN_TTL_S = 600
 """Least validity of a refreshed token; rooms send a new one every five minutes."""
 MAX_TOKEN_BYTES = 832 * 1024
-"""Of a token that we hand out: room for the largest metadata and attributes in ordinary text, and 192 KiB less than a
-request may have, for what else a client says when it brings the token back (`http_protocol.MAX_REQUEST_HEAD_BYTES`)."""
+"""Length of a token that we hand out: room for the largest metadata and attributes in ordinary text, and 192 KiB less
+than a request may have (`http_protocol.MAX_REQUEST_HEAD_BYTES`), for what else a client says when it brings it back."""
 LARGE_TOKEN_BYTES = 16 * 1024
 """A larger token is read by JSON's parser only after its signature has been found to be ours."""
 DEFAULT_TTL_S = 6 * 3600

@@ -69,7 +69,7 @@ class Format:
         return f"{self.rtpmap.name}/{self.rtpmap.clock_rate}" if self.codec is Codec.AUDIO else self.fmtp
 
     def parameters(self) -> PayloadType:
-        """The same for the engine."""
+        """What the engine is told of this payload type."""
         return PayloadType(self.codec, self.rtpmap.clock_rate, self.associated, "nack" in self.feedback)
 
 

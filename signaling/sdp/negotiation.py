@@ -150,7 +150,7 @@ class Selection:
     red: Format | None = None
 
     def parameters(self, mid: str, cname: str, *, paused: bool, begin: Beginning = EVERYTHING) -> SubscribeParameters:
-        """The same for the engine."""
+        """What the engine is told of this subscription."""
         return SubscribeParameters(
             mid=mid,
             payload_type=self.media.payload_type,
@@ -327,7 +327,7 @@ class Bundle:
         return extensions if len(kept) == len(extensions) else tuple(kept)
 
     def parameters(self, mixed: bool) -> MediaParameters:
-        """The same for the engine."""
+        """What the engine is told of all numbers of the bundle."""
         extensions = {number: EXTENSION_URIS[uri] for number, uri in self._uris.items() if uri in EXTENSION_URIS}
         return MediaParameters(dict(self._payload_types), extensions, mixed)
 

@@ -118,7 +118,7 @@ class _Slot:
     decision: PublishDecision | None = None
     published: Published | None = None
     track_sid: str = ""
-    """Of the track that we send here, or sent until it was no longer wanted."""
+    """The sid of the track that we send here, or sent until it was no longer wanted."""
     resting: bool = False
     """The last answer took the track away. Clients announce a track on an m-section only if it was quiet before."""
     answered: tuple[object, str] = (None, "")

@@ -14,7 +14,7 @@ MAX_CONTROL_CHUNKS = 4
 """Chunks of one packet that are no DATA, each of which may be answered. Honest stacks bundle a SACK, a FORWARD TSN and
 perhaps one more."""
 MAX_PARAMETERS = 32
-"""Of one chunk; an INIT of a browser has ten at most."""
+"""Parameters of one chunk; an INIT of a browser has ten at most."""
 MAX_RECONFIG_PARAMETERS = 2
 """RFC 6525 section 3.1: a RE-CONFIG has one or two. Each is answered."""
 MAX_SKIPPED_STREAMS = 64
@@ -65,7 +65,7 @@ def refusal(packet: bytes) -> str:
 
 
 def _refusal_of_control(packet: bytes, at: int, kind: int, length: int) -> str:
-    """The same for one chunk of `length` bytes at offset `at` that is no DATA."""
+    """Why the chunk of `length` bytes at offset `at`, which is no DATA, is refused; empty: it is not."""
     if length < _FIXED_BYTES.get(kind, CHUNK_HEADER_BYTES):
         return "chunk too short"
     if kind == SACK:
@@ -81,7 +81,7 @@ def _refusal_of_control(packet: bytes, at: int, kind: int, length: int) -> str:
 
 
 def _refusal_of_parameters(packet: bytes, at: int, end: int, limit: int) -> str:
-    """The same for the parameters between two offsets (RFC 9260 section 3.2.1)."""
+    """Why the parameters between two offsets (RFC 9260 section 3.2.1) are refused; empty: they are not."""
     count = 0
     while at + PARAMETER_HEADER_BYTES <= end:
         length = _PAIR.unpack_from(packet, at)[1]
