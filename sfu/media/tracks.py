@@ -1,8 +1,9 @@
 """Opening and closing of what a peer publishes: tracks, their streams, the SSRCs behind them."""
 
+import numpy as np
 from numba import njit
 
-from sfu.media.receive.sources import unbind
+from sfu.media.receive.sources import forget_surplus, unbind
 from sfu.media.stream.arrivals import NOT_LISTED, unlist_track
 from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency
@@ -131,5 +132,6 @@ def close_track(state, row):
             unbind(state, int(stream.rtx_source))
         stream.level = 0.0
         stream.state = FREE
+    forget_surplus(state, np.int64(track.transport))
     track.state = FREE
     notice(state, CLOSED_TRACK, row)

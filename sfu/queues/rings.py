@@ -10,6 +10,8 @@ from sfu.compiler.atomics import load_acquire, store_release
 from sfu.schema.tables import (
     COMMAND_RING,
     COMMANDS,
+    CROWDED_SLOW,
+    CROWDED_SLOW_PER_TRANSPORT,
     DROP_DTLS_QUOTA,
     DROP_DTLS_RING_FULL,
     SLOW_BYTES,
@@ -40,12 +42,14 @@ def push_command(state, kind, row, generation, a, b):
 def push_slow(state, row, path, slot, size):
     """Media thread: hand a DTLS datagram (receive slot, size) of transport `row` to the control thread."""
     transport = state.transports[row]
-    if transport.slow_pushed - load_acquire(state.transports.slow_taken, row) >= SLOW_PER_TRANSPORT:
-        state.drops[DROP_DTLS_QUOTA] += 1
-        return
     ring = state.rings[SLOW_RING]
     written = ring.written
-    if size > SLOW_BYTES or written - load_acquire(state.rings.read, SLOW_RING) >= SLOW_SLOTS:
+    waiting = written - load_acquire(state.rings.read, SLOW_RING)
+    quota = SLOW_PER_TRANSPORT if waiting < CROWDED_SLOW else CROWDED_SLOW_PER_TRANSPORT
+    if transport.slow_pushed - load_acquire(state.transports.slow_taken, row) >= quota:
+        state.drops[DROP_DTLS_QUOTA] += 1
+        return
+    if size > SLOW_BYTES or waiting >= SLOW_SLOTS:
         ring.dropped += 1
         state.drops[DROP_DTLS_RING_FULL] += 1
         return

@@ -67,6 +67,10 @@ SOURCES = 16_384
 STAGING_PATH = PATHS - 1
 """Not handed out: holds the address pair of the STUN message being worked on, before it is known whose it is."""
 UNBOUND_PER_TRANSPORT = 64
+MAX_UNBOUND = SOURCES // 2
+"""Sources without a stream, of all transports together; the other half is for those that have one."""
+CROWDED_UNBOUND = MAX_UNBOUND // TRANSPORTS
+"""How many of them a transport may have when there are so many."""
 RTCP_SENDERS = 8
 """SSRCs per transport that send RTCP and no RTP; libsrtp forgets older ones, so its list stays short."""
 
@@ -82,6 +86,8 @@ SLOW_BYTES = 2000
 SLOW_PER_TRANSPORT = 1024
 """Datagrams of one transport that wait for the control thread, in the ring and beside it. The SCTP window that is
 announced follows from it (`association.WINDOW_BYTES`)."""
+CROWDED_SLOW, CROWDED_SLOW_PER_TRANSPORT = SLOW_SLOTS // 4 * 3, 16
+"""With so many datagrams in the ring, a transport may have so few of them: a handshake goes on when others flood it."""
 COMMANDS = 16_384
 RELAY_SLOTS = 512
 """Packets on their way from one media thread to another; a thread that is so far behind loses the newest."""
@@ -606,6 +612,7 @@ subscription_t = in_lines(
         ("lost", "i4"),
         ("jitter", "u4"),
         ("silent_next", "i4"),  # (m) next subscription with silent_packets, + 1; 0: none
+        ("silent_before", "i4"),  # (m) the one before it, + 1
         ("heard_ns", "i8"),  # arrival of the last receiver report
         ("key_asked_ns", "i8"),  # when the subscriber last asked for a key frame
         ("bytes_at_check", "i8"),
@@ -730,6 +737,7 @@ thread_t = np.dtype(
         ("subscription_end", "i4"),  # (m)
         ("free_path", "i4"),  # (m)
         ("free_source", "i4"),  # (m)
+        ("unbound", "i4"),  # (m) sources without a stream, of all transports
         ("segment_offload", "u1"),  # (c) UDP_SEGMENT works here
         ("tx_count", "i4"),  # (m) slots filled since the last flush
         ("send_time", "u4"),  # (m) abs-send-time of what egress writes now

@@ -154,7 +154,8 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
 def _restore_lost(state, arena, k, size, stream_row, media, extended, arrival):
     """Store what is missing just below the RED packet `extended`, in receive slot k, from its redundancy."""
     stream, gap = state.streams[stream_row], gap_before(state, stream_row, extended)
-    for number in range(extended - gap + 1, extended):
+    oldest = stream.highest - PACKETS + 1  # what is older stands where a newer packet does
+    for number in range(max(extended - gap + 1, oldest), extended):
         if write_lost(state, k, size, stream_row, media, extended, gap, number) > 0:
             store(state, arena, k, size, stream_row, number, arrival)
             lost = state.packets[stream_row, number & (PACKETS - 1)]

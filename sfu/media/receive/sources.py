@@ -15,9 +15,11 @@ from sfu.media.receive.reception import restart
 from sfu.parameters import Codec, Extension
 from sfu.schema.tables import (
     AUDIO,
+    CROWDED_UNBOUND,
     DROP_SOURCES_FULL,
     DROP_UNBOUND_FULL,
     FREE,
+    MAX_UNBOUND,
     OPEN,
     RTCP_SENDERS,
     UNBOUND_PER_TRANSPORT,
@@ -25,6 +27,7 @@ from sfu.schema.tables import (
 )
 
 NO_STREAM = -1
+NEVER_NS = (1 << 63) - 1
 UNBOUND_IDLE_NS = 10_000_000_000
 """An unbound source that was silent for so long gives its place to a new one."""
 DISPLACED_NS = 1_000_000_000
@@ -37,9 +40,10 @@ _MID, _RID, _REPAIRED_RID = int(Extension.MID), int(Extension.RID), int(Extensio
 
 @njit(cache=True)
 def _free_source(state, row):
-    """Take an unbound source out of its transport's list and the hash table."""
+    """Take an unbound source out of its transport's list and the hash table; libsrtp forgets it too."""
     source = state.sources[row]
     transport = state.transports[source.transport]
+    forget_srtp_stream(transport.srtp_in, int(source.ssrc))
     remove_source(state, row)
     if transport.first_source == row:
         transport.first_source = source.next
@@ -52,13 +56,21 @@ def _free_source(state, row):
     source.state = FREE
     source.next = state.thread[0].free_source
     state.thread[0].free_source = row
+    count_unbound(state, source.transport, -1)
 
 
 @njit(cache=True)
-def _evict_unbound(state, transport_row, now):
-    """Free the unbound source that was silent longest, if it was long enough. False: none."""
+def count_unbound(state, transport_row, difference):
+    """So many sources of a transport have lost their stream; negative: have got one, or are gone."""
+    state.transports[transport_row].unbound += difference
+    state.thread[0].unbound += difference
+
+
+@njit(cache=True)
+def _evict_unbound(state, transport_row, seen):
+    """Free the unbound source that was silent longest, if nothing has come of it since `seen`, ns. False: none."""
     transport = state.transports[transport_row]
-    oldest, seen = -1, now - UNBOUND_IDLE_NS
+    oldest = -1
     row = int(transport.first_source)
     while row >= 0:
         source = state.sources[row]
@@ -67,17 +79,24 @@ def _evict_unbound(state, transport_row, now):
         row = int(source.next)
     if oldest < 0:
         return False
-    forget_srtp_stream(transport.srtp_in, int(state.sources[oldest].ssrc))
     _free_source(state, oldest)
-    transport.unbound -= 1
     return True
+
+
+@njit(cache=True)
+def forget_surplus(state, transport_row):
+    """Free the unbound sources that a transport has too many of, because its tracks have ended."""
+    while state.transports[transport_row].unbound > UNBOUND_PER_TRANSPORT:
+        if not _evict_unbound(state, transport_row, NEVER_NS):
+            return
 
 
 @njit(cache=True)
 def add_source(state, transport_row, ssrc, now):
     """Enter an SSRC that is not known on the transport, unbound. Returns its row; -1 (counted): there is no room."""
     transport = state.transports[transport_row]
-    if transport.unbound >= UNBOUND_PER_TRANSPORT and not _evict_unbound(state, transport_row, now):
+    limit = UNBOUND_PER_TRANSPORT if state.thread[0].unbound < MAX_UNBOUND else CROWDED_UNBOUND
+    if transport.unbound >= limit and not _evict_unbound(state, transport_row, now - UNBOUND_IDLE_NS):
         state.drops[DROP_UNBOUND_FULL] += 1
         forget_srtp_stream(transport.srtp_in, int(ssrc))
         return -1
@@ -100,7 +119,7 @@ def add_source(state, transport_row, ssrc, now):
     source.rtcp_index = 0
     source.next = transport.first_source
     transport.first_source = row
-    transport.unbound += 1
+    count_unbound(state, transport_row, 1)
     insert_source(state, row)
     return row
 
@@ -117,7 +136,7 @@ def unbind(state, source_row):
     else:
         stream.source = -1
     source.stream = NO_STREAM
-    state.transports[source.transport].unbound += 1
+    count_unbound(state, source.transport, 1)
 
 
 @njit(cache=True)
@@ -210,7 +229,7 @@ def _attach(state, source_row, stream_row, rtx, now):
         state.sources[displaced].ended = 0
     source.stream = stream_row
     source.rtx = 1 if rtx else 0
-    state.transports[source.transport].unbound -= 1
+    count_unbound(state, source.transport, -1)
     if rtx:
         stream.rtx_source = source_row
         stream.rtx_ssrc = source.ssrc
@@ -286,7 +305,7 @@ def close_sources(state, transport_row):
         state.thread[0].free_source = row
         row = following
     transport.first_source = -1
-    transport.unbound = 0
+    count_unbound(state, transport_row, -np.int64(transport.unbound))
     for k in range(RTCP_SENDERS):
         transport.rtcp_senders[k] = 0
         transport.rtcp_indices[k] = 0

@@ -39,6 +39,9 @@ from sfu.schema.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
 REMB_MARK = 0x52454D42
 MAX_NACKED = 512
 """Numbers answered per datagram: HISTORY remembers no more, so a peer that asks for more asks twice."""
+MIN_REPORT_NS = 10_000_000
+"""Sender reports that follow each other faster are passed over: fifty in each datagram, copied to other media threads,
+would leave their ring no room for packets."""
 MAX_REMB_SHIFT = 44
 """18 bits of mantissa shifted further would leave 63 bits."""
 MAX_RTT_NS = 10_000_000_000
@@ -195,6 +198,8 @@ def _sender_info(state, row, data, at, now):
     stream = state.streams[source.stream]
     ntp = np.uint64(get_u32(data, at + 8)) << np.uint64(32) | np.uint64(get_u32(data, at + 12))
     if ntp == np.uint64(0):  # a sender without a wall clock; and 0 stands for "none yet"
+        return
+    if stream.report_ntp != np.uint64(0) and now - stream.report_ns < MIN_REPORT_NS:
         return
     stream.report_ntp = ntp
     stream.report_timestamp = get_u32(data, at + 16)

@@ -35,6 +35,9 @@ def begin_silence(state, row):
         return
     subscription.silent_packets = MAX_SILENT_PACKETS if subscription.kind == AUDIO else MAX_PADDING_PACKETS
     subscription.silent_next = thread.first_silent
+    subscription.silent_before = 0
+    if thread.first_silent:
+        state.subscriptions[thread.first_silent - 1].silent_before = row + 1
     thread.first_silent = row + 1
 
 
@@ -45,14 +48,12 @@ def end_silence(state, row):
     if not subscription.silent_packets:
         return
     subscription.silent_packets = 0
-    if thread.first_silent == row + 1:
+    if subscription.silent_before:
+        state.subscriptions[subscription.silent_before - 1].silent_next = subscription.silent_next
+    else:
         thread.first_silent = subscription.silent_next
-        return
-    before = np.int64(thread.first_silent) - 1
-    while before >= 0 and state.subscriptions[before].silent_next != row + 1:
-        before = np.int64(state.subscriptions[before].silent_next) - 1
-    if before >= 0:
-        state.subscriptions[before].silent_next = subscription.silent_next
+    if subscription.silent_next:
+        state.subscriptions[subscription.silent_next - 1].silent_before = subscription.silent_before
 
 
 @njit(cache=True)

@@ -8,7 +8,7 @@ from sfu.control.inbox import BATCH, Inbox
 from sfu.control.mailbox import Mailbox
 from sfu.queues import rings
 from sfu.schema.memory import Memory
-from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_RING
+from sfu.schema.tables import CROWDED_SLOW, SLOW_PER_TRANSPORT, SLOW_RING
 from tests.sfu.support.ice import drop_counts
 
 
@@ -74,7 +74,7 @@ def test_what_waits_counts_against_its_transport_until_it_is_handed_out(ring: Ri
 
 
 def test_every_transport_may_send_what_its_window_lets_it(ring: Ring) -> None:
-    for transport in range(4):
+    for transport in range(CROWDED_SLOW // SLOW_PER_TRANSPORT):
         for number in range(SLOW_PER_TRANSPORT):
             ring.push(transport, number)
     assert drop_counts(ring.memory) == {}

@@ -8,6 +8,8 @@ from sfu.schema.memory import Memory
 from sfu.schema.tables import (
     COMMAND_RING,
     COMMANDS,
+    CROWDED_SLOW,
+    CROWDED_SLOW_PER_TRANSPORT,
     SLOW_BYTES,
     SLOW_PER_TRANSPORT,
     SLOW_RING,
@@ -72,6 +74,19 @@ def test_full_slow_ring_drops_and_counts(memory: Memory) -> None:
         rings.push_slow(memory.record, n % TRANSPORTS, 0, 0, 1)
     assert drop_counts(memory) == {"dtls_ring_full": 3}
     assert memory.table("rings")[SLOW_RING]["dropped"] == 3
+
+
+def test_flooded_slow_ring_takes_a_few_datagrams_of_everybody(memory: Memory) -> None:
+    for row in range(SLOW_SLOTS // SLOW_PER_TRANSPORT):
+        for _ in range(SLOW_PER_TRANSPORT):
+            rings.push_slow(memory.record, row, 0, 0, 10)
+    waiting = CROWDED_SLOW + CROWDED_SLOW_PER_TRANSPORT
+    assert memory.table("rings")[SLOW_RING]["written"] == waiting
+    assert "dtls_ring_full" not in drop_counts(memory)
+    for _ in range(CROWDED_SLOW_PER_TRANSPORT + 1):
+        rings.push_slow(memory.record, 99, 0, 0, 10)
+    assert memory.table("transports")["slow_pushed"][99] == CROWDED_SLOW_PER_TRANSPORT
+    assert drop_counts(memory) == {"dtls_quota": SLOW_SLOTS - waiting + 1}
 
 
 def test_oversized_datagram_is_not_taken(memory: Memory) -> None:

@@ -162,3 +162,13 @@ def test_blocks_lie_within_the_payload(data: bytes, lowest: int, highest: int) -
     if size:
         assert 0 < at < at + size < len(data)
         assert lowest <= age <= highest
+
+
+def test_what_is_too_old_to_be_kept_takes_the_place_of_nothing_newer() -> None:
+    microphone = Microphone(depth=0)
+    newest = PACKETS + 1
+    for number in (0, *range(3, PACKETS), newest):
+        microphone.send(number)
+    microphone.send(2, depth=1)  # its redundancy has number 1, which stands where the newest one does
+    assert microphone.held(newest).sequence_number == newest
+    assert microphone.held(2).sequence_number == 2

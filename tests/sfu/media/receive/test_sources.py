@@ -6,7 +6,16 @@ from pylibsrtp import Error
 from sfu.media.receive.sources import DISPLACED_NS, UNBOUND_IDLE_NS, close_sources
 from sfu.media.tracks import close_track
 from sfu.parameters import Codec
-from sfu.schema.tables import AUDIO, CLOSED_TRACK, SEQUENCE_START, STREAM_STARTED, UNBOUND_PER_TRANSPORT, VIDEO
+from sfu.schema.tables import (
+    AUDIO,
+    CLOSED_TRACK,
+    CROWDED_UNBOUND,
+    MAX_UNBOUND,
+    SEQUENCE_START,
+    STREAM_STARTED,
+    UNBOUND_PER_TRANSPORT,
+    VIDEO,
+)
 from tests.sfu.support.publisher import MS, OPUS, ROW, START, VP8, VP8_KEY, VP8_RTX, Publisher, packet, rtx
 
 
@@ -181,6 +190,27 @@ class TestUnbound:
         publisher.receive_protected(data)  # with state kept this would be a replay
         assert publisher.drops["unbound_full"] == 2
 
+    def test_when_all_together_have_too_many_each_may_have_a_few(self, publisher: Publisher) -> None:
+        publisher.memory.thread["unbound"] = MAX_UNBOUND
+        publisher.add_track("0", ssrcs=(9999,))
+        publisher.receive(packet(1, ssrc=9999))
+        self.flood(publisher, CROWDED_UNBOUND + 10)
+        assert publisher.drops == {"unbound_ssrc": CROWDED_UNBOUND, "unbound_full": 10}
+        assert len(known(publisher)) == 1 + CROWDED_UNBOUND
+        assert bound(publisher) == {0: 9999}
+
+    def test_tracks_that_end_leave_no_more_of_them(self, publisher: Publisher) -> None:
+        for row in range(UNBOUND_PER_TRANSPORT + 10):
+            publisher.add_track(str(row), ssrcs=(1000 + row,))
+            publisher.receive(packet(1, ssrc=1000 + row))
+        assert (len(known(publisher)), publisher.memory.thread["unbound"]) == (UNBOUND_PER_TRANSPORT + 10, 0)
+        for row in range(UNBOUND_PER_TRANSPORT + 10):
+            close_track(publisher.record, row)
+        assert len(known(publisher)) == publisher.transport["unbound"] == UNBOUND_PER_TRANSPORT
+        assert publisher.memory.thread["unbound"] == UNBOUND_PER_TRANSPORT
+        close_sources(publisher.record, ROW)
+        assert publisher.memory.thread["unbound"] == 0
+
 
 class TestRestart:
     """The publisher restarts an encoding under another SSRC."""
@@ -279,6 +309,7 @@ def test_closing_the_sources_frees_every_row(publisher: Publisher) -> None:
         rows.add(row)
         row = int(publisher.memory.table("sources")[row]["next"])
     assert len(rows) == len(publisher.memory.table("sources"))
+    assert publisher.memory.thread["unbound"] == 0
     assert free in rows
 
 

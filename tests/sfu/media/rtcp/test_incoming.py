@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from sfu.media.net.lookup import insert_outgoing
 from sfu.media.receive.sources import DISPLACED_NS
-from sfu.media.rtcp.incoming import MAX_NACKED, receive_compound, receive_rtcp
+from sfu.media.rtcp.incoming import MAX_NACKED, MIN_REPORT_NS, receive_compound, receive_rtcp
 from sfu.media.wire.rtcp import middle_ntp
 from sfu.schema.tables import OPEN, RTCP_SENDERS, SEQUENCE_START, STREAM_STARTED, VIDEO
 from tests.sfu.support.publisher import MS, OUR_SSRC, ROW, SECOND, START, Publisher, packet
@@ -94,6 +94,14 @@ class TestSenderReports:
         peer.receive(packet(1, ssrc=11, payload_type=97, payload=b""))
         receive(peer, report)
         assert peer.stream()["report_ntp"] == 0
+
+    def test_those_that_follow_each_other_too_fast_are_passed_over(self, peer: Publisher) -> None:
+        peer.receive(packet(1, ssrc=10))
+        receive(peer, sender_report(timestamp=1), sender_report(timestamp=2), now=START)
+        receive(peer, sender_report(timestamp=3), now=START + MIN_REPORT_NS - 1)
+        assert (peer.stream()["report_timestamp"], peer.stream()["report_ns"]) == (1, START)
+        receive(peer, sender_report(timestamp=4), now=START + MIN_REPORT_NS)
+        assert peer.stream()["report_timestamp"] == 4
 
     def test_their_report_blocks_count(self, peer: Publisher) -> None:
         report = sender_report()

@@ -2,7 +2,9 @@
 
 import itertools
 
-from sfu.media.send.silence import MAX_SILENT_PACKETS, PADDING_TURNS, begin_silence, silence_pass
+import pytest
+
+from sfu.media.send.silence import MAX_SILENT_PACKETS, PADDING_TURNS, begin_silence, end_silence, silence_pass
 from sfu.media.subscriptions import close_subscription, set_paused
 from sfu.parameters import Codec
 from sfu.schema.tables import AUDIO, SUBSCRIPTION_STARTED
@@ -99,3 +101,19 @@ def test_each_subscription_ends_alone() -> None:
     wait(room, 3)
     assert not any(each.take() for each in viewers)
     assert room.memory.thread["first_silent"] == 0
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)])
+def test_each_knows_its_neighbours_in_whatever_order_they_end(order: tuple[int, ...]) -> None:
+    room, _ = muted(Codec.OPUS, AUDIO, viewers=4)
+    waiting = [3, 2, 1, 0]
+    for ending in order:
+        end_silence(room.record, ending)
+        waiting.remove(ending)
+        before, rows = 0, []
+        at = int(room.memory.thread["first_silent"])
+        while at:
+            assert room.subscription(at - 1)["silent_before"] == before
+            rows.append(at - 1)
+            before, at = at, int(room.subscription(at - 1)["silent_next"])
+        assert rows == waiting
