@@ -42,8 +42,8 @@ from bench.generator_tables import (
 )
 from bench.histogram import latency
 from bench.load import DATA_WORD, EVENT_WORDS
+from bench.plans import Connected, SendStream
 from bench.results import Latency
-from bench.targets import Connected, SendStream
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.compiler.native import ppoll
 from sfu.control.scheduling import ask_for_precedence

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from bench.accounting import tree_resident_bytes
 from bench.endpoint import DATAGRAM_BYTES, Endpoint
 from bench.livekit import Participant
+from bench.plans import Connected, Plan
 from bench.scenarios import AUDIO
-from bench.targets import Connected, Plan, Target
+from bench.targets.base import Target
 
 AT_ONCE = 10
 """Visitors in the room at a time."""

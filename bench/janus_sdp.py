@@ -3,7 +3,7 @@
 import re
 
 from bench import sdp
-from bench.targets import Plan
+from bench.plans import Plan
 
 REPEATED = ("a=mid:", "a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=rtcp-mux")
 """Attributes of an offered section that its answer repeats."""

@@ -30,8 +30,8 @@ from livekit.protocol.rtc import (
 from OpenSSL import SSL
 
 from bench.endpoint import Endpoint
+from bench.plans import Connected, Plan
 from bench.sdp import TRANSPORT_CC_ID, USABLE_CANDIDATE, Remote, choose_ssrcs, offer, send_streams
-from bench.targets import Connected, Plan
 from sfu.parameters import IceCredentials
 
 ANSWER_TIMEOUT_S = 60.0

@@ -19,7 +19,7 @@ from bench.run import Run, Say, Subject, find_baseline
 from bench.section_tables import section_sheet
 from bench.sheets import Sheet, knees, number
 from bench.suite import Section, Variation
-from bench.targets import MayBeMissing
+from bench.targets.base import MayBeMissing
 from bench.targets.registry import make
 
 ROOT = Path(__file__).parents[1]

@@ -18,10 +18,11 @@ from bench.data_channels import Messages
 from bench.endpoint import Endpoint
 from bench.generator import Generator
 from bench.offered import offered
+from bench.plans import Connected, Plan
 from bench.readings import Readings, Sample
 from bench.results import Measurement
 from bench.scenarios import Change, Choice, Scenario
-from bench.targets import Connected, Plan, Target
+from bench.targets.base import Target
 from bench.targets.registry import make
 from bench.visits import Visits
 

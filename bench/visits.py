@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from bench.generator import Generator
+from bench.plans import Plan
 from bench.scenarios import Scenario
-from bench.targets import Plan, Target
-from bench.targets.livekit import TargetFailed
+from bench.targets.base import Target, TargetFailed
 
 
 class Visits:

@@ -1,4 +1,4 @@
-"""A server of your own under the load generator: a target is a class with the methods of `bench.targets.Target`.
+"""A server of your own under the load generator: a target is a class with the methods of `bench.targets.base.Target`.
 
     .venv/bin/python -m bench run webinar --target examples.bench_target --target aiosfu -n 10
 
@@ -14,7 +14,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from typing import Any, cast
 
-from bench.targets import Connected, Plan, SendStream
+from bench.plans import Connected, Plan, SendStream
 
 PAYLOAD_TYPES = {"audio": 111, "video": 96}
 TIMEOUT_S = 30

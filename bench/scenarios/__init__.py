@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bench.targets import Layer, Plan, TrackPlan
+from bench.plans import Layer, Plan, TrackPlan
 
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 FOLDER = Path(__file__).parent

@@ -6,7 +6,8 @@ import socket
 import sys
 from pathlib import Path
 
-from bench.targets.livekit import LiveKit, ServerProcess, free_port
+from bench.targets.base import ServerProcess, free_port
+from bench.targets.livekit import LiveKit
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEVANT = ("numba", "pylibsrtp", "uvloop")

@@ -16,8 +16,8 @@ from pylibsrtp import Policy, Session, ffi
 
 from bench import reflect
 from bench.accounting import confined
-from bench.targets import Connected, Plan, SendStream
-from bench.targets.livekit import TargetFailed
+from bench.plans import Connected, Plan, SendStream
+from bench.targets.base import TargetFailed
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 5.0

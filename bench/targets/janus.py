@@ -19,8 +19,8 @@ from bench.dtls_server import PROFILES, server_context
 from bench.janus import Installation, JanusFailed, JanusSession, write_configuration
 from bench.janus_sdp import fingerprint_of, publisher_offer, viewer_answer
 from bench.passive_endpoint import PassiveEndpoint
-from bench.targets import Connected, Plan, SendStream
-from bench.targets.livekit import ServerProcess, TargetFailed, free_port
+from bench.plans import Connected, Plan, SendStream
+from bench.targets.base import ServerProcess, TargetFailed, free_port
 
 OPTIONS = {"root", "srtp", "loops", "profile", "address", "label"}
 ROOM = {"publishers": 100, "bitrate": 0, "fir_freq": 0, "audiocodec": "opus", "videocodec": "vp8"}

@@ -4,99 +4,18 @@ Options: `url` (ws://...), `pid` of its process, `key` and `secret` of its API; 
 """
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
 import socket
 import subprocess
-import tempfile
-import urllib.request
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
 
-from bench.accounting import confined
 from bench.endpoint import Endpoint, make_context
 from bench.livekit import Participant, SignallingFailed, make_token
-from bench.targets import Connected, Plan
+from bench.plans import Connected, Plan
+from bench.targets.base import ServerProcess, TargetFailed, free_port
 
-START_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 20.0
 SETTLE_TIMEOUT_S = 120.0
-POLL_S = 0.05
-LOG_TAIL = 2000
-"""Characters of a server's log in an error."""
-
-
-class TargetFailed(Exception):
-    """A system under test did not start, died, or did not do what was asked of it."""
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    """A port on loopback that nobody uses now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class ServerProcess:
-    """A server that was started here, with its log."""
-
-    def __init__(
-        self,
-        command: list[str],
-        cores: tuple[int, ...],
-        folder: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        """Start `command` on these cores, in `folder`, with `environment` added to ours."""
-        self._log = tempfile.NamedTemporaryFile(prefix="bench-", suffix=".log")  # noqa: SIM115 - closed by `stop`
-        self._command = command
-        with confined(cores):
-            self._process = subprocess.Popen(
-                command,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={**os.environ, **(environment or {})},
-            )
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
-    def check(self) -> None:
-        """Raise TargetFailed with the end of its log if it has ended."""
-        if self._process.poll() is not None:
-            tail = Path(self._log.name).read_text(errors="replace")[-LOG_TAIL:]
-            raise TargetFailed(f"{self._command[0]} ended with status {self._process.returncode}:\n{tail}")
-
-    async def wait_ready(self, url: str) -> None:
-        """Wait until it answers HTTP 200 at `url`."""
-        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
-        while asyncio.get_running_loop().time() < deadline:
-            self.check()
-            if await asyncio.to_thread(_answers, url):
-                return
-            await asyncio.sleep(POLL_S)
-        raise TargetFailed(f"{self._command[0]} did not become ready in {START_TIMEOUT_S:.0f} s")
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that does not help."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
-        return bool(answer.status == 200)
-    return False
 
 
 class LiveKit:

@@ -16,7 +16,7 @@ from typing import Any
 from bench.accounting import confined
 from bench.endpoint import Endpoint, make_context
 from bench.naive_sfu import ADDRESS
-from bench.targets import Connected, Plan, SendStream
+from bench.plans import Connected, Plan, SendStream
 from sfu.parameters import IceCredentials
 
 OPUS_PAYLOAD_TYPE, VP8_PAYLOAD_TYPE = 111, 96

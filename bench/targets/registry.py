@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.targets import Target
+from bench.targets.base import Target
 
 _TARGET = re.compile(r"^TARGET\b", re.MULTILINE)
 _ELSEWHERE = re.compile(r"\w+(\.\w+)+")

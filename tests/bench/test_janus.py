@@ -12,9 +12,9 @@ import pytest
 from bench.janus import HOW_TO_GET_IT, Installation, JanusFailed, configuration, write_configuration
 from bench.janus_sdp import fingerprint_of, publisher_offer, viewer_answer
 from bench.passive_endpoint import PassiveEndpoint
-from bench.targets import Connected, Layer, Plan, TrackPlan
+from bench.plans import Connected, Layer, Plan, TrackPlan
+from bench.targets.base import TargetFailed
 from bench.targets.janus import JanusTarget, Leg
-from bench.targets.livekit import TargetFailed
 
 CAMERA = TrackPlan("video", (Layer("", 230, 1200),))
 MICROPHONE = TrackPlan("audio", (Layer("", 50, 100),), frames_per_second=0)

@@ -13,9 +13,9 @@ from pylibsrtp import Policy, Session
 from bench import sdp
 from bench.dtls_server import PROFILES, server_context
 from bench.endpoint import Endpoint, is_dtls, is_stun, make_context
+from bench.plans import Layer, Plan, TrackPlan
 from bench.run import SessionProcess, Subject
 from bench.scenarios import Scenario
-from bench.targets import Layer, Plan, TrackPlan
 from sfu.parameters import DtlsRole, IceCredentials
 
 PROFILE = "SRTP_AEAD_AES_128_GCM"

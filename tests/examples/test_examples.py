@@ -12,7 +12,7 @@ PROGRAMS = [path for path in EXAMPLES if path.suffix == ".py"]
 MAX_LINES = 125
 FIRST_SCREEN = 40
 """Lines of the README."""
-BORDER = {"sfu", "sfu.engine", "sfu.events", "sfu.parameters", "sfu.errors", "bench.targets"}
+BORDER = {"sfu", "sfu.engine", "sfu.events", "sfu.parameters", "sfu.errors", "bench.plans"}
 
 
 def ours(path: Path) -> Iterator[str]:

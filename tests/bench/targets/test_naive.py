@@ -8,7 +8,7 @@ from pylibsrtp import Session
 
 from bench.accounting import socket_drops
 from bench.endpoint import Endpoint
-from bench.targets import Connected, Layer, Plan, TrackPlan
+from bench.plans import Connected, Layer, Plan, TrackPlan
 from bench.targets.naive import NaiveTarget
 
 CAMERA = TrackPlan("video", (Layer("q", 30, 300), Layer("f", 230, 1200)))
