@@ -24,7 +24,7 @@ import numpy as np
 from livekit.protocol.models import DataPacket, UserPacket
 from OpenSSL import SSL
 
-from bench.endpoint import DATAGRAM_BYTES, Endpoint, is_dtls
+from bench.clients.endpoint import DATAGRAM_BYTES, Endpoint, is_dtls
 from bench.generator import SO_TIMESTAMPNS, prepare
 from bench.histogram import BUCKETS, bucket_of, latency
 from bench.results import Latency

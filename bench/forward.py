@@ -21,7 +21,7 @@ from pylibsrtp import Policy, Session, ffi
 
 from bench import floor, subject
 from bench.accounting import confined, cores, cpu_ns, resident_bytes
-from bench.endpoint import Endpoint, make_context
+from bench.clients.endpoint import Endpoint, make_context
 from bench.load import Generator
 from bench.recording import CHROMIUM, equal_packets, equalised, per_frame, recorded_packets
 

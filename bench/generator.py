@@ -1,7 +1,7 @@
 """The load generator: thousands of WebRTC endpoints in one compiled loop, which runs in a thread without the GIL.
 
 Open loop: what is due at a time is sent however late it is, and no answer is waited for. Signalling, ICE and DTLS
-happen in asyncio beside it (`bench.livekit`); a participant that is connected is handed over with `add`.
+happen in asyncio beside it (`bench.clients.livekit`); a participant that is connected is handed over with `add`.
 """
 
 import asyncio

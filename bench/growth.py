@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from bench.accounting import tree_resident_bytes
-from bench.endpoint import DATAGRAM_BYTES, Endpoint
-from bench.livekit import Participant
+from bench.clients.endpoint import DATAGRAM_BYTES, Endpoint
+from bench.clients.livekit import Participant
 from bench.plans import Connected, Plan
 from bench.scenarios import AUDIO
 from bench.targets.base import Target

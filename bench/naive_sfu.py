@@ -29,7 +29,7 @@ from aiortc.rtp import (
 from OpenSSL import SSL
 from pylibsrtp import Error, Session
 
-from bench.dtls_server import DtlsServer, server_context
+from bench.clients.dtls_server import DtlsServer, server_context
 
 ADDRESS = "127.0.0.1"
 HISTORY_PACKETS = 128

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from bench.accounting import tree_resident_bytes
+from bench.clients.endpoint import Endpoint
 from bench.data_channels import Messages
-from bench.endpoint import Endpoint
 from bench.generator import Generator
 from bench.offered import offered
 from bench.plans import Connected, Plan

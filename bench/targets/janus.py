@@ -14,11 +14,11 @@ from pathlib import Path
 
 import ifaddr
 
-from bench import sdp
-from bench.dtls_server import PROFILES, server_context
-from bench.janus import Installation, JanusFailed, JanusSession, write_configuration
-from bench.janus_sdp import fingerprint_of, publisher_offer, viewer_answer
-from bench.passive_endpoint import PassiveEndpoint
+from bench.clients import sdp
+from bench.clients.dtls_server import PROFILES, server_context
+from bench.clients.janus import Installation, JanusFailed, JanusSession, write_configuration
+from bench.clients.janus_sdp import fingerprint_of, publisher_offer, viewer_answer
+from bench.clients.passive_endpoint import PassiveEndpoint
 from bench.plans import Connected, Plan, SendStream
 from bench.targets.base import ServerProcess, TargetFailed, free_port
 

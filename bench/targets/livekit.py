@@ -10,8 +10,8 @@ import socket
 import subprocess
 from collections import Counter
 
-from bench.endpoint import Endpoint, make_context
-from bench.livekit import Participant, SignallingFailed, make_token
+from bench.clients.endpoint import Endpoint, make_context
+from bench.clients.livekit import Participant, SignallingFailed, make_token
 from bench.plans import Connected, Plan
 from bench.targets.base import ServerProcess, TargetFailed, free_port
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.accounting import confined
-from bench.endpoint import Endpoint, make_context
+from bench.clients.endpoint import Endpoint, make_context
 from bench.naive_sfu import ADDRESS
 from bench.plans import Connected, Plan, SendStream
 from sfu.parameters import IceCredentials

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 from OpenSSL import SSL
 
-from bench.endpoint import Endpoint
+from bench.clients.endpoint import Endpoint
 from sfu.parameters import IceCredentials
 from tests.clients.json_peer import JsonSocket, json_socket
 from tests.clients.network import ADDRESS
@@ -39,7 +39,7 @@ class LightClient:
     """Publishes one Opus track on section 0, and receives on the sections after it."""
 
     def __init__(self, socket: JsonSocket, media: tuple[str, int], dtls: tuple[SSL.Context, tuple[str, str]]) -> None:
-        """`media`: the server's UDP address. `dtls`: from `bench.endpoint.make_context`."""
+        """`media`: the server's UDP address. `dtls`: from `bench.clients.endpoint.make_context`."""
         context, self._fingerprint = dtls
         self.socket = socket
         self.endpoint = Endpoint(context, media)
@@ -86,7 +86,7 @@ class LightClient:
 async def light_publisher(
     server: ServerUnderTest, room: str, identity: str, dtls: tuple[SSL.Context, tuple[str, str]]
 ) -> AsyncIterator[None]:
-    """Be in the room and publish audio until the block ends. dtls: from `bench.endpoint.make_context`."""
+    """Be in the room and publish audio until the block ends. dtls: from `bench.clients.endpoint.make_context`."""
     async with json_socket(server.url, server.token(room, identity, canSubscribe=False)) as socket:
         client = LightClient(socket, (ADDRESS, server.udp_port), dtls)
         with contextlib.closing(client.endpoint):

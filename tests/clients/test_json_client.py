@@ -13,7 +13,7 @@ import websockets
 from livekit.protocol.models import DisconnectReason
 from livekit.protocol.rtc import SignalResponse
 
-from bench.endpoint import make_context
+from bench.clients.endpoint import make_context
 from tests.clients.conftest import PeerFactory
 from tests.clients.facts import had, hears, reads
 from tests.clients.json_peer import JsonPeer, JsonSocket, json_socket

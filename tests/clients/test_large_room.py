@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from bench.endpoint import make_context
+from bench.clients.endpoint import make_context
 from tests.clients.conftest import PeerFactory
 from tests.clients.light_client import light_publisher
 from tests.clients.peers import Peer, eventually

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 from OpenSSL import SSL
 
-from bench.endpoint import make_context
+from bench.clients.endpoint import make_context
 from sfu.engine import Engine, EngineOptions
 from signaling.config.configuration import Flags, load_config
 from signaling.http import listener

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from livekit.protocol.models import DisconnectReason
 
-from bench.endpoint import make_context
+from bench.clients.endpoint import make_context
 from tests.clients.conftest import PeerFactory
 from tests.clients.facts import knows, misses, reads
 from tests.clients.json_peer import JsonSocket, json_socket

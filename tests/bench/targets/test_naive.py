@@ -7,7 +7,7 @@ import pytest
 from pylibsrtp import Session
 
 from bench.accounting import socket_drops
-from bench.endpoint import Endpoint
+from bench.clients.endpoint import Endpoint
 from bench.plans import Connected, Layer, Plan, TrackPlan
 from bench.targets.naive import NaiveTarget
 

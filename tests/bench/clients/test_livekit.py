@@ -10,9 +10,9 @@ from aioice import stun
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 
-from bench import sdp
-from bench.dtls_server import PROFILES, server_context
-from bench.endpoint import Endpoint, is_dtls, is_stun, make_context
+from bench.clients import sdp
+from bench.clients.dtls_server import PROFILES, server_context
+from bench.clients.endpoint import Endpoint, is_dtls, is_stun, make_context
 from bench.plans import Layer, Plan, TrackPlan
 from bench.run import SessionProcess, Subject
 from bench.scenarios import Scenario

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.janus import HOW_TO_GET_IT, Installation, JanusFailed, configuration, write_configuration
-from bench.janus_sdp import fingerprint_of, publisher_offer, viewer_answer
-from bench.passive_endpoint import PassiveEndpoint
+from bench.clients.janus import HOW_TO_GET_IT, Installation, JanusFailed, configuration, write_configuration
+from bench.clients.janus_sdp import fingerprint_of, publisher_offer, viewer_answer
+from bench.clients.passive_endpoint import PassiveEndpoint
 from bench.plans import Connected, Layer, Plan, TrackPlan
 from bench.targets.base import TargetFailed
 from bench.targets.janus import JanusTarget, Leg

@@ -1,7 +1,7 @@
 """One WebRTC endpoint of the load generator for servers that are the DTLS client: ICE (controlling), DTLS server, SRTP.
 
 Its socket is bound before the server's address is known, because its own candidate stands in what it offers. The
-endpoint for servers that are the DTLS server is `bench.endpoint`.
+endpoint for servers that are the DTLS server is `bench.clients.endpoint`.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ import socket
 from aioice import stun
 from OpenSSL import SSL
 
-from bench.dtls_server import DtlsServer, srtp_address
-from bench.endpoint import DATAGRAM_BYTES, HANDSHAKE_TIMEOUT_S, RECEIVE_BYTES, RETRY_S, is_dtls, is_stun
+from bench.clients.dtls_server import DtlsServer, srtp_address
+from bench.clients.endpoint import DATAGRAM_BYTES, HANDSHAKE_TIMEOUT_S, RECEIVE_BYTES, RETRY_S, is_dtls, is_stun
 
 PRIORITY = 2130706431
 """Of a host candidate (RFC 8445 section 5.1.2)."""

@@ -2,7 +2,7 @@
 
 import re
 
-from bench import sdp
+from bench.clients import sdp
 from bench.plans import Plan
 
 REPEATED = ("a=mid:", "a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=rtcp-mux")

@@ -4,7 +4,7 @@ import pytest
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 
-from bench.dtls_server import DATAGRAM_BYTES, PROFILES, DtlsServer, server_context, srtp_address
+from bench.clients.dtls_server import DATAGRAM_BYTES, PROFILES, DtlsServer, server_context, srtp_address
 
 RTP = bytes.fromhex("80600001000000010000002a") + b"payload"
 

@@ -29,9 +29,9 @@ from livekit.protocol.rtc import (
 )
 from OpenSSL import SSL
 
-from bench.endpoint import Endpoint
+from bench.clients.endpoint import Endpoint
+from bench.clients.sdp import TRANSPORT_CC_ID, USABLE_CANDIDATE, Remote, choose_ssrcs, offer, send_streams
 from bench.plans import Connected, Plan
-from bench.sdp import TRANSPORT_CC_ID, USABLE_CANDIDATE, Remote, choose_ssrcs, offer, send_streams
 from sfu.parameters import IceCredentials
 
 ANSWER_TIMEOUT_S = 60.0
@@ -66,7 +66,7 @@ class Participant:
     """One participant: `join` brings it in, `leave` takes it out."""
 
     def __init__(self, plan: Plan, dtls: Dtls) -> None:
-        """`dtls`: from `bench.endpoint.make_context`."""
+        """`dtls`: from `bench.clients.endpoint.make_context`."""
         self.plan = plan
         self.endpoint: Endpoint | None = None
         self.subscribed: set[str] = set()
