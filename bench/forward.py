@@ -22,8 +22,8 @@ from pylibsrtp import Policy, Session, ffi
 from bench import floor, subject
 from bench.accounting import confined, cores, cpu_ns, resident_bytes
 from bench.clients.endpoint import Endpoint, make_context
+from bench.generator.recording import CHROMIUM, equal_packets, equalised, per_frame, recorded_packets
 from bench.load import Generator
-from bench.recording import CHROMIUM, equal_packets, equalised, per_frame, recorded_packets
 
 PER_FRAME = 10
 """Packets of a frame that are sent one by one."""

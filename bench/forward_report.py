@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.forward import Comparison, Result, Shape
-from bench.recording import equalised, messages_per_frame, per_frame, recorded_packets
+from bench.generator.recording import equalised, messages_per_frame, per_frame, recorded_packets
 from bench.results import read_figures, write_figures
 from bench.sheets import Row, Sheet, busy, number, share, spread
 from bench.summary import Spread

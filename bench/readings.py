@@ -15,8 +15,8 @@ from bench.accounting import (
     tree_resident_bytes,
     udp_errors,
 )
-from bench.data_channels import DataWindow
-from bench.generator import Window
+from bench.generator.data_channels import DataWindow
+from bench.generator.generator import Window
 from bench.results import Measurement
 from bench.scenarios import Scenario
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from bench import accounting
 from bench.accounting import cores
-from bench.generator_send import KEY_INTERVAL_FRAMES, KEY_WEIGHT
+from bench.generator.send import KEY_INTERVAL_FRAMES, KEY_WEIGHT
 from bench.readings import BUSY
 from bench.results import Knee, Latency, Measurement, Report, command_line, now
 from bench.scenarios import Scenario

@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from bench.accounting import tree_resident_bytes
 from bench.clients.endpoint import Endpoint
-from bench.data_channels import Messages
-from bench.generator import Generator
-from bench.offered import offered
+from bench.generator.data_channels import Messages
+from bench.generator.generator import Generator
+from bench.generator.offered import offered
 from bench.plans import Connected, Plan
 from bench.readings import Readings, Sample
 from bench.results import Measurement

@@ -9,7 +9,7 @@ import itertools
 from types import TracebackType
 from typing import Self
 
-from bench.generator import Generator
+from bench.generator.generator import Generator
 from bench.plans import Plan
 from bench.scenarios import Scenario
 from bench.targets.base import Target, TargetFailed

@@ -13,11 +13,19 @@ import numpy as np
 import pytest
 from pylibsrtp import Policy, Session, ffi
 
-from bench import floor, recording
+from bench import floor
 from bench.accounting import confined, cores
 from bench.forward import Child, FloorBench, Result, ServerBench, Shape
+from bench.generator import recording
+from bench.generator.recording import (
+    CHROMIUM,
+    equal_packets,
+    equalised,
+    messages_per_frame,
+    per_frame,
+    recorded_packets,
+)
 from bench.load import HEADER_BYTES, LEAST_BYTES, SLOTS, Generator, packet_t, send_burst
-from bench.recording import CHROMIUM, equal_packets, equalised, messages_per_frame, per_frame, recorded_packets
 
 KEY = bytes(range(28))
 SUBSCRIBERS, PACKETS_PER_SECOND = 3, 2_000

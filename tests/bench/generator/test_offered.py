@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.generator_tables import send_t, source_t
-from bench.offered import offered
+from bench.generator.offered import offered
+from bench.generator.tables import send_t, source_t
 
 AUDIO, LOW, HIGH = 0, 1, 2
 SENT = {AUDIO: 50, LOW: 20, HIGH: 200}

@@ -7,8 +7,8 @@ side.
 import numpy as np
 from numba import njit
 
-from bench.generator_send import CLOCK_REALTIME, read_clock, rtp_time, send_slots
-from bench.generator_tables import MISSING, SLOT_BYTES
+from bench.generator.send import CLOCK_REALTIME, read_clock, rtp_time, send_slots
+from bench.generator.tables import MISSING, SLOT_BYTES
 from sfu.compiler.native import srtp_protect_rtcp, srtp_unprotect_rtcp
 from sfu.media.receive.reception import delay_units
 from sfu.media.receive.transport_cc import write_feedback

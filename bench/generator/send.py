@@ -7,7 +7,7 @@ in it and when it was sent. So it survives new headers, rewritten payload descri
 import numpy as np
 from numba import njit
 
-from bench.generator_tables import SLOT_BYTES, SLOTS, VIDEO
+from bench.generator.tables import SLOT_BYTES, SLOTS, VIDEO
 from sfu.compiler.native import clock_gettime, sendmmsg, srtp_protect
 from sfu.media.wire.numbers import get_u32, put_u16, put_u32
 

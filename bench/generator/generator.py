@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from bench.generator_receive import receive_endpoint
-from bench.generator_rtcp import (
+from bench.generator.histogram import latency
+from bench.generator.receive import receive_endpoint
+from bench.generator.rtcp import (
     CHECK_NS,
     REPORT_NS,
     send_feedback,
@@ -27,8 +28,8 @@ from bench.generator_rtcp import (
     send_receiver_reports,
     send_sender_reports,
 )
-from bench.generator_send import CLOCK_MONOTONIC, CLOCK_REALTIME, KEY_INTERVAL_FRAMES, read_clock, schedule, send_due
-from bench.generator_tables import (
+from bench.generator.send import CLOCK_MONOTONIC, CLOCK_REALTIME, KEY_INTERVAL_FRAMES, read_clock, schedule, send_due
+from bench.generator.tables import (
     AUDIO,
     CHECK_BYTES,
     DESCRIPTORS,
@@ -40,7 +41,6 @@ from bench.generator_tables import (
     Tables,
     endpoint_t,
 )
-from bench.histogram import latency
 from bench.load import DATA_WORD, EVENT_WORDS
 from bench.plans import Connected, SendStream
 from bench.results import Latency
@@ -329,12 +329,12 @@ class Generator:
 
     @property
     def sends(self) -> Any:
-        """The table of streams that were added (a copy); see `bench.offered`."""
+        """The table of streams that were added (a copy); see `bench.generator.offered`."""
         return self._tables.table("sends")[: int(self._tables.control["send_end"])].copy()
 
     @property
     def sources(self) -> Any:
-        """The table of what arrives at those who are counted (a copy); see `bench.offered`."""
+        """The table of what arrives at those who are counted (a copy); see `bench.generator.offered`."""
         sources = self._tables.table("sources")[: int(self._tables.control["source_end"])]
         return sources[self._tables.table("transports")["counted"][sources["endpoint"]] != 0]
 

@@ -19,7 +19,7 @@ def offered(
 ) -> int:
     """Packets owed.
 
-    sends, sources: tables of `bench.generator_tables`, as `Generator.sends` and `.sources` give them. tracks: rows of
+    sends, sources: tables of `bench.generator.tables`, as `Generator.sends` and `.sources` give them. tracks: rows of
     `sends`, by track, lowest layer first; audience: how many should receive each track. steady: all of them were there
     from the begin of the window to its end; if not, everything is counted by gaps.
     """

@@ -14,7 +14,7 @@ from bench.load import HEADER_BYTES, LEAST_BYTES, packet_t
 from sfu.media.net.udp import MAX_SEGMENTS
 from sfu.media.send.egress import MAX_EQUALISING
 
-FOLDER = Path(__file__).parent / "recordings"
+FOLDER = Path(__file__).parents[1] / "recordings"
 CHROMIUM = "chromium-vp8-720p"
 """1280x720, 30 frames/s, 2.3 Mbit/s, VP8 without simulcast, 10 s."""
 KEY_EVERY = 30

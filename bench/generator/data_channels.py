@@ -25,8 +25,8 @@ from livekit.protocol.models import DataPacket, UserPacket
 from OpenSSL import SSL
 
 from bench.clients.endpoint import DATAGRAM_BYTES, Endpoint, is_dtls
-from bench.generator import SO_TIMESTAMPNS, prepare
-from bench.histogram import BUCKETS, bucket_of, latency
+from bench.generator.generator import SO_TIMESTAMPNS, prepare
+from bench.generator.histogram import BUCKETS, bucket_of, latency
 from bench.results import Latency
 from sfu.control.data.backlog import Ledger, Message
 from sfu.control.data.sctp import MAX_MESSAGE_BYTES, DataChannels

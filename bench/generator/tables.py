@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.histogram import BUCKETS
+from bench.generator.histogram import BUCKETS
 from sfu.schema.tables import ARRIVALS, arrivals_t, iovec_t, mmsghdr_t, pollfd_t
 
 ENDPOINTS = 4096

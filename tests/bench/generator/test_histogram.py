@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.histogram import BUCKETS, STEPS, bucket_of, latency, upper_bound
+from bench.generator.histogram import BUCKETS, STEPS, bucket_of, latency, upper_bound
 
 
 @settings(deadline=None)

@@ -5,10 +5,10 @@ import socket
 import numpy as np
 from numba import njit
 
-from bench.generator_rtcp import EARLY_FEEDBACK, note_found, note_missing, receive_rtcp, send_feedback, send_nacks
-from bench.generator_send import CLOCK_MONOTONIC, mark_at, read_clock
-from bench.generator_tables import CONTROL_WORDS, SLOT_BYTES, SLOTS, SOURCE_SLOTS, SOURCES
-from bench.histogram import bucket_of
+from bench.generator.histogram import bucket_of
+from bench.generator.rtcp import EARLY_FEEDBACK, note_found, note_missing, receive_rtcp, send_feedback, send_nacks
+from bench.generator.send import CLOCK_MONOTONIC, mark_at, read_clock
+from bench.generator.tables import CONTROL_WORDS, SLOT_BYTES, SLOTS, SOURCE_SLOTS, SOURCES
 from sfu.compiler.native import recvmmsg, srtp_unprotect
 from sfu.media.receive.transport_cc import log_arrival
 from sfu.media.wire.numbers import extend16, get_u16, get_u32, signed32
