@@ -10,8 +10,8 @@ from typing import Any
 
 import uvloop
 
-from bench.jit_symbols import write_perf_map
 from bench.load import MID_ID, PAYLOAD_TYPE, TRANSPORT_CC_ID
+from bench.servers.jit_symbols import write_perf_map
 from sfu.engine import Engine, EngineOptions
 from sfu.events import TransportConnected
 from sfu.parameters import (

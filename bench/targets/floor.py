@@ -14,9 +14,9 @@ from typing import Any
 
 from pylibsrtp import Policy, Session, ffi
 
-from bench import reflect
 from bench.accounting import confined
 from bench.plans import Connected, Plan, SendStream
+from bench.servers import reflect
 from bench.targets.base import TargetFailed
 
 START_TIMEOUT_S = 120.0

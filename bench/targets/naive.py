@@ -1,4 +1,4 @@
-"""The naive SFU of `bench.naive_sfu` as a target: what asyncio, aiortc's objects and pylibsrtp's `Session` can do.
+"""The SFU of `bench.servers.naive_sfu` as a target: what asyncio, aiortc's objects and pylibsrtp's `Session` can do.
 
 Options: `loop=uvloop` for uvloop instead of asyncio's own event loop.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 from bench.accounting import confined
 from bench.clients.endpoint import Endpoint, make_context
-from bench.naive_sfu import ADDRESS
 from bench.plans import Connected, Plan, SendStream
+from bench.servers.naive_sfu import ADDRESS
 from sfu.parameters import IceCredentials
 
 OPUS_PAYLOAD_TYPE, VP8_PAYLOAD_TYPE = 111, 96
@@ -42,7 +42,7 @@ class NaiveTarget:
 
     async def start(self, cores: tuple[int, ...]) -> None:
         """Start the process on these cores."""
-        words = (sys.executable, "-m", "bench.naive_sfu", self.profile, self._loop)
+        words = (sys.executable, "-m", "bench.servers.naive_sfu", self.profile, self._loop)
         with confined(cores):
             self._process = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE, cwd=ROOT)
         await self._ask("state")

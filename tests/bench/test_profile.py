@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.jit_symbols import readable
 from bench.profile import CRYPTO, LIBC, PYTHON, SYSTEM, parse_report
+from bench.servers.jit_symbols import readable
 
 LIST_KERNELS = """
 from sfu.media import loop
@@ -17,7 +17,7 @@ memory = Memory()
 memory.open_wakeups()
 memory.thread["stop"] = 1
 loop.media_loop(memory.record, memory.arena)
-from bench.jit_symbols import write_perf_map
+from bench.servers.jit_symbols import write_perf_map
 print(write_perf_map())
 """
 

@@ -4,7 +4,8 @@ asyncio gives a call per datagram, aiortc an object per packet, pylibsrtp a copy
 connectivity checks (aioice's STUN), DTLS (pyOpenSSL), NACK with RTX and key frame requests; it sends no reports, no
 bandwidth estimation, no simulcast selection: it forwards each track's best layer. What it leaves out flatters it.
 
-A process of its own, `python -m bench.naive_sfu PROFILE LOOP`: a JSON request per line on stdin is answered on stdout.
+A process of its own, `python -m bench.servers.naive_sfu PROFILE LOOP`: a JSON request per line on stdin is answered on
+stdout.
 """
 
 import asyncio
