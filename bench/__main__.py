@@ -12,8 +12,8 @@ from rich.table import Table
 
 from bench import scenarios
 from bench.accounting import machine, versions
+from bench.measure.run import Run, RunFailed, Subject
 from bench.results import Report, command_line, now
-from bench.run import Run, RunFailed, Subject
 from bench.targets import registry
 
 MIN_WIDTH = 120
@@ -78,7 +78,7 @@ def forward(
 def profile_packet(subscribers: int, rate: int, burst: int, seconds: float) -> None:
     """Where the time of a forwarded packet goes: system calls, encryption, and each of our kernels (needs perf)."""
     from bench.forward import Shape
-    from bench.profile import ProfileFailed, profile
+    from bench.measure.profile import ProfileFailed, profile
 
     try:
         measured = profile(Shape(subscribers, rate, per_burst=burst, seconds=seconds))
@@ -128,7 +128,7 @@ def growth(subject: Subject, warm_up: int, visitors: int) -> None:
     """Memory that a server keeps of everybody who came, spoke, was heard and left."""
     import asyncio
 
-    from bench.growth import Growth, measure
+    from bench.measure.growth import Growth, measure
     from bench.targets.registry import make
 
     async def run() -> Growth:

@@ -14,8 +14,8 @@ from typing import Any
 
 from bench import markdown
 from bench.accounting import machine
+from bench.measure.run import Run, Say, Subject, find_baseline
 from bench.results import Latency, Report, command_line, write_figures
-from bench.run import Run, Say, Subject, find_baseline
 from bench.section_tables import section_sheet
 from bench.sheets import Sheet, knees, number
 from bench.suite import Section, Variation

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench import scenarios
+from bench.measure.run import Subject
 from bench.results import command_line
-from bench.run import Subject
 from bench.scenarios import BadScenario, Scenario
 from bench.section_tables import COLUMNS
 from bench.targets import registry

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from bench import markdown, publish, suite
 from bench.__main__ import main
+from bench.measure.run import RunFailed, Subject
 from bench.publish import Publisher
-from bench.run import RunFailed, Subject
 from bench.section_tables import section_sheet
 from bench.sheets import Row, Sheet
 from bench.suite import BadSuite, Section, Variation

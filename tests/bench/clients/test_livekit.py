@@ -13,8 +13,8 @@ from pylibsrtp import Policy, Session
 from bench.clients import sdp
 from bench.clients.dtls_server import PROFILES, server_context
 from bench.clients.endpoint import Endpoint, is_dtls, is_stun, make_context
+from bench.measure.run import SessionProcess, Subject
 from bench.plans import Layer, Plan, TrackPlan
-from bench.run import SessionProcess, Subject
 from bench.scenarios import Scenario
 from sfu.parameters import DtlsRole, IceCredentials
 

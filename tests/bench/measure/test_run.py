@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import main
+from bench.measure.run import BISECTIONS, Ramp, RunFailed, SessionProcess, Subject
 from bench.results import Latency, Measurement, Report
-from bench.run import BISECTIONS, Ramp, RunFailed, SessionProcess, Subject
 from bench.scenarios import Scenario
 
 WEBINAR = Scenario("webinar", "", "viewers", 3, 0.5, audio=True, video="single")

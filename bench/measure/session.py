@@ -18,13 +18,13 @@ from bench.clients.endpoint import Endpoint
 from bench.generator.data_channels import Messages
 from bench.generator.generator import Generator
 from bench.generator.offered import offered
+from bench.measure.readings import Readings, Sample
+from bench.measure.visits import Visits
 from bench.plans import Connected, Plan
-from bench.readings import Readings, Sample
 from bench.results import Measurement
 from bench.scenarios import Change, Choice, Scenario
 from bench.targets.base import Target
 from bench.targets.registry import make
-from bench.visits import Visits
 
 JOINS_AT_ONCE = 16
 SETTLED_S = 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.profile import CRYPTO, LIBC, PYTHON, SYSTEM, parse_report
+from bench.measure.profile import CRYPTO, LIBC, PYTHON, SYSTEM, parse_report
 from bench.servers.jit_symbols import readable
 
 LIST_KERNELS = """

@@ -1,7 +1,7 @@
 """Runs scenarios: systems in turns, each in a session of its own, under a fixed load or up to the highest one.
 
-This process only waits and prints. Each session (`bench.session`) is a process that lives for one system and one
-repeat, so that nothing is left over from the one before.
+This process only waits and prints. Each session (`bench.measure.session`) is a process that lives for one system and
+one repeat, so that nothing is left over from the one before.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from typing import Any, Self
 from bench import accounting
 from bench.accounting import cores
 from bench.generator.send import KEY_INTERVAL_FRAMES, KEY_WEIGHT
-from bench.readings import BUSY
+from bench.measure.readings import BUSY
+from bench.measure.session import serve
 from bench.results import Knee, Latency, Measurement, Report, command_line, now
 from bench.scenarios import Scenario
-from bench.session import serve
 
 MAX_LOSS = 0.001
 MAX_P99_US, BURST_FACTOR = 20_000.0, 1.5
