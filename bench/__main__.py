@@ -185,10 +185,10 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
     if options["output"] is not None:
         measured.write(options["output"])
     if options["page"] is not None:
-        from bench.html import write_html
+        from bench.report.html import write_html
 
         write_html(measured, options["page"])
-    from bench.report import print_report
+    from bench.report.terminal import print_report
 
     if measured.measurements:
         print_report(measured, console)
@@ -207,9 +207,10 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
 @click.option("--suite", type=click.Path(path_type=Path, exists=True), help="The sections.  [default: published.toml]")
 def publish_all(only: tuple[str, ...], quick: bool, docs: Path | None, output: Path, **options: Any) -> None:
     """Run everything that docs/benchmarks.md publishes, and rewrite its tables. Exit status 1: a section failed."""
-    from bench import markdown, suite
+    from bench import suite
     from bench.publish import Publisher
-    from bench.report import print_sheet
+    from bench.report import markdown
+    from bench.report.terminal import print_sheet
 
     try:
         sections = suite.read(options["suite"] or suite.PUBLISHED)
@@ -231,7 +232,7 @@ def publish_all(only: tuple[str, ...], quick: bool, docs: Path | None, output: P
 @click.argument("b", type=click.Path(path_type=Path, exists=True))
 def compare_reports(a: Path, b: Path) -> None:
     """Compare two reports that `run --json` wrote."""
-    from bench.compare import print_comparison
+    from bench.report.compare import print_comparison
 
     try:
         print_comparison(Report.read(a), Report.read(b), console)

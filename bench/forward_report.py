@@ -13,9 +13,9 @@ from rich.table import Table
 
 from bench.forward import Comparison, Result, Shape
 from bench.generator.recording import equalised, messages_per_frame, per_frame, recorded_packets
+from bench.report.sheets import Row, Sheet, busy, number, share, spread
+from bench.report.summary import Spread
 from bench.results import read_figures, write_figures
-from bench.sheets import Row, Sheet, busy, number, share, spread
-from bench.summary import Spread
 
 BUDGETS = {
     "ratio": 1.25,
@@ -122,7 +122,7 @@ def _row(result: Comparison) -> Row:
 
 def print_forward(report: ForwardReport, console: Console) -> None:
     """Print both tables and the machine."""
-    from bench.report import print_sheet
+    from bench.report.terminal import print_sheet
 
     print_sheet(forward_sheet(report.forward), console)
     console.print(_budget_table(report.forward))

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import markdown
 from bench.accounting import machine
 from bench.measure.run import Run, Say, Subject, find_baseline
+from bench.report import markdown
+from bench.report.section_tables import section_sheet
+from bench.report.sheets import Sheet, knees, number
 from bench.results import Latency, Report, command_line, write_figures
-from bench.section_tables import section_sheet
-from bench.sheets import Sheet, knees, number
 from bench.suite import Section, Variation
 from bench.targets.base import MayBeMissing
 from bench.targets.registry import make

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from bench import scenarios
 from bench.measure.run import Subject
+from bench.report.section_tables import COLUMNS
 from bench.results import command_line
 from bench.scenarios import BadScenario, Scenario
-from bench.section_tables import COLUMNS
 from bench.targets import registry
 
 PUBLISHED = Path(__file__).parent / "published.toml"

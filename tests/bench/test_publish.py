@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bench import markdown, publish, suite
+from bench import publish, suite
 from bench.__main__ import main
 from bench.measure.run import RunFailed, Subject
 from bench.publish import Publisher
-from bench.section_tables import section_sheet
-from bench.sheets import Row, Sheet
+from bench.report import markdown
+from bench.report.section_tables import section_sheet
+from bench.report.sheets import Row, Sheet
 from bench.suite import BadSuite, Section, Variation
 from tests.bench.reports import measurement, report
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from bench.sheets import WORDS, Sheet
+from bench.report.sheets import WORDS, Sheet
 
 END = "<!-- /bench -->"
 

@@ -2,9 +2,9 @@ import io
 
 from rich.console import Console
 
-from bench.compare import comparison, pairs, print_comparison
+from bench.report.compare import comparison, pairs, print_comparison
+from bench.report.summary import summarize
 from bench.results import Report
-from bench.summary import summarize
 from tests.bench.reports import latency, measurement, report
 
 

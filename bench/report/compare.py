@@ -5,10 +5,10 @@ from itertools import product
 
 from rich.console import Console
 
-from bench.report import print_sheet
+from bench.report.sheets import Row, Sheet, number, share, spread
+from bench.report.summary import Figure, Summary, cpu, memory, percentile, ratio, summarize
+from bench.report.terminal import print_sheet
 from bench.results import Report
-from bench.sheets import Row, Sheet, number, share, spread
-from bench.summary import Figure, Summary, cpu, memory, percentile, ratio, summarize
 
 CPU = "CPU us per"
 FIGURES: dict[str, Figure] = {

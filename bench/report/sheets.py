@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.results import Knee, Latency, Measurement, Report
-from bench.summary import (
+from bench.report.summary import (
     BUSY,
     PERCENTILES,
     Spread,
@@ -17,6 +16,7 @@ from bench.summary import (
     quantile,
     summarize,
 )
+from bench.results import Knee, Latency, Measurement, Report
 
 NOTHING = "-"
 """Not measured, or there is no such thing."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.html import page, write_html
-from bench.plots import COLOURS, bar_plot, bars_of, colours
+from bench.report.html import page, write_html
+from bench.report.plots import COLOURS, bar_plot, bars_of, colours
+from bench.report.sheets import repeats, sheets
+from bench.report.summary import cpu, summarize
 from bench.results import Report
-from bench.sheets import repeats, sheets
-from bench.summary import cpu, summarize
 from tests.bench.reports import measurement, report
 
 VOID = {"meta", "link", "br", "hr", "img"}

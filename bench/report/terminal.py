@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.report.sheets import WORDS, Sheet, sheets
 from bench.results import Report
-from bench.sheets import WORDS, Sheet, sheets
 
 WARNING_STYLE = "yellow"
 

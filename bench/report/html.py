@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from bench.plots import (
+from bench.report.plots import (
     bar_plot,
     bars_of,
     bars_of_knees,
@@ -13,9 +13,9 @@ from bench.plots import (
     latency_plot,
     load_plot,
 )
+from bench.report.sheets import WORDS, Sheet, repeats, sheets
+from bench.report.summary import Summary, cpu, memory, names, summarize
 from bench.results import Report
-from bench.sheets import WORDS, Sheet, repeats, sheets
-from bench.summary import Summary, cpu, memory, names, summarize
 
 CURVE = 3
 """Loads that a ramp needs before it is drawn as a curve."""

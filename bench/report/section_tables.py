@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.results import Measurement, Report
-from bench.sheets import NOTHING, WARNING, Row, Sheet, busy, number, share, spread
-from bench.summary import (
+from bench.report.sheets import NOTHING, WARNING, Row, Sheet, busy, number, share, spread
+from bench.report.summary import (
     BUSY,
     PERCENTILES,
     Summary,
@@ -19,6 +18,7 @@ from bench.summary import (
     ratio,
     summarize,
 )
+from bench.results import Measurement, Report
 
 OURS = "aiosfu"
 

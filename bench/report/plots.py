@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.report.sheets import number
+from bench.report.summary import FLOOR, PERCENTILES, Figure, Spread, Summary, percentile
 from bench.results import Knee, Latency
-from bench.sheets import number
-from bench.summary import FLOOR, PERCENTILES, Figure, Spread, Summary, percentile
 
 try:
     import matplotlib

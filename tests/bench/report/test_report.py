@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.report import print_report
+from bench.report.sheets import number, share, sheets, spread
+from bench.report.summary import Spread, floor_ratio, memory, quantile, ratio, summarize
+from bench.report.terminal import print_report
 from bench.results import Report
-from bench.sheets import number, share, sheets, spread
-from bench.summary import Spread, floor_ratio, memory, quantile, ratio, summarize
 from tests.bench.reports import measurement, report
 
 

@@ -1,0 +1,1 @@
+"""Tables, pages and comparisons of what was measured. Nothing here measures."""
