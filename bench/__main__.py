@@ -207,8 +207,8 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
 @click.option("--suite", type=click.Path(path_type=Path, exists=True), help="The sections.  [default: published.toml]")
 def publish_all(only: tuple[str, ...], quick: bool, docs: Path | None, output: Path, **options: Any) -> None:
     """Run everything that docs/benchmarks.md publishes, and rewrite its tables. Exit status 1: a section failed."""
-    from bench import suite
-    from bench.publish import Publisher
+    from bench.publish import suite
+    from bench.publish.publish import Publisher
     from bench.report import markdown
     from bench.report.terminal import print_sheet
 

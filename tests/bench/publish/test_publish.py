@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bench import publish, suite
 from bench.__main__ import main
 from bench.measure.run import RunFailed, Subject
-from bench.publish import Publisher
+from bench.publish import publish, suite
+from bench.publish.publish import Publisher
+from bench.publish.suite import BadSuite, Section, Variation
 from bench.report import markdown
 from bench.report.section_tables import section_sheet
 from bench.report.sheets import Row, Sheet
-from bench.suite import BadSuite, Section, Variation
 from tests.bench.reports import measurement, report
 
 SUITE = """

@@ -18,8 +18,8 @@ from bench.results import command_line
 from bench.scenarios import BadScenario, Scenario
 from bench.targets import registry
 
-PUBLISHED = Path(__file__).parent / "published.toml"
-DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PUBLISHED = Path(__file__).parents[1] / "published.toml"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 COMMANDS = ("forward", "run")
 QUICK_SECONDS, QUICK_SIZE = 1.0, 20
 """Of a run that is only to show that everything runs."""

@@ -14,15 +14,15 @@ from typing import Any
 
 from bench.accounting import machine
 from bench.measure.run import Run, Say, Subject, find_baseline
+from bench.publish.suite import Section, Variation
 from bench.report import markdown
 from bench.report.section_tables import section_sheet
 from bench.report.sheets import Sheet, knees, number
 from bench.results import Latency, Report, command_line, write_figures
-from bench.suite import Section, Variation
 from bench.targets.base import MayBeMissing
 from bench.targets.registry import make
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 UNSAID = "..."
 """In the document for what `--target-option` gave: it is of one machine."""
 

@@ -1,0 +1,1 @@
+"""Measures what is published, section by section, and writes the document."""
