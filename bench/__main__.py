@@ -1,6 +1,7 @@
 """`python -m bench`: the benchmarks by name."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench import scenarios
-from bench.accounting import machine, versions
+from bench.accounting import machine
 from bench.measure.run import Run, RunFailed, Subject
-from bench.results import Report, command_line, now
+from bench.results import Report, command_line
 from bench.targets import registry
 
 MIN_WIDTH = 120
 console = Console(width=max(Console().width, MIN_WIDTH))
 
-BURST = 10
 LEAST_US = 0.005
 """Places that take less of a packet's time are not listed."""
 
@@ -49,25 +49,24 @@ def forward(
     output: Path | None,
 ) -> None:
     """One publisher to N subscribers: CPU per forwarded packet against the floor, in one run."""
-    from bench.forward import Shape, compare
-    from bench.forward_report import ForwardReport, load_title, print_forward
+    from bench.measure.forward import FRAMES, RECORDED, SMOOTH, alternate, engine, floor_of, load, report
+    from bench.report.against_floor import load_title, print_against_floor
 
-    counts = sorted(subscribers)
-    shapes = [Shape(n, rate, seconds=seconds) for n in counts]
-    if frames:
-        shapes += [Shape(n, rate, per_burst=BURST, seconds=seconds) for n in counts]
-    if recorded:
-        shapes += [Shape.chromium(n, rate, seconds) for n in counts]
-    results = []
-    with Progress(console=console) as progress:
-        for shape in shapes:
-            task = progress.add_task(f"{shape.subscribers} subscribers, {load_title(shape)}", total=2 * repeats)
-            advance = partial(progress.advance, task)
-            results.append(compare(shape, repeats, segments=shape.per_burst != 1, threads=threads, progress=advance))
-    report = ForwardReport(machine(), now(), command_line(sys.argv[1:]), versions(), tuple(results))
-    print_forward(report, console)
+    names = [SMOOTH, *[FRAMES] * frames, *[RECORDED] * recorded]
+    found = []
+    try:
+        loads = [load(name, n, rate, seconds) for name in names for n in sorted(subscribers)]
+        with Progress(console=console) as progress:
+            for each in loads:
+                task = progress.add_task(f"{each.n} subscribers, {load_title(each)}", total=2 * repeats)
+                advance = partial(progress.advance, task)
+                found += alternate(each, (floor_of(each), engine(threads)), repeats, advance)
+    except (scenarios.BadScenario, RunFailed) as error:
+        raise click.ClickException(str(error)) from error
+    measured = report(found, command_line(sys.argv[1:]))
+    print_against_floor(measured, console)
     if output is not None:
-        report.write(output)
+        measured.write(output)
 
 
 @main.command("profile")
@@ -77,12 +76,12 @@ def forward(
 @click.option("--seconds", type=float, default=5.0, show_default=True)
 def profile_packet(subscribers: int, rate: int, burst: int, seconds: float) -> None:
     """Where the time of a forwarded packet goes: system calls, encryption, and each of our kernels (needs perf)."""
-    from bench.forward import Shape
+    from bench.measure.forward import SMOOTH, load
     from bench.measure.profile import ProfileFailed, profile
 
     try:
-        measured = profile(Shape(subscribers, rate, per_burst=burst, seconds=seconds))
-    except ProfileFailed as error:
+        measured = profile(replace(load(SMOOTH, subscribers, rate, seconds), per_burst=burst))
+    except (ProfileFailed, scenarios.BadScenario, RunFailed) as error:
         raise click.ClickException(str(error)) from error
     table = Table("where", "us a packet", "share", title=f"{subscribers} subscribers, {burst} at once", box=None)
     for place, spent in measured.places:

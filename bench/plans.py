@@ -3,6 +3,9 @@
 import socket
 from dataclasses import dataclass, field
 
+RTX_PAYLOAD_TYPE = 97
+"""In every description that the generator offers or answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -10,9 +13,16 @@ class Layer:
 
     rid: str
     """Empty: the only one."""
-    packets_per_second: int
+    packets_per_second: float
     packet_bytes: int
-    """Plaintext RTP packet."""
+    """Plaintext RTP packet; 0: as its pattern says."""
+    pattern: str = ""
+    """Packets that are sent over and over: `equal` ones, or the name of a recording. Empty: frames as encoders make
+    them, with key frames when they are asked for."""
+    per_burst: int = 0
+    """Of a pattern: packets that leave back to back; 0: a frame."""
+    padded: bool = False
+    """Of a pattern: with the padding that this server adds, so that packets share UDP_SEGMENT messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,15 @@ ORDER = (
     {"signaling.http", "signaling.logs"},
     {"signaling.rooms"},
     {"signaling.cli"},
+    # the benchmark
+    {"bench.results", "bench.accounting", "bench.plans"},
+    {"bench.clients"},
+    {"bench.generator"},
+    {"bench.servers", "bench.scenarios"},
+    {"bench.report", "bench.targets"},
+    {"bench.measure"},
+    {"bench.publish"},
+    {"bench.__main__"},
 )
 """Folders, and files that lie in none, from the lowest. An import leads to an earlier line; those of one line do not
 know each other."""
@@ -120,7 +129,8 @@ def imports(path: Path) -> Iterator[str]:
             for alias in node.names:
                 # `from sfu.media import loop` names a module in the second half.
                 inner = f"{module}.{alias.name}"
-                yield inner if (ROOT / f"{inner.replace('.', '/')}.py").exists() else module
+                place = ROOT / inner.replace(".", "/")
+                yield inner if place.with_suffix(".py").exists() or (place / "__init__.py").exists() else module
 
 
 def is_kernel(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -184,7 +194,7 @@ def own_imports(package: str) -> Iterator[tuple[Path, str]]:
                 yield path, module
 
 
-@pytest.mark.parametrize("package", ["sfu", "signaling"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_an_import_only_goes_down(package: str) -> None:
     level = {room: number for number, rooms in enumerate(ORDER) for room in rooms}
     wrong = []
@@ -199,14 +209,15 @@ def test_an_import_only_goes_down(package: str) -> None:
 
 
 def test_every_folder_has_its_place_in_the_order() -> None:
-    there = {room_of(dotted(path)) for path in sources("sfu", "signaling")} - set(PACKAGES)
+    there = {room_of(dotted(path)) for path in sources(*PACKAGES)} - set(PACKAGES)
     assert there - {"signaling.demo"} == set().union(*ORDER)
 
 
-def test_files_of_the_engine_import_each_other_in_no_circle() -> None:
+@pytest.mark.parametrize("package", ["sfu", "bench"])
+def test_files_import_each_other_in_no_circle(package: str) -> None:
     """Imports for types are counted too: what they name has to be known all the same."""
-    arrows: dict[str, set[str]] = {dotted(path): set() for path in sources("sfu")}
-    for path, module in own_imports("sfu"):
+    arrows: dict[str, set[str]] = {dotted(path): set() for path in sources(package)}
+    for path, module in own_imports(package):
         arrows[dotted(path)].add(module)
     while True:
         ends = {module for module, others in arrows.items() if not others & arrows.keys()}
@@ -218,7 +229,7 @@ def test_files_of_the_engine_import_each_other_in_no_circle() -> None:
 
 def test_folders_are_small() -> None:
     counts: dict[str, int] = {}
-    for path in sources("sfu", "signaling"):
+    for path in sources(*PACKAGES):
         counts[name(path.parent)] = counts.get(name(path.parent), 0) + 1
     assert {folder: count for folder, count in counts.items() if count > MAX_FILES} == {}
 
@@ -250,7 +261,7 @@ def test_kernels_are_where_media_threads_run_them() -> None:
 
 
 def test_tests_have_the_folders_of_what_they_test() -> None:
-    for package in ("sfu", "signaling"):
+    for package in PACKAGES:
         folders = {path.parent.relative_to(ROOT / "tests") for path in sources(f"tests/{package}")}
         inner = {folder for folder in folders if "support" not in folder.parts}
         assert [str(folder) for folder in inner if not (ROOT / folder).is_dir()] == []

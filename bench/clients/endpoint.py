@@ -1,12 +1,11 @@
 """One WebRTC endpoint of the load generator: ICE (controlling), DTLS in either role, SRTP, over a socket of its own.
 
-`connect` blocks, `connect_async` lets hundreds be in progress; the media is in `bench.generator` and `bench.load`.
+`connect` blocks, `connect_async` lets hundreds be in progress; the media is in `bench.generator`.
 STUN by aioice and DTLS by pyOpenSSL, independent of the server's own code.
 """
 
 import asyncio
 import contextlib
-import os
 import secrets
 import socket
 import struct
@@ -189,13 +188,6 @@ class Endpoint:
         session = Session(policy)
         self._sessions.append(session)
         return int(ffi.cast("uintptr_t", session._srtp[0]))
-
-    def report(self, ssrc: int) -> None:
-        """Send a receiver report about `ssrc`, as a client does: the server may then leave out the mid."""
-        own = int.from_bytes(os.urandom(4), "big")
-        packet = struct.pack("!BBHIIIIIII", 0x81, 201, 7, own, ssrc, 0, 0, 0, 0, 0)
-        with contextlib.suppress(OSError):
-            self.socket.send(self._sessions[0].protect_rtcp(packet))
 
     def send_rtp(self, packet: bytes) -> None:
         """Protect and send one plaintext RTP packet."""

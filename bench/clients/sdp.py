@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from bench.generator.receive import RTX_PAYLOAD_TYPE
-from bench.plans import Layer, Plan, SendStream, TrackPlan
+from bench.plans import RTX_PAYLOAD_TYPE, Layer, Plan, SendStream, TrackPlan
 from sfu.control.data.association import LOCAL_PORT
 from sfu.control.data.sctp import MAX_MESSAGE_BYTES
 from sfu.parameters import DtlsRole

@@ -20,29 +20,39 @@ from numba import njit, types
 
 from bench.generator.histogram import latency
 from bench.generator.receive import receive_endpoint
+from bench.generator.recording import pattern, per_frame
 from bench.generator.rtcp import (
     CHECK_NS,
-    REPORT_NS,
     send_feedback,
     send_nacks,
     send_receiver_reports,
     send_sender_reports,
 )
-from bench.generator.send import CLOCK_MONOTONIC, CLOCK_REALTIME, KEY_INTERVAL_FRAMES, read_clock, schedule, send_due
+from bench.generator.send import (
+    CLOCK_MONOTONIC,
+    CLOCK_REALTIME,
+    KEY_INTERVAL_FRAMES,
+    hold,
+    read_clock,
+    schedule,
+    send_due,
+)
 from bench.generator.tables import (
     AUDIO,
     CHECK_BYTES,
+    DATA_WORD,
     DESCRIPTORS,
     ENDPOINTS,
     EVENT_SLOTS,
+    EVENT_WORDS,
     HEADER_BYTES,
+    PATTERN_PACKETS,
     SENDS,
     VIDEO,
     Tables,
     endpoint_t,
 )
-from bench.load import DATA_WORD, EVENT_WORDS
-from bench.plans import Connected, SendStream
+from bench.plans import Connected, Layer, SendStream
 from bench.results import Latency
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.compiler.native import ppoll
@@ -51,6 +61,8 @@ from sfu.control.scheduling import ask_for_precedence
 TICK_NS = 10_000_000
 FEEDBACK_TICKS = 10
 """Each endpoint has its turn for transport-cc feedback every 100 ms, a tenth of them in each tick."""
+REPORT_NS = 1_000_000_000
+"""From one RTCP report of an endpoint to the next, unless `set_report_interval` says another."""
 FRAMES_AT_ONCE = 32
 """Frames sent before the sockets are looked at again."""
 RECEIVE_BYTES = 4 << 20
@@ -88,7 +100,7 @@ def _serve(g, row, now):
     send_feedback(g, row, now)
     if endpoint.missing > 0:
         send_nacks(g, row)
-    if now - endpoint.report_ns >= REPORT_NS:
+    if now - endpoint.report_ns >= control.report_interval_ns:
         endpoint.report_ns = now
         send_receiver_reports(g, row, now)
         send_sender_reports(g, row, now)
@@ -118,7 +130,7 @@ def _read_ready(g):
         row = np.int64(g.endpoint_of_fd[g.events[e * EVENT_WORDS + DATA_WORD]]) - 1
         if row >= 0 and load_acquire(g.transports.active, row):
             now = receive_endpoint(g, row)
-            if control.scheduled > 0 and g.heap_due[0] <= now:
+            if control.paused == 0 and control.scheduled > 0 and g.heap_due[0] <= now:
                 send_due(g, now, FRAMES_AT_ONCE)  # many full sockets must not hold up the schedule
     return count
 
@@ -136,18 +148,32 @@ def _wait(g, until):
     ppoll(control.poll_at, np.uint64(1), control.scratch_at + np.uint64(16), np.uint64(0))
 
 
+@njit(cache=True)
+def _send_or_hold(g, now):
+    """Send what is due; returns when there is more to send, ns."""
+    if g.control[0].paused:
+        hold(g, now)
+        return now + TICK_NS
+    return send_due(g, now, FRAMES_AT_ONCE)
+
+
 @njit(nogil=True, cache=True)
 def run(g):
     """Send, receive and answer until control.stop is set. g: the record of `Tables`."""
+    control = g.control[0]
     while load_acquire(g.control.stop, 0) == 0:
         _adopt(g)
         now = read_clock(g, CLOCK_MONOTONIC)
-        due = send_due(g, now, FRAMES_AT_ONCE)
-        if now >= g.control[0].tick_ns:
+        due = _send_or_hold(g, now)
+        if now >= control.tick_ns:
             _tick(g, now)
-        if _read_ready(g) == 0:
-            _wait(g, due)
-        store_release(g.control.turns, 0, g.control[0].turns + 1)
+        ready = _read_ready(g)
+        if control.paused or not control.sleepless:
+            if ready == 0:
+                _wait(g, due)
+        elif ready > 0 and control.measure_ns <= now < control.end_ns:
+            control.busy_ns += read_clock(g, CLOCK_MONOTONIC) - now
+        store_release(g.control.turns, 0, control.turns + 1)
 
 
 class GeneratorFailed(Exception):
@@ -163,6 +189,8 @@ class Window:
     """Without what was sent before its receiver got anything: servers begin with a key frame that they kept."""
     late_us: float
     """Worst delay of the generator's own schedule."""
+    busy_ns: int
+    """Time in which a sleepless generator had something to do; 0 of one that sleeps."""
 
 
 class Generator:
@@ -181,6 +209,7 @@ class Generator:
         control["random"] = seed
         control["load"] = 1.0
         control["key_interval"] = KEY_INTERVAL_FRAMES
+        control["report_interval_ns"] = REPORT_NS
         control["measure_ns"] = control["end_ns"] = NEVER_NS
 
     # Life.
@@ -191,16 +220,19 @@ class Generator:
         run(self._tables.record)
         self._tables.control["stop"] = 0
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, sleepless: bool = False) -> None:
+        """Start the thread. sleepless: it begins paused, see `pause`, and takes a whole core when it is not."""
         self.warm_up()
-        self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
+        self._tables.control["sleepless"] = self._tables.control["paused"] = sleepless
+        self._thread = threading.Thread(target=self._run, name="generator", args=(not sleepless,), daemon=True)
         self._thread.start()
-        # the loop must not wait for a time slice of the signalling beside it
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SIGNALLING_NICE)
+        if not sleepless:
+            # the loop must not wait for a time slice of the signalling beside it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SIGNALLING_NICE)
 
-    def _run(self) -> None:
-        ask_for_precedence()  # what waits for the signalling beside it would count as the server's latency
+    def _run(self, precedence: bool) -> None:
+        if precedence:
+            ask_for_precedence()  # what waits for the signalling beside it would count as the server's latency
         try:
             run(self._tables.record)
         except BaseException as error:
@@ -257,9 +289,23 @@ class Generator:
             # the layers of one camera are encoded together
             phase = phases.setdefault(stream.kind, int(self._phase.random() * PHASES_NS))
             _fill_send(sends[k], row, stream, now + phase, k + 1 if k + 1 < at + len(streams) else -1)
+            self._fill_pattern(sends[k], stream.layer)
         if streams:
             self._tables.table("transports")[row]["first_send"] = at
         control["send_end"] = at + len(streams)
+
+    def _fill_pattern(self, send: Any, layer: Layer) -> None:
+        """Enter the packets of a layer that has a table of them."""
+        if not layer.pattern:
+            return
+        control, packets = self._tables.control, pattern(layer)
+        first = int(control["pattern_end"])
+        if first + len(packets) > PATTERN_PACKETS:
+            raise ValueError(f"no room for more than {PATTERN_PACKETS} packets of patterns in one generator process")
+        self._tables.table("patterns")[first : first + len(packets)] = packets
+        control["pattern_end"] = first + len(packets)
+        send["pattern_first"], send["pattern_packets"], send["per_burst"] = first, len(packets), layer.per_burst
+        send["frames_per_second"] = layer.packets_per_second / (layer.per_burst or per_frame(packets))
 
     async def remove(self, row: int) -> None:
         """Forget a participant; when this returns, nothing of it is used any more."""
@@ -287,6 +333,14 @@ class Generator:
         """Stop or go on with stream `row` of the table of streams."""
         self._tables.table("sends")[row]["muted"] = muted
 
+    def pause(self, paused: bool) -> None:
+        """Send nothing, or go on; streams of a pattern then begin it again. What arrives is received all the same."""
+        self._tables.control["paused"] = paused
+
+    def set_report_interval(self, seconds: float) -> None:
+        """Let each endpoint send its RTCP reports that often."""
+        self._tables.control["report_interval_ns"] = int(seconds * 1e9)
+
     def set_load(self, load: float) -> None:
         """Multiply every stream's packet rate from its next frame on."""
         self._tables.control["load"] = load
@@ -309,7 +363,7 @@ class Generator:
         """Measure what is sent from `start_ns` to `end_ns`, both in the future; forget the window before."""
         control = self._tables.control
         control["measure_ns"] = control["end_ns"] = NEVER_NS
-        for name in ("delivered", "late_ns"):
+        for name in ("delivered", "late_ns", "busy_ns"):
             control[name] = 0
         self._tables.table("histogram")[:] = 0
         self._tables.table("sends")["offered"][: int(control["send_end"])] = 0
@@ -325,6 +379,7 @@ class Generator:
             delivered=int(control["delivered"]),
             latency=latency(self._tables.table("histogram").copy()),
             late_us=int(control["late_ns"]) / 1e3,
+            busy_ns=int(control["busy_ns"]),
         )
 
     @property

@@ -9,12 +9,13 @@ from bench.generator.histogram import bucket_of
 from bench.generator.rtcp import EARLY_FEEDBACK, note_found, note_missing, receive_rtcp, send_feedback, send_nacks
 from bench.generator.send import CLOCK_MONOTONIC, mark_at, read_clock
 from bench.generator.tables import CONTROL_WORDS, SLOT_BYTES, SLOTS, SOURCE_SLOTS, SOURCES
+from bench.plans import RTX_PAYLOAD_TYPE
 from sfu.compiler.native import recvmmsg, srtp_unprotect
 from sfu.media.receive.transport_cc import log_arrival
 from sfu.media.wire.numbers import extend16, get_u16, get_u32, signed32
 
-RTX_PAYLOAD_TYPE = 97
-"""In every description that the generator offers or answers."""
+PADDED = 0x20
+"""In the first byte of RTP: the last byte says how many are padding (RFC 3550 section 5.1)."""
 MSG_DONTWAIT = 0x40
 SCM_TIMESTAMPNS = 35
 FIRST_RTCP_TYPE, LAST_RTCP_TYPE = 192, 223
@@ -167,6 +168,8 @@ def _receive_rtp(g, row, packet, size, arrival):
         return
     control.received += 1
     endpoint.received += 1
+    if packet[0] & PADDED:
+        size -= np.int64(packet[size - 1])
     if endpoint.first_media_ns == 0:
         endpoint.first_media_ns = arrival
     ssrc = get_u32(packet, 8)

@@ -10,15 +10,39 @@ from typing import Any
 
 import numpy as np
 
-from bench.load import HEADER_BYTES, LEAST_BYTES, packet_t
+from bench.generator.send import MARK_BYTES
+from bench.generator.tables import packet_t
+from bench.plans import Layer
 from sfu.media.net.udp import MAX_SEGMENTS
 from sfu.media.send.egress import MAX_EQUALISING
 
 FOLDER = Path(__file__).parents[1] / "recordings"
 CHROMIUM = "chromium-vp8-720p"
 """1280x720, 30 frames/s, 2.3 Mbit/s, VP8 without simulcast, 10 s."""
+EQUAL = "equal"
+"""The pattern of packets that are all as large as their layer says."""
+PER_FRAME = 10
+"""Packets of a frame of equal packets that are sent one by one."""
+HEADER_BYTES = 12 + 4 + 8
+"""RTP header, extension header, one-byte extensions: mid (1 character) and transport-cc, padded."""
+LEAST_BYTES = HEADER_BYTES + 14 + MARK_BYTES
+"""Of a packet: payload descriptor, head of a key frame, mark."""
 KEY_EVERY = 30
 """Frames from one key frame to the next."""
+
+
+def pattern(layer: Layer) -> Any:
+    """The packets of a layer that has a pattern: (P,) packet_t. Raises ValueError or OSError."""
+    if layer.pattern == EQUAL:
+        packets = equal_packets(layer.packet_bytes, max(layer.per_burst, PER_FRAME))
+    else:
+        packets = recorded_packets(layer.pattern)
+    return equalised(packets) if layer.padded else packets
+
+
+def patterns() -> list[str]:
+    """What `Layer.pattern` may be."""
+    return [EQUAL, *sorted(path.stem for path in FOLDER.glob("*.csv"))]
 
 
 def equal_packets(packet_bytes: int, per_frame: int) -> Any:

@@ -16,7 +16,7 @@ from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u24, put_u32
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, RTP_FEEDBACK, PAYLOAD_FEEDBACK = 200, 201, 202, 205, 206
 NACK, PLI, FIR = 1, 1, 4
-REPORT_NS, CHECK_NS = 1_000_000_000, 2_500_000_000
+CHECK_NS = 2_500_000_000
 EARLY_FEEDBACK = 256
 """Transport-wide numbers after which feedback does not wait for its turn: half of the log."""
 MAX_BLOCKS = 31

@@ -83,37 +83,36 @@ def rtp_time(at_ns, clock_rate):
 
 
 @njit(cache=True)
-def _write_payload(packet, at, send, place, key):
+def _write_payload(packet, at, send, first, key):
     """VP8 payload descriptor with a 15-bit picture id, and the first bytes of the frame; sound needs none."""
     if send.kind != VIDEO:
         return
-    packet[at] = 0x80 | (0x10 if place == 0 else 0)  # X, S
+    packet[at] = 0x80 | (0x10 if first else 0)  # X, S
     packet[at + 1] = 0x80  # I
     put_u16(packet, at + 2, 0x8000 | (send.frame & 0x7FFF))
     packet[at + 4] = 0 if key else 1  # P bit clear: key frame
-    if key and place == 0:
+    if key and first:
         packet[at + 7], packet[at + 8], packet[at + 9] = 0x9D, 0x01, 0x2A
         put_u16(packet, at + 10, (WIDTH & 0xFF) << 8 | WIDTH >> 8)
         put_u16(packet, at + 12, (HEIGHT & 0xFF) << 8 | HEIGHT >> 8)
 
 
 @njit(cache=True)
-def _write_packet(g, row, packet, place, count, key, timestamp, now):
-    """Fill `packet` with number `place` of the `count` packets of a frame."""
+def _write_packet(g, row, packet, size, first, last, key, now):
+    """Fill `packet` with `size` bytes of plaintext. first, last: of its frame; key: which is a key frame."""
     send = g.sends[row]
     endpoint = g.transports[send.endpoint]
     header = np.int64(send.header_bytes)
-    size = np.int64(send.packet_bytes)
     for k in range(header):
         packet[k] = send.header[k]
-    if place == count - 1 and send.kind == VIDEO:
+    if last and send.kind == VIDEO:
         packet[1] |= 0x80
     put_u16(packet, 2, send.index & 0xFFFF)
-    put_u32(packet, 4, timestamp)
+    put_u32(packet, 4, send.timestamp)
     if send.transport_cc_at:
         put_u16(packet, np.int64(send.transport_cc_at), endpoint.transport_sequence & 0xFFFF)
         endpoint.transport_sequence += 1
-    _write_payload(packet, header, send, place, key)
+    _write_payload(packet, header, send, first, key)
     at = size - MARK_BYTES
     put_u32(packet, at, MARK)
     put_u32(packet, at + 4, row)
@@ -179,24 +178,59 @@ def _send_frame(g, row, due):
     if key:
         send.key_wanted = 0
         send.key_frame = send.frame
-    timestamp = rtp_time(due, send.clock_rate)
+    send.timestamp = rtp_time(due, send.clock_rate)
+    size = np.int64(send.packet_bytes)
     first = 0
     while first < count:
-        size = min(count - first, SLOTS)
+        slots = min(count - first, SLOTS)
         now = read_clock(g, CLOCK_MONOTONIC)
-        for k in range(size):
-            _write_packet(g, row, g.tx[k], first + k, count, key, timestamp, now)
-            g.tx_iov[k].bytes = _protect(g, endpoint, k, np.int64(send.packet_bytes))
-        send_slots(g, endpoint, size)
-        if control.measure_ns <= now < control.end_ns:
-            send.offered += size
-            control.late_ns = max(control.late_ns, now - due)
-        first += size
+        for k in range(slots):
+            place = first + k
+            _write_packet(g, row, g.tx[k], size, place == 0, place == count - 1, key, now)
+            g.tx_iov[k].bytes = _protect(g, endpoint, k, size)
+        _send_written(g, send, slots, due, now)
+        first += slots
     send.frame += 1
 
 
 @njit(cache=True)
+def _send_written(g, send, slots, due, now):
+    """Send the first `slots` slots, written at `now`, which were due at `due`."""
+    control = g.control[0]
+    send_slots(g, g.transports[send.endpoint], slots)
+    if control.measure_ns <= now < control.end_ns:
+        send.offered += slots
+        control.late_ns = max(control.late_ns, now - due)
+
+
+@njit(cache=True)
+def send_burst(g, row, due):
+    """Send the next burst of stream `row`, which has a pattern."""
+    send = g.sends[row]
+    endpoint = g.transports[send.endpoint]
+    count, complete = 0, False
+    while not complete:
+        slots = 0
+        now = read_clock(g, CLOCK_MONOTONIC)
+        while slots < SLOTS and not complete:
+            described = g.patterns[send.pattern_first + send.pattern_at]
+            if described.first:
+                send.frame += 1
+                send.timestamp = rtp_time(due, send.clock_rate)
+            size = np.int64(described.bytes)
+            _write_packet(g, row, g.tx[slots], size, described.first, described.last, described.key, now)
+            g.tx_iov[slots].bytes = _protect(g, endpoint, slots, size)
+            send.pattern_at = send.pattern_at + 1 if send.pattern_at + 1 < send.pattern_packets else 0
+            slots += 1
+            count += 1
+            complete = described.last != 0 if send.per_burst == 0 else count >= send.per_burst
+        _send_written(g, send, slots, due, now)
+
+
+@njit(cache=True)
 def _period(g, send):
+    if send.pattern_packets > 0:
+        return np.int64(_SECOND / (send.frames_per_second * g.control[0].load))
     if send.frames_per_second > 0:
         return np.int64(_SECOND / send.frames_per_second)
     return np.int64(_SECOND / (send.rate * g.control[0].load))
@@ -214,10 +248,22 @@ def send_due(g, now, most):
         send = g.sends[row]
         if not send.active:
             continue
-        if not send.muted:
+        if not send.muted and send.pattern_packets > 0:
+            send_burst(g, row, due)
+        elif not send.muted:
             _send_frame(g, row, due)
         schedule(g, row, due + _period(g, send))
     return g.heap_due[0] if control.scheduled > 0 else now + _SECOND
+
+
+@njit(cache=True)
+def hold(g, now):
+    """Send nothing at `now`: what is due will be due later, and patterns will begin again with their key frame."""
+    control = g.control[0]
+    for place in range(control.scheduled):
+        g.heap_due[place] = max(g.heap_due[place], now)
+    for row in range(control.adopted):
+        g.sends[row].pattern_at = 0
 
 
 @njit(cache=True)

@@ -5,6 +5,7 @@ row before it raises `endpoint_end` or `send_end`, or clears `active`.
 """
 
 import mmap
+import platform
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,29 @@ SLOTS = 64
 SLOT_BYTES = 2048
 CONTROL_WORDS = 8
 EVENT_SLOTS = 256
+EVENT_WORDS = 3 if platform.machine() == "x86_64" else 4
+"""32-bit words of an epoll_event: packed on x86-64 only."""
+DATA_WORD = 1 if EVENT_WORDS == 3 else 2
 HEADER_BYTES = 64
 """Room for an RTP header with its extensions."""
 CHECK_BYTES = 192
 MISSING = 32
 """Sequence numbers of one source that are asked for again."""
+PATTERN_PACKETS = 16_384
+"""Of all streams that send packets of a table."""
 AUDIO, VIDEO = 0, 1
+
+packet_t = np.dtype(
+    [
+        ("bytes", "i8"),  # plaintext RTP packet
+        ("first", "u1"),  # of its frame
+        ("last", "u1"),  # of its frame
+        ("key", "u1"),  # belongs to a key frame
+    ],
+    align=True,
+)
+"""One packet of a pattern, which is sent over and over: it begins with the first packet of a frame and ends with the
+last of one."""
 
 endpoint_t = np.dtype(
     [
@@ -78,6 +96,12 @@ send_t = np.dtype(
         ("octets", "i8"),
         ("report_ns", "i8"),
         ("key_wanted", "u1"),
+        ("timestamp", "i8"),  # of the frame that is being sent
+        # of a stream whose packets stand in a table; the columns about frames and their sizes are then without effect
+        ("pattern_first", "i4"),  # c
+        ("pattern_packets", "i4"),  # c; 0: it has no pattern
+        ("per_burst", "i4"),  # c; packets that leave back to back, 0: a frame
+        ("pattern_at", "i4"),  # the next one, counted from pattern_first
         # of the measured window
         ("offered", "i8"),
     ],
@@ -127,6 +151,10 @@ control_t = np.dtype(
         ("load", "f8"),  # c; times every stream's rate
         ("loss", "f8"),  # c; share of arriving RTP packets that are thrown away unread
         ("key_interval", "i8"),  # c; frames from one key frame to the next
+        ("report_interval_ns", "i8"),  # c
+        ("paused", "u1"),  # c; nothing is sent, and what would have been due is not made up for
+        ("sleepless", "u1"),  # c; does not sleep: over loopback the server would pay for each time that it wakes us up
+        ("pattern_end", "i8"),  # c
         ("epoll_fd", "i4"),  # c
         ("turns", "i8"),
         ("adopted", "i8"),  # sends taken into the schedule
@@ -150,6 +178,7 @@ control_t = np.dtype(
         # of the measured window
         ("delivered", "i8"),
         ("late_ns", "i8"),  # worst delay of our own schedule
+        ("busy_ns", "i8"),  # of a sleepless one: in turns that sent or received something
         # addresses of the tables below
         ("rx_at", "u8"),
         ("rx_messages_at", "u8"),
@@ -172,6 +201,7 @@ generator_t = np.dtype(
         ("arrivals", arrivals_t, ENDPOINTS),
         ("symbols", "u1", ARRIVALS),
         ("sends", send_t, SENDS),
+        ("patterns", packet_t, PATTERN_PACKETS),  # c
         ("sources", source_t, SOURCES),
         ("source_slots", "i4", SOURCE_SLOTS),  # row + 1, 0: empty
         ("endpoint_of_fd", "i4", DESCRIPTORS),  # c; row + 1

@@ -9,9 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.accounting import confined, cores
-from bench.forward import LEAD_S, WARM_UP_S, ServerBench, Shape
-from bench.load import Generator
+from bench.accounting import cores
+from bench.measure.run import SessionProcess, Subject
+from bench.measure.session import LEAD_S, WARM_UP_S
+from bench.scenarios import Scenario
+from bench.servers.jit_symbols import map_path
 
 FREQUENCY_HZ = 2999
 """Samples a second of CPU time; no divisor of the timers' periods."""
@@ -27,34 +29,29 @@ class ProfileFailed(Exception):
 class Profile:
     """Microseconds of CPU per forwarded packet, by place; the largest first."""
 
-    shape: Shape
     total_us: float
     places: tuple[tuple[str, float], ...]
 
 
-def profile(shape: Shape) -> Profile:
-    """Run one load against the engine and sample it. Raises ProfileFailed."""
+def profile(scenario: Scenario) -> Profile:
+    """Run one load against the engine and sample it. Raises ProfileFailed or RunFailed."""
     if shutil.which("perf") is None:
         raise ProfileFailed("perf is not installed (on Debian: apt-get install linux-perf)")
-    (core, *_), own_core = cores()
-    Generator().warm_up()
     with (
-        confined((own_core,)),
-        ServerBench(shape.subscribers, core) as server,
+        SessionProcess(Subject("engine", (("perf_map", "1"),)), scenario, cores()[0][:1]) as session,
         tempfile.TemporaryDirectory() as folder,
     ):
-        symbols = Path(server.ask("write_perf_map"))
+        symbols = map_path(session.pid)
         data = Path(folder) / "perf.data"
-        sampler = threading.Thread(target=_record, args=(server.pid, shape.seconds, data))
+        sampler = threading.Thread(target=_record, args=(session.pid, scenario.seconds, data))
         sampler.start()
-        result = server.run(shape)
-        sampler.join()
         try:
+            total = session.measure().cpu_us_per_packet
+            sampler.join()
             shares = _shares(data)
         finally:
             symbols.unlink(missing_ok=True)
-    total = result.cpu_us_per_packet
-    return Profile(shape, total, tuple((place, share * total) for place, share in shares.most_common()))
+    return Profile(total, tuple((place, share * total) for place, share in shares.most_common()))
 
 
 def _record(pid: int, seconds: float, data: Path) -> None:

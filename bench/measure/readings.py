@@ -32,8 +32,23 @@ LATE_US = 20_000
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What takes long to read."""
+
+    memory: int
+    """Of the server's process tree."""
+    drops: dict[str, int]
+
+    @classmethod
+    def take(cls, pid: int) -> "Surroundings":
+        """Now. pid: root of the server's process tree; the generator is this process."""
+        drops = {**udp_errors(), "receive queue": socket_drops(pid), GENERATOR_QUEUES: socket_drops(os.getpid())}
+        return cls(tree_resident_bytes(pid), drops)
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """Readings of one moment; all of them only grow, but for the memory."""
+    """CPU times of one moment, which only grow."""
 
     at_ns: int
     server_ns: int
@@ -41,16 +56,12 @@ class Sample:
     """Of the server."""
     cores: CoreTimes
     generator_ns: int
-    memory: int
-    drops: dict[str, int]
 
     @classmethod
     def take(cls, pid: int, cores: tuple[int, ...]) -> "Sample":
         """Now. pid: root of the server's process tree, which runs on `cores`; the generator is this process."""
-        drops = {**udp_errors(), "receive queue": socket_drops(pid), GENERATOR_QUEUES: socket_drops(os.getpid())}
-        memory = tree_resident_bytes(pid)
         times = tree_cpu_ns(pid), main_thread_ns(pid), core_times(cores), cpu_ns(os.getpid())
-        return cls(time.monotonic_ns(), *times, memory, drops)
+        return cls(time.monotonic_ns(), *times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,8 @@ class Readings:
 
     before: Sample
     after: Sample
+    around: tuple[Surroundings, Surroundings]
+    """Before and after it."""
     cores: int
     """The server's, how many."""
     media: Window
@@ -95,7 +108,9 @@ class Readings:
 
     @property
     def generator_busy(self) -> float:
-        """Share of its core."""
+        """Share of its core; of one that does not sleep, the time in which it had something to do."""
+        if self.media.busy_ns:
+            return self.media.busy_ns / self.elapsed_ns
         return (self.after.generator_ns - self.before.generator_ns) / self.elapsed_ns
 
     def measurement(self, system: str, scenario: Scenario, load: float, repeat: int) -> Measurement:
@@ -104,7 +119,8 @@ class Readings:
         counted = self.messages if counts == "message" else self.media
         cores = self.after.cores - self.before.cores
         scale = scenario.seconds * 1e9 / self.elapsed_ns / 1e3 / max(counted.delivered, 1)
-        dropped = {name: count - self.before.drops[name] for name, count in self.after.drops.items()} | self.drops
+        earlier, later = self.around
+        dropped = {name: count - earlier.drops[name] for name, count in later.drops.items()} | self.drops
         return Measurement(
             system=system,
             scenario=scenario.name,
@@ -151,10 +167,10 @@ class Readings:
 
     def _growth(self) -> list[str]:
         """A leak shows in a soak."""
-        grown = self.after.memory - self.before.memory
-        if grown < GROWTH * self.before.memory:
+        before, after = (each.memory for each in self.around)
+        if after - before < GROWTH * before:
             return []
-        return [f"the server's memory grew by {grown / 2**20:,.1f} MiB to {self.after.memory / 2**20:,.0f} MiB"]
+        return [f"the server's memory grew by {(after - before) / 2**20:,.1f} MiB to {after / 2**20:,.0f} MiB"]
 
     def _warnings(self, scenario: Scenario) -> list[str]:
         found, own = [], self.own

@@ -69,17 +69,21 @@ class Subject:
 class SessionProcess:
     """A session at the other end of a pipe; a context manager."""
 
-    def __init__(self, subject: Subject, scenario: Scenario) -> None:
+    def __init__(self, subject: Subject, scenario: Scenario, server_cores: tuple[int, ...] = ()) -> None:
+        """Starts it and waits until everybody is in. server_cores: of the system; empty: all but the generator's.
+
+        Raises RunFailed.
+        """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        arguments = (subject.name, dict(subject.options), scenario, cores()[0])
+        arguments = (subject.name, dict(subject.options), scenario, server_cores or cores()[0])
         # not a daemon: those may have no children
         self._process = context.Process(target=session_main, args=(theirs, cores()[1], arguments))
         self._seconds = scenario.seconds
         self._process.start()
         theirs.close()
         try:
-            self.profile, self.versions = self._receive(START_TIMEOUT_S)
+            self.profile, self.versions, self.pid = self._receive(START_TIMEOUT_S)
         except BaseException:
             self.close()
             raise

@@ -18,7 +18,7 @@ from bench.clients.endpoint import Endpoint
 from bench.generator.data_channels import Messages
 from bench.generator.generator import Generator
 from bench.generator.offered import offered
-from bench.measure.readings import Readings, Sample
+from bench.measure.readings import Readings, Sample, Surroundings
 from bench.measure.visits import Visits
 from bench.plans import Connected, Plan
 from bench.results import Measurement
@@ -32,6 +32,10 @@ SETTLED_S = 1.0
 WARM_UP_S, LEAD_S, DRAIN_S = 1.0, 0.05, 0.5
 """Before the window, at the new load; between its opening and its begin; for what is still on its way after it."""
 WATCH_S = 2.0
+FILLED = 250
+"""Transports after which a server's pools are full: from then on, memory grows by what one more costs."""
+IDLE_REPORT_S = 3.0
+"""Between RTCP reports where systems are measured in turns: rare enough not to be what is measured."""
 JOINING_LOAD = 0.2
 """Times the scenario's rates while participants join: enough for every track to be noticed, and no join has to compete
 with a load that the system may not carry."""
@@ -107,9 +111,32 @@ class Session:
         """Bring the system and its participants up, and let them settle."""
         if self.scenario.data and not isinstance(self.target, CarriesData):
             raise SessionFailed(f"{self.target.name} has no data channels, which {self.scenario.name} is about")
-        self._generator.start()
+        self._generator.start(self.scenario.in_turns)
         self._generator.set_load(JOINING_LOAD)
         await self.target.start(self._cores)
+        if self.scenario.in_turns:
+            await self._join_idle()
+        else:
+            await self._join_busy()
+        await self._choose_all(self.scenario.choices())
+        await asyncio.sleep(SETTLED_S)
+
+    async def _join_idle(self) -> None:
+        """Let viewers in before who publishes, and find out what one more of them costs when pools have filled."""
+        self._generator.set_report_interval(IDLE_REPORT_S)
+        viewers = self.scenario.viewers()
+        filled = min(FILLED, len(viewers) // 2)
+        await self._join_all(viewers[:filled])
+        await self.target.settle()
+        before = tree_resident_bytes(self.target.pid())
+        await self._join_all(viewers[filled:])
+        await self.target.settle()
+        self._memory = (tree_resident_bytes(self.target.pid()) - before) / (len(viewers) - filled)
+        await self._join_all(self.scenario.early())
+        await self.target.settle()
+
+    async def _join_busy(self) -> None:
+        """Let in who publishes and, unless they come late, the viewers."""
         before = tree_resident_bytes(self.target.pid())
         await self._join_all(self.scenario.early())
         await self.target.settle()
@@ -119,8 +146,6 @@ class Session:
             await self._join_all(viewers)
             await self.target.settle()
             self._memory = (tree_resident_bytes(self.target.pid()) - before) / self.scenario.subscribers
-        await self._choose_all(self.scenario.choices())
-        await asyncio.sleep(SETTLED_S)
 
     async def close(self) -> None:
         """End everything."""
@@ -183,14 +208,20 @@ class Session:
         self._messages.set_load(load)
         self._generator.set_loss(self.scenario.loss)
         self._generator.set_key_interval(self.scenario.key_interval_frames)
+        self._check_alive()
+        earlier_around = Surroundings.take(self.target.pid())
+        self._generator.pause(False)
         async with Visits(self.target, self._generator, self.scenario) as visits:
             await asyncio.sleep(WARM_UP_S)
             earlier = self._generator.counters()
             before, after = await self._window()
         await asyncio.sleep(DRAIN_S)
+        self._generator.pause(self.scenario.in_turns)
         self._generator.check()
+        self._check_alive()
+        around = earlier_around, Surroundings.take(self.target.pid())
         own = {name: count - earlier[name] for name, count in self._generator.counters().items()}
-        readings = self._readings(before, after, own, visits.notes())
+        readings = self._readings((before, after), around, own, visits.notes())
         return readings.measurement(self.target.name, self.scenario, load, repeat)
 
     async def _window(self) -> tuple[Sample, Sample]:
@@ -238,12 +269,18 @@ class Session:
         self._check_alive()
         return Sample.take(self.target.pid(), self._cores)
 
-    def _readings(self, before: Sample, after: Sample, own: dict[str, int], notes: list[str]) -> Readings:
+    def _readings(
+        self,
+        samples: tuple[Sample, Sample],
+        around: tuple[Surroundings, Surroundings],
+        own: dict[str, int],
+        notes: list[str],
+    ) -> Readings:
         participants = [member.participant for member in self._members.values()] + self._messengers
         owners = (participant.owner for participant in participants)
         return Readings(
-            before,
-            after,
+            *samples,
+            around,
             len(self._cores),
             self._generator.window(),
             self._messages.window(),
@@ -286,7 +323,7 @@ async def serve(pipe: Any, arguments: tuple[Any, ...]) -> None:
     loop = asyncio.get_running_loop()
     try:
         await session.start()
-        pipe.send((session.target.profile, session.target.versions()))
+        pipe.send((session.target.profile, session.target.versions(), session.target.pid()))
         while (request := await loop.run_in_executor(None, pipe.recv)) is not None:
             pipe.send(await session.measure(*request))
     finally:

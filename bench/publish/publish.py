@@ -95,7 +95,7 @@ class Publisher:
 
     def _forward(self, section: Section) -> Outcome:
         """In a process of its own: it pins itself, and its generator must not share Python with anything."""
-        from bench.forward_report import ForwardReport, forward_sheet
+        from bench.report.against_floor import floor_sheet
 
         words = section.forward_words()
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -103,8 +103,8 @@ class Publisher:
             done = subprocess.run([sys.executable, "-m", "bench", *words, "--json", str(path)], cwd=ROOT, check=False)
             if done.returncode:
                 raise SectionFailed(f"{command_line(words)} ended with status {done.returncode}")
-            report = replace(ForwardReport.read(path), command=command_line(words))
-        sheet = forward_sheet(report.forward)
+            report = replace(Report.read(path), command=command_line(words))
+        sheet = floor_sheet(report)
         note = _joined(sheet.note, _note([report.command], report.date, section.repeats))
         return Outcome(section, replace(sheet, note=note), asdict(report))
 

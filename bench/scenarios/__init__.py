@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from bench.generator.recording import patterns
 from bench.plans import Layer, Plan, TrackPlan
 
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 FOLDER = Path(__file__).parent
 UNITS = ("viewers", "participants", "rooms")
-VIDEOS = ("", "single", "simulcast")
+VIDEOS = ("", "single", "simulcast", "pattern")
 DATA = ("", "reliable", "lossy")
 MESSAGE_BYTES = (16, 200_000)
 """Room for what a message says of itself, and what every client takes in one."""
@@ -70,6 +71,15 @@ class Scenario:
     """`single` layer, `simulcast`, or none."""
     frames_per_second: int = 30
     """Of video, whose packets leave frame by frame; 0: evenly spread."""
+    pattern: str = ""
+    """Of video = "pattern": packets that are sent over and over, `equal` ones or the name of a recording."""
+    per_burst: int = 1
+    """Of a pattern: packets that leave back to back; 0: a frame."""
+    packets_out: int = 0
+    """Of a pattern: packets a second to all viewers together, however many they are."""
+    in_turns: bool = False
+    """Several systems are up at once and measured in turns. Viewers come before who publishes, so that memory is that
+    of idle transports; nothing is sent between measurements; and the generator does not sleep while it measures."""
     key_interval_frames: int = 90
     """From one key frame to the next, besides those that are asked for."""
     large: int = 1
@@ -120,7 +130,7 @@ class Scenario:
     def _check_values(self, where: str) -> None:
         checks = {
             f"unit must be one of {', '.join(UNITS)}": self.unit in UNITS,
-            "video must be single, simulcast or empty": self.video in VIDEOS,
+            f"video must be one of {', '.join(VIDEOS[1:])} or empty": self.video in VIDEOS,
             "n and seconds must be positive": self.n > 0 and self.seconds > 0,
             "loss must be below 1": 0 <= self.loss < 1,
             "publishers, room_size: at least 1 and 2": self.publishers >= 1 and self.room_size >= 2,
@@ -132,10 +142,22 @@ class Scenario:
             "key_interval_frames must be positive": self.key_interval_frames > 0,
             "frames_per_second must be 0 to 120": 0 <= self.frames_per_second <= MAX_FRAMES_PER_SECOND,
         }
-        checks |= self._data_checks()
+        checks |= self._pattern_checks() | self._data_checks()
         wrong = [text for text, good in checks.items() if not good]
         if wrong:
             raise BadScenario(f"{where}: {wrong[0]}")
+
+    def _pattern_checks(self) -> dict[str, bool]:
+        given = self.video == "pattern"
+        return {
+            f"pattern must be one of {', '.join(patterns())}": not given or self.pattern in patterns(),
+            "pattern and packets_out are for video = pattern, which needs them": given
+            == (self.pattern != "")
+            == (self.packets_out > 0),
+            "per_burst must not be negative": self.per_burst >= 0,
+            "in_turns is for viewers of media that are there from the begin": not self.in_turns
+            or (self.unit == "viewers" and not self.late and not self.data and not any(self._rates)),
+        }
 
     @property
     def _rates(self) -> tuple[float, ...]:
@@ -167,7 +189,11 @@ class Scenario:
     def tracks(self) -> tuple[TrackPlan, ...]:
         """What a publisher publishes."""
         video = {"single": SINGLE, "simulcast": SIMULCAST}.get(self.video, ())
-        return (AUDIO,) * self.audio + (TrackPlan("video", video, self.frames_per_second),) * bool(video)
+        tracks = (AUDIO,) * self.audio + (TrackPlan("video", video, self.frames_per_second),) * bool(video)
+        if self.video != "pattern":
+            return tracks
+        layer = Layer("", self.packets_out / self.n, VIDEO_BYTES, self.pattern, self.per_burst)
+        return (*tracks, TrackPlan("video", (layer,), frames_per_second=0))
 
     @property
     def counts(self) -> str:

@@ -113,9 +113,14 @@ def readable(symbol: str) -> str:
     return ".".join(names) or symbol
 
 
+def map_path(pid: int) -> Path:
+    """Where perf looks for the names of what a process compiled."""
+    return Path(f"/tmp/perf-{pid}.map")
+
+
 def write_perf_map() -> Path:
     """Write the names of what is loaded now where perf looks for them; returns the file."""
-    path = Path(f"/tmp/perf-{os.getpid()}.map")
+    path = map_path(os.getpid())
     lines = [f"{address:x} {size:x} {name}\n" for address, size, name in functions()]
     path.write_text("".join(lines), encoding="utf-8")
     return path

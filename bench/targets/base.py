@@ -2,20 +2,23 @@
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import socket
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from bench.accounting import confined
 from bench.plans import Connected, Plan
 
 START_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 20.0
 POLL_S = 0.05
+CHILD_START_TIMEOUT_S, CHILD_STOP_TIMEOUT_S = 120.0, 5.0
+LAYER_OF = {"LOW": 0, "MEDIUM": 1, "HIGH": 2}
 LOG_TAIL = 2000
 """Characters of a server's log in an error."""
 
@@ -130,3 +133,44 @@ def _answers(url: str) -> bool:
     with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
         return bool(answer.status == 200)
     return False
+
+
+class Child:
+    """A process of ours, of `bench.servers`, that says (pid, port) and then answers (verb, arguments) until "stop"."""
+
+    def __init__(self, name: str, main: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """name: for errors. main: is called in the process with its end of the pipe and `arguments`."""
+        self._name, self._main, self._arguments = name, main, arguments
+        self.pid = self.port = 0
+
+    async def start(self, cores: tuple[int, ...]) -> None:
+        """Start it on these cores and wait until it is ready. Raises TargetFailed."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=self._main, args=(theirs, *self._arguments), daemon=True)
+        with confined(cores):
+            self._process.start()
+        theirs.close()  # so that a child that ends is the end of the pipe
+        self.pid, self.port = await asyncio.to_thread(self._receive)
+
+    def _receive(self) -> Any:
+        try:
+            if not self._pipe.poll(CHILD_START_TIMEOUT_S):
+                raise TargetFailed(f"{self._name} does not answer")
+            return self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            raise TargetFailed(f"{self._name} ended") from error
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        """What it answers. Raises TargetFailed when it has ended."""
+        try:
+            self._pipe.send((verb, arguments))
+        except ConnectionError as error:
+            raise TargetFailed(f"{self._name} ended") from error
+        return self._receive()
+
+    def stop(self) -> None:
+        """End it."""
+        with contextlib.suppress(TargetFailed):
+            self.ask("stop")
+        self._process.join(CHILD_STOP_TIMEOUT_S)

@@ -1,29 +1,24 @@
 """The floor: copy, `srtp_protect`, `sendmmsg` for each receiver, and nothing of what makes a forwarding unit.
 
-Publishers send in the clear and nothing is signalled. Option: `segments=0` sends without UDP_SEGMENT.
+Publishers send in the clear and nothing is signalled. Option: `segments=0` sends without UDP_SEGMENT. With it,
+packets of a recording come as large as the server makes them, so that they share messages.
 """
 
 import asyncio
-import contextlib
-import multiprocessing
 import os
 import socket
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pylibsrtp import Policy, Session, ffi
 
-from bench.accounting import confined
 from bench.plans import Connected, Plan, SendStream
 from bench.servers import reflect
-from bench.targets.base import TargetFailed
+from bench.targets.base import LAYER_OF, Child
 
-START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 5.0
 KEY_BYTES = 28
 AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE = 111, 96
-LAYER_OF = {"LOW": 0, "MEDIUM": 1, "HIGH": 2}
 
 
 @dataclass(slots=True)
@@ -51,35 +46,15 @@ class Floor:
         self._rooms: dict[str, dict[str, Connected]] = defaultdict(dict)
         self._streams = 0
         self._lock = asyncio.Lock()
+        self._child = Child(self.name, reflect.main, (self.protects, self._segments))
 
     async def start(self, cores: tuple[int, ...]) -> None:
         """Start the child on these cores."""
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=reflect.main, args=(theirs, self.protects, self._segments), daemon=True)
-        with confined(cores):
-            self._process.start()
-        theirs.close()
-        self._pid, self._port = await asyncio.to_thread(self._receive)
-
-    def _receive(self) -> Any:
-        try:
-            if not self._pipe.poll(START_TIMEOUT_S):
-                raise TargetFailed(f"{self.name} does not answer")
-            return self._pipe.recv()
-        except (EOFError, ConnectionError) as error:
-            raise TargetFailed(f"{self.name} ended") from error
+        await self._child.start(cores)
 
     def pid(self) -> int:
         """Of the child."""
-        return int(self._pid)
-
-    def _ask(self, verb: str, *arguments: Any) -> Any:
-        try:
-            self._pipe.send((verb, arguments))
-        except ConnectionError as error:
-            raise TargetFailed(f"{self.name} ended") from error
-        return self._receive()
+        return self._child.pid
 
     def keys(self) -> tuple[bytes, bytes, bytes]:
         """For a new participant: what it sends with, what the child sends to it with, what it receives with."""
@@ -90,7 +65,7 @@ class Floor:
         """Open a socket and enter it into the child's tables."""
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         opened.bind(("127.0.0.1", 0))
-        opened.connect(("127.0.0.1", self._port))
+        opened.connect(("127.0.0.1", self._child.port))
         opened.setblocking(False)
         sending, forwarding, receiving = self.keys()
         member = Member([])
@@ -104,11 +79,13 @@ class Floor:
                     member.streams[-1].append(self._streams)
                     payload_type = AUDIO_PAYLOAD_TYPE if track.kind == "audio" else VIDEO_PAYLOAD_TYPE
                     ssrc = reflect.FIRST_SSRC + self._streams
-                    send = SendStream(ssrc, payload_type, track.kind, layer, track.frames_per_second)
+                    # the best that can be done with these packets, and what the server does too
+                    sent = replace(layer, padded=self._segments)
+                    send = SendStream(ssrc, payload_type, track.kind, sent, track.frames_per_second)
                     participant.sends.append(send)
                     self._streams += 1
             if plan.subscribe:
-                member.receiver = self._ask("add_receiver", opened.getsockname()[1], forwarding)
+                member.receiver = self._child.ask("add_receiver", opened.getsockname()[1], forwarding)
             self._connect(participant)
         return participant
 
@@ -129,9 +106,9 @@ class Floor:
         if member.gets.get(track) == wanted:
             return
         if track in member.gets:
-            self._ask("unsubscribe", member.gets[track], member.receiver)
+            self._child.ask("unsubscribe", member.gets[track], member.receiver)
         member.gets[track] = wanted
-        self._ask("subscribe", wanted, member.receiver)
+        self._child.ask("subscribe", wanted, member.receiver)
 
     async def settle(self) -> None:
         """Subscriptions exist when `join` returns."""
@@ -153,15 +130,15 @@ class Floor:
         async with self._lock:
             room.pop(participant.plan.identity, None)
             for stream in member.gets.values():
-                self._ask("unsubscribe", stream, member.receiver)
+                self._child.ask("unsubscribe", stream, member.receiver)
             for other in map(_member, room.values()):
                 for track in [each for each in other.gets if each[0] == participant.plan.identity]:
-                    self._ask("unsubscribe", other.gets.pop(track), other.receiver)
+                    self._child.ask("unsubscribe", other.gets.pop(track), other.receiver)
         participant.socket.close()
 
     def drops(self) -> dict[str, int]:
         """Packets that the child could not send."""
-        return {reason: count for reason, count in self._ask("drops").items() if count}
+        return {reason: count for reason, count in self._child.ask("drops").items() if count}
 
     def versions(self) -> dict[str, str]:
         """Only how it sends."""
@@ -169,9 +146,7 @@ class Floor:
 
     async def stop(self) -> None:
         """End the child and close what was joined."""
-        with contextlib.suppress(TargetFailed):
-            self._ask("stop")
-        self._process.join(STOP_TIMEOUT_S)
+        self._child.stop()
         for room in self._rooms.values():
             for participant in room.values():
                 participant.socket.close()

@@ -38,7 +38,7 @@ def test_compiled_kernels_are_found_by_name() -> None:
     ("symbol", "name"),
     [
         ("_ZN3sfu6egress5_sendB2v9B38c8tJTIe", "egress._send"),
-        ("_ZN5bench4load3runB2v1", "load.run"),
+        ("_ZN5bench9generator9generator3runB2v1", "generator.run"),
         ("_ZN3sfu5media4send6egress5_sendB2v9B38c8tJTIe", "egress._send"),
         ("NRT_decref", "NRT_decref"),
     ],

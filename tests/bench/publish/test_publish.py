@@ -15,7 +15,7 @@ from bench.publish.suite import BadSuite, Section, Variation
 from bench.report import markdown
 from bench.report.section_tables import section_sheet
 from bench.report.sheets import Row, Sheet
-from tests.bench.reports import measurement, report
+from tests.bench.support.reports import measurement, report
 
 SUITE = """
 [[section]]

@@ -5,7 +5,7 @@ from rich.console import Console
 from bench.report.compare import comparison, pairs, print_comparison
 from bench.report.summary import summarize
 from bench.results import Report
-from tests.bench.reports import latency, measurement, report
+from tests.bench.support.reports import latency, measurement, report
 
 
 def printed(a: Report, b: Report) -> str:

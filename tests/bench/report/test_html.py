@@ -11,7 +11,7 @@ from bench.report.plots import COLOURS, bar_plot, bars_of, colours
 from bench.report.sheets import repeats, sheets
 from bench.report.summary import cpu, summarize
 from bench.results import Report
-from tests.bench.reports import measurement, report
+from tests.bench.support.reports import measurement, report
 
 VOID = {"meta", "link", "br", "hr", "img"}
 

@@ -10,7 +10,7 @@ from bench.report.sheets import number, share, sheets, spread
 from bench.report.summary import Spread, floor_ratio, memory, quantile, ratio, summarize
 from bench.report.terminal import print_report
 from bench.results import Report
-from tests.bench.reports import measurement, report
+from tests.bench.support.reports import measurement, report
 
 
 def printed(what: Report, width: int = 140) -> str:

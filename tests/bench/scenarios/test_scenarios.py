@@ -21,7 +21,7 @@ def test_every_scenario_that_comes_with_the_benchmark_is_good(name: str) -> None
 
 def test_the_scenarios_of_the_benchmark() -> None:
     known = {"webinar", "meeting", "audio", "rooms", "joins", "churn", "soak", "data", "lossy", "flood"}
-    known |= {"visits", "busy"}
+    known |= {"visits", "busy", "smooth", "frames", "recorded"}
     assert known <= set(scenarios.names())
 
 
@@ -56,6 +56,14 @@ def test_the_scenarios_of_the_benchmark() -> None:
         ({"audio": False, "data": "lossy", "late": True}, "are for media"),
         ({"audio": False, "data": "lossy", "loss": 0.1}, "are for media"),
         ({"audio": False, "data": "lossy", "mutes_per_second": 1.0}, "are for media"),
+        ({"video": "pattern", "pattern": "unheard-of", "packets_out": 9}, "pattern must be one of equal, chromium"),
+        ({"video": "pattern", "pattern": "equal"}, "pattern and packets_out"),
+        ({"video": "pattern", "packets_out": 9, "pattern": ""}, "pattern must be one of"),
+        ({"pattern": "equal", "packets_out": 9}, "pattern and packets_out"),
+        ({"video": "pattern", "pattern": "equal", "packets_out": 9, "per_burst": -1}, "per_burst must not be"),
+        ({"in_turns": True, "unit": "participants"}, "in_turns is for viewers"),
+        ({"in_turns": True, "late": True}, "in_turns is for viewers"),
+        ({"in_turns": True, "visits_per_second": 1.0}, "in_turns is for viewers"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_name(change: dict[str, Any], said: str) -> None:
