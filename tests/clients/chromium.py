@@ -26,12 +26,15 @@ _ARGUMENTS = (
 
 
 @contextlib.asynccontextmanager
-async def running_chromium(*, fake_ui: bool = True, film: Path | None = None) -> AsyncIterator[Browser]:
+async def running_chromium(
+    *, fake_ui: bool = True, film: Path | None = None, program: Path | None = None
+) -> AsyncIterator[Browser]:
     """Start a headless Chromium; with fake_ui False a page is not granted camera and microphone by itself.
 
     film: what its camera shows, as YUV4MPEG2, again and again; None: Chromium's own test picture.
+    program: what to start in place of the system's Chromium, with its arguments; None: that.
     """
-    path = shutil.which("chromium")
+    path = program or shutil.which("chromium")
     if path is None:
         raise FileNotFoundError("chromium is not installed")
     arguments = [argument for argument in _ARGUMENTS if fake_ui or argument != "--use-fake-ui-for-media-stream"]

@@ -24,7 +24,7 @@ PeerFactory = Callable[..., Awaitable[Any]]
 Join = Callable[..., Awaitable[Any]]
 
 
-def _missing(reason: str) -> None:
+def without_client(reason: str) -> None:
     """A machine without the clients says so; CI may not leave them out."""
     if os.environ.get("CI"):
         pytest.fail(f"client tests cannot run: {reason}")
@@ -36,7 +36,7 @@ def own_network() -> None:
     try:
         enter_own_network()
     except NetworkUnavailable as error:
-        _missing(f"no network namespace: {error}")
+        without_client(f"no network namespace: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def server(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="session")
 def pages(own_network: None) -> Iterator[str]:
     if not (WEB / "node_modules" / "livekit-client").exists():
-        _missing("livekit-client is not installed (npm ci in tests/clients/web)")
+        without_client("livekit-client is not installed (npm ci in tests/clients/web)")
     with serving_pages() as url:
         yield url
 
@@ -64,13 +64,13 @@ class Browsers:
 
     async def chromium(self) -> Browser:
         if self._chromium is None:
-            _require("chromium")
+            require_program("chromium")
             self._chromium = await self._exits.enter_async_context(running_chromium())
         return self._chromium
 
     async def firefox(self) -> Firefox:
         if self._firefox is None:
-            _require("firefox-esr")
+            require_program("firefox-esr")
             self._firefox = await self._exits.enter_async_context(running_firefox())
         return self._firefox
 
@@ -83,9 +83,9 @@ class Browsers:
         return page
 
 
-def _require(program: str) -> None:
+def require_program(program: str) -> None:
     if shutil.which(program) is None:
-        _missing(f"{program} is not installed")
+        without_client(f"{program} is not installed")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

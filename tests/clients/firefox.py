@@ -12,6 +12,8 @@ from typing import Any
 
 import websockets
 
+from tests.clients.two_paths import Namespace
+
 START_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
 _PREFERENCES = {
@@ -112,18 +114,25 @@ def _write_profile(folder: Path) -> None:
     (folder / "user.js").write_text("\n".join(lines))
 
 
-async def _connect(port: int) -> "websockets.ClientConnection":
+async def _connect(port: int, namespace: Namespace | None) -> "websockets.ClientConnection":
+    def loopback() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port))
+
     url = f"ws://127.0.0.1:{port}/session"
     async with asyncio.timeout(START_TIMEOUT_S):
         while True:
             with contextlib.suppress(OSError, websockets.WebSocketException):
-                return await websockets.connect(url, max_size=None, proxy=None)
+                connection = namespace.socket(loopback) if namespace is not None else loopback()
+                return await websockets.connect(url, sock=connection, max_size=None, proxy=None)
             await asyncio.sleep(0.2)
 
 
 @contextlib.asynccontextmanager
-async def running_firefox() -> AsyncIterator[Firefox]:
-    """Start a headless Firefox ESR with a profile of its own; ends it and forgets the profile."""
+async def running_firefox(namespace: Namespace | None = None) -> AsyncIterator[Firefox]:
+    """Start a headless Firefox ESR with a profile of its own; ends it and forgets the profile.
+
+    namespace: where it is to run; None: in ours.
+    """
     with tempfile.TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as profile:
         _write_profile(Path(profile))
         port = _free_port()
@@ -135,11 +144,12 @@ async def running_firefox() -> AsyncIterator[Firefox]:
             f"--remote-debugging-port={port}",
             "about:blank",
         ]
+        program = [*(namespace.prefix() if namespace is not None else []), "firefox-esr"]
         process = await asyncio.create_subprocess_exec(
-            "firefox-esr", *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+            *program, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
         try:
-            browser = Firefox(await _connect(port))
+            browser = Firefox(await _connect(port, namespace))
             await browser.command("session.new", capabilities={})
             yield browser
             await browser.close()

@@ -1,0 +1,212 @@
+"""A client with two ways to the server: a network namespace of its own, joined to ours by two bridged veth pairs.
+
+A cut takes a port out of the bridge in the middle, so that neither end sees its link go down. Signalling and pages do
+not use these ways: sockets that listen on the client's loopback are served from here, on the ports that they have here.
+What goes over each way is read at our end of it, so it says what the server has sent, and what has reached it.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.clients.network import NetworkUnavailable
+
+WAYS = ("one", "two")
+SUBNETS = {"one": "10.9.10", "two": "10.9.11"}
+"""Our end is .1, the client's .2."""
+_CLONE_NEWNET = 0x40000000
+_ETH_P_ALL, _PACKET_OUTGOING, _UDP = 3, 4, 17
+
+
+class Namespace:
+    """A network namespace that lives as long as a process of ours which waits in it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise NetworkUnavailable("unshare --net is refused")
+        self.path = f"/proc/{self._process.pid}/ns/net"
+        self.pid = self._process.pid
+
+    def prefix(self) -> list[str]:
+        """What stands before a command to run it in there."""
+        return ["nsenter", f"--net={self.path}"]
+
+    def socket(self, make: Callable[[], socket.socket]) -> socket.socket:
+        """A socket that `make` opened in there: a socket stays in the namespace of the thread that made it."""
+
+        def enter_and_make() -> socket.socket:
+            libc = ctypes.CDLL(None, use_errno=True)
+            with open(self.path) as namespace:
+                if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+                    raise NetworkUnavailable(f"setns: {os.strerror(ctypes.get_errno())}")
+            return make()
+
+        with ThreadPoolExecutor(1) as threads:  # one thread for this alone: it does not come back from there
+            return threads.submit(enter_and_make).result()
+
+    def close(self) -> None:
+        self._process.communicate()  # ends it: its input ends
+
+
+def _run(command: str, prefix: list[str] | None = None) -> None:
+    done = subprocess.run([*(prefix or []), *command.split()], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NetworkUnavailable(f"{command}: {done.stderr.strip()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One datagram at our end of a way."""
+
+    at: float
+    """time.monotonic()."""
+    way: str
+    sent: bool
+    """By us; else it came from the client."""
+    kind: str
+    """"stun", "dtls", "rtp" or "rtcp" (RFC 7983, RFC 5761)."""
+
+
+def _kind(datagram: bytes) -> str:
+    first, second = datagram[0], datagram[1]
+    if first < 4:
+        return "stun"
+    if first < 128:
+        return "dtls"
+    return "rtcp" if 192 <= second <= 223 else "rtp"
+
+
+@dataclass
+class TwoPaths:
+    """The namespaces, and what went over the two ways."""
+
+    client: Namespace
+    middle: Namespace
+    seen: list[Seen] = field(default_factory=list)
+
+    def cut(self, way: str) -> float:
+        """From now on nothing goes over a way, in neither direction, and nobody is told. Returns time.monotonic()."""
+        _run(f"ip link set mc{way} nomaster", self.middle.prefix())
+        return time.monotonic()
+
+    def join(self, way: str) -> None:
+        """Undo `cut`."""
+        _run(f"ip link set mc{way} master b{way}", self.middle.prefix())
+
+    def first(self, way: str, *, sent: bool, kind: str = "rtp", since: float = 0.0) -> float | None:
+        """When the first such datagram was seen after a time; None: there was none."""
+        found = (s.at for s in list(self.seen) if (s.way, s.sent, s.kind) == (way, sent, kind) and s.at > since)
+        return next(found, None)
+
+    def count(self, way: str, *, sent: bool, kind: str = "rtp", since: float = 0.0) -> int:
+        return sum((s.way, s.sent, s.kind) == (way, sent, kind) and s.at > since for s in list(self.seen))
+
+    async def loopback(self, port: int) -> asyncio.Server:
+        """Serve 127.0.0.1:port of the client from that port of ours."""
+        listening = self.client.socket(lambda: socket.create_server(("127.0.0.1", port)))
+
+        async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError), contextlib.closing(writer):
+                while data := await reader.read(1 << 16):
+                    writer.write(data)
+                    await writer.drain()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                writer.close()
+                return
+            await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+        return await asyncio.start_server(serve, sock=listening)
+
+
+def _join_ends(way: str, client: Namespace, middle: Namespace) -> None:
+    subnet, at_client, at_middle = SUBNETS[way], client.prefix(), middle.prefix()
+    _run(f"ip link add s{way} type veth peer name ms{way}")
+    _run(f"ip link set ms{way} netns {middle.pid}")
+    _run(f"ip link add mc{way} type veth peer name c{way}", at_middle)
+    _run(f"ip link set c{way} netns {client.pid}", at_middle)
+    _run(f"ip link add b{way} type bridge", at_middle)
+    for name in (f"b{way}", f"ms{way}", f"mc{way}"):
+        _run(f"ip link set {name} up", at_middle)
+    _run(f"ip link set ms{way} master b{way}", at_middle)
+    _run(f"ip link set mc{way} master b{way}", at_middle)
+    _run(f"ip addr add {subnet}.1/24 dev s{way}")
+    _run(f"ip link set s{way} up")
+    _run(f"ip addr add {subnet}.2/24 dev c{way}", at_client)
+    _run(f"ip link set c{way} up", at_client)
+    with contextlib.suppress(OSError):  # where this is refused, pairs across the two ways validate too
+        Path(f"/proc/sys/net/ipv4/conf/s{way}/rp_filter").write_text("1")
+
+
+def _capture(paths: TwoPaths, stop: threading.Event, listening: dict[socket.socket, str], port: int) -> None:
+    while not stop.is_set():
+        for source in select.select(list(listening), [], [], 0.1)[0]:
+            data, address = source.recvfrom(65536)
+            header = 4 * (data[0] & 15)
+            if data[0] >> 4 != 4 or data[9] != _UDP or len(data) < header + 10:
+                continue
+            sent = address[2] == _PACKET_OUTGOING
+            ours = int.from_bytes(data[header + (0 if sent else 2) :][:2], "big")
+            if ours == port:
+                seen = Seen(time.monotonic(), listening[source], sent, _kind(data[header + 8 :]))
+                paths.seen.append(seen)
+
+
+@contextlib.contextmanager
+def watching(paths: TwoPaths, port: int) -> Iterator[None]:
+    """Note in `paths.seen` every datagram that goes to or from this UDP port of ours."""
+    stop, listening = threading.Event(), dict[socket.socket, str]()
+    for way in WAYS:
+        packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+        packets.bind((f"s{way}", _ETH_P_ALL))
+        listening[packets] = way
+    thread = threading.Thread(target=_capture, args=(paths, stop, listening, port))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        for packets in listening:
+            packets.close()
+
+
+@contextlib.contextmanager
+def two_paths() -> Iterator[TwoPaths]:
+    """The client's namespace, joined to that of the calling process. Raises NetworkUnavailable with the reason."""
+    with contextlib.ExitStack() as exits:
+        client, middle = (exits.enter_context(contextlib.closing(Namespace())) for _ in range(2))
+        _run("ip link set lo up", client.prefix())
+        for way in WAYS:
+            exits.callback(subprocess.run, ["ip", "link", "del", f"s{way}"], capture_output=True, check=False)
+            _join_ends(way, client, middle)
+        _run(f"ip route add default via {SUBNETS['one']}.1", client.prefix())
+        yield TwoPaths(client, middle)
+
+
+@contextlib.asynccontextmanager
+async def serving_loopback(paths: TwoPaths, *ports: int) -> AsyncIterator[None]:
+    """These ports of our loopback are reached at the client's."""
+    servers = [await paths.loopback(port) for port in ports]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
