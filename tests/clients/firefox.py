@@ -35,6 +35,9 @@ _PREFERENCES = {
     "toolkit.startup.max_resumed_crashes": -1,
 }
 
+_ALL_ADDRESSES = {"permissions.default.microphone": 1}
+"""A fake microphone in use does not count (Firefox 153); a lasting permission does."""
+
 
 class FirefoxError(Exception):
     """A command that Firefox refused, or a script that threw."""
@@ -109,8 +112,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_profile(folder: Path) -> None:
-    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in _PREFERENCES.items()]
+def _write_profile(folder: Path, all_addresses: bool) -> None:
+    preferences = _PREFERENCES | (_ALL_ADDRESSES if all_addresses else {})
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in preferences.items()]
     (folder / "user.js").write_text("\n".join(lines))
 
 
@@ -128,13 +132,14 @@ async def _connect(port: int, namespace: Namespace | None) -> "websockets.Client
 
 
 @contextlib.asynccontextmanager
-async def running_firefox(namespace: Namespace | None = None) -> AsyncIterator[Firefox]:
+async def running_firefox(namespace: Namespace | None = None, *, all_addresses: bool = False) -> AsyncIterator[Firefox]:
     """Start a headless Firefox ESR with a profile of its own; ends it and forgets the profile.
 
-    namespace: where it is to run; None: in ours.
+    namespace: where it is to run; None: in ours. all_addresses: its pages offer candidates of every address of the
+    machine, as pages do that have a lasting permission for the microphone, and not only of the default route's.
     """
     with tempfile.TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as profile:
-        _write_profile(Path(profile))
+        _write_profile(Path(profile), all_addresses)
         port = _free_port()
         arguments = [
             "--headless",

@@ -58,6 +58,7 @@ async def eventually(
     what: str,
     within_s: float = WAIT_S,
     detail: Callable[[], Awaitable[Any]] | None = None,
+    poll_s: float = POLL_S,
 ) -> Any:
     """Wait until `fact` gives something true and return it; else fail, saying what was awaited and what was seen."""
     deadline = time.monotonic() + within_s
@@ -66,7 +67,7 @@ async def eventually(
         seen = await fact()
         if seen:
             return seen
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(poll_s)
     extra = f"; {await detail()}" if detail else ""
     raise AssertionError(f"{what} did not happen within {within_s} s (last seen: {seen!r}{extra})")
 

@@ -32,11 +32,15 @@ class Namespace:
     """A network namespace that lives as long as a process of ours which waits in it."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        command = ["unshare", "--net", "sh", "-c", "echo; exec cat"]
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            raise NetworkUnavailable(f"unshare: {error}") from error
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
+            self.close()
             raise NetworkUnavailable("unshare --net is refused")
         self.path = f"/proc/{self._process.pid}/ns/net"
         self.pid = self._process.pid
@@ -79,6 +83,10 @@ class Seen:
     """By us; else it came from the client."""
     kind: str
     """"stun", "dtls", "rtp" or "rtcp" (RFC 7983, RFC 5761)."""
+    client: str
+    """The client's address and port."""
+    server: str
+    """Our address."""
 
 
 def _kind(datagram: bytes) -> str:
@@ -164,14 +172,19 @@ def _capture(paths: TwoPaths, stop: threading.Event, listening: dict[socket.sock
                 continue
             sent = address[2] == _PACKET_OUTGOING
             ours = int.from_bytes(data[header + (0 if sent else 2) :][:2], "big")
-            if ours == port:
-                seen = Seen(time.monotonic(), listening[source], sent, _kind(data[header + 8 :]))
-                paths.seen.append(seen)
+            if ours != port:
+                continue
+            here, there = (data[12:16], data[16:20]) if sent else (data[16:20], data[12:16])
+            client_port = int.from_bytes(data[header + (2 if sent else 0) :][:2], "big")
+            client, server = f"{socket.inet_ntoa(there)}:{client_port}", socket.inet_ntoa(here)
+            kind = _kind(data[header + 8 :])
+            paths.seen.append(Seen(time.monotonic(), listening[source], sent, kind, client, server))
 
 
 @contextlib.contextmanager
 def watching(paths: TwoPaths, port: int) -> Iterator[None]:
-    """Note in `paths.seen` every datagram that goes to or from this UDP port of ours."""
+    """Note in `paths.seen`, from empty on, every IPv4 datagram that goes to or from this UDP port of ours."""
+    paths.seen.clear()
     stop, listening = threading.Event(), dict[socket.socket, str]()
     for way in WAYS:
         packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
