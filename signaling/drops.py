@@ -1,4 +1,4 @@
-"""What was dropped, by reason, in the log: nothing else shows these counters to whoever runs a server.
+"""Writes the drop counters into the log, which is the only place where an operator sees them.
 
 Who calls it: `listener.py`, while the server runs.
 """
@@ -20,10 +20,10 @@ Count = Callable[[], Mapping[str, int]]
 
 
 class DropLog:
-    """Tells what was added since it was called last."""
+    """Logs what each counter gained since the last line."""
 
     def __init__(self, *counts: Count) -> None:
-        """Read each of `counts` anew at every line."""
+        """counts: each is called once for every line, and returns counters by reason."""
         self._counts = counts
         self._told: Counter[str] = Counter()
 

@@ -21,8 +21,8 @@ TURN_DELIVERIES = 16
 MAX_LOSSY_WAITING = 256
 """Messages in a sender's queue beyond which its lossy ones are dropped: they would come too late to be of use."""
 MAX_WAITING_BYTES = 64 << 20
-"""In all queues. Beyond it those senders lose messages who have more than their share of it, all others none; each has
-less than `association.MAX_UNREAD_BYTES` in any case."""
+"""Bytes in all queues. Beyond it only senders that have more than their share of it lose messages. A sender has less
+than `association.MAX_UNREAD_BYTES` in any case."""
 RECEIVER_BYTES = 8
 """What each receiver of a message that waits costs beside it: in a large room the list is more than the message."""
 
@@ -82,8 +82,10 @@ class Fanout:
         return self._ledger.total
 
     def send(self, sender: Transport | None, transports: Sequence[Transport], channel: Channel, payload: bytes) -> None:
-        """Queue one message for some transports and send what the present slice allows. sender: who is held back
-        while it waits; None: nobody."""
+        """Queue one message for some transports and send what the present slice allows.
+
+        sender: the transport that is held back while the message waits; None: no transport is.
+        """
         message = Message(payload, self._ledger, sender)
         receivers = iter(transports)
         if self._next_slice is None:

@@ -32,8 +32,10 @@ MakeThread = Callable[[Memory, Callable[[BaseException], None]], RunsMedia]
 
 
 class Shard:
-    """The memory that a media thread shares with the control thread, and the means to reach both. Who has which of its
-    rows: `sfu.control.receivers.Owners`."""
+    """The memory that a media thread shares with the control thread, and the means to reach both.
+
+    `sfu.control.receivers.Owners` knows to whom its rows belong.
+    """
 
     def __init__(
         self, make_thread: MakeThread, on_exception: Callable[[BaseException], None], wake: Callable[["Shard"], None]

@@ -30,11 +30,11 @@ class Ssrcs:
                 return self._last
 
     def claim(self, announced: Iterable[int]) -> frozenset[int]:
-        """Take those of the peer's that nobody has yet; returns them."""
+        """Take those of the peer's SSRCs that are free, and return them."""
         free = frozenset(announced) - self.taken
         self.taken |= free
         return free
 
     def give_back(self, ssrcs: Iterable[int]) -> None:
-        """They are no longer in use."""
+        """Free SSRCs that are no longer in use."""
         self.taken.difference_update(ssrcs)

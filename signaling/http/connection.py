@@ -212,8 +212,10 @@ class SignalConnection:
         self._pending.set()
 
     def _keep_places(self, sid: str) -> None:
-        """What waits about a participant stays before its departure, and what comes later, after it: somebody who hides
-        and shows itself again comes back. So nothing takes the place of either."""
+        """Let no later update take the place of one that waits about a participant: its departure comes next.
+
+        A participant that hides and shows itself again must be told of as gone and then as there.
+        """
         waiting = self._updates.pop(sid, None)
         if waiting is not None:
             waiting.sid = ""

@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP/1.1 and WebSocket protocols with what they lack: bounds for those who have proved nothing yet.
+"""Uvicorn's HTTP/1.1 and WebSocket protocols, with bounds for clients that have shown no token yet.
 
 Who calls it: `listener.py` gives both classes to uvicorn, which makes one object per connection. A connection begins
 as `ShortLivedHttp` (parsed by h11) and goes on as `SignalProtocol` (parsed by `websockets`) if it asks for an upgrade;

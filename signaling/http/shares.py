@@ -16,7 +16,7 @@ SHARE = 0.2
 MAX_EXCESS_S = 10.0
 """A client that has been beyond its share for so long, without a pause, is sent away."""
 POLLS = 3
-"""Turns of the event loop after which everybody who had something to say was heard: a read, a task, and a spare one."""
+"""Turns of the event loop after which every waiting client was served: one for a read, one for a task, one to spare."""
 MIN_PAUSE_S = 0.001
 
 
@@ -44,7 +44,7 @@ class Shares:
         """Clients that had to wait go on one after the other, with the others in between."""
 
     def note(self) -> None:
-        """Somebody was served who has no share: a join, a resume."""
+        """Count a turn that no client's share pays for: a join or a resume."""
         self.turns += 1
 
 
@@ -124,7 +124,7 @@ class Share:
         return self._shares.turns - self._turns
 
     async def _others_came(self) -> bool:
-        """Whether somebody else was waiting: everybody who was has been served when this returns."""
+        """Whether another client was waiting. When this returns, every client that was waiting has been served."""
         others = self._others()
         for _ in range(POLLS):
             await self._shares.sleep(0)

@@ -41,7 +41,7 @@ class Forwardings:
         announces a track anew only after its m-section was quiet. Whoever writes the next description clears it."""
 
     def want(self, track: WantedTrack) -> None:
-        """Add a track, or change it: a subscription lives on while the track has its receiver, with the same codec."""
+        """Add a track, or change it. A subscription stays as long as the track has its receiver with the same codec."""
         self.wanted[track.track_sid] = track
         self._refused.discard(track.track_sid)
         current = self.active.get(track.track_sid)

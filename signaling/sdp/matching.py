@@ -21,7 +21,8 @@ class Matching:
     def __init__(self) -> None:
         """Nothing is known yet."""
         self._formats: dict[int, tuple[Format, ...]] = {}
-        """By id. M-sections that offer the same share one tuple; held here, so that no other gets its id."""
+        """Id of a tuple of formats -> the tuple. M-sections with equal offers share one. It is held here so that its id
+        cannot become another tuple's."""
         self._found: dict[tuple[int, Codec, str], Match | None] = {}
 
     def select(self, track: WantedTrack, formats: tuple[Format, ...]) -> Selection | None:

@@ -78,7 +78,7 @@ class Profile:
     extensions: tuple[Extmap, ...] = ()
 
     def __hash__(self) -> int:
-        """Cheap: what is derived from a profile is remembered under it, and equal profiles are the same object."""
+        """Hash the formats only, which is quick: results are cached by profile, and equal ones are the same object."""
         return hash(self.formats)
 
 

@@ -1,8 +1,8 @@
-"""Reliable messages that a receiver has not taken yet, and whom that holds back: their sender.
+"""Reliable messages that a receiver has not taken yet, and how they hold their sender back.
 
 A message is one object for all its receivers. Each of them may lag; a message that lies too far back in a receiver's
 backlog keeps its bytes of the sender's SCTP receive window until the receiver has come near enough. So the sender is
-slowed down to the slowest receiver, no other sender is, and whoever is fast has got everything already.
+slowed down to its slowest receiver. Other senders are not, and fast receivers have everything already.
 """
 
 from collections import deque
@@ -46,7 +46,7 @@ class Message:
     __slots__ = ("_holds", "_sender", "_waits", "ledger", "payload", "size")
 
     def __init__(self, payload: bytes, ledger: Ledger, sender: Window | None) -> None:
-        """sender: who is held back when it does not get on; None: nobody."""
+        """sender: the window that is held back while the message does not get on; None: no window is."""
         self.payload = payload
         self.size = len(payload) + MESSAGE_BYTES
         self.ledger = ledger
@@ -118,6 +118,6 @@ class Backlog:
         return message
 
     def clear(self) -> None:
-        """Forget what waits; nobody is held back any more."""
+        """Forget all waiting messages, so that they no longer hold back their senders."""
         while self._messages:
             self.popleft()

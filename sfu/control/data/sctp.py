@@ -123,17 +123,17 @@ class DataChannels:
             self._send_lossy(channel, message.payload)
 
     def hold_window(self, size: int) -> None:
-        """Announce so many bytes less to the peer."""
+        """Make the receive window that the peer is told smaller by `size` bytes."""
         if self._association is not None:
             self._association.hold_window(size)
 
     def release_window(self, size: int) -> None:
-        """Announce them again."""
+        """Give `size` bytes back to the receive window."""
         if self._association is not None:
             self._association.release_window(size)
 
     def close(self) -> None:
-        """Abort the association; its timers end, and nobody is held back. Idempotent."""
+        """Abort the association, end its timers, and hold no sender back any more. Idempotent."""
         association, self._association = self._association, None
         if association is not None:
             association.end()
