@@ -17,7 +17,8 @@ from bench.plans import Connected, Plan
 
 START_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 20.0
 POLL_S = 0.05
-CHILD_START_TIMEOUT_S, CHILD_STOP_TIMEOUT_S = 120.0, 5.0
+CHILD_START_TIMEOUT_S, CHILD_ANSWER_TIMEOUT_S, CHILD_STOP_TIMEOUT_S = 900.0, 120.0, 5.0
+"""A first start compiles kernels."""
 LAYER_OF = {"LOW": 0, "MEDIUM": 1, "HIGH": 2}
 LOG_TAIL = 2000
 """Characters of a server's log in an error."""
@@ -151,11 +152,11 @@ class Child:
         with confined(cores):
             self._process.start()
         theirs.close()  # so that a child that ends is the end of the pipe
-        self.pid, self.port = await asyncio.to_thread(self._receive)
+        self.pid, self.port = await asyncio.to_thread(self._receive, CHILD_START_TIMEOUT_S)
 
-    def _receive(self) -> Any:
+    def _receive(self, timeout_s: float) -> Any:
         try:
-            if not self._pipe.poll(CHILD_START_TIMEOUT_S):
+            if not self._pipe.poll(timeout_s):
                 raise TargetFailed(f"{self._name} does not answer")
             return self._pipe.recv()
         except (EOFError, ConnectionError) as error:
@@ -167,7 +168,7 @@ class Child:
             self._pipe.send((verb, arguments))
         except ConnectionError as error:
             raise TargetFailed(f"{self._name} ended") from error
-        return self._receive()
+        return self._receive(CHILD_ANSWER_TIMEOUT_S)
 
     def stop(self) -> None:
         """End it."""
