@@ -1,6 +1,7 @@
 """What is published: the list of sections, the tables' places in the document, and the command in small."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,30 @@ def test_options_of_a_machine_are_not_published(folder: Path) -> None:
     assert str(publisher._complete(Subject.parse("janus:loops=2"))) == "janus:loops=2,root=/x,srtp=/y"
     assert str(publisher._shown(Subject.parse("janus:loops=2"))) == "janus:loops=2,root=...,srtp=..."
     assert str(publisher._shown(Subject.parse("floor"))) == "floor"
+
+
+def test_a_section_of_forwarding_is_the_table_against_the_floor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def forward(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(words[3:-2])
+        sides = [
+            measurement(system, 50, repeat, scenario="smooth") for repeat in range(2) for system in ("floor", "aiosfu")
+        ]
+        report(measurements=tuple(sides)).write(Path(words[-1]))
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", forward)
+    (folder / "suite.toml").write_text('[[section]]\nname = "first"\ncommand = "forward"\nsizes = [50]\nrepeats = 2\n')
+    result = run(folder, "--docs", str(folder / "document.md"))
+    assert result.exit_code == 0, result.output
+    words = ["forward", "-n", "50", "--seconds", "4", "--repeats", "2"]
+    assert ran == [words]
+    text = (folder / "document.md").read_text()
+    assert "| 50 | smooth | 59,970 | 3.15 (3.00..3.30) | 4.20 (4.00..4.40) | 1.33 |" in text
+    assert f"`python -m bench {' '.join(words)}`" in text
+    figures = json.loads((folder / "json" / "first.json").read_text())
+    assert [each["system"] for each in figures["measurements"]] == ["floor", "aiosfu"] * 2
 
 
 def test_a_section_that_fails_keeps_its_table_and_the_others_go_on(
