@@ -7,12 +7,19 @@ const SOURCES = { microphone: "MICROPHONE", camera: "CAMERA", screen: "SCREEN_SH
 const DEVICES = { microphone: "audioinput", camera: "videoinput" };
 const LABELS = { microphone: ["Mic", "No mic"], camera: ["Camera", "No camera"] };
 const REFRESH_MS = 1000;
-const FACE = 4 / 3; // a tile is worth as much of its width as a picture of this shape can fill
+// A tile is worth as much of its width as a picture of this shape can fill.
+const FACE = 4 / 3;
+const SCREEN = 16 / 9;
+
+const TOKEN_REFUSALS = {
+  403: "This server gives demo tokens only to pages opened by its address, as localhost or by the machine's own name.",
+  404: "This server gives no demo tokens, so nobody can join from this page. To try it, start the server with --dev.",
+};
 
 let call = null;
 const tiles = new Map(); // key -> {element, trackSid, quality, asked}
 const audios = new Map(); // track sid -> <audio>
-const notices = new Map(); // what it is about -> text; each stays until the same thing succeeds
+const notices = new Map(); // what it is about -> element; each stays until the same thing succeeds, or it is closed
 
 $("name").value = localStorage.getItem("aiosfu-name") ?? "";
 const wished = new URLSearchParams(location.search);
@@ -22,7 +29,7 @@ if (wished.has("name")) $("name").value = wished.get("name");
 $("join").addEventListener("submit", async (event) => {
   event.preventDefault();
   $("join-button").disabled = true;
-  $("join-error").hidden = true;
+  showError("");
   try {
     await join($("room-name").value.trim(), $("name").value.trim());
   } catch (error) {
@@ -32,11 +39,21 @@ $("join").addEventListener("submit", async (event) => {
   }
 });
 
+/** Without tokens nobody can join: who opens the page is told at once, before filling in the form. */
+async function askForTokens() {
+  const trial = new URLSearchParams({ room: "lobby", identity: "nobody" });
+  const answer = await fetch(`/demo/token?${trial}`, { method: "HEAD" }).catch(() => null);
+  const refusal = TOKEN_REFUSALS[answer?.status];
+  if (!refusal) return;
+  showError(refusal);
+  $("join-button").disabled = true;
+}
+
 async function join(room, name) {
   localStorage.setItem("aiosfu-name", name);
   const identity = `${name}-${Math.random().toString(36).slice(2, 8)}`;
   const answer = await fetch(`/demo/token?${new URLSearchParams({ room, name, identity })}`);
-  if (!answer.ok) throw new Error("This server gives no demo tokens. Start it with --dev.");
+  if (!answer.ok) throw new Error(TOKEN_REFUSALS[answer.status] ?? (await answer.text()));
   call = new Call();
   listen(call);
   await call.join((await answer.json()).token);
@@ -54,10 +71,13 @@ function showLobby(message) {
   for (const audio of audios.values()) audio.remove();
   audios.clear();
   $("messages").replaceChildren();
-  notices.clear();
-  showNotices();
+  for (const about of [...notices.keys()]) showNotice(about, "");
   $("call").hidden = true;
   $("lobby").hidden = false;
+  showError(message);
+}
+
+function showError(message) {
   $("join-error").hidden = !message;
   $("join-error").textContent = message;
 }
@@ -137,15 +157,24 @@ function showConnection(there) {
   showNotice("connection", there ? "" : "Connection lost, reconnecting…");
 }
 
+/** Shows a message in place of the last one about the same thing; an empty one only takes that away. */
 function showNotice(about, message) {
+  notices.get(about)?.remove();
   notices.delete(about);
-  if (message) notices.set(about, message);
-  showNotices();
+  if (message) {
+    const element = $("one-notice").content.firstElementChild.cloneNode(true);
+    element.querySelector("span").textContent = message;
+    element.querySelector("button").ariaLabel = `Close the notice about the ${about}`;
+    element.querySelector("button").addEventListener("click", () => closeNotice(about));
+    notices.set(about, element);
+    $("notice").append(element);
+  }
 }
 
-function showNotices() {
-  $("notice").textContent = [...notices.values()].join("\n");
-  $("notice").hidden = !notices.size;
+/** The pressed button goes away with its notice, so the focus goes to the next one, or to the controls. */
+function closeNotice(about) {
+  showNotice(about, "");
+  ($("notice").querySelector("button") ?? $("microphone")).focus();
 }
 
 function showMessage(name, message) {
@@ -162,9 +191,9 @@ function showMessage(name, message) {
 }
 
 // --- tiles ----------------------------------------------------------------------------------------------------------
-/** What should be on the grid: one tile a participant, and one for each shared screen. */
+/** What should be on the grid: one tile for each shared screen, and one for each participant. */
 function wantedTiles() {
-  const wanted = [];
+  const [screens, people] = [[], []];
   for (const participant of call.participants.values()) {
     const mine = participant.sid === call.me.sid;
     const tracks = participant.tracks ?? [];
@@ -172,35 +201,40 @@ function wantedTiles() {
     const find = (source) => tracks.find((track) => track.source === source);
     const microphone = find("MICROPHONE");
     const silent = mine ? !call.isOn("MICROPHONE") : !microphone || Boolean(microphone.muted);
-    wanted.push({ key: participant.sid, name: mine ? `${name} (you)` : name, mine, silent, screen: false, ...picture(mine, "CAMERA", find("CAMERA")) });
+    people.push({ key: participant.sid, name: mine ? `${name} (you)` : name, mine, silent, screen: false, ...picture(mine, "CAMERA", find("CAMERA")) });
     const screen = find("SCREEN_SHARE");
-    if (screen) wanted.push({ key: screen.sid, name: `${name}: screen`, mine, silent: false, screen: true, ...picture(mine, "SCREEN_SHARE", screen) });
+    if (screen) screens.push({ key: screen.sid, name: `${name}: screen`, mine, silent: false, screen: true, ...picture(mine, "SCREEN_SHARE", screen) });
   }
-  return wanted;
+  return [screens, people];
 }
 
 function picture(mine, source, info) {
-  if (mine) return { track: call.isOn(source) ? call.local.get(source).track : null, trackSid: "" };
+  if (mine) return { track: call.isOn(source) ? call.local.get(source).track : null, trackSid: "", layers: 0 };
   const live = info && !info.muted;
-  return { track: live ? (call.remote.get(info.sid)?.track ?? null) : null, trackSid: info?.sid ?? "" };
+  const track = live ? (call.remote.get(info.sid)?.track ?? null) : null;
+  return { track, trackSid: info?.sid ?? "", layers: info?.layers?.length ?? 0 };
 }
 
 function render() {
   if (!call) return;
-  const wanted = wantedTiles();
-  const keys = new Set(wanted.map(({ key }) => key));
+  const [screens, people] = wantedTiles();
+  const keys = new Set([...screens, ...people].map(({ key }) => key));
   for (const [key, { element }] of tiles) {
     if (keys.has(key)) continue;
     element.remove();
     tiles.delete(key);
   }
-  for (const tile of wanted) showTile(tile);
+  for (const tile of screens) showTile(tile, $("stage"));
+  for (const tile of people) showTile(tile, $("people"));
   const alone = call.participants.size === 1;
   $("alone").hidden = !alone;
   $("link").value = `${location.origin}${location.pathname}?${new URLSearchParams({ room: $("title").textContent })}`;
-  if (alone) $("grid").append($("alone"));
+  if (alone) $("people").append($("alone"));
   else $("copy").textContent = "Copy the link";
-  arrange(wanted.length + Number(alone));
+  $("stage").hidden = !screens.length;
+  $("grid").classList.toggle("wide", $("grid").clientWidth > $("grid").clientHeight);
+  arrange($("stage"), screens.length, SCREEN);
+  arrange($("people"), people.length + Number(alone), FACE);
   $("count").textContent = alone ? "only you" : `${call.participants.size} participants`;
   for (const [button, source] of Object.entries(SOURCES)) $(button).setAttribute("aria-pressed", String(call.isOn(source)));
   for (const [sid, audio] of audios) {
@@ -210,16 +244,16 @@ function render() {
   }
 }
 
-/** Chooses the number of columns with the largest tiles. */
-function arrange(count) {
-  const { clientWidth: width, clientHeight: height } = $("grid");
-  const worth = (columns) => Math.min(width / columns, (FACE * height) / Math.ceil(count / columns));
+/** Chooses the number of columns with the largest pictures, which are `shape` times as wide as high. */
+function arrange(place, count, shape) {
+  const { clientWidth: width, clientHeight: height } = place;
+  const worth = (columns) => Math.min(width / columns, (shape * height) / Math.ceil(count / columns));
   let best = 1;
   for (let columns = 2; columns <= count; columns++) if (worth(columns) > worth(best)) best = columns;
-  $("grid").style.setProperty("--columns", String(best));
+  place.style.setProperty("--columns", String(best));
 }
 
-function showTile({ key, name, mine, silent, screen, track, trackSid }) {
+function showTile({ key, name, mine, silent, screen, track, trackSid, layers }, place) {
   let tile = tiles.get(key);
   if (!tile) {
     tile = { element: $("tile").content.firstElementChild.cloneNode(true), quality: "auto", asked: "" };
@@ -228,7 +262,7 @@ function showTile({ key, name, mine, silent, screen, track, trackSid }) {
       askQuality(tile);
     });
     tiles.set(key, tile);
-    $("grid").append(tile.element);
+    place.append(tile.element);
   }
   tile.trackSid = trackSid;
   const { element } = tile;
@@ -237,6 +271,7 @@ function showTile({ key, name, mine, silent, screen, track, trackSid }) {
   element.classList.toggle("screen", screen);
   element.classList.toggle("muted", silent);
   element.classList.toggle("has-video", Boolean(track));
+  element.querySelector(".quality").hidden = layers < 2; // there is nothing to choose
   element.querySelector(".who").textContent = name;
   element.querySelector(".avatar").textContent = name.trim().slice(0, 1).toUpperCase();
   const video = element.querySelector("video");
@@ -280,4 +315,5 @@ setInterval(async () => {
 new ResizeObserver(render).observe($("grid"));
 navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
 showDevices();
+askForTokens();
 addEventListener("beforeunload", () => call?.leave());

@@ -63,16 +63,16 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -
 
 @contextlib.contextmanager
 def running_server(
-    folder: Path, *, node_ip: str | None, extra: tuple[str, ...] = (), port: int = 0
+    folder: Path, *, node_ip: str | None, extra: tuple[str, ...] = (), port: int = 0, dev: bool = True
 ) -> Iterator[ServerUnderTest]:
     """Start a server, yield it when ready, stop it by SIGTERM.
 
-    node_ip None: it offers all addresses it has. port 0: a free one.
+    node_ip None: it offers all addresses it has. port 0: a free one. dev: whether it is a development server.
     """
     port, udp_port = port or free_port(), free_port(socket.SOCK_DGRAM)
     log = folder / f"server-{port}.log"
-    command = [sys.executable, "-m", "signaling.cli", "serve", "--dev", "--bind", "127.0.0.1", "--port", str(port)]
-    command += ["--udp-port", str(udp_port), *extra]
+    command = [sys.executable, "-m", "signaling.cli", "serve", "--bind", "127.0.0.1", "--port", str(port)]
+    command += ["--udp-port", str(udp_port), *(("--dev",) if dev else ("--keys", f"{KEY}: {SECRET}")), *extra]
     if node_ip is not None:
         command += ["--node-ip", node_ip]
     with log.open("wb") as output:

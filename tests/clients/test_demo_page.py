@@ -35,8 +35,11 @@ LAID_OUT = """() => {
     const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
     const page = { left: 0, top: 0, right: innerWidth, bottom: innerHeight };
     const shown = (parent, selector) => [...parent.querySelectorAll(selector)].filter((part) => part.checkVisibility());
-    for (const part of shown(document, ".tile, .bar button, .notice, .alone, .alone *"))
+    for (const part of shown(document, ".tile, .bar button, .notice, .notice *, .alone, .alone *"))
         if (!inside(box(part), page)) faults.push(`${part.className || part.id} leaves the page`);
+    for (const card of shown(document, ".alone"))
+        for (const part of shown(card, "*"))
+            if (!inside(box(part), box(card))) faults.push(`${part.id || part.tagName} leaves its card`);
     for (const button of shown(document, ".bar button"))
         for (const label of shown(button, "span"))
             if (!inside(box(label), box(button))) faults.push(`${label.textContent} leaves its button`);
@@ -50,6 +53,19 @@ LAID_OUT = """() => {
     return faults;
 }"""
 """What is wrong with where things are on the page: parts that leave their place or cover each other, names cut off."""
+
+SCREEN_IS_MAIN = """() => {
+    const [screen, ...others] = document.querySelectorAll(".tile"), box = (tile) => tile.getBoundingClientRect();
+    const area = (tile) => box(tile).width * box(tile).height, faults = [];
+    if (!screen.matches(".screen.has-video")) faults.push("the first tile shows no screen");
+    for (const tile of others) {
+        const name = tile.querySelector(".who").textContent, after = box(tile), first = box(screen);
+        if (after.top < first.bottom && after.left < first.right) faults.push(`${name} is not after the screen`);
+        if (area(tile) > 0.5 * area(screen)) faults.push(`${name} is not much smaller than the screen`);
+    }
+    return faults;
+}"""
+"""What keeps the first tile from being a shared screen that stands before the others and is larger than they are."""
 
 
 async def _join(
@@ -118,6 +134,49 @@ async def test_names_and_controls_have_their_place(
             await page.context.close()
 
 
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_a_shared_screen_comes_first_and_is_the_largest(
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path, size: Any
+) -> None:
+    pages: list[Page] = []
+    try:
+        for number, name in enumerate(("Ada Lovelace", "Grace Hopper", "Linus T."), 1):
+            pages.append(await _join(chromium, server, room, name, size))
+            for page in pages:
+                await expect(page.locator(".tile.has-video")).to_have_count(number, timeout=WAIT_MS)
+            await pages[0].locator("#screen").click()
+            for viewer, page in enumerate(pages, 1):
+                await expect(page.locator(".tile.screen.has-video")).to_have_count(1, timeout=WAIT_MS)
+                if page is not pages[0]:
+                    received = page.locator(".tile.screen .received")
+                    await expect(received).to_contain_text("kbit/s", timeout=WAIT_MS)
+                await page.screenshot(path=screenshots / f"demo-screen-{size['width']}-{viewer}-of-{number}.png")
+                assert await page.evaluate(SCREEN_IS_MAIN) == [], f"{viewer} of {number}"
+                assert await page.evaluate(LAID_OUT) == [], f"{viewer} of {number}"
+            await pages[0].locator("#screen").click()
+            for page in pages:
+                await expect(page.locator(".tile.screen")).to_have_count(0, timeout=WAIT_MS)
+                await expect(page.locator("#stage")).to_be_hidden()
+    finally:
+        for page in pages:
+            await page.context.close()
+
+
+async def test_a_quality_is_offered_where_there_are_several(
+    server: ServerUnderTest, chromium: Browser, room: str
+) -> None:
+    ada = await _join(chromium, server, room, "Ada", DESKTOP)
+    grace = await _join(chromium, server, room, "Grace", DESKTOP)
+    await ada.locator("#screen").click()
+    screen, face = grace.locator(".tile.screen"), grace.locator(".tile:not(.screen)", has_text="Ada")
+    for tile in (screen, face):
+        await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
+    await expect(face.locator(".quality")).to_be_visible()
+    await expect(screen.locator(".quality")).to_be_hidden()
+    await ada.context.close()
+    await grace.context.close()
+
+
 async def test_who_is_alone_is_told_how_others_come(server: ServerUnderTest, chromium: Browser, room: str) -> None:
     ada = await _join(chromium, server, room, "Ada", PHONE)
     await expect(ada.locator("#alone")).to_be_visible()
@@ -164,6 +223,54 @@ async def test_a_refused_microphone_stays_explained_while_the_camera_works(
     await expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false", timeout=WAIT_MS)
     await expect(page.locator("#notice")).to_contain_text("refused access to your microphone")
     await page.context.close()
+
+
+async def test_a_notice_can_be_closed(server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path) -> None:
+    page = await _join(
+        chromium, server, room, "Ada", PHONE, NO_MICROPHONE + NO_CAMERA.replace("NotFound", "NotAllowed")
+    )
+    about_microphone = page.get_by_role("button", name="Close the notice about the microphone")
+    about_camera = page.get_by_role("button", name="Close the notice about the camera")
+    await expect(about_microphone).to_be_visible(timeout=WAIT_MS)
+    await page.locator("#camera").click()
+    await expect(about_camera).to_be_visible(timeout=WAIT_MS)
+    await page.screenshot(path=screenshots / "demo-notices.png")
+    assert await page.evaluate(LAID_OUT) == []
+    await about_microphone.click()
+    await expect(page.locator("#notice")).not_to_contain_text("microphone")
+    await expect(page.locator("#notice")).to_contain_text("refused access to your camera")
+    await expect(about_camera).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#notice")).to_be_hidden()
+    await expect(page.locator("#microphone")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#notice")).to_contain_text("refused access to your microphone", timeout=WAIT_MS)
+    await page.context.close()
+
+
+async def test_without_dev_the_page_says_at_once_that_nobody_can_join(
+    own_network: None, chromium: Browser, room: str, tmp_path: Path, screenshots: Path
+) -> None:
+    page = await chromium.new_page(viewport=PHONE)
+    with running_server(tmp_path, node_ip=ADDRESS, dev=False) as server:
+        await page.goto(f"{server.http_url}/demo?room={room}&name=Ada")
+        await expect(page.locator("#join-error")).to_contain_text("start the server with --dev")
+        await expect(page.get_by_role("button", name="Join")).to_be_disabled()
+        await page.screenshot(path=screenshots / "demo-no-tokens.png")
+        await page.close()
+
+
+async def test_where_there_are_tokens_the_page_has_nothing_to_say(
+    server: ServerUnderTest, chromium: Browser, room: str
+) -> None:
+    page = await chromium.new_page(viewport=PHONE)
+    async with page.expect_response(lambda answer: "/demo/token" in answer.url) as asked:
+        await page.goto(f"{server.http_url}/demo?room={room}&name=Ada")
+    answer = await asked.value
+    assert (answer.request.method, answer.status) == ("HEAD", 200)
+    await expect(page.locator("#join-error")).to_be_hidden()
+    await expect(page.get_by_role("button", name="Join")).to_be_enabled()
+    await page.close()
 
 
 async def test_a_refused_camera_is_explained(

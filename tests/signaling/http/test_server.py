@@ -409,6 +409,8 @@ async def test_the_demo_page_gets_its_token_under_dev(server: Running, http: htt
     assert (claims.identity, claims.name, claims.video.room) == ("i", "N", "r")
     assert claims.video.room_join
     assert answer.json()["url"] == server.ws
+    trial = await http.head(server.http + "/demo/token", params=query)  # the page asks first whether there are tokens
+    assert (trial.status_code, trial.content) == (200, b"")
     assert (await http.get(server.http + "/demo/token", params={"room": "r"})).status_code == 400
     for origin in ("https://evil.example", "null", "http://[", server.http + "0", "http://127.0.0.1"):
         elsewhere = await http.get(server.http + "/demo/token", params=query, headers={"Origin": origin})
@@ -449,8 +451,9 @@ async def test_a_page_whose_name_was_led_here_gets_no_token(
 async def test_without_dev_nobody_gets_a_token_for_the_asking(http: httpx.AsyncClient) -> None:
     config = Config(keys=KEYS, port=0, bind_addresses=("127.0.0.1",))
     async with running_on(config, PlayedEngine(), PlayedRooms()) as addresses:
-        answer = await http.get(f"http://127.0.0.1:{addresses[0][1]}/demo/token?room=r&identity=i")
-        assert answer.status_code == 404
+        for method in ("GET", "HEAD"):
+            answer = await http.request(method, f"http://127.0.0.1:{addresses[0][1]}/demo/token?room=r&identity=i")
+            assert answer.status_code == 404
 
 
 async def test_the_demo_page_is_served(server: Running, http: httpx.AsyncClient) -> None:
