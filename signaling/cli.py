@@ -207,7 +207,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
 
     from sfu.engine import Engine, EngineOptions
     from signaling.http import listener
-    from signaling.rooms.registry import Rooms
+    from signaling.registry import Rooms
 
     def announce(addresses: list[tuple[str, int]]) -> None:
         _yield_to_media()

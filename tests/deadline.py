@@ -24,7 +24,7 @@ PARSER_TESTS = {
     "sfu.media.net.stun": "test_no_bytes_at_all_are_answered_without_the_password",
     "signaling.config.configuration": "test_any_document_is_a_config_or_one_line",
     "signaling.http.connection": "test_any_frame_is_a_request_or_a_bad_message",
-    "signaling.rooms.data": "test_any_bytes_are_a_data_packet_or_dropped",
+    "signaling.participants.data": "test_any_bytes_are_a_data_packet_or_dropped",
     "signaling.http.join": "test_any_query_is_parameters_or_a_join_error",
     "signaling.http.join, join_request": "test_any_wrapped_bytes_are_a_request_or_a_join_error",
     "signaling.sdp.parsing": "test_any_text_is_a_value_or_an_sdp_error",

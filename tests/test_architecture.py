@@ -33,11 +33,13 @@ ORDER = (
     {"sfu.control"},
     {"sfu.engine", "sfu.compile"},
     # signalling
-    {"signaling.errors", "signaling.identifiers", "signaling.limits", "signaling.texts"},
+    {"signaling.errors", "signaling.identifiers", "signaling.limits", "signaling.profile", "signaling.texts"},
     {"signaling.drops", "signaling.watchdog"},
     {"signaling.sdp", "signaling.config"},
     {"signaling.http", "signaling.logs"},
     {"signaling.rooms"},
+    {"signaling.participants"},
+    {"signaling.registry"},
     {"signaling.cli"},
     # the benchmark
     {"bench.results", "bench.accounting", "bench.plans"},
@@ -213,7 +215,7 @@ def test_every_folder_has_its_place_in_the_order() -> None:
     assert there - {"signaling.demo"} == set().union(*ORDER)
 
 
-@pytest.mark.parametrize("package", ["sfu", "bench"])
+@pytest.mark.parametrize("package", ["sfu", "signaling", "bench"])
 def test_files_import_each_other_in_no_circle(package: str) -> None:
     """Imports for types are counted too: what they name has to be known all the same."""
     arrows: dict[str, set[str]] = {dotted(path): set() for path in sources(package)}

@@ -18,6 +18,7 @@ from livekit.protocol import models, rtc
 from signaling.config.api_keys import Keys
 from signaling.http.bounds import TooManyEntries, check_join_request
 from signaling.http.tokens import Claims, TokenError, VideoGrant, verify
+from signaling.profile import ClientSettings, Profile
 from signaling.texts import encodable
 
 MAX_JOIN_REQUEST_BYTES = 1024 * 1024
@@ -61,6 +62,18 @@ class JoinParameters:
     """Of the participant: the request's if it brought one and the token allows that, else the token's."""
     attributes: dict[str, str]
     """The token's, with the request's put over them if the token allows that."""
+
+    @property
+    def profile(self) -> Profile:
+        """Who joins."""
+        claims = self.claims
+        permission = self.video.permission()
+        return Profile(claims.identity, claims.name, self.metadata, self.attributes, permission, claims.kind)
+
+    @property
+    def settings(self) -> ClientSettings:
+        """How its client takes part."""
+        return ClientSettings(self.client_info, self.single_pc, self.auto_subscribe, self.adaptive_stream)
 
     @property
     def video(self) -> VideoGrant:

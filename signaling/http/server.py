@@ -53,7 +53,7 @@ class Session(Protocol):
 
 
 class Rooms(Protocol):
-    """The part of `signaling.rooms.registry.Rooms` that this file uses."""
+    """The part of `signaling.registry.Rooms` that this file uses."""
 
     async def start(self) -> None:
         """Begin to take participants."""

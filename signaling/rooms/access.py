@@ -1,15 +1,11 @@
 """Who may subscribe to what a participant publishes (LiveKit's subscription_permission)."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from livekit.protocol.rtc import RequestResponse, SubscriptionPermission, TrackPermission
 
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_TRACK_PERMISSIONS
-
-if TYPE_CHECKING:
-    from signaling.rooms.participant import Participant
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +32,9 @@ class SubscriptionAccess:
             _by_identity={entry.participant_identity: entry for entry in entries if entry.participant_identity},
         )
 
-    def allows(self, subscriber: "Participant", track_sid: str) -> bool:
-        """Tell whether `subscriber` may have this track."""
+    def allows(self, sid: str, identity: str, track_sid: str) -> bool:
+        """Tell whether the participant with this sid and identity may have a track."""
         if self.everyone:
             return True
-        entry = self._by_sid.get(subscriber.sid) or self._by_identity.get(subscriber.identity)
+        entry = self._by_sid.get(sid) or self._by_identity.get(identity)
         return entry is not None and (entry.all_tracks or track_sid in entry.track_sids)

@@ -8,13 +8,11 @@ subtracted: when the sum reaches a limit, everything is counted anew.
 
 import math
 import operator
-from collections.abc import Callable, Iterable
-from functools import reduce
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
-    from signaling.rooms.room import Room
 
 
 class Needs(NamedTuple):
@@ -53,8 +51,8 @@ class Capacity:
         self.limits = Needs(**engine.limits())
         self.promised = Needs()
         """At least what is taken: it is counted anew only when the limit seems to be reached."""
-        self.rooms: Callable[[], Iterable[Room]] = tuple
-        """All rooms there are; the registry of rooms sets it."""
+        self.count: Callable[[], Needs] = Needs
+        """What all rooms have and want; the registry of rooms sets it."""
         self._clock = clock
         self._measured_at = -math.inf
 
@@ -66,7 +64,7 @@ class Capacity:
         if now - self._measured_at < MEASURE_INTERVAL_S:
             return False
         self._measured_at = now
-        self.promised = reduce(Needs.plus, (room.needs() for room in self.rooms()), Needs())
+        self.promised = self.count()
         return self.promised.plus(needs).fits(self.limits)
 
     def promise(self, needs: Needs) -> bool:

@@ -5,31 +5,18 @@ is asked for its backup codec: a codec that it has not sent yet gets enabled qua
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from livekit.protocol.models import HIGH, LOW, MEDIUM, OFF, VideoQuality
+from livekit.protocol.models import HIGH, LOW, MEDIUM, OFF
 from livekit.protocol.rtc import SignalResponse, SubscribedCodec, SubscribedQuality, SubscribedQualityUpdate
 
 from sfu.parameters import Codec, Kind
-from signaling.rooms.tracks import codec_name
-
-if TYPE_CHECKING:
-    from signaling.rooms.tracks import Track
+from signaling.rooms.tracks import Demand, Track, codec_name
 
 PAUSE_DELAY_S = 5.0
 """LiveKit's: how long nobody may want a layer before its publisher hears of it."""
 
 NOTHING = -1
 """A level below every quality: no layer is wanted. Levels are compared, and `OFF` is the largest enum value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one subscriber wants of one track."""
-
-    codec: Codec
-    quality: VideoQuality
-    """OFF: subscribed, but not shown now."""
 
 
 @dataclass(slots=True)
@@ -44,10 +31,10 @@ class _Announced:
 class Dynacast:
     """The demand for all video tracks of one room."""
 
-    _announced: dict["Track", _Announced] = field(default_factory=dict)
-    _changed: set["Track"] = field(default_factory=set)
+    _announced: dict[Track, _Announced] = field(default_factory=dict)
+    _changed: set[Track] = field(default_factory=set)
 
-    def set_demand(self, track: "Track", subscriber_sid: str, demand: Demand | None) -> bool:
+    def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> bool:
         """Note what a subscriber wants; None: it has left the track. True when `update` has something to do."""
         if track.kind is not Kind.VIDEO or track.demand.get(subscriber_sid) == demand:
             return False
@@ -58,13 +45,13 @@ class Dynacast:
         self._changed.add(track)
         return True
 
-    def add(self, track: "Track") -> None:
+    def add(self, track: Track) -> None:
         """Start with a track that was just announced: its publisher sends everything of its first codec."""
         if track.kind is Kind.VIDEO:
             self._announced[track] = _Announced(self._initial(track))
             self._changed.add(track)
 
-    def remove(self, track: "Track") -> None:
+    def remove(self, track: Track) -> None:
         """Forget a track."""
         self._announced.pop(track, None)
         self._changed.discard(track)
@@ -84,12 +71,12 @@ class Dynacast:
                 announced.levels = self._wanted(track)
                 _send(track, announced.levels)
 
-    def repeat(self, track: "Track") -> None:
+    def repeat(self, track: Track) -> None:
         """Say again what was said last (the publisher's socket was replaced)."""
         if (announced := self._announced.get(track)) is not None:
             _send(track, announced.levels)
 
-    def _raise(self, track: "Track", announced: _Announced, now: float) -> None:
+    def _raise(self, track: Track, announced: _Announced, now: float) -> None:
         wanted = self._wanted(track)
         levels = {codec: max(level, announced.levels.get(codec, NOTHING)) for codec, level in wanted.items()}
         if levels == wanted:
@@ -100,24 +87,24 @@ class Dynacast:
             announced.levels = levels
             _send(track, levels)
 
-    def _wanted(self, track: "Track") -> dict[Codec, int]:
+    def _wanted(self, track: Track) -> dict[Codec, int]:
         levels = dict.fromkeys(_codecs(track), NOTHING)
         for demand in track.demand.values():
             if demand.codec in levels and demand.quality != OFF:
                 levels[demand.codec] = max(levels[demand.codec], demand.quality)
         return levels
 
-    def _initial(self, track: "Track") -> dict[Codec, int]:
+    def _initial(self, track: Track) -> dict[Codec, int]:
         sent = {receiver.codec for receiver in track.ranked()}
         return {codec: HIGH if codec in sent else NOTHING for codec in _codecs(track)}
 
 
-def _codecs(track: "Track") -> tuple[Codec, ...]:
+def _codecs(track: Track) -> tuple[Codec, ...]:
     """Every codec that the publisher announced or sends, best first."""
     return tuple(dict.fromkeys(track.codecs + tuple(receiver.codec for receiver in track.ranked())))
 
 
-def _send(track: "Track", levels: dict[Codec, int]) -> None:
+def _send(track: Track, levels: dict[Codec, int]) -> None:
     codecs = [
         SubscribedCodec(
             codec=codec_name(codec),

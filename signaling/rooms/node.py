@@ -17,12 +17,13 @@ from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
 from signaling import identifiers
 from signaling.http.shares import Entrances, Shares
 from signaling.rooms.capacity import Capacity
+from signaling.rooms.events import Events
+from signaling.rooms.member import Member
+from signaling.rooms.tracks import Track
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
     from signaling.config.configuration import Config
-    from signaling.rooms.participant import Participant
-    from signaling.rooms.tracks import Track
 
 log = structlog.get_logger("signaling.node")
 
@@ -36,9 +37,9 @@ class Node:
     clock: Callable[[], float] = time.monotonic
     """Seconds, monotonic; a test drives it by hand."""
     id: str = field(default_factory=identifiers.node_id)
-    participants: dict[TransportId, "Participant"] = field(default_factory=dict)
-    tracks: dict[ReceiverId, "Track"] = field(default_factory=dict)
-    subscribers: dict[SubscriptionId, tuple["Participant", str]] = field(default_factory=dict)
+    participants: dict[TransportId, Member] = field(default_factory=dict)
+    tracks: dict[ReceiverId, Track] = field(default_factory=dict)
+    subscribers: dict[SubscriptionId, tuple[Member, str]] = field(default_factory=dict)
     """Subscription -> (subscriber, track sid)."""
     capacity: Capacity = field(init=False)
     """What may still be promised to joins and publications."""
@@ -48,6 +49,8 @@ class Node:
     """What joins and resumes took of it."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Messages of clients that were dropped on purpose, by reason."""
+    events: Events = field(init=False)
+    """What happens in all rooms."""
     _groups: set[int] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -55,6 +58,7 @@ class Node:
         """Ask the engine what it holds."""
         self.capacity = Capacity(self.engine, lambda: self.clock())
         self.shares = Shares(lambda: self.clock())
+        self.events = Events(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
 
     def take_group(self) -> int:

@@ -4,19 +4,16 @@ The score follows the E-model of ITU-T G.107 in its usual short form: delay and 
 result is mapped to a mean opinion score of 1 to 4.5.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from livekit.protocol.models import EXCELLENT, GOOD, LOST, POOR, ConnectionQuality
 from livekit.protocol.rtc import ConnectionQualityInfo
 
+from sfu.engine import Engine
 from sfu.parameters import ReceiverId
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from signaling.rooms.participant import Participant
+from signaling.rooms.member import Member
 
 BEST_RATING = 93.2
 """G.107's rating of a call without impairments."""
@@ -40,19 +37,20 @@ SAMPLED_SUBSCRIPTIONS = 4
 class Qualities:
     """Those of one room."""
 
+    engine: Engine
     _of: dict[str, "Quality"] = field(default_factory=dict)
     """By sid."""
 
-    def measure(self, participants: "Iterable[Participant]") -> tuple[list[ConnectionQualityInfo], set["Participant"]]:
+    def measure(self, participants: Iterable[Member]) -> tuple[list[ConnectionQualityInfo], set[Member]]:
         """Measure everybody; returns what changed for others to know, and who is measured for the first time."""
         changed: list[ConnectionQualityInfo] = []
-        newcomers: set[Participant] = set()
+        newcomers: set[Member] = set()
         for participant in participants:
             quality = self._of.get(participant.sid)
             if quality is None:
                 quality = self._of[participant.sid] = Quality(participant)
                 newcomers.add(participant)
-            quality.measure()
+            quality.measure(self.engine)
             if quality.word != quality.told and not participant.hidden:
                 quality.told = quality.word
                 changed.append(quality.info())
@@ -71,7 +69,7 @@ class Qualities:
 class Quality:
     """One participant's quality over the last interval."""
 
-    participant: "Participant"
+    participant: Member
     _received: dict[ReceiverId, tuple[int, int]] = field(default_factory=dict)
     """Receiver -> packets and losses at the last look."""
     word: ConnectionQuality = EXCELLENT
@@ -80,38 +78,35 @@ class Quality:
     told: ConnectionQuality | None = None
     """What others were told last."""
 
-    def measure(self) -> None:
+    def measure(self, engine: Engine) -> None:
         """Look at both directions; the worse one counts."""
         participant = self.participant
         if not participant.active or participant.expires_at is not None:
             self.word, self.score = EXCELLENT if participant.expires_at is None else LOST, 0.0
             return
-        self.score = min(self._publishing_score(), self._subscribing_score())
+        self.score = min(self._publishing_score(engine), self._subscribing_score(engine))
         self.word = grade(self.score)
 
     def info(self) -> ConnectionQualityInfo:
         """Return what clients are told."""
         return ConnectionQualityInfo(participant_sid=self.participant.sid, quality=self.word, score=self.score)
 
-    def _publishing_score(self) -> float:
+    def _publishing_score(self, engine: Engine) -> float:
         worst = MAX_SCORE
         seen: dict[ReceiverId, tuple[int, int]] = {}
-        for track in self.participant.publishing.tracks.values():
-            for receiver in track.receivers:
-                now = self.participant.node.engine.receiver_statistics(receiver)
-                packets, lost = self._received.get(receiver, (now.packets, now.lost))
-                seen[receiver] = (now.packets, now.lost)
-                arrived, missing = now.packets - packets, max(0, now.lost - lost)
-                if arrived + missing > 0:
-                    worst = min(worst, opinion_score(missing / (arrived + missing), 2 * now.jitter_ms))
+        for receiver in self.participant.receivers():
+            now = engine.receiver_statistics(receiver)
+            packets, lost = self._received.get(receiver, (now.packets, now.lost))
+            seen[receiver] = (now.packets, now.lost)
+            arrived, missing = now.packets - packets, max(0, now.lost - lost)
+            if arrived + missing > 0:
+                worst = min(worst, opinion_score(missing / (arrived + missing), 2 * now.jitter_ms))
         self._received = seen
         return worst
 
-    def _subscribing_score(self) -> float:
-        engine = self.participant.node.engine
-        ids = (entry.id for entry in self.participant.subscriptions.active.values() if entry.id is not None)
+    def _subscribing_score(self, engine: Engine) -> float:
         worst_loss = worst_rtt_ms = 0.0
-        for subscription in islice(ids, SAMPLED_SUBSCRIPTIONS):
+        for subscription in islice(self.participant.subscription_ids(), SAMPLED_SUBSCRIPTIONS):
             loss, rtt_ms = engine.subscription_path(subscription)
             worst_loss, worst_rtt_ms = max(worst_loss, loss), max(worst_rtt_ms, rtt_ms)
         return opinion_score(worst_loss, worst_rtt_ms / 2)

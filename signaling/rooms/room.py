@@ -12,10 +12,7 @@ from functools import partial
 import structlog
 from livekit.protocol import models
 from livekit.protocol.models import (
-    CONNECTION_TIMEOUT,
     DUPLICATE_IDENTITY,
-    JOIN_FAILURE,
-    SIGNAL_CLOSE,
     UNKNOWN_REASON,
     DisconnectReason,
     ParticipantInfo,
@@ -35,26 +32,16 @@ from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
 from signaling.limits import MAX_DEPARTURES
-from signaling.rooms.access import SubscriptionAccess
 from signaling.rooms.capacity import Needs
-from signaling.rooms.dynacast import Demand, Dynacast
+from signaling.rooms.dynacast import Dynacast
+from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
+from signaling.rooms.member import Member
 from signaling.rooms.node import Node
-from signaling.rooms.participant import CLOSE_RECONNECT, Participant
 from signaling.rooms.quality import Qualities
 from signaling.rooms.speakers import Speakers
-from signaling.rooms.tracks import MIME_TYPES, Track
+from signaling.rooms.tracks import MIME_TYPES, Demand, Publisher, Track
 from signaling.rooms.updates import Updates, batches, without_texts
 
-JOIN_TIMEOUT_S = 60.0
-"""From joining to connected media; LiveKit's."""
-CLOSED_BY_PEER = "closed by peer"
-"""The engine's reason when the client ended DTLS in order."""
-SILENT_S = 10.0
-"""Clients ping every five seconds: after two missed pings a socket tells nothing about its client."""
-PING_TIMEOUT_S = 15.0
-"""What clients are told, and after which a silent socket is closed."""
-FAILED_GRACE_S = 5.0
-"""How long a participant whose media failed is kept, so that its full reconnect looks like one."""
 TEND_INTERVAL_S = 1.0
 """Between two looks at each participant's timeouts, all of which are seconds."""
 QUALITY_INTERVAL_S = 5.0
@@ -78,7 +65,7 @@ class Room:
         now = time.time()
         self.node = node
         self.options = options
-        self.participants: dict[str, Participant] = {}
+        self.participants: dict[str, Member] = {}
         """By identity."""
         self.tracks: dict[str, Track] = {}
         """Announced tracks, by sid."""
@@ -99,7 +86,7 @@ class Room:
         )
         self._dynacast = Dynacast()
         self._dynacast_handle: asyncio.Handle | None = None
-        self._qualities = Qualities()
+        self._qualities = Qualities(node.engine)
         self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
         self._untold: dict[str, Track] = {}
         """Announced tracks of which nobody has heard yet, since updates have to wait; by sid."""
@@ -113,6 +100,9 @@ class Room:
         self._quality_at = self._room_update_at = self._tended_at = node.clock()
         self._empty_since: float | None = node.clock()
         self._was_joined = False
+        self.closed = False
+        """It has ended; nobody can join it any more."""
+        node.events.emit(RoomStarted(self))
 
     @property
     def name(self) -> str:
@@ -127,7 +117,7 @@ class Room:
 
     # who is here
 
-    def add(self, participant: Participant) -> None:
+    def add(self, participant: Member) -> None:
         """Let somebody in. Who has the same identity is sent away."""
         previous = self.participants.get(participant.identity)
         if previous is not None:
@@ -139,15 +129,13 @@ class Room:
 
     def remove(
         self,
-        participant: Participant,
+        participant: Member,
         reason: DisconnectReason,
         action: LeaveRequest.Action = LeaveRequest.DISCONNECT,
     ) -> None:
         """Send somebody away (who may have gone already), free what it held, and tell the others."""
         if participant.removed:
             return
-        why = DisconnectReason.Name(reason)
-        log.info("participant left", room=self.name, identity=participant.identity, reason=why)
         participant.set_disconnected(reason)
         participant.leave(reason, action)
         if self.participants.get(participant.identity) is participant:
@@ -166,12 +154,14 @@ class Room:
         if not self.participants:
             self._empty_since = self.node.clock()
         participant.let_go()
+        if participant.joined:
+            self.node.events.emit(ParticipantLeft(self, participant, reason))
 
-    def others(self, participant: Participant) -> list[Participant]:
+    def others(self, participant: Publisher) -> list[Member]:
         """Return everybody else, hidden ones included."""
         return [other for other in self.participants.values() if other is not participant]
 
-    def visible_to(self, participant: Participant) -> list[ParticipantInfo]:
+    def visible_to(self, participant: Member) -> list[ParticipantInfo]:
         """Return what a participant is told of all others."""
         return [other.info for other in self.others(participant) if other.joined and not other.hidden]
 
@@ -207,7 +197,7 @@ class Room:
         """What everybody here has or wants of the engine's tables, and who was admitted and has not joined yet."""
         total, tracks = Needs(), self._track_count()
         for participant in self.participants.values():
-            total = total.plus(self._needs_of(participant, tracks))
+            total = total.plus(participant.needs(tracks))
         joining = self.expected
         return total.plus(Needs(transports=TRANSPORTS_OF_A_JOIN * joining, subscriptions=tracks * joining))
 
@@ -216,24 +206,18 @@ class Room:
         tracks = self._track_count()
         needs = Needs(transports=transports, subscriptions=tracks if takes_all else 0)
         replaced = self.participants.get(identity)
-        return needs if replaced is None else needs.beyond(self._needs_of(replaced, tracks))
+        return needs if replaced is None else needs.beyond(replaced.needs(tracks))
 
-    def listeners(self, publisher: Participant) -> int:
+    def listeners(self, publisher: Member) -> int:
         """How many will be subscribed to whatever `publisher` publishes next."""
         return sum(each.subscriptions.takes_all for each in self.participants.values() if each is not publisher)
 
     def _track_count(self) -> int:
-        return sum(participant.publishing.count for participant in self.participants.values())
-
-    def _needs_of(self, participant: Participant, tracks: int) -> Needs:
-        mine = participant.subscriptions
-        wanted = tracks - participant.publishing.count if mine.takes_all else len(mine.active)
-        transports = len(participant.renegotiation.transports)
-        return participant.publishing.needs()._replace(transports=transports, subscriptions=wanted)
+        return sum(participant.track_count for participant in self.participants.values())
 
     # what happens to participants
 
-    def guard(self, participant: Participant, work: Callable[[], None]) -> None:
+    def guard(self, participant: Member, work: Callable[[], None]) -> None:
         """Run `work` for a participant; what it raises ends that participant's stay and nothing else."""
         if participant.removed:
             return
@@ -246,40 +230,7 @@ class Room:
             log.exception("error while serving a participant", room=self.name, identity=participant.identity)
             self.remove(participant, UNKNOWN_REASON, LeaveRequest.RECONNECT)
 
-    def transport_connected(self, participant: Participant, primary: bool) -> None:
-        """Media flows on one of the participant's transports."""
-        if primary and not participant.active:
-            participant.active = True
-            participant.set_state(ParticipantInfo.ACTIVE)
-
-    def transport_failed(self, participant: Participant, reason: str) -> None:
-        """A transport is lost. A client that still talks to us is asked to start again; one that is silent has gone.
-        One that closes its side is alive, however long it was silent: it is about to say `leave` or to close its
-        socket, has a while for that, and must not be told to come back."""
-        now = self.node.clock()
-        closes = reason == CLOSED_BY_PEER
-        if closes:
-            # An ordinary goodbye of native clients, which must not read like a fault.
-            log.info("transport closed", room=self.name, identity=participant.identity)
-        else:
-            log.info("transport failed", room=self.name, identity=participant.identity, reason=reason)
-        if participant.connection is None:
-            self.remove(participant, SIGNAL_CLOSE if closes else CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
-        elif closes:
-            participant.expires_at = now + FAILED_GRACE_S
-        elif now - participant.heard_at > SILENT_S:
-            self.remove(participant, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
-        else:
-            participant.expires_at = now + FAILED_GRACE_S
-            participant.leave(CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
-
-    def signal_lost(self, participant: Participant) -> None:
-        """The socket ended without a word: media may go on, or the client comes back."""
-        participant.connection = None
-        if not participant.active or participant.expires_at is not None:
-            self.remove(participant, SIGNAL_CLOSE)
-
-    def participant_changed(self, participant: Participant) -> None:
+    def participant_changed(self, participant: Member) -> None:
         """Tell everybody what is new about a participant, soon, and before any SDP that depends on it."""
         self._counts_stale = True
         small = len(self.participants) <= SMALL_ROOM
@@ -289,7 +240,7 @@ class Room:
         """Tell what is to be told now: a session description that depends on it is about to go out."""
         self._updates.before_description()
 
-    def participant_hidden(self, participant: Participant) -> None:
+    def participant_hidden(self, participant: Member) -> None:
         """Somebody whom the others know is hidden from now on: for them it leaves."""
         self._silence(participant)
         self._updates.forget(participant)
@@ -306,6 +257,7 @@ class Room:
         self._dynacast.add(track)
         self._schedule_dynacast()
         track.publisher.changed()
+        self.node.events.emit(TrackPublished(self, track))
         self._updates.before_description()
         if self._updates.waits(track.publisher):
             self._untold[track.sid] = track
@@ -319,6 +271,7 @@ class Room:
         for other in self.others(track.publisher):
             self.guard(other, partial(other.subscriptions.forget, track))
         self._dynacast.remove(track)
+        self.node.events.emit(TrackUnpublished(self, track))
 
     def receivers_changed(self, track: Track) -> None:
         """A track has another codec now, one more or one less."""
@@ -326,16 +279,15 @@ class Room:
             self.guard(other, partial(other.subscriptions.receivers_changed, track))
         self._schedule_dynacast()
 
-    def subscribe_all(self, participant: Participant) -> None:
+    def subscribe_all(self, participant: Member) -> None:
         """Subscribe a participant to everything that it wants and may have of what is here, and to nothing else."""
         for track in self.tracks.values():
             participant.subscriptions.consider(track)
 
-    def set_access(self, publisher: Participant, access: SubscriptionAccess) -> None:
-        """Let a publisher decide who may subscribe to it."""
-        publisher.access = access
-        for track in tuple(publisher.publishing.tracks.values()):
-            if track.announced and track.sid not in self._untold:
+    def access_changed(self, publisher: Member) -> None:
+        """A publisher lets others subscribe to it than before."""
+        for track in self._tracks_of(publisher):
+            if track.sid not in self._untold:
                 self._consider(track)
 
     def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> None:
@@ -343,13 +295,13 @@ class Room:
         if self._dynacast.set_demand(track, subscriber_sid, demand):
             self._schedule_dynacast()
 
-    def repeat_to(self, participant: Participant) -> None:
+    def repeat_to(self, participant: Member) -> None:
         """Say again to a resumed client what it may have missed."""
-        for track in participant.publishing.tracks.values():
+        for track in self._tracks_of(participant):
             self._dynacast.repeat(track)
         participant.subscriptions.repeat()
 
-    def tell_speakers(self, participant: Participant, since: float) -> None:
+    def tell_speakers(self, participant: Member, since: float) -> None:
         """Say who speaks to a client that heard no changes since then (node's clock, seconds), and who stopped."""
         if speakers := self.speakers.since(since):
             participant.send(SignalResponse(speakers_changed=SpeakersChanged(speakers=speakers)))
@@ -369,7 +321,7 @@ class Room:
         if now - self._tended_at >= TEND_INTERVAL_S:
             self._tended_at = now
             for participant in tuple(self.participants.values()):
-                self.guard(participant, partial(self._tend, participant, now))
+                self.guard(participant, partial(participant.tick, now))
         self._updates.tick(now)
         if self._counts_stale and now - self._room_update_at >= ROOM_UPDATE_INTERVAL_S:
             self._tell_counts(now)
@@ -385,23 +337,11 @@ class Room:
             self._dynacast_handle.cancel()
         self._updates.close()
         self.node.give_back_group(self.voices)
+        if not self.closed:
+            self.closed = True
+            self.node.events.emit(RoomFinished(self))
 
-    def _tend(self, participant: Participant, now: float) -> None:
-        """Look after one participant's timeouts."""
-        if participant.expires_at is not None and now >= participant.expires_at:
-            self.remove(participant, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
-            return
-        if not participant.active and now - participant.joined_at > JOIN_TIMEOUT_S:
-            raise SessionEnded(JOIN_FAILURE, LeaveRequest.DISCONNECT, "media did not connect in time")
-        if participant.connection is not None:
-            if now - participant.heard_at > PING_TIMEOUT_S and participant.pings:
-                self.node.spawn(participant.connection.close(CLOSE_RECONNECT))
-                participant.pings = False
-            if now >= participant.refresh_at:
-                participant.send_due_token()
-        participant.renegotiation.tick(now)
-
-    def _tell(self, told: list[tuple[Participant, ParticipantInfo]]) -> None:
+    def _tell(self, told: list[tuple[Member, ParticipantInfo]]) -> None:
         """Send updates about participants: of who is hidden to itself, of all others to everybody."""
         for participant, info in told:
             if participant.hidden:
@@ -409,24 +349,27 @@ class Room:
         infos = [info for participant, info in told if not participant.hidden]
         for batch in batches(infos):
             self._broadcast(_update(batch))
-        publishers = {participant for participant, _ in told} if self._untold else ()
+        publishers = {participant.sid for participant, _ in told} if self._untold else ()
         for track in tuple(self._untold.values()):
-            if track.publisher in publishers:
+            if track.publisher.sid in publishers:
                 del self._untold[track.sid]
                 self._consider(track)
+
+    def _tracks_of(self, publisher: Member) -> list[Track]:
+        return [track for track in self.tracks.values() if track.publisher is publisher]
 
     def _consider(self, track: Track) -> None:
         """Subscribe everybody who wants a track and may have it, and nobody else."""
         for other in self.others(track.publisher):
             self.guard(other, partial(other.subscriptions.consider, track))
 
-    def _broadcast(self, response: SignalResponse, but: Collection[Participant] = ()) -> None:
+    def _broadcast(self, response: SignalResponse, but: Collection[Member] = ()) -> None:
         shared = Broadcast(response)
         for participant in self.participants.values():
             if participant.joined and participant not in but:
                 participant.send(shared)
 
-    def _silence(self, participant: Participant) -> None:
+    def _silence(self, participant: Member) -> None:
         """Say that somebody speaks no more, before it vanishes: clients do not look for speakers among who has left."""
         if gone := self.speakers.forget(participant.sid, self.node.clock()):
             self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=gone)))

@@ -5,7 +5,7 @@ A track has one receiver per codec (a second one when the publisher adds a backu
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from livekit.protocol.models import (
     AUDIO,
@@ -20,14 +20,13 @@ from livekit.protocol.models import (
     VideoLayer,
     VideoQuality,
 )
-from livekit.protocol.rtc import AddTrackRequest, UpdateTrackSettings
+from livekit.protocol.rtc import AddTrackRequest, SignalResponse, UpdateTrackSettings
 
+from sfu.events import Event
 from sfu.parameters import Codec, Kind, ReceiverId
 from signaling import identifiers
-
-if TYPE_CHECKING:
-    from signaling.rooms.dynacast import Demand
-    from signaling.rooms.participant import Participant
+from signaling.http.connection import Broadcast
+from signaling.rooms.access import SubscriptionAccess
 
 MIME_TYPES: dict[Codec, str] = {
     Codec.OPUS: "audio/opus",
@@ -101,12 +100,58 @@ class TrackReceiver:
         return before != (codec, description)
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one subscriber wants of one track."""
+
+    codec: Codec
+    quality: VideoQuality
+    """OFF: subscribed, but not shown now."""
+
+
+class Publisher(Protocol):
+    """Who publishes a track, as far as others who deal with the track have to know it."""
+
+    @property
+    def sid(self) -> str:
+        """The name of this stay in the room."""
+
+    @property
+    def identity(self) -> str:
+        """The name in its token, the same after a full reconnect."""
+
+    @property
+    def public_sid(self) -> str:
+        """What SDP and RTCP call the sender of its media."""
+
+    @property
+    def room_name(self) -> str:
+        """Where it publishes."""
+
+    @property
+    def hidden(self) -> bool:
+        """Others are not told of it."""
+
+    @property
+    def access(self) -> SubscriptionAccess:
+        """Who may subscribe to what it publishes."""
+
+    def changed(self) -> None:
+        """Something that others are told of it, or of a track, changed."""
+
+    def send(self, response: SignalResponse | Broadcast) -> None:
+        """Send to its client, if that has a socket now."""
+
+    def handle(self, event: Event) -> None:
+        """Take what the engine tells of its transports, tracks and subscriptions."""
+
+
 @dataclass(slots=True, eq=False)
 class Track:
     """What one participant publishes under one sid."""
 
     info: TrackInfo
-    publisher: "Participant"
+    publisher: Publisher
     codecs: tuple[Codec, ...] = ()
     """Codecs that the publisher said it can send, best first; empty when it did not say."""
     receivers: dict[ReceiverId, TrackReceiver] = field(default_factory=dict)
@@ -114,7 +159,7 @@ class Track:
     """It is negotiated, and others have been told of it."""
     heard: bool = False
     """A first packet went out to somebody."""
-    demand: dict[str, "Demand"] = field(default_factory=dict)
+    demand: dict[str, Demand] = field(default_factory=dict)
     """Subscriber sid -> what it wants to see (video only)."""
 
     @property

@@ -8,52 +8,23 @@ changes while it waits is told once. A departure is told at once, if need be wit
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from livekit.protocol.models import ParticipantInfo
 
 from signaling.limits import (
     MAX_ROOM_UPDATE_BYTES_PER_S,
     MAX_UPDATE_BYTES,
-    MAX_UPDATE_BYTES_PER_S,
     MAX_UPDATE_PARTICIPANTS,
     ROOM_UPDATE_BURST_BYTES,
-    UPDATE_BURST_BYTES,
 )
+from signaling.rooms.allowance import Allowance
+from signaling.rooms.member import Member
+from signaling.rooms.tracks import Publisher
 
-if TYPE_CHECKING:
-    from signaling.rooms.participant import Participant
-
-Told = list[tuple["Participant", ParticipantInfo]]
+Told = list[tuple[Member, ParticipantInfo]]
 Tell = Callable[[Told], None]
 INTERVAL_S = 1.0
 """Between updates about participants who only watch, in a large room."""
-
-
-class Allowance:
-    """Bytes that may be sent now; what is begun is sent whole, and paid for afterwards."""
-
-    def __init__(self, bytes_per_s: int, burst: int, now: float) -> None:
-        """Begin with a full burst. now: seconds."""
-        self._rate = bytes_per_s
-        self._burst = burst
-        self._left: float = burst
-        self._at = now
-
-    def allows(self, now: float) -> bool:
-        """Whether something may be sent."""
-        self._left = min(self._burst, self._left + self._rate * (now - self._at))
-        self._at = now
-        return self._left > 0
-
-    def charge(self, size: int) -> None:
-        """So many bytes are sent."""
-        self._left -= size
-
-
-def participant_allowance(now: float) -> Allowance:
-    """For the updates about one participant."""
-    return Allowance(MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES, now)
 
 
 def without_texts(info: ParticipantInfo) -> ParticipantInfo:
@@ -88,25 +59,25 @@ class Updates:
         self._clock = clock
         self._tell = tell
         self._dropped = dropped
-        self._waiting: dict[str, Participant] = {}
+        self._waiting: dict[str, Member] = {}
         self._allowance = Allowance(MAX_ROOM_UPDATE_BYTES_PER_S, ROOM_UPDATE_BURST_BYTES, clock())
         self._handle: asyncio.Handle | None = None
         self._late = False
         """Something waits for its allowance."""
         self._flushed_at = clock()
 
-    def note(self, participant: "Participant", soon: bool) -> None:
+    def note(self, participant: Member, soon: bool) -> None:
         """Something of a participant changed. soon: it is told in this turn of the event loop, else with the others."""
         self._waiting.pop(participant.sid, None)
         self._waiting[participant.sid] = participant
         if soon and self._handle is None:
             self._handle = asyncio.get_running_loop().call_soon(self.flush)
 
-    def forget(self, participant: "Participant") -> None:
+    def forget(self, participant: Member) -> None:
         """Nobody has to be told of a participant's changes any more."""
         self._waiting.pop(participant.sid, None)
 
-    def waits(self, participant: "Participant") -> bool:
+    def waits(self, participant: Publisher) -> bool:
         """Whether something of a participant was not told yet."""
         return participant.sid in self._waiting
 

@@ -10,7 +10,7 @@ from livekit import rtc
 from livekit.protocol.models import DisconnectReason
 from livekit.rtc.participant import PublishTrackError
 
-from signaling.rooms.participant import TOKEN_PACE_S
+from signaling.participants.token_refresh import TOKEN_PACE_S
 from tests.clients.conftest import Join, PeerFactory
 from tests.clients.facts import had, hears, knows, media, misses, reads, stands_still
 from tests.clients.peers import WAIT_S, BrowserPeer, SdkPeer, eventually

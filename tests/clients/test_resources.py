@@ -18,7 +18,7 @@ from sfu.engine import Engine, EngineOptions
 from signaling.config.configuration import Flags, load_config
 from signaling.http import listener
 from signaling.http.tokens import create
-from signaling.rooms.registry import Rooms
+from signaling.registry import Rooms
 from tests.clients.json_peer import json_socket
 from tests.clients.light_client import LightClient
 from tests.clients.peers import eventually

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from signaling.rooms import renegotiation
+from signaling.participants import renegotiation
 from tests.signaling.support.call import Call
 from tests.signaling.support.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
 

@@ -15,8 +15,8 @@ SERVER = """
 import asyncio, sys
 import jwt, websockets
 from livekit.protocol import rtc
-from signaling.rooms import handlers
-from signaling.rooms import registry as rooms
+from signaling.participants import handlers
+from signaling import registry as rooms
 from signaling.http import join, server
 from signaling.config.configuration import Config
 from signaling.http.listener import bind_sockets, running

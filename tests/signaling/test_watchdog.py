@@ -116,7 +116,7 @@ import asyncio
 from signaling.config.configuration import Config
 from signaling.http.listener import bind_sockets, serve
 from signaling.logs import configure_logging
-from signaling.rooms.registry import Rooms
+from signaling.registry import Rooms
 from signaling.config.api_keys import hide
 from tests.signaling.support.fake_engine import FakeEngine
 

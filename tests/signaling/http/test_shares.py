@@ -21,7 +21,7 @@ from signaling.http.shares import (
     Share,
     Shares,
 )
-from signaling.rooms import renegotiation
+from signaling.participants import renegotiation
 from tests.signaling.support.call import Call, Client, sdp, settle
 
 COST_S = 0.05

@@ -6,6 +6,7 @@ from livekit.protocol import models, rtc
 from signaling import limits
 from signaling.http.join import MAX_METADATA_BYTES
 from signaling.rooms import updates
+from signaling.rooms.allowance import Allowance
 from tests.signaling.support.call import Call, Client, sdp, settle
 
 
@@ -186,7 +187,7 @@ def test_a_message_is_few_participants_and_few_bytes_unless_it_is_one() -> None:
 
 @pytest.mark.parametrize("size", [1, 300])
 def test_an_allowance_pays_afterwards(size: int) -> None:
-    allowance = updates.Allowance(100, 200, 0.0)
+    allowance = Allowance(100, 200, 0.0)
     assert allowance.allows(0.0)
     allowance.charge(size)
     assert allowance.allows(0.5) is (size == 1)

@@ -17,8 +17,8 @@ from signaling.http.connection import Broadcast
 from signaling.http.join import JoinParameters
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims, VideoGrant
-from signaling.rooms.participant import Participant
-from signaling.rooms.registry import Rooms
+from signaling.participants.participant import Participant
+from signaling.registry import Rooms
 from tests.signaling.support.fake_engine import FakeEngine
 
 CAMERA_LAYERS = (

@@ -7,7 +7,7 @@ from sfu.events import LayersChanged, StreamStarted, SubscriptionStarted, Transp
 from sfu.parameters import Codec, SubscriptionId
 from signaling.http.connection import BadMessage
 from signaling.limits import MAX_BAD_MESSAGES
-from signaling.rooms import handlers
+from signaling.participants import handlers
 from tests.signaling.support.call import Call, settle
 
 
@@ -88,7 +88,7 @@ async def test_settings_for_unknown_tracks_are_harmless(call: Call) -> None:
 
 
 async def test_choices_are_bounded(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signaling.rooms.subscriptions.MAX_SUBSCRIPTION_CHOICES", 3)
+    monkeypatch.setattr("signaling.participants.subscriptions.MAX_SUBSCRIPTION_CHOICES", 3)
     ann = await call.join("ann")
     sids = [f"TR_{number}" for number in range(5)]
     await ann.send(subscription=rtc.UpdateSubscription(track_sids=sids, subscribe=True))

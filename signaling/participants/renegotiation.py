@@ -6,7 +6,6 @@ Changes are collected and negotiated together. Of several offers that wait, only
 import asyncio
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 from livekit.protocol.models import MEDIA_FAILURE, ClientInfo
@@ -14,10 +13,10 @@ from livekit.protocol.rtc import LeaveRequest, MediaSectionsRequirement, Session
 
 from sfu.parameters import SubscriptionId, TransportId
 from signaling.errors import SessionEnded
+from signaling.participants.owner import Owner
+from signaling.participants.publishing import Publishing
+from signaling.participants.subscriptions import Subscriptions
 from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
-
-if TYPE_CHECKING:
-    from signaling.rooms.participant import Participant
 
 COLLECT_S = 0.02
 """Changes within this time share one negotiation: far below what a person notices, and a room's burst fits in it."""
@@ -39,9 +38,11 @@ log = structlog.get_logger("signaling.renegotiation")
 class Renegotiation(ABC):
     """The SDP side of one participant."""
 
-    def __init__(self, participant: "Participant") -> None:
+    def __init__(self, participant: Owner, publishing: Publishing, subscriptions: Subscriptions) -> None:
         """Open the transports."""
         self._participant = participant
+        self._publishing = publishing
+        self._subscriptions = subscriptions
         self._answering = AnsweringConnection(participant.node.engine)
         self._waiting: SessionDescription | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -120,7 +121,7 @@ class Renegotiation(ABC):
         began = participant.node.clock()
         self._answers += 1
         try:
-            result = self._answering.answer(offer.sdp, participant.publishing.decide)
+            result = self._answering.answer(offer.sdp, self._publishing.decide)
         except SdpError as exc:
             raise _unusable("offer", exc) from exc
         description = SessionDescription(
@@ -128,7 +129,7 @@ class Renegotiation(ABC):
         )
         participant.room.before_description()
         participant.send(SignalResponse(answer=description))
-        participant.publishing.apply(result)
+        self._publishing.apply(result)
         self._answered()
         self._cost_s = participant.node.clock() - began
 
@@ -164,15 +165,15 @@ class Renegotiation(ABC):
         if self._answers > 1:
             participant.share.spend(took_s)
         else:  # it belongs to the join
-            participant.node.entrances.charge(participant.claims.who, took_s)
+            participant.node.entrances.charge(participant.who, took_s)
 
 
 class SingleConnection(Renegotiation):
     """`/rtc/v1`: one connection for both directions. We only answer, and ask for an offer when we need one."""
 
-    def __init__(self, participant: "Participant") -> None:
+    def __init__(self, participant: Owner, publishing: Publishing, subscriptions: Subscriptions) -> None:
         """Open the transport."""
-        super().__init__(participant)
+        super().__init__(participant, publishing, subscriptions)
         self._offered = False
         self._asked: tuple[int, int] | None = None
         self._before: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
@@ -250,7 +251,7 @@ class SingleConnection(Renegotiation):
         self._offered = True
         if not self._still_owes():
             self._asked_at = None
-        self._participant.subscriptions.negotiated()
+        self._subscriptions.negotiated()
         self.request()
 
     def _still_owes(self) -> bool:
@@ -268,9 +269,9 @@ class SingleConnection(Renegotiation):
 class DualConnection(Renegotiation):
     """`/rtc`: the client offers what it publishes on one connection, we offer what it receives on the other."""
 
-    def __init__(self, participant: "Participant") -> None:
+    def __init__(self, participant: Owner, publishing: Publishing, subscriptions: Subscriptions) -> None:
         """Open both transports, and our data channels on the one we offer."""
-        super().__init__(participant)
+        super().__init__(participant, publishing, subscriptions)
         engine = participant.node.engine
         renews = participant.client.sdk in HEARS_ONCE
         self._offering = OfferingConnection(engine, renews_sections=renews)
@@ -331,7 +332,7 @@ class DualConnection(Renegotiation):
         except SdpError as exc:
             raise _unusable("answer", exc) from exc
         self._offered_at = None
-        self._participant.subscriptions.negotiated()
+        self._subscriptions.negotiated()
         self.request()
 
     def tick(self, now: float) -> None:
@@ -358,7 +359,7 @@ class DualConnection(Renegotiation):
         description = SessionDescription(type="offer", sdp=sdp, id=self._offer_id, mid_to_track_id=mid_to_track_id)
         self._participant.room.before_description()
         self._participant.send(SignalResponse(offer=description))
-        self._participant.subscriptions.negotiated()
+        self._subscriptions.negotiated()
 
     def _answered(self) -> None:
         pass

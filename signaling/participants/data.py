@@ -4,16 +4,13 @@ Unknown kinds of packets and unknown fields pass unchanged: the packet is edited
 what it does not know.
 """
 
-from typing import TYPE_CHECKING
-
 from google.protobuf.message import DecodeError
 from livekit.protocol.models import DataPacket, ParticipantInfo
 
 from sfu.events import DataReceived
 from sfu.parameters import Channel
-
-if TYPE_CHECKING:
-    from signaling.rooms.participant import Participant
+from signaling.participants.owner import Owner
+from signaling.rooms.member import Member
 
 KINDS: dict[Channel, DataPacket.Kind] = {Channel.RELIABLE: DataPacket.RELIABLE, Channel.LOSSY: DataPacket.LOSSY}
 """What a packet is, is decided by its channel and not by what it says (the Python SDK says LOSSY on both)."""
@@ -23,14 +20,14 @@ ON_BEHALF = frozenset(("transcription", "chat_message", "stream_header", "stream
 """What an agent may send under another participant's identity."""
 
 
-def forward(sender: "Participant", received: DataReceived) -> None:
+def forward(sender: Owner, received: DataReceived) -> None:
     """Send a packet from `sender` on to whom it is for; whatever must not pass is dropped and counted by reason."""
     reason = _forward(sender, received)
     if reason:
         sender.node.dropped[reason] += 1
 
 
-def _forward(sender: "Participant", received: DataReceived) -> str:
+def _forward(sender: Owner, received: DataReceived) -> str:
     """Return why the packet was dropped; empty when it was not."""
     channel = received.channel
     if channel not in KINDS:
@@ -42,7 +39,7 @@ def _forward(sender: "Participant", received: DataReceived) -> str:
         packet.ParseFromString(received.payload)
     except DecodeError:
         return "data malformed"
-    is_agent = sender.info.kind == ParticipantInfo.AGENT
+    is_agent = sender.kind == ParticipantInfo.AGENT
     variant = packet.WhichOneof("value")
     if variant in SPOKEN_BY_SERVER or (variant == "transcription" and not is_agent):
         return "data kind not allowed"
@@ -56,12 +53,12 @@ def _forward(sender: "Participant", received: DataReceived) -> str:
     if not receivers:
         return ""
     _stamp(packet, sender, KINDS[channel], keep_identity=is_agent and variant in ON_BEHALF)
-    transports = [receiver.renegotiation.data_transport for receiver in receivers]
+    transports = [receiver.data_transport for receiver in receivers]
     sender.node.engine.send_data(transports, channel, packet.SerializeToString(), received.transport)
     return ""
 
 
-def _receivers(sender: "Participant", packet: DataPacket) -> list["Participant"]:
+def _receivers(sender: Owner, packet: DataPacket) -> list[Member]:
     identities = set(packet.destination_identities)
     sids: set[str] = set()
     if packet.HasField("user"):
@@ -77,7 +74,7 @@ def _receivers(sender: "Participant", packet: DataPacket) -> list["Participant"]
     ]
 
 
-def _stamp(packet: DataPacket, sender: "Participant", kind: DataPacket.Kind, keep_identity: bool) -> None:
+def _stamp(packet: DataPacket, sender: Owner, kind: DataPacket.Kind, keep_identity: bool) -> None:
     sid, identity = ("", "") if sender.hidden else (sender.sid, sender.identity)
     packet.kind = kind
     packet.participant_sid = sid

@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from signaling.http import tokens
 from signaling.http.join import MAX_METADATA_BYTES
-from signaling.rooms import participant
-from signaling.rooms.participant import TOKEN_PACE_S
-from signaling.rooms.room import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
+from signaling.participants import token_refresh
+from signaling.participants.participant import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
+from signaling.participants.token_refresh import TOKEN_PACE_S
 from tests.signaling.support.call import Call, settle
 
 
@@ -431,7 +431,7 @@ async def test_what_it_takes_to_sign_a_token_later_belongs_to_the_client(
         call.now += 0.5
         return "token"
 
-    monkeypatch.setattr(participant, "refresh", refresh)
+    monkeypatch.setattr(token_refresh, "refresh", refresh)
     spent: list[float] = []
     monkeypatch.setattr(ann.participant.share, "spend", spent.append)
     await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="Anna"))

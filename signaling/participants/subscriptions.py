@@ -7,7 +7,6 @@ it. Wanted tracks go to the renegotiation, and get their engine subscription wit
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from livekit.protocol.models import (
     HIGH,
@@ -31,13 +30,10 @@ from livekit.protocol.rtc import (
 from sfu.parameters import Codec, Kind, SubscriptionId
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES, MAX_TOLD_ERRORS
+from signaling.participants.owner import Owner
 from signaling.rooms.capacity import SERVER_FULL, Needs
-from signaling.rooms.dynacast import Demand
-from signaling.rooms.tracks import Track, spatial_layer, temporal_layer
+from signaling.rooms.tracks import Demand, Track, spatial_layer, temporal_layer
 from signaling.sdp.peer_connection import Beginning, WantedTrack
-
-if TYPE_CHECKING:
-    from signaling.rooms.participant import Participant
 
 EVERYTHING = UpdateTrackSettings(quality=HIGH)
 """What a client gets that has not said what it shows."""
@@ -61,7 +57,7 @@ class Subscription:
 class Subscriptions:
     """The subscribing half of a participant."""
 
-    def __init__(self, participant: "Participant", auto_subscribe: bool, adaptive_stream: bool) -> None:
+    def __init__(self, participant: Owner, auto_subscribe: bool, adaptive_stream: bool) -> None:
         """`auto_subscribe`: tracks without an explicit choice are wanted. `adaptive_stream`: sizes will be told."""
         self._participant = participant
         self._auto_subscribe = auto_subscribe
@@ -81,7 +77,7 @@ class Subscriptions:
     def consider(self, track: Track) -> None:
         """Start or stop a subscription so that it matches choices, permissions and access."""
         wanted = track.announced and self._wants(track)
-        allowed = track.publisher.access.allows(self._participant, track.sid)
+        allowed = track.publisher.access.allows(self._participant.sid, self._participant.identity, track.sid)
         if wanted and allowed != self._told.get(track.sid, True):
             self._send_access(track, allowed)
         if wanted and allowed:

@@ -1,10 +1,9 @@
 """One WebSocket's life: join or resume, then requests until it ends. The participant outlives it."""
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
-from livekit.protocol.models import JOIN_FAILURE, STATE_MISMATCH, ParticipantInfo, ServerInfo
+from livekit.protocol.models import JOIN_FAILURE, ROOM_DELETED, STATE_MISMATCH, ServerInfo
 from livekit.protocol.rtc import (
     JoinResponse,
     LeaveRequest,
@@ -21,13 +20,10 @@ from signaling.http.connection import BadMessage, SignalConnection
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
-from signaling.rooms import handlers
-from signaling.rooms.participant import CLOSE_NORMAL, CLOSE_RECONNECT, Participant
-from signaling.rooms.room import PING_TIMEOUT_S, RETOLD_S
-
-if TYPE_CHECKING:
-    from signaling.rooms.node import Node
-    from signaling.rooms.room import Room
+from signaling.participants import handlers
+from signaling.participants.participant import CLOSE_NORMAL, CLOSE_RECONNECT, PING_TIMEOUT_S, Participant
+from signaling.rooms.node import Node
+from signaling.rooms.room import RETOLD_S, Room
 
 PROTOCOL_VERSION = 17
 """Of LiveKit's signalling, as implemented here."""
@@ -41,7 +37,7 @@ log = structlog.get_logger("signaling.session")
 class Session:
     """What `Rooms.admit` gives to the HTTP side."""
 
-    def __init__(self, room: "Room | None", join: JoinParameters, resumed: Participant | None) -> None:
+    def __init__(self, room: Room | None, join: JoinParameters, resumed: Participant | None) -> None:
         """`room` is None only for a resume that cannot succeed."""
         self._room = room
         self._join = join
@@ -70,12 +66,15 @@ class Session:
             resumed = participant
             began = room.node.clock()
             room.guard(resumed, partial(_resume, resumed, self._join, connection))
-            room.node.entrances.charge(resumed.claims.who, room.node.clock() - began)
+            room.node.entrances.charge(resumed.who, room.node.clock() - began)
             if resumed.disconnect_on_resume:
                 resumed.disconnect_on_resume = False
                 resumed.hang_up()
         else:
             assert room is not None, "only a resume comes without a room"
+            if room.closed:
+                await _refuse(connection, LeaveRequest(reason=ROOM_DELETED, action=LeaveRequest.DISCONNECT))
+                return
             began = room.node.clock()
             participant = _join(room, self._join, connection)
             room.node.entrances.charge(self._join.claims.who, room.node.clock() - began)
@@ -86,9 +85,9 @@ class Session:
             await _serve(participant, connection)
         finally:
             if participant.connection is connection:
-                participant.room.signal_lost(participant)
+                participant.signal_lost()
 
-    async def _may_enter(self, node: "Node", connection: SignalConnection) -> bool:
+    async def _may_enter(self, node: Node, connection: SignalConnection) -> bool:
         """Let who enters again and again wait for its turn; False if that is too long, which the client is told."""
         try:
             await node.entrances.wait(self._join.claims.who)
@@ -148,12 +147,12 @@ async def _refuse(connection: SignalConnection, leave: LeaveRequest) -> None:
     await connection.close(CLOSE_RECONNECT if leave.can_reconnect else CLOSE_NORMAL)
 
 
-def _join(room: "Room", join: JoinParameters, connection: SignalConnection) -> Participant | None:
+def _join(room: Room, join: JoinParameters, connection: SignalConnection) -> Participant | None:
     """Make the participant and send everything that a join is answered with; None when there is no room for it."""
     try:
         if room.is_full(join.claims.identity):
             raise JoinError(503, "room is full")
-        participant = Participant(room.node, room, join)
+        participant = Participant(room.node, room, join.profile, join.settings, join.claims)
     except Exception:
         log.exception("join failed", room=room.name, identity=join.claims.identity)
         return None
@@ -166,9 +165,7 @@ def _join(room: "Room", join: JoinParameters, connection: SignalConnection) -> P
 def _welcome(participant: Participant, join: JoinParameters) -> None:
     room = participant.room
     participant.send(SignalResponse(join=_join_response(participant)))
-    participant.joined = True
-    log.info("participant joined", room=room.name, identity=participant.identity, single_pc=join.single_pc)
-    participant.set_state(ParticipantInfo.JOINED)
+    participant.set_joined()
     for request in join.add_track_requests:
         handlers.answer(participant, "add_track", request)
     # Tracks that are here already go into the first answer or offer.
@@ -176,7 +173,7 @@ def _welcome(participant: Participant, join: JoinParameters) -> None:
     if join.publisher_offer is not None:
         participant.renegotiation.answer(join.publisher_offer)
     participant.renegotiation.start()
-    participant.send_token()
+    participant.token.send()
     room.tell_speakers(participant, since=participant.joined_at)
 
 
@@ -195,7 +192,7 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     everybody = [*missed, *participant.room.visible_to(participant), participant.info]
     participant.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
     participant.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))
-    participant.send_token()
+    participant.token.send()
     if join.sync_state is not None:
         handlers.answer(participant, "sync_state", join.sync_state)
     participant.renegotiation.resume()
@@ -221,7 +218,7 @@ def _join_response(participant: Participant) -> JoinResponse:
     )
 
 
-def _server_info(node: "Node") -> ServerInfo:
+def _server_info(node: Node) -> ServerInfo:
     return ServerInfo(
         edition=ServerInfo.Standard, version=COMPATIBLE_VERSION, protocol=PROTOCOL_VERSION, node_id=node.id
     )

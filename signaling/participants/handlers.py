@@ -10,7 +10,6 @@ from typing import Any
 
 import structlog
 from google.protobuf.message import Message
-from livekit.protocol.models import CLIENT_INITIATED, STATE_MISMATCH, AudioTrackFeature
 from livekit.protocol.rtc import (
     AddTrackRequest,
     LeaveRequest,
@@ -33,12 +32,12 @@ from livekit.protocol.rtc import (
     UpdateTrackSettings,
 )
 
-from signaling.errors import RequestRefused, SessionEnded
+from signaling.errors import RequestRefused
 from signaling.http.bounds import TooManyEntries, check_request
 from signaling.limits import MAX_ECHO_BYTES
-from signaling.rooms import simulation
+from signaling.participants import simulation
+from signaling.participants.participant import Participant
 from signaling.rooms.access import SubscriptionAccess
-from signaling.rooms.participant import Participant
 
 log = structlog.get_logger("signaling.handlers")
 
@@ -115,30 +114,22 @@ def handle_add_track(participant: Participant, request: AddTrackRequest) -> None
 
 def handle_mute(participant: Participant, request: MuteTrackRequest) -> None:
     """The client muted or unmuted its own track."""
-    track = participant.publishing.find(request.sid)
-    if track.info.muted != request.muted:
-        track.info.muted = request.muted
-        participant.changed()
+    participant.publishing.set_muted(request.sid, request.muted)
 
 
 def handle_update_audio_track(participant: Participant, request: UpdateLocalAudioTrack) -> None:
     """The client changed what its audio is like."""
-    track = participant.publishing.find(request.track_sid)
-    known = AudioTrackFeature.values()
-    track.info.audio_features[:] = [feature for feature in dict.fromkeys(request.features) if feature in known]
-    participant.changed()
+    participant.publishing.set_audio_features(request.track_sid, request.features)
 
 
 def handle_update_video_track(participant: Participant, request: UpdateLocalVideoTrack) -> None:
     """The client's video has another size now."""
-    track = participant.publishing.find(request.track_sid)
-    track.info.width, track.info.height = request.width, request.height
-    participant.changed()
+    participant.publishing.set_video_size(request.track_sid, request.width, request.height)
 
 
 def handle_subscription_permission(participant: Participant, request: SubscriptionPermission) -> None:
     """The client says who may subscribe to it."""
-    participant.room.set_access(participant, SubscriptionAccess.parse(request))
+    participant.set_access(SubscriptionAccess.parse(request))
 
 
 # subscribing
@@ -159,9 +150,7 @@ def handle_track_setting(participant: Participant, request: UpdateTrackSettings)
 
 def handle_update_metadata(participant: Participant, request: UpdateParticipantMetadata) -> None:
     """The client changes its name, metadata or attributes."""
-    if not participant.permission.can_update_metadata:
-        raise RequestRefused(RequestResponse.NOT_ALLOWED, "the token does not allow updating own metadata")
-    participant.update(request.name, request.metadata, dict(request.attributes))
+    participant.update_itself(request.name, request.metadata, dict(request.attributes))
     participant.send(
         SignalResponse(request_response=RequestResponse(reason=RequestResponse.OK, request_id=request.request_id))
     )
@@ -169,30 +158,24 @@ def handle_update_metadata(participant: Participant, request: UpdateParticipantM
 
 def handle_leave(participant: Participant, request: LeaveRequest) -> None:
     """The client goes."""
-    participant.room.remove(participant, CLIENT_INITIATED)
+    participant.go()
 
 
 def handle_ping(participant: Participant, timestamp: int) -> None:
     """The old ping: the answer is our time in milliseconds."""
-    participant.pings = True
+    participant.note_ping()
     participant.send(SignalResponse(pong=_now_ms()))
 
 
 def handle_ping_req(participant: Participant, ping: Ping) -> None:
     """The new ping, from which the client computes the round-trip time."""
-    participant.pings = True
+    participant.note_ping()
     participant.send(SignalResponse(pong_resp=Pong(last_ping_timestamp=ping.timestamp, timestamp=_now_ms())))
 
 
 def handle_sync_state(participant: Participant, state: SyncState) -> None:
     """A resuming client says what it believes; when we do not know its tracks it has to start again."""
-    known = participant.publishing.tracks.keys() | participant.publishing.pending.keys()
-    unknown = [entry.track.sid for entry in state.publish_tracks if entry.track.sid not in known]
-    if unknown:
-        raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, f"client publishes unknown tracks {unknown[:5]}")
-    if state.HasField("subscription"):
-        participant.subscriptions.update(state.subscription)
-    participant.subscriptions.disable(state.track_sids_disabled)
+    participant.synchronize(state)
 
 
 def handle_simulate(participant: Participant, scenario: SimulateScenario) -> None:

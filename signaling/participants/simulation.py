@@ -1,19 +1,15 @@
 """Faults on request (LiveKit's simulate): SDK tests ask for them to see how a client recovers."""
 
-from typing import TYPE_CHECKING
-
 from livekit.protocol.models import CLIENT_INITIATED, SERVER_SHUTDOWN, UNKNOWN_REASON
 from livekit.protocol.rtc import LeaveRequest, RequestResponse, SimulateScenario
 
 from signaling.errors import RequestRefused, SessionEnded
-
-if TYPE_CHECKING:
-    from signaling.rooms.participant import Participant
+from signaling.participants.participant import Participant
 
 MAX_SPEECH_S = 60
 
 
-def run(participant: "Participant", scenario: SimulateScenario) -> None:
+def run(participant: Participant, scenario: SimulateScenario) -> None:
     """Do to `participant` what it asks for.
 
     Raises:

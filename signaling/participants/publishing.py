@@ -5,9 +5,9 @@ and the room tells everybody else (`apply`). A packet in another codec than was 
 (`stream_started`).
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from livekit.protocol.models import AUDIO, MICROPHONE, UNKNOWN, VIDEO, TrackInfo, TrackSource
+from livekit.protocol.models import AUDIO, MICROPHONE, UNKNOWN, VIDEO, AudioTrackFeature, TrackInfo, TrackSource
 from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalResponse, TrackUnpublishedResponse
 
 from sfu.events import StreamStarted
@@ -15,20 +15,18 @@ from sfu.parameters import Codec, Kind
 from signaling.errors import RequestRefused
 from signaling.http.join import MAX_NAME_LENGTH
 from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
+from signaling.participants.owner import Owner
 from signaling.rooms import tracks
 from signaling.rooms.capacity import SERVER_FULL, Needs
 from signaling.rooms.tracks import SVC_CODECS, Track, TrackReceiver
 from signaling.sdp.negotiation import MAX_ENCODINGS
 from signaling.sdp.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
 
-if TYPE_CHECKING:
-    from signaling.rooms.participant import Participant
-
 
 class Publishing:
     """The publishing half of a participant."""
 
-    def __init__(self, participant: "Participant") -> None:
+    def __init__(self, participant: Owner) -> None:
         """Start with nothing published."""
         self._participant = participant
         self.pending: dict[str, Track] = {}
@@ -75,6 +73,26 @@ class Publishing:
             raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, SERVER_FULL)
         self.pending[info.sid] = Track(info, self._participant, tracks.announced_codecs(info))
         return info
+
+    def set_muted(self, sid: str, muted: bool) -> None:
+        """Note that a track is muted or not. Raises RequestRefused: NOT_FOUND."""
+        track = self.find(sid)
+        if track.info.muted != muted:
+            track.info.muted = muted
+            self._participant.changed()
+
+    def set_audio_features(self, sid: str, features: Iterable[AudioTrackFeature]) -> None:
+        """Note what a track's audio is like; features that nobody knows are left out. Raises RequestRefused."""
+        track = self.find(sid)
+        known = AudioTrackFeature.values()
+        track.info.audio_features[:] = [feature for feature in dict.fromkeys(features) if feature in known]
+        self._participant.changed()
+
+    def set_video_size(self, sid: str, width: int, height: int) -> None:
+        """Note that a track's video has another size now, in pixels. Raises RequestRefused: NOT_FOUND."""
+        track = self.find(sid)
+        track.info.width, track.info.height = width, height
+        self._participant.changed()
 
     @property
     def count(self) -> int:

@@ -7,8 +7,10 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.events import TransportConnected
+from signaling import registry
 from signaling.config.configuration import RoomOptions
-from signaling.http.join import JoinError
+from signaling.http.join import MAX_NAME_LENGTH, JoinError
+from signaling.registry import TooManyRooms
 from tests.signaling.support.call import RECEIVING, Call, FakeConnection, sdp, settle
 
 
@@ -297,3 +299,62 @@ async def test_connection_that_ends_during_the_upgrade_is_forgotten(call: Call) 
     await session.run(connection)  # type: ignore[arg-type]
     assert not call.room.participants
     assert call.engine.usage()["transports"] == 0
+
+
+async def test_a_room_can_be_made_and_listed_before_anybody_joins(call: Call) -> None:
+    room = call.rooms.create("hall", RoomOptions(max_participants=1, empty_timeout_s=60))
+    assert call.rooms.create("hall") is room
+    call.rooms.create("attic")
+    assert [info.name for info in call.rooms.list()] == ["hall", "attic"]
+    (described,) = call.rooms.list(["hall", "cellar"])
+    assert (described.sid, described.max_participants, described.num_participants) == (room.info.sid, 1, 0)
+    ann = await call.join("ann")
+    assert ann.joined.room.sid == room.info.sid
+    assert described.num_participants == 0, "a description does not change afterwards"
+    assert call.rooms.list(["hall"])[0].num_participants == 1
+    with pytest.raises(JoinError):
+        await call.join("bob")
+
+
+async def test_a_room_without_a_join_ends_after_its_empty_timeout(call: Call) -> None:
+    call.rooms.create("hall", RoomOptions(empty_timeout_s=60))
+    await call.pass_time(59)
+    assert call.rooms.list()
+    await call.pass_time(1)
+    assert not call.rooms.list()
+
+
+async def test_a_closed_room_sends_everybody_away_for_good(call: Call) -> None:
+    ann = await call.join("ann")
+    assert not call.rooms.close("attic")
+    assert call.rooms.close("hall")
+    await settle()
+    (leave,) = ann.of("leave")
+    assert (leave.reason, leave.action) == (models.ROOM_DELETED, rtc.LeaveRequest.DISCONNECT)
+    assert ann.connection.ended
+    assert not call.rooms.list()
+    assert not call.rooms.node.participants
+    again = await call.join("ann")
+    assert again.joined.room.sid != ann.joined.room.sid
+
+
+async def test_who_was_admitted_to_a_room_that_is_closed_does_not_join_it(call: Call) -> None:
+    session = call.rooms.admit(call.parameters("ann"))
+    assert call.rooms.close("hall")
+    connection = FakeConnection()
+    await session.run(connection)  # type: ignore[arg-type]
+    (response,) = connection.sent
+    assert (response.leave.reason, response.leave.action) == (models.ROOM_DELETED, rtc.LeaveRequest.DISCONNECT)
+    assert connection.ended
+    assert not call.rooms.node.participants
+
+
+async def test_rooms_are_bounded_and_their_names_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MAX_ROOMS", 1)
+    for name in ("", "n" * (MAX_NAME_LENGTH + 1)):
+        with pytest.raises(ValueError, match="name"):
+            call.rooms.create(name)
+    call.rooms.create("hall")
+    with pytest.raises(TooManyRooms):
+        call.rooms.create("attic")
+    assert call.rooms.create("hall")

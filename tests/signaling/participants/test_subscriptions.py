@@ -5,7 +5,7 @@ from livekit.protocol import models, rtc
 
 from sfu.events import SubscriptionStarted
 from sfu.parameters import SubscriptionId
-from signaling.rooms.renegotiation import ANSWER_TIMEOUT_S
+from signaling.participants.renegotiation import ANSWER_TIMEOUT_S
 from tests.signaling.support.call import ALL_VIDEO, Call, Client, sdp
 
 

@@ -5,13 +5,16 @@ Who calls it: the HTTP side (`admit`, `validate`) and the program's start and st
 
 import asyncio
 import contextlib
-from functools import partial
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Collection
+from functools import reduce
+from typing import assert_never
 
 import structlog
-from livekit.protocol.models import SERVER_SHUTDOWN, STATE_MISMATCH
-from livekit.protocol.rtc import LeaveRequest, SignalResponse, TrackSubscribed
+from livekit.protocol import models
+from livekit.protocol.models import ROOM_DELETED, SERVER_SHUTDOWN, STATE_MISMATCH
+from livekit.protocol.rtc import LeaveRequest
 
+from sfu.engine import Engine
 from sfu.events import (
     ChannelOpened,
     DataReceived,
@@ -22,17 +25,15 @@ from sfu.events import (
     TransportConnected,
     TransportFailed,
 )
-from signaling.http.join import JoinError, JoinParameters
-from signaling.rooms import data
+from signaling.config.configuration import Config, RoomOptions
+from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters
+from signaling.participants.participant import Participant
+from signaling.participants.session import Session
+from signaling.rooms import room_log
 from signaling.rooms.capacity import SERVER_FULL, Needs
 from signaling.rooms.node import Node
-from signaling.rooms.participant import Participant
 from signaling.rooms.room import Room
-from signaling.rooms.session import Session
-
-if TYPE_CHECKING:
-    from sfu.engine import Engine
-    from signaling.config.configuration import Config, RoomOptions
+from signaling.rooms.tracks import Publisher
 
 TICK_S = 0.4
 """The engine's audio windows; everything else that is periodic is a multiple of it."""
@@ -42,14 +43,19 @@ MAX_ROOMS = 10_000
 log = structlog.get_logger("signaling.rooms")
 
 
+class TooManyRooms(Exception):
+    """There are as many rooms as there may be."""
+
+
 class Rooms:
     """The registry of rooms."""
 
-    def __init__(self, config: "Config", engine: "Engine", options: "RoomOptions | None" = None) -> None:
+    def __init__(self, config: Config, engine: Engine, options: RoomOptions | None = None) -> None:
         """`options`: how rooms behave that a join creates."""
         self.node = Node(config, engine)
         self.rooms: dict[str, Room] = {}
-        self.node.capacity.rooms = self.rooms.values
+        self.node.capacity.count = self._needs
+        self.node.events.subscribe(room_log.tell)
         self._options = options or config.room
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -81,6 +87,57 @@ class Rooms:
             JoinError: 503 when the room or the server is full.
         """
         self._check(join)
+
+    def create(self, name: str, options: RoomOptions | None = None) -> Room:
+        """Return the room of this name, which is made if it does not exist; then it waits for its empty timeout.
+
+        Args:
+            name: as tokens carry it.
+            options: how a new room behaves; None: as one that a join creates.
+
+        Raises:
+            TooManyRooms: there are `MAX_ROOMS`.
+            ValueError: the name is empty or longer than `MAX_NAME_LENGTH` bytes.
+        """
+        room = self.rooms.get(name)
+        if room is not None:
+            return room
+        if not name or len(name.encode()) > MAX_NAME_LENGTH:
+            raise ValueError(f"a room's name has 1 to {MAX_NAME_LENGTH} bytes")
+        if len(self.rooms) >= MAX_ROOMS:
+            raise TooManyRooms
+        return self._make(name, options or self._options)
+
+    def list(self, names: Collection[str] = ()) -> list[models.Room]:
+        """Describe the rooms of these names, or all, oldest first. The descriptions are the caller's."""
+        described = []
+        for name, room in self.rooms.items():
+            if not names or name in names:
+                described.append(models.Room())
+                described[-1].CopyFrom(room.info)
+        return described
+
+    def close(self, name: str) -> bool:
+        """End a room and send everybody away for good; False when there is none of this name.
+
+        Who was admitted and has not joined yet is told that the room was deleted.
+        """
+        room = self.rooms.get(name)
+        if room is None:
+            return False
+        self._end(room, ROOM_DELETED, LeaveRequest.DISCONNECT)
+        return True
+
+    def _make(self, name: str, options: RoomOptions) -> Room:
+        room = self.rooms[name] = Room(self.node, name, options)
+        return room
+
+    def _end(self, room: Room, reason: models.DisconnectReason, action: LeaveRequest.Action) -> None:
+        del self.rooms[room.name]
+        room.close(reason, action)
+
+    def _needs(self) -> Needs:
+        return reduce(Needs.plus, (room.needs() for room in self.rooms.values()), Needs())
 
     def drops(self) -> dict[str, int]:
         """Messages and requests of clients that were dropped since the start, by reason."""
@@ -114,15 +171,14 @@ class Rooms:
         room = self.rooms.get(join.room)
         if join.reconnect:
             # A resume never creates anything; a participant that is gone is told over the socket to start again.
-            participant = room.participants.get(join.claims.identity) if room is not None else None
+            member = room.participants.get(join.claims.identity) if room is not None else None
             # Older SDKs name no sid. One that is named must still be that of this stay.
-            if participant is not None and join.participant_sid not in ("", participant.sid):
-                participant = None
-            return Session(room, join, participant)
+            if isinstance(member, Participant) and join.participant_sid in ("", member.sid):
+                return Session(room, join, member)
+            return Session(room, join, None)
         self.node.capacity.promise(self._check(join))
         if room is None:
-            room = self.rooms[join.room] = Room(self.node, join.room, self._options)
-            log.info("room created", room=room.name)
+            room = self._make(join.room, self._options)
         room.expected += 1
         return Session(room, join, None)
 
@@ -132,24 +188,21 @@ class Rooms:
         for receiver, level in self.node.engine.audio_levels():
             track = self.node.tracks.get(receiver)
             if track is not None and not track.info.muted and not track.publisher.hidden:
-                of_room = levels.setdefault(track.publisher.room.name, {})
+                of_room = levels.setdefault(track.publisher.room_name, {})
                 sid = track.publisher.sid
                 of_room[sid] = max(level, of_room.get(sid, 0.0))
         for room in tuple(self.rooms.values()):
             room.tick(now, levels.get(room.name, {}))
             if room.is_over(now):
-                log.info("room ended", room=room.name)
-                room.close(STATE_MISMATCH, LeaveRequest.RECONNECT)
-                del self.rooms[room.name]
+                self._end(room, STATE_MISMATCH, LeaveRequest.RECONNECT)
 
     def handle(self, event: Event) -> None:
         """Bring one event of the engine to the participant that it concerns; nobody's events are dropped."""
-        participant = self._owner(event)
-        if participant is not None:
-            participant.share.note()
-            participant.room.guard(participant, partial(self._deliver, event, participant))
+        owner = self._owner(event)
+        if owner is not None:
+            owner.handle(event)
 
-    def _owner(self, event: Event) -> Participant | None:
+    def _owner(self, event: Event) -> Publisher | None:
         node = self.node
         match event:
             case TransportConnected() | TransportFailed() | DataReceived() | ChannelOpened():
@@ -161,31 +214,6 @@ class Rooms:
                 subscriber = node.subscribers.get(event.subscription)
                 return subscriber[0] if subscriber is not None else None
         assert_never(event)
-
-    def _deliver(self, event: Event, participant: Participant) -> None:
-        match event:
-            case DataReceived():
-                data.forward(participant, event)
-            case TransportConnected():
-                primary = event.transport == participant.renegotiation.transports[0]
-                participant.room.transport_connected(participant, primary)
-            case TransportFailed():
-                participant.room.transport_failed(participant, event.reason)
-            case StreamStarted():
-                participant.publishing.stream_started(event)
-            case SubscriptionStarted():
-                self._heard(participant, event)
-            case LayersChanged() | ChannelOpened():
-                # The engine selects among live layers and queues until a channel opens; nobody has to be told.
-                return
-            case _:
-                assert_never(event)
-
-    def _heard(self, participant: Participant, event: SubscriptionStarted) -> None:
-        track = participant.room.tracks.get(self.node.subscribers[event.subscription][1])
-        if track is not None and not track.heard:
-            track.heard = True
-            track.publisher.send(SignalResponse(track_subscribed=TrackSubscribed(track_sid=track.sid)))
 
     async def _pump(self) -> None:
         while True:

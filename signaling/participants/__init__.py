@@ -1,0 +1,1 @@
+"""Participants: what each may do, publishes and receives, and how its requests reach it."""
