@@ -1,16 +1,17 @@
 """What the parts of a participant need of it and of each other. `participant.py` puts the parts together."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from livekit.protocol.models import ClientInfo, ParticipantInfo, ParticipantPermission
 
-from sfu.parameters import SubscriptionId
 from signaling.http.connection import SignalConnection
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims
 from signaling.rooms.member import Member
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
+from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import WantedTrack
 
 
@@ -23,11 +24,9 @@ class Forwarder(Protocol):
     def unwant(self, track_sid: str) -> None:
         """Stop forwarding a track."""
 
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        """Return the engine's subscription of a wanted track; None while it is not negotiated."""
-
-    def answered(self, track_sid: str) -> bool:
-        """Whether media of a subscribed track may go out."""
+    @property
+    def forwardings(self) -> Mapping[str, Forwarding]:
+        """The ways of wanted tracks, by sid."""
 
     def unsupported(self) -> frozenset[str]:
         """Return the sids of wanted tracks that the client has no codec for."""
@@ -37,7 +36,7 @@ class Owner(Member, Protocol):
     """The participant to which a part belongs."""
 
     last_sequence: int
-    """Of its reliable data packets."""
+    """The number of its last reliable data packet."""
 
     @property
     def node(self) -> Node:
@@ -53,7 +52,7 @@ class Owner(Member, Protocol):
 
     @property
     def claims(self) -> Claims | None:
-        """Of its token, if it has one that is to be refreshed."""
+        """What its token says, if it has one that is to be refreshed."""
 
     @property
     def kind(self) -> ParticipantInfo.Kind:

@@ -219,11 +219,11 @@ class Participant:
         return self._info
 
     def receivers(self) -> list[ReceiverId]:
-        """Of everything that it publishes."""
+        """Return the receivers of everything that it publishes."""
         return [receiver for track in self.publishing.tracks.values() for receiver in track.receivers]
 
     def subscription_ids(self) -> Iterator[SubscriptionId]:
-        """Of everything that is sent to it."""
+        """Return the subscriptions to everything that is sent to it."""
         return (entry.id for entry in self.subscriptions.active.values() if entry.id is not None)
 
     def needs(self, tracks: int) -> Needs:

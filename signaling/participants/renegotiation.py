@@ -5,17 +5,19 @@ Changes are collected and negotiated together. Of several offers that wait, only
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import partial
 
 import structlog
 from livekit.protocol.models import MEDIA_FAILURE, ClientInfo
 from livekit.protocol.rtc import LeaveRequest, MediaSectionsRequirement, SessionDescription, SignalResponse
 
-from sfu.parameters import SubscriptionId, TransportId
+from sfu.parameters import TransportId
 from signaling.errors import SessionEnded
 from signaling.participants.owner import Owner
 from signaling.participants.publishing import Publishing
 from signaling.participants.subscriptions import Subscriptions
+from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
 
 COLLECT_S = 0.02
@@ -71,13 +73,10 @@ class Renegotiation(ABC):
     def unwant(self, track_sid: str) -> None:
         """Stop forwarding a track."""
 
+    @property
     @abstractmethod
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        """Return the engine's subscription of a wanted track; None while it is not negotiated."""
-
-    @abstractmethod
-    def answered(self, track_sid: str) -> bool:
-        """Whether media of a subscribed track may go out: the client knows, or learns by our answer, what it is."""
+    def forwardings(self) -> Mapping[str, Forwarding]:
+        """The ways of wanted tracks, by sid."""
 
     @abstractmethod
     def unsupported(self) -> frozenset[str]:
@@ -203,13 +202,10 @@ class SingleConnection(Renegotiation):
         self._answering.unwant(track_sid)
         self.request()
 
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        """See `Renegotiation.subscription`."""
-        return self._answering.subscription(track_sid)
-
-    def answered(self, track_sid: str) -> bool:
-        """See `Renegotiation.answered`."""
-        return True
+    @property
+    def forwardings(self) -> Mapping[str, Forwarding]:
+        """See `Renegotiation.forwardings`."""
+        return self._answering.forwardings
 
     def unsupported(self) -> frozenset[str]:
         """See `Renegotiation.unsupported`."""
@@ -301,13 +297,10 @@ class DualConnection(Renegotiation):
         self._offering.unwant(track_sid)
         self.request()
 
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        """See `Renegotiation.subscription`."""
-        return self._offering.subscription(track_sid)
-
-    def answered(self, track_sid: str) -> bool:
-        """See `Renegotiation.answered`."""
-        return self._offering.answered(track_sid)
+    @property
+    def forwardings(self) -> Mapping[str, Forwarding]:
+        """See `Renegotiation.forwardings`."""
+        return self._offering.forwardings
 
     def unsupported(self) -> frozenset[str]:
         """See `Renegotiation.unsupported`."""

@@ -4,8 +4,7 @@ A track is *wanted* when the participant may subscribe, chose to (or subscribes 
 it. Wanted tracks go to the renegotiation, and get their engine subscription with the offer or answer that carries them.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from livekit.protocol.models import (
@@ -27,31 +26,19 @@ from livekit.protocol.rtc import (
     UpdateTrackSettings,
 )
 
-from sfu.parameters import Codec, Kind, SubscriptionId
+from sfu.parameters import Kind
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES, MAX_TOLD_ERRORS
 from signaling.participants.owner import Owner
 from signaling.rooms.capacity import SERVER_FULL, Needs
 from signaling.rooms.tracks import Demand, Track, spatial_layer, temporal_layer
+from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import Beginning, WantedTrack
 
 EVERYTHING = UpdateTrackSettings(quality=HIGH)
 """What a client gets that has not said what it shows."""
 LOWEST = UpdateTrackSettings(quality=LOW)
 """What an adaptive client gets until it has said that: it will, and a large grid would choke it before."""
-
-
-@dataclass(slots=True)
-class Subscription:
-    """A wanted track."""
-
-    track: Track
-    id: SubscriptionId | None = None
-    """None until it is negotiated."""
-    answered: bool = False
-    """Whether the client is ready for its media."""
-    lacking: frozenset[Codec] = frozenset()
-    """Codecs of this track that the client cannot decode."""
 
 
 class Subscriptions:
@@ -66,8 +53,11 @@ class Subscriptions:
         self._settings: dict[str, UpdateTrackSettings] = {}
         self._told: dict[str, bool] = {}
         """Sid of a wanted track that was refused once -> whether its publisher allows it, as the client knows."""
-        self.active: dict[str, Subscription] = {}
-        """Wanted tracks, by sid."""
+
+    @property
+    def active(self) -> Mapping[str, Forwarding]:
+        """The ways of wanted tracks, by sid."""
+        return self._participant.renegotiation.forwardings
 
     @property
     def takes_all(self) -> bool:
@@ -93,11 +83,11 @@ class Subscriptions:
 
     def drop(self, track: Track) -> None:
         """Stop forwarding a track; its section is freed in the next negotiation."""
-        subscription = self.active.pop(track.sid, None)
-        if subscription is None:
+        forwarding = self.active.get(track.sid)
+        if forwarding is None:
             return
-        if subscription.id is not None:
-            self._participant.node.subscribers.pop(subscription.id, None)
+        if forwarding.id is not None:
+            self._participant.node.subscribers.pop(forwarding.id, None)
         self._participant.renegotiation.unwant(track.sid)
         self._participant.room.set_demand(track, self._participant.sid, None)
 
@@ -110,30 +100,29 @@ class Subscriptions:
 
     def receivers_changed(self, track: Track) -> None:
         """A codec of the track came or went, or another one takes its place."""
-        subscription = self.active.get(track.sid)
-        if subscription is None:
+        forwarding = self.active.get(track.sid)
+        if forwarding is None:
             return
         self._participant.renegotiation.want(self._wanted(track))
-        self._note_demand(subscription)
+        self._note_demand(forwarding)
 
     def negotiated(self) -> None:
         """An offer or answer went out or came: pick up new engine subscriptions and what the client cannot decode."""
-        renegotiation, node = self._participant.renegotiation, self._participant.node
-        unsupported = renegotiation.unsupported()
-        for sid, subscription in self.active.items():
-            current, answered = renegotiation.subscription(sid), renegotiation.answered(sid)
-            if current != subscription.id:
-                if subscription.id is not None:
-                    node.subscribers.pop(subscription.id, None)
-                subscription.id, subscription.answered = current, answered
+        node, unsupported = self._participant.node, self._participant.renegotiation.unsupported()
+        for sid, forwarding in self.active.items():
+            current, answered = forwarding.subscription, forwarding.answered
+            if current != forwarding.id:
+                if forwarding.id is not None:
+                    node.subscribers.pop(forwarding.id, None)
+                forwarding.id, forwarding.ready = current, answered
                 if current is not None:
                     node.subscribers[current] = (self._participant, sid)
-                    self._apply(subscription)
-            elif answered != subscription.answered:
-                subscription.answered = answered
-                self._apply(subscription)
+                    self._apply(forwarding)
+            elif answered != forwarding.ready:
+                forwarding.ready = answered
+                self._apply(forwarding)
             if sid in unsupported:
-                self._note_unsupported(subscription)
+                self._note_unsupported(forwarding)
 
     def update(self, request: UpdateSubscription) -> None:
         """Handle a client's choice of tracks; unknown ones are remembered, and served when they appear.
@@ -173,9 +162,9 @@ class Subscriptions:
                 height=request.height,
                 fps=request.fps,
             )
-            if (subscription := self.active.get(sid)) is not None:
-                self._apply(subscription)
-                self._note_demand(subscription)
+            if (forwarding := self.active.get(sid)) is not None:
+                self._apply(forwarding)
+                self._note_demand(forwarding)
 
     def disable(self, track_sids: Iterable[str]) -> None:
         """Pause tracks without touching the rest of their settings (from a resuming client's state)."""
@@ -189,11 +178,11 @@ class Subscriptions:
 
     def close(self) -> None:
         """The participant leaves; the engine's rows go with its transports."""
-        for subscription in tuple(self.active.values()):
-            if subscription.id is not None:
-                self._participant.node.subscribers.pop(subscription.id, None)
-            self._participant.room.set_demand(subscription.track, self._participant.sid, None)
-        self.active.clear()
+        for sid, forwarding in self.active.items():
+            if forwarding.id is not None:
+                self._participant.node.subscribers.pop(forwarding.id, None)
+            if (track := self._participant.room.tracks.get(sid)) is not None:
+                self._participant.room.set_demand(track, self._participant.sid, None)
 
     def _wants(self, track: Track) -> bool:
         return (
@@ -203,19 +192,21 @@ class Subscriptions:
         )
 
     def _start(self, track: Track) -> None:
-        subscription = Subscription(track)
-        self.active[track.sid] = subscription
         self._participant.renegotiation.want(self._wanted(track))
-        self._note_demand(subscription)
+        self._note_demand(self.active[track.sid])
 
-    def _apply(self, subscription: Subscription) -> None:
-        if subscription.id is None:
+    def _apply(self, forwarding: Forwarding) -> None:
+        if forwarding.id is None:
             return
-        engine = self._participant.node.engine
-        settings = self._settings.get(subscription.track.sid, self._default)
-        if subscription.track.kind is Kind.VIDEO:
-            engine.set_layers(subscription.id, *_layers(subscription.track, settings))
-        engine.set_paused(subscription.id, _is_paused(settings) or not subscription.answered)
+        engine, track = self._participant.node.engine, self._track(forwarding)
+        settings = self._settings.get(track.sid, self._default)
+        if track.kind is Kind.VIDEO:
+            engine.set_layers(forwarding.id, *_layers(track, settings))
+        engine.set_paused(forwarding.id, _is_paused(settings) or not forwarding.ready)
+
+    def _track(self, forwarding: Forwarding) -> Track:
+        """A track that ends is forgotten by everybody in the same call, so what is wanted is there."""
+        return self._participant.room.tracks[forwarding.track_sid]
 
     def _wanted(self, track: Track) -> WantedTrack:
         return WantedTrack(
@@ -238,12 +229,12 @@ class Subscriptions:
         spatial, temporal = _layers(track, self._settings.get(track.sid, self._default))
         return Beginning(spatial, temporal, silence)
 
-    def _note_demand(self, subscription: Subscription) -> None:
-        track = subscription.track
+    def _note_demand(self, forwarding: Forwarding) -> None:
+        track = self._track(forwarding)
         if track.kind is not Kind.VIDEO:
             return
-        sent = (receiver.codec for receiver in track.ranked() if receiver.codec not in subscription.lacking)
-        codec = next(sent, None) or track.backup(subscription.lacking)
+        sent = (receiver.codec for receiver in track.ranked() if receiver.codec not in forwarding.lacking)
+        codec = next(sent, None) or track.backup(forwarding.lacking)
         if codec is None:
             demand = None
         else:
@@ -252,16 +243,16 @@ class Subscriptions:
             demand = Demand(codec, quality)
         self._participant.room.set_demand(track, self._participant.sid, demand)
 
-    def _note_unsupported(self, subscription: Subscription) -> None:
+    def _note_unsupported(self, forwarding: Forwarding) -> None:
         """Ask for a codec that the client has; when the publisher has none, say so, once."""
-        track = subscription.track
-        lacking = subscription.lacking | {receiver.codec for receiver in track.ranked()}
-        if lacking == subscription.lacking:
+        track = self._track(forwarding)
+        lacking = forwarding.lacking | {receiver.codec for receiver in track.ranked()}
+        if lacking == forwarding.lacking:
             return
-        subscription.lacking = lacking
+        forwarding.lacking = lacking
         if track.backup(lacking) is None:
             self._send_error(track.sid, SE_CODEC_UNSUPPORTED)
-        self._note_demand(subscription)
+        self._note_demand(forwarding)
 
     def _check_room(self, known: dict[str, bool] | dict[str, UpdateTrackSettings], sid: str) -> None:
         if len(sid) > MAX_SID_CHARACTERS:

@@ -17,7 +17,7 @@ TOKEN_PACE_S = 1.0
 
 
 class TokenRefresh:
-    """Of a participant without a token nothing is sent."""
+    """Sends a participant's fresh tokens; nothing to a participant that came without one."""
 
     def __init__(self, participant: Owner, info: ParticipantInfo) -> None:
         """`info` is the participant's own, which changes with it."""

@@ -64,7 +64,7 @@ class Member(Publisher, Protocol):
 
     @property
     def update_allowance(self) -> Allowance:
-        """For what the room is told of it."""
+        """How many bytes the room may be told of it."""
 
     @property
     def subscriptions(self) -> Subscriber:
@@ -82,10 +82,10 @@ class Member(Publisher, Protocol):
         """What it has or wants of the engine's tables in a room with so many tracks."""
 
     def receivers(self) -> Iterable[ReceiverId]:
-        """Of everything that it publishes."""
+        """Return the receivers of everything that it publishes."""
 
     def subscription_ids(self) -> Iterable[SubscriptionId]:
-        """Of everything that is sent to it."""
+        """Return the subscriptions to everything that is sent to it."""
 
     def set_disconnected(self, reason: DisconnectReason) -> None:
         """Enter the last state, without telling anybody."""

@@ -19,7 +19,7 @@ from signaling.rooms.events import (
 from signaling.rooms.tracks import Track
 
 MAX_LOGGED_CHARACTERS = 64
-"""Of what a client says about its version and system."""
+"""Characters of each text that a client says about its SDK or system."""
 
 log = structlog.get_logger("signaling.rooms")
 

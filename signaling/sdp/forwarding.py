@@ -1,6 +1,7 @@
-"""The tracks that one client is to receive, and the engine's subscriptions for those that it does receive.
+"""The tracks that one client is to receive: for each one object, which says what is wanted and how it is being sent.
 
-Who calls it: the two kinds of peer connection, which decide on which m-section a track goes and when.
+Who calls it: the two kinds of peer connection, which decide on which m-section a track goes and when. The participant's
+subscriptions read the same objects, and keep there what they have made of them.
 """
 
 from collections.abc import Iterable
@@ -9,90 +10,124 @@ from dataclasses import dataclass
 import structlog
 
 from sfu.engine import Engine, EngineError
-from sfu.parameters import LocalSubscription, SubscriptionId, TransportId
+from sfu.parameters import Codec, LocalSubscription, SubscriptionId, TransportId
 from signaling.sdp.negotiation import Selection, WantedTrack
 
 log = structlog.get_logger("signaling.forwarding")
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarding:
-    """One wanted track that is being sent."""
+class Sent:
+    """How a track is being sent."""
 
     mid: str
     selection: Selection
     local: LocalSubscription
 
 
+@dataclass(slots=True, eq=False)
+class Forwarding:
+    """One track's way to one client, for as long as it is wanted without a break.
+
+    A client announces a track anew only after its m-section was quiet. So an m-section that holds the way of a track
+    that was unwanted meanwhile is to become quiet, even if the track is wanted again now and has another way.
+    """
+
+    wanted: WantedTrack
+    sent: Sent | None = None
+    """None: not now."""
+    answered: bool = True
+    """False: only the outstanding offer tells of it. It is subscribed, since its SSRCs stand there, but paused. Media
+    that comes before libwebrtc has settled its answer can take the renderer from the receiver that it just negotiated:
+    all of the track is decoded then, and none of it shown."""
+    declined: bool = False
+    """The client did not take it although it has the codec."""
+    refused: bool = False
+    """The engine had no room for it, or its receiver had just ended."""
+
+    # what the participant's subscriptions keep here
+    id: SubscriptionId | None = None
+    """The engine's, as far as they have taken it over; None until it is negotiated."""
+    ready: bool = False
+    """Whether they have let the media go, since the client has answered."""
+    lacking: frozenset[Codec] = frozenset()
+    """Codecs of this track that the client cannot decode."""
+
+    @property
+    def track_sid(self) -> str:
+        """The track's name."""
+        return self.wanted.track_sid
+
+    @property
+    def subscription(self) -> SubscriptionId | None:
+        """The engine's id, while the track is sent."""
+        return self.sent.local.id if self.sent is not None else None
+
+
 class Forwardings:
-    """Wanted tracks by sid, first wanted first. The caller bounds their number: they are the tracks of one room."""
+    """The ways of all tracks that one connection is to send. The caller bounds their number: they are the tracks of one room."""
 
     def __init__(self, engine: Engine, transport: TransportId) -> None:
         """Nothing is wanted."""
         self._engine = engine
         self._transport = transport
-        self.wanted: dict[str, WantedTrack] = {}
-        self.active: dict[str, Forwarding] = {}
-        self._refused: set[str] = set()
-        self._told: set[str] = set()
-        """Wanted tracks that were started, and so stand in a description."""
-        self.left: set[str] = set()
-        """Tracks that stand in a description and have been unwanted since, even if they are wanted again now: a client
-        announces a track anew only after its m-section was quiet. Whoever writes the next description clears it."""
+        self.by_sid: dict[str, Forwarding] = {}
+        """First wanted first."""
 
-    def want(self, track: WantedTrack) -> None:
+    def want(self, track: WantedTrack) -> Forwarding:
         """Add a track, or change it. A subscription stays as long as the track has its receiver with the same codec."""
-        self.wanted[track.track_sid] = track
-        self._refused.discard(track.track_sid)
-        current = self.active.get(track.track_sid)
-        if current is not None and current.selection.source not in track.receivers:
-            self.stop(track.track_sid)
+        forwarding = self.by_sid.get(track.track_sid)
+        if forwarding is None:
+            forwarding = self.by_sid[track.track_sid] = Forwarding(track)
+            return forwarding
+        if forwarding.wanted != track:
+            forwarding.declined = False
+        forwarding.wanted, forwarding.refused = track, False
+        if forwarding.sent is not None and forwarding.sent.selection.source not in track.receivers:
+            self.stop(forwarding)
+        return forwarding
 
     def unwant(self, track_sid: str) -> None:
         """Stop forwarding a track; unknown sids are fine."""
-        self.wanted.pop(track_sid, None)
-        if track_sid in self._told:
-            self._told.discard(track_sid)
-            self.left.add(track_sid)
-        self._refused.discard(track_sid)
-        self.stop(track_sid)
+        forwarding = self.by_sid.pop(track_sid, None)
+        if forwarding is not None:
+            self.stop(forwarding)
 
-    def start(self, track_sid: str, mid: str, selection: Selection, *, paused: bool = False) -> bool:
+    def holds(self, forwarding: Forwarding | None) -> bool:
+        """Whether the track has been wanted all the time since this was its way; False for None."""
+        return forwarding is not None and self.by_sid.get(forwarding.track_sid) is forwarding
+
+    def start(self, forwarding: Forwarding, mid: str, selection: Selection, *, paused: bool = False) -> bool:
         """Subscribe; False when the engine has no room or the receiver just ended: then only `want` tries again.
 
         `paused`: nothing is sent before the engine's `set_paused`.
         """
-        track = self.wanted[track_sid]
+        track = forwarding.wanted
         parameters = selection.parameters(mid, track.cname, paused=paused, begin=track.begin())
         try:
             local = self._engine.subscribe(selection.receiver, self._transport, parameters)
         except EngineError as error:
-            log.warning("subscription refused", track=track_sid, reason=str(error))
-            self._refused.add(track_sid)
+            log.warning("subscription refused", track=track.track_sid, reason=str(error))
+            forwarding.refused = True
             return False
-        self.active[track_sid] = Forwarding(mid, selection, local)
-        self._told.add(track_sid)
+        forwarding.sent = Sent(mid, selection, local)
         return True
 
-    def stop(self, track_sid: str) -> None:
+    def stop(self, forwarding: Forwarding) -> None:
         """Unsubscribe, if subscribed; the track may stay wanted."""
-        current = self.active.pop(track_sid, None)
-        if current is not None:
-            unsubscribe(self._engine, current.local.id)
+        sent, forwarding.sent = forwarding.sent, None
+        if sent is not None:
+            unsubscribe(self._engine, sent.local.id)
 
-    def waiting(self) -> list[WantedTrack]:
-        """Wanted tracks that are not sent and could be."""
-        idle = (track for sid, track in self.wanted.items() if sid not in self.active and sid not in self._refused)
-        return [track for track in idle if track.receivers]
-
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        """The engine's id, while the track is sent."""
-        current = self.active.get(track_sid)
-        return current.local.id if current is not None else None
+    def waiting(self) -> list[Forwarding]:
+        """Those that are not sent and could be."""
+        return [
+            each for each in self.by_sid.values() if each.sent is None and not each.refused and each.wanted.receivers
+        ]
 
     def by_mid(self) -> Iterable[tuple[str, str]]:
         """(mid, track sid) of everything that is sent."""
-        return [(current.mid, sid) for sid, current in self.active.items()]
+        return [(each.sent.mid, sid) for sid, each in self.by_sid.items() if each.sent is not None]
 
 
 def unsubscribe(engine: Engine, subscription: SubscriptionId) -> None:

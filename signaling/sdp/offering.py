@@ -18,11 +18,10 @@ from sfu.parameters import (
     Kind,
     MediaParameters,
     RemoteTransport,
-    SubscriptionId,
     TransportId,
 )
 from signaling.sdp.codecs import BASELINE_FMTP, OPUS_FMTP, OWN_FORMATS, Format, companions, decoders
-from signaling.sdp.forwarding import Forwardings
+from signaling.sdp.forwarding import Forwarding, Forwardings, Sent
 from signaling.sdp.matching import Matching
 from signaling.sdp.negotiation import (
     FEEDBACK,
@@ -78,7 +77,8 @@ class _Place:
     kind: Kind
     formats: tuple[Format, ...] = ()
     """As offered last, the used one first."""
-    track_sid: str = ""
+    forwarding: Forwarding | None = None
+    """What is sent on it, or was until its track was no longer wanted."""
     resting: bool = False
     """Its track went away, and no answer to an offer that said so has come yet."""
     dead: bool = False
@@ -98,7 +98,7 @@ class _Place:
 
     def rest(self, *, close: bool) -> None:
         """Its track went away."""
-        self.track_sid, self.resting, self.closed = "", True, close and self.known
+        self.forwarding, self.resting, self.closed = None, True, close and self.known
 
     def renew(self, mid: str) -> None:
         """Use it for another track, as an m-section that the client does not know yet."""
@@ -157,17 +157,11 @@ class OfferingConnection:
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
+        self.forwardings = self._forwardings.by_sid
+        """Everything that is wanted, by the track's sid; for reading."""
         self._known = KnownSections()
         self._places: list[_Place] = []
         self._learned = _Learned()
-        self._declined: dict[str, WantedTrack] = {}
-        """Tracks that the client did not take although it has the codec."""
-        self._unanswered: set[str] = set()
-        """Tracks that only the outstanding offer tells of: subscribed, since their SSRCs stand in it, but paused.
-
-        Media that comes before libwebrtc has settled its answer can take the renderer from the receiver that it just
-        negotiated: all of the track is decoded then, and none of it shown.
-        """
         self._changed = True
         self._outstanding = False
         self._session_id = secrets.randbits(62)
@@ -175,41 +169,30 @@ class OfferingConnection:
 
     def want(self, track: WantedTrack) -> None:
         """Forward a track from the next offer on."""
-        if self._forwardings.wanted.get(track.track_sid) != track:
-            self._declined.pop(track.track_sid, None)
-        self._forwardings.want(track)
-        if track.track_sid not in self._forwardings.active and track.track_sid not in self._declined:
+        forwarding = self._forwardings.want(track)
+        if forwarding.sent is None and not forwarding.declined:
             self._changed = True
 
     def unwant(self, track_sid: str) -> None:
         """Stop forwarding at once; the client hears of it with the next offer."""
         self._forwardings.unwant(track_sid)
-        self._unanswered.discard(track_sid)
-        self._declined.pop(track_sid, None)
-        if any(place.track_sid == track_sid for place in self._places):
+        if any(place.forwarding is not None and place.forwarding.track_sid == track_sid for place in self._places):
             self._changed = True
-
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        """The engine's id of a track that is being forwarded."""
-        return self._forwardings.subscription(track_sid)
-
-    def answered(self, track_sid: str) -> bool:
-        """Whether the client is ready for a track that is subscribed: it has answered an offer that tells of it."""
-        return track_sid not in self._unanswered
 
     def unsupported(self) -> frozenset[str]:
         """Wanted tracks none of whose codecs the client accepts, as far as its answers told."""
         waiting = self._forwardings.waiting()
         formats, matching = self._learned.all_formats(), Matching()
         return frozenset(
-            t.track_sid for t in waiting if t.track_sid in self._declined or not matching.takes(t, formats[t.kind])
+            each.track_sid
+            for each in waiting
+            if each.declined or not matching.takes(each.wanted, formats[each.wanted.kind])
         )
 
     def close(self) -> None:
         """Close the transport with all that is sent on it."""
         self._engine.close_transport(self.transport)
-        self._forwardings.wanted.clear()
-        self._forwardings.active.clear()
+        self.forwardings.clear()
         self._places.clear()
 
     def offer(self, ice_restart: bool = False) -> tuple[str, dict[str, str]] | None:
@@ -242,7 +225,8 @@ class OfferingConnection:
         remote = remote_transport(session, accepted, self._remote)
         mids = {section.mid for section in accepted}
         self._outstanding = False
-        self._unanswered.clear()
+        for forwarding in self.forwardings.values():
+            forwarding.answered = True
         if len(self._places) + 1 >= MAX_SECTIONS and any(place.resting for place in self._places):
             self._changed = True  # tracks may have waited for an m-section to have rested
         for place, section in zip(self._places, session.sections[1:], strict=True):
@@ -257,32 +241,33 @@ class OfferingConnection:
 
     def _place_tracks(self) -> None:
         """Settle which track goes on which m-section, and subscribe: the SSRCs stand in the offer."""
-        left = self._forwardings.left
         for place in self._places:
-            if place.track_sid and (place.track_sid in left or place.track_sid not in self._forwardings.wanted):
+            if place.forwarding is not None and not self._forwardings.holds(place.forwarding):
                 place.rest(close=self._renews_sections)
-        left.clear()
         formats, matching = self._learned.all_formats(), Matching()
         live = [place for place in self._places if not place.dead]
-        own = {place.track_sid: place for place in live if place.track_sid}
-        free = {kind: deque(p for p in live if p.kind is kind and not p.track_sid and not p.resting) for kind in Kind}
-        for track in self._forwardings.waiting():
+        own = {place.forwarding: place for place in live if place.forwarding is not None}
+        free = {
+            kind: deque(p for p in live if p.kind is kind and p.forwarding is None and not p.resting) for kind in Kind
+        }
+        for forwarding in self._forwardings.waiting():
+            track = forwarding.wanted
             selection = matching.select(track, formats[track.kind])
-            if selection is None or track.track_sid in self._declined:
+            if selection is None or forwarding.declined:
                 continue
-            chosen = own.get(track.track_sid) or next(iter(free[track.kind]), None) or self._new_place(track.kind)
+            chosen = own.get(forwarding) or next(iter(free[track.kind]), None) or self._new_place(track.kind)
             if chosen is not None and chosen.closed:
                 chosen.renew(self._new_mid())
-            if chosen is not None and self._forwardings.start(track.track_sid, chosen.mid, selection, paused=True):
-                self._unanswered.add(track.track_sid)
-                chosen.track_sid = track.track_sid
+            if chosen is not None and self._forwardings.start(forwarding, chosen.mid, selection, paused=True):
+                forwarding.answered = False
+                chosen.forwarding = forwarding
                 chosen.formats = self._formats_for(track, selection)
                 if free[track.kind] and free[track.kind][0] is chosen:
                     free[track.kind].popleft()
-            elif chosen is not None and not chosen.track_sid and chosen not in free[track.kind]:
+            elif chosen is not None and chosen.forwarding is None and chosen not in free[track.kind]:
                 free[track.kind].append(chosen)
         for place in self._places:
-            if place.track_sid and place.track_sid not in self._forwardings.active:
+            if place.forwarding is not None and place.forwarding.sent is None:
                 place.rest(close=self._renews_sections)
 
     def _new_place(self, kind: Kind) -> _Place | None:
@@ -323,8 +308,7 @@ class OfferingConnection:
         return header.serialize() + data.serialize() + "".join(self._place_text(place) for place in self._places)
 
     def _place_text(self, place: _Place) -> str:
-        current = self._forwardings.active.get(place.track_sid)
-        track = self._forwardings.wanted.get(place.track_sid)
+        current, track = _what_is_sent(place)
         extensions = self._learned.extensions(place.kind)
         key = (self._local, place.mid, place.formats, extensions, place.rejected, current, track)
         if place.offered[0] != key:
@@ -335,8 +319,7 @@ class OfferingConnection:
         if place.rejected:
             numbers = tuple(str(f.payload_type) for f in place.formats)
             return Section(place.kind.value, 0, profile=Profile(numbers), mid=place.mid)
-        track = self._forwardings.wanted.get(place.track_sid)
-        current = self._forwardings.active.get(place.track_sid)
+        current, track = _what_is_sent(place)
         opus = OPUS_FMTP + ";sprop-stereo=1" * (track is not None and track.stereo)
         feedback = FEEDBACK if place.kind is Kind.VIDEO else ("transport-cc",)
         formats = [replace(f, feedback=() if f.associated >= 0 else feedback) for f in place.formats]
@@ -369,16 +352,17 @@ class OfferingConnection:
         place.resting = False
         if place.closed:
             return
-        current = self._forwardings.active.get(place.track_sid)
+        forwarding = place.forwarding
         place.dead, place.known = not accepted, True
-        if self._renews_sections and accepted and not place.track_sid:
+        if self._renews_sections and accepted and forwarding is None:
             place.rest(close=True)
             self._changed = True
-        if current is None:
+        if forwarding is None or forwarding.sent is None:
             return
+        current = forwarding.sent
         if not accepted or not session.direction_of(section).receives:
-            self._declined[place.track_sid] = self._forwardings.wanted[place.track_sid]
-            self._withdraw(place)
+            forwarding.declined = True
+            self._withdraw(forwarding)
             return
         media = current.selection.media
         answered_numbers = set(section.profile.formats)
@@ -388,7 +372,7 @@ class OfferingConnection:
             missing |= {number for number in variants if str(number) not in answered_numbers}
         if missing:
             self._learned.refused_payload_types |= missing
-            self._withdraw(place)
+            self._withdraw(forwarding)
         self._learned.mixed = session.allows_mixed(section)
         answered = {extension.uri for extension in section.profile.extensions}
         offered = {extension.uri for extension in self._learned.extensions(place.kind)}
@@ -396,7 +380,12 @@ class OfferingConnection:
         if not any(f.value == "nack" and f.payload_type in (media.payload_type, -1) for f in section.profile.feedback):
             self._learned.without_nack.add(media.payload_type)
 
-    def _withdraw(self, place: _Place) -> None:
+    def _withdraw(self, forwarding: Forwarding) -> None:
         """Stop sending; the next offer says so, or sends the track in another way on the same m-section."""
-        self._forwardings.stop(place.track_sid)
+        self._forwardings.stop(forwarding)
         self._changed = True
+
+
+def _what_is_sent(place: _Place) -> tuple[Sent | None, WantedTrack | None]:
+    forwarding = place.forwarding
+    return (forwarding.sent, forwarding.wanted) if forwarding is not None else (None, None)

@@ -19,11 +19,10 @@ from sfu.parameters import (
     PublishParameters,
     ReceiverId,
     RemoteTransport,
-    SubscriptionId,
     TransportId,
 )
 from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
-from signaling.sdp.forwarding import Forwarding, Forwardings
+from signaling.sdp.forwarding import Forwarding, Forwardings, Sent
 from signaling.sdp.matching import Matching, Vacancies, kind_of_receiver
 from signaling.sdp.negotiation import (
     RID_URI,
@@ -117,8 +116,8 @@ class _Slot:
     extensions: tuple[Extmap, ...] = ()
     decision: PublishDecision | None = None
     published: Published | None = None
-    track_sid: str = ""
-    """The sid of the track that we send here, or sent until it was no longer wanted."""
+    forwarding: Forwarding | None = None
+    """What we send here, or sent until its track was no longer wanted."""
     resting: bool = False
     """The last answer took the track away. Clients announce a track on an m-section only if it was quiet before."""
     answered: tuple[object, str] = (None, "")
@@ -130,7 +129,7 @@ class _Slot:
 
     @property
     def free(self) -> bool:
-        return self.direction.receives and self.published is None and not self.track_sid
+        return self.direction.receives and self.published is None and self.forwarding is None
 
 
 @dataclass(slots=True)
@@ -155,6 +154,8 @@ class AnsweringConnection:
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
+        self.forwardings = self._forwardings.by_sid
+        """Everything that is wanted, by the track's sid; for reading."""
         self._known = KnownSections()
         self._slots: dict[str, _Slot] = {}
         self._session_id = secrets.randbits(62)
@@ -190,10 +191,6 @@ class AnsweringConnection:
         """Stop forwarding at once; the client hears of it with the next answer, which frees the m-section."""
         self._forwardings.unwant(track_sid)
 
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        """The engine's id of a track that is being forwarded."""
-        return self._forwardings.subscription(track_sid)
-
     def receiving_sections(self) -> tuple[frozenset[str], frozenset[str]]:
         """Mids of the (audio, video) m-sections of the last offer on which the client receives and does not send."""
         usable = self._usable()
@@ -213,15 +210,15 @@ class AnsweringConnection:
         if not self._slots and self._remote is None:
             return None
         usable = self._usable()
-        spare = [slot for slot in usable if not self._holds(slot)]
+        spare = [slot for slot in usable if not self._forwardings.holds(slot.forwarding)]
         missing = {Kind.AUDIO: 0, Kind.VIDEO: 0}
-        outdated = any(slot.track_sid for slot in spare)
+        outdated = any(slot.forwarding is not None for slot in spare)
         matching = Matching()
         vacancies = Vacancies(spare, matching)
-        held = {slot.track_sid: slot for slot in usable if self._holds(slot)}
-        for track in self._supported_waiting(matching):
+        held = {slot.forwarding: slot for slot in usable if self._forwardings.holds(slot.forwarding)}
+        for forwarding in self._supported_waiting(matching):
             outdated = True
-            own = held.get(track.track_sid)
+            own, track = held.get(forwarding), forwarding.wanted
             if own is not None and own.kind is track.kind and matching.takes(track, own.formats):
                 continue
             slot = vacancies.find(track)
@@ -234,33 +231,29 @@ class AnsweringConnection:
     def unsupported(self) -> frozenset[str]:
         """Wanted tracks none of whose codecs the client offers; empty while the client's codecs are not known."""
         waiting = self._forwardings.waiting()
-        supported = {track.track_sid for track in self._supported_waiting(Matching())}
-        return frozenset(track.track_sid for track in waiting) - supported
+        supported = {each.track_sid for each in self._supported_waiting(Matching())}
+        return frozenset(each.track_sid for each in waiting) - supported
 
     def close(self) -> None:
         """Close the transport with all that is received and sent on it."""
         self._engine.close_transport(self.transport)
         self._slots.clear()
-        self._forwardings.wanted.clear()
-        self._forwardings.active.clear()
+        self.forwardings.clear()
 
-    def _holds(self, slot: _Slot) -> bool:
-        """Whether the track of an m-section has been wanted all the time since the answer that put it there."""
-        return slot.track_sid in self._forwardings.wanted and slot.track_sid not in self._forwardings.left
-
-    def _supported_waiting(self, matching: Matching) -> Iterator[WantedTrack]:
+    def _supported_waiting(self, matching: Matching) -> Iterator[Forwarding]:
         offered: dict[Kind, dict[int, tuple[Format, ...]]] = {kind: {} for kind in Kind}
         for slot in self._slots.values():
             if slot.direction.receives:
                 offered[slot.kind][id(slot.formats)] = slot.formats
         known: dict[tuple[object, ...], bool] = {}
-        for track in self._forwardings.waiting():
+        for forwarding in self._forwardings.waiting():
+            track = forwarding.wanted
             kind = track.kind, *map(kind_of_receiver, track.receivers)
             if kind not in known:
                 candidates = offered[track.kind].values()
                 known[kind] = not candidates or any(matching.takes(track, formats) for formats in candidates)
             if known[kind]:
-                yield track
+                yield forwarding
 
     # Looking at an offer.
 
@@ -362,32 +355,33 @@ class AnsweringConnection:
 
     def _forward(self) -> None:
         """Settle which track goes on which m-section: what is sent stays, what waits gets a free one."""
-        for sid, current in list(self._forwardings.active.items()):
-            slot = self._slots.get(current.mid)
-            if slot is None or not _still_sends(slot, sid, current):
-                self._forwardings.stop(sid)
+        for forwarding in self.forwardings.values():
+            if forwarding.sent is not None:
+                slot = self._slots.get(forwarding.sent.mid)
+                if slot is None or not _still_sends(slot, forwarding, forwarding.sent):
+                    self._forwardings.stop(forwarding)
         for slot in self._slots.values():
             unused = slot.published is not None or not slot.direction.receives
-            slot.resting = bool(slot.track_sid) and (unused or not self._holds(slot))
+            slot.resting = slot.forwarding is not None and (unused or not self._forwardings.holds(slot.forwarding))
             if slot.resting:
-                slot.track_sid = ""
-        self._forwardings.left.clear()
+                slot.forwarding = None
         matching = Matching()
-        slots = {slot.track_sid: slot for slot in self._slots.values() if slot.track_sid}
+        slots = {slot.forwarding: slot for slot in self._slots.values() if slot.forwarding is not None}
         free = Vacancies((slot for slot in self._slots.values() if slot.free and not slot.resting), matching)
-        for track in self._forwardings.waiting():
-            self._start(track, slots.get(track.track_sid), free, matching)
+        for forwarding in self._forwardings.waiting():
+            self._start(forwarding, slots.get(forwarding), free, matching)
 
-    def _start(self, track: WantedTrack, own: _Slot | None, free: Vacancies[_Slot], matching: Matching) -> None:
+    def _start(self, forwarding: Forwarding, own: _Slot | None, free: Vacancies[_Slot], matching: Matching) -> None:
         """Send on the m-section that the track had, else on the first free one that takes it."""
+        track = forwarding.wanted
         takes = own is not None and own.kind is track.kind and matching.takes(track, own.formats)
         if own is not None and not takes:
-            own.track_sid, own.resting = "", True
+            own.forwarding, own.resting = None, True
         slot = own if takes else free.find(track)
         selection = matching.select(track, slot.formats) if slot is not None else None
-        if slot is None or selection is None or not self._forwardings.start(track.track_sid, slot.mid, selection):
+        if slot is None or selection is None or not self._forwardings.start(forwarding, slot.mid, selection):
             return
-        slot.track_sid = track.track_sid
+        slot.forwarding = forwarding
         free.take(slot)
 
     def _connect(self, remote: RemoteTransport | None) -> None:
@@ -436,24 +430,24 @@ class AnsweringConnection:
 
     def _slot_text(self, slot: _Slot, first: bool) -> str:
         """The m-section of the answer; made anew only if something in it can have changed."""
-        current = self._forwardings.active.get(slot.track_sid)
-        track = self._forwardings.wanted.get(slot.track_sid) if current is not None else None
+        current, track = _what_is_sent(slot)
         key: tuple[object, ...] = (slot.section, first, self._local, slot.direction, slot.formats, slot.extensions)
         key += (slot.published, slot.decision, current, track)
         if slot.answered[0] != key:
-            slot.answered = key, self._finish(self._answer_section(slot, current), first)
+            slot.answered = key, self._finish(self._answer_section(slot), first)
         return slot.answered[1]
 
-    def _answer_section(self, slot: _Slot, current: Forwarding | None) -> Section:
+    def _answer_section(self, slot: _Slot) -> Section:
+        current, track = _what_is_sent(slot)
         formats, opus, direction = slot.formats, OPUS_FMTP, Direction.INACTIVE
         extensions = slot.extensions
         if slot.published is not None and slot.decision is not None:
             formats, direction = publish_formats(formats, slot.decision), Direction.RECVONLY
             opus = opus_fmtp(dtx=slot.decision.dtx, stereo=slot.decision.stereo)
             extensions = publish_extensions(extensions, slot.published.codec)
-        elif current is not None:
+        elif current is not None and track is not None:
             formats, direction = used_first(formats, current.selection), Direction.SENDONLY
-            opus += ";sprop-stereo=1" * self._forwardings.wanted[slot.track_sid].stereo
+            opus += ";sprop-stereo=1" * track.stereo
         formats = answered_feedback(formats, extensions, sends=current is not None)
         section = Section(
             kind=slot.kind.value,
@@ -466,8 +460,8 @@ class AnsweringConnection:
             extmap_allow_mixed=slot.section.extmap_allow_mixed,
             transport=self._transport(),
         )
-        if current is not None:
-            return with_track(section, self._forwardings.wanted[slot.track_sid], current.local)
+        if current is not None and track is not None:
+            return with_track(section, track, current.local)
         return with_simulcast(section, slot.section) if slot.published is not None else section
 
 
@@ -483,11 +477,18 @@ def _has_rids(slot: _Slot) -> bool:
     return any(extension.uri == RID_URI for extension in slot.extensions)
 
 
-def _still_sends(slot: _Slot, track_sid: str, current: Forwarding) -> bool:
+def _what_is_sent(slot: _Slot) -> tuple[Sent | None, WantedTrack | None]:
+    forwarding = slot.forwarding
+    if forwarding is None or forwarding.sent is None:
+        return None, None
+    return forwarding.sent, forwarding.wanted
+
+
+def _still_sends(slot: _Slot, forwarding: Forwarding, current: Sent) -> bool:
     """Whether a running subscription is still what the m-section was answered with."""
     unchanged = {f.payload_type: f.codec for f in slot.formats}
     return (
-        slot.track_sid == track_sid
+        slot.forwarding is forwarding
         and slot.published is None
         and slot.direction.receives
         and all(unchanged.get(f.payload_type) is f.codec for f in current.selection.formats)

@@ -214,7 +214,13 @@ async def test_resume_says_nothing_of_a_refused_track_that_has_ended(call: Call)
 async def test_nothing_names_a_hidden_publisher(call: Call, single_pc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[WantedTrack] = []
     connection = FakeAnsweringConnection if single_pc else FakeOfferingConnection
-    monkeypatch.setattr(connection, "want", lambda self, track: wanted.append(track))
+    want = connection.want
+
+    def note(self: Any, track: WantedTrack) -> None:
+        wanted.append(track)
+        want(self, track)
+
+    monkeypatch.setattr(connection, "want", note)
     ann = await call.join("ann", {"hidden": True})
     bob = await call.join("bob", single_pc=single_pc)
     await ann.publish("mic", "audio")

@@ -139,7 +139,7 @@ async def test_three_encodings_of_an_svc_codec_are_simulcast(call: Call) -> None
 
 def subscribed_for(call: Call, client: Client, sid: str) -> Codec:
     """The codec that a client's subscription was negotiated for."""
-    subscription = client.participant.renegotiation.subscription(sid)
+    subscription = client.participant.renegotiation.forwardings[sid].subscription
     assert subscription is not None
     return call.engine.subscriptions[subscription][2].codec
 
@@ -157,7 +157,7 @@ async def test_codec_that_really_comes_wins_over_the_one_announced(call: Call) -
     (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
     assert (receiver.codec, receiver.description) == (Codec.VP8, "fmtp of VP8")
     assert ann.participant.publishing.tracks[sid].codecs == (Codec.VP8,), "there is no VP9 to fall back to"
-    assert bob.participant.renegotiation.subscription(sid) is None
+    assert bob.participant.renegotiation.forwardings[sid].subscription is None
     await bob.renegotiate()
     assert subscribed_for(call, bob, sid) is Codec.VP8
     await call.emit(StreamStarted(receiver.id, 1, 4712, Codec.VP8))
@@ -197,13 +197,13 @@ async def test_audio_is_announced_with_red_until_something_else_is_heard(call: C
     sid = ann.of("track_published")[-1].track.sid
     assert bob.of("update")[-1].participants[0].tracks[0].mime_type == "audio/red"
     await bob.renegotiate()
-    subscription = bob.participant.renegotiation.subscription(sid)
+    subscription = bob.participant.renegotiation.forwardings[sid].subscription
     assert subscribed_for(call, bob, sid) is Codec.OPUS
     for codec, shown in ((Codec.OPUS, "audio/opus"), (Codec.RED, "audio/red")):
         await ann.start(sid, codec)
         track = bob.of("update")[-1].participants[0].tracks[0]
         assert (track.mime_type, len(track.codecs)) == (shown, 1)
-    assert bob.participant.renegotiation.subscription(sid) == subscription, "who takes Opus takes RED"
+    assert bob.participant.renegotiation.forwardings[sid].subscription == subscription, "who takes Opus takes RED"
 
 
 async def test_a_section_whose_codec_turned_out_another_one_keeps_its_cid(call: Call) -> None:

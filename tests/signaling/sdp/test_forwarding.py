@@ -25,11 +25,11 @@ def test_a_track_waits_until_it_is_started() -> None:
     tracks = forwardings(RecordingEngine())
     tracks.want(track("TR_a", 1))
     tracks.want(track("TR_b"))
-    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
-    assert tracks.start("TR_a", "0", VP8_OF_1)
+    assert [each.track_sid for each in tracks.waiting()] == ["TR_a"]
+    assert tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1)
     assert tracks.waiting() == []
     assert tracks.by_mid() == [("0", "TR_a")]
-    assert tracks.subscription("TR_a") == tracks.active["TR_a"].local.id
+    assert tracks.by_sid["TR_a"].subscription is not None
 
 
 def test_a_track_begins_as_is_said_when_it_starts() -> None:
@@ -38,7 +38,7 @@ def test_a_track_begins_as_is_said_when_it_starts() -> None:
     said = [Beginning()]
     tracks.want(replace(track("TR_a", 1), begin=lambda: said[-1]))
     said.append(Beginning(0, 1, silence=True))
-    assert tracks.start("TR_a", "0", VP8_OF_1, paused=True)
+    assert tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1, paused=True)
     parameters = engine.last("subscribe")[2]
     assert (parameters.spatial, parameters.temporal, parameters.silence, parameters.paused) == (0, 1, True, True)
 
@@ -47,22 +47,22 @@ def test_a_subscription_lives_while_its_receiver_does() -> None:
     engine = RecordingEngine()
     tracks = forwardings(engine)
     tracks.want(track("TR_a", 1))
-    tracks.start("TR_a", "0", VP8_OF_1)
+    tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1)
     tracks.want(track("TR_a", 2, 1))
     assert "unsubscribe" not in engine.names()
     tracks.want(track("TR_a", 2))
     assert "unsubscribe" in engine.names()
-    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
+    assert [each.track_sid for each in tracks.waiting()] == ["TR_a"]
 
 
 def test_a_receiver_that_turned_to_another_codec_is_subscribed_anew() -> None:
     engine = RecordingEngine()
     tracks = forwardings(engine)
     tracks.want(track("TR_a", 1))
-    tracks.start("TR_a", "0", VP8_OF_1)
+    tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1)
     tracks.want(WantedTrack("TR_a", "PA_p", Kind.VIDEO, ((Codec.H264, "", ReceiverId(1)),), "PA_p"))
     assert engine.last("unsubscribe") is not None
-    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
+    assert [each.track_sid for each in tracks.waiting()] == ["TR_a"]
 
 
 def test_a_refused_track_is_tried_again_when_it_is_wanted_again() -> None:
@@ -70,10 +70,10 @@ def test_a_refused_track_is_tried_again_when_it_is_wanted_again() -> None:
     tracks = forwardings(engine)
     tracks.want(track("TR_a", 1))
     engine.full = True
-    assert not tracks.start("TR_a", "0", VP8_OF_1)
+    assert not tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1)
     assert tracks.waiting() == []
     tracks.want(track("TR_a", 1))
-    assert [t.track_sid for t in tracks.waiting()] == ["TR_a"]
+    assert [each.track_sid for each in tracks.waiting()] == ["TR_a"]
 
 
 def test_a_subscription_that_ended_with_its_receiver_may_be_stopped() -> None:
@@ -83,8 +83,20 @@ def test_a_subscription_that_ended_with_its_receiver_may_be_stopped() -> None:
 
     tracks = forwardings(Ended())
     tracks.want(track("TR_a", 1))
-    tracks.start("TR_a", "0", VP8_OF_1)
+    tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1)
     tracks.unwant("TR_a")
     tracks.unwant("TR_a")
-    assert tracks.subscription("TR_a") is None
-    assert tracks.wanted == {}
+    assert tracks.by_sid == {}
+
+
+def test_a_track_that_is_wanted_again_has_another_way() -> None:
+    tracks = forwardings(RecordingEngine())
+    before = tracks.want(track("TR_a", 1))
+    assert tracks.want(track("TR_a", 2)) is before
+    assert tracks.holds(before)
+    tracks.unwant("TR_a")
+    assert not tracks.holds(before)
+    after = tracks.want(track("TR_a", 1))
+    assert tracks.holds(after)
+    assert not tracks.holds(before)
+    assert not tracks.holds(None)

@@ -27,7 +27,7 @@ from signaling.sdp.peer_connection import (
     WantedTrack,
 )
 from signaling.sdp.session_description import Direction, SessionDescription, Setup, Simulcast
-from tests.signaling.support.recording_engine import FINGERPRINT, RecordingEngine
+from tests.signaling.support.recording_engine import FINGERPRINT, RecordingEngine, subscription_of
 
 ALL_VIDEO = frozenset({Codec.VP8, Codec.VP9, Codec.H264, Codec.AV1})
 Decide = Callable[[SendingSection], PublishDecision | None]
@@ -283,19 +283,19 @@ def test_a_wanted_track_is_sent_on_a_free_section(engine: RecordingEngine, conne
     assert sections[3].ssrc_groups[0].semantics == "FID"
     assert "sprop-stereo=1" in dict(sections[0].profile.fmtps)[111]
     assert connection.missing_sections() is None
-    assert connection.subscription("TR_face") is not None
-    assert connection.subscription("TR_other") is None
+    assert subscription_of(connection, "TR_face") is not None
+    assert subscription_of(connection, "TR_other") is None
 
 
 def test_running_subscriptions_stay_where_they_are(engine: RecordingEngine, connection: AnsweringConnection) -> None:
     connection.want(track("TR_a"))
     connection.answer(offer("chromium-join"), refuse)
-    before = connection.subscription("TR_a")
+    before = subscription_of(connection, "TR_a")
     connection.want(track("TR_b"))
     connection.want(track("TR_a", Kind.VIDEO, (Codec.VP9, "", 901), (Codec.VP8, "", 900)))
     result = connection.answer(offer("chromium-join"), refuse)
     assert result.mid_to_track_id == {"3": "TR_a", "4": "TR_b"}
-    assert connection.subscription("TR_a") == before
+    assert subscription_of(connection, "TR_a") == before
     assert "unsubscribe" not in engine.names()
 
 
@@ -320,7 +320,7 @@ def test_a_section_rests_for_one_answer_before_it_carries_another_track(
     for sid in ("TR_a", "TR_b", "TR_c"):
         connection.want(track(sid))
     connection.answer(offer("chromium-join"), refuse)
-    ended = connection.subscription("TR_b")
+    ended = subscription_of(connection, "TR_b")
     connection.unwant("TR_b")
     assert engine.last("unsubscribe") == (ended,)
     connection.want(track("TR_d"))
@@ -533,7 +533,7 @@ def test_closing_closes_the_transport(engine: RecordingEngine, connection: Answe
     connection.close()
     assert engine.last("close_transport") == (connection.transport,)
     connection.unwant("TR_a")
-    assert connection.subscription("TR_a") is None
+    assert subscription_of(connection, "TR_a") is None
 
 
 def test_goog_remb_is_only_for_those_without_transport_cc(connection: AnsweringConnection) -> None:

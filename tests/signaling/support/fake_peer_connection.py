@@ -5,7 +5,7 @@ A section with a cid sends, one without receives. They follow the contract of `s
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from sfu.parameters import (
     Codec,
@@ -13,10 +13,11 @@ from sfu.parameters import (
     Kind,
     PublishParameters,
     SubscribeParameters,
-    SubscriptionId,
 )
 from signaling.rooms.tracks import parse_codec
-from signaling.sdp.negotiation import Source
+from signaling.sdp.codecs import Format
+from signaling.sdp.forwarding import Forwarding, Sent
+from signaling.sdp.negotiation import Selection, Source
 from signaling.sdp.peer_connection import (
     AnswerResult,
     PublishDecision,
@@ -25,6 +26,7 @@ from signaling.sdp.peer_connection import (
     SendingSection,
     WantedTrack,
 )
+from signaling.sdp.session_description import RtpMap
 from tests.signaling.support.fake_engine import FakeEngine
 
 DECODES = frozenset((Codec.OPUS, Codec.VP8, Codec.VP9, Codec.AV1, Codec.H264))
@@ -38,53 +40,47 @@ def parse(sdp: str) -> list[dict[str, Any]]:
     return sections
 
 
-class _Active(NamedTuple):
-    mid: str
-    source: Source
-    subscription: SubscriptionId
-
-
 class _Forwarding:
     """Wanted tracks and their sections."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self.transport = engine.open_transport().id
-        self._wanted: dict[str, WantedTrack] = {}
-        self._active: dict[str, _Active] = {}
+        self.forwardings: dict[str, Forwarding] = {}
         """By track sid."""
         self._decodes = DECODES
 
+    @property
+    def _active(self) -> dict[str, Sent]:
+        return {sid: each.sent for sid, each in self.forwardings.items() if each.sent is not None}
+
     def want(self, track: WantedTrack) -> None:
-        self._wanted[track.track_sid] = track
-        active = self._active.get(track.track_sid)
-        if active is not None and active.source not in track.receivers:
+        forwarding = self.forwardings.setdefault(track.track_sid, Forwarding(track))
+        forwarding.wanted = track
+        if forwarding.sent is not None and forwarding.sent.selection.source not in track.receivers:
             self._stop(track.track_sid)
 
     def unwant(self, track_sid: str) -> None:
-        self._wanted.pop(track_sid, None)
         self._stop(track_sid)
-
-    def subscription(self, track_sid: str) -> SubscriptionId | None:
-        active = self._active.get(track_sid)
-        return active.subscription if active is not None else None
+        self.forwardings.pop(track_sid, None)
 
     def unsupported(self) -> frozenset[str]:
         return frozenset(
-            sid for sid, track in self._wanted.items() if sid not in self._active and self._source(track) is None
+            sid for sid, each in self.forwardings.items() if each.sent is None and self._source(each.wanted) is None
         )
 
     def close(self) -> None:
         self._engine.close_transport(self.transport)
-        self._wanted.clear()
-        self._active.clear()
+        self.forwardings.clear()
 
     def _source(self, track: WantedTrack) -> Source | None:
         return next((source for source in track.receivers if source[0] in self._decodes), None)
 
     def _waiting(self) -> list[WantedTrack]:
         return [
-            track for sid, track in self._wanted.items() if sid not in self._active and self._source(track) is not None
+            each.wanted
+            for each in self.forwardings.values()
+            if each.sent is None and self._source(each.wanted) is not None
         ]
 
     def _start(self, track: WantedTrack, mid: str) -> None:
@@ -101,12 +97,16 @@ class _Forwarding:
             codec=source[0],
         )
         local = self._engine.subscribe(source[2], self.transport, parameters)
-        self._active[track.track_sid] = _Active(mid, source, local.id)
+        selection = Selection(source, Format(RtpMap(96, source[0].name, 90_000), source[0]))
+        self.forwardings[track.track_sid].sent = Sent(mid, selection, local)
 
     def _stop(self, track_sid: str) -> None:
-        active = self._active.pop(track_sid, None)
-        if active is not None and active.subscription in self._engine.subscriptions:
-            self._engine.unsubscribe(active.subscription)
+        forwarding = self.forwardings.get(track_sid)
+        if forwarding is None or forwarding.sent is None:
+            return
+        if forwarding.subscription in self._engine.subscriptions:
+            self._engine.unsubscribe(forwarding.sent.local.id)
+        forwarding.sent = None
 
 
 class FakeAnsweringConnection(_Forwarding):
@@ -134,7 +134,7 @@ class FakeAnsweringConnection(_Forwarding):
         for track_sid, active in list(self._active.items()):
             if active.mid in sending:
                 self._stop(track_sid)
-        used = {mid for mid, *_ in self._active.values()}
+        used = {sent.mid for sent in self._active.values()}
         self._free = {
             section["mid"]: Kind(section["kind"])
             for section in sections
@@ -146,7 +146,7 @@ class FakeAnsweringConnection(_Forwarding):
                 del self._free[mid]
                 self._start(track, mid)
         names = {mid: entry.track_sid for mid, entry in self._published.items()}
-        names |= {mid: sid for sid, (mid, *_) in self._active.items()}
+        names |= {sent.mid: sid for sid, sent in self._active.items()}
         return AnswerResult("answer", names, tuple(published), tuple(ended))
 
     def receiving_sections(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -191,10 +191,6 @@ class FakeOfferingConnection(_Forwarding):
         self._outstanding = False
         self._offered = False
         self._changed = False
-        self._unanswered: set[str] = set()
-
-    def answered(self, track_sid: str) -> bool:
-        return track_sid not in self._unanswered
 
     def want(self, track: WantedTrack) -> None:
         super().want(track)
@@ -214,14 +210,16 @@ class FakeOfferingConnection(_Forwarding):
         self._outstanding, self._offered, self._changed = True, True, False
         for number, track in enumerate(self._waiting()):
             self._start(track, f"s{self.transport}-{len(self._active)}-{number}")
-            self._unanswered.add(track.track_sid)
-        return "offer", {mid: sid for sid, (mid, *_) in self._active.items()}
+            self.forwardings[track.track_sid].answered = False
+        return "offer", {sent.mid: sid for sid, sent in self._active.items()}
 
     def accept_answer(self, sdp: str) -> None:
         self._decodes = frozenset(codec for section in parse(sdp) for codec in _codecs(section)) or DECODES
         self._outstanding = False
-        self._unanswered.clear()
-        for sid in [sid for sid, track in self._wanted.items() if self._source(track) is None]:
+        for sid, forwarding in self.forwardings.items():
+            forwarding.answered = True
+            if self._source(forwarding.wanted) is not None:
+                continue
             self._stop(sid)
 
 

@@ -17,6 +17,7 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
+from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection
 
 FINGERPRINT = ("sha-256", ":".join(["AB"] * 32))
 
@@ -92,3 +93,9 @@ class RecordingEngine:
 
     def unsubscribe(self, subscription: SubscriptionId) -> None:
         self.calls.append(("unsubscribe", subscription))
+
+
+def subscription_of(connection: AnsweringConnection | OfferingConnection, track_sid: str) -> SubscriptionId | None:
+    """The engine's id of a track, while it is sent on a connection."""
+    forwarding = connection.forwardings.get(track_sid)
+    return forwarding.subscription if forwarding is not None else None
