@@ -65,7 +65,7 @@ class Forwarding:
 
 
 class Forwardings:
-    """The ways of all tracks that one connection is to send. The caller bounds their number: they are the tracks of one room."""
+    """The ways of all tracks that one connection is to send. They are tracks of one room, which bounds their number."""
 
     def __init__(self, engine: Engine, transport: TransportId) -> None:
         """Nothing is wanted."""
