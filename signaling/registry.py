@@ -144,7 +144,7 @@ class Rooms:
         return dict(self.node.dropped)
 
     def _check(self, join: JoinParameters) -> Needs:
-        """As `validate`; returns what the join will take of the engine's tables."""
+        """Return what the join will take of the engine's tables. Raises JoinError as `validate` does."""
         room = self.rooms.get(join.room)
         if room is None:
             if len(self.rooms) >= MAX_ROOMS:

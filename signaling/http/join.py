@@ -22,9 +22,9 @@ from signaling.profile import ClientSettings, Profile
 from signaling.texts import encodable
 
 MAX_JOIN_REQUEST_BYTES = 1024 * 1024
-"""Of the join request once unpacked: livekit-server's bound."""
+"""The largest join request, once unpacked: livekit-server's bound."""
 MAX_NAME_LENGTH = 256
-"""Of room names, identities and participant names, in UTF-8 bytes: livekit-server's default limit."""
+"""UTF-8 bytes of a room name, an identity or a participant's name: livekit-server's default limit."""
 MAX_METADATA_BYTES = 512 * 1024
 MAX_ATTRIBUTES_BYTES = 64 * 1024
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
@@ -53,13 +53,13 @@ class JoinParameters:
     reconnect: bool
     reconnect_reason: int
     participant_sid: str
-    """Of the participant to resume; meaningful with `reconnect`."""
+    """The sid of the participant to resume; meaningful with `reconnect`."""
     client_info: models.ClientInfo
     publisher_offer: rtc.SessionDescription | None
     add_track_requests: tuple[rtc.AddTrackRequest, ...]
     sync_state: rtc.SyncState | None
     metadata: str
-    """Of the participant: the request's if it brought one and the token allows that, else the token's."""
+    """The participant's metadata: the request's if it brought some and the token allows that, else the token's."""
     attributes: dict[str, str]
     """The token's, with the request's put over them if the token allows that."""
 
@@ -89,7 +89,7 @@ class RequestFacts:
     authorization: str
     """The header's value; empty when absent."""
     address: str
-    """Of the client, as far as the proxies in front are trusted."""
+    """The client's address, as far as the proxies in front are trusted."""
     single_pc: bool
     """True on `/rtc/v1`: the client has one peer connection, also when it sends no join_request but the parameters of
     `/rtc` (a client that speaks JSON has no protobuf to build one with)."""

@@ -30,7 +30,7 @@ from signaling.http.tokens import create
 
 PREFLIGHT_MAX_AGE_S = 86_400
 MAX_QUERY_PARAMETERS = 100
-"""Of one request, whose head may have a MiB: clients send about twenty."""
+"""Parameters of one query, which may have a MiB: clients send about twenty."""
 MAX_QUERY_ESCAPES = 20_000
 """`%` in a query: escaping what is base64 needs none or a few, and each costs a tenth of a microsecond."""
 HOST = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::\d*)?")

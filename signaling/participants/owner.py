@@ -76,7 +76,7 @@ class Owner(Member, Protocol):
 
     @property
     def subscriber_primary(self) -> bool:
-        """Of two peer connections, the one on which it receives decides whether its media is connected."""
+        """Whether the connection on which it receives, of two, decides that its media is connected."""
 
     @property
     def renegotiation(self) -> Forwarder:

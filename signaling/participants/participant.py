@@ -134,7 +134,7 @@ class Participant:
 
         # media
         self.last_sequence = 0
-        """Of reliable data packets from this participant."""
+        """The last sequence number of the participant's reliable data packets; 0: none had one yet."""
         self.active = False
         """Media has been connected once."""
         self.disconnect_on_resume = False

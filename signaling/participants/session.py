@@ -26,7 +26,7 @@ from signaling.rooms.node import Node
 from signaling.rooms.room import RETOLD_S, Room
 
 PROTOCOL_VERSION = 17
-"""Of LiveKit's signalling, as implemented here."""
+"""The version of LiveKit's signalling protocol that is implemented here."""
 COMPATIBLE_VERSION = "1.13.5"
 """The livekit-server whose behaviour clients may expect; they compare it to decide what to use."""
 PING_INTERVAL_S = 5

@@ -44,7 +44,7 @@ class Node:
     capacity: Capacity = field(init=False)
     """What may still be promised to joins and publications."""
     shares: Shares = field(init=False)
-    """Of the control thread."""
+    """How the control thread's time is shared among clients."""
     entrances: Entrances = field(init=False)
     """What joins and resumes took of it."""
     dropped: Counter[str] = field(default_factory=Counter)

@@ -74,7 +74,7 @@ class TrackReceiver:
     id: ReceiverId
     mid: str
     codec: Codec
-    """As negotiated first, then as the packets show. RED counts as Opus, which is in it."""
+    """The codec that was negotiated first, or the one of the packets since. RED counts as Opus, which is in it."""
     description: str
     """`Format.description` of that codec."""
     formats: tuple[tuple[int, Codec, str], ...]

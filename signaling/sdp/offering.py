@@ -76,7 +76,7 @@ class _Place:
     mid: str
     kind: Kind
     formats: tuple[Format, ...] = ()
-    """As offered last, the used one first."""
+    """The formats that were offered last, with the one in use first."""
     forwarding: Forwarding | None = None
     """What is sent on it, or was until its track was no longer wanted."""
     resting: bool = False

@@ -71,7 +71,7 @@ class Profile:
     """What an m-section says about codecs and header extensions: the part that many sections share."""
 
     formats: tuple[str, ...] = ()
-    """As on the m= line, in order of preference."""
+    """The payload types of the m= line, in order of preference."""
     rtpmaps: tuple[RtpMap, ...] = ()
     fmtps: tuple[tuple[int, str], ...] = ()
     feedback: tuple[Feedback, ...] = ()
