@@ -1,7 +1,7 @@
 """One client's WebSocket as a stream of LiveKit's signal messages, in protobuf (binary frames) or JSON (text frames).
 
-Who calls it: `server.py` opens it around a session; the session sends and receives. It knows the framing and nothing
-about what the messages mean. Answers go out in the kind of frame that the client sent last.
+Who calls it: `server.py` opens it around a session; the session sends, and says who handles requests. It knows the
+framing and nothing about what the messages mean. Answers go out in the kind of frame that the client sent last.
 """
 
 import asyncio
@@ -148,6 +148,7 @@ class SignalConnection:
         self._as_json = as_json
         self._direct: Direct | None = websocket.scope.get("extensions", {}).get(DIRECT)
         self._handle: Callable[[rtc.SignalRequest], None] | None = None
+        self._reject: Callable[[BadMessage], None] | None = None
         self._queue: deque[_Waiting] = deque()
         self._updates: dict[str, _Waiting] = {}
         """The waiting update about each participant, by sid."""
@@ -159,8 +160,8 @@ class SignalConnection:
         self._reader: asyncio.Task[Any] | None = None
         """Who waits for the client's next frame."""
         self._share = Share(Shares(time.monotonic))
-        self._received_at: float | None = None
-        """When the frame came that `receive` returned last."""
+        self._error: Exception | None = None
+        """What was raised while a request was handled where it arrived."""
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -237,38 +238,39 @@ class SignalConnection:
             if sid:
                 self._updates[sid] = waiting
 
-    def on_request(self, handle: Callable[[rtc.SignalRequest], None], share: Share | None = None) -> None:
-        """Have requests handled where they arrive while `receive` waits for them, as far as that is possible.
+    async def serve(
+        self,
+        handle: Callable[[rtc.SignalRequest], None],
+        reject: Callable[[BadMessage], None],
+        share: Share | None = None,
+    ) -> None:
+        """Bring the client's requests to `handle`, in order, until the socket ends; frames that are none to `reject`.
 
-        `receive` returns the others, in order: those of a client that floods, and text. `handle` must not raise.
-        `share` is what the client may take of the control thread.
-        """
-        self._handle = handle
-        if share is not None:
-            self._share = share
-        if self._direct is not None:
-            self._direct.take = self._take
+        That happens where they arrive, if the server can do so and it is the client's turn; a client that floods gives
+        the others theirs. What `handle` or `reject` raises ends this with that error. A connection that was left alone
+        for a while is served again by another call: what came meanwhile has waited.
 
-    async def receive(self) -> rtc.SignalRequest | None:
-        """Wait for the next request; None when the socket has ended. A client that floods gives the others their turn.
+        Args:
+            handle: takes a request.
+            reject: takes what was wrong with a frame. The connection stays open unless `reject` closes it.
+            share: what the client may take of the control thread.
 
         Raises:
-            BadMessage: the frame was malformed. The connection stays open, the caller decides.
-            ExcessiveUse: the client has wanted too much for too long. As above.
+            ExcessiveUse: the client has wanted too much for too long; the caller decides.
         """
-        share = self._share
-        if self._received_at is not None:
-            share.spend(share.clock() - self._received_at)
-            self._received_at = None
-        if share.turn_is_over:
-            await share.give_way()
-        frame = await self._receive_frame()
-        if frame is None:
-            return None
-        share.note()
-        self._received_at = share.clock()
-        self._as_json = isinstance(frame, str)
-        return decode_request(frame)
+        self._handle, self._reject = handle, reject
+        self._share = share or self._share
+        if self._direct is not None:
+            self._direct.take = self._take
+        while True:
+            if self._share.turn_is_over:
+                await self._share.give_way()
+            frame = await self._receive_frame()
+            if self._error is not None:
+                raise self._error
+            if frame is None:
+                return
+            self._take_in(frame)
 
     async def close(self, code: int = CLOSE_NORMAL) -> None:
         """Send what is queued, then the close frame. Closing twice is harmless."""
@@ -282,19 +284,30 @@ class SignalConnection:
         await self._abort(code)
 
     def _take(self, frame: bytes) -> bool:
-        if self._handle is None or self._reader is None or self._share.turn_is_over:
+        if self._reader is None or self._share.turn_is_over:
             return False
-        share = self._share
+        try:
+            self._take_in(frame)
+        except Exception as exc:
+            self._error = exc  # for whoever serves
+            self._end()
+        return True
+
+    def _take_in(self, frame: bytes | str) -> None:
+        """Handle one frame and charge it; every request comes this way."""
+        handle, reject, share = self._handle, self._reject, self._share
+        if handle is None or reject is None:
+            return  # it has ended
         began = share.clock()
+        share.note()
+        self._as_json = isinstance(frame, str)
         try:
             request = decode_request(frame)
-        except BadMessage:
-            return False  # `receive` reads it once more and tells
-        self._as_json = False
-        share.note()
-        self._handle(request)
+        except BadMessage as exc:
+            reject(exc)
+        else:
+            handle(request)
         share.spend(share.clock() - began)
-        return True
 
     async def _receive_frame(self) -> bytes | str | None:
         if self._ended or self._websocket.client_state is not WebSocketState.CONNECTED:
@@ -341,7 +354,7 @@ class SignalConnection:
         if self._reader is not None and not self._ended:
             self._reader.cancel()
         self._ended = True
-        self._handle = None
+        self._handle = self._reject = None
         self._queue.clear()
         self._updates.clear()
         self._queued_bytes = 0

@@ -1,6 +1,8 @@
 """One WebSocket's life: join or resume, then requests until it ends. The participant outlives it."""
 
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 
 import structlog
 from livekit.protocol.models import JOIN_FAILURE, ROOM_DELETED, STATE_MISMATCH, ServerInfo
@@ -103,26 +105,15 @@ class Session:
 
 async def _serve(participant: Participant, connection: SignalConnection) -> None:
     """Handle what comes. Ends with the socket only, so that whoever closes it chooses the close code."""
-    handle = partial(_handle, participant, connection)
-    connection.on_request(handle, participant.share)
-    bad = 0
-    while True:
+    handle, reject = partial(_handle, participant, connection), partial(_reject, participant, connection, count(1))
+    while not connection.ended:
         try:
-            request = await connection.receive()
-        except BadMessage as exc:
-            bad += 1
-            if participant.connection is connection:
-                _answer_bad_message(participant, str(exc), bad)
-            continue
+            await connection.serve(handle, reject, participant.share)
         except ExcessiveUse:
             if participant.connection is connection:
                 participant.node.dropped["clients_beyond_their_share"] += 1
                 log.warning("client wants too much of the server for too long", identity=participant.identity)
                 participant.room.remove(participant, STATE_MISMATCH)
-            continue
-        if request is None:
-            return
-        handle(request)
 
 
 def _handle(participant: Participant, connection: SignalConnection, request: SignalRequest) -> None:
@@ -131,12 +122,15 @@ def _handle(participant: Participant, connection: SignalConnection, request: Sig
         participant.room.guard(participant, partial(handlers.dispatch, participant, request))
 
 
-def _answer_bad_message(participant: Participant, text: str, count: int) -> None:
+def _reject(participant: Participant, connection: SignalConnection, counter: Iterator[int], what: BadMessage) -> None:
+    bad = next(counter)
+    if participant.connection is not connection:
+        return
     participant.node.dropped["malformed_messages"] += 1
     participant.send(
-        SignalResponse(request_response=RequestResponse(reason=RequestResponse.INVALID_REQUEST, message=text))
+        SignalResponse(request_response=RequestResponse(reason=RequestResponse.INVALID_REQUEST, message=str(what)))
     )
-    if count >= MAX_BAD_MESSAGES:
+    if bad >= MAX_BAD_MESSAGES:
         log.info("too many malformed messages", identity=participant.identity)
         participant.room.remove(participant, STATE_MISMATCH)
 

@@ -65,6 +65,28 @@ class Socket:
         return frame
 
 
+def ignore(_: object) -> None:
+    """Take it and do nothing."""
+
+
+def answer_on(connection: SignalConnection) -> Callable[[rtc.SignalRequest], None]:
+    return lambda request: connection.send(rtc.SignalResponse(pong=request.ping))
+
+
+class Inbox:
+    """What comes from a client, one after the other."""
+
+    def __init__(self, connection: SignalConnection) -> None:
+        self._came: asyncio.Queue[rtc.SignalRequest | BadMessage] = asyncio.Queue()
+        self._task = asyncio.create_task(connection.serve(self._came.put_nowait, self._came.put_nowait))
+
+    async def next(self) -> rtc.SignalRequest:
+        came = await asyncio.wait_for(self._came.get(), 5)
+        if isinstance(came, BadMessage):
+            raise came
+        return came
+
+
 async def accepted(direct: bool = False) -> Socket:
     socket = Socket(direct)
     await socket.websocket.accept()
@@ -75,16 +97,16 @@ async def accepted(direct: bool = False) -> Socket:
 async def test_messages_are_protobuf_until_the_client_sends_text() -> None:
     socket = await accepted()
     async with SignalConnection(socket.websocket) as connection:
+        inbox = Inbox(connection)
         connection.send(PONG)
         assert await socket.client_receives() == PONG.SerializeToString()
         socket.client_sends('{"ping": "5"}')
-        request = await connection.receive()
-        assert request is not None
+        request = await inbox.next()
         assert request.ping == 5
         connection.send(PONG)
         assert await socket.client_receives() == '{"pong": "1700000000000"}'
         socket.client_sends(rtc.SignalRequest(ping=6).SerializeToString())
-        await connection.receive()
+        await inbox.next()
         connection.send(PONG)
         assert await socket.client_receives() == PONG.SerializeToString()
 
@@ -111,8 +133,7 @@ async def test_messages_arrive_in_order_and_are_flushed_before_the_close(direct:
 async def test_what_waited_for_a_slow_client_goes_before_what_is_new() -> None:
     socket = await accepted(direct=True)
     async with SignalConnection(socket.websocket) as connection:
-        connection.on_request(lambda request: connection.send(rtc.SignalResponse(pong=request.ping)))
-        reader = asyncio.create_task(connection.receive())
+        reader = asyncio.create_task(connection.serve(answer_on(connection), ignore))
         socket.writable.clear()
         for number in (1, 2):
             connection.send(rtc.SignalResponse(pong=number))
@@ -131,19 +152,36 @@ async def test_what_waited_for_a_slow_client_goes_before_what_is_new() -> None:
 async def test_a_request_is_answered_where_it_arrives() -> None:
     socket = await accepted(direct=True)
     async with SignalConnection(socket.websocket, as_json=True) as connection:
-        connection.on_request(lambda request: connection.send(rtc.SignalResponse(pong=request.ping)))
-        reader = asyncio.create_task(connection.receive())
+        reader = asyncio.create_task(connection.serve(answer_on(connection), ignore))
         await settle()
         socket.client_sends(rtc.SignalRequest(ping=7).SerializeToString())
         assert socket.sent.get_nowait() == {"bytes": rtc.SignalResponse(pong=7).SerializeToString()}
         assert socket.incoming.empty()
-        socket.client_sends(b"\xff\xff")
-        with pytest.raises(BadMessage):
-            await reader
+        reader.cancel()
+        await settle()
         socket.client_sends(rtc.SignalRequest(ping=8).SerializeToString())
-        request = await connection.receive()
-        assert request is not None, "nobody waited, so it is for whoever comes"
-        assert request.ping == 8
+        request = await Inbox(connection).next()
+        assert request.ping == 8, "nobody waited, so it is for whoever comes"
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("frame", [rtc.SignalRequest(ping=8).SerializeToString(), b"\xff\xff"])
+async def test_an_error_of_who_handles_ends_the_service(direct: bool, frame: bytes) -> None:
+    def fail(request: object) -> None:
+        raise LookupError
+
+    socket = await accepted(direct)
+
+    async def session() -> None:
+        async with SignalConnection(socket.websocket) as connection:
+            await connection.serve(fail, fail)
+
+    running = asyncio.create_task(session())
+    await settle()
+    socket.client_sends(frame)
+    with pytest.raises(LookupError):
+        await running
+    assert (await socket.sent.get())["code"] == 1011
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -157,14 +195,9 @@ async def test_a_flood_is_handled_in_order_and_gives_the_others_their_turn(direc
         while time.monotonic() < end:
             pass
 
-    async def serve(connection: SignalConnection) -> None:
-        while (request := await connection.receive()) is not None:
-            handle(request)
-
     socket = await accepted(direct)
     async with SignalConnection(socket.websocket) as connection:
-        connection.on_request(handle)
-        session = asyncio.create_task(serve(connection))
+        session = asyncio.create_task(connection.serve(handle, ignore))
         await settle()
         for number in range(40):
             socket.client_sends(rtc.SignalRequest(ping=number + 1).SerializeToString())
@@ -194,8 +227,8 @@ async def test_receive_ends_when_the_client_leaves() -> None:
     socket = await accepted()
     async with SignalConnection(socket.websocket) as connection:
         socket.client_leaves()
-        assert await connection.receive() is None
-        assert await connection.receive() is None
+        await connection.serve(ignore, ignore)
+        await connection.serve(ignore, ignore)
         connection.send(PONG)
     assert socket.sent.empty() or (await socket.sent.get())["type"] == "websocket.close"
 
@@ -203,23 +236,23 @@ async def test_receive_ends_when_the_client_leaves() -> None:
 async def test_a_close_from_our_side_wakes_the_reader() -> None:
     socket = await accepted()
 
-    async def read() -> tuple[rtc.SignalRequest | None, int]:
-        request = await connection.receive()
+    async def read() -> int:
+        await connection.serve(ignore, ignore)
         task = asyncio.current_task()
         assert task is not None
-        return request, task.cancelling()
+        return task.cancelling()
 
     async with SignalConnection(socket.websocket) as connection:
         reader = asyncio.create_task(read())
         await asyncio.sleep(0)
         await connection.close(4000)
-        assert await reader == (None, 0), "the session goes on, and nothing thinks that it was cancelled"
+        assert await reader == 0, "the session goes on, and nothing thinks that it was cancelled"
 
 
 async def test_a_reader_that_is_cancelled_during_a_close_stays_cancelled() -> None:
     socket = await accepted()
     async with SignalConnection(socket.websocket) as connection:
-        reader = asyncio.create_task(connection.receive())
+        reader = asyncio.create_task(connection.serve(ignore, ignore))
         await asyncio.sleep(0)
         reader.cancel()
         await connection.close(4000)
@@ -233,12 +266,12 @@ async def test_a_client_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyP
     socket = await accepted(direct)
     socket.writable.clear()
     async with SignalConnection(socket.websocket) as connection:
-        reader = asyncio.create_task(connection.receive())
+        reader = asyncio.create_task(connection.serve(ignore, ignore))
         await asyncio.sleep(0)
         for _ in range(module.MAX_QUEUED_MESSAGES + 2):
             connection.send(PONG)
         assert connection.ended
-        assert await reader is None
+        await reader
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -259,10 +292,10 @@ async def test_a_client_that_vanished_while_we_wrote_ends_the_connection(direct:
     socket = await accepted(direct)
     socket.gone = True
     async with SignalConnection(socket.websocket) as connection:
-        reader = asyncio.create_task(connection.receive())
+        reader = asyncio.create_task(connection.serve(ignore, ignore))
         await asyncio.sleep(0)
         connection.send(PONG)
-        assert await reader is None
+        await reader
 
 
 async def test_an_error_of_the_session_closes_with_internal_error() -> None:
@@ -276,15 +309,15 @@ async def test_an_error_of_the_session_closes_with_internal_error() -> None:
 async def test_a_bad_frame_is_reported_and_the_next_one_is_read() -> None:
     socket = await accepted()
     async with SignalConnection(socket.websocket) as connection:
+        inbox = Inbox(connection)
         socket.client_sends(b"\xff\xff")
         with pytest.raises(BadMessage, match="no protobuf"):
-            await connection.receive()
+            await inbox.next()
         socket.client_sends("{")
         with pytest.raises(BadMessage, match="no JSON"):
-            await connection.receive()
+            await inbox.next()
         socket.client_sends('{"ping": 7}')
-        request = await connection.receive()
-        assert request is not None
+        request = await inbox.next()
         assert request.ping == 7
 
 

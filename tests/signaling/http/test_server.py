@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -24,7 +25,7 @@ from structlog.testing import capture_logs
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
 from signaling.http import connection
-from signaling.http.connection import BadMessage, SignalConnection
+from signaling.http.connection import SignalConnection
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
 from signaling.http.tokens import verify
@@ -41,26 +42,24 @@ class EchoSession:
         self.abandoned = False
         self.ended = asyncio.Event()
         self.bad: list[str] = []
+        self.closing: asyncio.Task[None] | None = None
 
     async def run(self, connection: SignalConnection) -> None:
         connection.send(rtc.SignalResponse(join=rtc.JoinResponse(server_version="echo")))
         try:
-            while True:
-                try:
-                    request = await connection.receive()
-                except BadMessage as exc:
-                    self.bad.append(str(exc))
-                    continue
-                if request is None:
-                    return
-                if request.HasField("leave"):
-                    await connection.close(4002)
-                elif request.HasField("simulate"):
-                    raise RuntimeError("a bug in a session")
-                else:
-                    connection.send(rtc.SignalResponse(pong=request.ping))
+            await connection.serve(partial(self._handle, connection), lambda what: self.bad.append(str(what)))
+            if self.closing is not None:
+                await self.closing
         finally:
             self.ended.set()
+
+    def _handle(self, connection: SignalConnection, request: rtc.SignalRequest) -> None:
+        if request.HasField("leave"):
+            self.closing = asyncio.create_task(connection.close(4002))
+        elif request.HasField("simulate"):
+            raise RuntimeError("a bug in a session")
+        else:
+            connection.send(rtc.SignalResponse(pong=request.ping))
 
     def abandon(self) -> None:
         self.abandoned = True
@@ -313,7 +312,7 @@ async def test_a_client_that_stops_reading_is_closed_and_nobody_waits_for_it(
                 connection.send(rtc.SignalResponse(refresh_token="x" * 1024 * 1024))
                 await asyncio.sleep(0)
             flooded.set()
-            assert await connection.receive() is None
+            await connection.serve(print, print)
 
     url = f"{server.ws}/rtc?access_token={token()}"
     async with connect(url) as other:
@@ -338,8 +337,7 @@ async def test_a_session_is_forgotten_with_its_socket(server: Running, monkeypat
     class Handling(EchoSession):
         async def run(self, connection: SignalConnection) -> None:
             watched.append(weakref.ref(connection, lambda _: freed.set()))
-            connection.on_request(lambda request: connection.send(rtc.SignalResponse(pong=request.ping)))
-            assert await connection.receive() is None
+            await connection.serve(lambda request: connection.send(rtc.SignalResponse(pong=request.ping)), print)
 
     monkeypatch.setattr(server.rooms, "session", Handling)
     gc.disable()

@@ -13,7 +13,7 @@ from sfu.events import DataReceived, StreamStarted, TransportConnected, Transpor
 from sfu.parameters import Channel, Codec, ReceiverId, TransportId
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config, RoomOptions
-from signaling.http.connection import Broadcast
+from signaling.http.connection import BadMessage, Broadcast
 from signaling.http.join import JoinParameters
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims, VideoGrant
@@ -61,16 +61,16 @@ class FakeConnection:
             copy.CopyFrom(response.response if isinstance(response, Broadcast) else response)
             self.sent.append(copy)
 
-    def on_request(self, handle: Callable[[rtc.SignalRequest], None], share: Share) -> None:
-        """Everything comes by `receive`."""
-
-    async def receive(self) -> rtc.SignalRequest | None:
-        if self.code is not None:
-            return None
-        request = await self._requests.get()
-        if isinstance(request, Exception):
-            raise request
-        return request
+    async def serve(
+        self, handle: Callable[[rtc.SignalRequest], None], reject: Callable[[BadMessage], None], share: Share
+    ) -> None:
+        while self.code is None and (request := await self._requests.get()) is not None:
+            if isinstance(request, BadMessage):
+                reject(request)
+            elif isinstance(request, Exception):
+                raise request
+            else:
+                handle(request)
 
     async def close(self, code: int = 1000) -> None:
         if self.code is None:
