@@ -197,6 +197,7 @@ def _serve(config: Config) -> None:
     listener.raise_descriptor_limit()
     try:
         # Before anything slow, so that a taken port is known at once.
+        listener.check_media_ports(config)
         _run(config, listener.bind_sockets(config))
     except listener.PortInUse as exc:
         raise ConfigError(str(exc)) from exc

@@ -90,6 +90,31 @@ def bind_sockets(config: Config) -> list[socket.socket]:
     return sockets
 
 
+def check_media_ports(config: Config) -> None:
+    """Bind every UDP port of `config` for a moment, so that one that is taken is known before kernels are compiled.
+
+    Whatever else may be wrong is left to the engine, which binds them for good.
+
+    Raises:
+        PortInUse: a UDP port is taken.
+    """
+    for address in config.media_bind or ("0.0.0.0",):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        for port in config.media_ports:
+            try:
+                with socket.socket(family, socket.SOCK_DGRAM) as trial:
+                    trial.bind((address, port))
+            except OSError as exc:
+                if exc.errno == errno.EADDRINUSE:
+                    raise _media_port_in_use(config, exc) from exc
+
+
+def _media_port_in_use(config: Config, exc: OSError) -> PortInUse:
+    first, last = config.media_ports[0], config.media_ports[-1]
+    ports = f"port {first}" if first == last else f"ports {first}-{last}"
+    return PortInUse(f"cannot bind UDP {ports}: {exc.strerror or exc}")
+
+
 def _bind(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
@@ -173,9 +198,7 @@ async def running(
         try:
             await engine.start()
         except OSError as exc:
-            first, last = config.media_ports[0], config.media_ports[-1]
-            ports = f"port {first}" if first == last else f"ports {first}-{last}"
-            raise PortInUse(f"cannot bind UDP {ports}: {exc.strerror or exc}") from exc
+            raise _media_port_in_use(config, exc) from exc
         try:
             await rooms.start()
             async with _serving(build_app(config, rooms), engine, rooms, sockets):

@@ -171,6 +171,17 @@ def test_a_taken_udp_port_is_one_line_and_status_2() -> None:
     assert re.fullmatch(rf"aiosfu: cannot bind UDP port {port}: [^\n]*\n", err)
 
 
+def test_a_taken_udp_port_is_told_before_kernels_are_compiled(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfu.compile.compile_all", lambda _: pytest.fail("compiled first"))
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        status, _, err = run(capsys, "serve", "--dev", "--port", "0", "--udp-port", str(port), "--log-level", "error")
+    assert (status, err) == (2, f"aiosfu: cannot bind UDP port {port}: Address already in use\n")
+
+
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
 def test_a_signal_stops_the_server_cleanly(signal_name: str) -> None:
     with serve("--port", "0", "--udp-port", "0") as process:
