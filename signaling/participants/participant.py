@@ -251,8 +251,8 @@ class Participant:
     def set_joined(self) -> None:
         """The client knows that it is here: tell the others."""
         self.joined = True
-        self.node.events.emit(ParticipantJoined(self.room, self, self.settings))
         self.set_state(ParticipantInfo.JOINED)
+        self.node.events.emit(ParticipantJoined(self.room, self, self.settings))
 
     def set_disconnected(self, reason: DisconnectReason) -> None:
         """Enter the last state, without telling anybody."""
@@ -365,8 +365,8 @@ class Participant:
     def _media_connected(self) -> None:
         if not self.active:
             self.active = True
-            self.node.events.emit(ParticipantActive(self.room, self))
             self.set_state(ParticipantInfo.ACTIVE)
+            self.node.events.emit(ParticipantActive(self.room, self))
 
     def _subscription_started(self, event: SubscriptionStarted) -> None:
         track = self.room.tracks.get(self.node.subscribers[event.subscription][1])

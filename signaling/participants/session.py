@@ -106,7 +106,7 @@ class Session:
 async def _serve(participant: Participant, connection: SignalConnection) -> None:
     """Handle what comes. Ends with the socket only, so that whoever closes it chooses the close code."""
     handle, reject = partial(_handle, participant, connection), partial(_reject, participant, connection, count(1))
-    while not connection.ended:
+    while True:
         try:
             await connection.serve(handle, reject, participant.share)
         except ExcessiveUse:
@@ -114,6 +114,8 @@ async def _serve(participant: Participant, connection: SignalConnection) -> None
                 participant.node.dropped["clients_beyond_their_share"] += 1
                 log.warning("client wants too much of the server for too long", identity=participant.identity)
                 participant.room.remove(participant, STATE_MISMATCH)
+        else:
+            return
 
 
 def _handle(participant: Participant, connection: SignalConnection, request: SignalRequest) -> None:

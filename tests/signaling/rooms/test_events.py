@@ -64,6 +64,27 @@ async def test_a_room_tells_its_whole_life_in_order(call: Call) -> None:
     assert left.participant.info.state == models.ParticipantInfo.DISCONNECTED
 
 
+async def test_an_event_comes_when_what_it_says_is_true(call: Call) -> None:
+    states: list[models.ParticipantInfo.State] = []
+    published: list[bool] = []
+
+    def note(event: RoomEvent) -> None:
+        match event:
+            case ParticipantJoined() | ParticipantActive() | ParticipantLeft():
+                states.append(event.participant.info.state)
+            case TrackPublished():
+                published.append(event.track.sid in call.room.tracks)
+
+    call.rooms.node.events.subscribe(note)
+    ann = await call.join("ann")
+    await ann.connect()
+    await ann.publish("mic", "audio")
+    await ann.send(leave=rtc.LeaveRequest())
+    info = models.ParticipantInfo
+    assert states == [info.JOINED, info.ACTIVE, info.DISCONNECTED]
+    assert published == [True]
+
+
 async def test_an_unpublished_track_is_told_while_its_publisher_stays(call: Call) -> None:
     ann = await call.join("ann")
     sid = await ann.publish("mic", "audio")
