@@ -1,14 +1,17 @@
 """The engine beside the floor, in small. No test asserts a time."""
 
 import os
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bench.__main__ import main
 from bench.accounting import UDP_COUNTERS, cores
 from bench.generator.recording import per_frame, recorded_packets
 from bench.measure.forward import FRAMES, RECORDED, SMOOTH, alternate, engine, floor_of, load
 from bench.measure.run import SessionProcess, Subject
-from bench.results import Measurement
+from bench.results import Measurement, Report
 from bench.scenarios import Scenario
 
 SUBSCRIBERS, RATE, SECONDS = 3, 2_000, 1.0
@@ -65,3 +68,13 @@ def test_the_engine_can_be_measured_as_other_systems_are() -> None:
     assert measured.system == "engine-2-threads"
     assert 0 < measured.delivered <= measured.offered
     assert not any("authenticate" in note or "choose" in note for note in measured.notes)
+
+
+def test_the_command_prints_its_columns_and_writes_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "forward.json"
+    words = ["forward", "-n", "2", "--rate", "500", "--seconds", "0.5", "--repeats", "1", "--json", str(path)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert all(word in result.output for word in ("packets/s", "server / floor", "gen. busy", "Chromium", "Budgets"))
+    found = [(each.scenario, each.system, each.n) for each in Report.read(path).measurements]
+    assert found == [(name, system, 2) for name in (SMOOTH, FRAMES, RECORDED) for system in ("floor", "engine")]
