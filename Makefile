@@ -58,8 +58,9 @@ format: .make/dev ## Rewrite the source in the project's format
 	$(BIN)/ruff format .
 
 .PHONY: docs
-docs: .make/run ## Write the reference in docs/api.md from the docstrings
+docs: .make/run ## Write the reference in docs/api.md, and docs/tables.md, from the source
 	$(BIN)/python -m scripts.api_reference
+	$(BIN)/python -m scripts.table_reference
 
 .PHONY: lock
 lock: ## Pin the newest allowed packages (needs uv)

@@ -19,8 +19,10 @@ from numba.core.dispatcher import Dispatcher
 
 import sfu
 from sfu.compiler import kernel_cache
+from sfu.schema.capacities import NOTICE_BLOCK
+from sfu.schema.codes import NoticeKind
 from sfu.schema.memory import Memory
-from sfu.schema.tables import CLOSED_TRANSPORT, NOTICE_BLOCK, OPEN_TRANSPORT, TRANSPORTS, notice_t, slow_t
+from sfu.schema.queue_tables import command_t, notice_t, slow_t
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +82,8 @@ def _call_everything() -> None:
     memory.open_wakeups()
     try:
         # before the loop: their callees are few, so that the first line of progress comes soon
-        rings.push_command(memory.record, OPEN_TRANSPORT, TRANSPORTS, 0, 0, 0)
-        notices.notice(memory.record, CLOSED_TRANSPORT, 0)
+        rings.push_command(memory.record, np.zeros(1, command_t))
+        notices.notice(memory.record, NoticeKind.CLOSED_TRANSPORT, 0)
         notices.take_notices(memory.record, np.zeros(NOTICE_BLOCK, notice_t))
         rings.take_slow(memory.record, np.zeros(1, slow_t)[0])
         memory.thread["stop"] = 1

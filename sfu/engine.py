@@ -47,19 +47,7 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.schema.tables import (
-    CLOSED_SUBSCRIPTION,
-    CLOSED_TRACK,
-    CLOSED_TRANSPORT,
-    CONSENT_EXPIRED,
-    LAYERS_CHANGED,
-    PATH_SELECTED,
-    RING_LEFT,
-    RING_WANTED,
-    STREAM_STARTED,
-    SUBSCRIPTION_STARTED,
-    TRANSPORT_BROKEN,
-)
+from sfu.schema.codes import NoticeKind
 
 __all__ = [
     "Engine",
@@ -446,17 +434,22 @@ class Engine:
 
     def _handle(self, shard: Shard, notice: Notice) -> None:
         match notice.kind:
-            case kind if kind == CLOSED_SUBSCRIPTION:
+            case NoticeKind.CLOSED_SUBSCRIPTION:
                 self._forwarding.subscription_closed(shard, notice)
-            case kind if kind == CLOSED_TRACK:
+            case NoticeKind.CLOSED_TRACK:
                 self._forwarding.track_closed(shard, notice)
-            case kind if kind in (CLOSED_TRANSPORT, PATH_SELECTED, CONSENT_EXPIRED, TRANSPORT_BROKEN):
+            case (
+                NoticeKind.CLOSED_TRANSPORT
+                | NoticeKind.PATH_SELECTED
+                | NoticeKind.CONSENT_EXPIRED
+                | NoticeKind.TRANSPORT_BROKEN
+            ):
                 self._handle_transport(shard, notice)
-            case kind if kind in (RING_WANTED, RING_LEFT):
+            case NoticeKind.RING_WANTED | NoticeKind.RING_LEFT:
                 self._forwarding.ring_changes(shard, notice)
-            case kind if kind in (STREAM_STARTED, LAYERS_CHANGED):
+            case NoticeKind.STREAM_STARTED | NoticeKind.LAYERS_CHANGED:
                 self._handle_receiver(shard, notice)
-            case kind if kind == SUBSCRIPTION_STARTED:
+            case NoticeKind.SUBSCRIPTION_STARTED:
                 subscription = self._forwarding.subscription_of(shard, notice)
                 if subscription is not None:
                     self._events.put(SubscriptionStarted(subscription.id))
@@ -465,7 +458,7 @@ class Engine:
         owners = self._owners[shard]
         relayed = owners.relayed.get(notice.row)
         if relayed is not None and relayed.generation == notice.generation:
-            if notice.kind == CLOSED_TRANSPORT:
+            if notice.kind == NoticeKind.CLOSED_TRANSPORT:
                 del owners.relayed[notice.row]
                 relayed.closed()
                 self._note_closed()
@@ -475,11 +468,11 @@ class Engine:
         transport = owners.transports.get(notice.row)
         if transport is None or transport.generation != notice.generation:
             return
-        if notice.kind == PATH_SELECTED:
+        if notice.kind == NoticeKind.PATH_SELECTED:
             transport.path_selected()
-        elif notice.kind == CONSENT_EXPIRED:
+        elif notice.kind == NoticeKind.CONSENT_EXPIRED:
             transport.fail("consent expired")
-        elif notice.kind == TRANSPORT_BROKEN:
+        elif notice.kind == NoticeKind.TRANSPORT_BROKEN:
             transport.fail("internal error")
         else:
             self._transport_closed(transport)
@@ -501,7 +494,7 @@ class Engine:
         receiver = self._forwarding.receiver_of(shard, notice)
         if receiver is None:
             return
-        if notice.kind == LAYERS_CHANGED:
+        if notice.kind == NoticeKind.LAYERS_CHANGED:
             self._events.put(LayersChanged(receiver.id, notice.value))
             return
         ssrc, codec, payload_type = notice.extra & 0xFFFFFFFF, notice.extra >> 32 & 0xFF, notice.extra >> 40

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from bench.generator.histogram import BUCKETS
-from sfu.schema.tables import ARRIVALS, arrivals_t, iovec_t, mmsghdr_t, pollfd_t
+from sfu.schema.capacities import ARRIVALS
+from sfu.schema.thread_tables import iovec_t, mmsghdr_t, pollfd_t
+from sfu.schema.transport_tables import arrivals_t
 
 ENDPOINTS = 4096
 SENDS = 16_384

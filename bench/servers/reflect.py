@@ -20,6 +20,7 @@ from sfu.compiler.native import ppoll
 from sfu.media.net.srtp import send_rtp
 from sfu.media.net.udp import commit, copy_to_arena, copy_to_slot, flush, receive, take_slot
 from sfu.media.wire.numbers import get_u32
+from sfu.schema.codes import Scratch
 from sfu.schema.memory import Memory
 
 FIRST_SSRC = 0x10000
@@ -31,8 +32,6 @@ FIRST_RTCP_TYPE, LAST_RTCP_TYPE = 192, 223
 ARENA_SLOT_BYTES = 2048
 WAIT_NS = 10_000_000
 POLLIN = 1
-_TIMEOUT = 50
-"""Word of the state's scratch."""
 KEY_PROFILE = Policy.SRTP_PROFILE_AEAD_AES_128_GCM
 
 routes_t = np.dtype(
@@ -98,8 +97,8 @@ def run(state, arena, routes):
         if count == 0:
             state.poll[0].fd = state.sockets[0].fd
             state.poll[0].events = POLLIN
-            state.scratch[_TIMEOUT], state.scratch[_TIMEOUT + 1] = 0, WAIT_NS
-            ppoll(thread.poll_at, np.uint64(1), thread.scratch_at + np.uint64(8 * _TIMEOUT), np.uint64(0))
+            state.scratch[Scratch.TIMEOUT], state.scratch[Scratch.TIMEOUT + 1] = 0, WAIT_NS
+            ppoll(thread.poll_at, np.uint64(1), thread.scratch_at + np.uint64(8 * Scratch.TIMEOUT), np.uint64(0))
 
 
 @njit(cache=True)

@@ -26,25 +26,7 @@ from sfu.parameters import (
     SubscribeParameters,
     SubscriptionId,
 )
-from sfu.schema.tables import (
-    CHANGE_RING,
-    CLOSE_SUBSCRIPTION,
-    CLOSE_TRACK,
-    OPEN_PAUSED,
-    OPEN_SILENT,
-    OPEN_SUBSCRIPTION,
-    OPEN_TRACK,
-    REQUEST_KEY_FRAME,
-    RING_LEFT,
-    SET_CODECS,
-    SET_LAYERS,
-    SET_PAUSED,
-)
-
-TEMPORAL_SHIFT = 8
-"""Where the temporal layer stands in the second field of OPEN_SUBSCRIPTION."""
-RING_SHIFT = 8
-"""Where the bytes stand in the first field of CHANGE_RING."""
+from sfu.schema.codes import Command, NoticeKind
 
 
 class Forwarding:
@@ -74,7 +56,7 @@ class Forwarding:
         receiver = Receiver(number, row, generation, transport, parameters.kind, streams, ssrcs, parameters)
         self.receivers[number] = self._owners[shard].receivers[row] = receiver
         transport.receivers[number] = None
-        shard.mailbox.push(OPEN_TRACK, row, generation)
+        shard.mailbox.push(Command.OPEN_TRACK, row, generation)
         return receiver
 
     def unpublish(self, number: ReceiverId) -> None:
@@ -86,7 +68,7 @@ class Forwarding:
         for subscription in list(receiver.subscriptions):
             self.unsubscribe(subscription)
         receiver.transport.receivers.pop(number, None)
-        receiver.transport.shard.mailbox.push(CLOSE_TRACK, receiver.row, receiver.generation)
+        receiver.transport.shard.mailbox.push(Command.CLOSE_TRACK, receiver.row, receiver.generation)
 
     def set_codecs(self, number: ReceiverId, codecs: frozenset[Codec]) -> None:
         """Change what the m-section of a receiver may carry. Raises EngineError."""
@@ -96,7 +78,7 @@ class Forwarding:
         elif codecs != receiver.parameters.codecs:
             receiver.parameters = replace(receiver.parameters, codecs=codecs)
             mask = codec_mask(codecs)
-            receiver.transport.shard.mailbox.push(SET_CODECS, receiver.row, receiver.generation, mask)
+            receiver.transport.shard.mailbox.push(Command.SET_CODECS, receiver.row, receiver.generation, codecs=mask)
 
     def request_key_frame(self, number: ReceiverId) -> None:
         """Ask the publisher for a key frame on every layer; the media thread throttles."""
@@ -104,7 +86,7 @@ class Forwarding:
         if receiver is None:
             self._check_past(number, "receiver")
         else:
-            receiver.transport.shard.mailbox.push(REQUEST_KEY_FRAME, receiver.row, receiver.generation)
+            receiver.transport.shard.mailbox.push(Command.REQUEST_KEY_FRAME, receiver.row, receiver.generation)
 
     # --- subscriptions ----------------------------------------------------------------------------------------------
     def subscribe(self, number: ReceiverId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
@@ -132,9 +114,15 @@ class Forwarding:
         subscription = Subscription(mine, row, generation, receiver, transport, (ssrc, rtx_ssrc), mirror)
         self.subscriptions[mine] = owners.subscriptions[row] = receiver.subscriptions[mine] = subscription
         transport.subscriptions[mine] = None
-        how = OPEN_PAUSED * parameters.paused | OPEN_SILENT * parameters.silence
-        layers = parameters.spatial + 1 | parameters.temporal + 1 << TEMPORAL_SHIFT
-        shard.mailbox.push(OPEN_SUBSCRIPTION, row, generation, how, layers)
+        shard.mailbox.push(
+            Command.OPEN_SUBSCRIPTION,
+            row,
+            generation,
+            paused=parameters.paused,
+            silent=parameters.silence,
+            spatial=parameters.spatial,
+            temporal=parameters.temporal,
+        )
         return LocalSubscription(mine, ssrc, rtx_ssrc)
 
     def unsubscribe(self, number: SubscriptionId) -> None:
@@ -143,17 +131,17 @@ class Forwarding:
         if subscription is None:
             self._check_past(number, "subscription")
             return
-        subscription.transport.shard.mailbox.push(CLOSE_SUBSCRIPTION, subscription.row, subscription.generation)
+        subscription.transport.shard.mailbox.push(Command.CLOSE_SUBSCRIPTION, subscription.row, subscription.generation)
         self._part(subscription)
 
     def set_layers(self, number: SubscriptionId, spatial: int, temporal: int) -> None:
         """Highest layers to forward, from 0. Raises EngineError."""
         _check_layers(spatial, temporal)
-        self._change(number, SET_LAYERS, spatial, temporal)
+        self._change(number, Command.SET_LAYERS, spatial=spatial, temporal=temporal)
 
     def set_paused(self, number: SubscriptionId, paused: bool) -> None:
         """Stop or go on without giving up the SSRCs. Raises EngineError."""
-        self._change(number, SET_PAUSED, int(paused), 0)
+        self._change(number, Command.SET_PAUSED, paused=paused)
 
     # --- closing with a transport, and notices ----------------------------------------------------------------------
     def close_all_of(self, transport: Transport) -> None:
@@ -188,11 +176,17 @@ class Forwarding:
         if track is None or track.generation != notice.generation:
             return
         stream = track.streams[notice.value]
-        if notice.kind == RING_LEFT:
+        if notice.kind == NoticeKind.RING_LEFT:
             shard.tables.ring_left(stream)
         elif shard.mailbox.has_room and shard.tables.change_ring(stream, notice.extra, self._ring_bytes(track, shard)):
-            ring = notice.value | notice.extra << RING_SHIFT
-            shard.mailbox.push(CHANGE_RING, track.row, track.generation, ring, stream.ring_start)
+            shard.mailbox.push(
+                Command.CHANGE_RING,
+                track.row,
+                track.generation,
+                layer=notice.value,
+                ring_bytes=notice.extra,
+                ring_start=stream.ring_start,
+            )
         else:
             self._drops["ring_refused"] += 1
 
@@ -220,12 +214,12 @@ class Forwarding:
         fits = found is not None and found.generation == notice.generation and found.id in self.subscriptions
         return found if fits else None
 
-    def _change(self, number: SubscriptionId, kind: int, a: int, b: int) -> None:
+    def _change(self, number: SubscriptionId, kind: Command, **fields: int) -> None:
         subscription = self.subscriptions.get(number)
         if subscription is None:
             self._check_past(number, "subscription")
         else:
-            subscription.transport.shard.mailbox.push(kind, subscription.row, subscription.generation, a, b)
+            subscription.transport.shard.mailbox.push(kind, subscription.row, subscription.generation, **fields)
 
     def _ring_bytes(self, track: Receiver | Mirror, shard: Shard) -> int:
         """Bytes of the packet rings that a publisher has in a shard."""

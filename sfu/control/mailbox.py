@@ -12,35 +12,32 @@ import numpy as np
 from sfu.errors import TableFull
 from sfu.queues.notices import take_notices
 from sfu.queues.rings import push_command, take_slow
+from sfu.schema.capacities import SLOW_RING
+from sfu.schema.codes import Command
 from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    CLOSE_SUBSCRIPTION,
-    CLOSE_TRACK,
-    CLOSE_TRANSPORT,
-    FOLLOW_PATH,
-    OPEN_SUBSCRIPTION,
-    OPEN_TRACK,
-    OPEN_TRANSPORT,
-    REQUEST_KEY_FRAME,
-    SET_LAYERS,
-    SET_PAUSED,
-    SLOW_RING,
-    notice_t,
-    slow_t,
-)
+from sfu.schema.queue_tables import COMMAND_FIELDS, command_t, notice_t, slow_t
 
 MAX_WAITING_COMMANDS = 65_536
 """Commands beside the ring's own; only opening and closing ones may pass it, and those are bounded by the rows."""
 NOTICE_BATCH = 1024
 
-_ROWS = frozenset((OPEN_TRANSPORT, OPEN_TRACK, OPEN_SUBSCRIPTION, CLOSE_TRANSPORT, CLOSE_TRACK, CLOSE_SUBSCRIPTION))
+_ROWS = frozenset(
+    (
+        Command.OPEN_TRANSPORT,
+        Command.OPEN_TRACK,
+        Command.OPEN_SUBSCRIPTION,
+        Command.CLOSE_TRANSPORT,
+        Command.CLOSE_TRACK,
+        Command.CLOSE_SUBSCRIPTION,
+    )
+)
 """A row whose opening was refused would be in use for ever: nobody tells that it is closed."""
-_SETTINGS = frozenset((FOLLOW_PATH, REQUEST_KEY_FRAME, SET_LAYERS, SET_PAUSED))
+_SETTINGS = frozenset((Command.FOLLOW_PATH, Command.REQUEST_KEY_FRAME, Command.SET_LAYERS, Command.SET_PAUSED))
 """What clients can ask for at will: of a row's, only the newest waits, beside the others and refusing none of them."""
 
 
 class Notice(NamedTuple):
-    """One `notice_t`; kinds and what value and extra mean: `sfu.schema.tables`."""
+    """One `notice_t`; kinds and what value and extra mean: `NoticeKind`."""
 
     kind: int
     row: int
@@ -65,8 +62,10 @@ class Mailbox:
         """wake: makes the media thread look into its ring soon."""
         self._state = memory.record
         self._wake = wake
-        self._waiting: deque[tuple[int, int, int, int, int]] = deque()
-        self._settings: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self._command = np.zeros(1, command_t)
+        self._command_bytes = memoryview(self._command.view(np.uint8))  # type: ignore[arg-type]
+        self._waiting: deque[bytes] = deque()
+        self._settings: dict[tuple[Command, int], bytes] = {}
         self._notices = np.zeros(NOTICE_BATCH, notice_t)
         self._given, self._heard = memory.table("thread")["notices"], 0
         rings = memory.table("rings")
@@ -88,13 +87,16 @@ class Mailbox:
         """Whether `push` takes one more command of any kind."""
         return len(self._waiting) < MAX_WAITING_COMMANDS
 
-    def push(self, kind: int, row: int, generation: int, a: int = 0, b: int = 0) -> None:
-        """Send one command, in order; settings may come after others that follow them. Raises TableFull when too many
-        wait, but never for a setting or one that opens or closes a row."""
+    def push(self, kind: Command, row: int, generation: int, **fields: int) -> None:
+        """Send one command with the fields of its kind (`COMMAND_FIELDS`), in order; settings may come after others
+        that follow them. Raises TableFull when too many wait, but never for a setting or one that opens or closes a
+        row."""
+        if fields.keys() != COMMAND_FIELDS[kind]:
+            raise TypeError(f"{kind.name} takes {sorted(COMMAND_FIELDS[kind])}, not {sorted(fields)}")
         if kind in _SETTINGS:
-            self._settings[kind, row] = generation, a, b
+            self._settings[kind, row] = self._packed(kind, row, generation, fields)
         elif self.has_room or kind in _ROWS:
-            self._waiting.append((kind, row, generation, a, b))
+            self._waiting.append(self._packed(kind, row, generation, fields))
         else:
             raise TableFull("too many commands wait for the media thread")
         self.flush()
@@ -104,19 +106,33 @@ class Mailbox:
         if self._move():
             self._wake()
 
+    def _packed(self, kind: Command, row: int, generation: int, fields: dict[str, int]) -> bytes:
+        """One command as it lies in the ring."""
+        self._command.fill(0)
+        command = self._command[0]
+        command["kind"], command["row"], command["generation"] = kind, row, generation
+        for name, value in fields.items():
+            command[name] = value
+        return bytes(self._command_bytes)
+
+    def _put(self, packed: bytes) -> bool:
+        """Put one command into the ring; False when it is full."""
+        self._command_bytes[:] = packed
+        return bool(push_command(self._state, self._command))
+
     def _move(self) -> bool:
         """Whether any was moved."""
         moved = False
         while self._waiting:
-            if not push_command(self._state, *self._waiting[0]):
+            if not self._put(self._waiting[0]):
                 return moved
             self._waiting.popleft()
             moved = True
         while self._settings:
-            (kind, row), (generation, a, b) = oldest = next(iter(self._settings.items()))
-            if not push_command(self._state, kind, row, generation, a, b):
+            which, packed = next(iter(self._settings.items()))
+            if not self._put(packed):
                 break
-            del self._settings[oldest[0]]
+            del self._settings[which]
             moved = True
         return moved
 
@@ -130,7 +146,7 @@ class Mailbox:
             self._heard = given
         return [
             Notice(kind, row, generation, value, extra)
-            for kind, row, generation, _, value, extra in self._notices[:count].tolist()
+            for kind, row, generation, value, extra in self._notices[:count].tolist()
         ]
 
     def take_datagram(self) -> Datagram | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sfu.control.rows import Tables, check_media
 from sfu.parameters import MediaParameters
-from sfu.schema.tables import MEDIA_PER_TRANSPORT
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT
 
 
 class MediaMaps:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from sfu.control.scheduling import ask_for_precedence
 from sfu.media import loop
 from sfu.queues.notices import notice
+from sfu.schema.codes import NoticeKind, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import OPEN, TRANSPORT_BROKEN
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +104,9 @@ class MediaThread:
         logger.critical("the media thread failed %d times in a row and ends", self._failures, exc_info=error)
         transports = self._memory.table("transports")
         for row in range(int(self._memory.thread["transport_end"])):
-            if transports[row]["state"] == OPEN:
+            if transports[row]["state"] == RowState.OPEN:
                 self._tell_broken(row)
 
     def _tell_broken(self, row: int) -> None:
-        notice(self._memory.record, TRANSPORT_BROKEN, row)
+        notice(self._memory.record, NoticeKind.TRANSPORT_BROKEN, row)
         os.eventfd_write(int(self._memory.thread["control_fd"]), 1)

@@ -8,10 +8,7 @@ subscriber's shard.
 from sfu.control.receivers import Mirror, Owners, Receiver, RelayedTransport
 from sfu.control.shards import Shard
 from sfu.errors import EngineError
-from sfu.schema.tables import ADD_MIRROR, CLOSE_TRACK, OPEN_TRACK, REMOVE_MIRROR
-
-ROW_SHIFT = 8
-"""ADD_MIRROR carries the shard's number below the row."""
+from sfu.schema.codes import Command
 
 
 def take_mirror(receiver: Receiver, shard: Shard, owners: Owners) -> Mirror:
@@ -28,8 +25,8 @@ def release_mirror(mirror: Mirror, owners: Owners) -> None:
         return
     receiver, shard, publisher = mirror.receiver, mirror.shard, mirror.publisher
     del receiver.mirrors[shard]
-    receiver.transport.shard.mailbox.push(REMOVE_MIRROR, receiver.row, receiver.generation, shard.number)
-    shard.mailbox.push(CLOSE_TRACK, mirror.row, mirror.generation)
+    receiver.transport.shard.mailbox.push(Command.REMOVE_MIRROR, receiver.row, receiver.generation, thread=shard.number)
+    shard.mailbox.push(Command.CLOSE_TRACK, mirror.row, mirror.generation)
     _leave(publisher, shard, owners)
 
 
@@ -56,8 +53,15 @@ def _open_mirror(receiver: Receiver, shard: Shard, owners: Owners) -> Mirror:
     mirror = Mirror(receiver, shard, publisher, row, generation, streams)
     owners.mirrors[row] = receiver.mirrors[shard] = mirror
     # in this order: what is relayed finds the track open
-    shard.mailbox.push(OPEN_TRACK, row, generation)
-    home.mailbox.push(ADD_MIRROR, receiver.row, receiver.generation, shard.number | row << ROW_SHIFT, generation)
+    shard.mailbox.push(Command.OPEN_TRACK, row, generation)
+    home.mailbox.push(
+        Command.ADD_MIRROR,
+        receiver.row,
+        receiver.generation,
+        thread=shard.number,
+        other_row=row,
+        other_generation=generation,
+    )
     return mirror
 
 

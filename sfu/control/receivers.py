@@ -9,7 +9,7 @@ from sfu.control.shards import Shard
 from sfu.control.ssrcs import Ssrcs
 from sfu.control.transports import Transport
 from sfu.parameters import Kind, MediaParameters, PublishParameters, ReceiverId, SubscriptionId
-from sfu.schema.tables import CLOSE_TRANSPORT, OPEN_TRANSPORT, SET_MEDIA
+from sfu.schema.codes import Command
 
 
 class RelayedTransport:
@@ -22,7 +22,7 @@ class RelayedTransport:
         self._shard = shard
         self.row, self.generation = shard.tables.take_transport(publisher.ice, Ssrcs().take())
         self._maps = MediaMaps(shard.tables, self.row, shard.memory.table("transports")[self.row], self._send_media)
-        self._push(OPEN_TRANSPORT, 1)
+        self._push(Command.OPEN_TRANSPORT, relayed=1)
         self.set_media(publisher.media)
 
     def set_media(self, media: MediaParameters) -> None:
@@ -35,17 +35,17 @@ class RelayedTransport:
 
     def close(self) -> None:
         """Close the row; `closed` must follow when the media thread has answered."""
-        self._push(CLOSE_TRANSPORT)
+        self._push(Command.CLOSE_TRANSPORT)
 
     def closed(self) -> None:
         """The media thread no longer uses the row."""
         self._shard.tables.transports.give_back(self.row)
 
     def _send_media(self, row: int) -> None:
-        self._push(SET_MEDIA, row)
+        self._push(Command.SET_MEDIA, other_row=row)
 
-    def _push(self, kind: int, a: int = 0) -> None:
-        self._shard.mailbox.push(kind, self.row, self.generation, a)
+    def _push(self, kind: Command, **fields: int) -> None:
+        self._shard.mailbox.push(kind, self.row, self.generation, **fields)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,13 +1,13 @@
 """Which pieces of a media thread's arena hold packet rings."""
 
-from sfu.schema import tables
-from sfu.schema.tables import VIDEO
+from sfu.schema.capacities import ARENA_BYTES, MAX_RING_BYTES, MIN_RING_BYTES, RING_BYTES
+from sfu.schema.codes import MediaKind
 
-SHARED_BYTES = tables.ARENA_BYTES // 2
+SHARED_BYTES = ARENA_BYTES // 2
 """Packet rings of all transports together, up to which whoever sends more gets larger ones."""
 RING_SHARE_BYTES = 16 << 20
 """Beyond that, up to which those of one transport grow: a camera and a screen in all their layers, twice."""
-GROWING_BYTES = tables.ARENA_BYTES // 8 * 7
+GROWING_BYTES = ARENA_BYTES // 8 * 7
 """Beyond that nobody's grow: the rest is for streams that begin."""
 
 
@@ -22,8 +22,8 @@ class RingSpace:
         """Where what was never handed out begins, a multiple of the largest size."""
         self._free: dict[int, dict[int, None]] = {}
         """By size, the one that came back last to be used first."""
-        size = tables.MIN_RING_BYTES
-        while size <= tables.MAX_RING_BYTES:
+        size = MIN_RING_BYTES
+        while size <= MAX_RING_BYTES:
             self._free[size] = {}
             size *= 2
         self.used_bytes = 0
@@ -31,9 +31,9 @@ class RingSpace:
     @staticmethod
     def size_for(kind: int, layer: int, layer_count: int) -> int:
         """Bytes that one stream begins with: the highest layer of a video track gets most."""
-        if kind != VIDEO:
-            return tables.RING_BYTES["audio"]
-        return tables.RING_BYTES[("high", "mid", "low")[min(layer_count - 1 - layer, 2)]]
+        if kind != MediaKind.VIDEO:
+            return RING_BYTES["audio"]
+        return RING_BYTES[("high", "mid", "low")[min(layer_count - 1 - layer, 2)]]
 
     def take(self, size: int) -> int:
         """Offset of a free ring of exactly `size` bytes, or -1 when the arena is used up."""
@@ -45,12 +45,12 @@ class RingSpace:
     def _find(self, size: int) -> int:
         if self._free[size]:
             return self._free[size].popitem()[0]
-        if size < tables.MAX_RING_BYTES:
+        if size < MAX_RING_BYTES:
             larger = self._find(2 * size)
             if larger >= 0:
                 self._free[size][larger + size] = None
             return larger
-        if self._next + size > tables.ARENA_BYTES:
+        if self._next + size > ARENA_BYTES:
             return -1
         start, self._next = self._next, self._next + size
         return start
@@ -58,7 +58,7 @@ class RingSpace:
     def give_back(self, start: int, size: int) -> None:
         """The ring that `take(size)` gave is free again."""
         self.used_bytes -= size
-        while size < tables.MAX_RING_BYTES and start ^ size in self._free[size]:
+        while size < MAX_RING_BYTES and start ^ size in self._free[size]:
             del self._free[size][start ^ size]
             start &= ~size
             size *= 2

@@ -1,7 +1,7 @@
 """Rows of the tables, seen from the control thread: which are free, and what is written into them before they open.
 
-A row is taken, its (c) columns are written, then an OPEN command publishes it; it comes back with the CLOSED notice
-and not before. The lowest free row goes first, so that passes over a table stay short.
+A row is taken, its CONTROL and HANDED columns are written, then an OPEN command publishes it; it comes back with the
+CLOSED notice and not before. The lowest free row goes first, so that passes over a table stay short.
 """
 
 import heapq
@@ -21,30 +21,21 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    AUDIO,
-    CONSENT_EXPIRED,
+from sfu.schema.capacities import (
     EXTENSION_IDS,
     LAYERS,
-    LAYERS_CHANGED,
     MEDIA_PER_TRANSPORT,
     NOTICE_FIRST,
-    PATH_SELECTED,
-    RING_LEFT,
-    RING_WANTED,
     SCRATCH_HISTORY,
-    STREAM_STARTED,
     STREAMS,
-    SUBSCRIPTION_STARTED,
     SUBSCRIPTIONS,
     TRACKS,
-    TRANSPORT_BROKEN,
     TRANSPORTS,
-    VIDEO,
 )
+from sfu.schema.codes import MediaKind, NoticeKind
+from sfu.schema.memory import Memory
 
-KINDS = {Kind.AUDIO: AUDIO, Kind.VIDEO: VIDEO}
+KINDS = {Kind.AUDIO: MediaKind.AUDIO, Kind.VIDEO: MediaKind.VIDEO}
 MAX_GENERATION = 0x7FFFFFFF
 MAX_USE = 0xFFFF
 NO_SOURCE = (-1, -1, 0)
@@ -106,7 +97,7 @@ class Tables:
     def take_transport(self, ice: IceCredentials, ssrc: int) -> tuple[int, int]:
         """Row and generation of a transport with these local credentials; ssrc: ours for RTCP."""
         row = self.transports.take()
-        self._forget_notices(row, (PATH_SELECTED, CONSENT_EXPIRED, TRANSPORT_BROKEN))
+        self._forget_notices(row, (NoticeKind.PATH_SELECTED, NoticeKind.CONSENT_EXPIRED, NoticeKind.TRANSPORT_BROKEN))
         record = self._memory.table("transports")[row]
         record["ufrag"][0] = pack_ufrag(ice.ufrag)
         record["ufrag"][1] = 0
@@ -172,12 +163,11 @@ class Tables:
         except TableFull:
             self.give_back_streams(streams)
             raise
-        self._forget_notices(row, (LAYERS_CHANGED,))
+        self._forget_notices(row, (NoticeKind.LAYERS_CHANGED,))
         for stream in streams:
-            self._forget_notices(stream.row, (STREAM_STARTED, RING_WANTED, RING_LEFT))
+            self._forget_notices(stream.row, (NoticeKind.STREAM_STARTED, NoticeKind.RING_WANTED, NoticeKind.RING_LEFT))
         record = self._memory.table("tracks")[row]
         record["kind"] = KINDS[parameters.kind]
-        record["svc"] = parameters.svc
         record["codecs"] = 0 if source != NO_SOURCE else codec_mask(parameters.codecs)
         record["layer_count"] = len(streams)
         record["transport"] = transport
@@ -236,7 +226,7 @@ class Tables:
             if not -1 <= number < 128:
                 raise EngineError(f"payload type {number} is out of range")
         row = self.subscriptions.take()
-        self._forget_notices(row, (SUBSCRIPTION_STARTED,))
+        self._forget_notices(row, (NoticeKind.SUBSCRIPTION_STARTED,))
         record = self._memory.table("subscriptions")[row]
         # as many rows as subscriptions, so there is one
         record["history"] = self._histories.take() if ssrcs[1] else SCRATCH_HISTORY

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import ifaddr
 
 from sfu.parameters import Candidate
+from sfu.schema.capacities import SOCKETS
 from sfu.schema.memory import Memory
-from sfu.schema.tables import SOCKETS
 
 BUFFER_BYTES = 8 << 20
 """Socket buffers: 40 ms of 1.6 Gbit/s. What the system does not allow is cut to its own limit."""

@@ -11,8 +11,9 @@ import numpy as np
 from sfu.control.receivers import Owners, Receiver, Subscription
 from sfu.control.shards import Shard
 from sfu.parameters import ReceiverId
+from sfu.schema.capacities import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
+from sfu.schema.codes import Drop, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import DROP_NAMES, FREE, OPEN, STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 
 UNEVEN_SHARE = 8
 """One part in so many is not promised where several media threads may fill unevenly."""
@@ -131,7 +132,7 @@ def audio_levels(shard: Shard, owners: Owners) -> list[tuple[ReceiverId, float]]
     """(receiver, level 0 to 1) of every open receiver of a media thread that counts as speaking."""
     memory = shard.memory
     streams = memory.table("streams")[: int(memory.thread["stream_end"])]
-    speaking = np.flatnonzero((streams["level"] > 0) & (streams["state"] == OPEN))
+    speaking = np.flatnonzero((streams["level"] > 0) & (streams["state"] == RowState.OPEN))
     levels = streams["level"][speaking].tolist()
     tracks = streams["track"][speaking].tolist()
     return [
@@ -143,7 +144,8 @@ def audio_levels(shard: Shard, owners: Owners) -> list[tuple[ReceiverId, float]]
 
 def drops(memory: Memory) -> dict[str, int]:
     """Packets that the media thread dropped, by reason."""
-    return dict(zip(DROP_NAMES, memory.table("drops").tolist(), strict=False))
+    counts = memory.table("drops").tolist()
+    return {drop.name.lower(): counts[drop] for drop in Drop}
 
 
 def limits(threads: int) -> dict[str, int]:
@@ -171,4 +173,4 @@ def usage(shard: Shard) -> dict[str, int]:
 
 def rows_in_use(memory: Memory, name: str) -> int:
     """How many rows of a table that the media thread hands out are not free."""
-    return int(np.count_nonzero(memory.table(name)["state"] != FREE))
+    return int(np.count_nonzero(memory.table(name)["state"] != RowState.FREE))

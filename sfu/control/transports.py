@@ -33,15 +33,7 @@ from sfu.parameters import (
     SubscriptionId,
     TransportId,
 )
-from sfu.schema.tables import (
-    CLOSE_TRANSPORT,
-    FOLLOW_PATH,
-    NEW_CREDENTIALS,
-    OPEN,
-    OPEN_TRANSPORT,
-    SET_MEDIA,
-    START_SRTP,
-)
+from sfu.schema.codes import Command, RowState
 
 if TYPE_CHECKING:
     from sfu.control.security.dtls import SrtpSessions
@@ -118,7 +110,7 @@ class Transport:
         self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
         self._record = shard.memory.table("transports")[self.row]
         self._maps = MediaMaps(shard.tables, self.row, self._record, self._send_media)
-        self._push(OPEN_TRANSPORT)
+        self._push(Command.OPEN_TRANSPORT, relayed=0)
 
     # --- what signalling asks -----------------------------------------------------------------------------------------
     def connect(self, remote: RemoteTransport) -> None:
@@ -163,7 +155,7 @@ class Transport:
             self._ufrag_in_force = pack_ufrag(self._waiting_ice.ufrag)
             self.shard.tables.write_credentials(self.row, self._waiting_ice)
             self._waiting_ice = None
-            self._push(NEW_CREDENTIALS)
+            self._push(Command.NEW_CREDENTIALS)
         followers = [each.settle() for each in self.followers.values()]
         return self._maps.settle() and all(followers) and self._waiting_ice is None
 
@@ -207,7 +199,7 @@ class Transport:
         if self.state is TransportState.OPEN:
             self._end()
         self.state = TransportState.CLOSING
-        self._push(CLOSE_TRANSPORT)
+        self._push(Command.CLOSE_TRANSPORT)
 
     def closed(self) -> None:
         """The media thread no longer uses the row: its keys may go."""
@@ -276,17 +268,17 @@ class Transport:
         self._events.put(DataReceived(self.id, channel, payload))
 
     # --- inside -------------------------------------------------------------------------------------------------------
-    def _push(self, kind: int, a: int = 0, b: int = 0) -> None:
-        self.shard.mailbox.push(kind, self.row, self.generation, a, b)
+    def _push(self, kind: Command, **fields: int) -> None:
+        self.shard.mailbox.push(kind, self.row, self.generation, **fields)
 
     def _send_media(self, row: int) -> None:
-        self._push(SET_MEDIA, row)
+        self._push(Command.SET_MEDIA, other_row=row)
 
     def _path(self) -> int:
         """The path row to send on, -1 when there is none."""
         shard = self.shard
         for path in (shard.selected_paths.item(self.row), self._last_path):
-            if path >= 0 and shard.path_states.item(path) == OPEN and shard.path_owners.item(path) == self.row:
+            if path >= 0 and shard.path_states.item(path) == RowState.OPEN and shard.path_owners.item(path) == self.row:
                 return int(path)
         return -1
 
@@ -301,7 +293,7 @@ class Transport:
         else:
             follows = False
         if follows and path != self.shard.selected_paths.item(self.row):
-            self._push(FOLLOW_PATH, path)
+            self._push(Command.FOLLOW_PATH, other_row=path)
 
     def _start_dtls(self) -> None:
         dtls = self._dtls
@@ -321,7 +313,8 @@ class Transport:
         self._sessions = self._dtls.sessions
         assert self._sessions is not None
         self.shard.tables.write_cipher(self.row, self._sessions.cipher)
-        self._push(START_SRTP, *self._sessions.addresses())
+        srtp_in, srtp_out = self._sessions.addresses()
+        self._push(Command.START_SRTP, srtp_in=srtp_in, srtp_out=srtp_out)
         self._events.put(TransportConnected(self.id))
         self._start_data()
 

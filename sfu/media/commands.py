@@ -3,12 +3,14 @@
 A command names its row's generation and is ignored when that or the row's state does not fit: it was overtaken.
 """
 
+import numpy as np
 from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
+from sfu.compiler.rows import row_reset
 from sfu.media.net.following import follow
 from sfu.media.net.lookup import insert_ufrag, remove_ufrag
-from sfu.media.net.paths import NO_CONSENT, close_paths
+from sfu.media.net.paths import close_paths
 from sfu.media.receive.sources import close_sources
 from sfu.media.send.relay_out import add_mirror, remove_mirror
 from sfu.media.send.silence import begin_silence
@@ -16,38 +18,20 @@ from sfu.media.stream.ring_size import change_ring
 from sfu.media.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
 from sfu.media.tracks import close_track, open_track
 from sfu.queues.notices import notice
-from sfu.schema.tables import (
-    ADD_MIRROR,
-    ARRIVALS,
-    CHANGE_RING,
-    CLOSE_SUBSCRIPTION,
-    CLOSE_TRACK,
-    CLOSE_TRANSPORT,
-    CLOSED_TRANSPORT,
+from sfu.schema.capacities import (
     COMMAND_RING,
     COMMANDS,
-    FOLLOW_PATH,
-    FREE,
     MEDIA_PER_TRANSPORT,
-    NEW_CREDENTIALS,
-    OPEN,
-    OPEN_PAUSED,
-    OPEN_SILENT,
-    OPEN_SUBSCRIPTION,
-    OPEN_TRACK,
-    OPEN_TRANSPORT,
     PATHS,
-    REMOVE_MIRROR,
-    REQUEST_KEY_FRAME,
-    SET_CODECS,
-    SET_LAYERS,
-    SET_MEDIA,
-    SET_PAUSED,
-    START_SRTP,
     SUBSCRIPTIONS,
     TRACKS,
     TRANSPORTS,
 )
+from sfu.schema.codes import Command, NoticeKind, RowState
+from sfu.schema.transport_tables import ARRIVAL_LOG, TRANSPORT
+
+_reset_transport = row_reset(TRANSPORT.reset_parts(), TRANSPORT.dtype.itemsize)
+_reset_arrivals = row_reset(ARRIVAL_LOG.reset_parts(), ARRIVAL_LOG.dtype.itemsize)
 
 
 @njit(cache=True)
@@ -59,9 +43,9 @@ def apply_commands(state, arena, now):
         command = state.commands[index & (COMMANDS - 1)]
         # taken before it is applied: one that raises is not tried again for ever
         store_release(state.rings.read, COMMAND_RING, index + 1)
-        if command.kind <= CLOSE_TRANSPORT:
+        if command.kind <= Command.CLOSE_TRANSPORT:
             _apply_to_transport(state, command, now)
-        elif command.kind <= REMOVE_MIRROR:
+        elif command.kind <= Command.REMOVE_MIRROR:
             _apply_to_track(state, arena, command, now)
         else:
             _apply_to_subscription(state, command, now)
@@ -76,22 +60,22 @@ def _apply_to_transport(state, command, now):
     if transport.generation != command.generation:
         return
     state.thread[0].row_in_hand = row
-    if command.kind == OPEN_TRANSPORT:
-        if transport.state == FREE:
-            _open_transport(state, row, command.a, now)
-    elif transport.state == OPEN:
-        if command.kind == START_SRTP:
-            transport.srtp_in = command.a
-            transport.srtp_out = command.b
+    if command.kind == Command.OPEN_TRANSPORT:
+        if transport.state == RowState.FREE:
+            _open_transport(state, row, np.int64(command.relayed), now)
+    elif transport.state == RowState.OPEN:
+        if command.kind == Command.START_SRTP:
+            transport.srtp_in = command.srtp_in
+            transport.srtp_out = command.srtp_out
             transport.secure = 1
-        elif command.kind == NEW_CREDENTIALS:
+        elif command.kind == Command.NEW_CREDENTIALS:
             _replace_credentials(state, row)
-        elif command.kind == SET_MEDIA:
-            transport.media = command.a
-        elif command.kind == FOLLOW_PATH:
-            if 0 <= command.a < PATHS:
-                follow(state, row, command.a, now)
-        elif command.kind == CLOSE_TRANSPORT:
+        elif command.kind == Command.SET_MEDIA:
+            transport.media = command.other_row
+        elif command.kind == Command.FOLLOW_PATH:
+            if 0 <= command.other_row < PATHS:
+                follow(state, row, np.int64(command.other_row), now)
+        elif command.kind == Command.CLOSE_TRANSPORT:
             _close_transport(state, row)
     state.thread[0].row_in_hand = -1
 
@@ -103,57 +87,19 @@ def _open_transport(state, row, relayed, now):
     relayed: nobody reaches this transport by the network, another media thread has the publisher.
     """
     transport, thread = state.transports[row], state.thread[0]
-    transport.secure = 0
+    _reset_transport(transport)
     transport.relayed = relayed
     transport.ufrag[1] = 0
-    transport.ice_generation = 0
-    transport.nominated_generation = -1
-    transport.consent = NO_CONSENT
     transport.path = -1
-    transport.first_path = -1
-    transport.path_count = 0
-    transport.checked_ns = now
-    transport.heard_ns = 0
-    transport.compared_ns = 0
-    transport.followed_ns = 0
-    transport.first_track = -1
-    transport.first_subscription = -1
-    transport.first_source = -1
-    transport.unbound = 0
     transport.media = row * MEDIA_PER_TRANSPORT
-    transport.twcc_sequence = 0
-    transport.remb_bps = 0
-    transport.remb_ns = 0
-    transport.rtt_ns = 0
-    transport.repair_ns = 0
-    transport.ntp_shift_ns = 0
-    transport.ntp_sampled_ns = 0
-    transport.reported_ns = 0
-    transport.packets_in = 0
-    transport.bytes_in = 0
-    transport.packets_out = 0
-    transport.bytes_out = 0
-    _clear_arrivals(state.arrivals[row])
+    transport.checked_ns = now
+    if state.arrivals[row].highest != 0:  # most transports never have any, and a page not written costs nothing
+        _reset_arrivals(state.arrivals[row])
     if not relayed:
         insert_ufrag(state, row, 0)
-    transport.state = OPEN
+    transport.state = RowState.OPEN
     thread.transport_end = max(int(thread.transport_end), row + 1)
     thread.open_transports += 1
-
-
-@njit(cache=True)
-def _clear_arrivals(arrivals):
-    """As before the first use. Most transports never have any, and a page that is not written costs nothing."""
-    if arrivals.highest == 0:
-        return
-    arrivals.first = 0
-    arrivals.highest = 0
-    arrivals.count = 0
-    arrivals.feedback_count = 0
-    arrivals.media_ssrc = 0
-    arrivals.sent_ns = 0
-    for n in range(ARRIVALS):
-        arrivals.arrival_ns[n] = 0
 
 
 @njit(cache=True)
@@ -190,9 +136,9 @@ def _close_transport(state, row):
     transport.secure = 0
     transport.srtp_in = 0
     transport.srtp_out = 0
-    transport.state = FREE
+    transport.state = RowState.FREE
     state.thread[0].open_transports -= 1
-    notice(state, CLOSED_TRANSPORT, row)
+    notice(state, NoticeKind.CLOSED_TRANSPORT, row)
 
 
 @njit(cache=True)
@@ -203,29 +149,31 @@ def _apply_to_track(state, arena, command, now):
     track = state.tracks[row]
     if track.generation != command.generation:
         return
-    if command.kind == OPEN_TRACK:
-        if track.state == FREE and _is_open(state, track.transport):
+    if command.kind == Command.OPEN_TRACK:
+        if track.state == RowState.FREE and _is_open(state, track.transport):
             open_track(state, row)
-    elif track.state == OPEN:
-        if command.kind == CLOSE_TRACK:
+    elif track.state == RowState.OPEN:
+        if command.kind == Command.CLOSE_TRACK:
             close_track(state, row)
-        elif command.kind == REQUEST_KEY_FRAME:
+        elif command.kind == Command.REQUEST_KEY_FRAME:
             for layer in range(track.layer_count):
                 if track.streams[layer] >= 0:
                     state.streams[track.streams[layer]].key_wanted = 1
-        elif command.kind == SET_CODECS:
-            track.codecs = command.a
-        elif command.kind == CHANGE_RING:
-            change_ring(state, arena, row, command.a & 0xFF, command.b, command.a >> 8)
-        elif command.kind == ADD_MIRROR:
-            add_mirror(state, arena, row, command.a & 0xFF, command.a >> 8, command.b, now)
-        elif command.kind == REMOVE_MIRROR:
-            remove_mirror(state, row, command.a)
+        elif command.kind == Command.SET_CODECS:
+            track.codecs = command.codecs
+        elif command.kind == Command.CHANGE_RING:
+            start, size = np.int64(command.ring_start), np.int64(command.ring_bytes)
+            change_ring(state, arena, row, np.int64(command.layer), start, size)
+        elif command.kind == Command.ADD_MIRROR:
+            there, generation = np.int64(command.other_row), np.int64(command.other_generation)
+            add_mirror(state, arena, row, np.int64(command.thread), there, generation, now)
+        elif command.kind == Command.REMOVE_MIRROR:
+            remove_mirror(state, row, np.int64(command.thread))
 
 
 @njit(cache=True)
 def _is_open(state, row):
-    return 0 <= row < TRANSPORTS and state.transports[row].state == OPEN
+    return 0 <= row < TRANSPORTS and state.transports[row].state == RowState.OPEN
 
 
 @njit(cache=True)
@@ -236,18 +184,17 @@ def _apply_to_subscription(state, command, now):
     subscription = state.subscriptions[row]
     if subscription.generation != command.generation:
         return
-    if command.kind == OPEN_SUBSCRIPTION:
-        if subscription.state == FREE and _is_open(state, subscription.transport):
+    if command.kind == Command.OPEN_SUBSCRIPTION:
+        if subscription.state == RowState.FREE and _is_open(state, subscription.transport):
             open_subscription(state, row, now)
-            set_paused(state, row, command.a & OPEN_PAUSED)
-            if command.b != 0:
-                set_targets(state, row, (command.b & 0xFF) - 1, (command.b >> 8) - 1)
-            if command.a & OPEN_SILENT:
+            set_paused(state, row, np.int64(command.paused))
+            set_targets(state, row, np.int64(command.spatial), np.int64(command.temporal))
+            if command.silent:
                 begin_silence(state, row)
-    elif subscription.state == OPEN:
-        if command.kind == CLOSE_SUBSCRIPTION:
+    elif subscription.state == RowState.OPEN:
+        if command.kind == Command.CLOSE_SUBSCRIPTION:
             close_subscription(state, row)
-        elif command.kind == SET_LAYERS:
-            set_layers(state, row, command.a, command.b)
-        elif command.kind == SET_PAUSED:
-            set_paused(state, row, command.a)
+        elif command.kind == Command.SET_LAYERS:
+            set_layers(state, row, np.int64(command.spatial), np.int64(command.temporal))
+        elif command.kind == Command.SET_PAUSED:
+            set_paused(state, row, np.int64(command.paused))

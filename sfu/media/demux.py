@@ -10,7 +10,7 @@ from sfu.media.net.udp import arrival
 from sfu.media.receive.ingress import receive_rtp
 from sfu.media.rtcp.incoming import receive_rtcp
 from sfu.queues.rings import push_slow
-from sfu.schema.tables import DROP_GARBAGE, DROP_NOT_READY, DROP_TRUNCATED, DROP_UNKNOWN_ADDRESS
+from sfu.schema.codes import Drop
 
 MSG_TRUNC = 0x20
 SOCKADDR_IN6_BYTES = 28
@@ -24,10 +24,10 @@ def route(state, arena, k, socket, now):
     message = state.rx_messages[k]
     size = min(np.int64(message.bytes), state.rx.shape[1])
     if message.flags & MSG_TRUNC:
-        state.drops[DROP_TRUNCATED] += 1
+        state.drops[Drop.TRUNCATED] += 1
         return
     if size == 0:
-        state.drops[DROP_GARBAGE] += 1
+        state.drops[Drop.GARBAGE] += 1
         return
     address = state.rx_names[k]
     if message.name_bytes == SOCKADDR_IN6_BYTES:
@@ -39,7 +39,7 @@ def route(state, arena, k, socket, now):
         return
     path = find_path(state, address, np.int64(message.name_bytes), socket)
     if path < 0:
-        state.drops[DROP_UNKNOWN_ADDRESS] += 1
+        state.drops[Drop.UNKNOWN_ADDRESS] += 1
         return
     row = np.int64(state.paths[path].transport)
     state.thread[0].row_in_hand = row
@@ -49,7 +49,7 @@ def route(state, arena, k, socket, now):
     elif 128 <= first <= 191 and size >= MIN_RTCP_BYTES:
         _receive_srtp(state, arena, k, size, row, now)
     else:
-        state.drops[DROP_GARBAGE] += 1
+        state.drops[Drop.GARBAGE] += 1
     state.thread[0].row_in_hand = -1
     state.thread[0].path_in_hand = -1
 
@@ -58,10 +58,10 @@ def route(state, arena, k, socket, now):
 def _receive_srtp(state, arena, k, size, row, now):
     """SRTP or SRTCP of transport `row`; told apart by the payload type, RFC 5761 section 4."""
     if not state.transports[row].secure:
-        state.drops[DROP_NOT_READY] += 1
+        state.drops[Drop.NOT_READY] += 1
     elif 192 <= state.rx[k, 1] <= 223:
         receive_rtcp(state, arena, k, size, row, now)
     elif size >= MIN_RTP_BYTES:
         receive_rtp(state, arena, k, size, row, arrival(state, k, now), now)
     else:
-        state.drops[DROP_GARBAGE] += 1
+        state.drops[Drop.GARBAGE] += 1

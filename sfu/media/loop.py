@@ -15,7 +15,8 @@ from sfu.media.net.udp import flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
 from sfu.media.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
-from sfu.schema.tables import COMMAND_RING, RX_SLOTS
+from sfu.schema.capacities import COMMAND_RING, RX_SLOTS
+from sfu.schema.codes import Scratch
 
 MAX_BATCHES = 8
 """Batches of RX_SLOTS datagrams from one socket before timers and commands get their turn again."""
@@ -23,9 +24,6 @@ BUSY_WAIT_NS = 10_000_000
 """Longest wait while a transport is open."""
 IDLE_WAIT_NS = 100_000_000
 POLLIN = 1
-
-_TIMEOUT_SLOT, _EVENT_SLOT = 50, 52
-"""Words of scratch: two for ppoll's timespec, one for an eventfd."""
 
 
 @njit(cache=True)
@@ -43,8 +41,8 @@ def turn(state, arena, now):
     flush(state)
     if thread.notify:
         thread.notify = 0
-        state.scratch[_EVENT_SLOT] = 1
-        write(thread.control_fd, thread.scratch_at + np.uint64(8 * _EVENT_SLOT), np.uint64(8))
+        state.scratch[Scratch.EVENT] = 1
+        write(thread.control_fd, thread.scratch_at + np.uint64(8 * Scratch.EVENT), np.uint64(8))
     store_release(state.thread.turns, 0, thread.turns + 1)
 
 
@@ -52,7 +50,6 @@ def turn(state, arena, now):
 def _receive_socket(state, arena, socket, now):
     for _ in range(MAX_BATCHES):
         count = receive(state, socket)
-        state.thread[0].packets_received += count
         for k in range(count):
             route(state, arena, k, socket, now)
         if count:
@@ -80,18 +77,18 @@ def _wait(state):
     timeout = max(min(next_timer(state) - read_clock(state, CLOCK_MONOTONIC), limit), 0)
     if thread.open_transports == 0:
         timeout = limit  # the passes have nothing to pass over
-    state.scratch[_TIMEOUT_SLOT] = 0
-    state.scratch[_TIMEOUT_SLOT + 1] = timeout
+    state.scratch[Scratch.TIMEOUT] = 0
+    state.scratch[Scratch.TIMEOUT + 1] = timeout
     wake = int(thread.socket_count)
     state.poll[wake].revents = 0
     store_release(state.thread.idle, 0, 1)
     fence()
     if relays_wait(state):  # sent before the sender could see that we wait
-        state.scratch[_TIMEOUT_SLOT + 1] = 0
-    ppoll(thread.poll_at, np.uint64(wake + 1), thread.scratch_at + np.uint64(8 * _TIMEOUT_SLOT), np.uint64(0))
+        state.scratch[Scratch.TIMEOUT + 1] = 0
+    ppoll(thread.poll_at, np.uint64(wake + 1), thread.scratch_at + np.uint64(8 * Scratch.TIMEOUT), np.uint64(0))
     store_release(state.thread.idle, 0, 0)
     if state.poll[wake].revents & POLLIN:
-        read(thread.wake_fd, thread.scratch_at + np.uint64(8 * _EVENT_SLOT), np.uint64(8))
+        read(thread.wake_fd, thread.scratch_at + np.uint64(8 * Scratch.EVENT), np.uint64(8))
 
 
 @njit(nogil=True, cache=True)

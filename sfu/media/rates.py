@@ -3,7 +3,7 @@
 from numba import njit
 
 from sfu.media.stream.ring_size import check_ring
-from sfu.schema.tables import OPEN
+from sfu.schema.codes import RowState
 
 RATES_NS = 1_000_000_000
 
@@ -18,14 +18,14 @@ def rates_pass(state, now):
     state.thread[0].rates_ns = now
     for row in range(state.thread[0].stream_end):
         stream = state.streams[row]
-        if stream.state == OPEN:
+        if stream.state == RowState.OPEN:
             stream.bitrate_bps = (stream.bytes - stream.bytes_at_check) * 8_000_000 // (elapsed // 1000)
             stream.bytes_at_check = stream.bytes
             if stream.ring_written > 0:
                 check_ring(state, row)
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]
-        if subscription.state == OPEN:
+        if subscription.state == RowState.OPEN:
             octets = subscription.octets - subscription.bytes_at_check
             subscription.bitrate_bps = octets * 8_000_000 // (elapsed // 1000)
             subscription.bytes_at_check = subscription.octets

@@ -10,16 +10,8 @@ from sfu.media.send.egress import forward_all
 from sfu.media.stream.key_frames import want_key
 from sfu.media.wire.rtp import parse_header
 from sfu.queues.peers import copy_from_entry
-from sfu.schema.tables import (
-    DROP_RELAY_STALE,
-    DROP_RTP_MALFORMED,
-    OPEN,
-    RELAY_SLOTS,
-    RELAYED_PACKET,
-    RELAYED_REPORT,
-    RX_SLOTS,
-    TRACKS,
-)
+from sfu.schema.capacities import RELAY_SLOTS, RX_SLOTS, TRACKS
+from sfu.schema.codes import Drop, Relayed, RowState
 
 
 @njit(cache=True)
@@ -59,15 +51,15 @@ def _take(state, arena, thread, number, now):
     if not 0 <= row < TRACKS:
         return
     track = state.tracks[row]
-    if track.state != OPEN or track.generation != entry.generation or not 0 <= layer < track.layer_count:
-        state.drops[DROP_RELAY_STALE] += 1
+    if track.state != RowState.OPEN or track.generation != entry.generation or not 0 <= layer < track.layer_count:
+        state.drops[Drop.RELAY_STALE] += 1
         return
     state.thread[0].row_in_hand = track.transport
     stream_row = np.int64(track.streams[layer])
     stream = state.streams[stream_row]
-    if entry.kind == RELAYED_PACKET:
+    if entry.kind == Relayed.PACKET:
         _take_packet(state, arena, entry, thread, number, stream_row)
-    elif entry.kind == RELAYED_REPORT:
+    elif entry.kind == Relayed.REPORT:
         stream.report_ntp = entry.ntp
         stream.report_timestamp = entry.timestamp
         stream.report_ns = entry.arrival_ns
@@ -83,7 +75,7 @@ def _take_packet(state, arena, entry, thread, number, stream_row):
     packet = state.incoming[0]
     media_row = np.int64(state.transports[stream.transport].media)
     if not parse_header(state, media_row, state.rx[0, :size], size, packet):
-        state.drops[DROP_RTP_MALFORMED] += 1
+        state.drops[Drop.RTP_MALFORMED] += 1
         return
     if stream.ssrc != entry.ssrc:  # the publisher started anew under another SSRC
         stream.ssrc = entry.ssrc

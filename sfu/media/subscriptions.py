@@ -4,20 +4,23 @@ wrote."""
 import numpy as np
 from numba import njit
 
+from sfu.compiler.rows import row_reset
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
 from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.send.selection import ask_for_wanted, choose_for
 from sfu.media.send.silence import end_silence
 from sfu.media.stream.arrivals import list_track
 from sfu.queues.notices import notice
-from sfu.schema.tables import CLOSED_SUBSCRIPTION, FREE, OPEN, PAST_WORDS, SEQUENCE_START, VIDEO
+from sfu.schema.capacities import SEQUENCE_START
+from sfu.schema.codes import MediaKind, NoticeKind, RowState
+from sfu.schema.subscription_tables import SUBSCRIPTION
 
 MAX_SPATIAL, MAX_TEMPORAL = 3, 7
 """What the wire formats can say."""
-EVERYTHING_SPATIAL, EVERYTHING_TEMPORAL = 2, 3
-"""Targets of a new subscription."""
 FIRST_SEQUENCE_MASK = 0x7FFF
 """The first output number lies below 32768, so that no rollover of SRTP's index is near when losses may hide it."""
+
+_reset_subscription = row_reset(SUBSCRIPTION.reset_parts(), SUBSCRIPTION.dtype.itemsize)
 
 
 @njit(cache=True)
@@ -32,9 +35,12 @@ def _scramble(ssrc, now):
 
 @njit(cache=True)
 def open_subscription(state, row, now):
-    """Start a subscription whose (c) columns are written; link it to its track and its transport."""
+    """Start a subscription whose CONTROL columns are written; link it to its track and its transport."""
     subscription, thread = state.subscriptions[row], state.thread[0]
-    _clear(subscription, now)
+    _reset_subscription(subscription)
+    random = _scramble(subscription.ssrc, now)
+    subscription.out_highest = SEQUENCE_START + (random & FIRST_SEQUENCE_MASK)
+    subscription.rtx_sequence = (random >> 15) & FIRST_SEQUENCE_MASK
     track, transport = state.tracks[subscription.track], state.transports[subscription.transport]
     subscription.next_of_track = track.first_subscription
     track.first_subscription = row
@@ -44,68 +50,11 @@ def open_subscription(state, row, now):
     insert_outgoing(state, row, 0)
     if subscription.rtx_ssrc != 0:
         insert_outgoing(state, row, 1)
-    subscription.state = OPEN
+    subscription.state = RowState.OPEN
     thread.subscription_end = max(np.int64(thread.subscription_end), row + 1)
     choose_for(state, row)
-    if track.state == OPEN:
+    if track.state == RowState.OPEN:
         list_track(state, np.int64(subscription.track))  # the ring may hold a key frame to start from
-
-
-@njit(cache=True)
-def _clear(subscription, now):
-    """Everything that the media thread writes, as at the beginning."""
-    subscription.paused = 0
-    subscription.started = 0
-    subscription.mid_acknowledged = 0
-    subscription.rtx_mid_acknowledged = 0
-    subscription.target_spatial = EVERYTHING_SPATIAL
-    subscription.target_temporal = EVERYTHING_TEMPORAL
-    subscription.layer = -1
-    subscription.wanted_layer = 0
-    subscription.spatial = 0
-    subscription.temporal = 0
-    subscription.decode_target = -1
-    subscription.targets = 0
-    subscription.produced_targets = 0
-    subscription.stream = -1
-    subscription.source_ssrc = 0
-    subscription.picture_timestamp = 0
-    subscription.timestamp_offset = 0
-    subscription.picture_offset = 0
-    subscription.tl0_offset = 0
-    random = _scramble(subscription.ssrc, now)
-    subscription.in_highest = 0
-    subscription.out_highest = SEQUENCE_START + (random & FIRST_SEQUENCE_MASK)
-    subscription.dropped = 0
-    subscription.sent = 0
-    subscription.last_timestamp = 0
-    subscription.last_ns = 0
-    subscription.last_marker = 0
-    subscription.last_picture = -1
-    subscription.last_tl0 = -1
-    subscription.picture_highest = 0
-    subscription.pictures_dropped = 0
-    for word in range(PAST_WORDS):
-        subscription.dropped_past[word] = 0
-        subscription.sent_past[word] = 0
-        subscription.indices_past[word] = 0
-        subscription.pictures_past[word] = 0
-    subscription.switch_sequence = 0
-    subscription.index_highest = -1
-    subscription.indices = 0
-    subscription.rtx_sequence = (random >> 15) & FIRST_SEQUENCE_MASK
-    subscription.packets = 0
-    subscription.octets = 0
-    subscription.retransmitted = 0
-    subscription.report_ns = 0
-    subscription.fraction_lost = 0
-    subscription.lost = 0
-    subscription.jitter = 0
-    subscription.heard_ns = 0
-    subscription.key_asked_ns = 0
-    subscription.bytes_at_check = 0
-    subscription.bitrate_bps = 0
-    subscription.silent_packets = 0
 
 
 @njit(cache=True)
@@ -121,8 +70,8 @@ def close_subscription(state, row):
         remove_outgoing(state, row, 1)
         forget_srtp_stream(session, np.int64(subscription.rtx_ssrc))
     end_silence(state, row)
-    subscription.state = FREE
-    notice(state, CLOSED_SUBSCRIPTION, row)
+    subscription.state = RowState.FREE
+    notice(state, NoticeKind.CLOSED_SUBSCRIPTION, row)
 
 
 @njit(cache=True)
@@ -182,5 +131,5 @@ def set_paused(state, row, paused):
         return
     subscription.paused = 1 if paused else 0
     subscription.layer = -1
-    if not paused and subscription.kind == VIDEO:
+    if not paused and subscription.kind == MediaKind.VIDEO:
         list_track(state, np.int64(subscription.track))

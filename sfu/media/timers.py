@@ -12,6 +12,7 @@ from sfu.media.send.relay_out import wishes_pass
 from sfu.media.send.selection import liveness_pass
 from sfu.media.send.silence import silence_pass
 from sfu.media.stream.levels import levels_pass
+from sfu.schema.codes import Scratch
 
 FEEDBACK_NS = 20_000_000
 """NACKs, PLIs and transport-cc: small beside a round trip, long enough for reordered packets to arrive. Silence for
@@ -23,14 +24,13 @@ LIVENESS_NS = 100_000_000
 CONSENT_NS = 1_000_000_000
 
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
-_TIME_SLOT = 48
 
 
 @njit(cache=True)
 def read_clock(state, clock):
     """Nanoseconds of a clock of clock_gettime(2)."""
-    clock_gettime(clock, state.thread[0].scratch_at + np.uint64(8 * _TIME_SLOT))
-    return state.scratch[_TIME_SLOT] * 1_000_000_000 + state.scratch[_TIME_SLOT + 1]
+    clock_gettime(clock, state.thread[0].scratch_at + np.uint64(8 * Scratch.TIME))
+    return state.scratch[Scratch.TIME] * 1_000_000_000 + state.scratch[Scratch.TIME + 1]
 
 
 @njit(cache=True)

@@ -3,104 +3,45 @@
 import numpy as np
 from numba import njit
 
+from sfu.compiler.rows import row_reset
 from sfu.media.receive.sources import forget_surplus, unbind
-from sfu.media.stream.arrivals import NOT_LISTED, unlist_track
+from sfu.media.stream.arrivals import unlist_track
 from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency
-from sfu.parameters import MAX_THREADS
 from sfu.queues.notices import notice
-from sfu.schema.tables import CLOSED_TRACK, FREE, OPEN, PACKETS
+from sfu.schema.capacities import PACKETS
+from sfu.schema.codes import NoticeKind, RowState
+from sfu.schema.track_tables import STREAM, TRACK
+
+_reset_stream = row_reset(STREAM.reset_parts(), STREAM.dtype.itemsize)
+_reset_track = row_reset(TRACK.reset_parts(), TRACK.dtype.itemsize)
 
 
 @njit(cache=True)
 def _open_stream(state, row):
-    """Everything that the media thread writes in a stream's row, as at its beginning."""
+    """Begin a stream whose CONTROL and HANDED columns are written."""
     stream = state.streams[row]
-    stream.codec = 0
-    stream.payload_type = 0
-    stream.codec_ns = 0
-    stream.nack = 0
-    stream.started = 0
-    stream.announced = 0
-    stream.ring_wanted = 0
-    stream.acknowledged = 0
-    stream.clock_rate = 0
-    stream.source = -1
-    stream.rtx_source = -1
-    stream.sequence_shift = 0
-    stream.ring_written = 0
-    stream.ring_oldest = 0
-    stream.small_checks = 0
-    stream.peak_checks = 0
-    stream.peak_bytes = 0
-    stream.peak_before = 0
-    stream.burst_start = 0
-    stream.burst_ns = 0
-    stream.ring_asked = 0
-    stream.base = 0
-    stream.highest = -1
-    stream.received = 0
-    stream.bytes = 0
-    stream.expected_prior = 0
-    stream.received_prior = 0
-    stream.lost = 0
-    stream.transit = 0
-    stream.jitter = 0
-    stream.last_ns = 0
-    stream.last_timestamp = 0
-    stream.frames = 0
-    stream.frames_at_check = 0
-    stream.written_at_check = 0
-    stream.idle_frames = 0
-    stream.silent_checks = 0
-    stream.frame_checks = 0
-    stream.usual_checks = 0
-    stream.revived_frames = 0
-    stream.dead = 0
-    stream.bytes_at_check = 0
-    stream.bitrate_bps = 0
-    stream.report_ntp = 0
-    stream.report_timestamp = 0
-    stream.report_ns = 0
-    stream.key_sequence = -1
-    stream.key_ns = 0
-    stream.key_wanted = 0
-    stream.key_asked_ns = 0
-    stream.sets_sequence = 0
-    stream.level_loudest = 127
-    stream.level_active_ms = 0
-    stream.level_packets = 0
-    stream.level_smoothed = 0.0
-    stream.level = 0.0
-    stream.missing_count = 0
+    _reset_stream(stream)
     reset_dependency(state, row)
     for index in range(PACKETS):
         if state.packets[row, index].sequence != 0:  # reading an untouched page costs no memory, writing does
             state.packets[row, index].sequence = 0
-    stream.state = OPEN
+    stream.state = RowState.OPEN
     state.thread[0].stream_end = max(int(state.thread[0].stream_end), row + 1)
 
 
 @njit(cache=True)
 def open_track(state, row):
-    """Start a track whose (c) columns, and its streams', are written; link it to its transport."""
+    """Start a track whose CONTROL and HANDED columns, and its streams', are written; link it to its transport."""
     track, thread = state.tracks[row], state.thread[0]
     transport = state.transports[track.transport]
     for layer in range(int(track.layer_count)):
         _open_stream(state, int(track.streams[layer]))
-    track.first_subscription = -1
-    track.subscription_count = 0
-    track.live = 0
-    track.dirty_next = NOT_LISTED
-    track.log_written = 0
-    track.log_read = 0
-    track.mirrors = 0
-    for n in range(MAX_THREADS):
-        track.mirror[n] = -1
+    _reset_track(track)
     track.next = transport.first_track
     transport.first_track = row
     join_group(state, row)
-    track.state = OPEN
+    track.state = RowState.OPEN
     thread.track_end = max(int(thread.track_end), row + 1)
 
 
@@ -131,7 +72,7 @@ def close_track(state, row):
         if stream.rtx_source >= 0:
             unbind(state, int(stream.rtx_source))
         stream.level = 0.0
-        stream.state = FREE
+        stream.state = RowState.FREE
     forget_surplus(state, np.int64(track.transport))
-    track.state = FREE
-    notice(state, CLOSED_TRACK, row)
+    track.state = RowState.FREE
+    notice(state, NoticeKind.CLOSED_TRACK, row)

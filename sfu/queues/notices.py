@@ -10,24 +10,15 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
-from sfu.schema.tables import (
-    CLOSED_TRACK,
-    CLOSED_TRANSPORT,
-    LAYERS_CHANGED,
-    NOTICE_BLOCK,
-    NOTICE_BLOCKS,
-    NOTICE_FIRST,
-    PATH_SELECTED,
-    RING_WANTED,
-    STREAM_STARTED,
-)
+from sfu.schema.capacities import NOTICE_BLOCK, NOTICE_BLOCKS, NOTICE_FIRST
+from sfu.schema.codes import NoticeKind
 
 _FIRST = np.array(NOTICE_FIRST)
 
 
 @njit(cache=True)
 def notice(state, kind, row):
-    """Media thread: tell a fact about a row (of which table: `sfu.schema.tables`). What it is about stands in the
+    """Media thread: tell a fact about a row (of which table: `NoticeKind`). What it is about stands in the
     row."""
     slot = _FIRST[kind] + row
     block = slot // NOTICE_BLOCK
@@ -63,7 +54,7 @@ def take_notices(state, out):
 @njit(cache=True)
 def _take_block(state, block, out, count):
     first = block * NOTICE_BLOCK
-    kind = CLOSED_TRANSPORT
+    kind = NoticeKind.CLOSED_TRANSPORT
     while _FIRST[kind] > first:
         kind -= 1
     for slot in range(first, first + NOTICE_BLOCK):
@@ -82,22 +73,22 @@ def _describe(state, kind, row, entry):
     entry.row = row
     entry.value = 0
     entry.extra = 0
-    if kind < STREAM_STARTED:
+    if kind < NoticeKind.STREAM_STARTED:
         entry.generation = state.subscriptions[row].generation
-    elif kind < LAYERS_CHANGED:
+    elif kind < NoticeKind.LAYERS_CHANGED:
         stream = state.streams[row]
         entry.row = stream.track
         entry.generation = state.tracks[stream.track].generation
         entry.value = stream.layer
-        if kind == STREAM_STARTED:
+        if kind == NoticeKind.STREAM_STARTED:
             entry.extra = stream.announced
-        elif kind == RING_WANTED:
+        elif kind == NoticeKind.RING_WANTED:
             entry.extra = stream.ring_wanted
-    elif kind <= CLOSED_TRACK:
+    elif kind <= NoticeKind.CLOSED_TRACK:
         entry.generation = state.tracks[row].generation
-        if kind == LAYERS_CHANGED:
+        if kind == NoticeKind.LAYERS_CHANGED:
             entry.value = state.tracks[row].live
     else:
         entry.generation = state.transports[row].generation
-        if kind == PATH_SELECTED:
+        if kind == NoticeKind.PATH_SELECTED:
             entry.value = state.transports[row].path

@@ -9,13 +9,14 @@ from numba import carray, njit
 
 from sfu.compiler.atomics import fence, load_acquire, pointer, store_release
 from sfu.compiler.native import memcpy, write
-from sfu.schema.tables import DROP_RELAY_FULL, RELAY_SLOTS, RX_BYTES, relay_t, state_t
+from sfu.schema.capacities import RELAY_SLOTS, RX_BYTES
+from sfu.schema.codes import Drop, Scratch
+from sfu.schema.queue_tables import relay_t
+from sfu.schema.tables import state_t
 
 NO_SLOT = -1
 _ENTRIES_AT, _ENTRY_BYTES = state_t.fields["relay_entries"][1], relay_t.itemsize
 _DATA_AT = relay_t.fields["data"][1]
-_EVENT_SLOT = 54
-"""Word of scratch: what is written to an eventfd."""
 
 
 @njit(cache=True)
@@ -30,7 +31,7 @@ def claim(state, thread):
     me, theirs = np.int64(state.thread[0].number), peer(state, thread)
     written = theirs.relays[me].written
     if written - load_acquire(theirs.relays.read, me) >= RELAY_SLOTS:
-        state.drops[DROP_RELAY_FULL] += 1
+        state.drops[Drop.RELAY_FULL] += 1
         return np.int64(NO_SLOT)
     return written
 
@@ -53,8 +54,8 @@ def wake(state, thread):
     theirs = peer(state, thread)
     fence()
     if load_acquire(theirs.thread.idle, 0):
-        state.scratch[_EVENT_SLOT] = 1
-        write(theirs.thread[0].wake_fd, state.thread[0].scratch_at + np.uint64(8 * _EVENT_SLOT), np.uint64(8))
+        state.scratch[Scratch.THEIR_EVENT] = 1
+        write(theirs.thread[0].wake_fd, state.thread[0].scratch_at + np.uint64(8 * Scratch.THEIR_EVENT), np.uint64(8))
 
 
 @njit(cache=True)

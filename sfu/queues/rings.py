@@ -7,33 +7,27 @@ keep the GIL: a call this short must not give it up and wait to get it back.
 from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
-from sfu.schema.tables import (
+from sfu.schema.capacities import (
     COMMAND_RING,
     COMMANDS,
     CROWDED_SLOW,
     CROWDED_SLOW_PER_TRANSPORT,
-    DROP_DTLS_QUOTA,
-    DROP_DTLS_RING_FULL,
     SLOW_BYTES,
     SLOW_PER_TRANSPORT,
     SLOW_RING,
     SLOW_SLOTS,
 )
+from sfu.schema.codes import Drop
 
 
 @njit(cache=True)
-def push_command(state, kind, row, generation, a, b):
-    """Control thread: append a command (numbers of tables.py). False when the ring is full; the caller keeps it."""
+def push_command(state, commands):
+    """Control thread: append commands[0] (1-D command_t). False when the ring is full; the caller keeps it."""
     ring = state.rings[COMMAND_RING]
     written = ring.written
     if written - load_acquire(state.rings.read, COMMAND_RING) >= COMMANDS:
         return False
-    command = state.commands[written & (COMMANDS - 1)]
-    command.kind = kind
-    command.row = row
-    command.generation = generation
-    command.a = a
-    command.b = b
+    state.commands[written & (COMMANDS - 1)] = commands[0]
     store_release(state.rings.written, COMMAND_RING, written + 1)
     return True
 
@@ -47,11 +41,11 @@ def push_slow(state, row, path, slot, size):
     waiting = written - load_acquire(state.rings.read, SLOW_RING)
     quota = SLOW_PER_TRANSPORT if waiting < CROWDED_SLOW else CROWDED_SLOW_PER_TRANSPORT
     if transport.slow_pushed - load_acquire(state.transports.slow_taken, row) >= quota:
-        state.drops[DROP_DTLS_QUOTA] += 1
+        state.drops[Drop.DTLS_QUOTA] += 1
         return
     if size > SLOW_BYTES or waiting >= SLOW_SLOTS:
         ring.dropped += 1
-        state.drops[DROP_DTLS_RING_FULL] += 1
+        state.drops[Drop.DTLS_RING_FULL] += 1
         return
     entry = state.slow[written & (SLOW_SLOTS - 1)]
     entry.transport = row

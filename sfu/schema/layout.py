@@ -1,5 +1,6 @@
 """How rows lie in memory: what a packet needs of a row shares as few cache lines as it can."""
 
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -7,21 +8,30 @@ import numpy as np
 CACHE_LINE = 64
 
 
-def in_lines(columns: list[Any], whole_rows: bool = True) -> Any:
-    """The type of rows with these columns, in this order.
+class Layout(Enum):
+    """Where the columns of a row lie, in the order in which they are given."""
 
-    whole_rows: each row takes whole cache lines, so what every packet needs of it, its first columns, shares the
-    fewest. Otherwise each column begins a line: the state, whose columns are tables.
-    """
+    CLOSE = "close"
+    """Each where its type may lie, as in C."""
+    WHOLE_LINES = "whole lines"
+    """So, and each row takes whole cache lines: what every packet needs of it, its first columns, shares the fewest."""
+    OWN_LINES = "own lines"
+    """Each column begins a cache line: the state, whose columns are tables."""
+
+
+def row_dtype(columns: list[Any], layout: Layout) -> Any:
+    """The type of rows with these columns."""
     packed: Any = np.dtype(columns, align=True)
+    if layout is Layout.CLOSE:
+        return packed
     formats = [(packed[name].base, packed[name].shape) for name in packed.names]
     offsets = [packed.fields[name][1] for name in packed.names]
     end = packed.itemsize
-    if not whole_rows:
+    if layout is Layout.OWN_LINES:
         sizes = [_whole_lines(packed[name].itemsize) for name in packed.names]
         offsets, end = [sum(sizes[:k]) for k in range(len(sizes))], sum(sizes)
-    layout: Any = {"names": packed.names, "formats": formats, "offsets": offsets, "itemsize": _whole_lines(end)}
-    return np.dtype(layout, align=True)
+    placed: Any = {"names": packed.names, "formats": formats, "offsets": offsets, "itemsize": _whole_lines(end)}
+    return np.dtype(placed, align=True)
 
 
 def _whole_lines(size: int) -> int:

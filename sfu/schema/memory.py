@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sfu.schema import tables
-from sfu.schema.tables import (
+from sfu.schema.capacities import (
+    ARENA_BYTES,
     RX_BYTES,
     RX_CONTROL_BYTES,
     RX_SLOTS,
@@ -17,8 +17,9 @@ from sfu.schema.tables import (
     STAGING_PATH,
     TX_BYTES,
     TX_SLOTS,
-    state_t,
 )
+from sfu.schema.tables import state_t
+from sfu.schema.thread_tables import THREAD
 
 HUGE = ("history", "media", "transports", "paths", "subscriptions")
 """What egress goes through row by row: with small pages, each subscriber costs it several TLB misses."""
@@ -47,15 +48,27 @@ class StateRecord(np.void):  # type: ignore[misc]  # final for numpy's stubs onl
 _STATE_RECORD_T = np.dtype((StateRecord, state_t))  # one object: numba remembers types by it
 
 
+def _allocate() -> tuple[Any, Any]:
+    """The state (shape (1,), `state_t`) and the arena (shape (ARENA_BYTES,), u1), zeroed and untouched.
+
+    Anonymous maps and not `np.zeros`: numpy asks for huge pages, and then one byte written costs 2 MiB.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # private: reading an untouched page costs no memory
+    state = np.frombuffer(mmap.mmap(-1, state_t.itemsize, flags), state_t, 1)
+    arena = np.frombuffer(mmap.mmap(-1, ARENA_BYTES, flags), np.uint8, ARENA_BYTES)
+    return state, arena
+
+
 class Memory:
     """One media thread's state. `record` is what kernels take; `state[...]` are the same bytes as numpy views."""
 
     def __init__(self) -> None:
-        self.state, self.arena = tables.allocate()
+        self.state, self.arena = _allocate()
         self.record: Any = self.state.view(_STATE_RECORD_T)[0]
         self.record.data = memoryview(self.state.view(np.uint8))
         self._ask_for_huge_pages()
         self._take_pages()
+        self.state["thread"][0][0] = THREAD.blank
         self._set_addresses()
         self._set_messages()
         self._set_free_lists()
@@ -113,10 +126,6 @@ class Memory:
             following = self.table(name)["next"]
             following[:count] = np.arange(1, count + 1)
             following[count - 1 :] = -1
-        thread = self.thread
-        thread["free_path"] = thread["free_source"] = 0
-        thread["first_dirty_track"] = -1
-        thread["row_in_hand"] = thread["path_in_hand"] = thread["relay_in_hand"] = -1
 
     def join(self, memories: Sequence["Memory"]) -> None:
         """Be one of these media threads; all of them must be told the same list before any of them starts."""

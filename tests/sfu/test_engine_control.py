@@ -31,35 +31,9 @@ from sfu.parameters import (
 )
 from sfu.queues.notices import notice
 from sfu.queues.rings import push_slow
+from sfu.schema.capacities import COMMANDS, NOTICE_ROWS
+from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    CHANGE_RING,
-    CLOSE_SUBSCRIPTION,
-    CLOSE_TRACK,
-    CLOSE_TRANSPORT,
-    CLOSED_SUBSCRIPTION,
-    CLOSED_TRACK,
-    CLOSED_TRANSPORT,
-    COMMAND_RING,
-    COMMANDS,
-    CONSENT_EXPIRED,
-    LAYERS_CHANGED,
-    NOTICE_ROWS,
-    OPEN,
-    OPEN_PAUSED,
-    OPEN_SILENT,
-    OPEN_SUBSCRIPTION,
-    PATH_SELECTED,
-    REQUEST_KEY_FRAME,
-    RING_LEFT,
-    RING_WANTED,
-    SET_CODECS,
-    SET_LAYERS,
-    SET_PAUSED,
-    STREAM_STARTED,
-    SUBSCRIPTION_STARTED,
-    TRANSPORT_BROKEN,
-)
 from tests.sfu.support.stand_in import StandIn
 
 AUDIO = PublishParameters(Kind.AUDIO, "0", (Encoding(ssrc=1000),))
@@ -94,17 +68,17 @@ class Bench:
     def announce(self, stream: int, announced: int) -> None:
         """What the media thread does when an SSRC is bound to a stream's row."""
         self.thread.memory.table("streams")[stream]["announced"] = announced
-        self.thread.notice(STREAM_STARTED, stream)
+        self.thread.notice(NoticeKind.STREAM_STARTED, stream)
 
     def set_live(self, layers: int) -> None:
         """The layers of track 0 that advance."""
         self.thread.memory.table("tracks")[0]["live"] = layers
-        self.thread.notice(LAYERS_CHANGED, 0)
+        self.thread.notice(NoticeKind.LAYERS_CHANGED, 0)
 
     def want_ring(self, size: int) -> None:
         """Another ring for stream 0."""
         self.thread.memory.table("streams")[0]["ring_wanted"] = size
-        self.thread.notice(RING_WANTED, 0)
+        self.thread.notice(NoticeKind.RING_WANTED, 0)
 
     async def event(self) -> Event:
         return await asyncio.wait_for(self.engine.next_event(), 5)
@@ -152,7 +126,13 @@ async def test_closing_a_transport_closes_what_hangs_on_it_first(bench: Bench) -
     bench.engine.close_transport(publisher)
     await bench.settle()
     kinds = [kind for kind, _, _ in bench.thread.commands]
-    assert kinds == [CLOSE_SUBSCRIPTION, CLOSE_SUBSCRIPTION, CLOSE_TRACK, CLOSE_TRACK, CLOSE_TRANSPORT]
+    assert kinds == [
+        Command.CLOSE_SUBSCRIPTION,
+        Command.CLOSE_SUBSCRIPTION,
+        Command.CLOSE_TRACK,
+        Command.CLOSE_TRACK,
+        Command.CLOSE_TRANSPORT,
+    ]
     assert bench.engine.usage()["transports"] == 1
     with pytest.raises(EngineError):
         bench.engine.subscription_statistics(own.id)
@@ -238,10 +218,10 @@ async def test_settings_become_commands(bench: Bench) -> None:
     await bench.settle()
     codecs = 1 << Codec.VP8 | 1 << Codec.AV1
     assert bench.thread.commands == [
-        (SET_LAYERS, 0, 2),
-        (SET_PAUSED, 0, 1),
-        (REQUEST_KEY_FRAME, 0, 0),
-        (SET_CODECS, 0, codecs),
+        (Command.SET_LAYERS, 0, {"spatial": 2, "temporal": 3}),
+        (Command.SET_PAUSED, 0, {"paused": 1}),
+        (Command.REQUEST_KEY_FRAME, 0, {}),
+        (Command.SET_CODECS, 0, {"codecs": codecs}),
     ]
 
 
@@ -252,22 +232,24 @@ async def test_a_subscription_can_begin_paused(bench: Bench) -> None:
     bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
     bench.engine.subscribe(receiver, subscriber, replace(SUBSCRIBE, paused=True))
     await bench.settle()
-    assert [(kind, a) for kind, _, a in bench.thread.commands] == [(OPEN_SUBSCRIPTION, 0), (OPEN_SUBSCRIPTION, 1)]
+    assert [(kind, fields["paused"]) for kind, _, fields in bench.thread.commands] == [
+        (Command.OPEN_SUBSCRIPTION, 0),
+        (Command.OPEN_SUBSCRIPTION, 1),
+    ]
 
 
 async def test_a_subscription_begins_with_the_layers_that_are_wanted(bench: Bench) -> None:
     _, subscriber, receiver, _ = bench.open_call()
     await bench.settle()
-    memory = bench.engine.shards[0].memory
     pushed = []
     for parameters in (SUBSCRIBE, replace(SUBSCRIBE, spatial=0, temporal=1, silence=True, paused=True)):
         bench.engine.subscribe(receiver, subscriber, parameters)
         await bench.settle()
-        last = memory.table("commands")[(int(memory.table("rings")[COMMAND_RING]["written"]) - 1) & (COMMANDS - 1)]
-        pushed.append((int(last["kind"]), int(last["a"]), int(last["b"])))
+        kind, _, fields = bench.thread.commands[-1]
+        pushed.append((kind, fields))
     assert pushed == [
-        (OPEN_SUBSCRIPTION, 0, 3 | 4 << 8),
-        (OPEN_SUBSCRIPTION, OPEN_PAUSED | OPEN_SILENT, 1 | 2 << 8),
+        (Command.OPEN_SUBSCRIPTION, {"paused": 0, "silent": 0, "spatial": 2, "temporal": 3}),
+        (Command.OPEN_SUBSCRIPTION, {"paused": 1, "silent": 1, "spatial": 0, "temporal": 1}),
     ]
     used = bench.engine.usage()
     for wrong in (replace(SUBSCRIBE, spatial=3), replace(SUBSCRIBE, temporal=-1)):
@@ -325,8 +307,8 @@ async def test_commands_that_the_ring_cannot_take_are_sent_later(bench: Bench) -
     bench.thread.held = False
     bench.thread.apply()
     await bench.settle()
-    assert [kind for kind, _, _ in bench.thread.commands].count(OPEN_SUBSCRIPTION) == 1 + len(opened)
-    assert bench.thread.commands[-1] == (SET_PAUSED, 0, 1)
+    assert [kind for kind, _, _ in bench.thread.commands].count(Command.OPEN_SUBSCRIPTION) == 1 + len(opened)
+    assert bench.thread.commands[-1] == (Command.SET_PAUSED, 0, {"paused": 1})
     assert len(bench.thread.commands) == COMMANDS + len(opened) + 1
 
 
@@ -388,25 +370,35 @@ async def test_notices_become_events_of_signallings_numbers(bench: Bench) -> Non
     assert await bench.event() == StreamStarted(receiver, 2, 77, Codec.VP8, 96)
     bench.set_live(0b101)
     assert await bench.event() == LayersChanged(receiver, 0b101)
-    bench.thread.notice(SUBSCRIPTION_STARTED, 0)
+    bench.thread.notice(NoticeKind.SUBSCRIPTION_STARTED, 0)
     assert await bench.event() == SubscriptionStarted(subscription.id)
-    bench.thread.notice(CONSENT_EXPIRED, 0)
+    bench.thread.notice(NoticeKind.CONSENT_EXPIRED, 0)
     assert await bench.event() == TransportFailed(publisher, "consent expired")
-    bench.thread.notice(CONSENT_EXPIRED, 0)  # once is enough
-    bench.thread.notice(TRANSPORT_BROKEN, 1)
+    bench.thread.notice(NoticeKind.CONSENT_EXPIRED, 0)  # once is enough
+    bench.thread.notice(NoticeKind.TRANSPORT_BROKEN, 1)
     assert await bench.event() == TransportFailed(subscriber, "internal error")
 
 
 async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -> None:
     memory = bench.thread.memory
-    for kind in (STREAM_STARTED, RING_WANTED, RING_LEFT, LAYERS_CHANGED, SUBSCRIPTION_STARTED):
+    for kind in (
+        NoticeKind.STREAM_STARTED,
+        NoticeKind.RING_WANTED,
+        NoticeKind.RING_LEFT,
+        NoticeKind.LAYERS_CHANGED,
+        NoticeKind.SUBSCRIPTION_STARTED,
+    ):
         notice(memory.record, kind, 0)
-    for kind in (PATH_SELECTED, CONSENT_EXPIRED, TRANSPORT_BROKEN):
+    for kind in (NoticeKind.PATH_SELECTED, NoticeKind.CONSENT_EXPIRED, NoticeKind.TRANSPORT_BROKEN):
         notice(memory.record, kind, 0)  # and the control thread has not looked yet
     _, _, receiver, _ = bench.open_call()
     await bench.settle()
     used = bench.engine.usage()
-    for kind in (SUBSCRIPTION_STARTED, CLOSED_SUBSCRIPTION, *range(LAYERS_CHANGED, len(NOTICE_ROWS))):
+    for kind in (
+        NoticeKind.SUBSCRIPTION_STARTED,
+        NoticeKind.CLOSED_SUBSCRIPTION,
+        *range(NoticeKind.LAYERS_CHANGED, len(NOTICE_ROWS)),
+    ):
         bench.thread.notice(kind, 3000)  # nobody has it
     bench.announce(0, 77 | 200 << 32)  # no such codec
     bench.set_live(1)
@@ -419,8 +411,8 @@ async def test_rows_that_the_media_thread_closes_itself_are_freed(bench: Bench) 
     await bench.settle()
     bench.engine.shards[0].memory.table("tracks")[0]["state"] = 0
     bench.engine.shards[0].memory.table("transports")[0]["state"] = 0
-    bench.thread.notice(CLOSED_TRACK, 0)
-    bench.thread.notice(CLOSED_TRANSPORT, 0)
+    bench.thread.notice(NoticeKind.CLOSED_TRACK, 0)
+    bench.thread.notice(NoticeKind.CLOSED_TRANSPORT, 0)
     assert await bench.event() == TransportFailed(publisher, "internal error")
     bench.engine.close_transport(publisher)
     bench.engine.close_transport(subscriber)
@@ -433,7 +425,7 @@ async def test_speaking_receivers_are_listed(bench: Bench) -> None:
     receivers = [bench.engine.publish(publisher, PublishParameters(Kind.AUDIO, mid, (Encoding(),))) for mid in "abc"]
     await bench.settle()
     streams = bench.engine.shards[0].memory.table("streams")
-    streams["state"][:3] = OPEN
+    streams["state"][:3] = RowState.OPEN
     streams["level"][:3] = (0.5, 0.0, 0.25)
     bench.engine.shards[0].memory.thread["stream_end"] = 3
     assert bench.engine.audio_levels() == [(receivers[0], 0.5), (receivers[2], 0.25)]
@@ -562,8 +554,10 @@ async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Benc
     bench.want_ring(8 * before)  # the first change is on its way
     await bench.settle()
     assert (stream.ring_bytes, rings.used_bytes) == (4 * before, 5 * before + others)
-    assert bench.thread.commands[-1] == (CHANGE_RING, 0, 0 | 4 * before << 8)
-    bench.thread.notice(RING_LEFT, 0)
+    kind, row, fields = bench.thread.commands[-1]
+    assert (kind, row, fields["layer"], fields["ring_bytes"]) == (Command.CHANGE_RING, 0, 0, 4 * before)
+    assert fields["ring_start"] == stream.ring_start
+    bench.thread.notice(NoticeKind.RING_LEFT, 0)
     await bench.settle()
     assert rings.used_bytes == 4 * before + others
     bench.want_ring(before)

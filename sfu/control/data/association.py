@@ -29,7 +29,7 @@ from sfu.control.data.backlog import Backlog
 from sfu.control.data.reassembly import WHOLE, Held, Stream
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
-from sfu.schema.tables import SLOW_PER_TRANSPORT
+from sfu.schema.capacities import SLOW_PER_TRANSPORT
 
 LOCAL_PORT = 5000
 """Our `a=sctp-port` (RFC 8841 section 5.2)."""

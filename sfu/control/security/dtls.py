@@ -19,7 +19,7 @@ from sfu.control.security.certificate import HASHES, fingerprint_of
 from sfu.control.security.srtp_keys import SALT_BYTES, SendingCipher, derive
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
-from sfu.schema.tables import PACKETS, SLOW_BYTES
+from sfu.schema.capacities import PACKETS, SLOW_BYTES
 
 MTU_BYTES = 1200
 """Largest datagram of a handshake flight. IPv6 guarantees 1280 with its headers; tunnels take some."""

@@ -11,7 +11,8 @@ from numba import njit
 
 from sfu.media.net.lookup import find_source
 from sfu.media.net.paths import FOLLOW_NS, exact_path, move_to
-from sfu.schema.tables import OPEN, RTCP_SENDERS
+from sfu.schema.capacities import RTCP_SENDERS
+from sfu.schema.codes import RowState
 
 COMPARE_NS = 50_000_000
 """How often a transport's packets on other paths than the selected one are looked at."""
@@ -71,7 +72,7 @@ def follow(state, row, path, now):
     Not over a pair of the time before an ICE restart whose pairs are nominated, nor a second time within FOLLOW_NS.
     """
     transport, pair = state.transports[row], state.paths[path]
-    if pair.state != OPEN or pair.transport != row or pair.ice_generation < transport.nominated_generation:
+    if pair.state != RowState.OPEN or pair.transport != row or pair.ice_generation < transport.nominated_generation:
         return
     if path != transport.path:
         if transport.path >= 0 and now - transport.followed_ns < FOLLOW_NS:

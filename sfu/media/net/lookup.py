@@ -7,7 +7,7 @@ them. Sizes are powers of two and at least twice the number of rows, so a probe 
 import numpy as np
 from numba import njit
 
-from sfu.schema.tables import OUTGOING_SLOTS, PATH_SLOTS, SOURCE_SLOTS, UFRAG_SLOTS
+from sfu.schema.capacities import OUTGOING_SLOTS, PATH_SLOTS, SOURCE_SLOTS, UFRAG_SLOTS
 
 
 @njit(cache=True)

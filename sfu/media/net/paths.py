@@ -11,16 +11,8 @@ from numba import njit
 from sfu.media.net.lookup import find_path, insert_path, remove_path
 from sfu.media.net.udp import flush, store_local
 from sfu.queues.notices import notice
-from sfu.schema.tables import (
-    CONSENT_EXPIRED,
-    DROP_STUN_ADDRESS_TAKEN,
-    DROP_STUN_PATHS_FULL,
-    FREE,
-    OPEN,
-    PATH_SELECTED,
-    PATHS_PER_TRANSPORT,
-    STAGING_PATH,
-)
+from sfu.schema.capacities import PATHS_PER_TRANSPORT, STAGING_PATH
+from sfu.schema.codes import Drop, NoticeKind, RowState
 
 CONSENT_TIMEOUT_NS = 15_000_000_000
 """RFC 7675 section 5.1 lets consent live 30 s; a client that vanished must be gone from its room within 20."""
@@ -99,7 +91,7 @@ def _release_path(state, row):
         if before >= 0:
             state.paths[before].next = path.next
     transport.path_count -= 1
-    path.state = FREE
+    path.state = RowState.FREE
     path.next = state.thread[0].free_path
     state.thread[0].free_path = row
 
@@ -143,20 +135,20 @@ def claim_path(state, row, now):
     """The path row of the staged pair for transport `row`, which sent a valid check over it; -1: dropped, counted."""
     transport, thread = state.transports[row], state.thread[0]
     if not _free_address(state, row, now):
-        state.drops[DROP_STUN_ADDRESS_TAKEN] += 1
+        state.drops[Drop.STUN_ADDRESS_TAKEN] += 1
         return -1
     known = _find_staged(state, row)
     if known >= 0:
         return known
     full = transport.path_count >= PATHS_PER_TRANSPORT or thread.free_path < 0
     if full and not _evict_path(state, row):
-        state.drops[DROP_STUN_PATHS_FULL] += 1
+        state.drops[Drop.STUN_PATHS_FULL] += 1
         return -1
     free = np.int64(thread.free_path)
     thread.free_path = state.paths[free].next
     state.paths[free] = state.paths[STAGING_PATH]
     path = state.paths[free]
-    path.state = OPEN
+    path.state = RowState.OPEN
     path.transport = row
     path.priority = 0
     path.nominated = 0
@@ -276,7 +268,7 @@ def select_path(state, row, now):
 def move_to(state, row, path):
     """Send to transport `row` over this path from now on."""
     state.transports[row].path = path
-    notice(state, PATH_SELECTED, row)
+    notice(state, NoticeKind.PATH_SELECTED, row)
 
 
 @njit(cache=True)
@@ -296,10 +288,10 @@ def consent_pass(state, now):
     """
     for row in range(state.thread[0].transport_end):
         transport = state.transports[row]
-        if transport.state != OPEN or transport.consent != CONSENT_RUNNING:
+        if transport.state != RowState.OPEN or transport.consent != CONSENT_RUNNING:
             continue
         if transport.path >= 0:
             select_path(state, row, now)
         if now - transport.checked_ns >= CONSENT_TIMEOUT_NS:
             transport.consent = CONSENT_GONE
-            notice(state, CONSENT_EXPIRED, row)
+            notice(state, NoticeKind.CONSENT_EXPIRED, row)

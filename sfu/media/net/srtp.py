@@ -22,7 +22,8 @@ from sfu.media.net.udp import commit
 from sfu.media.wire.numbers import get_u16
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
 from sfu.media.wire.windows import WINDOW, add_to_past, bit_of, is_other_block, leave_block, word_of
-from sfu.schema.tables import DROP_NOT_READY, DROP_PROTECT_FAILED, OPEN, RX_BYTES, TX_BYTES
+from sfu.schema.capacities import RX_BYTES, TX_BYTES
+from sfu.schema.codes import Drop, RowState, Scratch
 
 TAG_BYTES = 16
 """RFC 7714 section 12: both GCM profiles."""
@@ -30,11 +31,6 @@ MAX_INDEX = (1 << 48) - 1
 """RFC 3711 section 3.3.1: 32 bits of rollover counter, 16 of sequence number."""
 EVP_CTRL_AEAD_GET_TAG = 0x10
 KEEP_DIRECTION = -1
-
-_LENGTH_SLOT = 40
-"""Where in `scratch` libsrtp reads and writes a length."""
-_IV_SLOT = 42
-"""Where OpenSSL reads an initialisation vector, 12 bytes."""
 
 
 @njit(cache=True)
@@ -46,7 +42,7 @@ def send_rtp(state, row, slot, size, index):
     """
     transport = state.transports[row]
     if transport.path < 0:
-        state.drops[DROP_NOT_READY] += 1
+        state.drops[Drop.NOT_READY] += 1
         return False
     if transport.cipher != 0:
         length = _encrypt(state, transport, slot, size, index)
@@ -60,7 +56,7 @@ def send_rtcp(state, row, slot, size):
     """The same for a compound RTCP packet, always by libsrtp."""
     transport = state.transports[row]
     if transport.path < 0:
-        state.drops[DROP_NOT_READY] += 1
+        state.drops[Drop.NOT_READY] += 1
         return False
     return _queue(state, transport, slot, _protect(state, transport.srtp_out, slot, size, True))
 
@@ -68,11 +64,9 @@ def send_rtcp(state, row, slot, size):
 @njit(cache=True)
 def _queue(state, transport, slot, length):
     if length < 0:
-        state.drops[DROP_PROTECT_FAILED] += 1
+        state.drops[Drop.PROTECT_FAILED] += 1
         return False
     commit(state, slot, transport.path, length)
-    transport.packets_out += 1
-    transport.bytes_out += length
     return True
 
 
@@ -119,7 +113,7 @@ def _encrypt(state, transport, slot, size, index):
     thread, cipher = state.thread[0], transport.cipher
     nothing, at = np.uint64(0), thread.tx_at + np.uint64(slot * TX_BYTES)
     payload, end = at + np.uint64(header), at + np.uint64(size)
-    iv = thread.scratch_at + np.uint64(_IV_SLOT * 8)
+    iv = thread.scratch_at + np.uint64(Scratch.INITIALISATION_VECTOR * 8)
     if (
         evp_initialise(cipher, nothing, nothing, nothing, iv, KEEP_DIRECTION) != 1
         or evp_cipher(cipher, nothing, at, header) != header
@@ -138,19 +132,19 @@ def _write_iv(state, transport, out, index):
     counter, number = index >> 16, index & 0xFFFF
     first = ssrc << 16 | (counter >> 24) << 48 | ((counter >> 16) & 255) << 56
     last = (counter >> 8) & 255 | (counter & 255) << 8 | (number >> 8) << 16 | (number & 255) << 24
-    state.scratch[_IV_SLOT] = first ^ np.int64(transport.salt)
-    state.scratch[_IV_SLOT + 1] = last ^ np.int64(transport.salt_end)
+    state.scratch[Scratch.INITIALISATION_VECTOR] = first ^ np.int64(transport.salt)
+    state.scratch[Scratch.INITIALISATION_VECTOR + 1] = last ^ np.int64(transport.salt_end)
 
 
 @njit(cache=True)
 def _protect(state, session, slot, size, rtcp):
     """By libsrtp in place; the size with tag and trailer, or -1."""
     thread = state.thread[0]
-    lengths_at = thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
-    state.scratch[_LENGTH_SLOT] = size  # little endian: the low four bytes are the int that libsrtp reads
+    lengths_at = thread.scratch_at + np.uint64(Scratch.LENGTH * 8)
+    state.scratch[Scratch.LENGTH] = size  # little endian: the low four bytes are the int that libsrtp reads
     packet_at = thread.tx_at + np.uint64(slot * TX_BYTES)
     code = srtp_protect_rtcp(session, packet_at, lengths_at) if rtcp else srtp_protect(session, packet_at, lengths_at)
-    return -1 if code != 0 else state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
+    return -1 if code != 0 else state.scratch[Scratch.LENGTH] & 0xFFFFFFFF
 
 
 @njit(cache=True)
@@ -169,21 +163,21 @@ def unprotect_rtcp(state, session, k, size):
 @njit(cache=True)
 def _unprotect(state, session, k, size, rtcp):
     thread = state.thread[0]
-    lengths_at = thread.scratch_at + np.uint64(_LENGTH_SLOT * 8)
-    state.scratch[_LENGTH_SLOT] = size
+    lengths_at = thread.scratch_at + np.uint64(Scratch.LENGTH * 8)
+    state.scratch[Scratch.LENGTH] = size
     packet_at = thread.rx_at + np.uint64(k * RX_BYTES)
     if rtcp:
         code = srtp_unprotect_rtcp(session, packet_at, lengths_at)
     else:
         code = srtp_unprotect(session, packet_at, lengths_at)
-    return -np.int64(code) if code != 0 else state.scratch[_LENGTH_SLOT] & 0xFFFFFFFF
+    return -np.int64(code) if code != 0 else state.scratch[Scratch.LENGTH] & 0xFFFFFFFF
 
 
 @njit(cache=True)
 def can_send(state, transport_row):
     """Whether RTCP can leave: the row is open, SRTP runs, and a path is chosen."""
     transport = state.transports[transport_row]
-    return transport.state == OPEN and transport.secure != 0 and transport.path >= 0
+    return transport.state == RowState.OPEN and transport.secure != 0 and transport.path >= 0
 
 
 @njit(cache=True)

@@ -12,17 +12,10 @@ from sfu.media.net.lookup import find_ufrag
 from sfu.media.net.paths import claim_path, receive_check, stage_path
 from sfu.media.net.udp import commit, flush, take_slot
 from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32
-from sfu.schema.tables import (
-    DROP_GARBAGE,
-    DROP_STUN_INTEGRITY,
-    DROP_STUN_MALFORMED,
-    DROP_STUN_UNKNOWN_UFRAG,
-    RX_BYTES,
-    STAGING_PATH,
-    TX_BYTES,
-    state_t,
-    transport_t,
-)
+from sfu.schema.capacities import RX_BYTES, STAGING_PATH, TX_BYTES
+from sfu.schema.codes import Drop, Scratch
+from sfu.schema.tables import state_t
+from sfu.schema.transport_tables import transport_t
 
 HEADER_BYTES = 20
 MAGIC_COOKIE = 0x2112A442
@@ -41,7 +34,6 @@ UNKNOWN_ATTRIBUTE, ROLE_CONFLICT = 420, 487
 
 _UNDERSTOOD = (0x01, 0x06, 0x08, 0x09, 0x0A, 0x14, 0x15, 0x1C, 0x1D, 0x1E, 0x20, 0x24, 0x25)
 
-_DIGEST_SLOT = 56
 _PASSWORDS_AT = state_t.fields["transports"][1] + transport_t.fields["password"][1]
 _TRANSPORT_BYTES = transport_t.itemsize
 
@@ -72,13 +64,13 @@ def _sign(state, credentials, data_at, size):
     thread = state.thread[0]
     offset = _PASSWORDS_AT + (credentials >> 1) * _TRANSPORT_BYTES + (credentials & 1) * PASSWORD_BYTES
     key_at = thread.state_at + np.uint64(offset)
-    digest_at = thread.scratch_at + np.uint64(_DIGEST_SLOT * 8)
+    digest_at = thread.scratch_at + np.uint64(Scratch.DIGEST * 8)
     hmac(evp_sha1(), key_at, PASSWORD_BYTES, data_at, np.uint64(size), digest_at, np.uint64(0))
 
 
 @njit(cache=True)
 def _digest_byte(state, n):
-    return (state.scratch[_DIGEST_SLOT + (n >> 3)] >> (8 * (n & 7))) & 255
+    return (state.scratch[Scratch.DIGEST + (n >> 3)] >> (8 * (n & 7))) & 255
 
 
 @njit(cache=True)
@@ -157,23 +149,23 @@ def handle_stun(state, k, size, socket, now):
     """One STUN message in receive slot k from any address. socket: index of the one it came in by."""
     data = state.rx[k]
     if size < HEADER_BYTES or size & 3 or get_u32(data, 4) != MAGIC_COOKIE or get_u16(data, 2) != size - HEADER_BYTES:
-        state.drops[DROP_STUN_MALFORMED] += 1
+        state.drops[Drop.STUN_MALFORMED] += 1
         return
     kind = get_u16(data, 0)
     if kind != BINDING_REQUEST:
         if kind != BINDING_INDICATION:  # a keepalive that nobody signed refreshes nothing; responses we never asked for
-            state.drops[DROP_GARBAGE] += 1
+            state.drops[Drop.GARBAGE] += 1
         return
     username_at, username_bytes, integrity_at, priority, nominated, controlled, unknown, ok = _scan(data, size)
     if not ok:
-        state.drops[DROP_STUN_MALFORMED] += 1
+        state.drops[Drop.STUN_MALFORMED] += 1
         return
     credentials = _find_credentials(state, data, username_at, username_bytes)
     if credentials < 0:
-        state.drops[DROP_STUN_UNKNOWN_UFRAG] += 1
+        state.drops[Drop.STUN_UNKNOWN_UFRAG] += 1
         return
     if integrity_at == 0 or not _has_integrity(state, k, integrity_at, credentials):
-        state.drops[DROP_STUN_INTEGRITY] += 1
+        state.drops[Drop.STUN_INTEGRITY] += 1
         return
     row = credentials >> 1
     state.thread[0].row_in_hand = row

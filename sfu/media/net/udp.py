@@ -13,17 +13,17 @@ from numba import carray, njit
 
 from sfu.compiler.atomics import load_i4, pointer
 from sfu.compiler.native import errno_location, memcpy, recvmmsg, sendmmsg
-from sfu.schema.tables import (
+from sfu.schema.capacities import (
     ARENA_BYTES,
-    DROP_SEND_FAILED,
     RX_BYTES,
     RX_CONTROL_BYTES,
     RX_SLOTS,
     TX_BYTES,
     TX_CONTROL_BYTES,
     TX_SLOTS,
-    path_t,
 )
+from sfu.schema.codes import Drop
+from sfu.schema.transport_tables import path_t
 
 MSG_DONTWAIT = 0x40
 EINTR, EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS = 4, 11, 22, 5, 90, 105
@@ -222,7 +222,7 @@ def _send_messages(state, first, end):
         if run > 1 and error in (EINVAL, EIO, EMSGSIZE):
             _send_singly(state, fd, first, run)
         else:
-            state.drops[DROP_SEND_FAILED] += run
+            state.drops[Drop.SEND_FAILED] += run
         first += 1
 
 
@@ -241,7 +241,7 @@ def _send_singly(state, fd, index, run):
             thread.packets_sent += 1
             thread.messages_sent += 1
         else:
-            state.drops[DROP_SEND_FAILED] += 1
+            state.drops[Drop.SEND_FAILED] += 1
 
 
 @njit(cache=True)

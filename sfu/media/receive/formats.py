@@ -13,7 +13,7 @@ from sfu.media.wire.dependency import reset_dependency
 from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
-from sfu.schema.tables import DROP_CODEC_CHANGED, DROP_UNKNOWN_PAYLOAD_TYPE, STREAM_STARTED
+from sfu.schema.codes import Drop, NoticeKind
 
 CODEC_CHANGE_NS = 1_000_000_000
 """How long a stream keeps a codec that it changed to: each change makes all subscribers negotiate."""
@@ -33,7 +33,7 @@ def announce_stream(state, stream_row):
     stream, packet = state.streams[stream_row], state.incoming[0]
     codec = np.int64(state.media[state.transports[stream.transport].media].codec_of_pt[packet.payload_type])
     stream.announced = np.int64(stream.ssrc) | codec << 32 | np.int64(packet.payload_type) << 40
-    notice(state, STREAM_STARTED, stream_row)
+    notice(state, NoticeKind.STREAM_STARTED, stream_row)
 
 
 @njit(cache=True)
@@ -53,13 +53,13 @@ def take_format(state, stream_row, media, packet, extended, arrival):
     payload_type = np.int64(packet.payload_type)
     codec = np.int64(media.codec_of_pt[payload_type])
     if not may_carry(state.tracks[stream.track], codec):
-        state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
+        state.drops[Drop.UNKNOWN_PAYLOAD_TYPE] += 1
         return False
     same = codec_family(codec) == codec_family(stream.codec)
     if stream.codec == _NONE or (same and (codec in (_OPUS, _RED) or payload_type == stream.payload_type)):
         return True
     if extended <= stream.highest or (stream.codec_ns != 0 and arrival - stream.codec_ns < CODEC_CHANGE_NS):
-        state.drops[DROP_CODEC_CHANGED] += 1
+        state.drops[Drop.CODEC_CHANGED] += 1
         return False
     _change(state, stream_row, extended, arrival)
     return True

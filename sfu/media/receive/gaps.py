@@ -9,7 +9,8 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import signed16
-from sfu.schema.tables import FRAME_END, FRAME_START, PACKETS, VIDEO
+from sfu.schema.capacities import PACKETS
+from sfu.schema.codes import MediaKind, PacketFlag
 
 VITAL, SPARE, NOTHING = 0, 1, 2
 """Frames that later ones may need, or it is not known; frames of higher temporal layers only; padding only."""
@@ -27,7 +28,7 @@ def judge_gap(state, stream_row, first, end):
     before, after = _neighbour(state, stream_row, first - 1, -1), _neighbour(state, stream_row, end, 1)
     if after == NONE_NEAR:
         return VITAL, end + MAX_PASSED
-    if state.streams[stream_row].kind != VIDEO or before == NONE_NEAR:
+    if state.streams[stream_row].kind != MediaKind.VIDEO or before == NONE_NEAR:
         return VITAL, after
     left = state.packets[stream_row, before & (PACKETS - 1)]
     right = state.packets[stream_row, after & (PACKETS - 1)]
@@ -51,10 +52,12 @@ def _neighbour(state, stream_row, sequence, step):
 @njit(cache=True)
 def _follows(left, right):
     """Whether the frame that begins with `right` is the next one after that which ends with `left`."""
-    if right.flags & FRAME_START == 0:
+    if right.flags & PacketFlag.FRAME_START == 0:
         return False
     if left.frame_number >= 0 and right.frame_number >= 0:
-        return left.flags & FRAME_END != 0 and signed16(np.int64(right.frame_number) - left.frame_number) == 1
+        return (
+            left.flags & PacketFlag.FRAME_END != 0 and signed16(np.int64(right.frame_number) - left.frame_number) == 1
+        )
     if left.picture_id < 0 or right.picture_id < 0 or left.picture_bytes != right.picture_bytes:
         return False
     mask = 0x7FFF if right.picture_bytes == 2 else 0x7F
@@ -70,4 +73,4 @@ def _keeps_base(left, right):
     step = (np.int64(right.tl0) - left.tl0) & 255
     if right.temporal > 0:
         return step == 0
-    return step == 1 and right.spatial == 0 and right.flags & FRAME_START != 0
+    return step == 1 and right.spatial == 0 and right.flags & PacketFlag.FRAME_START != 0

@@ -19,20 +19,8 @@ from sfu.media.stream.levels import observe_level
 from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32, signed32
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES, parse_header
 from sfu.parameters import Codec, Extension
-from sfu.schema.tables import (
-    ARRIVALS,
-    AUDIO,
-    DROP_CODEC_CHANGED,
-    DROP_RTP_MALFORMED,
-    DROP_RTX_EMPTY,
-    DROP_RTX_UNKNOWN,
-    DROP_SRTP_AUTH,
-    DROP_SRTP_REPLAY,
-    DROP_UNBOUND_SSRC,
-    DROP_UNKNOWN_PAYLOAD_TYPE,
-    PACKETS,
-    RESTORED,
-)
+from sfu.schema.capacities import ARRIVALS, PACKETS
+from sfu.schema.codes import Drop, MediaKind, PacketFlag
 
 SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD = 9, 10
 RTX_HEADER_BYTES = 2
@@ -54,7 +42,7 @@ def receive_rtp(state, arena, k, size, row, arrival, now):
     size = unprotect_rtp(state, transport.srtp_in, k, size)
     if size < 0:
         replay = size == -SRTP_REPLAY_FAIL or size == -SRTP_REPLAY_OLD
-        state.drops[DROP_SRTP_REPLAY if replay else DROP_SRTP_AUTH] += 1
+        state.drops[Drop.SRTP_REPLAY if replay else Drop.SRTP_AUTH] += 1
         return
     transport.packets_in += 1
     transport.bytes_in += size
@@ -66,7 +54,7 @@ def receive_plain(state, arena, k, size, row, arrival, now):
     """The same after decryption."""
     media_row, data = int(state.transports[row].media), state.rx[k, :size]
     if size < FIXED_HEADER_BYTES or media_row < 0:
-        state.drops[DROP_RTP_MALFORMED] += 1
+        state.drops[Drop.RTP_MALFORMED] += 1
         return
     good = parse_header(state, media_row, data, size, state.incoming[0])
     if good:
@@ -74,24 +62,24 @@ def receive_plain(state, arena, k, size, row, arrival, now):
     # entered even when the packet is of no use: libsrtp keeps a state per SSRC, and this table bounds their number
     source_row = known_source(state, row, get_u32(data, 8), now)
     if not good:
-        state.drops[DROP_RTP_MALFORMED] += 1
+        state.drops[Drop.RTP_MALFORMED] += 1
     if source_row < 0 or not good:
         return
     media, packet = state.media[media_row], state.incoming[0]
     codec = int(media.codec_of_pt[packet.payload_type])
     repaired = _repaired_codec(media, int(packet.payload_type)) if codec == _RTX else codec
     if repaired == _NONE:
-        state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
+        state.drops[Drop.UNKNOWN_PAYLOAD_TYPE] += 1
         return
     source = state.sources[source_row]
     newest = is_newest(source, np.int64(state.header[0].sequence))
     if source.stream < 0 and bind(state, source_row, codec, repaired, data, now) < 0:
-        state.drops[DROP_UNBOUND_SSRC] += 1
+        state.drops[Drop.UNBOUND_SSRC] += 1
         return
     if newest:
         heard(state, row, k, now)
     if (codec == _RTX) != (source.rtx != 0):  # RTX on a primary SSRC or the other way round
-        state.drops[DROP_UNKNOWN_PAYLOAD_TYPE] += 1
+        state.drops[Drop.UNKNOWN_PAYLOAD_TYPE] += 1
     elif codec == _RTX:
         _receive_repair(state, arena, k, size, int(source.stream), media, arrival, now)
     else:
@@ -138,7 +126,7 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
         if before >= 0 and stream.nack:
             note_gap(stream, before + 1, extended, now)
         stream.last_timestamp = packet.timestamp
-        if stream.kind == AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
+        if stream.kind == MediaKind.AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
             level = int(state.rx[k, packet.extension_at[_AUDIO_LEVEL]]) & 127
             observe_level(stream, level, step)
     else:
@@ -159,7 +147,7 @@ def _restore_lost(state, arena, k, size, stream_row, media, extended, arrival):
         if write_lost(state, k, size, stream_row, media, extended, gap, number) > 0:
             store(state, arena, k, size, stream_row, number, arrival)
             lost = state.packets[stream_row, number & (PACKETS - 1)]
-            lost.flags = np.int64(lost.flags) | RESTORED
+            lost.flags = np.int64(lost.flags) | PacketFlag.RESTORED
             recovered(stream, number)
 
 
@@ -169,21 +157,21 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
     stream, packet = state.streams[stream_row], state.incoming[0]
     payload_at = int(packet.payload_at)
     if size - int(packet.padding) - payload_at <= RTX_HEADER_BYTES:
-        state.drops[DROP_RTX_EMPTY] += 1  # a padding probe
+        state.drops[Drop.RTX_EMPTY] += 1  # a padding probe
         return
     if stream.highest < 0:
-        state.drops[DROP_RTX_UNKNOWN] += 1
+        state.drops[Drop.RTX_UNKNOWN] += 1
         return
     data = state.rx[k]
     original = get_u16(data, payload_at)
     extended = extend_repair(stream, original)
     if extended > stream.highest + MAX_REPAIR_AHEAD:
-        state.drops[DROP_RTX_UNKNOWN] += 1
+        state.drops[Drop.RTX_UNKNOWN] += 1
         return
     if not is_new(state, stream_row, extended):
         return
     if not repairs(stream, media.codec_of_pt[media.associated_pt[packet.payload_type]]):
-        state.drops[DROP_CODEC_CHANGED] += 1
+        state.drops[Drop.CODEC_CHANGED] += 1
         return
     for n in range(payload_at - 1, -1, -1):  # the header moves over the original sequence number
         data[n + RTX_HEADER_BYTES] = data[n]

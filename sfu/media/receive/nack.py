@@ -10,7 +10,8 @@ import numpy as np
 from numba import njit
 
 from sfu.media.receive.gaps import NOTHING, SPARE, VITAL, judge_gap
-from sfu.schema.tables import MISSING, PACKETS, VIDEO
+from sfu.schema.capacities import MISSING, PACKETS
+from sfu.schema.codes import MediaKind
 
 LATE_NS = 20_000_000
 LATE_PACKETS = 2
@@ -46,7 +47,7 @@ def _drop_first(stream, count):
 def give_up(stream, count):
     """Stop asking for the `count` oldest numbers; without them video needs a key frame."""
     _drop_first(stream, count)
-    if count > 0 and stream.kind == VIDEO:
+    if count > 0 and stream.kind == MediaKind.VIDEO:
         stream.key_wanted = 1
 
 
@@ -58,7 +59,7 @@ def note_gap(stream, first, end, now):
         return
     if gap > MISSING:
         give_up(stream, int(stream.missing_count))
-        if stream.kind == VIDEO:
+        if stream.kind == MediaKind.VIDEO:
             stream.key_wanted = 1
         return
     give_up(stream, max(int(stream.missing_count) + gap - MISSING, 0))
@@ -163,7 +164,7 @@ def review(state, stream_row, rtt, now):
             kept += 1
         at = end
     stream.missing_count = kept
-    if lost and stream.kind == VIDEO:
+    if lost and stream.kind == MediaKind.VIDEO:
         stream.key_wanted = 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import extend16, put_u24, put_u32, signed32
-from sfu.schema.tables import SEQUENCE_START
+from sfu.schema.capacities import SEQUENCE_START
 
 REPLAY_WINDOW = 1024
 """libsrtp's window as the transports set it: it has refused what is older, so such a number is really a wrap ahead."""

@@ -10,7 +10,8 @@ from numba import njit
 from sfu.media.wire.numbers import put_u16, put_u32, signed32
 from sfu.media.wire.red import find_redundant
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
-from sfu.schema.tables import COPIED, PACKETS, RESTORED, RX_BYTES
+from sfu.schema.capacities import COPIED, PACKETS, RX_BYTES
+from sfu.schema.codes import PacketFlag
 
 MAX_RESTORED = 8
 """Packets in a row that one RED packet restores; encoders repeat one or two, and RFC 2198 blocks reach 0.3 s."""
@@ -74,7 +75,7 @@ def write_lost(state, k, size, stream_row, media, extended, gap, number):
 def was_restored(state, stream_row, extended):
     """Whether the packet stored under this number was restored and is received itself only now; asked once."""
     packet = state.packets[stream_row, extended & (PACKETS - 1)]
-    if packet.sequence != extended or packet.flags & RESTORED == 0:
+    if packet.sequence != extended or packet.flags & PacketFlag.RESTORED == 0:
         return False
-    packet.flags = np.int64(packet.flags) & ~RESTORED
+    packet.flags = np.int64(packet.flags) & ~PacketFlag.RESTORED
     return True

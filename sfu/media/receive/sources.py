@@ -8,23 +8,15 @@ or a kind that only one track has. Once bound, packets need neither. Unbound sou
 import numpy as np
 from numba import njit
 
+from sfu.compiler.rows import row_reset
 from sfu.media.net.lookup import find_source, insert_source, remove_source
 from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.receive.formats import announce_stream, may_carry
 from sfu.media.receive.reception import restart
 from sfu.parameters import Codec, Extension
-from sfu.schema.tables import (
-    AUDIO,
-    CROWDED_UNBOUND,
-    DROP_SOURCES_FULL,
-    DROP_UNBOUND_FULL,
-    FREE,
-    MAX_UNBOUND,
-    OPEN,
-    RTCP_SENDERS,
-    UNBOUND_PER_TRANSPORT,
-    VIDEO,
-)
+from sfu.schema.capacities import CROWDED_UNBOUND, MAX_UNBOUND, RTCP_SENDERS, UNBOUND_PER_TRANSPORT
+from sfu.schema.codes import Drop, MediaKind, RowState
+from sfu.schema.transport_tables import SOURCE
 
 NO_STREAM = -1
 NEVER_NS = (1 << 63) - 1
@@ -36,6 +28,8 @@ overtook on the way starts nothing. After a BYE, a number above all earlier ones
 
 _NONE, _OPUS, _RED, _AUDIO, _RTX = int(Codec.NONE), int(Codec.OPUS), int(Codec.RED), int(Codec.AUDIO), int(Codec.RTX)
 _MID, _RID, _REPAIRED_RID = int(Extension.MID), int(Extension.RID), int(Extension.REPAIRED_RID)
+
+_reset_source = row_reset(SOURCE.reset_parts(), SOURCE.dtype.itemsize)
 
 
 @njit(cache=True)
@@ -53,7 +47,7 @@ def _free_source(state, row):
             before = state.sources[before].next
         if before >= 0:
             state.sources[before].next = source.next
-    source.state = FREE
+    source.state = RowState.FREE
     source.next = state.thread[0].free_source
     state.thread[0].free_source = row
     count_unbound(state, source.transport, -1)
@@ -97,26 +91,21 @@ def add_source(state, transport_row, ssrc, now):
     transport = state.transports[transport_row]
     limit = UNBOUND_PER_TRANSPORT if state.thread[0].unbound < MAX_UNBOUND else CROWDED_UNBOUND
     if transport.unbound >= limit and not _evict_unbound(state, transport_row, now - UNBOUND_IDLE_NS):
-        state.drops[DROP_UNBOUND_FULL] += 1
+        state.drops[Drop.UNBOUND_FULL] += 1
         forget_srtp_stream(transport.srtp_in, int(ssrc))
         return -1
     row = int(state.thread[0].free_source)
     if row < 0:
-        state.drops[DROP_SOURCES_FULL] += 1
+        state.drops[Drop.SOURCES_FULL] += 1
         forget_srtp_stream(transport.srtp_in, int(ssrc))
         return -1
     source = state.sources[row]
     state.thread[0].free_source = source.next
-    source.state = OPEN
-    source.rtx = 0
+    _reset_source(source)
+    source.state = RowState.OPEN
     source.transport = transport_row
     source.ssrc = ssrc
-    source.stream = NO_STREAM
     source.seen_ns = now
-    source.displaced_ns = 0
-    source.ended = 0
-    source.newest = -1
-    source.rtcp_index = 0
     source.next = transport.first_source
     transport.first_source = row
     count_unbound(state, transport_row, 1)
@@ -142,7 +131,7 @@ def unbind(state, source_row):
 @njit(cache=True)
 def codec_kind(codec):
     """AUDIO or VIDEO for a codec that is neither NONE nor RTX."""
-    return AUDIO if codec in (_OPUS, _RED, _AUDIO) else VIDEO
+    return MediaKind.AUDIO if codec in (_OPUS, _RED, _AUDIO) else MediaKind.VIDEO
 
 
 @njit(cache=True)
@@ -242,7 +231,6 @@ def _attach(state, source_row, stream_row, rtx, now):
         stream.codec = _NONE
     stream.source = source_row
     stream.ssrc = source.ssrc
-    stream.started = 1
     announce_stream(state, stream_row)
 
 
@@ -300,7 +288,7 @@ def close_sources(state, transport_row):
         following = int(source.next)
         unbind(state, row)
         remove_source(state, row)
-        source.state = FREE
+        source.state = RowState.FREE
         source.next = state.thread[0].free_source
         state.thread[0].free_source = row
         row = following

@@ -14,7 +14,8 @@ from sfu.media.stream.loudest import QUIETEST, note_loudness
 from sfu.media.stream.ring_size import watch_burst
 from sfu.media.wire.describe import describe
 from sfu.parameters import Extension
-from sfu.schema.tables import AUDIO, DROP_DUPLICATE, DROP_TOO_OLD, FRAME_START, KEY_FRAME, PACKETS
+from sfu.schema.capacities import PACKETS
+from sfu.schema.codes import Drop, MediaKind, PacketFlag
 
 _AUDIO_LEVEL = int(Extension.AUDIO_LEVEL)
 
@@ -23,10 +24,10 @@ _AUDIO_LEVEL = int(Extension.AUDIO_LEVEL)
 def is_new(state, stream_row, extended):
     """Whether a number fits into the ring's index and is not stored yet."""
     if extended <= state.streams[stream_row].highest - PACKETS:
-        state.drops[DROP_TOO_OLD] += 1
+        state.drops[Drop.TOO_OLD] += 1
         return False
     if state.packets[stream_row, extended & (PACKETS - 1)].sequence == extended:
-        state.drops[DROP_DUPLICATE] += 1
+        state.drops[Drop.DUPLICATE] += 1
         return False
     return True
 
@@ -71,12 +72,12 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
     watch_burst(state, stream_row, arrival)
     index = extended & (PACKETS - 1)
     state.packets[stream_row, index] = packet
-    if stream.kind == AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
+    if stream.kind == MediaKind.AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
         level = np.int64(state.rx[k, offset + np.int64(packet.extension_at[_AUDIO_LEVEL])]) & QUIETEST
         note_loudness(state.tracks[stream.track], level, arrival)
-    if packet.flags & FRAME_START:
+    if packet.flags & PacketFlag.FRAME_START:
         stream.frames += 1
-        if packet.flags & KEY_FRAME and extended > stream.key_sequence:
+        if packet.flags & PacketFlag.KEY_FRAME and extended > stream.key_sequence:
             stream.key_sequence = extended
             stream.key_ns = arrival
             stream.key_wanted = 0

@@ -12,7 +12,7 @@ from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.wire.numbers import extend16, put_u16, put_u24, put_u32
 from sfu.media.wire.rtcp import RTP_FEEDBACK, TRANSPORT_CC, begin_compound
-from sfu.schema.tables import ARRIVALS
+from sfu.schema.capacities import ARRIVALS
 
 INTERVAL_NS = 50_000_000
 """Least time between two feedback packets, but for a log that fills up."""

@@ -34,7 +34,7 @@ from sfu.media.wire.rtcp import (
     TRANSPORT_CC,
     middle_ntp,
 )
-from sfu.schema.tables import DROP_FOREIGN_SSRC, DROP_RTCP_MALFORMED, DROP_SRTCP
+from sfu.schema.codes import Drop
 
 REMB_MARK = 0x52454D42
 MAX_NACKED = 512
@@ -54,7 +54,7 @@ def receive_rtcp(state, arena, k, size, row, now):
     index = _srtcp_index(transport, state.rx[k], size)
     size = unprotect_rtcp(state, transport.srtp_in, k, size)
     if size < 0:
-        state.drops[DROP_SRTCP] += 1
+        state.drops[Drop.SRTCP] += 1
         return
     transport.packets_in += 1
     transport.bytes_in += size
@@ -136,13 +136,13 @@ def receive_compound(state, arena, data, size, row, now):
     while at == 0 or at < size:
         following = _packet_end(data, at, size)
         if following < 0:
-            state.drops[DROP_RTCP_MALFORMED] += 1
+            state.drops[Drop.RTCP_MALFORMED] += 1
             return
         end = _content_end(data, at, following)
         if _holds(data, at, end):
             budget = _obey(state, arena, row, data, at, end, budget, now)
         else:
-            state.drops[DROP_RTCP_MALFORMED] += 1
+            state.drops[Drop.RTCP_MALFORMED] += 1
         at = following
 
 
@@ -173,7 +173,7 @@ def _extended_report(state, row, data, at, end, now):
     while at + 4 <= end:
         block_end = at + 4 + 4 * get_u16(data, at + 2)
         if block_end > end:
-            state.drops[DROP_RTCP_MALFORMED] += 1
+            state.drops[Drop.RTCP_MALFORMED] += 1
             return
         if int(data[at]) == LAST_REFERENCE_TIME:
             for entry in range(at + 4, block_end - 11, 12):
@@ -218,7 +218,7 @@ def _report_block(state, row, data, at, now):
     """What the peer received of one SSRC of ours."""
     found = find_outgoing(state, row, get_u32(data, at))
     if found < 0:
-        state.drops[DROP_FOREIGN_SSRC] += 1
+        state.drops[Drop.FOREIGN_SSRC] += 1
         return
     subscription = state.subscriptions[found >> 1]
     if found & 1:
@@ -229,7 +229,6 @@ def _report_block(state, row, data, at, now):
     lost = get_u24(data, at + 5)
     subscription.lost = lost - 0x1000000 if lost & 0x800000 else lost
     subscription.jitter = get_u32(data, at + 12)
-    subscription.heard_ns = now
     last_report = get_u32(data, at + 16)
     if last_report != 0:
         _note_rtt(
@@ -269,7 +268,7 @@ def _nack(state, arena, row, data, at, end, budget, now):
     """RFC 4585 section 6.2.1. Returns what is left of the datagram's budget."""
     found = find_outgoing(state, row, get_u32(data, at + 8))
     if found < 0:
-        state.drops[DROP_FOREIGN_SSRC] += 1
+        state.drops[Drop.FOREIGN_SSRC] += 1
         return budget
     if found & 1:  # a lost repair is asked for again by its original number
         return budget
@@ -304,6 +303,6 @@ def _payload_feedback(state, row, data, at, end, packet_format, now):
 def _key_frame_request(state, row, ssrc, now):
     found = find_outgoing(state, row, ssrc)
     if found < 0:
-        state.drops[DROP_FOREIGN_SSRC] += 1
+        state.drops[Drop.FOREIGN_SSRC] += 1
     elif not found & 1:
         key_frame_asked(state, found >> 1, now)

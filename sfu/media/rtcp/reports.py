@@ -19,7 +19,7 @@ from sfu.media.wire.rtcp import (
     put_ntp,
 )
 from sfu.media.wire.rtp import ticks_of
-from sfu.schema.tables import OPEN
+from sfu.schema.codes import RowState
 
 PERIOD_NS = 1_000_000_000
 MAX_SILENCE_NS = 60_000_000_000
@@ -41,11 +41,11 @@ def sender_reports_pass(state, now):
     thread = state.thread[0]
     for row in range(thread.stream_end):
         stream = state.streams[row]
-        if stream.state == OPEN and stream.report_ntp != 0:
+        if stream.state == RowState.OPEN and stream.report_ntp != 0:
             _follow_clock(state, stream)
     for row in range(thread.subscription_end):
         subscription = state.subscriptions[row]
-        if subscription.state != OPEN or not subscription.started or subscription.stream < 0:
+        if subscription.state != RowState.OPEN or not subscription.started or subscription.stream < 0:
             continue
         if subscription.report_ns != 0 and now - subscription.report_ns < PERIOD_NS:
             continue

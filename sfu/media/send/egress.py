@@ -18,29 +18,15 @@ from sfu.media.send.scalability import admit_scalable, is_last_of_picture
 from sfu.media.send.selection import admit_temporal, ask_for_wanted, mark_live, may_start
 from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.send.timestamps import align_timestamps
-from sfu.media.stream.arrivals import NOT_LISTED
 from sfu.media.stream.key_frames import recent_key
 from sfu.media.stream.loudest import is_loud
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import signed32
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
-from sfu.schema.tables import (
-    BATCH,
-    COPIED,
-    DROP_PROTECT_FAILED,
-    FRAME_END,
-    FRAME_START,
-    HISTORY,
-    KEY_FRAME,
-    LAYERS,
-    OPEN,
-    PACKETS,
-    SEQUENCE_START,
-    SUBSCRIPTION_STARTED,
-    TRACK_LOG,
-    VIDEO,
-)
+from sfu.schema.capacities import BATCH, COPIED, HISTORY, LAYERS, PACKETS, SEQUENCE_START, TRACK_LOG
+from sfu.schema.codes import Drop, MediaKind, NoticeKind, PacketFlag, RowState
+from sfu.schema.track_tables import NOT_LISTED
 
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""
@@ -64,7 +50,7 @@ def forward_all(state, arena, now):
         track = state.tracks[row]
         thread.first_dirty_track = track.dirty_next
         track.dirty_next = NOT_LISTED
-        if track.state == OPEN:
+        if track.state == RowState.OPEN:
             _forward_track(state, arena, row, now)
     thread.row_in_hand = -1
 
@@ -124,10 +110,13 @@ def _prepare(state, row, first, last):
         arrival.index = index
         arrival.layer = layer
         arrival.padding = 0
-        arrival.key_start = packet.flags & (KEY_FRAME | FRAME_START) == KEY_FRAME | FRAME_START
+        arrival.key_start = (
+            packet.flags & (PacketFlag.KEY_FRAME | PacketFlag.FRAME_START)
+            == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
+        )
         if (track.live >> layer) & 1 == 0 and (not stream.dead or arrival.key_start):
             mark_live(state, row, layer)
-    if count > 1 and track.kind == VIDEO and state.thread[0].segment_offload:
+    if count > 1 and track.kind == MediaKind.VIDEO and state.thread[0].segment_offload:
         for layer in range(np.int64(track.layer_count)):
             _equalise(state, layer, count)
     return count
@@ -168,7 +157,7 @@ def _forward_batch(state, arena, row, count, now):
     state.thread[0].row_in_hand = subscription.transport
     if subscription.layer >= 0 and state.streams[subscription.stream].ssrc != subscription.source_ssrc:
         subscription.layer = -1  # another source goes on in its place
-    if subscription.layer < 0 and subscription.kind == VIDEO:
+    if subscription.layer < 0 and subscription.kind == MediaKind.VIDEO:
         _start_from_ring(state, arena, row, now)
     for k in range(count):
         arrival = state.batch[k]
@@ -209,7 +198,7 @@ def _begin(state, arena, row, layer, stream_row, packet):
     it. Those that are still to come in the batch are then known as sent."""
     subscription = state.subscriptions[row]
     stream = state.streams[stream_row]
-    interrupted = subscription.kind == VIDEO and subscription.packets > 0 and not subscription.last_marker
+    interrupted = subscription.kind == MediaKind.VIDEO and subscription.packets > 0 and not subscription.last_marker
     synchronise(subscription, packet.sequence, 1 if interrupted else 0)
     align_timestamps(state, subscription, stream_row, packet)
     synchronise_pictures(subscription, packet)
@@ -235,7 +224,7 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
     size = np.int64(packet.size) - np.int64(packet.padding) - payload_start(subscription, packet)
     scalable = False
     admitted = size > 0
-    if admitted and subscription.kind == VIDEO:
+    if admitted and subscription.kind == MediaKind.VIDEO:
         if packet.codec == _VP9 or packet.codec == _AV1:
             scalable = state.tracks[subscription.track].layer_count == 1
         if scalable:
@@ -251,7 +240,7 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
     if out_sequence == NOT_SENT:
         return
     marker = np.int64(packet.marker)
-    if scalable and not marker and packet.flags & FRAME_END:
+    if scalable and not marker and packet.flags & PacketFlag.FRAME_END:
         marker = np.int64(is_last_of_picture(state, subscription, stream_row, packet))
     sent = state.history[subscription.history, out_sequence & (HISTORY - 1)]
     _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable)
@@ -288,7 +277,7 @@ def _send(state, arena, row, packet, sent, index, payload_bytes, padding):
     """Write, protect and queue the packet that `sent` describes, and count it. index: SRTP's, output numbers from 0."""
     subscription = state.subscriptions[row]
     if not claim_index(subscription, index):
-        state.drops[DROP_PROTECT_FAILED] += 1
+        state.drops[Drop.PROTECT_FAILED] += 1
         return
     slot = take_slot(state)
     size = write_packet(state, arena, slot, row, sent, False)
@@ -300,7 +289,7 @@ def _send(state, arena, row, packet, sent, index, payload_bytes, padding):
         return
     if not subscription.started:
         subscription.started = 1
-        notice(state, SUBSCRIPTION_STARTED, row)
+        notice(state, NoticeKind.SUBSCRIPTION_STARTED, row)
     ahead = signed32(np.int64(sent.timestamp) - np.int64(subscription.last_timestamp))
     if sent.out_sequence == subscription.out_highest & 0xFFFFFFFF:
         subscription.last_marker = sent.marker

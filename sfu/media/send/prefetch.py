@@ -8,17 +8,11 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.prefetch import prefetch
+from sfu.schema.capacities import HISTORY
 from sfu.schema.layout import CACHE_LINE
-from sfu.schema.tables import (
-    HISTORY,
-    SUBSCRIPTION_LINES,
-    history_t,
-    media_t,
-    path_t,
-    state_t,
-    subscription_t,
-    transport_t,
-)
+from sfu.schema.subscription_tables import SUBSCRIPTION_LINES, history_t, subscription_t
+from sfu.schema.tables import state_t
+from sfu.schema.transport_tables import media_t, path_t, transport_t
 
 CIPHER_LINES = 18
 """OpenSSL's context, and what it allocates for the key right behind it: AES's round keys and GHASH's powers."""

@@ -11,7 +11,8 @@ from numba import njit
 from sfu.media.stream.key_frames import key_frame_due, recent_key
 from sfu.media.stream.packet_cache import is_stored
 from sfu.queues.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
-from sfu.schema.tables import OPEN, PACKETS, RELAYED_PACKET, RELAYED_REPORT, RELAYED_WISH, VIDEO
+from sfu.schema.capacities import PACKETS
+from sfu.schema.codes import MediaKind, Relayed, RowState
 
 
 @njit(cache=True)
@@ -29,7 +30,7 @@ def _send_packet(state, arena, track, thread, stream, packet):
     number = claim(state, thread)
     if number == NO_SLOT:
         return
-    entry = _start_entry(state, track, thread, number, RELAYED_PACKET, np.int64(stream.layer))
+    entry = _start_entry(state, track, thread, number, Relayed.PACKET, np.int64(stream.layer))
     size = np.int64(packet.size)
     entry.size = size
     entry.ssrc = stream.ssrc
@@ -59,7 +60,7 @@ def _send_report(state, track, thread, stream):
     number = claim(state, thread)
     if number == NO_SLOT:
         return
-    entry = _start_entry(state, track, thread, number, RELAYED_REPORT, np.int64(stream.layer))
+    entry = _start_entry(state, track, thread, number, Relayed.REPORT, np.int64(stream.layer))
     entry.ntp = stream.report_ntp
     entry.timestamp = stream.report_timestamp
     entry.arrival_ns = stream.report_ns
@@ -94,7 +95,7 @@ def add_mirror(state, arena, row, thread, mirror_row, generation, now):
         if stream.report_ntp != 0:
             _send_report(state, track, thread, stream)
         first = recent_key(stream, now)
-        if track.kind != VIDEO or first < 0:
+        if track.kind != MediaKind.VIDEO or first < 0:
             continue
         for sequence in range(first, stream.highest + 1):
             packet = state.packets[stream_row, sequence & (PACKETS - 1)]
@@ -117,7 +118,7 @@ def wishes_pass(state, now):
     """Ask the threads of publishers for the key frames that mirrors here want; as often as a publisher is asked."""
     for transport_row in range(state.thread[0].transport_end):
         transport = state.transports[transport_row]
-        if transport.state != OPEN or not transport.relayed:
+        if transport.state != RowState.OPEN or not transport.relayed:
             continue
         row = np.int64(transport.first_track)
         while row >= 0:
@@ -139,7 +140,7 @@ def _send_wish(state, track, layer):
     if number == NO_SLOT:
         return
     entry = entry_of(state, thread, number)
-    entry.kind = RELAYED_WISH
+    entry.kind = Relayed.WISH
     entry.track = track.source_row
     entry.generation = track.source_generation
     entry.layer = layer

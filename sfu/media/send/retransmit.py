@@ -12,7 +12,8 @@ from sfu.media.net.udp import take_slot
 from sfu.media.send.rewrite import send_time, write_packet
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import extend16
-from sfu.schema.tables import DROP_NACK_UNKNOWN, HISTORY, OPEN, PACKETS, SCRATCH_HISTORY
+from sfu.schema.capacities import HISTORY, PACKETS, SCRATCH_HISTORY
+from sfu.schema.codes import Drop, RowState
 
 MAX_RESENDS = 10
 """As often as libwebrtc asks for one packet."""
@@ -25,14 +26,14 @@ UNKNOWN_ROUND_TRIP_NS = 20_000_000
 def answer_nack(state, arena, row, sequence, now):
     """The peer of subscription `row` misses its packet `sequence` (16 bits, of the primary SSRC)."""
     subscription = state.subscriptions[row]
-    if subscription.state != OPEN or subscription.rtx_payload_type < 0 or subscription.rtx_ssrc == 0:
+    if subscription.state != RowState.OPEN or subscription.rtx_payload_type < 0 or subscription.rtx_ssrc == 0:
         return
     if subscription.packets == 0 or subscription.history == SCRATCH_HISTORY:
         return
     extended = extend16(np.int64(sequence), subscription.out_highest)
     sent = state.history[subscription.history, extended & (HISTORY - 1)]
     if sent.out_sequence != extended & 0xFFFFFFFF or sent.use != subscription.history_use:
-        state.drops[DROP_NACK_UNKNOWN] += 1
+        state.drops[Drop.NACK_UNKNOWN] += 1
         return
     transport = state.transports[subscription.transport]
     if sent.resent >= MAX_RESENDS or not transport.secure or transport.path < 0:
@@ -45,7 +46,7 @@ def answer_nack(state, arena, row, sequence, now):
     packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
     same = packet.sequence & 0xFFFFFFFF == sent.in_sequence
     if stream.track != subscription.track or not same or not is_stored(stream, packet, packet.sequence):
-        state.drops[DROP_NACK_UNKNOWN] += 1
+        state.drops[Drop.NACK_UNKNOWN] += 1
         return
     state.thread[0].send_time = send_time(now + state.thread[0].wall_offset_ns)
     slot = take_slot(state)

@@ -11,7 +11,8 @@ from sfu.media.net.udp import copy_to_slot
 from sfu.media.wire.dependency_write import write_dependency
 from sfu.media.wire.numbers import get_u32, put_u16, put_u24, put_u32
 from sfu.parameters import Codec, Extension
-from sfu.schema.tables import COPIED, DROP_TOO_LARGE, PACKETS, TX_BYTES
+from sfu.schema.capacities import COPIED, PACKETS, TX_BYTES
+from sfu.schema.codes import Drop
 
 HEADER_BYTES = 12
 TRAILER_BYTES = 64
@@ -80,7 +81,7 @@ def write_packet(state, arena, slot, row, sent, rtx):
     skipped = payload_start(subscription, packet)
     size = np.int64(packet.size) - np.int64(packet.padding) - skipped
     if at + size > TX_BYTES - TRAILER_BYTES:
-        state.drops[DROP_TOO_LARGE] += 1
+        state.drops[Drop.TOO_LARGE] += 1
         return DOES_NOT_FIT
     copy_to_slot(state, arena, slot, at, base + skipped, size)
     if sent.picture_id >= 0 or sent.tl0 >= 0:

@@ -12,7 +12,7 @@ from numba import njit
 from sfu.media.send.selection import is_newer
 from sfu.media.wire.dependency import SWITCH, decode_target, indication
 from sfu.media.wire.describe import UNKNOWN_TEMPLATE
-from sfu.schema.tables import FRAME_START, KEY_FRAME, STRUCTURE, SWITCH_UP
+from sfu.schema.codes import PacketFlag
 
 
 @njit(cache=True)
@@ -21,9 +21,9 @@ def admit_scalable(state, subscription, stream_row, packet):
     newer = is_newer(subscription, packet)
     if newer:
         subscription.picture_timestamp = packet.timestamp
-    if packet.flags & FRAME_START:
-        if packet.flags & KEY_FRAME and (newer or packet.flags & STRUCTURE):
-            follow(state, subscription, stream_row, packet.flags & STRUCTURE)
+    if packet.flags & PacketFlag.FRAME_START:
+        if packet.flags & PacketFlag.KEY_FRAME and (newer or packet.flags & PacketFlag.STRUCTURE):
+            follow(state, subscription, stream_row, packet.flags & PacketFlag.STRUCTURE)
         elif packet.template == UNKNOWN_TEMPLATE:
             _move_by_layers(state, subscription, stream_row, packet, newer)
         else:
@@ -88,7 +88,7 @@ def _move_by_layers(state, subscription, stream_row, packet, newer):
         subscription.temporal < packet.temporal <= subscription.target_temporal
         and packet.spatial == 0
         and newer
-        and packet.flags & SWITCH_UP
+        and packet.flags & PacketFlag.SWITCH_UP
     ):
         subscription.temporal = packet.temporal
     if packet.spatial > subscription.spatial and packet.spatial <= subscription.target_spatial:

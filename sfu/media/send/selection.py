@@ -15,15 +15,7 @@ from sfu.media.wire.numbers import signed32
 from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec, Extension
 from sfu.queues.notices import notice
-from sfu.schema.tables import (
-    FRAME_START,
-    KEY_FRAME,
-    LAYERS_CHANGED,
-    OPEN,
-    STRUCTURE,
-    SWITCH_UP,
-    VIDEO,
-)
+from sfu.schema.codes import MediaKind, NoticeKind, PacketFlag, RowState
 
 DEAD_FRAMES = 15
 """Half a second of a usual sibling."""
@@ -69,7 +61,7 @@ def choose_for(state, row):
 def ask_for_wanted(state, row):
     """Want a key frame of the layer that a subscription waits for."""
     subscription = state.subscriptions[row]
-    if subscription.paused or subscription.kind != VIDEO or subscription.wanted_layer == subscription.layer:
+    if subscription.paused or subscription.kind != MediaKind.VIDEO or subscription.wanted_layer == subscription.layer:
         return
     track = state.tracks[subscription.track]
     if 0 <= subscription.wanted_layer < track.layer_count:
@@ -91,7 +83,7 @@ def mark_live(state, track_row, layer):
 def _set_live(state, track_row, live):
     track = state.tracks[track_row]
     track.live = live
-    notice(state, LAYERS_CHANGED, track_row)
+    notice(state, NoticeKind.LAYERS_CHANGED, track_row)
     row = np.int64(track.first_subscription)
     while row >= 0:
         choose_for(state, row)
@@ -109,14 +101,14 @@ def may_start(state, subscription, layer, packet):
     """Whether the subscription may turn to `layer` with this packet, which comes from there."""
     if not takes(subscription, packet.codec):
         return False
-    if subscription.kind != VIDEO:
+    if subscription.kind != MediaKind.VIDEO:
         return True
-    if packet.flags & KEY_FRAME == 0 or packet.flags & FRAME_START == 0:
+    if packet.flags & PacketFlag.KEY_FRAME == 0 or packet.flags & PacketFlag.FRAME_START == 0:
         return False
     welcome = subscription.layer < 0 and layer <= subscription.target_spatial
     if layer != subscription.wanted_layer and not welcome:
         return False
-    if packet.extension_at[_DEPENDENCY] == 0 or packet.flags & STRUCTURE:
+    if packet.extension_at[_DEPENDENCY] == 0 or packet.flags & PacketFlag.STRUCTURE:
         return True
     if packet.codec != _VP9 and packet.codec != _AV1:
         return True  # its descriptors are not forwarded
@@ -143,12 +135,12 @@ def admit_temporal(subscription, packet):
     temporal = np.int64(packet.temporal)
     if is_newer(subscription, packet):
         subscription.picture_timestamp = packet.timestamp
-        if packet.flags & KEY_FRAME and packet.codec == _VP8:
+        if packet.flags & PacketFlag.KEY_FRAME and packet.codec == _VP8:
             renew_pictures(subscription, packet)
-        if subscription.temporal != subscription.target_temporal and packet.flags & FRAME_START:
-            if subscription.temporal > subscription.target_temporal or packet.flags & KEY_FRAME:
+        if subscription.temporal != subscription.target_temporal and packet.flags & PacketFlag.FRAME_START:
+            if subscription.temporal > subscription.target_temporal or packet.flags & PacketFlag.KEY_FRAME:
                 subscription.temporal = subscription.target_temporal
-            elif temporal > subscription.temporal and packet.flags & SWITCH_UP:
+            elif temporal > subscription.temporal and packet.flags & PacketFlag.SWITCH_UP:
                 subscription.temporal = min(temporal, np.int64(subscription.target_temporal))
     if packet.codec == _VP8:
         if packet.picture_id < 0:
@@ -162,7 +154,7 @@ def admit_temporal(subscription, packet):
 def key_frame_asked(state, row, now):
     """The subscriber sent PLI or FIR: pass it on, unless the key frame that it wants is on its way already."""
     subscription = state.subscriptions[row]
-    if subscription.state != OPEN or subscription.kind != VIDEO or subscription.paused:
+    if subscription.state != RowState.OPEN or subscription.kind != MediaKind.VIDEO or subscription.paused:
         return
     subscription.key_asked_ns = now
     track = state.tracks[subscription.track]
@@ -180,11 +172,11 @@ def liveness_pass(state, now):
     """Every 100 ms or so: which layers live, and repeated wishes for key frames."""
     for row in range(state.thread[0].track_end):
         track = state.tracks[row]
-        if track.state == OPEN and track.layer_count > 1:
+        if track.state == RowState.OPEN and track.layer_count > 1:
             _check_layers(state, row, now)
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]
-        if subscription.state == OPEN and subscription.wanted_layer != subscription.layer:
+        if subscription.state == RowState.OPEN and subscription.wanted_layer != subscription.layer:
             transport = state.transports[subscription.transport]
             if transport.secure and transport.path >= 0:
                 ask_for_wanted(state, row)

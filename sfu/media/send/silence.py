@@ -13,7 +13,8 @@ from sfu.media.send.rewrite import HEADER_BYTES, pad_packet, send_time, write_ex
 from sfu.media.wire.numbers import put_u16, put_u32
 from sfu.media.wire.rtp import ticks_of
 from sfu.parameters import Codec
-from sfu.schema.tables import AUDIO, DROP_PROTECT_FAILED, SCRATCH_HISTORY, SEQUENCE_START
+from sfu.schema.capacities import SCRATCH_HISTORY, SEQUENCE_START
+from sfu.schema.codes import Drop, MediaKind
 
 SILENT_OPUS = (0xF8, 0xFF, 0xFE)
 """20 ms of digital silence, which is how often `silence_pass` runs: RFC 6716 section 3.1, CELT, full band, mono."""
@@ -33,7 +34,7 @@ def begin_silence(state, row):
     subscription, thread = state.subscriptions[row], state.thread[0]
     if subscription.started or subscription.silent_packets:
         return
-    subscription.silent_packets = MAX_SILENT_PACKETS if subscription.kind == AUDIO else MAX_PADDING_PACKETS
+    subscription.silent_packets = MAX_SILENT_PACKETS if subscription.kind == MediaKind.AUDIO else MAX_PADDING_PACKETS
     subscription.silent_next = thread.first_silent
     subscription.silent_before = 0
     if thread.first_silent:
@@ -69,7 +70,7 @@ def silence_pass(state, now):
         subscription = state.subscriptions[row]
         transport = state.transports[subscription.transport]
         following = np.int64(subscription.silent_next) - 1
-        due = subscription.kind == AUDIO or thread.silence_turn % PADDING_TURNS == 0
+        due = subscription.kind == MediaKind.AUDIO or thread.silence_turn % PADDING_TURNS == 0
         if subscription.started:
             end_silence(state, row)
         elif due and not subscription.paused and transport.secure and transport.path >= 0:
@@ -96,7 +97,7 @@ def _send_silence(state, row, now):
     subscription.out_highest += 1
     index = subscription.out_highest - SEQUENCE_START
     if not claim_index(subscription, index):
-        state.drops[DROP_PROTECT_FAILED] += 1
+        state.drops[Drop.PROTECT_FAILED] += 1
         return
     slot = take_slot(state)
     out = state.tx[slot]

@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.media.wire.numbers import signed32
 from sfu.media.wire.rtp import ticks_of
-from sfu.schema.tables import OPEN
+from sfu.schema.codes import RowState
 
 NO_OUTPUT = 0
 """last_ns of a subscription that has sent nothing."""
@@ -58,7 +58,7 @@ def _has_reports(state, subscription, stream):
         return False
     before = state.streams[subscription.stream]
     return (
-        before.state == OPEN
+        before.state == RowState.OPEN
         and before.ssrc == subscription.source_ssrc
         and before.track == stream.track
         and before.report_ntp != 0

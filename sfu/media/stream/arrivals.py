@@ -2,10 +2,8 @@
 
 from numba import njit
 
-from sfu.schema.tables import TRACK_LOG
-
-NOT_LISTED = -2
-"""dirty_next of a track without unread arrivals."""
+from sfu.schema.capacities import TRACK_LOG
+from sfu.schema.track_tables import NOT_LISTED
 
 
 @njit(cache=True)

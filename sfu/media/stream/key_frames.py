@@ -3,7 +3,8 @@
 import numpy as np
 from numba import njit
 
-from sfu.schema.tables import OPEN, PACKETS, VIDEO
+from sfu.schema.capacities import PACKETS
+from sfu.schema.codes import MediaKind, RowState
 
 RECENT_KEY_NS = 1_000_000_000
 REPLAYED_PACKETS = 96
@@ -20,7 +21,7 @@ KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
 @njit(cache=True)
 def want_key(state, stream_row):
     """Ask the publisher for a key frame of a stream; feedback throttles, a key frame that arrives answers it."""
-    if stream_row >= 0 and state.streams[stream_row].state == OPEN:
+    if stream_row >= 0 and state.streams[stream_row].state == RowState.OPEN:
         state.streams[stream_row].key_wanted = 1
 
 
@@ -51,7 +52,7 @@ def key_frame_arrives(state, stream_row, now):
 @njit(cache=True)
 def key_frame_due(stream, now):
     """Whether a stream's publisher is to be asked for a key frame now."""
-    if not stream.key_wanted or stream.kind != VIDEO:
+    if not stream.key_wanted or stream.kind != MediaKind.VIDEO:
         return False
     if stream.key_asked_ns == 0:
         return True

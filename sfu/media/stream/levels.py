@@ -8,7 +8,7 @@ import math
 
 from numba import njit
 
-from sfu.schema.tables import AUDIO, OPEN
+from sfu.schema.codes import MediaKind, RowState
 
 ACTIVE_LEVEL = 35
 """-dBov; smaller is louder."""
@@ -61,5 +61,5 @@ def levels_pass(state, now):
     """Every WINDOW_MS: renew the level of each audio stream. now: ns."""
     for row in range(int(state.thread[0].stream_end)):
         stream = state.streams[row]
-        if stream.state == OPEN and stream.kind == AUDIO:
+        if stream.state == RowState.OPEN and stream.kind == MediaKind.AUDIO:
             close_window(stream, now)

@@ -31,11 +31,6 @@ FORGOTTEN_NS = 500_000_000
 def join_group(state, row):
     """Enter a track that opens into its group, if it has one. Tracks of one owner stand side by side."""
     track = state.tracks[row]
-    track.loudness = 0
-    track.level = QUIETEST
-    track.unmoved = 0
-    track.loud = 0
-    track.heard_ns = 0
     if not 0 < track.group < GROUPS:
         return
     before = _owner_in_group(state, track)

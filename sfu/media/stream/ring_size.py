@@ -11,7 +11,8 @@ from numba import njit
 
 from sfu.media.net.udp import copy_in_arena
 from sfu.queues.notices import notice
-from sfu.schema.tables import MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, VIDEO
+from sfu.schema.capacities import MAX_RING_BYTES, MIN_RING_BYTES
+from sfu.schema.codes import MediaKind, NoticeKind
 
 RETAINED_MS = 1500
 """Longer than anybody asks for a packet again; a new viewer starts from a key frame of the last second."""
@@ -54,7 +55,7 @@ def check_ring(state, row):
         stream.peak_checks = 0
         stream.peak_before = stream.peak_bytes
         stream.peak_bytes = 0
-    if stream.kind == VIDEO:
+    if stream.kind == MediaKind.VIDEO:
         wanted = max(wanted, MIN_VIDEO_BYTES)
     small = 2 * wanted <= stream.ring_bytes
     stream.small_checks = stream.small_checks + 1 if small else 0
@@ -69,7 +70,7 @@ def check_ring(state, row):
 @njit(cache=True)
 def _ask(state, row, size):
     state.streams[row].ring_wanted = size
-    notice(state, RING_WANTED, row)
+    notice(state, NoticeKind.RING_WANTED, row)
 
 
 @njit(cache=True)
@@ -125,4 +126,4 @@ def change_ring(state, arena, row, layer, start, size):
     stream.ring_start = start
     stream.ring_bytes = size
     stream.ring_oldest = oldest
-    notice(state, RING_LEFT, stream_row)
+    notice(state, NoticeKind.RING_LEFT, stream_row)

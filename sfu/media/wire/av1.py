@@ -3,18 +3,18 @@
 import numpy as np
 from numba import njit
 
-from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SWITCH_UP
+from sfu.schema.codes import PacketFlag
 
 
 @njit(cache=True)
 def describe_av1(packet, data):
     """Fill packet.flags from the first payload byte: Z (continuation), Y, W, N (start of a coded video sequence)."""
     header = np.int64(data[packet.payload_at])
-    flags = SWITCH_UP
+    flags = PacketFlag.SWITCH_UP
     if packet.marker:
-        flags |= FRAME_END
+        flags |= PacketFlag.FRAME_END
     if not header & 0x80:
-        flags |= FRAME_START
+        flags |= PacketFlag.FRAME_START
         if header & 0x08:  # "if N equals 1 then Z must equal 0"
-            flags |= KEY_FRAME
+            flags |= PacketFlag.KEY_FRAME
     packet.flags = flags

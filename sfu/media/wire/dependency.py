@@ -11,16 +11,8 @@ from numba import njit
 from sfu.media.wire.bits import get_bits, get_non_symmetric
 from sfu.media.wire.numbers import get_u16
 from sfu.parameters import Extension
-from sfu.schema.tables import (
-    FRAME_END,
-    FRAME_START,
-    KEY_FRAME,
-    NOT_REFERENCE,
-    SCRATCH_DEPENDENCY,
-    STRUCTURE,
-    SWITCH_UP,
-    TEMPLATES,
-)
+from sfu.schema.capacities import SCRATCH_DEPENDENCY, TEMPLATES
+from sfu.schema.codes import PacketFlag
 
 MAX_SPATIAL_ID = 3
 MAX_TEMPORAL_ID = 7
@@ -169,7 +161,9 @@ def _adopt_structure(state, stream_row, packet):
 def _want_structure(state, stream_row, packet):
     """Ask for a key frame when a frame starts whose structure never came; a late old packet does not matter."""
     dependency = state.dependencies[stream_row]
-    if packet.flags & FRAME_START and (not dependency.valid or packet.sequence > dependency.structure_sequence):
+    if packet.flags & PacketFlag.FRAME_START and (
+        not dependency.valid or packet.sequence > dependency.structure_sequence
+    ):
         state.streams[stream_row].key_wanted = 1
 
 
@@ -189,7 +183,7 @@ def _layer_flags(dependency, packet):
     """
     temporal = np.int64(packet.temporal)
     enterable = np.int64(dependency.enterable)
-    flags, following = SWITCH_UP, enterable
+    flags, following = PacketFlag.SWITCH_UP, enterable
     for target in range(np.int64(dependency.target_count)):
         role = indication(packet, target)
         bit = np.int64(1) << target
@@ -199,10 +193,10 @@ def _layer_flags(dependency, packet):
             following |= bit
         elif role >= SWITCH:
             following &= ~bit
-    if packet.flags & FRAME_END:
+    if packet.flags & PacketFlag.FRAME_END:
         dependency.enterable = following
     if packet.indications != 0 and packet.indications & _HIGH_BITS == 0:  # "discardable" for all
-        flags |= NOT_REFERENCE
+        flags |= PacketFlag.NOT_REFERENCE
     return flags
 
 
@@ -227,8 +221,8 @@ def describe_dependency(state, stream_row, packet, data):
     if size == 0:
         return
     first = np.int64(data[at])
-    borders = (FRAME_START if first & 0x80 else 0) | (FRAME_END if first & 0x40 else 0)
-    packet.flags = borders | (np.int64(packet.flags) & SWITCH_UP)
+    borders = (PacketFlag.FRAME_START if first & 0x80 else 0) | (PacketFlag.FRAME_END if first & 0x40 else 0)
+    packet.flags = borders | (np.int64(packet.flags) & PacketFlag.SWITCH_UP)
     packet.frame_number = get_u16(data, at + 1)
     dependency = state.dependencies[stream_row]
     bit, end = MANDATORY_BITS, size * 8
@@ -265,9 +259,9 @@ def describe_dependency(state, stream_row, packet, data):
     packet.temporal = dependency.template_temporal[index]
     flags = borders | _layer_flags(dependency, packet)
     if extended & HAS_STRUCTURE:
-        flags |= STRUCTURE | KEY_FRAME
+        flags |= PacketFlag.STRUCTURE | PacketFlag.KEY_FRAME
     elif packet.frame_number == dependency.structure_frame and packet.timestamp == dependency.structure_timestamp:
-        flags |= KEY_FRAME
+        flags |= PacketFlag.KEY_FRAME
     packet.flags = flags
 
 

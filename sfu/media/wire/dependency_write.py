@@ -17,7 +17,7 @@ from sfu.media.wire.dependency import (
     template_index,
 )
 from sfu.parameters import Extension
-from sfu.schema.tables import SCRATCH_DEPENDENCY
+from sfu.schema.capacities import SCRATCH_DEPENDENCY
 
 MAX_DESCRIPTOR_BYTES = 255
 """What the length byte of a two-byte header extension can say (RFC 8285 section 4.3)."""

@@ -14,7 +14,7 @@ from sfu.media.wire.red import find_primary
 from sfu.media.wire.vp8 import describe_vp8
 from sfu.media.wire.vp9 import describe_vp9
 from sfu.parameters import Codec
-from sfu.schema.tables import AUDIO, FRAME_END, FRAME_START, KEY_FRAME
+from sfu.schema.codes import MediaKind, PacketFlag
 
 _RED, _VP8, _H264, _VP9, _AV1 = int(Codec.RED), int(Codec.VP8), int(Codec.H264), int(Codec.VP9), int(Codec.AV1)
 
@@ -22,7 +22,7 @@ UNKNOWN_TEMPLATE = 255
 """packet.template when there is no dependency descriptor (frame_number -1) or its structure is not known."""
 
 
-_FRAME_FLAGS = KEY_FRAME | FRAME_START | FRAME_END
+_FRAME_FLAGS = PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.FRAME_END
 
 
 @njit(cache=True)
@@ -88,5 +88,5 @@ def describe(state, stream_row, packet, data):
     else:
         if codec == _RED:
             packet.primary_at = find_primary(data, start, end)
-        if state.streams[stream_row].kind == AUDIO:
-            packet.flags = FRAME_START | FRAME_END
+        if state.streams[stream_row].kind == MediaKind.AUDIO:
+            packet.flags = PacketFlag.FRAME_START | PacketFlag.FRAME_END

@@ -4,7 +4,8 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import get_u16
-from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, PACKETS
+from sfu.schema.capacities import PACKETS
+from sfu.schema.codes import PacketFlag
 
 SLICE, IDR, SEQUENCE_PARAMETERS = 1, 5, 7
 STAP_A, FU_A = 24, 28
@@ -89,16 +90,16 @@ def describe_h264(state, stream_row, packet, data, end):
     """
     start = np.int64(packet.payload_at)
     seen = _inspect(data, start, end)
-    flags = FRAME_END if packet.marker else 0
+    flags = PacketFlag.FRAME_END if packet.marker else 0
     if seen & _KEY:
-        flags |= KEY_FRAME
+        flags |= PacketFlag.KEY_FRAME
     if seen & _SETS:
         state.streams[stream_row].sets_sequence = packet.sequence
     elif seen & _KEY and seen & _STARTS and _lacks_sets(state, stream_row, packet):
         seen &= ~_STARTS
     if seen & _STARTS and not (seen & _KEY and _continues_key_frame(state, stream_row, packet)):
-        flags |= FRAME_START
+        flags |= PacketFlag.FRAME_START
     header = np.int64(data[start])
     if header & 0x60 == 0:  # nal_ref_idc
-        flags |= NOT_REFERENCE
+        flags |= PacketFlag.NOT_REFERENCE
     packet.flags = flags

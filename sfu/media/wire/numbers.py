@@ -6,7 +6,7 @@ Everything returns int64: numba's unsigned subtraction runs past zero, so unsign
 import numpy as np
 from numba import njit
 
-from sfu.schema.tables import SEQUENCE_START
+from sfu.schema.capacities import SEQUENCE_START
 
 
 @njit(cache=True)

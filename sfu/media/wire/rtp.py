@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import get_u16, get_u32
-from sfu.schema.tables import COPIED, EXTENSION_KINDS
+from sfu.schema.capacities import COPIED, EXTENSION_KINDS
 
 FIXED_HEADER_BYTES = 12
 ONE_BYTE_PROFILE = 0xBEDE

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import get_u16
-from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, SWITCH_UP
+from sfu.schema.codes import PacketFlag
 
 
 @njit(cache=True)
@@ -51,13 +51,13 @@ def describe_vp8(packet, data, end):
         at += 1
     if at >= end:
         return
-    flags = FRAME_END if packet.marker else 0
+    flags = PacketFlag.FRAME_END if packet.marker else 0
     if first & 0x17 == 0x10:  # start of partition 0
-        flags |= FRAME_START
+        flags |= PacketFlag.FRAME_START
         if data[at] & 1 == 0:  # RFC 7741 section 4.3: P is the inverse key frame flag
-            flags |= KEY_FRAME
+            flags |= PacketFlag.KEY_FRAME
     if first & 0x20:
-        flags |= NOT_REFERENCE
+        flags |= PacketFlag.NOT_REFERENCE
     if sync or packet.temporal == 0:
-        flags |= SWITCH_UP
+        flags |= PacketFlag.SWITCH_UP
     packet.flags = flags

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.numbers import get_u16
-from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SWITCH_UP
+from sfu.schema.codes import PacketFlag
 
 
 @njit(cache=True)
@@ -49,11 +49,11 @@ def describe_vp9(packet, data, end):
         return
     flags = 0
     if first & 0x08:  # B
-        flags |= FRAME_START
+        flags |= PacketFlag.FRAME_START
     if first & 0x04:  # E
-        flags |= FRAME_END
+        flags |= PacketFlag.FRAME_END
     if not first & 0x40 and packet.spatial == 0:  # P
-        flags |= KEY_FRAME
+        flags |= PacketFlag.KEY_FRAME
     if switch or packet.temporal == 0:
-        flags |= SWITCH_UP
+        flags |= PacketFlag.SWITCH_UP
     packet.flags = flags

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.wire.bits import count_bits
-from sfu.schema.tables import PACKETS, PAST_WORDS
+from sfu.schema.capacities import PACKETS, PAST_WORDS
 
 WINDOW = PACKETS
 """Numbers up to and including the highest that a set knows."""

@@ -7,8 +7,8 @@ from sfu.control import inbox
 from sfu.control.inbox import BATCH, Inbox
 from sfu.control.mailbox import Mailbox
 from sfu.queues import rings
+from sfu.schema.capacities import CROWDED_SLOW, SLOW_PER_TRANSPORT, SLOW_RING
 from sfu.schema.memory import Memory
-from sfu.schema.tables import CROWDED_SLOW, SLOW_PER_TRANSPORT, SLOW_RING
 from tests.sfu.support.ice import drop_counts
 
 

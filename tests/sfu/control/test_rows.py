@@ -17,10 +17,8 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.schema.memory import Memory
-from sfu.schema.tables import (
+from sfu.schema.capacities import (
     ARENA_BYTES,
-    AUDIO,
     MAX_RING_BYTES,
     MIN_RING_BYTES,
     PATH_SLOTS,
@@ -29,8 +27,9 @@ from sfu.schema.tables import (
     RING_BYTES,
     SCRATCH_HISTORY,
     TRANSPORTS,
-    VIDEO,
 )
+from sfu.schema.codes import MediaKind
+from sfu.schema.memory import Memory
 
 ICE = IceCredentials("abcdEFGH", "0123456789abcdefghijklmn")
 SIMULCAST = PublishParameters(Kind.VIDEO, "4", (Encoding("q"), Encoding("h"), Encoding("f", 7, 8)))
@@ -118,7 +117,7 @@ def test_media_numbers_out_of_range_are_refused(tables: Tables, media: MediaPara
 def test_track_row_names_its_streams_and_they_name_it(memory: Memory, tables: Tables) -> None:
     row, _, streams = tables.take_track(17, SIMULCAST)
     track = memory.table("tracks")[row]
-    assert (track["kind"], track["layer_count"], track["transport"], track["svc"]) == (VIDEO, 3, 17, 0)
+    assert (track["kind"], track["layer_count"], track["transport"]) == (MediaKind.VIDEO, 3, 17)
     assert track["mid"].tobytes().rstrip(b"\0") == b"4"
     assert track["streams"].tolist() == [stream.row for stream in streams]
     records = [memory.table("streams")[stream.row] for stream in streams]
@@ -136,7 +135,7 @@ def test_reused_stream_row_forgets_the_rid_and_ssrc_before(memory: Memory, table
     assert (again, generation) == (row, 2)
     record = memory.table("streams")[stream.row]
     assert not record["rid"].any()
-    assert (record["rid_bytes"], record["kind"]) == (0, AUDIO)
+    assert (record["rid_bytes"], record["kind"]) == (0, MediaKind.AUDIO)
     assert memory.table("tracks")[row]["streams"].tolist() == [stream.row, -1, -1]
 
 
@@ -187,7 +186,13 @@ def test_subscription_row_is_written_whole(memory: Memory, tables: Tables) -> No
     row, generation = tables.take_subscription(3, 4, Kind.VIDEO, (10, 11), parameters)
     record = memory.table("subscriptions")[row]
     assert generation == 1
-    assert [int(record[name]) for name in ("kind", "track", "transport", "ssrc", "rtx_ssrc")] == [VIDEO, 3, 4, 10, 11]
+    assert [int(record[name]) for name in ("kind", "track", "transport", "ssrc", "rtx_ssrc")] == [
+        MediaKind.VIDEO,
+        3,
+        4,
+        10,
+        11,
+    ]
     numbers = [int(record[name]) for name in ("payload_type", "rtx_payload_type", "red_payload_type")]
     assert numbers == [96, 97, -1]
     assert record["mid"].tobytes()[: record["mid_bytes"]] == b"mid7"

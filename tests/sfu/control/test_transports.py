@@ -12,7 +12,7 @@ from sfu.control.transports import MAX_RECORDS_PER_DATAGRAM
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
-from sfu.schema.tables import CONSENT_EXPIRED, FOLLOW_PATH
+from sfu.schema.codes import Command, NoticeKind
 from tests.sfu.support.stand_in import StandIn
 from tests.sfu.support.webrtc_client import WebRtcClient
 
@@ -226,7 +226,7 @@ async def test_a_newer_record_of_data_says_where_the_client_is(engine: Engine, c
         thread.commands.clear()
         receive(datagram, path)
         thread.apply()
-        return [a for kind, _, a in thread.commands if kind == FOLLOW_PATH]
+        return [fields["other_row"] for kind, _, fields in thread.commands if kind == Command.FOLLOW_PATH]
 
     selected = engine.shards[0].selected_paths.item(transport.row)
     first, second, third = held[:3]
@@ -273,7 +273,7 @@ async def test_the_end_of_the_handshake_says_where_the_client_is(
     monkeypatch.setattr(engine.shards[0].mailbox, "take_datagram", elsewhere)
     await client.connect(data=False)
     await next_of(engine, TransportConnected)
-    assert [a for kind, _, a in thread.commands if kind == FOLLOW_PATH] == [9]
+    assert [fields["other_row"] for kind, _, fields in thread.commands if kind == Command.FOLLOW_PATH] == [9]
 
 
 async def test_expired_consent_ends_data_channels_and_timers(engine: Engine, client: WebRtcClient) -> None:
@@ -282,7 +282,7 @@ async def test_expired_consent_ends_data_channels_and_timers(engine: Engine, cli
     thread = engine.shards[0].thread
     assert isinstance(thread, StandIn)
     engine.send_data([client.transport], Channel.RELIABLE, bytes(100_000))
-    thread.notice(CONSENT_EXPIRED, 0)
+    thread.notice(NoticeKind.CONSENT_EXPIRED, 0)
     assert await next_of(engine, TransportFailed) == TransportFailed(client.transport, "consent expired")
     await asyncio.sleep(0)
     transport = engine._transports[client.transport]

@@ -17,24 +17,11 @@ from sfu.control.sockets import Sockets
 from sfu.media import loop, timers
 from sfu.media.net.paths import CONSENT_TIMEOUT_NS
 from sfu.queues import rings
+from sfu.schema.capacities import RX_BYTES, RX_SLOTS, TRANSPORTS
+from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    CLOSE_TRANSPORT,
-    CLOSED_TRANSPORT,
-    CONSENT_EXPIRED,
-    FREE,
-    NEW_CREDENTIALS,
-    OPEN,
-    OPEN_TRANSPORT,
-    PATH_SELECTED,
-    RX_BYTES,
-    RX_SLOTS,
-    SET_MEDIA,
-    START_SRTP,
-    TRANSPORT_BROKEN,
-    TRANSPORTS,
-    slow_t,
-)
+from sfu.schema.queue_tables import slow_t
+from tests.sfu.support.commands import push_command
 from tests.sfu.support.ice import (
     SECOND,
     UFRAG,
@@ -68,8 +55,8 @@ class Node:
         self.sockets.close()
         self.memory.close_wakeups()
 
-    def command(self, kind: int, row: int = ROW, generation: int = GENERATION, a: int = 0, b: int = 0) -> None:
-        assert rings.push_command(self.memory.record, kind, row, generation, a, b)
+    def command(self, kind: int, row: int = ROW, generation: int = GENERATION, **fields: int) -> None:
+        assert push_command(self.memory, kind, row, generation, **fields)
 
     def turn(self, now: int = NOW) -> None:
         loop.turn(self.memory.record, self.memory.arena, now)
@@ -77,7 +64,7 @@ class Node:
     def open(self, row: int = ROW) -> None:
         write_credentials(self.memory, row)
         self.transport["generation"] = GENERATION
-        self.command(OPEN_TRANSPORT, row)
+        self.command(Command.OPEN_TRANSPORT, row)
 
     @property
     def transport(self) -> np.void:
@@ -116,20 +103,20 @@ def test_transport_answers_checks_from_the_turn_that_opens_it(node: Node) -> Non
     assert drop_counts(node.memory) == {"stun_unknown_ufrag": 1}
     node.open()
     assert node.check()
-    assert notices(node.memory) == [(PATH_SELECTED, ROW, int(node.transport["path"]))]
+    assert notices(node.memory) == [(NoticeKind.PATH_SELECTED, ROW, int(node.transport["path"]))]
 
 
 def test_commands_of_another_generation_or_without_a_row_are_ignored(node: Node) -> None:
     node.open()
-    node.command(CLOSE_TRANSPORT, generation=GENERATION - 1)
-    node.command(CLOSE_TRANSPORT, row=-1)
-    node.command(CLOSE_TRANSPORT, row=TRANSPORTS)
+    node.command(Command.CLOSE_TRANSPORT, generation=GENERATION - 1)
+    node.command(Command.CLOSE_TRANSPORT, row=-1)
+    node.command(Command.CLOSE_TRANSPORT, row=TRANSPORTS)
     for kind in range(6, 13):
         node.command(kind, row=1 << 30, generation=0)
         node.command(kind, row=-1, generation=0)
     node.command(99)
     node.turn()
-    assert node.transport["state"] == OPEN
+    assert node.transport["state"] == RowState.OPEN
     assert notices(node.memory) == []
 
 
@@ -138,11 +125,11 @@ def test_closing_frees_ufrag_and_paths_and_gives_notice_once(node: Node) -> None
     node.open()
     node.check()
     notices(node.memory)
-    node.command(CLOSE_TRANSPORT)
-    node.command(CLOSE_TRANSPORT)
+    node.command(Command.CLOSE_TRANSPORT)
+    node.command(Command.CLOSE_TRANSPORT)
     node.turn()
-    assert node.transport["state"] == FREE
-    assert notices(node.memory) == [(CLOSED_TRANSPORT, ROW, 0)]
+    assert node.transport["state"] == RowState.FREE
+    assert notices(node.memory) == [(NoticeKind.CLOSED_TRANSPORT, ROW, 0)]
     assert not node.memory.table("ufrag_slots").any()
     assert not node.memory.table("path_slots").any()
     assert node.memory.thread["free_path"] == free
@@ -155,7 +142,7 @@ def test_ice_restart_answers_new_and_old_credentials_and_the_next_one_forgets_th
     for ufrag, password in ((NEW_UFRAG, NEW_PASSWORD), ("thirdTHI", "t" * 24)):
         node.transport["next_ufrag"] = ufrag_number(ufrag)
         node.transport["next_password"] = np.frombuffer(password.encode(), np.uint8)
-        node.command(NEW_CREDENTIALS)
+        node.command(Command.NEW_CREDENTIALS)
         assert node.check(ufrag=ufrag, password=password)
         assert not node.check(ufrag=ufrag, password="wrong" * 5)
         assert node.transport["ice_generation"] > 0
@@ -165,8 +152,8 @@ def test_ice_restart_answers_new_and_old_credentials_and_the_next_one_forgets_th
 
 def test_keys_and_maps_are_taken_over(node: Node) -> None:
     node.open()
-    node.command(SET_MEDIA, a=77)
-    node.command(START_SRTP, a=1 << 46, b=1 << 45)
+    node.command(Command.SET_MEDIA, other_row=77)
+    node.command(Command.START_SRTP, srtp_in=1 << 46, srtp_out=1 << 45)
     node.turn()
     assert node.transport["media"] == 77
     assert (node.transport["srtp_in"], node.transport["srtp_out"], node.transport["secure"]) == (1 << 46, 1 << 45, 1)
@@ -246,7 +233,7 @@ def test_consent_expiry_is_noticed_by_a_turn(node: Node) -> None:
     notices(node.memory)
     node.turn(NOW + CONSENT_TIMEOUT_NS)
     node.turn(NOW + 2 * CONSENT_TIMEOUT_NS)
-    assert notices(node.memory) == [(CONSENT_EXPIRED, ROW, 0)]
+    assert notices(node.memory) == [(NoticeKind.CONSENT_EXPIRED, ROW, 0)]
 
 
 @pytest.mark.usefixtures("compiled_loop")
@@ -304,7 +291,7 @@ def run_script(node: Node, monkeypatch: pytest.MonkeyPatch, script: Script) -> t
     monkeypatch.setattr(media_thread, "PAUSE_S", 0)
     monkeypatch.setattr(loop, "media_loop", script)
     node.open()
-    node.transport["state"] = OPEN
+    node.transport["state"] = RowState.OPEN
     node.memory.thread["transport_end"] = ROW + 1
     thread = MediaThread(node.memory, errors.append)
     thread.start()
@@ -323,7 +310,7 @@ def test_exception_breaks_the_transport_in_hand_and_the_loop_goes_on(
     thread, errors = run_script(node, monkeypatch, script)
     assert script.finished.wait(PATIENCE_S)
     thread.stop()
-    assert notices(node.memory) == [(TRANSPORT_BROKEN, ROW, 0), (TRANSPORT_BROKEN, 7, 0)]
+    assert notices(node.memory) == [(NoticeKind.TRANSPORT_BROKEN, ROW, 0), (NoticeKind.TRANSPORT_BROKEN, 7, 0)]
     assert errors == [error for _, error in failures], "the second one is reported as the first that is nobody's"
     assert node.memory.thread["row_in_hand"] == -1
     assert select.select([int(node.memory.thread["control_fd"])], [], [], 0)[0]
@@ -340,7 +327,7 @@ def test_endless_exceptions_of_nobody_end_the_thread_and_break_every_transport(
     assert thread.failed
     assert errors == [error], "reported once, not a hundred times"
     assert "and ends" in caplog.text
-    assert notices(node.memory) == [(TRANSPORT_BROKEN, ROW, 0)]
+    assert notices(node.memory) == [(NoticeKind.TRANSPORT_BROKEN, ROW, 0)]
     thread.stop()
 
 

@@ -27,28 +27,11 @@ from sfu.parameters import (
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.queues import rings
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT
+from sfu.schema.codes import Command, NoticeKind
 from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    CLOSE_SUBSCRIPTION,
-    CLOSE_TRACK,
-    CLOSE_TRANSPORT,
-    CLOSED_SUBSCRIPTION,
-    CLOSED_TRACK,
-    CLOSED_TRANSPORT,
-    MEDIA_PER_TRANSPORT,
-    OPEN_PAUSED,
-    OPEN_SILENT,
-    OPEN_SUBSCRIPTION,
-    OPEN_TRACK,
-    OPEN_TRANSPORT,
-    PATH_SELECTED,
-    SET_MEDIA,
-    SET_PAUSED,
-    START_SRTP,
-    STREAM_STARTED,
-    SUBSCRIPTION_STARTED,
-)
+from sfu.schema.subscription_tables import EVERYTHING_SPATIAL, EVERYTHING_TEMPORAL
+from tests.sfu.support.commands import push_command
 from tests.sfu.support.ice import PASSWORD, binding_request, drop_counts, notices
 from tests.sfu.support.publisher import (
     EXTENSIONS,
@@ -111,10 +94,10 @@ class Peer:
         self.row, self.generation = call.tables.take_transport(IceCredentials(ufrag, PASSWORD), our_ssrc)
         media_row = self.row * MEDIA_PER_TRANSPORT + 1
         call.tables.write_media(media_row, media)
-        call.command(OPEN_TRANSPORT, self.row, self.generation)
-        call.command(SET_MEDIA, self.row, self.generation, media_row)
+        call.command(Command.OPEN_TRANSPORT, self.row, self.generation)
+        call.command(Command.SET_MEDIA, self.row, self.generation, other_row=media_row)
         sessions = [int(ffi.cast("uintptr_t", each._srtp[0])) for each in (self._server_in, self._server_out)]
-        call.command(START_SRTP, self.row, self.generation, *sessions)
+        call.command(Command.START_SRTP, self.row, self.generation, srtp_in=sessions[0], srtp_out=sessions[1])
         self.send_datagram(binding_request(ufrag=ufrag, nominate=True))
         call.turn()
         assert len(self.datagrams()) == 1
@@ -172,7 +155,7 @@ class Call:
         self.subscriber = Peer(self, "subscrib", 78, SUBSCRIBER_MEDIA)
         parameters = PublishParameters(Kind.VIDEO, "v0", (Encoding(ssrc=SSRC, rtx_ssrc=RTX_SSRC),))
         self.track, self.track_generation, _ = self.tables.take_track(self.publisher.row, parameters)
-        self.command(OPEN_TRACK, self.track, self.track_generation)
+        self.command(Command.OPEN_TRACK, self.track, self.track_generation)
         self.subscription, self.subscription_generation = self.tables.take_subscription(
             self.track,
             self.subscriber.row,
@@ -180,22 +163,24 @@ class Call:
             (OUT_SSRC, OUT_RTX_SSRC),
             SUBSCRIBE,
         )
-        self.command(OPEN_SUBSCRIPTION, self.subscription, self.subscription_generation)
+        self.command(Command.OPEN_SUBSCRIPTION, self.subscription, self.subscription_generation)
         self.turn()
 
     def close(self) -> None:
-        self.command(CLOSE_SUBSCRIPTION, self.subscription, self.subscription_generation)
-        self.command(CLOSE_TRACK, self.track, self.track_generation)
+        self.command(Command.CLOSE_SUBSCRIPTION, self.subscription, self.subscription_generation)
+        self.command(Command.CLOSE_TRACK, self.track, self.track_generation)
         for peer in (self.publisher, self.subscriber):
-            self.command(CLOSE_TRANSPORT, peer.row, peer.generation)
+            self.command(Command.CLOSE_TRANSPORT, peer.row, peer.generation)
         self.turn()
         for peer in (self.publisher, self.subscriber):
             peer.socket.close()
         self.sockets.close()
         self.memory.close_wakeups()
 
-    def command(self, kind: int, row: int, generation: int, a: int = 0, b: int = 0) -> None:
-        assert rings.push_command(self.memory.record, kind, row, generation, a, b)
+    def command(self, kind: int, row: int, generation: int, **fields: int) -> None:
+        if kind == Command.OPEN_SUBSCRIPTION:
+            fields = {"spatial": EVERYTHING_SPATIAL, "temporal": EVERYTHING_TEMPORAL} | fields
+        assert push_command(self.memory, kind, row, generation, **fields)
 
     def turn(self, pass_ns: int = 0) -> None:
         self.now += pass_ns
@@ -233,7 +218,7 @@ def test_published_packets_reach_the_subscriber_rewritten(call: Call) -> None:
     assert media[0].payload[-20:] == bytes(20)
     assert len(media[0].payload) == len(VP8_KEY)
     kinds = [kind for kind, _, _ in notices(call.memory)]
-    assert {PATH_SELECTED, STREAM_STARTED, SUBSCRIPTION_STARTED} <= set(kinds)
+    assert {NoticeKind.PATH_SELECTED, NoticeKind.STREAM_STARTED, NoticeKind.SUBSCRIPTION_STARTED} <= set(kinds)
     assert drop_counts(call.memory) == {}
 
 
@@ -246,47 +231,47 @@ def test_nothing_comes_back_to_the_publisher_as_media(call: Call) -> None:
 def test_subscription_opened_paused_sends_nothing_until_it_may_and_then_the_key_frame_that_it_missed(
     call: Call,
 ) -> None:
-    call.command(CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
+    call.command(Command.CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
     call.turn()
     call.subscription, call.subscription_generation = call.tables.take_subscription(
         call.track, call.subscriber.row, Kind.VIDEO, (OUT_SSRC + 1, OUT_RTX_SSRC + 1), SUBSCRIBE
     )
-    call.command(OPEN_SUBSCRIPTION, call.subscription, call.subscription_generation, a=1)
+    call.command(Command.OPEN_SUBSCRIPTION, call.subscription, call.subscription_generation, paused=1)
     call.publish(100, 101, 102, first_key=True)
     assert call.subscriber.received()[0] == []
-    call.command(SET_PAUSED, call.subscription, call.subscription_generation, a=0)
+    call.command(Command.SET_PAUSED, call.subscription, call.subscription_generation, paused=0)
     call.turn(MS)
     media, _ = call.subscriber.received()
     assert [each.ssrc for each in media] == [OUT_SSRC + 1] * 3
     assert len(media[0].payload) == len(VP8_KEY)
 
 
-def reopen(call: Call, a: int = 0, b: int = 0) -> None:
+def reopen(call: Call, **fields: int) -> None:
     """The subscription anew, with other SSRCs."""
-    call.command(CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
+    call.command(Command.CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
     call.turn()
     call.subscription, call.subscription_generation = call.tables.take_subscription(
         call.track, call.subscriber.row, Kind.VIDEO, (OUT_SSRC + 1, OUT_RTX_SSRC + 1), SUBSCRIBE
     )
-    call.command(OPEN_SUBSCRIPTION, call.subscription, call.subscription_generation, a=a, b=b)
+    call.command(Command.OPEN_SUBSCRIPTION, call.subscription, call.subscription_generation, **fields)
     call.turn()
 
 
 def test_subscription_opens_with_its_layers(call: Call) -> None:
     targets = []
-    for b in (0, 1 | 2 << 8):
-        reopen(call, b=b)
+    for layers in ({}, {"spatial": 0, "temporal": 1}, {"spatial": 99, "temporal": -1}):
+        reopen(call, **layers)
         row = call.memory.table("subscriptions")[call.subscription]
         targets.append((int(row["target_spatial"]), int(row["target_temporal"])))
-    assert targets == [(2, 3), (0, 1)]
+    assert targets == [(2, 3), (0, 1), (3, 0)]
 
 
 def test_padding_shows_a_muted_track_until_media_come_and_media_continue_its_numbers(call: Call) -> None:
-    reopen(call, a=OPEN_PAUSED | OPEN_SILENT)
+    reopen(call, paused=1, silent=1)
     for _ in range(20):
         call.turn(20 * MS)
     assert call.subscriber.received()[0] == []
-    call.command(SET_PAUSED, call.subscription, call.subscription_generation, a=0)
+    call.command(Command.SET_PAUSED, call.subscription, call.subscription_generation, paused=0)
     silent = []
     for _ in range(20):
         call.turn(20 * MS)
@@ -310,7 +295,7 @@ def test_padding_shows_a_muted_track_until_media_come_and_media_continue_its_num
 
 
 def test_a_muted_track_is_shown_for_five_seconds_at_most(call: Call) -> None:
-    reopen(call, a=OPEN_SILENT)
+    reopen(call, silent=1)
     silent = []
     for _ in range(400):
         call.turn(20 * MS)
@@ -425,15 +410,15 @@ def test_closing_ends_the_flow_and_frees_everything(call: Call) -> None:
     call.publish(100, first_key=True)
     call.subscriber.received()
     notices(call.memory)
-    call.command(CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
+    call.command(Command.CLOSE_SUBSCRIPTION, call.subscription, call.subscription_generation)
     call.publish(101)
     assert call.subscriber.received()[0] == []
-    call.command(CLOSE_TRANSPORT, call.publisher.row, call.publisher.generation)
+    call.command(Command.CLOSE_TRANSPORT, call.publisher.row, call.publisher.generation)
     call.turn()
     assert [(kind, row) for kind, row, _ in notices(call.memory)] == [
-        (CLOSED_SUBSCRIPTION, call.subscription),
-        (CLOSED_TRACK, call.track),
-        (CLOSED_TRANSPORT, call.publisher.row),
+        (NoticeKind.CLOSED_SUBSCRIPTION, call.subscription),
+        (NoticeKind.CLOSED_TRACK, call.track),
+        (NoticeKind.CLOSED_TRANSPORT, call.publisher.row),
     ]
     assert not call.memory.table("source_slots").clip(0).any()
     assert not call.memory.table("outgoing_slots").clip(0).any()

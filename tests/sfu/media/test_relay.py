@@ -6,7 +6,8 @@ import pytest
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.relay_out import add_mirror, relay_report, remove_mirror, wishes_pass
 from sfu.parameters import Codec
-from sfu.schema.tables import DROP_NAMES, MEDIA_PER_TRANSPORT, RELAY_SLOTS
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT, RELAY_SLOTS
+from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.publisher import VP8, VP8_DELTA, VP8_KEY, packet
 from tests.sfu.support.subscribers import EXTENSIONS, MS, PUBLISHER, Room
 
@@ -58,7 +59,7 @@ class Relay:
 
 
 def drops(room: Room) -> dict[str, int]:
-    return {name: count for name, count in zip(DROP_NAMES, room.memory.table("drops").tolist(), strict=False) if count}
+    return drop_counts(room.memory)
 
 
 @pytest.fixture

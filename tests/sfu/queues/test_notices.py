@@ -6,25 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.queues.notices import notice, take_notices
-from sfu.schema import tables
-from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    CLOSED_SUBSCRIPTION,
-    CLOSED_TRACK,
-    CLOSED_TRANSPORT,
-    LAYERS_CHANGED,
+from sfu.schema.capacities import (
     NOTICE_BLOCK,
+    NOTICE_BLOCKS,
     NOTICE_FIRST,
     NOTICE_ROWS,
-    PATH_SELECTED,
-    RING_LEFT,
-    RING_WANTED,
-    STREAM_STARTED,
-    SUBSCRIPTION_STARTED,
+    STREAMS,
     SUBSCRIPTIONS,
     TRANSPORTS,
-    notice_t,
 )
+from sfu.schema.codes import NoticeKind
+from sfu.schema.memory import Memory
+from sfu.schema.queue_tables import notice_t
 
 MANY_MORE_THAN_A_QUEUE_HOLDS = 100_000
 
@@ -38,14 +31,15 @@ def taken(memory: Memory, room: int = 8 * NOTICE_BLOCK) -> list[tuple[int, int, 
     """(kind, row, generation, value, extra) of one taking."""
     out = np.zeros(room, notice_t)
     count = take_notices(memory.record, out)
-    return [(kind, row, generation, value, extra) for kind, row, generation, _, value, extra in out[:count].tolist()]
+    taken: list[tuple[int, int, int, int, int]] = out[:count].tolist()
+    return taken
 
 
 def test_every_kind_has_counters_of_its_own_in_whole_blocks() -> None:
-    assert len(NOTICE_ROWS) == len(NOTICE_FIRST) == CLOSED_TRANSPORT + 1
+    assert len(NOTICE_ROWS) == len(NOTICE_FIRST) == NoticeKind.CLOSED_TRANSPORT + 1
     assert all(rows % NOTICE_BLOCK == 0 for rows in NOTICE_ROWS)
     assert tuple(np.cumsum([0, *NOTICE_ROWS])[:-1]) == NOTICE_FIRST
-    assert sum(NOTICE_ROWS) == tables.NOTICE_BLOCKS * NOTICE_BLOCK
+    assert sum(NOTICE_ROWS) == NOTICE_BLOCKS * NOTICE_BLOCK
 
 
 def test_a_notice_says_whose_it_is_and_what_the_row_says_when_it_is_taken(memory: Memory) -> None:
@@ -55,40 +49,40 @@ def test_a_notice_says_whose_it_is_and_what_the_row_says_when_it_is_taken(memory
     track["generation"], track["live"] = 6, 0b101
     stream["track"], stream["layer"], stream["announced"], stream["ring_wanted"] = 7, 2, 10 | 3 << 32, 1 << 20
     for kind, row in (
-        (CLOSED_TRANSPORT, TRANSPORTS - 1),
-        (PATH_SELECTED, TRANSPORTS - 1),
-        (SUBSCRIPTION_STARTED, 5),
-        (STREAM_STARTED, 9),
-        (RING_WANTED, 9),
-        (RING_LEFT, 9),
-        (LAYERS_CHANGED, 7),
-        (CLOSED_TRACK, 7),
+        (NoticeKind.CLOSED_TRANSPORT, TRANSPORTS - 1),
+        (NoticeKind.PATH_SELECTED, TRANSPORTS - 1),
+        (NoticeKind.SUBSCRIPTION_STARTED, 5),
+        (NoticeKind.STREAM_STARTED, 9),
+        (NoticeKind.RING_WANTED, 9),
+        (NoticeKind.RING_LEFT, 9),
+        (NoticeKind.LAYERS_CHANGED, 7),
+        (NoticeKind.CLOSED_TRACK, 7),
     ):
         notice(memory.record, kind, row)
     memory.table("transports")["path"][TRANSPORTS - 1] = 11
     assert taken(memory) == [
-        (SUBSCRIPTION_STARTED, 5, 4, 0, 0),
-        (STREAM_STARTED, 7, 6, 2, 10 | 3 << 32),
-        (RING_WANTED, 7, 6, 2, 1 << 20),
-        (RING_LEFT, 7, 6, 2, 0),
-        (LAYERS_CHANGED, 7, 6, 0b101, 0),
-        (CLOSED_TRACK, 7, 6, 0, 0),
-        (PATH_SELECTED, TRANSPORTS - 1, 3, 11, 0),
-        (CLOSED_TRANSPORT, TRANSPORTS - 1, 3, 0, 0),
+        (NoticeKind.SUBSCRIPTION_STARTED, 5, 4, 0, 0),
+        (NoticeKind.STREAM_STARTED, 7, 6, 2, 10 | 3 << 32),
+        (NoticeKind.RING_WANTED, 7, 6, 2, 1 << 20),
+        (NoticeKind.RING_LEFT, 7, 6, 2, 0),
+        (NoticeKind.LAYERS_CHANGED, 7, 6, 0b101, 0),
+        (NoticeKind.CLOSED_TRACK, 7, 6, 0, 0),
+        (NoticeKind.PATH_SELECTED, TRANSPORTS - 1, 3, 11, 0),
+        (NoticeKind.CLOSED_TRANSPORT, TRANSPORTS - 1, 3, 0, 0),
     ]
     assert taken(memory) == []
     assert memory.thread["notify"] == 1
 
 
 def test_what_one_client_repeats_is_one_notice_and_takes_none_from_others(memory: Memory) -> None:
-    notice(memory.record, CLOSED_SUBSCRIPTION, SUBSCRIPTIONS - 1)
+    notice(memory.record, NoticeKind.CLOSED_SUBSCRIPTION, SUBSCRIPTIONS - 1)
     for _ in range(MANY_MORE_THAN_A_QUEUE_HOLDS):
-        notice(memory.record, PATH_SELECTED, 1)
-    notice(memory.record, STREAM_STARTED, 3)
+        notice(memory.record, NoticeKind.PATH_SELECTED, 1)
+    notice(memory.record, NoticeKind.STREAM_STARTED, 3)
     assert [(kind, row) for kind, row, *_ in taken(memory)] == [
-        (CLOSED_SUBSCRIPTION, SUBSCRIPTIONS - 1),
-        (STREAM_STARTED, 0),
-        (PATH_SELECTED, 1),
+        (NoticeKind.CLOSED_SUBSCRIPTION, SUBSCRIPTIONS - 1),
+        (NoticeKind.STREAM_STARTED, 0),
+        (NoticeKind.PATH_SELECTED, 1),
     ]
 
 
@@ -100,26 +94,26 @@ def test_all_rows_of_all_tables_may_have_everything_to_say_at_once(memory: Memor
     while batch := taken(memory, 3 * NOTICE_BLOCK + 5):
         found += [(kind, row) for kind, row, *_ in batch]
     assert len(found) == sum(NOTICE_ROWS)
-    for closed in (CLOSED_SUBSCRIPTION, CLOSED_TRACK, CLOSED_TRANSPORT):
+    for closed in (NoticeKind.CLOSED_SUBSCRIPTION, NoticeKind.CLOSED_TRACK, NoticeKind.CLOSED_TRANSPORT):
         assert [row for kind, row in found if kind == closed] == list(range(NOTICE_ROWS[closed]))
 
 
 def test_rows_that_always_have_something_to_say_keep_nobody_waiting(memory: Memory) -> None:
-    notice(memory.record, CLOSED_TRANSPORT, 0)
+    notice(memory.record, NoticeKind.CLOSED_TRANSPORT, 0)
     calls = 0
-    while CLOSED_TRANSPORT not in {kind for kind, *_ in taken(memory, NOTICE_BLOCK)}:
+    while NoticeKind.CLOSED_TRANSPORT not in {kind for kind, *_ in taken(memory, NOTICE_BLOCK)}:
         for row in range(3 * NOTICE_BLOCK):
-            notice(memory.record, SUBSCRIPTION_STARTED, row)
+            notice(memory.record, NoticeKind.SUBSCRIPTION_STARTED, row)
         calls += 1
         assert calls < 10
 
 
 def test_a_counter_that_comes_round_still_differs(memory: Memory) -> None:
-    memory.table("noticed")[NOTICE_FIRST[PATH_SELECTED]] = 0xFFFFFFFF
-    memory.table("heard")[NOTICE_FIRST[PATH_SELECTED]] = 0xFFFFFFFF
-    notice(memory.record, PATH_SELECTED, 0)
-    assert [kind for kind, *_ in taken(memory)] == [PATH_SELECTED]
-    assert memory.table("noticed")[NOTICE_FIRST[PATH_SELECTED]] == 0
+    memory.table("noticed")[NOTICE_FIRST[NoticeKind.PATH_SELECTED]] = 0xFFFFFFFF
+    memory.table("heard")[NOTICE_FIRST[NoticeKind.PATH_SELECTED]] = 0xFFFFFFFF
+    notice(memory.record, NoticeKind.PATH_SELECTED, 0)
+    assert [kind for kind, *_ in taken(memory)] == [NoticeKind.PATH_SELECTED]
+    assert memory.table("noticed")[NOTICE_FIRST[NoticeKind.PATH_SELECTED]] == 0
 
 
 NOTICES = st.tuples(st.integers(0, len(NOTICE_ROWS) - 1), st.integers(0, 600))
@@ -129,7 +123,7 @@ NOTICES = st.tuples(st.integers(0, len(NOTICE_ROWS) - 1), st.integers(0, 600))
 @given(st.lists(st.one_of(NOTICES, st.none()), max_size=80))
 def test_each_taking_gives_the_set_of_what_was_told_since_the_last(steps: list[tuple[int, int] | None]) -> None:
     memory = Memory()
-    memory.table("streams")["track"] = np.arange(tables.STREAMS)  # so that a notice of a stream names its row
+    memory.table("streams")["track"] = np.arange(STREAMS)  # so that a notice of a stream names its row
     told: set[tuple[int, int]] = set()
     for step in [*steps, None]:
         if step is None:

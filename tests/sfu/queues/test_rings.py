@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from sfu.queues import rings
-from sfu.schema.memory import Memory
-from sfu.schema.tables import (
+from sfu.schema.capacities import (
     COMMAND_RING,
     COMMANDS,
     CROWDED_SLOW,
@@ -15,8 +14,10 @@ from sfu.schema.tables import (
     SLOW_RING,
     SLOW_SLOTS,
     TRANSPORTS,
-    slow_t,
 )
+from sfu.schema.memory import Memory
+from sfu.schema.queue_tables import slow_t
+from tests.sfu.support.commands import push_command
 from tests.sfu.support.ice import drop_counts
 
 
@@ -35,13 +36,15 @@ def take_slow(memory: Memory) -> tuple[int, bytes] | None:
 
 def test_commands_are_written_in_order_and_a_full_ring_says_so(memory: Memory) -> None:
     for n in range(COMMANDS):
-        assert rings.push_command(memory.record, 1, n, 2, -n, n << 40)
-    assert not rings.push_command(memory.record, 1, 0, 0, 0, 0)
+        assert push_command(memory, 1, n, 2, spatial=-n, srtp_out=n << 40)
+    assert not push_command(memory, 1, 0, 0)
     commands = memory.table("commands")
     assert commands["row"].tolist() == list(range(COMMANDS))
-    assert commands[5].tolist() == (1, 5, 2, 0, -5, 5 << 40)
+    assert [int(commands[5][name]) for name in ("kind", "row", "generation", "spatial", "srtp_out", "srtp_in")] == [
+        *(1, 5, 2, -5, 5 << 40, 0)
+    ]
     memory.table("rings")[COMMAND_RING]["read"] = 1
-    assert rings.push_command(memory.record, 9, 0, 0, 0, 0)
+    assert push_command(memory, 9, 0, 0)
     assert commands[0]["kind"] == 9
 
 

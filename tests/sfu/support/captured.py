@@ -14,8 +14,9 @@ from sfu.media.wire.describe import describe
 from sfu.media.wire.numbers import extend16
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
+from sfu.schema.capacities import PACKETS, SEQUENCE_START
+from sfu.schema.codes import MediaKind, PacketFlag
 from sfu.schema.memory import Memory
-from sfu.schema.tables import AUDIO, FRAME_START, KEY_FRAME, PACKETS, SEQUENCE_START, VIDEO
 
 CAPTURES = Path(__file__).parent / "captures"
 CODECS = {name: Codec[name.upper()] for name in ("VP8", "VP9", "H264", "AV1", "opus", "red")}
@@ -79,7 +80,7 @@ class Describer:
             self.rows[ssrc] = len(self.rows)
             stream = self.memory.table("streams")[self.rows[ssrc]]
             stream["highest"] = stream["key_sequence"] = -1
-            stream["kind"] = VIDEO
+            stream["kind"] = MediaKind.VIDEO
         return self.rows[ssrc]
 
     def take(self, data: bytes) -> Described:
@@ -98,10 +99,13 @@ class Describer:
         packet["sequence"] = sequence
         packet["codec"] = memory.table("media")[MEDIA_ROW]["codec_of_pt"][int(packet["payload_type"])]
         if packet["codec"] in (Codec.OPUS, Codec.RED):
-            stream["kind"] = AUDIO
+            stream["kind"] = MediaKind.AUDIO
         describe(memory.record, row, packet, buffer)
         stream["highest"] = max(sequence, int(stream["highest"]))
-        if packet["flags"] & (KEY_FRAME | FRAME_START) == KEY_FRAME | FRAME_START:
+        if (
+            packet["flags"] & (PacketFlag.KEY_FRAME | PacketFlag.FRAME_START)
+            == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
+        ):
             stream["key_sequence"] = sequence
         at, size = (int(packet[f"extension_{part}"][Extension.DEPENDENCY]) for part in ("at", "bytes"))
         columns = {name: int(packet[name]) for name in COLUMNS}

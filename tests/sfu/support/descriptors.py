@@ -10,8 +10,8 @@ from sfu.media.wire.dependency import reset_dependency
 from sfu.media.wire.dependency_write import write_dependency
 from sfu.media.wire.describe import describe
 from sfu.parameters import Codec, Extension
+from sfu.schema.capacities import SEQUENCE_START
 from sfu.schema.memory import Memory
-from sfu.schema.tables import SEQUENCE_START
 from tests.reference.dependency_descriptor import Descriptor, Structure, Template, serialize
 
 ROW = 2

@@ -8,8 +8,10 @@ import numpy as np
 from aioice import stun
 
 from sfu.queues.notices import take_notices
+from sfu.schema.capacities import NOTICE_BLOCK
+from sfu.schema.codes import Drop
 from sfu.schema.memory import Memory
-from sfu.schema.tables import NOTICE_BLOCK, notice_t
+from sfu.schema.queue_tables import notice_t
 
 UFRAG, PASSWORD = "abcdEFGH", "0123456789abcdefghijklmn"
 TRANSACTION = bytes(range(12))
@@ -79,9 +81,9 @@ def sent(memory: Memory) -> list[tuple[int, bytes]]:
 
 def drop_counts(memory: Memory) -> dict[str, int]:
     """Drop counters that are not zero, by name."""
-    from sfu.schema.tables import DROP_NAMES
 
-    return {name: int(count) for name, count in zip(DROP_NAMES, memory.table("drops"), strict=False) if count}
+    counts = memory.table("drops").tolist()
+    return {drop.name.lower(): counts[drop] for drop in Drop if counts[drop]}
 
 
 def all_notices(memory: Memory) -> list[tuple[int, int, int, int, int]]:
@@ -89,7 +91,7 @@ def all_notices(memory: Memory) -> list[tuple[int, int, int, int, int]]:
     out: Any = np.zeros(NOTICE_BLOCK, notice_t)
     taken: list[tuple[int, int, int, int, int]] = []
     while count := take_notices(memory.record, out):
-        taken += [(kind, row, generation, *rest) for kind, row, generation, _, *rest in out[:count].tolist()]
+        taken += out[:count].tolist()
     return taken
 
 

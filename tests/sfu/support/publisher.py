@@ -11,10 +11,10 @@ from pylibsrtp._binding import ffi
 from sfu.media.receive.ingress import receive_plain, receive_rtp
 from sfu.media.tracks import open_track
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.schema import tables
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT, PACKETS, RING_BYTES
+from sfu.schema.codes import MediaKind, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import AUDIO, DROP_NAMES, MEDIA_PER_TRANSPORT, OPEN, VIDEO
-from tests.sfu.support.ice import all_notices
+from tests.sfu.support.ice import all_notices, drop_counts
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -119,7 +119,7 @@ class Publisher:
         self._sessions = (inward, outward)
         self.tracks = self.streams = 0
         transport = self.transport
-        transport["state"] = OPEN
+        transport["state"] = RowState.OPEN
         transport["secure"] = 1
         transport["generation"] = 9
         transport["ssrc"] = OUR_SSRC
@@ -152,7 +152,7 @@ class Publisher:
     def add_track(
         self,
         mid: str = "0",
-        kind: int = VIDEO,
+        kind: int = MediaKind.VIDEO,
         rids: tuple[str, ...] = ("",),
         ssrcs: tuple[int, ...] = (),
         rtx_ssrcs: tuple[int, ...] = (),
@@ -174,13 +174,13 @@ class Publisher:
             stream["rid"][: len(rid)] = np.frombuffer(rid.encode(), np.uint8)
             stream["ssrc"] = ssrcs[layer] if ssrcs else 0
             stream["rtx_ssrc"] = rtx_ssrcs[layer] if rtx_ssrcs else 0
-            stream["ring_bytes"] = tables.RING_BYTES["low"]
-            stream["ring_start"] = number * tables.RING_BYTES["low"]
+            stream["ring_bytes"] = RING_BYTES["low"]
+            stream["ring_start"] = number * RING_BYTES["low"]
         open_track(self.record, row)
         return row
 
     def add_audio(self, mid: str = "a") -> int:
-        return self.add_track(mid, kind=AUDIO)
+        return self.add_track(mid, kind=MediaKind.AUDIO)
 
     def receive(self, data: bytes, now: int = START, arrival: int | None = None) -> None:
         """A packet that is decrypted already."""
@@ -194,8 +194,7 @@ class Publisher:
 
     @property
     def drops(self) -> dict[str, int]:
-        counts = self.memory.table("drops")
-        return {name: int(counts[k]) for k, name in enumerate(DROP_NAMES) if counts[k]}
+        return drop_counts(self.memory)
 
     def notices(self) -> list[tuple[int, int, int, int, int]]:
         """(kind, row, generation, value, extra) of every notice that was not taken yet."""
@@ -211,7 +210,7 @@ class Publisher:
 
     def stored(self, stream: int, sequence: int) -> bytes:
         """The stored packet with an extended sequence number; raises KeyError when it is not in the ring."""
-        entry = self.memory.table("packets")[stream][sequence & (tables.PACKETS - 1)]
+        entry = self.memory.table("packets")[stream][sequence & (PACKETS - 1)]
         row = self.stream(stream)
         oldest = max(row["ring_written"] - row["ring_bytes"], row["ring_oldest"])
         if entry["sequence"] != sequence or entry["start"] < oldest:

@@ -13,38 +13,30 @@ from aioice import stun
 from sfu.control.sockets import source_control
 from sfu.queues import rings
 from sfu.queues.notices import notice
+from sfu.schema.capacities import COMMAND_RING, COMMANDS, MEDIA_PER_TRANSPORT
+from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    CLOSE_SUBSCRIPTION,
-    CLOSE_TRACK,
-    CLOSE_TRANSPORT,
-    CLOSED_SUBSCRIPTION,
-    CLOSED_TRACK,
-    CLOSED_TRANSPORT,
-    COMMAND_RING,
-    COMMANDS,
-    FREE,
-    MEDIA_PER_TRANSPORT,
-    NEW_CREDENTIALS,
-    OPEN,
-    OPEN_SUBSCRIPTION,
-    OPEN_TRACK,
-    OPEN_TRANSPORT,
-    PATH_SELECTED,
-    SET_MEDIA,
-    START_SRTP,
-)
+from sfu.schema.queue_tables import COMMAND_FIELDS
 from tests.sfu.support.ice import socket_address
 
 TABLE_OF_COMMAND = {
-    **dict.fromkeys((OPEN_TRANSPORT, START_SRTP, NEW_CREDENTIALS, SET_MEDIA, CLOSE_TRANSPORT), "transports"),
-    **dict.fromkeys((OPEN_TRACK, CLOSE_TRACK), "tracks"),
-    **dict.fromkeys((OPEN_SUBSCRIPTION, CLOSE_SUBSCRIPTION), "subscriptions"),
+    **dict.fromkeys(
+        (
+            Command.OPEN_TRANSPORT,
+            Command.START_SRTP,
+            Command.NEW_CREDENTIALS,
+            Command.SET_MEDIA,
+            Command.CLOSE_TRANSPORT,
+        ),
+        "transports",
+    ),
+    **dict.fromkeys((Command.OPEN_TRACK, Command.CLOSE_TRACK), "tracks"),
+    **dict.fromkeys((Command.OPEN_SUBSCRIPTION, Command.CLOSE_SUBSCRIPTION), "subscriptions"),
 }
 NOTICE_OF_CLOSING = {
-    CLOSE_TRANSPORT: CLOSED_TRANSPORT,
-    CLOSE_TRACK: CLOSED_TRACK,
-    CLOSE_SUBSCRIPTION: CLOSED_SUBSCRIPTION,
+    Command.CLOSE_TRANSPORT: NoticeKind.CLOSED_TRANSPORT,
+    Command.CLOSE_TRACK: NoticeKind.CLOSED_TRACK,
+    Command.CLOSE_SUBSCRIPTION: NoticeKind.CLOSED_SUBSCRIPTION,
 }
 
 
@@ -54,7 +46,7 @@ class StandIn:
 
     def __init__(self, memory: Memory, on_exception: Callable[[BaseException], None]) -> None:
         self.memory = memory
-        self.commands: list[tuple[int, int, int]] = []
+        self.commands: list[tuple[Command, int, dict[str, int]]] = []
         self.held = False
         self.started = self.stopped = self.failed = False
         self._sockets: list[socket.socket] = []
@@ -85,7 +77,9 @@ class StandIn:
         while ring["read"] < ring["written"]:
             command = self.memory.table("commands")[int(ring["read"]) & (COMMANDS - 1)]
             ring["read"] += 1
-            self._apply(*(int(command[name]) for name in ("kind", "row", "generation", "a", "b")))
+            kind = Command(int(command["kind"]))
+            fields = {name: int(command[name]) for name in COMMAND_FIELDS[kind]}
+            self._apply(kind, int(command["row"]), int(command["generation"]), fields)
         self.notify()
 
     def notice(self, kind: int, row: int) -> None:
@@ -97,39 +91,39 @@ class StandIn:
             self.memory.thread["notify"] = 0
             os.eventfd_write(int(self.memory.thread["control_fd"]), 1)
 
-    def _apply(self, kind: int, row: int, generation: int, a: int, b: int) -> None:
-        self.commands.append((kind, row, a))
+    def _apply(self, kind: Command, row: int, generation: int, fields: dict[str, int]) -> None:
+        self.commands.append((kind, row, fields))
         table = TABLE_OF_COMMAND.get(kind)
         if table is None:
             return
         record = self.memory.table(table)[row]
         assert record["generation"] == generation
-        if kind in (OPEN_TRANSPORT, OPEN_TRACK, OPEN_SUBSCRIPTION):
-            assert record["state"] == FREE
-            record["state"] = OPEN
-        if kind == OPEN_TRANSPORT:
+        if kind in (Command.OPEN_TRANSPORT, Command.OPEN_TRACK, Command.OPEN_SUBSCRIPTION):
+            assert record["state"] == RowState.FREE
+            record["state"] = RowState.OPEN
+        if kind == Command.OPEN_TRANSPORT:
             record["path"] = -1
             record["secure"] = 0
             record["media"] = row * MEDIA_PER_TRANSPORT
-        elif kind == SET_MEDIA:
-            record["media"] = a
-        elif kind == START_SRTP:
-            record["srtp_in"], record["srtp_out"], record["secure"] = a, b, 1
-        elif kind == NEW_CREDENTIALS:
+        elif kind == Command.SET_MEDIA:
+            record["media"] = fields["other_row"]
+        elif kind == Command.START_SRTP:
+            record["srtp_in"], record["srtp_out"], record["secure"] = fields["srtp_in"], fields["srtp_out"], 1
+        elif kind == Command.NEW_CREDENTIALS:
             record["ufrag"][1], record["ufrag"][0] = record["ufrag"][0], record["next_ufrag"]
             record["password"][1] = record["password"][0]
             record["password"][0] = record["next_password"]
         elif kind in NOTICE_OF_CLOSING:
-            assert record["state"] == OPEN
-            record["state"] = FREE
-            if kind == CLOSE_TRANSPORT:
+            assert record["state"] == RowState.OPEN
+            record["state"] = RowState.FREE
+            if kind == Command.CLOSE_TRANSPORT:
                 self._free_paths(row)
             notice(self.memory.record, NOTICE_OF_CLOSING[kind], row)
 
     def _free_paths(self, row: int) -> None:
         for address, path in list(self._path_of_address.items()):
             if self.memory.table("paths")[path]["transport"] == row:
-                self.memory.table("paths")[path]["state"] = FREE
+                self.memory.table("paths")[path]["state"] = RowState.FREE
                 del self._path_of_address[address]
 
     def _receive(self, index: int) -> None:
@@ -153,7 +147,7 @@ class StandIn:
         ufrag = int.from_bytes(message.attributes["USERNAME"].split(":")[0].encode(), "little")
         transports = self.memory.table("transports")
         for row in range(64):
-            if transports[row]["state"] == OPEN and ufrag in transports[row]["ufrag"].tolist():
+            if transports[row]["state"] == RowState.OPEN and ufrag in transports[row]["ufrag"].tolist():
                 which = transports[row]["ufrag"].tolist().index(ufrag)
                 password = transports[row]["password"][which].tobytes()
                 assert message.check_message_integrity(password)
@@ -171,7 +165,7 @@ class StandIn:
         address = socket_address(*name[:2])
         path = self._path_of_address.setdefault((index, address), len(self._path_of_address))
         record = self.memory.table("paths")[path]
-        record["state"] = OPEN
+        record["state"] = RowState.OPEN
         record["family"] = 4 if len(address) == 16 else 6
         record["socket"] = index
         record["transport"] = row
@@ -185,5 +179,5 @@ class StandIn:
         transport = self.memory.table("transports")[row]
         if transport["path"] != path:
             transport["path"] = path
-            self.notice(PATH_SELECTED, row)
+            self.notice(NoticeKind.PATH_SELECTED, row)
         return path

@@ -16,18 +16,9 @@ from sfu.media.tracks import open_track
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Codec, Extension
-from sfu.schema import tables
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT, PACKETS, RING_BYTES, SCRATCH_HISTORY, TRACK_LOG
+from sfu.schema.codes import MediaKind, PacketFlag, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    FRAME_END,
-    FRAME_START,
-    KEY_FRAME,
-    MEDIA_PER_TRANSPORT,
-    OPEN,
-    SCRATCH_HISTORY,
-    SWITCH_UP,
-    VIDEO,
-)
 from tests.sfu.support.ice import notices
 
 SECOND = 1_000_000_000
@@ -42,8 +33,8 @@ PRIMARY, REPAIR = 0x1000, 0x2000
 PAYLOAD_TYPE, RTX_PAYLOAD_TYPE, OPUS, RED = 100, 101, 111, 63
 KEY = bytes(range(28))
 EXTENSIONS = {Extension.MID: 1, Extension.TRANSPORT_CC: 4, Extension.ABS_SEND_TIME: 6, Extension.AUDIO_LEVEL: 5}
-START_OF_KEY = KEY_FRAME | FRAME_START | SWITCH_UP
-WHOLE = FRAME_START | FRAME_END
+START_OF_KEY = PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.SWITCH_UP
+WHOLE = PacketFlag.FRAME_START | PacketFlag.FRAME_END
 
 
 def _session(kind: int) -> Session:
@@ -73,29 +64,31 @@ class Viewer:
 class Room:
     """One track of one publisher, and viewers."""
 
-    def __init__(self, codec: Codec = Codec.VP8, layers: int = 1, kind: int = VIDEO, svc: bool = False) -> None:
+    def __init__(
+        self, codec: Codec = Codec.VP8, layers: int = 1, kind: int = MediaKind.VIDEO, svc: bool = False
+    ) -> None:
         self.memory = Memory()
         self.record = self.memory.record
         self.codec, self.kind, self.now = codec, kind, START
         self.viewers: list[Viewer] = []
         self._open_transport(PUBLISHER)
         track = self.track
-        track["kind"], track["svc"], track["layer_count"], track["transport"] = kind, svc, layers, PUBLISHER
+        track["kind"], track["layer_count"], track["transport"] = kind, layers, PUBLISHER
         track["streams"] = -1
         for layer in range(layers):
             track["streams"][layer] = layer
             stream = self.stream(layer)
             stream["kind"], stream["layer"], stream["transport"] = kind, layer, PUBLISHER
-            stream["ring_bytes"] = tables.RING_BYTES["low"]
-            stream["ring_start"] = layer * tables.RING_BYTES["low"]
+            stream["ring_bytes"] = RING_BYTES["low"]
+            stream["ring_start"] = layer * RING_BYTES["low"]
             stream["ssrc"] = 77 + layer
         open_track(self.record, 0)
         for layer in range(layers):
-            self.stream(layer)["clock_rate"] = 90_000 if kind == VIDEO else 48_000
+            self.stream(layer)["clock_rate"] = 90_000 if kind == MediaKind.VIDEO else 48_000
 
     def _open_transport(self, row: int) -> Any:
         transport = self.memory.table("transports")[row]
-        transport["state"], transport["path"], transport["secure"] = OPEN, row, 1
+        transport["state"], transport["path"], transport["secure"] = RowState.OPEN, row, 1
         transport["first_track"] = transport["first_subscription"] = transport["first_source"] = -1
         transport["media"] = row * MEDIA_PER_TRANSPORT
         media = self.memory.table("media")[row * MEDIA_PER_TRANSPORT]
@@ -135,7 +128,7 @@ class Room:
         subscription["ssrc"] = PRIMARY + number
         subscription["rtx_ssrc"] = REPAIR + number if rtx else 0
         subscription["history"], subscription["history_use"] = number if rtx else SCRATCH_HISTORY, 40 + number
-        subscription["payload_type"] = PAYLOAD_TYPE if self.kind == VIDEO else OPUS
+        subscription["payload_type"] = PAYLOAD_TYPE if self.kind == MediaKind.VIDEO else OPUS
         subscription["rtx_payload_type"] = RTX_PAYLOAD_TYPE if rtx else -1
         subscription["red_payload_type"] = RED if red else -1
         subscription["mid"][:2] = (ord("v"), ord("1"))
@@ -154,7 +147,7 @@ class Room:
         timestamp: int | None = None,
         payload: bytes = b"payload",
         marker: bool = True,
-        flags: int = WHOLE | SWITCH_UP,
+        flags: int = WHOLE | PacketFlag.SWITCH_UP,
         padding: int = 0,
         extensions: dict[Extension, bytes] | None = None,
         **columns: Any,
@@ -173,7 +166,7 @@ class Room:
         at = int(stream["ring_start"]) + (start & (ring - 1))
         self.memory.arena[at : at + len(data)] = np.frombuffer(data, np.uint8)
         stream["ring_written"] += len(data)
-        index = sequence & (tables.PACKETS - 1)
+        index = sequence & (PACKETS - 1)
         packet = self.memory.table("packets")[layer][index]
         packet["tl0_at"] = packet["picture_at"] = packet["primary_at"] = packet["tl0"] = 0
         packet["spatial"] = packet["temporal"] = packet["indications"] = 0
@@ -189,12 +182,12 @@ class Room:
         for name, value in columns.items():
             packet[name] = value
         stream["highest"] = max(int(stream["highest"]), sequence)
-        if flags & FRAME_START:
+        if flags & PacketFlag.FRAME_START:
             stream["frames"] += 1
-        if flags & KEY_FRAME and flags & FRAME_START:
+        if flags & PacketFlag.KEY_FRAME and flags & PacketFlag.FRAME_START:
             stream["key_sequence"], stream["key_ns"], stream["key_wanted"] = sequence, self.now, 0
         track = self.track
-        track["log"][int(track["log_written"]) & (tables.TRACK_LOG - 1)] = layer << 16 | index
+        track["log"][int(track["log_written"]) & (TRACK_LOG - 1)] = layer << 16 | index
         track["log_written"] += 1
         list_track(self.record, 0)
         return sequence
@@ -204,11 +197,11 @@ class Room:
         buffer, incoming = np.frombuffer(data, np.uint8), self.memory.table("incoming")[0]
         assert parse_header(self.record, PUBLISHER * MEDIA_PER_TRANSPORT, buffer, len(data), incoming)
         self.store(number, payload=data[12:], timestamp=int(incoming["timestamp"]), flags=0)
-        packet = self.memory.table("packets")[0][(FIRST + number) & (tables.PACKETS - 1)]
+        packet = self.memory.table("packets")[0][(FIRST + number) & (PACKETS - 1)]
         for name in ("payload_at", "padding", "payload_type", "marker", "extension_at", "extension_bytes"):
             packet[name] = incoming[name]
         describe(self.record, 0, packet, buffer)
-        if packet["flags"] & KEY_FRAME and packet["flags"] & FRAME_START:
+        if packet["flags"] & PacketFlag.KEY_FRAME and packet["flags"] & PacketFlag.FRAME_START:
             stream = self.stream()
             stream["key_sequence"], stream["key_ns"], stream["key_wanted"] = FIRST + number, self.now, 0
         return packet
@@ -218,7 +211,7 @@ class Room:
     ) -> None:
         """A VP8 packet whose descriptor has a picture id and TL0PICIDX."""
         head = b"\x90\xc0" + ((0x8000 | picture).to_bytes(2, "big") if wide else bytes([picture])) + bytes([tl0])
-        rest.setdefault("flags", (FRAME_START if start else 0) | SWITCH_UP | FRAME_END)
+        rest.setdefault("flags", (PacketFlag.FRAME_START if start else 0) | PacketFlag.SWITCH_UP | PacketFlag.FRAME_END)
         self.store(
             number,
             payload=head + rest.pop("body", b"frame"),

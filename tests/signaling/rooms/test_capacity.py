@@ -6,7 +6,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.control.statistics import limits
-from sfu.schema.tables import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
+from sfu.schema.capacities import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from signaling.http.join import JoinError
 from signaling.rooms.capacity import MEASURE_INTERVAL_S, Needs
 from signaling.rooms.room import Room

@@ -13,7 +13,7 @@ from sfu.control.data import association, reassembly, sctp
 from sfu.control.data.association import Association
 from sfu.errors import TransportFailure
 from sfu.parameters import Channel, DtlsRole
-from sfu.schema.tables import SLOW_PER_TRANSPORT, SLOW_SLOTS
+from sfu.schema.capacities import SLOW_PER_TRANSPORT, SLOW_SLOTS
 from tests.deadline import deadline
 from tests.sfu.support.data_ends import (
     FIRST,

@@ -21,7 +21,7 @@ from sfu.control.security.dtls import (
 )
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
-from sfu.schema.tables import PACKETS
+from sfu.schema.capacities import PACKETS
 
 PROFILES = tuple(profile.name for profile in SRTP_PROFILES)
 OURS, THEIRS = LocalCertificate(PROFILES), LocalCertificate(PROFILES)

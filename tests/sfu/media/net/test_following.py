@@ -18,8 +18,9 @@ from sfu.control.security.srtp_keys import SendingCipher
 from sfu.media.net.following import COMPARE_NS
 from sfu.media.net.paths import FOLLOW_NS, SILENT_NS
 from sfu.media.rtcp.incoming import _srtcp_index
+from sfu.schema.capacities import PATHS
+from sfu.schema.codes import Command, NoticeKind
 from sfu.schema.memory import Memory
-from sfu.schema.tables import FOLLOW_PATH, NEW_CREDENTIALS, PATH_SELECTED, PATHS
 from tests.sfu.media.test_media_path import SSRC, Call
 from tests.sfu.support.ice import PASSWORD, SECOND, binding_request, notices, ufrag_number
 from tests.sfu.support.publisher import MS, VP8_DELTA, packet
@@ -168,7 +169,7 @@ def test_checks_that_flip_the_selection_are_one_notice(moving: Moving) -> None:
         moving.turn(FOLLOW_NS)
         flips, before = flips + (moving.path() != before), moving.path()
     assert flips == 50
-    assert notices(moving.call.memory) == [(PATH_SELECTED, moving.call.publisher.row, moving.path())]
+    assert notices(moving.call.memory) == [(NoticeKind.PATH_SELECTED, moving.call.publisher.row, moving.path())]
 
 
 def test_media_is_a_sign_of_life_of_its_pair(moving: Moving) -> None:
@@ -189,7 +190,7 @@ def test_after_an_ice_restart_the_pairs_of_before_are_not_followed(moving: Movin
     transport = moving.call.memory.table("transports")[moving.call.publisher.row]
     transport["next_ufrag"] = ufrag_number("newerNEW")
     transport["next_password"] = list(PASSWORD.encode())
-    moving.call.command(NEW_CREDENTIALS, moving.call.publisher.row, moving.call.publisher.generation)
+    moving.call.command(Command.NEW_CREDENTIALS, moving.call.publisher.row, moving.call.publisher.generation)
     moving.turn(SECOND)
     moving.check(moving.new, ufrag="newerNEW", priority=1, nominate=False)
     assert moving.is_sent_to(moving.old)
@@ -205,7 +206,7 @@ class TestCommand:
 
     def follow(self, moving: Moving, path: int, generation: int = 0) -> None:
         publisher = moving.call.publisher
-        moving.call.command(FOLLOW_PATH, publisher.row, generation or publisher.generation, path)
+        moving.call.command(Command.FOLLOW_PATH, publisher.row, generation or publisher.generation, other_row=path)
         moving.turn()
 
     def test_moves(self, moving: Moving) -> None:

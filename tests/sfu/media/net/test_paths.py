@@ -8,8 +8,9 @@ import pytest
 
 from sfu.media.net import paths, stun
 from sfu.media.net.lookup import find_path, insert_ufrag, remove_ufrag
+from sfu.schema.capacities import PATHS_PER_TRANSPORT, STAGING_PATH
+from sfu.schema.codes import NoticeKind, RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import CONSENT_EXPIRED, OPEN, PATH_SELECTED, PATHS_PER_TRANSPORT, STAGING_PATH
 from tests.sfu.support.ice import (
     PASSWORD,
     SECOND,
@@ -35,7 +36,7 @@ NEW_UFRAG, NEW_PASSWORD = "newerNEW", "n" * 24
 def open_transport(memory: Memory, row: int, ufrag: str) -> None:
     write_credentials(memory, row, ufrag)
     transport = memory.table("transports")[row]
-    transport["state"] = OPEN
+    transport["state"] = RowState.OPEN
     transport["path"] = transport["first_path"] = transport["nominated_generation"] = -1
     insert_ufrag(memory.record, row, 0)
     memory.thread["transport_end"] = max(int(memory.thread["transport_end"]), row + 1)
@@ -119,7 +120,7 @@ def test_first_validated_path_is_used_before_any_nomination(memory: Memory) -> N
     assert check(memory, A)
     assert check(memory, B, priority=999)
     assert selected(memory) == A
-    assert notices(memory) == [(PATH_SELECTED, ROW, int(memory.table("transports")[ROW]["path"]))]
+    assert notices(memory) == [(NoticeKind.PATH_SELECTED, ROW, int(memory.table("transports")[ROW]["path"]))]
 
 
 def test_repeated_checks_of_one_pair_take_one_row_and_give_one_notice(memory: Memory) -> None:
@@ -350,14 +351,14 @@ def test_consent_expires_once_and_only_after_the_first_check(memory: Memory) -> 
     assert notices(memory) == []
     for n in range(3):
         paths.consent_pass(memory.record, NOW + paths.CONSENT_TIMEOUT_NS + n * SECOND)
-    assert notices(memory) == [(CONSENT_EXPIRED, ROW, 0)]
+    assert notices(memory) == [(NoticeKind.CONSENT_EXPIRED, ROW, 0)]
 
 
 def test_a_check_renews_consent(memory: Memory) -> None:
     for n in range(4):
         check(memory, A, at=NOW + 10 * n * SECOND)
         paths.consent_pass(memory.record, NOW + 10 * n * SECOND + 9 * SECOND)
-    assert [kind for kind, _, _ in notices(memory)] == [PATH_SELECTED]
+    assert [kind for kind, _, _ in notices(memory)] == [NoticeKind.PATH_SELECTED]
 
 
 def test_full_table_of_paths_drops_the_check_and_counts(memory: Memory) -> None:

@@ -15,8 +15,9 @@ from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher, derive
 from sfu.media.net import srtp
 from sfu.media.wire.windows import WINDOW
+from sfu.schema.capacities import TX_BYTES
 from sfu.schema.memory import Memory
-from sfu.schema.tables import TX_BYTES, subscription_t
+from sfu.schema.subscription_tables import subscription_t
 from tests.sfu.support.ice import drop_counts
 
 SSRC = 0xC0FFEE01

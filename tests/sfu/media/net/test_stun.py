@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sfu.media.net import stun
 from sfu.media.net.lookup import insert_ufrag
+from sfu.schema.codes import RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import OPEN
 from tests.sfu.support.ice import (
     PASSWORD,
     SECOND,
@@ -62,7 +62,7 @@ def memory(shared: Memory) -> Memory:
     shared.thread["tx_count"] = 0
     shared.table("sockets")["fd"] = -1
     write_credentials(shared, row)
-    transport["state"] = OPEN
+    transport["state"] = RowState.OPEN
     transport["path"] = transport["first_path"] = transport["nominated_generation"] = -1
     insert_ufrag(shared.record, row, 0)
     return shared

@@ -12,8 +12,9 @@ import pytest
 
 from sfu.control.sockets import Sockets
 from sfu.media.net import udp
+from sfu.schema.capacities import RX_BYTES, RX_SLOTS, TX_SLOTS
+from sfu.schema.codes import RowState
 from sfu.schema.memory import Memory
-from sfu.schema.tables import OPEN, RX_BYTES, RX_SLOTS, TX_SLOTS
 from tests.sfu.support.ice import drop_counts, socket_address
 
 PATIENCE_S = 5.0
@@ -48,7 +49,7 @@ def add_path(memory: Memory, row: int, to: socket.socket, index: int = 0) -> Non
     host, port = to.getsockname()[:2]
     address = socket_address(host, port)
     path = memory.table("paths")[row]
-    path["state"], path["family"], path["socket"] = OPEN, 6 if ":" in host else 4, index
+    path["state"], path["family"], path["socket"] = RowState.OPEN, 6 if ":" in host else 4, index
     path["address"][: len(address)] = np.frombuffer(address, np.uint8)
     path["address_bytes"] = len(address)
 

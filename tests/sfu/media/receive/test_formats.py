@@ -5,15 +5,8 @@ import pytest
 
 from sfu.media.receive.formats import CODEC_CHANGE_NS, take_format
 from sfu.parameters import Codec, Extension
-from sfu.schema.tables import (
-    AUDIO,
-    FRAME_END,
-    FRAME_START,
-    KEY_FRAME,
-    MEDIA_PER_TRANSPORT,
-    SEQUENCE_START,
-    STREAM_STARTED,
-)
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT, SEQUENCE_START
+from sfu.schema.codes import MediaKind, NoticeKind, PacketFlag
 from tests.sfu.support.publisher import (
     MS,
     OPUS,
@@ -30,7 +23,7 @@ from tests.sfu.support.publisher import (
 )
 from tests.sfu.support.subscribers import FIRST, PUBLISHER, SUBSCRIBER, Room
 
-KEY = KEY_FRAME | FRAME_START | FRAME_END
+KEY = PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.FRAME_END
 VP9_KEY = bytes.fromhex("8c0000") + bytes(20)
 VP8_KEY_IN_TWO_BYTES = bytes.fromhex("10009d012a") + bytes(20)
 
@@ -50,7 +43,7 @@ def vp9(sequence: int) -> bytes:
 
 def started(publisher: Publisher) -> list[tuple[int, int, int]]:
     """(SSRC, codec, payload type) of every start that was told and not heard yet."""
-    extras = [extra for kind, _, _, _, extra in publisher.notices() if kind == STREAM_STARTED]
+    extras = [extra for kind, _, _, _, extra in publisher.notices() if kind == NoticeKind.STREAM_STARTED]
     return [(extra & 0xFFFFFFFF, extra >> 32 & 0xFF, extra >> 40) for extra in extras]
 
 
@@ -170,14 +163,14 @@ def test_a_viewer_negotiated_for_the_new_codec_starts_with_its_key_frame(room: R
 
 
 def test_opus_and_red_go_to_whoever_takes_opus() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     viewer = room.add_viewer(rtx=False, red=True)
     room.subscription()["codec"] = Codec.OPUS
     room.store(0)
     room.store(1, codec=Codec.RED, primary_at=1)
     room.forward()
     assert len(viewer.take()) == 2
-    other = Room(Codec.AUDIO, kind=AUDIO)
+    other = Room(Codec.AUDIO, kind=MediaKind.AUDIO)
     refused = other.add_viewer(rtx=False)
     other.subscription()["codec"] = Codec.OPUS
     other.store(0)
@@ -193,7 +186,7 @@ def test_vp8_without_picture_ids_is_shown_where_descriptors_were_negotiated() ->
     room.memory.table("media")[SUBSCRIBER * MEDIA_PER_TRANSPORT]["id_of_extension"][Extension.DEPENDENCY] = 12
     descriptor = {Extension.DEPENDENCY: bytes([0xC0, 0, 1])}
     for number in range(4):
-        flags = KEY if number == 0 else FRAME_START | FRAME_END
+        flags = KEY if number == 0 else PacketFlag.FRAME_START | PacketFlag.FRAME_END
         room.store(number, payload=VP8_KEY_IN_TWO_BYTES, flags=flags, extensions=descriptor, temporal=number % 2)
     room.forward()
     packets = viewer.take()

@@ -18,7 +18,8 @@ from sfu.media.receive.nack import (
     recovered,
     review,
 )
-from sfu.schema.tables import AUDIO, FRAME_END, FRAME_START, MISSING, PACKETS, VIDEO
+from sfu.schema.capacities import MISSING, PACKETS
+from sfu.schema.codes import MediaKind, PacketFlag
 from tests.sfu.support.publisher import MS, START, Publisher
 
 BASE = 70_000
@@ -32,7 +33,7 @@ def publisher() -> Publisher:
 
 
 class Stream:
-    def __init__(self, publisher: Publisher, kind: int = VIDEO) -> None:
+    def __init__(self, publisher: Publisher, kind: int = MediaKind.VIDEO) -> None:
         self.row = publisher.memory.record["streams"][0]
         self.row["missing_count"] = self.row["key_wanted"] = 0
         self.row["kind"] = kind
@@ -49,7 +50,7 @@ class Stream:
         entry["tl0_at"] = entry["tl0"] = entry["temporal"] = entry["spatial"] = entry["padding"] = 0
         entry["picture_id"] = entry["frame_number"] = -1
         entry["sequence"], entry["payload_at"], entry["size"] = BASE + number, 12, 12 + payload
-        entry["flags"], entry["marker"] = (FRAME_START | FRAME_END, 1) if whole else (0, 0)
+        entry["flags"], entry["marker"] = (PacketFlag.FRAME_START | PacketFlag.FRAME_END, 1) if whole else (0, 0)
         for name, value in columns.items():
             entry[name] = value
 
@@ -117,7 +118,7 @@ def test_a_full_list_gives_up_its_oldest(stream: Stream) -> None:
 
 
 def test_audio_never_wants_a_key_frame(publisher: Publisher) -> None:
-    stream = Stream(publisher, AUDIO)
+    stream = Stream(publisher, MediaKind.AUDIO)
     stream.gap(1, 5 + MISSING)
     stream.gap(1000, 1000 + MISSING)
     stream.gap(2000, 2001)
@@ -229,10 +230,10 @@ class TestNumbersThatNeverCome:
         [
             ({"picture_id": 5}, {"picture_id": 7}),
             ({"picture_id": 5, "marker": 0}, {"picture_id": 6}),
-            ({"picture_id": 5}, {"picture_id": 6, "flags": FRAME_END}),
+            ({"picture_id": 5}, {"picture_id": 6, "flags": PacketFlag.FRAME_END}),
             ({"picture_id": 5}, {"picture_id": 6, "spatial": 1}),
             ({"frame_number": 5}, {"frame_number": 7}),
-            ({"frame_number": 5, "flags": FRAME_START}, {"frame_number": 6}),
+            ({"frame_number": 5, "flags": PacketFlag.FRAME_START}, {"frame_number": 6}),
             ({}, {}),
         ],
     )
@@ -249,7 +250,7 @@ class TestNumbersThatNeverCome:
             ({"tl0": 255}, {"tl0": 0}),
             ({"tl0": 4, "temporal": 2, "marker": 0}, {"tl0": 5}),
             ({"tl0": 4}, {"tl0": 4, "temporal": 1}),
-            ({"tl0": 4}, {"tl0": 4, "temporal": 2, "flags": FRAME_END}),
+            ({"tl0": 4}, {"tl0": 4, "temporal": 2, "flags": PacketFlag.FRAME_END}),
         ],
     )
     def test_frames_of_higher_layers_are_asked_for_thrice_and_need_no_key_frame(
@@ -267,7 +268,7 @@ class TestNumbersThatNeverCome:
             ({"tl0": 4}, {"tl0": 6}),
             ({"tl0": 4, "marker": 0}, {"tl0": 5}),
             ({"tl0": 4}, {"tl0": 5, "temporal": 1}),
-            ({"tl0": 4}, {"tl0": 5, "flags": FRAME_END}),
+            ({"tl0": 4}, {"tl0": 5, "flags": PacketFlag.FRAME_END}),
             ({"tl0": 4}, {"tl0": 5, "spatial": 1}),
             ({"tl0": 4}, {"tl0": 4}),
         ],

@@ -17,7 +17,7 @@ from sfu.media.receive.reception import (
     wire_sequence,
     write_report_block,
 )
-from sfu.schema.tables import SEQUENCE_START
+from sfu.schema.capacities import SEQUENCE_START
 from tests.sfu.support.publisher import MS, SECOND, START, Publisher
 
 CLOCK = 90_000

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sfu.media.receive.restore import MAX_RESTORED
 from sfu.media.wire.red import find_redundant
 from sfu.parameters import Codec
-from sfu.schema.tables import PACKETS, RESTORED, SEQUENCE_START
+from sfu.schema.capacities import PACKETS, SEQUENCE_START
+from sfu.schema.codes import PacketFlag
 from tests.sfu.support.publisher import OPUS, RED, START, Publisher, packet
 
 STEP = 960
@@ -77,7 +78,7 @@ def test_what_arrives_itself_after_all_is_counted_and_not_stored_twice() -> None
     assert microphone.stream()["received"] == 3
     assert microphone.drops == {"duplicate": 2}
     entry = microphone.memory.table("packets")[0][(SEQUENCE_START + 2) & (PACKETS - 1)]
-    assert not entry["flags"] & RESTORED
+    assert not entry["flags"] & PacketFlag.RESTORED
 
 
 def test_a_packet_that_is_there_is_not_restored() -> None:

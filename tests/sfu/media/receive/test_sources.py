@@ -6,16 +6,8 @@ from pylibsrtp import Error
 from sfu.media.receive.sources import DISPLACED_NS, UNBOUND_IDLE_NS, close_sources
 from sfu.media.tracks import close_track
 from sfu.parameters import Codec
-from sfu.schema.tables import (
-    AUDIO,
-    CLOSED_TRACK,
-    CROWDED_UNBOUND,
-    MAX_UNBOUND,
-    SEQUENCE_START,
-    STREAM_STARTED,
-    UNBOUND_PER_TRANSPORT,
-    VIDEO,
-)
+from sfu.schema.capacities import CROWDED_UNBOUND, MAX_UNBOUND, SEQUENCE_START, UNBOUND_PER_TRANSPORT
+from sfu.schema.codes import MediaKind, NoticeKind
 from tests.sfu.support.publisher import MS, OPUS, ROW, START, VP8, VP8_KEY, VP8_RTX, Publisher, packet, rtx
 
 
@@ -107,8 +99,8 @@ def test_by_a_rid_that_only_one_track_has(publisher: Publisher) -> None:
 
 
 def test_by_the_only_track_of_the_kind(publisher: Publisher) -> None:
-    publisher.add_track("0", kind=VIDEO)
-    publisher.add_track("1", kind=AUDIO)
+    publisher.add_track("0", kind=MediaKind.VIDEO)
+    publisher.add_track("1", kind=MediaKind.AUDIO)
     publisher.receive(packet(1, ssrc=10, payload_type=OPUS, payload=b"x"))
     publisher.receive(packet(1, ssrc=20))
     assert bound(publisher) == {1: 10, 0: 20}
@@ -129,7 +121,7 @@ def test_a_guess_displaces_nobody(publisher: Publisher) -> None:
 
 
 def test_audio_does_not_bind_to_a_video_track(publisher: Publisher) -> None:
-    publisher.add_track("0", kind=VIDEO, ssrcs=(10,))
+    publisher.add_track("0", kind=MediaKind.VIDEO, ssrcs=(10,))
     publisher.receive(packet(1, ssrc=10, mid="0", payload_type=OPUS))
     assert publisher.drops == {"unbound_ssrc": 1}
 
@@ -147,7 +139,7 @@ def test_the_start_is_told_once(publisher: Publisher) -> None:
     publisher.add_track("0", rids=("q", "f"))
     for sequence in range(3):
         publisher.receive(packet(sequence, ssrc=10, mid="0", rtp_stream_id="f"))
-    assert publisher.notices() == [(STREAM_STARTED, 0, 7, 1, 10 | int(Codec.VP8) << 32 | VP8 << 40)]
+    assert publisher.notices() == [(NoticeKind.STREAM_STARTED, 0, 7, 1, 10 | int(Codec.VP8) << 32 | VP8 << 40)]
 
 
 class TestUnbound:
@@ -278,7 +270,7 @@ def test_closing_a_track_leaves_its_ssrcs_unbound(publisher: Publisher) -> None:
     close_track(publisher.record, 0)
     assert publisher.transport["unbound"] == 2
     assert publisher.transport["first_track"] == -1
-    assert publisher.notices()[-1][:3] == (CLOSED_TRACK, 0, 7)
+    assert publisher.notices()[-1][:3] == (NoticeKind.CLOSED_TRACK, 0, 7)
     publisher.receive(packet(2, ssrc=10))
     assert publisher.drops["unbound_ssrc"] == 1
 

@@ -15,8 +15,8 @@ from sfu.media.receive.transport_cc import (
     log_arrival,
     write_feedback,
 )
+from sfu.schema.capacities import ARRIVALS
 from sfu.schema.memory import Memory
-from sfu.schema.tables import ARRIVALS
 from tests.reference.transport_feedback import TransportFeedback, parse
 from tests.sfu.support.publisher import MS, OUR_SSRC, ROW, START
 

@@ -17,7 +17,7 @@ from sfu.media.rtcp.feedback import (
     receiver_reports_pass,
 )
 from sfu.media.stream.key_frames import KEY_FRAME_IDLE_RETRY_NS, KEY_FRAME_RETRY_NS
-from sfu.schema.tables import FREE
+from sfu.schema.codes import RowState
 from tests.reference.transport_feedback import parse, split
 from tests.sfu.support.publisher import (
     MS,
@@ -252,7 +252,7 @@ class TestReceiverReports:
         assert len({block.ssrc for report in found for block in report.reports}) == MAX_REPORT_BLOCKS + 5
 
 
-@pytest.mark.parametrize(("column", "value"), [("secure", 0), ("path", -1), ("state", FREE)])
+@pytest.mark.parametrize(("column", "value"), [("secure", 0), ("path", -1), ("state", RowState.FREE)])
 def test_nothing_is_sent_while_it_cannot_leave(publisher: Publisher, column: str, value: int) -> None:
     arrive(publisher, 1, 4, 5, transport_sequence_number=1)
     publisher.stream()["key_wanted"] = 1

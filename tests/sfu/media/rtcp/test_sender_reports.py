@@ -6,10 +6,10 @@ from aiortc import rtp
 from sfu.media.rates import rates_pass
 from sfu.media.rtcp.reports import PERIOD_NS, sender_reports_pass
 from sfu.media.subscriptions import set_layers
-from sfu.schema.tables import FRAME_END, FRAME_START
+from sfu.schema.codes import PacketFlag
 from tests.sfu.support.subscribers import MS, PRIMARY, PUBLISHER, SECOND, START_OF_KEY, Room
 
-KEY = START_OF_KEY | FRAME_END
+KEY = START_OF_KEY | PacketFlag.FRAME_END
 WALL = 1_700_000_000 * SECOND
 UNIX = 2_208_988_800
 
@@ -126,7 +126,7 @@ def test_a_transport_without_a_path_is_skipped(room: Room) -> None:
 def test_bit_rates_are_those_of_the_time_since_the_last_measurement(room: Room) -> None:
     rates_pass(room.record, room.now)
     room.pass_time(2 * SECOND)
-    room.vp8(2, 3, flags=FRAME_START, body=bytes(995))
+    room.vp8(2, 3, flags=PacketFlag.FRAME_START, body=bytes(995))
     room.stream()["bytes"] += 500
     room.forward()
     rates_pass(room.record, room.now)

@@ -11,18 +11,8 @@ from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import key_frame_asked
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.schema.tables import (
-    AUDIO,
-    CLOSED_SUBSCRIPTION,
-    DROP_SEND_FAILED,
-    FRAME_END,
-    FRAME_START,
-    FREE,
-    PACKETS,
-    SUBSCRIPTION_STARTED,
-    TX_BYTES,
-    TX_SLOTS,
-)
+from sfu.schema.capacities import PACKETS, TX_BYTES, TX_SLOTS
+from sfu.schema.codes import Drop, MediaKind, NoticeKind, PacketFlag, RowState
 from tests.sfu.support.subscribers import (
     EXTENSIONS,
     MS,
@@ -38,7 +28,7 @@ from tests.sfu.support.subscribers import (
     Viewer,
 )
 
-KEY = START_OF_KEY | FRAME_END
+KEY = START_OF_KEY | PacketFlag.FRAME_END
 
 
 def extension_map(ids: dict[Extension, int]) -> rtp.HeaderExtensionsMap:
@@ -82,7 +72,7 @@ def test_a_viewer_starts_with_a_key_frame_and_is_announced_once() -> None:
     assert (first.ssrc, first.payload_type, first.marker) == (PRIMARY, PAYLOAD_TYPE, 1)
     assert first.sequence_number < 32768
     assert (second.sequence_number, second.timestamp - first.timestamp) == (first.sequence_number + 1, 3000)
-    assert room.notices(SUBSCRIPTION_STARTED) == [(0, 0)]
+    assert room.notices(NoticeKind.SUBSCRIPTION_STARTED) == [(0, 0)]
     assert (room.subscription()["packets"], room.subscription()["octets"]) == (2, 20)
 
 
@@ -147,7 +137,7 @@ def test_what_is_protected_is_the_plain_packet(room: Room) -> None:
 
 
 def test_mid_is_sent_until_a_receiver_report_named_the_ssrc() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     viewer = room.add_viewer(mid_known=False)
     room.store(0)
     room.forward()
@@ -161,7 +151,7 @@ def test_mid_is_sent_until_a_receiver_report_named_the_ssrc() -> None:
 
 
 def test_send_time_is_seconds_in_six_and_eighteen_bits() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     viewer = room.add_viewer()
     room.now = 65 * SECOND + SECOND // 4
     room.store(0)
@@ -170,7 +160,7 @@ def test_send_time_is_seconds_in_six_and_eighteen_bits() -> None:
 
 
 def test_only_negotiated_extensions_are_copied_under_the_subscribers_ids() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     viewer = room.add_viewer()
     room.media()["id_of_extension"][Extension.AUDIO_LEVEL] = 9
     room.store(0, extensions={Extension.AUDIO_LEVEL: b"\x85", Extension.ORIENTATION: b"\x01"})
@@ -195,7 +185,7 @@ def test_a_large_element_needs_the_two_byte_form_and_permission(mixed: int, prof
 
 
 def test_ids_above_fourteen_need_the_two_byte_form() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     viewer = room.add_viewer()
     room.media()["id_of_extension"][Extension.TRANSPORT_CC] = 20
     room.store(0)
@@ -210,7 +200,7 @@ def test_ids_above_fourteen_need_the_two_byte_form() -> None:
 
 
 def test_without_extensions_the_header_is_twelve_bytes() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     viewer = room.add_viewer()
     room.media()["id_of_extension"][:] = 0
     room.store(0, payload=b"abc")
@@ -312,7 +302,7 @@ def test_a_paused_viewer_gets_nothing_and_resumes_with_a_key_frame_without_a_gap
 
 
 def test_paused_audio_resumes_with_the_next_packet() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     viewer = room.add_viewer()
     room.store(0, timestamp=0)
     room.forward()
@@ -359,7 +349,7 @@ def test_a_transport_that_is_not_ready_is_skipped_and_starts_later(column: str) 
 
 
 def test_red_is_unwrapped_for_those_who_did_not_negotiate_it() -> None:
-    room = Room(Codec.RED, kind=AUDIO)
+    room = Room(Codec.RED, kind=MediaKind.AUDIO)
     plain, red = room.add_viewer(), room.add_viewer(red=True)
     room.store(0, payload=b"\xe0\x01\x00\x03\x60old" + b"primary", primary_at=8)
     room.forward()
@@ -370,7 +360,7 @@ def test_red_is_unwrapped_for_those_who_did_not_negotiate_it() -> None:
 
 
 def test_opus_of_a_red_track_is_sent_as_opus() -> None:
-    room = Room(Codec.RED, kind=AUDIO)
+    room = Room(Codec.RED, kind=MediaKind.AUDIO)
     viewer = room.add_viewer(red=True)
     room.store(0, codec=Codec.OPUS)
     room.store(1, payload=b"\x6f", primary_at=0)
@@ -379,7 +369,7 @@ def test_opus_of_a_red_track_is_sent_as_opus() -> None:
 
 
 def test_malformed_red_is_not_passed_off_as_opus() -> None:
-    room = Room(Codec.RED, kind=AUDIO)
+    room = Room(Codec.RED, kind=MediaKind.AUDIO)
     viewer = room.add_viewer()
     room.store(0, payload=b"\xff\xff", primary_at=0)
     room.forward()
@@ -412,8 +402,8 @@ def test_closing_unlinks_the_subscription_and_frees_its_srtp_streams(room: Room)
     room.add_viewer()
     room.add_viewer()
     close_subscription(room.record, 1)
-    assert room.memory.table("subscriptions")[1]["state"] == FREE
-    assert room.notices(CLOSED_SUBSCRIPTION) == [(1, 0)]
+    assert room.memory.table("subscriptions")[1]["state"] == RowState.FREE
+    assert room.notices(NoticeKind.CLOSED_SUBSCRIPTION) == [(1, 0)]
     assert room.track["subscription_count"] == 2
     room.vp8(1, 6, flags=KEY)
     room.forward()
@@ -446,7 +436,7 @@ def test_more_than_one_batch_and_more_than_all_slots_go_out_in_order(room: Room)
     room.memory.table("sockets")["fd"] = -1  # what does not fit into the slots is lost, not sent
     room.forward()
     assert [int(room.subscription(k)["packets"]) for k in range(6)] == [101] + [100] * 5
-    assert int(room.memory.table("drops")[DROP_SEND_FAILED]) == 600 // TX_SLOTS * TX_SLOTS
+    assert int(room.memory.table("drops")[Drop.SEND_FAILED]) == 600 // TX_SLOTS * TX_SLOTS
     rest = [packet.sequence_number for viewer in room.viewers for packet in viewer.take()]
     assert rest == [rest[0] + k for k in range(600 % TX_SLOTS)]  # all of the last subscriber in the list
 
@@ -461,7 +451,7 @@ def test_sequence_numbers_and_payloads_stay_paired_over_any_arrival(room_steps: 
     number = 0
     for kind, flush in room_steps:
         if kind == "late" and late:
-            room.vp8(late.pop(), 0, body=b"late", flags=FRAME_START)
+            room.vp8(late.pop(), 0, body=b"late", flags=PacketFlag.FRAME_START)
             continue
         number += 1
         if kind == "lost":

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from sfu.media.send.selection import DEAD_FRAMES, choose_layer, liveness_pass
 from sfu.media.subscriptions import set_layers, set_paused, set_targets
 from sfu.parameters import Codec
-from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED, MEDIA_PER_TRANSPORT, SWITCH_UP, track_t
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT
+from sfu.schema.codes import NoticeKind, PacketFlag
+from sfu.schema.track_tables import track_t
 from tests.sfu.support import publisher
 from tests.sfu.support.subscribers import MS, PUBLISHER, SECOND, START_OF_KEY, Room, Viewer
 
-KEY = START_OF_KEY | FRAME_END
-FRAME = FRAME_START | FRAME_END
+KEY = START_OF_KEY | PacketFlag.FRAME_END
+FRAME = PacketFlag.FRAME_START | PacketFlag.FRAME_END
 NTP_2020 = 3_786_825_600 << 32
 
 
@@ -113,7 +115,7 @@ def test_a_change_waits_for_a_key_frame_of_the_layer_wanted(before: int, after: 
 def test_a_switch_inside_a_frame_leaves_one_number_free() -> None:
     room, viewer = simulcast(target=0)
     set_layers(room.record, 0, 1, 3)
-    room.vp8(1, 1, layer=0, marker=False, flags=FRAME_START)
+    room.vp8(1, 1, layer=0, marker=False, flags=PacketFlag.FRAME_START)
     room.forward()
     last = viewer.take()[-1]
     room.vp8(1, 60, layer=1, flags=KEY)
@@ -137,7 +139,7 @@ def test_a_dead_layer_is_left_for_the_best_live_one_at_its_key_frame() -> None:
     room, viewer = simulcast()
     advance(room, (0, 1, 2), 1, 1)
     advance(room, (0, 1), 2, DEAD_FRAMES)
-    assert room.notices(LAYERS_CHANGED)[-1] == (0, 0b011)
+    assert room.notices(NoticeKind.LAYERS_CHANGED)[-1] == (0, 0b011)
     assert room.stream(1)["key_wanted"]
     viewer.take()
     room.vp8(DEAD_FRAMES + 2, 120, layer=1, flags=KEY, body=b"down")
@@ -256,7 +258,7 @@ def temporal_room() -> tuple[Room, Viewer]:
 
 
 def layer_frame(room: Room, number: int, temporal: int, *, switch: bool = False) -> None:
-    flags = FRAME | (SWITCH_UP if switch or temporal == 0 else 0)
+    flags = FRAME | (PacketFlag.SWITCH_UP if switch or temporal == 0 else 0)
     room.vp8(number, number, number, temporal=temporal, flags=flags, body=b"%d" % number)
 
 
@@ -293,10 +295,10 @@ def test_temporal_layers_go_up_only_at_a_switching_point() -> None:
 
 def test_a_lower_target_takes_effect_at_the_next_frame() -> None:
     room, viewer = temporal_room()
-    room.vp8(1, 1, temporal=1, flags=FRAME_START, marker=False, body=b"1", timestamp=3000)
+    room.vp8(1, 1, temporal=1, flags=PacketFlag.FRAME_START, marker=False, body=b"1", timestamp=3000)
     room.forward()
     set_layers(room.record, 0, 2, 0)
-    room.vp8(2, 1, temporal=1, flags=FRAME_END, body=b"2", timestamp=3000)
+    room.vp8(2, 1, temporal=1, flags=PacketFlag.FRAME_END, body=b"2", timestamp=3000)
     layer_frame(room, 3, 1)
     layer_frame(room, 4, 0)
     room.forward()
@@ -328,10 +330,10 @@ def test_temporal_layers_follow_the_target_after_timestamps_that_went_back(back:
 
 def test_a_late_packet_of_an_older_picture_is_no_newer_one() -> None:
     room, viewer = temporal_room()
-    room.vp8(1, 1, temporal=1, flags=FRAME_START, marker=False, body=b"1", timestamp=3000)
-    room.vp8(3, 2, temporal=0, flags=FRAME | SWITCH_UP, body=b"3", timestamp=6000)
+    room.vp8(1, 1, temporal=1, flags=PacketFlag.FRAME_START, marker=False, body=b"1", timestamp=3000)
+    room.vp8(3, 2, temporal=0, flags=FRAME | PacketFlag.SWITCH_UP, body=b"3", timestamp=6000)
     room.forward()
-    room.vp8(2, 1, temporal=1, flags=FRAME_END, body=b"2", timestamp=3000)
+    room.vp8(2, 1, temporal=1, flags=PacketFlag.FRAME_END, body=b"2", timestamp=3000)
     room.forward()
     assert room.subscription()["picture_timestamp"] == 6000
     assert sorted(bodies(viewer)) == [b"0", b"1", b"2", b"3"]
@@ -363,10 +365,10 @@ def test_the_output_clock_follows_timestamps_that_went_back() -> None:
 def test_the_rest_of_a_dropped_frame_is_dropped_even_when_the_target_rises_meanwhile() -> None:
     room, viewer = temporal_room()
     set_layers(room.record, 0, 2, 0)
-    room.vp8(1, 1, temporal=1, flags=FRAME_START | SWITCH_UP, marker=False, timestamp=3000)
+    room.vp8(1, 1, temporal=1, flags=PacketFlag.FRAME_START | PacketFlag.SWITCH_UP, marker=False, timestamp=3000)
     room.forward()
     set_layers(room.record, 0, 2, 1)
-    room.vp8(2, 1, temporal=1, flags=SWITCH_UP, timestamp=3000)
+    room.vp8(2, 1, temporal=1, flags=PacketFlag.SWITCH_UP, timestamp=3000)
     room.forward()
     assert bodies(viewer) == [b"0"]
 
@@ -409,7 +411,7 @@ def test_sequence_and_picture_ids_stay_consecutive_over_any_targets(
     sent: dict[int, tuple[int, int]] = {}
 
     def store(number: int, temporal: int, switch: bool) -> None:
-        flags = FRAME | (SWITCH_UP if switch else 0)
+        flags = FRAME | (PacketFlag.SWITCH_UP if switch else 0)
         room.vp8(number, (first + number) & mask, wide=wide, temporal=temporal, flags=flags, body=b"%d" % number)
         room.forward()
 

@@ -7,7 +7,7 @@ import pytest
 
 from sfu.media.send.selection import DEAD_FRAMES, REVIVED_FRAMES, key_frame_asked, liveness_pass
 from sfu.media.subscriptions import set_layers
-from sfu.schema.tables import FRAME_END, FRAME_START, LAYERS_CHANGED
+from sfu.schema.codes import NoticeKind, PacketFlag
 from tests.sfu.support.subscribers import MS, SECOND, START, START_OF_KEY, Room, Viewer
 
 STEP = 10 * MS
@@ -64,7 +64,7 @@ class Encoder:
         return shown
 
     def _hear(self) -> None:
-        self.changes += [value for _, value in self.room.notices(LAYERS_CHANGED)]
+        self.changes += [value for _, value in self.room.notices(NoticeKind.LAYERS_CHANGED)]
 
     def _encode(self, number: int, layer: Layer) -> None:
         rate = layer.rate(self.seconds)
@@ -82,8 +82,8 @@ class Encoder:
         count = layer.packets(key)
         timestamp = round(self.seconds * 90_000)
         for k in range(count):
-            flags = 0 if k else START_OF_KEY if key else FRAME_START
-            layer.left.append((flags | (FRAME_END if k == count - 1 else 0), timestamp))
+            flags = 0 if k else START_OF_KEY if key else PacketFlag.FRAME_START
+            layer.left.append((flags | (PacketFlag.FRAME_END if k == count - 1 else 0), timestamp))
         layer.picture += 1
 
     def _send(self, number: int, layer: Layer) -> None:
@@ -91,7 +91,7 @@ class Encoder:
             flags, timestamp = layer.left.pop(0)
             self.room.vp8(
                 layer.sequence, layer.picture, layer=number, flags=flags, timestamp=timestamp,
-                marker=bool(flags & FRAME_END),
+                marker=bool(flags & PacketFlag.FRAME_END),
             )  # fmt: skip
             layer.sequence += 1
 

@@ -15,7 +15,8 @@ from sfu.media.send.pictures import (
     send_tl0,
     synchronise_pictures,
 )
-from sfu.schema.tables import packet_t, subscription_t
+from sfu.schema.packet_tables import packet_t
+from sfu.schema.subscription_tables import subscription_t
 from tests.reference.numbering import Pictures
 
 STEPS = st.lists(st.tuples(st.integers(-12, 4) | st.integers(-300, 120), st.booleans()), max_size=200)

@@ -6,11 +6,12 @@ from aiortc import rtp
 from sfu.media.send.retransmit import MAX_RESENDS, answer_nack
 from sfu.media.subscriptions import close_subscription, set_layers
 from sfu.parameters import Extension
-from sfu.schema.tables import DROP_NACK_UNKNOWN, FRAME_END, FRAME_START, HISTORY
+from sfu.schema.capacities import HISTORY
+from sfu.schema.codes import Drop, PacketFlag
 from tests.sfu.media.send.test_forwarding import elements
 from tests.sfu.support.subscribers import MS, REPAIR, RTX_PAYLOAD_TYPE, START_OF_KEY, Room
 
-KEY = START_OF_KEY | FRAME_END
+KEY = START_OF_KEY | PacketFlag.FRAME_END
 
 
 def nack(room: Room, sequence: int) -> list[rtp.RtpPacket]:
@@ -84,7 +85,7 @@ def test_one_packet_is_resent_a_bounded_number_of_times(room: Room) -> None:
 def test_numbers_that_were_never_sent_are_counted(room: Room, offset: int) -> None:
     number = room.viewers[0].take()[0].sequence_number
     assert nack(room, number + offset) == []
-    assert room.memory.table("drops")[DROP_NACK_UNKNOWN] == 1
+    assert room.memory.table("drops")[Drop.NACK_UNKNOWN] == 1
 
 
 def test_a_packet_that_left_the_ring_is_not_answered(room: Room) -> None:
@@ -110,6 +111,6 @@ def test_without_negotiated_rtx_nothing_is_sent() -> None:
     room = Room()
     viewer = room.add_viewer(rtx=False)
     room.vp8(0, 100, flags=KEY)
-    room.vp8(1, 101, flags=FRAME_START)
+    room.vp8(1, 101, flags=PacketFlag.FRAME_START)
     room.forward()
     assert nack(room, viewer.take()[0].sequence_number) == []

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from sfu.media.subscriptions import set_layers
 from sfu.parameters import Codec, Extension
-from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, MEDIA_PER_TRANSPORT, SWITCH_UP
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT
+from sfu.schema.codes import PacketFlag
 from tests.reference.dependency_descriptor import Descriptor, Structure, parse
 from tests.sfu.media.send.test_forwarding import elements
 from tests.sfu.support.captured import recorded, set_media
@@ -213,7 +214,7 @@ def test_a_higher_spatial_layer_comes_with_the_next_key_frame_and_is_asked_for(n
         if number == 40:
             set_layers(room.record, 0, 2, 2)
         packet = room.store_whole(data, number)
-        key = packet["flags"] & KEY_FRAME and packet["flags"] & FRAME_START
+        key = packet["flags"] & PacketFlag.KEY_FRAME and packet["flags"] & PacketFlag.FRAME_START
         room.forward()
         numbers = [
             parse(elements(one)[DESCRIPTOR_ID], STRUCTURE[name]).frame_number for one in room.viewers[0].received
@@ -277,7 +278,7 @@ def test_a_viewer_with_descriptors_starts_only_on_a_structure() -> None:
     packets = recorded("av1_l1t3")[1]
     room.store_whole(packets[0], 0)
     stored = room.memory.table("packets")[0][room.stream()["key_sequence"] & 511]
-    stored["flags"] = KEY_FRAME | FRAME_START  # as if its structure were not attached
+    stored["flags"] = PacketFlag.KEY_FRAME | PacketFlag.FRAME_START  # as if its structure were not attached
     room.forward()
     assert room.viewers[0].received == []
     room.media()["id_of_extension"][Extension.DEPENDENCY] = 0
@@ -291,7 +292,9 @@ def test_descriptors_of_simulcast_streams_are_not_forwarded() -> None:
     room = Room(Codec.VP9, layers=2)
     room.add_viewer()
     room.media()["id_of_extension"][Extension.DEPENDENCY] = DESCRIPTOR_ID
-    room.store(0, extensions={Extension.DEPENDENCY: b"\xc0\x00\x01"}, flags=KEY_FRAME | FRAME_START)
+    room.store(
+        0, extensions={Extension.DEPENDENCY: b"\xc0\x00\x01"}, flags=PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
+    )
     room.forward()
     assert DESCRIPTOR_ID not in elements(room.viewers[0].received[0])
 
@@ -303,7 +306,12 @@ def test_layers_without_descriptors_follow_the_target_after_timestamps_that_went
     start = 1 << 31
 
     def frame(number: int, temporal: int, gone_back: int) -> None:
-        flags = FRAME_START | FRAME_END | SWITCH_UP | (KEY_FRAME if number == 0 else 0)
+        flags = (
+            PacketFlag.FRAME_START
+            | PacketFlag.FRAME_END
+            | PacketFlag.SWITCH_UP
+            | (PacketFlag.KEY_FRAME if number == 0 else 0)
+        )
         timestamp = start + 3000 * number - gone_back
         room.store(number, timestamp=timestamp, temporal=temporal, flags=flags, payload=b"%d" % number)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.wire.bits import count_bits
 from sfu.media.wire.windows import WINDOW
-from sfu.schema.tables import subscription_t
+from sfu.schema.subscription_tables import subscription_t
 from tests.reference.numbering import Numbering
 
 STEPS = st.lists(

@@ -7,7 +7,7 @@ import pytest
 from sfu.media.send.silence import MAX_SILENT_PACKETS, PADDING_TURNS, begin_silence, end_silence, silence_pass
 from sfu.media.subscriptions import close_subscription, set_paused
 from sfu.parameters import Codec
-from sfu.schema.tables import AUDIO, SUBSCRIPTION_STARTED
+from sfu.schema.codes import MediaKind, NoticeKind
 from tests.sfu.support.subscribers import MS, OPUS, PAYLOAD_TYPE, START_OF_KEY, Room, Viewer
 
 SILENT = bytes.fromhex("f8fffe")
@@ -16,7 +16,7 @@ SILENT = bytes.fromhex("f8fffe")
 def muted(codec: Codec, kind: int, viewers: int = 1) -> tuple[Room, list[Viewer]]:
     room = Room(codec, kind=kind)
     found = [room.add_viewer(rtx=False) for _ in range(viewers)]
-    number, clock = (OPUS, 48_000) if kind == AUDIO else (PAYLOAD_TYPE, 90_000)
+    number, clock = (OPUS, 48_000) if kind == MediaKind.AUDIO else (PAYLOAD_TYPE, 90_000)
     for n in range(viewers):
         room.media(n)["codec_of_pt"][number], room.media(n)["clock_of_pt"][number] = codec, clock
         begin_silence(room.record, n)
@@ -31,9 +31,9 @@ def wait(room: Room, passes: int) -> None:
 
 
 def test_silent_opus_is_followed_by_the_voice_without_a_gap() -> None:
-    room, (viewer,) = muted(Codec.OPUS, AUDIO)
+    room, (viewer,) = muted(Codec.OPUS, MediaKind.AUDIO)
     wait(room, 10)
-    assert room.notices(SUBSCRIPTION_STARTED) == []
+    assert room.notices(NoticeKind.SUBSCRIPTION_STARTED) == []
     room.pass_time(20 * MS)
     for number in range(3):
         room.store(number, timestamp=7_000 + 960 * number, payload=b"voice", flags=0)
@@ -47,19 +47,19 @@ def test_silent_opus_is_followed_by_the_voice_without_a_gap() -> None:
     assert steps[:9] == [960] * 9
     assert 0 < steps[9] <= 1600
     assert steps[10:] == [960] * 2
-    assert len(room.notices(SUBSCRIPTION_STARTED)) == 1
+    assert len(room.notices(NoticeKind.SUBSCRIPTION_STARTED)) == 1
     assert (room.subscription()["packets"], room.subscription()["octets"]) == (13, 10 * 3 + 3 * 5)
 
 
 def test_it_ends_after_five_seconds() -> None:
-    room, (viewer,) = muted(Codec.OPUS, AUDIO)
+    room, (viewer,) = muted(Codec.OPUS, MediaKind.AUDIO)
     wait(room, MAX_SILENT_PACKETS + 20)
     assert len(viewer.take()) == MAX_SILENT_PACKETS
     assert room.memory.thread["first_silent"] == 0
 
 
 def test_audio_that_is_not_opus_and_video_get_padding() -> None:
-    room, (viewer,) = muted(Codec.AUDIO, AUDIO)
+    room, (viewer,) = muted(Codec.AUDIO, MediaKind.AUDIO)
     wait(room, 3)
     packets = viewer.take()
     assert [(each.payload, each.padding_size > 0) for each in packets] == [(b"", True)] * 3
@@ -73,7 +73,7 @@ def test_audio_that_is_not_opus_and_video_get_padding() -> None:
 
 
 def test_it_waits_for_a_transport_that_can_send_and_for_the_answer() -> None:
-    room, (viewer,) = muted(Codec.OPUS, AUDIO)
+    room, (viewer,) = muted(Codec.OPUS, MediaKind.AUDIO)
     room.transport()["secure"] = 0
     wait(room, 400)
     room.transport()["secure"] = 1
@@ -86,7 +86,7 @@ def test_it_waits_for_a_transport_that_can_send_and_for_the_answer() -> None:
 
 
 def test_each_subscription_ends_alone() -> None:
-    room, viewers = muted(Codec.OPUS, AUDIO, viewers=4)
+    room, viewers = muted(Codec.OPUS, MediaKind.AUDIO, viewers=4)
     wait(room, 2)
     for row in (1, 3):
         close_subscription(room.record, row)
@@ -105,7 +105,7 @@ def test_each_subscription_ends_alone() -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)])
 def test_each_knows_its_neighbours_in_whatever_order_they_end(order: tuple[int, ...]) -> None:
-    room, _ = muted(Codec.OPUS, AUDIO, viewers=4)
+    room, _ = muted(Codec.OPUS, MediaKind.AUDIO, viewers=4)
     waiting = [3, 2, 1, 0]
     for ending in order:
         end_silence(room.record, ending)

@@ -7,8 +7,8 @@ import pytest
 
 from sfu.media.stream.loudest import FORGOTTEN_NS, UNMOVED_PACKETS, is_loud, join_group, leave_group, note_loudness
 from sfu.parameters import Codec
+from sfu.schema.codes import MediaKind
 from sfu.schema.memory import Memory
-from sfu.schema.tables import AUDIO
 from tests.sfu.support.subscribers import MS, START, Room
 
 GROUP, LIMIT = 7, 2
@@ -117,7 +117,7 @@ def test_who_leaves_gives_its_place_to_the_next(leaver: int) -> None:
 
 
 def test_a_listener_hears_a_voice_that_becomes_loud_without_a_gap_in_numbers() -> None:
-    room = Room(Codec.OPUS, kind=AUDIO)
+    room = Room(Codec.OPUS, kind=MediaKind.AUDIO)
     room.track["group"], room.track["group_limit"] = GROUP, 1
     join_group(room.record, 0)
     rival = Voices(1, room.memory, first=1)

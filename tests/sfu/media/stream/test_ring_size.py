@@ -17,7 +17,8 @@ from sfu.media.stream.ring_size import (
     check_ring,
     wanted_ring_bytes,
 )
-from sfu.schema.tables import AUDIO, MAX_RING_BYTES, MIN_RING_BYTES, RING_LEFT, RING_WANTED, SEQUENCE_START
+from sfu.schema.capacities import MAX_RING_BYTES, MIN_RING_BYTES, SEQUENCE_START
+from sfu.schema.codes import MediaKind, NoticeKind
 from tests.sfu.support.publisher import MS, START, Publisher, packet
 
 ELSEWHERE = 64 << 20
@@ -39,7 +40,7 @@ def give_ring(publisher: Publisher, size: int, place: int = 0) -> None:
 
 
 def wanted(publisher: Publisher) -> list[int]:
-    return [extra for kind, *_, extra in publisher.notices() if kind == RING_WANTED]
+    return [extra for kind, *_, extra in publisher.notices() if kind == NoticeKind.RING_WANTED]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_stream_that_outgrows_its_ring_asks_at_once(publisher: Publisher) -> N
 
 def test_a_ring_is_halved_only_after_a_while(publisher: Publisher) -> None:
     stream = publisher.stream()
-    stream["kind"], stream["ring_bytes"] = AUDIO, 1 << 16
+    stream["kind"], stream["ring_bytes"] = MediaKind.AUDIO, 1 << 16
     for _ in range(SMALL_CHECKS - 1):
         check_ring(publisher.record, 0)
     assert not wanted(publisher)
@@ -152,7 +153,7 @@ def test_measuring_bit_rates_asks(publisher: Publisher) -> None:
 
 def test_the_other_ring_is_named_when_it_is_left(publisher: Publisher) -> None:
     give_ring(publisher, 1 << 14)
-    assert publisher.notices()[-1] == (RING_LEFT, 0, 7, 0, 0)
+    assert publisher.notices()[-1] == (NoticeKind.RING_LEFT, 0, 7, 0, 0)
     assert publisher.stream()["ring_start"] == ELSEWHERE
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sfu.media.wire.dependency import decode_target, indication
 from sfu.media.wire.describe import UNKNOWN_TEMPLATE
+from sfu.schema.capacities import SEQUENCE_START
+from sfu.schema.codes import PacketFlag
 from sfu.schema.memory import Memory
-from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, SEQUENCE_START, STRUCTURE
 from tests.reference.dependency_descriptor import Descriptor, Malformed, Structure, Template, parse, serialize
 from tests.sfu.support.captured import described
 from tests.sfu.support.descriptors import (
@@ -40,9 +41,9 @@ def check_described(packet: Any, descriptor: Descriptor, structure: Structure) -
     assert (packet["spatial"], packet["temporal"]) == (template.spatial, template.temporal)
     expected = template.indications if descriptor.indications is None else descriptor.indications
     assert packet["indications"] == packed(expected)
-    assert bool(packet["flags"] & FRAME_START) == descriptor.start
-    assert bool(packet["flags"] & FRAME_END) == descriptor.end
-    assert bool(packet["flags"] & STRUCTURE) == (descriptor.structure is not None)
+    assert bool(packet["flags"] & PacketFlag.FRAME_START) == descriptor.start
+    assert bool(packet["flags"] & PacketFlag.FRAME_END) == descriptor.end
+    assert bool(packet["flags"] & PacketFlag.STRUCTURE) == (descriptor.structure is not None)
 
 
 @given(with_structure())
@@ -94,7 +95,10 @@ def test_a_frame_without_its_structure_stays_unknown_and_asks_for_a_key_frame(me
     stream = Stream(memory)
     packet = stream.take(serialize(DELTA))
     assert (packet["template"], packet["indications"], packet["frame_number"]) == (UNKNOWN_TEMPLATE, 0, 0)
-    assert packet["flags"] & (FRAME_START | FRAME_END | KEY_FRAME) == FRAME_START | FRAME_END
+    assert (
+        packet["flags"] & (PacketFlag.FRAME_START | PacketFlag.FRAME_END | PacketFlag.KEY_FRAME)
+        == PacketFlag.FRAME_START | PacketFlag.FRAME_END
+    )
     assert stream.key_wanted
 
 
@@ -117,9 +121,9 @@ def test_all_packets_of_the_key_frame_are_marked(memory: Memory) -> None:
     first = stream.take(serialize(replace(KEY, end=False)), timestamp=7)["flags"]
     second = stream.take(serialize(replace(KEY, start=False, structure=None)), timestamp=7)["flags"]
     much_later = stream.take(serialize(replace(KEY, structure=None, template_id=61)), timestamp=8)["flags"]
-    assert first & (KEY_FRAME | STRUCTURE) == KEY_FRAME | STRUCTURE
-    assert second & (KEY_FRAME | STRUCTURE) == KEY_FRAME
-    assert much_later & KEY_FRAME == 0, "frame numbers come back after 65536 frames"
+    assert first & (PacketFlag.KEY_FRAME | PacketFlag.STRUCTURE) == PacketFlag.KEY_FRAME | PacketFlag.STRUCTURE
+    assert second & (PacketFlag.KEY_FRAME | PacketFlag.STRUCTURE) == PacketFlag.KEY_FRAME
+    assert much_later & PacketFlag.KEY_FRAME == 0, "frame numbers come back after 65536 frames"
 
 
 def test_a_late_old_structure_does_not_replace_a_newer_one(memory: Memory) -> None:
@@ -151,7 +155,7 @@ def test_a_structure_that_is_cut_off_changes_nothing(memory: Memory) -> None:
     for size in range(4, len(whole)):
         packet = stream.take(whole[:size])
         assert packet["template"] == UNKNOWN_TEMPLATE
-        assert packet["flags"] & (STRUCTURE | KEY_FRAME) == 0
+        assert packet["flags"] & (PacketFlag.STRUCTURE | PacketFlag.KEY_FRAME) == 0
         assert stream.row["structure_offset"] == 10
     assert stream.take(whole)["template"] == 0
 

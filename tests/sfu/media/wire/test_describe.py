@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from sfu.parameters import Extension
-from sfu.schema.tables import FRAME_END, FRAME_START, KEY_FRAME, NOT_REFERENCE, STRUCTURE, SWITCH_UP
+from sfu.schema.codes import PacketFlag
 from tests.sfu.support.captured import CAPTURES, Described, described
 
 WITHOUT_DESCRIPTOR = frozenset({Extension.DEPENDENCY})
@@ -31,17 +31,17 @@ def frames(packets: list[Described]) -> list[list[Described]]:
     """Whole frames as FRAME_START and FRAME_END cut them; asserts that they leave nothing between them."""
     found: list[list[Described]] = []
     for packet in packets:
-        if packet.has(FRAME_START):
-            assert not found or found[-1][-1].has(FRAME_END), "a frame starts inside another"
+        if packet.has(PacketFlag.FRAME_START):
+            assert not found or found[-1][-1].has(PacketFlag.FRAME_END), "a frame starts inside another"
             found.append([])
         else:
-            assert not found[-1][-1].has(FRAME_END), "a packet between two frames"
+            assert not found[-1][-1].has(PacketFlag.FRAME_END), "a packet between two frames"
         found[-1].append(packet)
     return found
 
 
 def whole_frames(packets: list[Described]) -> list[list[Described]]:
-    return [frame for frame in frames(packets) if frame[-1].has(FRAME_END)]
+    return [frame for frame in frames(packets) if frame[-1].has(PacketFlag.FRAME_END)]
 
 
 @pytest.mark.parametrize("name", VIDEO)
@@ -49,7 +49,8 @@ def test_packets_form_frames_of_one_timestamp_and_one_layer(name: str) -> None:
     for packets in streams(name):
         for frame in whole_frames(packets):
             described_alike = {
-                (p.timestamp, p.spatial, p.temporal, p.frame_number, p.template, p.has(SWITCH_UP)) for p in frame
+                (p.timestamp, p.spatial, p.temporal, p.frame_number, p.template, p.has(PacketFlag.SWITCH_UP))
+                for p in frame
             }
             assert len(described_alike) == 1
             assert [p.sequence for p in frame] == list(range(frame[0].sequence, frame[0].sequence + len(frame)))
@@ -57,13 +58,13 @@ def test_packets_form_frames_of_one_timestamp_and_one_layer(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["av1_l1t3", "h264", *VP8])
 def test_marker_agrees_with_the_end_of_the_frame_where_there_is_one_spatial_layer(name: str) -> None:
-    assert all(p.has(FRAME_END) == bool(p.marker) for packets in streams(name) for p in packets)
+    assert all(p.has(PacketFlag.FRAME_END) == bool(p.marker) for packets in streams(name) for p in packets)
 
 
 @pytest.mark.parametrize("name", VIDEO)
 def test_every_stream_begins_with_a_key_frame_and_gets_another_when_asked(name: str) -> None:
     for packets in streams(name):
-        starts = [p for p in packets if p.has(KEY_FRAME) and p.has(FRAME_START)]
+        starts = [p for p in packets if p.has(PacketFlag.KEY_FRAME) and p.has(PacketFlag.FRAME_START)]
         assert starts[0] is packets[0]
         assert 2 <= len(starts) == len({p.timestamp for p in starts}) < 12
         assert all((p.spatial, p.temporal) == (0, 0) for p in starts)
@@ -73,9 +74,9 @@ def test_every_stream_begins_with_a_key_frame_and_gets_another_when_asked(name: 
 def test_key_frames_bring_the_structure_in_their_first_packet_only(name: str) -> None:
     (packets,) = streams(name)
     for frame in frames(packets):
-        key = frame[0].has(STRUCTURE)
-        assert [p.has(STRUCTURE) for p in frame] == [key] + [False] * (len(frame) - 1)
-        assert all(p.has(KEY_FRAME) == key for p in frame)
+        key = frame[0].has(PacketFlag.STRUCTURE)
+        assert [p.has(PacketFlag.STRUCTURE) for p in frame] == [key] + [False] * (len(frame) - 1)
+        assert all(p.has(PacketFlag.KEY_FRAME) == key for p in frame)
 
 
 @pytest.mark.parametrize(("name", "spatial_layers"), [("vp9_l3t3", 3), ("vp9_l3t3_key", 3), ("av1_l3t3_key", 3)])
@@ -93,7 +94,7 @@ def test_all_temporal_layers_appear(name: str) -> None:
 @pytest.mark.parametrize("name", VP9)
 def test_vp9_payload_and_dependency_descriptor_agree(name: str) -> None:
     both = zip(described(name), described(name, WITHOUT_DESCRIPTOR), strict=True)
-    compared = KEY_FRAME | FRAME_START | FRAME_END
+    compared = PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.FRAME_END
     for by_descriptor, by_payload in both:
         assert by_descriptor.template != by_payload.template
         assert (by_descriptor.spatial, by_descriptor.temporal) == (by_payload.spatial, by_payload.temporal)
@@ -103,7 +104,7 @@ def test_vp9_payload_and_dependency_descriptor_agree(name: str) -> None:
 @pytest.mark.parametrize("name", AV1)
 def test_av1_aggregation_header_and_dependency_descriptor_agree_on_key_frames(name: str) -> None:
     for by_descriptor, by_payload in zip(described(name), described(name, WITHOUT_DESCRIPTOR), strict=True):
-        assert by_descriptor.has(STRUCTURE) == by_payload.has(KEY_FRAME)
+        assert by_descriptor.has(PacketFlag.STRUCTURE) == by_payload.has(PacketFlag.KEY_FRAME)
 
 
 @pytest.mark.parametrize("name", ["vp9_l1t3", "av1_l1t3"])
@@ -116,20 +117,25 @@ def test_layers_may_be_entered_where_no_skipped_frame_is_needed(name: str) -> No
         layer = int(frame[0].temporal)
         since_base = [0] if layer == 0 else [*since_base, layer]
         seen.add(tuple(since_base))
-        assert all(p.has(SWITCH_UP) == (since_base != [0, 2, 1, 2]) for p in frame)
+        assert all(p.has(PacketFlag.SWITCH_UP) == (since_base != [0, 2, 1, 2]) for p in frame)
     assert seen == {(0,), (0, 2), (0, 2, 1), (0, 2, 1, 2)}
 
 
 @pytest.mark.parametrize("name", VP8)
 def test_some_frames_of_higher_vp8_layers_are_places_to_enter_them(name: str) -> None:
     for packets in streams(name):
-        assert {(p.temporal, p.has(SWITCH_UP)) for p in packets} >= {(0, True), (1, True), (2, True), (2, False)}
-        assert (0, False) not in {(p.temporal, p.has(SWITCH_UP)) for p in packets}
+        assert {(p.temporal, p.has(PacketFlag.SWITCH_UP)) for p in packets} >= {
+            (0, True),
+            (1, True),
+            (2, True),
+            (2, False),
+        }
+        assert (0, False) not in {(p.temporal, p.has(PacketFlag.SWITCH_UP)) for p in packets}
 
 
 @pytest.mark.parametrize("name", [*VP9, *AV1, *VP8])
 def test_frames_on_which_nothing_depends_are_of_the_highest_temporal_layer(name: str) -> None:
-    packets = [p for stream in streams(name) for p in stream if p.has(NOT_REFERENCE)]
+    packets = [p for stream in streams(name) for p in stream if p.has(PacketFlag.NOT_REFERENCE)]
     assert packets
     assert {p.temporal for p in packets} == {2}
 

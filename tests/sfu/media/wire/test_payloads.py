@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 from sfu.media.wire.describe import UNKNOWN_TEMPLATE, describe
 from sfu.media.wire.red import find_primary
 from sfu.parameters import Codec, Extension
+from sfu.schema.capacities import PACKETS, SEQUENCE_START
+from sfu.schema.codes import MediaKind, PacketFlag
 from sfu.schema.memory import Memory
-from sfu.schema.tables import (
-    AUDIO,
-    FRAME_END,
-    FRAME_START,
-    KEY_FRAME,
-    NOT_REFERENCE,
-    PACKETS,
-    SEQUENCE_START,
-    SWITCH_UP,
-    VIDEO,
-)
 
 ROW = 3
 HEADER_BYTES = 40
@@ -59,7 +50,9 @@ def describe_payload(
         packet[name] = value
     packet["extension_at"][Extension.DEPENDENCY] = 1 if len(descriptor) > 1 else 0
     packet["extension_bytes"][Extension.DEPENDENCY] = max(len(descriptor) - 1, 0)
-    memory.table("streams")["kind"][ROW] = AUDIO if codec in (Codec.OPUS, Codec.RED, Codec.AUDIO) else VIDEO
+    memory.table("streams")["kind"][ROW] = (
+        MediaKind.AUDIO if codec in (Codec.OPUS, Codec.RED, Codec.AUDIO) else MediaKind.VIDEO
+    )
     describe(memory.record, ROW, packet, data)
     return packet
 
@@ -71,15 +64,24 @@ def flags_of(memory: Memory, codec: Codec, payload: Sequence[int], *, marker: bo
 @pytest.mark.parametrize(
     ("payload", "flags"),
     [
-        ([0x10, 0x00], KEY_FRAME | FRAME_START | SWITCH_UP),  # X = 0: the shortest descriptor
-        ([0x10, 0x01], FRAME_START | SWITCH_UP),
-        ([0x30, 0x01], FRAME_START | SWITCH_UP | NOT_REFERENCE),
-        ([0x00, 0x00], SWITCH_UP),  # a continuation says nothing about key frames
-        ([0x11, 0x00], SWITCH_UP),  # start of partition 1
-        ([0x18, 0x00], KEY_FRAME | FRAME_START | SWITCH_UP),  # a reserved bit is ignored
-        ([0x90, 0x20, 0x80, 0x01], FRAME_START),  # temporal layer 2 without Y
-        ([0x90, 0x20, 0xA0, 0x01], FRAME_START | SWITCH_UP),
-        ([0x90, 0x10, 0xA0, 0x01], FRAME_START | SWITCH_UP),  # K alone: no temporal layer, Y means nothing
+        (
+            [0x10, 0x00],
+            PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.SWITCH_UP,
+        ),  # X = 0: the shortest descriptor
+        ([0x10, 0x01], PacketFlag.FRAME_START | PacketFlag.SWITCH_UP),
+        ([0x30, 0x01], PacketFlag.FRAME_START | PacketFlag.SWITCH_UP | PacketFlag.NOT_REFERENCE),
+        ([0x00, 0x00], PacketFlag.SWITCH_UP),  # a continuation says nothing about key frames
+        ([0x11, 0x00], PacketFlag.SWITCH_UP),  # start of partition 1
+        (
+            [0x18, 0x00],
+            PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.SWITCH_UP,
+        ),  # a reserved bit is ignored
+        ([0x90, 0x20, 0x80, 0x01], PacketFlag.FRAME_START),  # temporal layer 2 without Y
+        ([0x90, 0x20, 0xA0, 0x01], PacketFlag.FRAME_START | PacketFlag.SWITCH_UP),
+        (
+            [0x90, 0x10, 0xA0, 0x01],
+            PacketFlag.FRAME_START | PacketFlag.SWITCH_UP,
+        ),  # K alone: no temporal layer, Y means nothing
         ([0x90], 0),
         ([0x90, 0x80], 0),
         ([0x90, 0x80, 0x80], 0),
@@ -101,20 +103,24 @@ def test_vp8_picture_id_of_15_bits_and_tl0_are_located(memory: Memory) -> None:
 def test_vp8_picture_id_of_7_bits_is_located(memory: Memory) -> None:
     packet = describe_payload(memory, Codec.VP8, bytes([0x90, 0x80, 0x7F, 0x00]))
     assert (packet["picture_id"], packet["picture_at"], packet["picture_bytes"]) == (127, 2, 1)
-    assert packet["flags"] & KEY_FRAME
+    assert packet["flags"] & PacketFlag.KEY_FRAME
     assert packet["tl0_at"] == 0
 
 
 @pytest.mark.parametrize(
     ("payload", "flags", "layers"),
     [
-        ([0x08, 0], KEY_FRAME | FRAME_START | SWITCH_UP, (0, 0)),  # no layers at all
-        ([0x48, 0], FRAME_START | SWITCH_UP, (0, 0)),
-        ([0x28, 0x02, 7, 0], FRAME_START | SWITCH_UP, (1, 0)),  # P = 0 on spatial layer 1 is no place to start
-        ([0x28, 0x01, 7, 0], KEY_FRAME | FRAME_START | SWITCH_UP, (0, 0)),
-        ([0x64, 0x54, 7, 0], FRAME_END | SWITCH_UP, (2, 2)),  # U
-        ([0x64, 0x44, 7, 0], FRAME_END, (2, 2)),
-        ([0xF8, 0x81, 0x02, 0x40, 0x03, 0], FRAME_START, (0, 2)),  # flexible: no TL0PICIDX
+        ([0x08, 0], PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.SWITCH_UP, (0, 0)),  # no layers at all
+        ([0x48, 0], PacketFlag.FRAME_START | PacketFlag.SWITCH_UP, (0, 0)),
+        (
+            [0x28, 0x02, 7, 0],
+            PacketFlag.FRAME_START | PacketFlag.SWITCH_UP,
+            (1, 0),
+        ),  # P = 0 on spatial layer 1 is no place to start
+        ([0x28, 0x01, 7, 0], PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.SWITCH_UP, (0, 0)),
+        ([0x64, 0x54, 7, 0], PacketFlag.FRAME_END | PacketFlag.SWITCH_UP, (2, 2)),  # U
+        ([0x64, 0x44, 7, 0], PacketFlag.FRAME_END, (2, 2)),
+        ([0xF8, 0x81, 0x02, 0x40, 0x03, 0], PacketFlag.FRAME_START, (0, 2)),  # flexible: no TL0PICIDX
         ([0x80], 0, (0, 0)),
         ([0x80, 0x80], 0, (0, 0)),
         ([0x20], 0, (0, 0)),
@@ -145,22 +151,25 @@ def _stap(*units: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("payload", "flags"),
     [
-        (IDR, KEY_FRAME | FRAME_START),
-        (SPS, KEY_FRAME | FRAME_START),
-        (SLICE, FRAME_START),
+        (IDR, PacketFlag.KEY_FRAME | PacketFlag.FRAME_START),
+        (SPS, PacketFlag.KEY_FRAME | PacketFlag.FRAME_START),
+        (SLICE, PacketFlag.FRAME_START),
         (b"\x41\x00", 0),  # first_mb_in_slice is not 0: a later slice of the picture
-        (b"\x65\x00", KEY_FRAME),
-        (b"\x01\x9a", FRAME_START | NOT_REFERENCE),
+        (b"\x65\x00", PacketFlag.KEY_FRAME),
+        (b"\x01\x9a", PacketFlag.FRAME_START | PacketFlag.NOT_REFERENCE),
         (PPS, 0),
-        (_stap(SPS, PPS), KEY_FRAME | FRAME_START),
-        (_stap(SEI, SPS, PPS, IDR), KEY_FRAME | FRAME_START),
-        (_stap(PPS, SLICE), FRAME_START),
+        (_stap(SPS, PPS), PacketFlag.KEY_FRAME | PacketFlag.FRAME_START),
+        (_stap(SEI, SPS, PPS, IDR), PacketFlag.KEY_FRAME | PacketFlag.FRAME_START),
+        (_stap(PPS, SLICE), PacketFlag.FRAME_START),
         (_stap(PPS) + b"\x00\x09" + IDR, 0),  # a length that reaches beyond the packet ends the search
         (b"\x78\x00\x00\x00\x02" + IDR, 0),  # an empty unit too
-        (b"\x7c\x85\x88", KEY_FRAME | FRAME_START),  # FU-A: first, middle and last fragment of an IDR slice
-        (b"\x7c\x05\x88", KEY_FRAME),
-        (b"\x7c\x45\x88", KEY_FRAME),
-        (b"\x7c\x81\x9a", FRAME_START),
+        (
+            b"\x7c\x85\x88",
+            PacketFlag.KEY_FRAME | PacketFlag.FRAME_START,
+        ),  # FU-A: first, middle and last fragment of an IDR slice
+        (b"\x7c\x05\x88", PacketFlag.KEY_FRAME),
+        (b"\x7c\x45\x88", PacketFlag.KEY_FRAME),
+        (b"\x7c\x81\x9a", PacketFlag.FRAME_START),
         (b"\x7c\x41\x9a", 0),
         (b"\x7c", 0),
         (b"\x78", 0),
@@ -174,15 +183,15 @@ def test_h264_key_frame_starts_at_its_parameter_sets_only(memory: Memory) -> Non
     row = memory.table("streams")[ROW]
     sequence = SEQUENCE_START + 70
     first = describe_payload(memory, Codec.H264, SPS, sequence=sequence, timestamp=900)
-    assert first["flags"] & FRAME_START
+    assert first["flags"] & PacketFlag.FRAME_START
     row["key_sequence"] = sequence
     slices = describe_payload(memory, Codec.H264, IDR, sequence=sequence + 2, timestamp=900)
     following = describe_payload(memory, Codec.H264, IDR, sequence=sequence + 3, timestamp=901)
     late = describe_payload(memory, Codec.H264, SPS, sequence=sequence - 1, timestamp=900)
     row["key_sequence"] = -1
-    assert slices["flags"] == KEY_FRAME
-    assert following["flags"] == KEY_FRAME | FRAME_START
-    assert late["flags"] == KEY_FRAME | FRAME_START, "arrived after what follows it"
+    assert slices["flags"] == PacketFlag.KEY_FRAME
+    assert following["flags"] == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
+    assert late["flags"] == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START, "arrived after what follows it"
 
 
 def test_h264_key_frame_of_a_stream_with_parameter_sets_starts_with_them_also_when_they_come_late(
@@ -196,17 +205,19 @@ def test_h264_key_frame_of_a_stream_with_parameter_sets_starts_with_them_also_wh
         )
 
     memory.table("streams")["sets_sequence"][ROW] = 0
-    assert described(0, IDR, 900) == KEY_FRAME | FRAME_START, "it may have sent them by other ways"
-    assert described(3, _stap(SPS, PPS), 1800) == KEY_FRAME | FRAME_START
-    assert described(4, SLICE, 2700) == FRAME_START
+    assert described(0, IDR, 900) == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START, (
+        "it may have sent them by other ways"
+    )
+    assert described(3, _stap(SPS, PPS), 1800) == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
+    assert described(4, SLICE, 2700) == PacketFlag.FRAME_START
     # 5 has the parameter sets and is late
-    assert described(6, IDR, 3600) == KEY_FRAME
-    assert described(7, b"\x7c\x85\x88", 3600) == KEY_FRAME
-    assert described(5, _stap(SPS, PPS), 3600) == KEY_FRAME | FRAME_START
+    assert described(6, IDR, 3600) == PacketFlag.KEY_FRAME
+    assert described(7, b"\x7c\x85\x88", 3600) == PacketFlag.KEY_FRAME
+    assert described(5, _stap(SPS, PPS), 3600) == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
     # 9 has the picture's parameter set, 8 the sequence's
     assert described(9, PPS, 4500) == 0
-    assert described(10, IDR, 4500) == KEY_FRAME
-    assert described(8, SPS, 4500) == KEY_FRAME | FRAME_START
+    assert described(10, IDR, 4500) == PacketFlag.KEY_FRAME
+    assert described(8, SPS, 4500) == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
 
 
 def test_h264_key_frame_whose_sender_left_the_parameter_sets_out_starts_without(memory: Memory) -> None:
@@ -214,17 +225,17 @@ def test_h264_key_frame_whose_sender_left_the_parameter_sets_out_starts_without(
     describe_payload(memory, Codec.H264, SPS, sequence=sequence, timestamp=900)
     describe_payload(memory, Codec.H264, SLICE, sequence=sequence + 1, timestamp=1800)
     packet = describe_payload(memory, Codec.H264, IDR, sequence=sequence + 2, timestamp=2700)
-    assert packet["flags"] == KEY_FRAME | FRAME_START
+    assert packet["flags"] == PacketFlag.KEY_FRAME | PacketFlag.FRAME_START
 
 
 @pytest.mark.parametrize(
     ("header", "flags"),
     [
-        (0x08, KEY_FRAME | FRAME_START | SWITCH_UP),
-        (0x10, FRAME_START | SWITCH_UP),
-        (0x50, FRAME_START | SWITCH_UP),
-        (0x90, SWITCH_UP),
-        (0x88, SWITCH_UP),  # N with Z contradicts itself
+        (0x08, PacketFlag.KEY_FRAME | PacketFlag.FRAME_START | PacketFlag.SWITCH_UP),
+        (0x10, PacketFlag.FRAME_START | PacketFlag.SWITCH_UP),
+        (0x50, PacketFlag.FRAME_START | PacketFlag.SWITCH_UP),
+        (0x90, PacketFlag.SWITCH_UP),
+        (0x88, PacketFlag.SWITCH_UP),  # N with Z contradicts itself
     ],
 )
 def test_av1_flags_follow_the_aggregation_header(memory: Memory, header: int, flags: int) -> None:
@@ -233,7 +244,7 @@ def test_av1_flags_follow_the_aggregation_header(memory: Memory, header: int, fl
 
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.H264, Codec.AV1])
 def test_marker_ends_the_frame(memory: Memory, codec: Codec) -> None:
-    assert flags_of(memory, codec, [0x41, 0, 0, 0], marker=True) & FRAME_END
+    assert flags_of(memory, codec, [0x41, 0, 0, 0], marker=True) & PacketFlag.FRAME_END
 
 
 @pytest.mark.parametrize(
@@ -253,12 +264,12 @@ def test_marker_ends_the_frame(memory: Memory, codec: Codec) -> None:
 def test_red_primary_block_is_found(memory: Memory, payload: list[int], primary: int) -> None:
     packet = describe_payload(memory, Codec.RED, bytes(payload))
     assert packet["primary_at"] == primary
-    assert packet["flags"] == FRAME_START | FRAME_END
+    assert packet["flags"] == PacketFlag.FRAME_START | PacketFlag.FRAME_END
 
 
 def test_audio_packets_are_whole_frames(memory: Memory) -> None:
-    assert flags_of(memory, Codec.OPUS, [1]) == FRAME_START | FRAME_END
-    assert flags_of(memory, Codec.AUDIO, [1]) == FRAME_START | FRAME_END
+    assert flags_of(memory, Codec.OPUS, [1]) == PacketFlag.FRAME_START | PacketFlag.FRAME_END
+    assert flags_of(memory, Codec.AUDIO, [1]) == PacketFlag.FRAME_START | PacketFlag.FRAME_END
 
 
 @pytest.mark.parametrize("codec", list(Codec))
@@ -271,7 +282,7 @@ def test_a_packet_of_padding_only_describes_nothing(memory: Memory, codec: Codec
 def test_a_description_leaves_nothing_of_the_one_before(memory: Memory) -> None:
     describe_payload(memory, Codec.VP8, bytes([0xB0, 0xE0, 0x92, 0x34, 0x56, 0x60, 0x00]))
     fresh = describe_payload(memory, Codec.VP8, bytes([0x10, 0x01]))
-    assert fresh["flags"] == FRAME_START | SWITCH_UP
+    assert fresh["flags"] == PacketFlag.FRAME_START | PacketFlag.SWITCH_UP
     for name in ("picture_at", "picture_bytes", "tl0_at", "tl0", "temporal", "primary_at", "spatial", "indications"):
         assert fresh[name] == 0
 

@@ -1,0 +1,99 @@
+"""How many rows, slots and bytes there are: part of the types, so changing one compiles the kernels again."""
+
+TRANSPORTS = 4096
+PATHS_PER_TRANSPORT = 8
+PATHS = TRANSPORTS * PATHS_PER_TRANSPORT + 1
+"""Every transport can have all of its paths, whatever the others do; one more row is for staging."""
+TRACKS = 4096
+"""Receivers: one published m-section each."""
+STREAMS = 4096
+"""Layers of receivers: one primary SSRC each."""
+SUBSCRIPTIONS = 65_536
+PACKETS = 512
+"""Index entries per stream: how far back a packet can be asked for. At 300 packets/s that is 1.7 s."""
+PAST_WORDS = PACKETS // 64
+"""Words in which a subscription remembers numbers so far back (`sfu.media.wire.windows`)."""
+HISTORY = 512
+"""Remembered outgoing packets per subscription with retransmission."""
+SCRATCH_HISTORY = SUBSCRIPTIONS
+"""Row of `history` for all subscriptions without: a packet is described there only while it is written."""
+TRACK_LOG = 512
+"""Arrivals of a track that egress has not read yet; the loop drains it at least every RX_SLOTS packets."""
+BATCH = 64
+"""Arrivals of one track that egress forwards subscriber by subscriber in one go."""
+LAYERS = 3
+MISSING = 128
+"""Sequence numbers of a stream that are being asked for; a larger gap asks for a key frame."""
+ARRIVALS = 512
+"""Transport-cc arrivals between two feedback packets."""
+TEMPLATES = 64
+DECODE_TARGETS = 32
+SCRATCH_DEPENDENCY = STREAMS
+"""Row of `dependencies` into which a structure is parsed before it is believed."""
+EXTENSION_IDS = 256
+COPIED = 7
+"""Extension kinds 1 to 6 are copied from publisher to subscriber (see parameters.Extension)."""
+EXTENSION_KINDS = 12
+MEDIA_PER_TRANSPORT = 4
+"""Negotiation results take turns in rows 4 * transport to 4 * transport + 3, so the one in use is never written."""
+
+PATH_SLOTS = 4 * TRANSPORTS * PATHS_PER_TRANSPORT
+SOURCE_SLOTS = 65_536
+OUTGOING_SLOTS = 4 * SUBSCRIPTIONS
+UFRAG_SLOTS = 4 * TRANSPORTS
+SOURCES = 16_384
+"""SSRCs that publishers send, RTX ones included."""
+STAGING_PATH = PATHS - 1
+"""Not handed out: holds the address pair of the STUN message being worked on, before it is known whose it is."""
+UNBOUND_PER_TRANSPORT = 64
+MAX_UNBOUND = SOURCES // 2
+"""Sources without a stream, of all transports together; the other half is for those that have one."""
+CROWDED_UNBOUND = MAX_UNBOUND // TRANSPORTS
+"""How many of them a transport may have when there are so many."""
+RTCP_SENDERS = 8
+"""SSRCs per transport that send RTCP and no RTP; libsrtp forgets older ones, so its list stays short."""
+
+RX_SLOTS = 64
+RX_BYTES = 2048
+RX_CONTROL_BYTES = 128
+TX_SLOTS = 256
+TX_BYTES = 2048
+TX_CONTROL_BYTES = 64
+SOCKETS = 16
+SLOW_SLOTS = 4096
+SLOW_BYTES = 2000
+SLOW_PER_TRANSPORT = 1024
+"""Datagrams of one transport that wait for the control thread, in the ring and beside it. The SCTP window that is
+announced follows from it (`association.WINDOW_BYTES`)."""
+CROWDED_SLOW, CROWDED_SLOW_PER_TRANSPORT = SLOW_SLOTS // 4 * 3, 16
+"""With so many datagrams in the ring, a transport may have so few of them: a handshake goes on when others flood it."""
+COMMANDS = 16_384
+RELAY_SLOTS = 512
+"""Packets on their way from one media thread to another; a thread that is so far behind loses the newest."""
+
+ARENA_BYTES = 1 << 30
+"""Address space for packet rings; a page costs memory when it is first written."""
+RING_BYTES = {"audio": 1 << 14, "low": 1 << 16, "mid": 1 << 17, "high": 1 << 18}
+"""What a stream begins with; its bit rate decides what it gets (`ring_size`)."""
+MIN_RING_BYTES, MAX_RING_BYTES = 1 << 13, 1 << 21
+
+SEQUENCE_START = 1 << 16
+"""Extended sequence numbers count from here, so that they never go below zero when packets come late."""
+
+SCRATCH_WORDS = 16
+"""More than `Scratch` names."""
+
+DROPS = 64
+"""Counters of `drops`; `Drop` has fewer reasons."""
+
+COMMAND_RING, SLOW_RING = 0, 1
+"""Rows of `rings`."""
+
+NOTICE_ROWS = (*2 * (SUBSCRIPTIONS,), *3 * (STREAMS,), *2 * (TRACKS,), *4 * (TRANSPORTS,))
+"""Rows that can have a notice, by `NoticeKind`."""
+NOTICE_FIRST = tuple(sum(NOTICE_ROWS[:kind]) for kind in range(len(NOTICE_ROWS)))
+"""Place of row 0's counter in `noticed`, by `NoticeKind`."""
+NOTICE_SLOTS = sum(NOTICE_ROWS)
+NOTICE_BLOCK = 256
+"""Counters that have a common one in `noticed_blocks`, so that few are looked at; divides the rows of all kinds."""
+NOTICE_BLOCKS = NOTICE_SLOTS // NOTICE_BLOCK

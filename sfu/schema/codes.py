@@ -1,0 +1,161 @@
+"""Numbers with a meaning: what kernels compare and count, and Python names in logs and statistics.
+
+A kernel takes a member as the constant that it is. A number that goes the other way, out of a column, is an `int`.
+"""
+
+from enum import IntEnum
+
+
+class RowState(IntEnum):
+    """Whether a row is in use by the media thread, which writes it."""
+
+    FREE = 0
+    OPEN = 1
+
+
+class MediaKind(IntEnum):
+    """What a track carries."""
+
+    AUDIO = 0
+    VIDEO = 1
+
+
+class Command(IntEnum):
+    """What the control thread asks of the media thread, with the fields of `COMMAND_FIELDS`.
+
+    Those of transports come first, then those of tracks, then those of subscriptions.
+    """
+
+    OPEN_TRANSPORT = 1
+    START_SRTP = 2
+    """cipher, salt and salt_end are written before it."""
+    NEW_CREDENTIALS = 3
+    """next_ufrag and next_password are written before it."""
+    SET_MEDIA = 4
+    """Another row of `media` is in force."""
+    FOLLOW_PATH = 5
+    """DTLS came over a path that was authentic and newer than all before."""
+    CLOSE_TRANSPORT = 6
+    OPEN_TRACK = 7
+    CLOSE_TRACK = 8
+    REQUEST_KEY_FRAME = 9
+    CHANGE_RING = 10
+    SET_CODECS = 11
+    ADD_MIRROR = 12
+    REMOVE_MIRROR = 13
+    OPEN_SUBSCRIPTION = 14
+    CLOSE_SUBSCRIPTION = 15
+    SET_LAYERS = 16
+    SET_PAUSED = 17
+
+
+class NoticeKind(IntEnum):
+    """What the media thread tells the control thread of a row: one counter each in `noticed`.
+
+    Those of subscriptions come first, then those of streams, of tracks, of transports.
+    """
+
+    SUBSCRIPTION_STARTED = 0
+    """Its first packet left."""
+    CLOSED_SUBSCRIPTION = 1
+    """Its row is the control thread's again."""
+    STREAM_STARTED = 2
+    """An SSRC was bound to the stream, see `announced`."""
+    RING_WANTED = 3
+    """The stream's packet ring should have `ring_wanted` bytes."""
+    RING_LEFT = 4
+    """The stream has the ring of the last CHANGE_RING, and no longer the one before."""
+    LAYERS_CHANGED = 5
+    """`live` of the track changed."""
+    CLOSED_TRACK = 6
+    """Its row and its streams' are the control thread's again."""
+    PATH_SELECTED = 7
+    """`path` of the transport changed."""
+    CONSENT_EXPIRED = 8
+    """No valid check for CONSENT_TIMEOUT_NS."""
+    TRANSPORT_BROKEN = 9
+    """An exception in a kernel while a packet of the transport was in hand."""
+    CLOSED_TRANSPORT = 10
+    """Its row is the control thread's again, its SRTP sessions may go."""
+
+
+class Scratch(IntEnum):
+    """Words of `scratch`, each for one use; where a use takes several, its first."""
+
+    LENGTH = 0
+    """Where libsrtp reads and writes a length."""
+    INITIALISATION_VECTOR = 2
+    """Two words, where OpenSSL reads 12 bytes."""
+    TIME = 4
+    """Two words: what clock_gettime writes."""
+    TIMEOUT = 6
+    """Two words: how long ppoll may wait."""
+    EVENT = 8
+    """What is written to and read from our eventfds."""
+    THEIR_EVENT = 9
+    """What is written to another media thread's eventfd."""
+    DIGEST = 10
+    """Three words: an HMAC-SHA1."""
+
+
+class Drop(IntEnum):
+    """Why something was dropped: index into `drops`. The names, in lower case, are those of the statistics."""
+
+    GARBAGE = 0
+    TRUNCATED = 1
+    UNKNOWN_ADDRESS = 2
+    STUN_MALFORMED = 3
+    STUN_UNKNOWN_UFRAG = 4
+    STUN_INTEGRITY = 5
+    STUN_PATHS_FULL = 6
+    STUN_ADDRESS_TAKEN = 7
+    DTLS_RING_FULL = 8
+    DTLS_QUOTA = 9
+    NOT_READY = 10
+    SRTP_AUTH = 11
+    SRTP_REPLAY = 12
+    SRTCP = 13
+    RTP_MALFORMED = 14
+    UNKNOWN_PAYLOAD_TYPE = 15
+    UNBOUND_SSRC = 16
+    UNBOUND_FULL = 17
+    DUPLICATE = 18
+    TOO_OLD = 19
+    RTCP_MALFORMED = 20
+    SEND_FAILED = 21
+    PROTECT_FAILED = 22
+    RTX_EMPTY = 23
+    RTX_UNKNOWN = 24
+    TOO_LARGE = 25
+    SOURCES_FULL = 26
+    NACK_UNKNOWN = 27
+    FOREIGN_SSRC = 28
+    RELAY_FULL = 29
+    RELAY_STALE = 30
+    CODEC_CHANGED = 31
+
+
+class Relayed(IntEnum):
+    """What a media thread tells another about a track that both have."""
+
+    PACKET = 1
+    REPORT = 2
+    WISH = 3
+
+
+class PacketFlag(IntEnum):
+    """Bits of `packets.flags`."""
+
+    KEY_FRAME = 1
+    """The packet belongs to a key frame (simulcast) or to a frame with which a receiver can start (SVC: base of it)."""
+    FRAME_START = 2
+    FRAME_END = 4
+    """Last packet of the frame (of the spatial layer, with SVC)."""
+    SWITCH_UP = 8
+    """A receiver of lower temporal layers may go up to this packet's one here (VP8 Y, VP9 U, DD switch indication)."""
+    STRUCTURE = 16
+    """A dependency descriptor with a template structure is attached."""
+    NOT_REFERENCE = 32
+    """Nothing depends on the frame (VP8 N)."""
+    RESTORED = 64
+    """Not received itself: made from the redundancy of a later packet (RED)."""

@@ -1,0 +1,110 @@
+"""The media thread itself, and what it and the operating system exchange."""
+
+import numpy as np
+
+from sfu.parameters import MAX_THREADS
+from sfu.schema.columns import CONTROL, MEDIA, Column, RowType
+
+THREAD = RowType(
+    "thread",
+    "The media thread itself.",
+    (
+        Column("stop", "u4", CONTROL, "The media loop is to end."),
+        Column("idle", "u4", MEDIA, "About to wait."),
+        Column("turns", "i8", MEDIA, "Passes of the media loop."),
+        Column("now_ns", "i8", MEDIA, "CLOCK_MONOTONIC of this turn."),
+        Column("wall_offset_ns", "i8", MEDIA, "CLOCK_REALTIME minus CLOCK_MONOTONIC."),
+        Column("wake_fd", "i4", CONTROL, "Eventfd: control -> media."),
+        Column("control_fd", "i4", CONTROL, "Eventfd: media -> control."),
+        Column(
+            "notify",
+            "u4",
+            MEDIA,
+            "A notice was given or a datagram put into slow: write control_fd at the end of the turn.",
+        ),
+        Column("notices", "i8", MEDIA, "How many were given."),
+        Column("socket_count", "i4", CONTROL, "How many rows of `sockets` are used."),
+        Column("open_transports", "i4", MEDIA, "How many transports are open."),
+        Column("row_in_hand", "i4", MEDIA, "Transport that is being worked for; -1 none.", initial=-1),
+        Column(
+            "path_in_hand",
+            "i4",
+            MEDIA,
+            "Path of the packet in hand, or one that shares its address; -1 none.",
+            initial=-1,
+        ),
+        Column("relay_in_hand", "i4", MEDIA, "Media thread whose entry is being taken; -1 none.", initial=-1),
+        Column(
+            "first_dirty_track", "i4", MEDIA, "First track with unread arrivals, by `dirty_next`; -1: none.", initial=-1
+        ),
+        Column("first_silent", "i4", MEDIA, "First subscription with silent_packets, + 1; 0: none."),
+        Column("silence_turn", "i4", MEDIA, "Passes of silence_pass."),
+        Column("transport_end", "i4", MEDIA, "Rows at or beyond were never opened; passes stop there."),
+        Column("track_end", "i4", MEDIA, "As `transport_end`, of tracks."),
+        Column("stream_end", "i4", MEDIA, "As `transport_end`, of streams."),
+        Column("subscription_end", "i4", MEDIA, "As `transport_end`, of subscriptions."),
+        Column("free_path", "i4", MEDIA, "First free row of `paths`, by `next`; -1: none."),
+        Column("free_source", "i4", MEDIA, "First free row of `sources`, by `next`; -1: none."),
+        Column("unbound", "i4", MEDIA, "Sources without a stream, of all transports."),
+        Column("segment_offload", "u1", CONTROL, "UDP_SEGMENT works here."),
+        Column("tx_count", "i4", MEDIA, "Slots filled since the last flush."),
+        Column("send_time", "u4", MEDIA, "Abs-send-time of what egress writes now."),
+        Column("messages_sent", "i8", MEDIA, "Datagrams or runs of them that the kernel took."),
+        Column("packets_sent", "i8", MEDIA, "Datagrams sent."),
+        # timers
+        Column("feedback_ns", "i8", MEDIA, "When transport-cc feedback is due."),
+        Column("reports_ns", "i8", MEDIA, "When RTCP reports are due."),
+        Column("levels_ns", "i8", MEDIA, "When audio levels are due."),
+        Column("liveness_ns", "i8", MEDIA, "When layers are looked at."),
+        Column("consent_ns", "i8", MEDIA, "When consent is looked at."),
+        Column("rates_ns", "i8", MEDIA, "When bit rates were last computed."),
+        # addresses of parts of this very state and of the arena: for system calls and libsrtp only
+        Column("state_at", "u8", CONTROL, "This state."),
+        Column("arena_at", "u8", CONTROL, "The arena."),
+        Column("rx_at", "u8", CONTROL, "`rx`."),
+        Column("rx_messages_at", "u8", CONTROL, "`rx_messages`."),
+        Column("tx_at", "u8", CONTROL, "`tx`."),
+        Column("tx_messages_at", "u8", CONTROL, "`tx_messages`."),
+        Column("tx_iov_at", "u8", CONTROL, "`tx_iov`."),
+        Column("tx_control_at", "u8", CONTROL, "`tx_control`."),
+        Column("scratch_at", "u8", CONTROL, "`scratch`."),
+        Column("poll_at", "u8", CONTROL, "`poll`."),
+        Column("paths_at", "u8", CONTROL, "`paths`."),
+        # the media threads of this process
+        Column("number", "i4", CONTROL, "Which of the media threads this is."),
+        Column("thread_count", "i4", CONTROL, "How many there are."),
+        Column("peers_at", "u8", CONTROL, "The states of all of them.", shape=MAX_THREADS),
+    ),
+)
+thread_t = THREAD.dtype
+
+SOCKET = RowType(
+    "socket",
+    "One UDP socket.",
+    (
+        Column("fd", "i4", CONTROL, "Its descriptor."),
+        Column("family", "i4", CONTROL, "4 or 6."),
+        Column("port", "i4", CONTROL, "Its port."),
+        Column("wildcard", "i4", CONTROL, "It is bound to every address: a datagram tells to which it was sent."),
+    ),
+)
+socket_t = SOCKET.dtype
+
+# What the operating system takes: iovec, mmsghdr and pollfd of 64-bit Linux
+iovec_t = np.dtype([("base", "u8"), ("bytes", "u8")])
+mmsghdr_t = np.dtype(
+    [
+        ("name", "u8"),
+        ("name_bytes", "u4"),
+        ("_1", "u4"),
+        ("iov", "u8"),
+        ("iov_count", "u8"),
+        ("control", "u8"),
+        ("control_bytes", "u8"),
+        ("flags", "i4"),
+        ("_2", "u4"),
+        ("bytes", "u4"),
+        ("_3", "u4"),
+    ]
+)
+pollfd_t = np.dtype([("fd", "i4"), ("events", "i2"), ("revents", "i2")])
