@@ -217,7 +217,7 @@ class TestCommand:
 
     def test_not_to_paths_of_others_or_to_none(self, moving: Moving) -> None:
         free = PATHS - 2
-        for path in (moving.path_of(moving.call.subscriber.socket), free, -1, PATHS, 1 << 40):
+        for path in (moving.path_of(moving.call.subscriber.socket), free, -1, PATHS, (1 << 31) - 1):
             self.follow(moving, path)
             assert moving.is_sent_to(moving.old)
         self.follow(moving, moving.path_of(moving.new), moving.call.publisher.generation + 1)
