@@ -14,7 +14,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from sfu.control import statistics
@@ -37,6 +36,7 @@ from sfu.parameters import (
     Candidate,
     Channel,
     Codec,
+    EngineOptions,
     LocalSubscription,
     LocalTransport,
     MediaParameters,
@@ -68,18 +68,6 @@ RETRY_S = 0.005
 FIRST_TURN_POLL_S = 0.01
 STOP_TIMEOUT_S = 2.0
 """How long `stop` waits for the media thread to close everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Where the engine is reached."""
-
-    udp_ports: tuple[int, ...] = (7882,)
-    """One media thread for each, with a port of its own. 0: any free port."""
-    bind: tuple[str, ...] = ()
-    """Local addresses to bind; empty: all, IPv4 and IPv6."""
-    node_ips: tuple[str, ...] = ()
-    """Addresses to advertise as candidates; empty: those bound, or every address of the machine."""
 
 
 class Engine:

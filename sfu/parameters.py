@@ -90,6 +90,18 @@ MAX_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Where the engine is reached."""
+
+    udp_ports: tuple[int, ...] = (7882,)
+    """One media thread for each, with a port of its own. 0: any free port."""
+    bind: tuple[str, ...] = ()
+    """Local addresses to bind; empty: all, IPv4 and IPv6."""
+    node_ips: tuple[str, ...] = ()
+    """Addresses to advertise as candidates; empty: those bound, or every address of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
 class IceCredentials:
     """RFC 8445 section 5.3: what the peer must put into its checks."""
 
