@@ -385,7 +385,7 @@ async def test_a_track_comes_back_however_soon_it_is_asked_for_again(join: Join,
     await hears(linus, "ada")
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.03, 0.3])
+@pytest.mark.parametrize("pause_s", [0.01, 0.03, 0.3])  # without a pause this SDK may turn the two requests round
 async def test_a_track_comes_back_to_a_client_with_two_connections(join: Join, pause_s: float) -> None:
     ada: SdkPeer = await join("sdk", "ada")
     linus: SdkPeer = await join("sdk-dual", "linus")
