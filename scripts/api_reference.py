@@ -58,16 +58,22 @@ def _describe(module: ModuleType, name: str) -> str:
     value = getattr(module, name)
     if not inspect.isclass(value):
         return _describe_constant(module, name, value)
-    tree = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
-    assert isinstance(tree, ast.ClassDef)
+    tree = class_of(value)
     head = f"### `{name}`\n\n{_flat(ast.get_docstring(tree))}"
     if issubclass(value, enum.Enum):
-        rows = [_row(f"`{field}`", f"`{value[field].value!r}`", text) for field, _, text in _fields(tree.body)]
+        rows = [row(f"`{field}`", f"`{value[field].value!r}`", text) for field, _, text in fields_of(tree.body)]
         return "\n".join((f"{head}\n", "| name | value | |", "|---|---|---|", *rows))
     if is_dataclass(value):
-        rows = [_row(f"`{field}`", declared, text) for field, declared, text in _fields(tree.body)]
+        rows = [row(f"`{field}`", declared, text) for field, declared, text in fields_of(tree.body)]
         return "\n".join((f"{head}\n", "| field | type | |", "|---|---|---|", *rows))
     return "\n".join((f"{head}\n", *_members(name, tree))).rstrip()
+
+
+def class_of(value: type) -> ast.ClassDef:
+    """A class as it is written."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    return tree
 
 
 def _describe_constant(module: ModuleType, name: str, value: Any) -> str:
@@ -85,7 +91,8 @@ def _describe_constant(module: ModuleType, name: str, value: Any) -> str:
     return f"### `{name}`\n\n{shown}. {_docstring_after(body, statement)}".rstrip()
 
 
-def _row(*cells: str) -> str:
+def row(*cells: str) -> str:
+    """A line of a table in Markdown."""
     return f"| {' | '.join(cells)} |".replace("  |", " |")
 
 
@@ -127,7 +134,7 @@ def _attributes(body: Body) -> Iterator[tuple[str, str]]:
             yield statement.targets[0].attr, text
 
 
-def _fields(body: Body) -> Iterator[tuple[str, str, str]]:
+def fields_of(body: Body) -> Iterator[tuple[str, str, str]]:
     """(name, type with default, meaning) of the fields of a dataclass or the members of an enum."""
     for statement in body:
         for field in _names(statement):

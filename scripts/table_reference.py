@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.api_reference import class_of, fields_of, row
 from sfu.schema.columns import Column, RowType, Writer
 from sfu.schema.tables import STATE
 
@@ -37,19 +38,9 @@ def row_types(row_type: RowType = STATE) -> Iterator[RowType]:
 
 def document() -> str:
     """The whole text of docs/tables.md."""
-    writers = "\n".join(f"* **{writer.value}**: {meaning}" for writer, meaning in _writers())
+    meanings = fields_of(class_of(Writer).body)
+    writers = "\n".join(f"* **{Writer[name].value}**: {meaning}" for name, _, meaning in meanings)
     return f"{HEAD}Who writes a column:\n\n{writers}\n\n" + "\n\n".join(_describe(each) for each in row_types()) + "\n"
-
-
-def _writers() -> Iterator[tuple[Writer, str]]:
-    yield Writer.MEDIA, "the media thread. It takes its initial value when a row opens, unless it says that it stays."
-    yield (
-        Writer.CONTROL,
-        "the control thread while the row is not open, or before the command that puts the value in force.",
-    )
-    yield Writer.HANDED, "the control thread before the row opens, the media thread from then until it is closed."
-    yield Writer.ROWS, "each column of its rows has its writer."
-    yield Writer.ENDS, "of a queue: the thread that writes into it or the one that reads from it."
 
 
 def _describe(row_type: RowType) -> str:
@@ -71,8 +62,7 @@ def _describe(row_type: RowType) -> str:
 def _row(column: Column) -> str:
     meaning = column.meaning + (f" Stays when a row opens: {column.kept}." if column.kept else "")
     initial = str(column.initial) if column.is_reset and column.initial else ""
-    cells = (f"`{column.name}`", _type(column), column.writer.value, initial, meaning.replace("|", "\\|"))
-    return f"| {' | '.join(cells)} |".replace("  |", " |")
+    return row(f"`{column.name}`", _type(column), column.writer.value, initial, meaning.replace("|", "\\|"))
 
 
 def _type(column: Column) -> str:

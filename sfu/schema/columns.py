@@ -17,7 +17,8 @@ class Writer(Enum):
     """The one thread that writes a column of a row."""
 
     MEDIA = "media"
-    """The media thread, always: with each use of a row it begins with its initial value."""
+    """The media thread, always: with each use of a row it begins with its initial value, unless it says that it
+    stays."""
     CONTROL = "control"
     """The control thread, while the row is not open, that is before its OPEN command and after its CLOSED notice; or
     before the command that puts the value in force."""
