@@ -58,7 +58,6 @@ HEADER = RowType(
         Column("bytes", "u1", MEDIA, "Size of these data.", shape=EXTENSION_KINDS),
     ),
 )
-header_t = HEADER.dtype
 
 DEPENDENCY = RowType(
     "dependency",
@@ -109,4 +108,3 @@ DEPENDENCY = RowType(
         ),
     ),
 )
-dependency_t = DEPENDENCY.dtype

@@ -80,7 +80,6 @@ RING = RowType(
         Column("_2", "u1", ENDS, "Unused.", shape=56),
     ),
 )
-ring_t = RING.dtype
 
 RELAY = RowType(
     "relay",

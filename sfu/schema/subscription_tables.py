@@ -163,4 +163,3 @@ ARRIVAL = RowType(
         Column("padding", "u1", MEDIA, "Bytes that make it as large as what follows."),
     ),
 )
-arrival_t = ARRIVAL.dtype

@@ -76,7 +76,6 @@ THREAD = RowType(
         Column("peers_at", "u8", CONTROL, "The states of all of them.", shape=MAX_THREADS),
     ),
 )
-thread_t = THREAD.dtype
 
 SOCKET = RowType(
     "socket",
@@ -88,7 +87,6 @@ SOCKET = RowType(
         Column("wildcard", "i4", CONTROL, "It is bound to every address: a datagram tells to which it was sent."),
     ),
 )
-socket_t = SOCKET.dtype
 
 # What the operating system takes: iovec, mmsghdr and pollfd of 64-bit Linux
 iovec_t = np.dtype([("base", "u8"), ("bytes", "u8")])

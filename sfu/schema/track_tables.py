@@ -183,4 +183,3 @@ STREAM = RowType(
         ),
     ),
 )
-stream_t = STREAM.dtype
