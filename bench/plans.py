@@ -3,7 +3,7 @@
 import socket
 from dataclasses import dataclass, field
 
-RTX_PAYLOAD_TYPE = 97
+AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE, RTX_PAYLOAD_TYPE = 111, 96, 97
 """In every description that the generator offers or answers."""
 
 

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from bench.plans import RTX_PAYLOAD_TYPE, Layer, Plan, SendStream, TrackPlan
+from bench.plans import AUDIO_PAYLOAD_TYPE, RTX_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE, Layer, Plan, SendStream, TrackPlan
 from sfu.control.data.association import LOCAL_PORT
 from sfu.control.data.sctp import MAX_MESSAGE_BYTES
 from sfu.parameters import DtlsRole
 
 MID_ID, RID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID = 1, 2, 3, 4
 """Header extension ids of every offer."""
-AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE = 111, 96
 SPEECH_LEVEL = 0x80 | 20
 """Voice at -20 dBov, as one byte of RFC 6464."""
 _EXTENSIONS = {

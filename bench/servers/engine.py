@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from bench.plans import RTX_PAYLOAD_TYPE
+from bench.plans import AUDIO_PAYLOAD_TYPE, RTX_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE
 from bench.servers.jit_symbols import write_perf_map
 from sfu.engine import Engine, EngineOptions
 from sfu.events import TransportConnected
@@ -34,7 +34,6 @@ from sfu.parameters import (
     TransportId,
 )
 
-AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE = 111, 96
 MID_ID, TRANSPORT_CC_ID = 4, 3
 MEDIA = MediaParameters(
     payload_types={

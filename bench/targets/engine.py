@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from bench.clients.endpoint import Endpoint, make_context
-from bench.plans import Connected, Plan, SendStream
+from bench.plans import AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE, Connected, Plan, SendStream
 from bench.servers import engine
 from bench.targets.base import LAYER_OF, Child, TargetFailed
 from sfu.parameters import LocalTransport, ReceiverId, SubscriptionId, TransportId
@@ -88,7 +88,7 @@ class EngineTarget:
             mid, ssrcs = member.next_mid(), [secrets.randbits(32) | 1 for _ in track.layers]
             member.receivers.append(self._child.ask("publish", member.transport, track.kind, mid, ssrcs))
             video = track.kind == "video"
-            payload_type = engine.VIDEO_PAYLOAD_TYPE if video else engine.AUDIO_PAYLOAD_TYPE
+            payload_type = VIDEO_PAYLOAD_TYPE if video else AUDIO_PAYLOAD_TYPE
             extension = bytes((engine.MID_ID << 4 | len(mid) - 1,)) + mid.encode()
             for layer, ssrc in zip(track.layers, ssrcs, strict=True):
                 stream = SendStream(ssrc, payload_type, track.kind, layer, track.frames_per_second, extension)

@@ -13,12 +13,11 @@ from typing import Any
 
 from pylibsrtp import Policy, Session, ffi
 
-from bench.plans import Connected, Plan, SendStream
+from bench.plans import AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE, Connected, Plan, SendStream
 from bench.servers import reflect
 from bench.targets.base import LAYER_OF, Child
 
 KEY_BYTES = 28
-AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE = 111, 96
 
 
 @dataclass(slots=True)
