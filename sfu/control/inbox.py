@@ -1,7 +1,7 @@
 """DTLS datagrams on their way from the slow ring to their transports: one of each transport in turn.
 
 So a peer that sends many, or costly ones, delays its own. How many of one transport wait, here and in the ring
-together, is bounded where they are put into the ring (`tables.SLOW_PER_TRANSPORT`).
+together, is bounded where they are put into the ring (`capacities.SLOW_PER_TRANSPORT`).
 """
 
 from collections import deque

@@ -10,13 +10,12 @@ from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.send.selection import ask_for_wanted, choose_for
 from sfu.media.send.silence import end_silence
 from sfu.media.stream.arrivals import list_track
+from sfu.media.wire.dependency import MAX_SPATIAL_ID, MAX_TEMPORAL_ID
 from sfu.queues.notices import notice
 from sfu.schema.capacities import SEQUENCE_START
 from sfu.schema.codes import MediaKind, NoticeKind, RowState
 from sfu.schema.subscription_tables import SUBSCRIPTION
 
-MAX_SPATIAL, MAX_TEMPORAL = 3, 7
-"""What the wire formats can say."""
 FIRST_SEQUENCE_MASK = 0x7FFF
 """The first output number lies below 32768, so that no rollover of SRTP's index is near when losses may hide it."""
 
@@ -111,8 +110,8 @@ def set_targets(state, row, spatial, temporal):
     Nobody is asked for a key frame yet: the ring may hold one to start from.
     """
     subscription = state.subscriptions[row]
-    subscription.target_spatial = min(max(spatial, 0), MAX_SPATIAL)
-    subscription.target_temporal = min(max(temporal, 0), MAX_TEMPORAL)
+    subscription.target_spatial = min(max(spatial, 0), MAX_SPATIAL_ID)
+    subscription.target_temporal = min(max(temporal, 0), MAX_TEMPORAL_ID)
     choose_for(state, row)
 
 

@@ -33,12 +33,21 @@ _reset_source = row_reset(SOURCE.reset_parts(), SOURCE.dtype.itemsize)
 
 
 @njit(cache=True)
+def _give_back(state, row):
+    """Take a source out of the hash table; its row can be used again."""
+    remove_source(state, row)
+    source = state.sources[row]
+    source.state = RowState.FREE
+    source.next = state.thread[0].free_source
+    state.thread[0].free_source = row
+
+
+@njit(cache=True)
 def _free_source(state, row):
     """Take an unbound source out of its transport's list and the hash table; libsrtp forgets it too."""
     source = state.sources[row]
     transport = state.transports[source.transport]
     forget_srtp_stream(transport.srtp_in, int(source.ssrc))
-    remove_source(state, row)
     if transport.first_source == row:
         transport.first_source = source.next
     else:
@@ -47,9 +56,7 @@ def _free_source(state, row):
             before = state.sources[before].next
         if before >= 0:
             state.sources[before].next = source.next
-    source.state = RowState.FREE
-    source.next = state.thread[0].free_source
-    state.thread[0].free_source = row
+    _give_back(state, row)
     count_unbound(state, source.transport, -1)
 
 
@@ -287,10 +294,7 @@ def close_sources(state, transport_row):
         source = state.sources[row]
         following = int(source.next)
         unbind(state, row)
-        remove_source(state, row)
-        source.state = RowState.FREE
-        source.next = state.thread[0].free_source
-        state.thread[0].free_source = row
+        _give_back(state, row)
         row = following
     transport.first_source = -1
     count_unbound(state, transport_row, -np.int64(transport.unbound))

@@ -179,10 +179,7 @@ def _extended_report(state, row, data, at, end, now):
             for entry in range(at + 4, block_end - 11, 12):
                 sent = get_u32(data, entry + 4)
                 if get_u32(data, entry) == np.int64(transport.ssrc) and sent != 0:
-                    _note_rtt(
-                        transport,
-                        signed32(middle_ntp(now + state.thread[0].wall_offset_ns) - sent - get_u32(data, entry + 8)),
-                    )
+                    _note_rtt(state, row, sent, get_u32(data, entry + 8), now)
         at = block_end
 
 
@@ -231,15 +228,15 @@ def _report_block(state, row, data, at, now):
     subscription.jitter = get_u32(data, at + 12)
     last_report = get_u32(data, at + 16)
     if last_report != 0:
-        _note_rtt(
-            state.transports[row],
-            signed32(middle_ntp(now + state.thread[0].wall_offset_ns) - last_report - get_u32(data, at + 20)),
-        )
+        _note_rtt(state, row, last_report, get_u32(data, at + 20), now)
 
 
 @njit(cache=True)
-def _note_rtt(transport, units):
-    """A round trip of `units` / 65536 s, averaged as TCP does (RFC 6298); out of range: a clock was set."""
+def _note_rtt(state, row, sent, kept, now):
+    """An answer came now that the peer kept for `kept` / 65536 s, to what left at `sent` (middle NTP). Round trips are
+    averaged as TCP does (RFC 6298); out of range: a clock was set."""
+    transport = state.transports[row]
+    units = signed32(middle_ntp(now + state.thread[0].wall_offset_ns) - sent - kept)
     rtt = units * 1_000_000_000 // 65536
     if rtt < 0 or rtt > MAX_RTT_NS:
         return
