@@ -2,7 +2,7 @@
 
     .venv/bin/python examples/embed_engine.py heard.wav
 
-The engine has transports, receivers (what is published) and subscriptions; it knows no rooms, users or SDP. A program
+The engine has transports, tracks (what is published) and subscriptions; it knows no rooms, users or SDP. A program
 that embeds it brings its own signalling. Here that is `describe` and `read`: SDP with one audio m-section, handed over
 within this process. Both peers are aiortc's; a browser would get the same texts by whatever way you like.
 """
@@ -62,7 +62,7 @@ async def main(path: str) -> None:
     engine.set_media(transport.id, media)
     engine.connect(transport.id, remote)
     ssrc = int(re.findall(r"a=ssrc:(\d+)", offer)[0])
-    receiver = engine.publish(
+    track = engine.publish(
         transport.id,
         parameters.PublishParameters(parameters.Kind.AUDIO, mid="0", encodings=(parameters.Encoding(ssrc=ssrc),)),
     )
@@ -71,7 +71,7 @@ async def main(path: str) -> None:
 
     # To the listener we offer: the engine chooses the SSRC, we choose the payload type.
     transport, opus = engine.open_transport(), 111
-    subscription = engine.subscribe(receiver, transport.id, parameters.SubscribeParameters(mid="0", payload_type=opus))
+    subscription = engine.subscribe(track, transport.id, parameters.SubscribeParameters(mid="0", payload_type=opus))
     attributes = f"a=sendonly\r\na=setup:actpass\r\na=ssrc:{subscription.ssrc} cname:tone\r\n"
     await listener.setRemoteDescription(describe("offer", transport, opus, attributes))
     recorder = MediaRecorder(path)
@@ -89,7 +89,7 @@ async def main(path: str) -> None:
         print(event)
         awaited.discard(type(event))
     await asyncio.sleep(SECONDS)
-    print(engine.receiver_statistics(receiver))
+    print(engine.track_statistics(track))
     print(engine.subscription_statistics(subscription.id))
     await recorder.stop()
     await asyncio.gather(speaker.close(), listener.close())

@@ -22,12 +22,12 @@ from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
 from sfu.control.mailbox import Datagram, Notice
 from sfu.control.media_thread import MediaThread
-from sfu.control.receivers import Owners
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
 from sfu.control.shards import MakeThread, Shard
 from sfu.control.sockets import candidates
-from sfu.control.statistics import LayerStatistics, ReceiverStatistics, SubscriptionStatistics
+from sfu.control.statistics import LayerStatistics, SubscriptionStatistics, TrackStatistics
+from sfu.control.tracks import Owners
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError, TableFull
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
@@ -41,10 +41,10 @@ from sfu.parameters import (
     LocalTransport,
     MediaParameters,
     PublishParameters,
-    ReceiverId,
     RemoteTransport,
     SubscribeParameters,
     SubscriptionId,
+    TrackId,
     TransportId,
 )
 from sfu.schema.codes import NoticeKind
@@ -54,9 +54,9 @@ __all__ = [
     "EngineError",
     "EngineOptions",
     "LayerStatistics",
-    "ReceiverStatistics",
     "SubscriptionStatistics",
     "TableFull",
+    "TrackStatistics",
 ]
 
 logger = logging.getLogger(__name__)
@@ -71,10 +71,10 @@ STOP_TIMEOUT_S = 2.0
 
 
 class Engine:
-    """Transports, receivers, subscriptions and data channels of this process.
+    """Transports, tracks, subscriptions and data channels of this process.
 
     A transport that is unknown or closed raises EngineError wherever it is named, except in `close_transport` and
-    `send_data`. So does a receiver or subscription that never was. One that has been closed may still be named, to no
+    `send_data`. So does a track or subscription that never was. One that has been closed may still be named, to no
     effect, because events about it may be on their way; only `subscribe` and the statistics refuse it.
     """
 
@@ -214,7 +214,7 @@ class Engine:
         self._watch(changed)
 
     def close_transport(self, transport: TransportId) -> None:
-        """Close a transport with its receivers and subscriptions. One that is closed or unknown: nothing happens."""
+        """Close a transport with its tracks and subscriptions. One that is closed or unknown: nothing happens."""
         closing = self._transports.pop(transport, None)
         if closing is not None:
             self._forwarding.close_all_of(closing)
@@ -223,37 +223,35 @@ class Engine:
             self._retry_if_needed()
 
     # --- publishing ---------------------------------------------------------------------------------------------------
-    def publish(self, transport: TransportId, parameters: PublishParameters) -> ReceiverId:
+    def publish(self, transport: TransportId, parameters: PublishParameters) -> TrackId:
         """Expect media on an m-section of a transport. `StreamStarted` tells of each layer when its first packet comes.
         Raises TableFull, and EngineError for no encoding or more than three, an SSRC out of range, or a mid or rid of
         more than 16 ASCII characters."""
         return self._forwarding.publish(self._transport(transport), parameters).id
 
-    def unpublish(self, receiver: ReceiverId) -> None:
+    def unpublish(self, track: TrackId) -> None:
         """Stop receiving; its subscriptions are closed too."""
-        self._forwarding.unpublish(receiver)
+        self._forwarding.unpublish(track)
         self._retry_if_needed()
 
-    def set_codecs(self, receiver: ReceiverId, codecs: frozenset[Codec]) -> None:
-        """Say which codecs a later answer accepts on the receiver's m-section; empty: whatever the transport's payload
+    def set_codecs(self, track: TrackId, codecs: frozenset[Codec]) -> None:
+        """Say which codecs a later answer accepts on the track's m-section; empty: whatever the transport's payload
         types mean."""
-        self._forwarding.set_codecs(receiver, codecs)
+        self._forwarding.set_codecs(track, codecs)
         self._retry_if_needed()
 
-    def request_key_frame(self, receiver: ReceiverId) -> None:
+    def request_key_frame(self, track: TrackId) -> None:
         """Ask the publisher for a key frame of every layer. It is sent one request in 500 ms at most, however often
         this is called; new subscribers, layer switches and losses ask by themselves."""
-        self._forwarding.request_key_frame(receiver)
+        self._forwarding.request_key_frame(track)
         self._retry_if_needed()
 
     # --- subscribing --------------------------------------------------------------------------------------------------
-    def subscribe(
-        self, receiver: ReceiverId, transport: TransportId, parameters: SubscribeParameters
-    ) -> LocalSubscription:
-        """Forward a receiver to a transport, up to the layers in `parameters` until `set_layers` says otherwise.
-        Raises TableFull, and EngineError for a receiver that is not open, layers
+    def subscribe(self, track: TrackId, transport: TransportId, parameters: SubscribeParameters) -> LocalSubscription:
+        """Forward a track to a transport, up to the layers in `parameters` until `set_layers` says otherwise.
+        Raises TableFull, and EngineError for a track that is not open, layers
         or a payload type out of range, a mid of more than 16 or a cname of more than 32 ASCII characters."""
-        subscription = self._forwarding.subscribe(receiver, self._transport(transport), parameters)
+        subscription = self._forwarding.subscribe(track, self._transport(transport), parameters)
         self._retry_if_needed()
         return subscription
 
@@ -297,15 +295,15 @@ class Engine:
         self._fanout.send(source, present, channel, payload)
 
     # --- observing ----------------------------------------------------------------------------------------------------
-    def audio_levels(self) -> list[tuple[ReceiverId, float]]:
-        """(receiver, linear level 0 to 1) of every receiver that counts as speaking, from the audio level extension."""
+    def audio_levels(self) -> list[tuple[TrackId, float]]:
+        """(track, linear level 0 to 1) of every track that counts as speaking, from the audio level extension."""
         return [level for shard in self.shards for level in statistics.audio_levels(shard, self._owners[shard])]
 
-    def receiver_statistics(self, receiver: ReceiverId) -> ReceiverStatistics:
-        """What came of a receiver since it was opened. Raises EngineError for one that is not open."""
-        if receiver not in self._forwarding.receivers:
-            raise EngineError(f"no receiver {receiver}")
-        return statistics.receiver_statistics(self._forwarding.receivers[receiver])
+    def track_statistics(self, track: TrackId) -> TrackStatistics:
+        """What came of a track since it was opened. Raises EngineError for one that is not open."""
+        if track not in self._forwarding.tracks:
+            raise EngineError(f"no track {track}")
+        return statistics.track_statistics(self._forwarding.tracks[track])
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
         """What went out on a subscription since it was opened. Raises EngineError for one that is not open."""
@@ -328,8 +326,8 @@ class Engine:
         return dict(total)
 
     def limits(self) -> dict[str, int]:
-        """Rows that there can be per table, of all media threads together: `transports`, `receivers`, `streams` and
-        `subscriptions`. A receiver that is subscribed to in other threads takes rows there too, so its tables count
+        """Rows that there can be per table, of all media threads together: `transports`, `tracks`, `streams` and
+        `subscriptions`. A track that is subscribed to in other threads takes rows there too, so its tables count
         once. Subscriptions are where their subscribers are, so with several threads an eighth is kept for what their
         uneven filling costs."""
         return statistics.limits(len(self.shards))
@@ -436,7 +434,7 @@ class Engine:
             case NoticeKind.RING_WANTED | NoticeKind.RING_LEFT:
                 self._forwarding.ring_changes(shard, notice)
             case NoticeKind.STREAM_STARTED | NoticeKind.LAYERS_CHANGED:
-                self._handle_receiver(shard, notice)
+                self._handle_track(shard, notice)
             case NoticeKind.SUBSCRIPTION_STARTED:
                 subscription = self._forwarding.subscription_of(shard, notice)
                 if subscription is not None:
@@ -478,16 +476,16 @@ class Engine:
         if all(owners.is_empty for owners in self._owners.values()):
             self._all_closed.set()
 
-    def _handle_receiver(self, shard: Shard, notice: Notice) -> None:
-        receiver = self._forwarding.receiver_of(shard, notice)
-        if receiver is None:
+    def _handle_track(self, shard: Shard, notice: Notice) -> None:
+        track = self._forwarding.track_of(shard, notice)
+        if track is None:
             return
         if notice.kind == NoticeKind.LAYERS_CHANGED:
-            self._events.put(LayersChanged(receiver.id, notice.value))
+            self._events.put(LayersChanged(track.id, notice.value))
             return
         ssrc, codec, payload_type = notice.extra & 0xFFFFFFFF, notice.extra >> 32 & 0xFF, notice.extra >> 40
         try:
-            self._events.put(StreamStarted(receiver.id, notice.value, ssrc, Codec(codec), payload_type))
+            self._events.put(StreamStarted(track.id, notice.value, ssrc, Codec(codec), payload_type))
         except ValueError:
             logger.error("the media thread named an unknown codec %d", codec)
 

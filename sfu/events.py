@@ -1,12 +1,12 @@
 """What the engine tells signalling: one typed value per fact, through one queue (`Engine.next_event`).
 
-Events are about transports, receivers and subscriptions that signalling opened. None carries a packet. One may still
+Events are about transports, tracks and subscriptions that signalling opened. None carries a packet. One may still
 name what signalling closed after it was put into the queue.
 """
 
 from dataclasses import dataclass
 
-from sfu.parameters import Channel, Codec, ReceiverId, SubscriptionId, TransportId
+from sfu.parameters import Channel, Codec, SubscriptionId, TrackId, TransportId
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class TransportFailed:
 
 @dataclass(frozen=True, slots=True)
 class StreamStarted:
-    """The first packet of one layer of a receiver was bound, or the publisher turned to another codec there."""
+    """The first packet of one layer of a track was bound, or the publisher turned to another codec there."""
 
-    receiver: ReceiverId
+    track: TrackId
     layer: int
     """Index into `PublishParameters.encodings`."""
     ssrc: int
@@ -41,9 +41,9 @@ class StreamStarted:
 
 @dataclass(frozen=True, slots=True)
 class LayersChanged:
-    """Simulcast layers of a receiver came alive or died."""
+    """Simulcast layers of a track came alive or died."""
 
-    receiver: ReceiverId
+    track: TrackId
     live: int
     """Bit mask over layers."""
 

@@ -10,10 +10,10 @@ from typing import NewType
 
 TransportId = NewType("TransportId", int)
 """One ICE/DTLS/SRTP association with a client (a peer connection). Never reused within a process."""
-ReceiverId = NewType("ReceiverId", int)
+TrackId = NewType("TrackId", int)
 """One published m-section (one codec of one track; up to three simulcast layers). Never reused."""
 SubscriptionId = NewType("SubscriptionId", int)
-"""One receiver forwarded to one transport. Never reused."""
+"""One track forwarded to one transport. Never reused."""
 
 
 class Kind(Enum):
@@ -192,7 +192,7 @@ class PublishParameters:
     svc: bool = False
     """True: one encoding that carries several spatial layers (VP9 or AV1 SVC)."""
     group: int = 0
-    """Audio: of the receivers with this number, below GROUPS, only the loudest are forwarded; 0: none."""
+    """Audio: of the tracks with this number, below GROUPS, only the loudest are forwarded; 0: none."""
     group_limit: int = 0
     """How many of the group are forwarded at a time."""
     codecs: frozenset[Codec] = frozenset()
@@ -201,11 +201,11 @@ class PublishParameters:
 
 @dataclass(frozen=True, slots=True)
 class SubscribeParameters:
-    """How one receiver is forwarded to one transport."""
+    """How one track is forwarded to one transport."""
 
     mid: str
     payload_type: int
-    """Of the receiver's codec on the subscriber's transport."""
+    """Of the track's codec on the subscriber's transport."""
     rtx_payload_type: int = -1
     """-1: retransmission was not negotiated; NACKs are then not answered."""
     red_payload_type: int = -1

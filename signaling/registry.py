@@ -185,8 +185,8 @@ class Rooms:
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the node's clock."""
         levels: dict[str, dict[str, float]] = {}
-        for receiver, level in self.node.engine.audio_levels():
-            track = self.node.tracks.get(receiver)
+        for engine_track, level in self.node.engine.audio_levels():
+            track = self.node.tracks.get(engine_track)
             if track is not None and not track.info.muted and not track.publisher.hidden:
                 of_room = levels.setdefault(track.publisher.room_name, {})
                 sid = track.publisher.sid
@@ -208,7 +208,7 @@ class Rooms:
             case TransportConnected() | TransportFailed() | DataReceived() | ChannelOpened():
                 return node.participants.get(event.transport)
             case StreamStarted() | LayersChanged():
-                track = node.tracks.get(event.receiver)
+                track = node.tracks.get(event.track)
                 return track.publisher if track is not None else None
             case SubscriptionStarted():
                 subscriber = node.subscribers.get(event.subscription)

@@ -27,10 +27,10 @@ from sfu.parameters import (
     MediaParameters,
     PayloadType,
     PublishParameters,
-    ReceiverId,
     RemoteTransport,
     SubscribeParameters,
     SubscriptionId,
+    TrackId,
     TransportId,
 )
 
@@ -70,15 +70,15 @@ class EngineServer:
         remote = RemoteTransport(IceCredentials(ufrag, password), (fingerprint,), DtlsRole.SERVER)
         self._engine.connect(transport, remote)
 
-    def publish(self, transport: TransportId, kind: str, mid: str, ssrcs: list[int]) -> ReceiverId:
+    def publish(self, transport: TransportId, kind: str, mid: str, ssrcs: list[int]) -> TrackId:
         """Publish `audio` or `video` of these SSRCs, one a layer, from the lowest."""
         encodings = tuple(Encoding(ssrc=ssrc) for ssrc in ssrcs)
         return self._engine.publish(transport, PublishParameters(Kind[kind.upper()], mid, encodings))
 
-    def subscribe(self, receiver: ReceiverId, transport: TransportId, kind: str, mid: str) -> LocalSubscription:
-        """Forward a receiver to a transport."""
+    def subscribe(self, track: TrackId, transport: TransportId, kind: str, mid: str) -> LocalSubscription:
+        """Forward a track to a transport."""
         numbers = (VIDEO_PAYLOAD_TYPE, RTX_PAYLOAD_TYPE) if kind == "video" else (AUDIO_PAYLOAD_TYPE, -1)
-        return self._engine.subscribe(receiver, transport, SubscribeParameters(mid, *numbers, cname="bench"))
+        return self._engine.subscribe(track, transport, SubscribeParameters(mid, *numbers, cname="bench"))
 
     def choose_layer(self, subscription: SubscriptionId, layer: int) -> None:
         """Forward up to this layer, 0 being the lowest."""

@@ -12,7 +12,7 @@ from bench.clients.endpoint import Endpoint, make_context
 from bench.plans import AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE, Connected, Plan, SendStream
 from bench.servers import engine
 from bench.targets.base import LAYER_OF, Child, TargetFailed
-from sfu.parameters import LocalTransport, ReceiverId, SubscriptionId, TransportId
+from sfu.parameters import LocalTransport, SubscriptionId, TrackId, TransportId
 
 OPTIONS = {"threads", "perf_map"}
 SETTLE_TIMEOUT_S, POLL_S = 30.0, 0.02
@@ -27,7 +27,7 @@ class Member:
     endpoint: Endpoint
     mids: int = 0
     """How many it has."""
-    receivers: list[ReceiverId] = field(default_factory=list)
+    tracks: list[TrackId] = field(default_factory=list)
     """By track."""
     gets: dict[tuple[str, int], SubscriptionId] = field(default_factory=dict)
     """(publisher, number of the track) -> subscription."""
@@ -86,7 +86,7 @@ class EngineTarget:
         sends = []
         for track in member.plan.publish:
             mid, ssrcs = member.next_mid(), [secrets.randbits(32) | 1 for _ in track.layers]
-            member.receivers.append(self._child.ask("publish", member.transport, track.kind, mid, ssrcs))
+            member.tracks.append(self._child.ask("publish", member.transport, track.kind, mid, ssrcs))
             video = track.kind == "video"
             payload_type = VIDEO_PAYLOAD_TYPE if video else AUDIO_PAYLOAD_TYPE
             extension = bytes((engine.MID_ID << 4 | len(mid) - 1,)) + mid.encode()
@@ -99,8 +99,8 @@ class EngineTarget:
     def _subscribe(self, viewer: Member, publisher: Member) -> None:
         if not viewer.plan.subscribe:
             return
-        for number, (track, receiver) in enumerate(zip(publisher.plan.publish, publisher.receivers, strict=True)):
-            told = self._child.ask("subscribe", receiver, viewer.transport, track.kind, viewer.next_mid())
+        for number, (track, published) in enumerate(zip(publisher.plan.publish, publisher.tracks, strict=True)):
+            told = self._child.ask("subscribe", published, viewer.transport, track.kind, viewer.next_mid())
             viewer.gets[publisher.plan.identity, number] = told.id
 
     async def settle(self) -> None:

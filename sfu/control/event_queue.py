@@ -1,6 +1,6 @@
 """The queue of events from the engine to signalling: one consumer, bounded.
 
-Data messages have bounds of their own, and what may change again and again has one place for each receiver or
+Data messages have bounds of their own, and what may change again and again has one place for each track or
 channel: what one client does at will takes no place from what is said once of others.
 """
 
@@ -65,9 +65,9 @@ def _subject(event: Event) -> tuple[object, ...]:
     """What an event is about that may be told again with something newer; empty: it is told once."""
     match event:
         case StreamStarted():
-            return StreamStarted, event.receiver, event.layer
+            return StreamStarted, event.track, event.layer
         case LayersChanged():
-            return LayersChanged, event.receiver
+            return LayersChanged, event.track
         case ChannelOpened():
             return ChannelOpened, event.transport, event.channel
     return ()

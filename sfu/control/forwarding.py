@@ -1,6 +1,6 @@
-"""Receivers and subscriptions on the control thread: their rows, SSRCs and who hangs on whom.
+"""Tracks and subscriptions on the control thread: their rows, SSRCs and who hangs on whom.
 
-A receiver belongs to the transport that publishes, a subscription to a receiver and to the transport that it goes
+A track belongs to the transport that publishes, a subscription to a track and to the transport that it goes
 to. Closing one closes what hangs on it; rows come back with the media thread's CLOSED notices.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from sfu.control.mailbox import Notice
 from sfu.control.mirrors import mirror_closed, release_mirror, take_mirror
-from sfu.control.receivers import Mirror, Owners, Receiver, Subscription
 from sfu.control.rows import codec_mask
 from sfu.control.shards import Shard
+from sfu.control.tracks import Mirror, Owners, Subscription, Track
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError
 from sfu.parameters import (
@@ -22,88 +22,88 @@ from sfu.parameters import (
     Codec,
     LocalSubscription,
     PublishParameters,
-    ReceiverId,
     SubscribeParameters,
     SubscriptionId,
+    TrackId,
 )
 from sfu.schema.codes import Command, NoticeKind
 
 
 class Forwarding:
-    """All receivers and subscriptions.
+    """All tracks and subscriptions.
 
-    `receivers` and `subscriptions` hold what signalling may name; rows of closed ones wait in `owners`.
+    `tracks` and `subscriptions` hold what signalling may name; rows of closed ones wait in `owners`.
     """
 
     def __init__(self, owners: Mapping[Shard, Owners], drops: Counter[str]) -> None:
         """owners: of each shard. drops: where rings are counted that a layer was not given."""
         self._owners = owners
         self._drops = drops
-        self.receivers: dict[ReceiverId, Receiver] = {}
+        self.tracks: dict[TrackId, Track] = {}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
         self._numbers = itertools.count(1)
         self._last_number = 0
 
-    # --- receivers --------------------------------------------------------------------------------------------------
-    def publish(self, transport: Transport, parameters: PublishParameters) -> Receiver:
-        """Open a receiver on an open transport. Raises EngineError (values out of range), TableFull."""
+    # --- tracks --------------------------------------------------------------------------------------------------
+    def publish(self, transport: Transport, parameters: PublishParameters) -> Track:
+        """Open a track on an open transport. Raises EngineError (values out of range), TableFull."""
         shard = transport.shard
         row, generation, streams = shard.tables.take_track(transport.row, parameters)
         announced = {ssrc for each in parameters.encodings for ssrc in (each.ssrc, each.rtx_ssrc) if ssrc}
-        # One that another receiver of the transport announced too stays with that one.
+        # One that another track of the transport announced too stays with that one.
         ssrcs = transport.ssrcs.claim(announced)
-        number = ReceiverId(self._number())
-        receiver = Receiver(number, row, generation, transport, parameters.kind, streams, ssrcs, parameters)
-        self.receivers[number] = self._owners[shard].receivers[row] = receiver
-        transport.receivers[number] = None
+        number = TrackId(self._number())
+        track = Track(number, row, generation, transport, parameters.kind, streams, ssrcs, parameters)
+        self.tracks[number] = self._owners[shard].tracks[row] = track
+        transport.tracks[number] = None
         shard.mailbox.push(Command.OPEN_TRACK, row, generation)
-        return receiver
+        return track
 
-    def unpublish(self, number: ReceiverId) -> None:
-        """Close a receiver and its subscriptions; one that is closed already: nothing. Raises EngineError."""
-        receiver = self.receivers.pop(number, None)
-        if receiver is None:
-            self._check_past(number, "receiver")
+    def unpublish(self, number: TrackId) -> None:
+        """Close a track and its subscriptions; one that is closed already: nothing. Raises EngineError."""
+        track = self.tracks.pop(number, None)
+        if track is None:
+            self._check_past(number, "track")
             return
-        for subscription in list(receiver.subscriptions):
+        for subscription in list(track.subscriptions):
             self.unsubscribe(subscription)
-        receiver.transport.receivers.pop(number, None)
-        receiver.transport.shard.mailbox.push(Command.CLOSE_TRACK, receiver.row, receiver.generation)
+        track.transport.tracks.pop(number, None)
+        track.transport.shard.mailbox.push(Command.CLOSE_TRACK, track.row, track.generation)
 
-    def set_codecs(self, number: ReceiverId, codecs: frozenset[Codec]) -> None:
-        """Change what the m-section of a receiver may carry. Raises EngineError."""
-        receiver = self.receivers.get(number)
-        if receiver is None:
-            self._check_past(number, "receiver")
-        elif codecs != receiver.parameters.codecs:
-            receiver.parameters = replace(receiver.parameters, codecs=codecs)
+    def set_codecs(self, number: TrackId, codecs: frozenset[Codec]) -> None:
+        """Change what the m-section of a track may carry. Raises EngineError."""
+        track = self.tracks.get(number)
+        if track is None:
+            self._check_past(number, "track")
+        elif codecs != track.parameters.codecs:
+            track.parameters = replace(track.parameters, codecs=codecs)
             mask = codec_mask(codecs)
-            receiver.transport.shard.mailbox.push(Command.SET_CODECS, receiver.row, receiver.generation, codecs=mask)
+            track.transport.shard.mailbox.push(Command.SET_CODECS, track.row, track.generation, codecs=mask)
 
-    def request_key_frame(self, number: ReceiverId) -> None:
+    def request_key_frame(self, number: TrackId) -> None:
         """Ask the publisher for a key frame on every layer; the media thread throttles."""
-        receiver = self.receivers.get(number)
-        if receiver is None:
-            self._check_past(number, "receiver")
+        track = self.tracks.get(number)
+        if track is None:
+            self._check_past(number, "track")
         else:
-            receiver.transport.shard.mailbox.push(Command.REQUEST_KEY_FRAME, receiver.row, receiver.generation)
+            track.transport.shard.mailbox.push(Command.REQUEST_KEY_FRAME, track.row, track.generation)
 
     # --- subscriptions ----------------------------------------------------------------------------------------------
-    def subscribe(self, number: ReceiverId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
-        """Forward a receiver to an open transport. Raises EngineError, TableFull."""
-        receiver = self.receivers.get(number)
-        if receiver is None:
-            raise EngineError(f"no receiver {number}")
+    def subscribe(self, number: TrackId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
+        """Forward a track to an open transport. Raises EngineError, TableFull."""
+        track = self.tracks.get(number)
+        if track is None:
+            raise EngineError(f"no track {number}")
         _check_layers(parameters.spatial, parameters.temporal)
         shard = transport.shard
         owners = self._owners[shard]
-        mirror = take_mirror(receiver, shard, owners) if receiver.transport.shard is not shard else None
-        track = receiver.row if mirror is None else mirror.row
+        mirror = take_mirror(track, shard, owners) if track.transport.shard is not shard else None
+        row_there = track.row if mirror is None else mirror.row
         ssrc = transport.ssrcs.take()
         rtx_ssrc = transport.ssrcs.take() if parameters.rtx_payload_type >= 0 else 0
         try:
             row, generation = shard.tables.take_subscription(
-                track, transport.row, receiver.kind, (ssrc, rtx_ssrc), parameters
+                row_there, transport.row, track.kind, (ssrc, rtx_ssrc), parameters
             )
         except EngineError:
             transport.ssrcs.give_back((ssrc, rtx_ssrc))
@@ -111,8 +111,8 @@ class Forwarding:
                 release_mirror(mirror, owners)
             raise
         mine = SubscriptionId(self._number())
-        subscription = Subscription(mine, row, generation, receiver, transport, (ssrc, rtx_ssrc), mirror)
-        self.subscriptions[mine] = owners.subscriptions[row] = receiver.subscriptions[mine] = subscription
+        subscription = Subscription(mine, row, generation, track, transport, (ssrc, rtx_ssrc), mirror)
+        self.subscriptions[mine] = owners.subscriptions[row] = track.subscriptions[mine] = subscription
         transport.subscriptions[mine] = None
         shard.mailbox.push(
             Command.OPEN_SUBSCRIPTION,
@@ -145,11 +145,11 @@ class Forwarding:
 
     # --- closing with a transport, and notices ----------------------------------------------------------------------
     def close_all_of(self, transport: Transport) -> None:
-        """Close the subscriptions to a transport, and its receivers with theirs."""
+        """Close the subscriptions to a transport, and its tracks with theirs."""
         for subscription in list(transport.subscriptions):
             self.unsubscribe(subscription)
-        for receiver in list(transport.receivers):
-            self.unpublish(receiver)
+        for track in list(transport.tracks):
+            self.unpublish(track)
 
     def track_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_TRACK: the rows are ours again."""
@@ -158,21 +158,21 @@ class Forwarding:
         if mirror is not None and mirror.generation == notice.generation:
             mirror_closed(mirror, owners)
             return
-        receiver = owners.receivers.get(notice.row)
-        if receiver is None or receiver.generation != notice.generation:
+        track = owners.tracks.get(notice.row)
+        if track is None or track.generation != notice.generation:
             return
-        del owners.receivers[notice.row]
-        self.receivers.pop(receiver.id, None)
-        for subscription in list(receiver.subscriptions):  # the media thread closed it of its own accord
+        del owners.tracks[notice.row]
+        self.tracks.pop(track.id, None)
+        for subscription in list(track.subscriptions):  # the media thread closed it of its own accord
             self.unsubscribe(subscription)
-        receiver.transport.receivers.pop(receiver.id, None)
-        receiver.transport.ssrcs.give_back(receiver.ssrcs)
-        shard.tables.give_back_track(receiver.row, receiver.streams)
+        track.transport.tracks.pop(track.id, None)
+        track.transport.ssrcs.give_back(track.ssrcs)
+        shard.tables.give_back_track(track.row, track.streams)
 
     def ring_changes(self, shard: Shard, notice: Notice) -> None:
         """RING_WANTED: give a layer another packet ring if there is one. RING_LEFT: the one before is ours again."""
         owners = self._owners[shard]
-        track = owners.mirrors.get(notice.row) or owners.receivers.get(notice.row)
+        track = owners.mirrors.get(notice.row) or owners.tracks.get(notice.row)
         if track is None or track.generation != notice.generation:
             return
         stream = track.streams[notice.value]
@@ -202,11 +202,11 @@ class Forwarding:
         subscription.transport.ssrcs.give_back(subscription.ssrcs)
         shard.tables.give_back_subscription(subscription.row)
 
-    def receiver_of(self, shard: Shard, notice: Notice) -> Receiver | None:
-        """The open receiver that a notice is about; None for a mirror's, whose receiver speaks for itself."""
-        receiver = self._owners[shard].receivers.get(notice.row)
-        fits = receiver is not None and receiver.generation == notice.generation and receiver.id in self.receivers
-        return receiver if fits else None
+    def track_of(self, shard: Shard, notice: Notice) -> Track | None:
+        """The open track that a notice is about; None for a mirror's, whose track speaks for itself."""
+        track = self._owners[shard].tracks.get(notice.row)
+        fits = track is not None and track.generation == notice.generation and track.id in self.tracks
+        return track if fits else None
 
     def subscription_of(self, shard: Shard, notice: Notice) -> Subscription | None:
         """The open subscription that a notice is about."""
@@ -221,16 +221,16 @@ class Forwarding:
         else:
             subscription.transport.shard.mailbox.push(kind, subscription.row, subscription.generation, **fields)
 
-    def _ring_bytes(self, track: Receiver | Mirror, shard: Shard) -> int:
+    def _ring_bytes(self, track: Track | Mirror, shard: Shard) -> int:
         """Bytes of the packet rings that a publisher has in a shard."""
-        publisher = track.receiver.transport if isinstance(track, Mirror) else track.transport
-        receivers = (self.receivers[number] for number in publisher.receivers)
-        there = (each if publisher.shard is shard else each.mirrors.get(shard) for each in receivers)
+        publisher = track.track.transport if isinstance(track, Mirror) else track.transport
+        tracks = (self.tracks[number] for number in publisher.tracks)
+        there = (each if publisher.shard is shard else each.mirrors.get(shard) for each in tracks)
         return sum(stream.ring_bytes for each in there if each is not None for stream in each.streams)
 
     def _part(self, subscription: Subscription) -> None:
-        """Take a subscription from its receiver and its transport."""
-        subscription.receiver.subscriptions.pop(subscription.id, None)
+        """Take a subscription from its track and its transport."""
+        subscription.track.subscriptions.pop(subscription.id, None)
         subscription.transport.subscriptions.pop(subscription.id, None)
         if subscription.mirror is not None:
             release_mirror(subscription.mirror, self._owners[subscription.transport.shard])

@@ -145,13 +145,13 @@ class Tables:
     def take_track(
         self, transport: int, parameters: PublishParameters, source: tuple[int, int, int] = NO_SOURCE
     ) -> tuple[int, int, tuple[StreamRow, ...]]:
-        """Row and generation of a receiver on transport row `transport`, and its layers' rows. Raises TableFull, and
+        """Row and generation of a track on transport row `transport`, and its layers' rows. Raises TableFull, and
         EngineError for parameters out of range.
 
         source: of a mirror, (media thread, track row, generation) of what it mirrors.
         """
         if not 1 <= len(parameters.encodings) <= LAYERS:
-            raise EngineError(f"a receiver has 1 to {LAYERS} encodings, not {len(parameters.encodings)}")
+            raise EngineError(f"a track has 1 to {LAYERS} encodings, not {len(parameters.encodings)}")
         for ssrc in (each for encoding in parameters.encodings for each in (encoding.ssrc, encoding.rtx_ssrc)):
             if not 0 <= ssrc < 1 << 32:
                 raise EngineError(f"SSRC {ssrc} is out of range")
@@ -182,7 +182,7 @@ class Tables:
         return row, _next_generation(record), streams
 
     def give_back_track(self, row: int, streams: Iterable[StreamRow]) -> None:
-        """The rows of a receiver and its layers are free again, and their rings."""
+        """The rows of a track and its layers are free again, and their rings."""
         self.tracks.give_back(row)
         self.give_back_streams(streams)
 

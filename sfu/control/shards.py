@@ -34,7 +34,7 @@ MakeThread = Callable[[Memory, Callable[[BaseException], None]], RunsMedia]
 class Shard:
     """The memory that a media thread shares with the control thread, and the means to reach both.
 
-    `sfu.control.receivers.Owners` knows to whom its rows belong.
+    `sfu.control.tracks.Owners` knows to whom its rows belong.
     """
 
     def __init__(

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sfu.control.receivers import Owners, Receiver, Subscription
 from sfu.control.shards import Shard
-from sfu.parameters import ReceiverId
+from sfu.control.tracks import Owners, Subscription, Track
+from sfu.parameters import TrackId
 from sfu.schema.capacities import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from sfu.schema.codes import Drop, RowState
 from sfu.schema.memory import Memory
@@ -21,7 +21,7 @@ UNEVEN_SHARE = 8
 
 @dataclass(frozen=True, slots=True)
 class LayerStatistics:
-    """One layer of a receiver."""
+    """One layer of a track."""
 
     ssrc: int
     """0 before its first packet when SDP did not say."""
@@ -36,7 +36,7 @@ class LayerStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceiverStatistics:
+class TrackStatistics:
     """What came from a publisher, all layers together."""
 
     packets: int
@@ -72,11 +72,11 @@ class SubscriptionStatistics:
     """Packets that were sent again because the subscriber asked for them."""
 
 
-def receiver_statistics(receiver: Receiver) -> ReceiverStatistics:
-    """The numbers of one receiver."""
-    memory = receiver.transport.shard.memory
-    live = int(memory.table("tracks")[receiver.row]["live"])
-    streams = [memory.table("streams")[each.row] for each in receiver.streams]
+def track_statistics(track: Track) -> TrackStatistics:
+    """The numbers of one track."""
+    memory = track.transport.shard.memory
+    live = int(memory.table("tracks")[track.row]["live"])
+    streams = [memory.table("streams")[each.row] for each in track.streams]
     layers = tuple(
         LayerStatistics(
             int(stream["ssrc"]),
@@ -87,7 +87,7 @@ def receiver_statistics(receiver: Receiver) -> ReceiverStatistics:
         )
         for layer, stream in enumerate(streams)
     )
-    return ReceiverStatistics(
+    return TrackStatistics(
         sum(layer.packets for layer in layers),
         sum(layer.bytes for layer in layers),
         sum(int(stream["lost"]) for stream in streams),
@@ -106,7 +106,7 @@ def subscription_statistics(subscription: Subscription) -> SubscriptionStatistic
     memory = subscription.transport.shard.memory
     row = memory.table("subscriptions")[subscription.row]
     lost_fraction, rtt_ms = subscription_path(subscription)
-    svc = subscription.receiver.parameters.svc
+    svc = subscription.track.parameters.svc
     layer = int(row["layer"])
     return SubscriptionStatistics(
         packets=int(row["packets"]),
@@ -128,17 +128,15 @@ def subscription_path(subscription: Subscription) -> tuple[float, float]:
     return lost / 256, rtt_ns / 1e6
 
 
-def audio_levels(shard: Shard, owners: Owners) -> list[tuple[ReceiverId, float]]:
-    """(receiver, level 0 to 1) of every open receiver of a media thread that counts as speaking."""
+def audio_levels(shard: Shard, owners: Owners) -> list[tuple[TrackId, float]]:
+    """(track, level 0 to 1) of every open track of a media thread that counts as speaking."""
     memory = shard.memory
     streams = memory.table("streams")[: int(memory.thread["stream_end"])]
     speaking = np.flatnonzero((streams["level"] > 0) & (streams["state"] == RowState.OPEN))
     levels = streams["level"][speaking].tolist()
     tracks = streams["track"][speaking].tolist()
     return [
-        (owners.receivers[track].id, level)
-        for track, level in zip(tracks, levels, strict=True)
-        if track in owners.receivers
+        (owners.tracks[track].id, level) for track, level in zip(tracks, levels, strict=True) if track in owners.tracks
     ]
 
 
@@ -154,7 +152,7 @@ def limits(threads: int) -> dict[str, int]:
     if threads > 1:
         transports -= transports // UNEVEN_SHARE
         subscriptions -= subscriptions // UNEVEN_SHARE
-    return {"transports": transports, "receivers": TRACKS, "streams": STREAMS, "subscriptions": subscriptions}
+    return {"transports": transports, "tracks": TRACKS, "streams": STREAMS, "subscriptions": subscriptions}
 
 
 def usage(shard: Shard) -> dict[str, int]:
@@ -162,7 +160,7 @@ def usage(shard: Shard) -> dict[str, int]:
     tables = shard.tables
     return {
         "transports": tables.transports.used,
-        "receivers": tables.tracks.used,
+        "tracks": tables.tracks.used,
         "streams": tables.streams.used,
         "subscriptions": tables.subscriptions.used,
         "paths": rows_in_use(shard.memory, "paths"),

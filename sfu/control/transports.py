@@ -28,9 +28,9 @@ from sfu.parameters import (
     Channel,
     IceCredentials,
     MediaParameters,
-    ReceiverId,
     RemoteTransport,
     SubscriptionId,
+    TrackId,
     TransportId,
 )
 from sfu.schema.codes import Command, RowState
@@ -88,7 +88,7 @@ class Transport:
         self.state = TransportState.OPEN
         self.ice = new_credentials()
         self.ssrcs = Ssrcs()
-        self.receivers: dict[ReceiverId, None] = {}
+        self.tracks: dict[TrackId, None] = {}
         self.subscriptions: dict[SubscriptionId, None] = {}
         """What hangs on it, in order."""
         self.followers: dict[Shard, Follower] = {}

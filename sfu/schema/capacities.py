@@ -5,9 +5,9 @@ PATHS_PER_TRANSPORT = 8
 PATHS = TRANSPORTS * PATHS_PER_TRANSPORT + 1
 """Every transport can have all of its paths, whatever the others do; one more row is for staging."""
 TRACKS = 4096
-"""Receivers: one published m-section each."""
+"""One published m-section each."""
 STREAMS = 4096
-"""Layers of receivers: one primary SSRC each."""
+"""Layers of tracks: one primary SSRC each."""
 SUBSCRIPTIONS = 65_536
 PACKETS = 512
 """Index entries per stream: how far back a packet can be asked for. At 300 packets/s that is 1.7 s."""

@@ -38,7 +38,7 @@ from sfu.events import (
     TransportConnected,
     TransportFailed,
 )
-from sfu.parameters import ReceiverId, SubscriptionId, TransportId
+from sfu.parameters import SubscriptionId, TrackId, TransportId
 from signaling import identifiers
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.http.connection import Broadcast, SignalConnection
@@ -218,9 +218,9 @@ class Participant:
             self._info.version += 1
         return self._info
 
-    def receivers(self) -> list[ReceiverId]:
-        """Return the receivers of everything that it publishes."""
-        return [receiver for track in self.publishing.tracks.values() for receiver in track.receivers]
+    def engine_tracks(self) -> list[TrackId]:
+        """Return the engine tracks of everything that it publishes."""
+        return [engine_track for track in self.publishing.tracks.values() for engine_track in track.engine_tracks]
 
     def subscription_ids(self) -> Iterator[SubscriptionId]:
         """Return the subscriptions to everything that is sent to it."""

@@ -1,6 +1,6 @@
 """What one participant publishes: announced tracks, their match with m-sections, and how they become known to others.
 
-The way of a track: `add_track` makes it pending; an offer's section claims it (`decide`); the engine gets a receiver
+The way of a track: `add_track` makes it pending; an offer's section claims it (`decide`); the engine gets a track
 and the room tells everybody else (`apply`). A packet in another codec than was negotiated first changes what they know
 (`stream_started`).
 """
@@ -18,7 +18,7 @@ from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
 from signaling.participants.owner import Owner
 from signaling.rooms import tracks
 from signaling.rooms.capacity import SERVER_FULL, Needs
-from signaling.rooms.tracks import SVC_CODECS, Track, TrackReceiver
+from signaling.rooms.tracks import SVC_CODECS, EngineTrack, Track
 from signaling.sdp.negotiation import MAX_ENCODINGS
 from signaling.sdp.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
 
@@ -32,7 +32,7 @@ class Publishing:
         self.pending: dict[str, Track] = {}
         """Announced by the client, without a section yet; by sid, oldest first."""
         self.tracks: dict[str, Track] = {}
-        """With a receiver in the engine; by sid."""
+        """With an engine track; by sid."""
         self._claims: dict[str, tuple[Track, Codec | None]] = {}
         """mid -> (its track, codec announced for it); filled by `decide`, emptied by `apply` of the same offer."""
 
@@ -134,26 +134,26 @@ class Publishing:
         return (room.voices, room.options.forward_loudest) if is_voice and room.voices else (0, 0)
 
     def apply(self, result: AnswerResult) -> None:
-        """Take over what an answered offer started and stopped (in this order: a track may change its receiver)."""
+        """Take over what an answered offer started and stopped (in this order: a track may change its engine track)."""
         for published in result.published:
             self._begin(published)
         for published in result.changed:
-            if (track := self._participant.node.tracks.get(published.receiver)) is not None:
-                track.receivers[published.receiver].formats = published.formats
+            if (track := self._participant.node.tracks.get(published.engine_track)) is not None:
+                track.engine_tracks[published.engine_track].formats = published.formats
         for ended in result.ended:
             self._end(ended)
         self._claims.clear()
 
     def stream_started(self, event: StreamStarted) -> None:
         """A layer's first packet arrived, or one in another codec."""
-        track = self._participant.node.tracks[event.receiver]
-        receiver = track.receivers[event.receiver]
+        track = self._participant.node.tracks[event.track]
+        engine_track = track.engine_tracks[event.track]
         if event.codec not in tracks.MIME_TYPES:
             return
         before = _mime_types(track.info)
-        turned = receiver.turn_to(event.codec, event.payload_type)
+        turned = engine_track.turn_to(event.codec, event.payload_type)
         svc = event.codec in SVC_CODECS and event.layer == 0
-        tracks.note_layer(track.info, event.codec, receiver.mid, event.layer, event.ssrc, svc)
+        tracks.note_layer(track.info, event.codec, engine_track.mid, event.layer, event.ssrc, svc)
         if turned and track.codecs:
             track.codecs = tracks.announced_codecs(track.info)
         if not track.announced:
@@ -161,7 +161,7 @@ class Publishing:
         if before != _mime_types(track.info):
             self._participant.changed()
         if turned:
-            self._participant.room.receivers_changed(track)
+            self._participant.room.engine_tracks_changed(track)
 
     def revoke_forbidden(self) -> None:
         """End what the permission does not allow (any more), published or only announced, and tell the client."""
@@ -205,7 +205,7 @@ class Publishing:
         for track in extended:
             if section.cid in _awaited_cids(track):
                 return track
-        renamed = [track for track in published if section.mid in {entry.mid for entry in track.receivers.values()}]
+        renamed = [track for track in published if section.mid in {entry.mid for entry in track.engine_tracks.values()}]
         chosen = next(iter(waiting or extended or renamed), None)
         if chosen is not None and chosen.info.codecs:
             chosen.info.codecs[0].sdp_cid = section.cid
@@ -216,36 +216,36 @@ class Publishing:
         if track is None:
             return
         _, intended = self._claims.get(published.mid, (track, None))
-        receiver = TrackReceiver(
-            published.receiver, published.mid, published.codec, published.fmtp, published.formats, intended
+        engine_track = EngineTrack(
+            published.engine_track, published.mid, published.codec, published.fmtp, published.formats, intended
         )
-        track.receivers[published.receiver] = receiver
-        tracks.note_codec(track.info, receiver.shown, published.mid)
+        track.engine_tracks[published.engine_track] = engine_track
+        tracks.note_codec(track.info, engine_track.shown, published.mid)
         self.tracks[track.sid] = track
-        self._participant.node.tracks[published.receiver] = track
+        self._participant.node.tracks[published.engine_track] = track
         if track.announced:
             self._participant.changed()
-            self._participant.room.receivers_changed(track)
+            self._participant.room.engine_tracks_changed(track)
         else:
             track.announced = True
             self._participant.room.track_announced(track)
 
     def _end(self, ended: Published) -> None:
-        track = self._participant.node.tracks.pop(ended.receiver, None)
+        track = self._participant.node.tracks.pop(ended.engine_track, None)
         if track is None:
             return
-        del track.receivers[ended.receiver]
-        if not track.receivers:
+        del track.engine_tracks[ended.engine_track]
+        if not track.engine_tracks:
             self._forget(track)
             self._participant.changed()
         elif track.announced:
-            self._participant.room.receivers_changed(track)
+            self._participant.room.engine_tracks_changed(track)
 
     def _forget(self, track: Track) -> None:
         self.pending.pop(track.sid, None)
         self.tracks.pop(track.sid, None)
-        for receiver in track.receivers:
-            self._participant.node.tracks.pop(receiver, None)
+        for engine_track in track.engine_tracks:
+            self._participant.node.tracks.pop(engine_track, None)
         if track.announced:
             track.announced = False
             self._participant.room.track_removed(track)
@@ -256,15 +256,15 @@ def _mime_types(info: TrackInfo) -> tuple[str, ...]:
 
 
 def needs_of(info: TrackInfo) -> Needs:
-    """What a track takes of the engine's tables: a receiver for each codec, with a stream for each layer."""
+    """What a track takes of the engine's tables: an engine track for each codec, with a stream for each layer."""
     if info.type == AUDIO:
-        return Needs(receivers=1, streams=1)
+        return Needs(tracks=1, streams=1)
     codecs = max(1, len(info.codecs))
-    return Needs(receivers=codecs, streams=codecs * MAX_ENCODINGS)
+    return Needs(tracks=codecs, streams=codecs * MAX_ENCODINGS)
 
 
 def _codec_for(track: Track, cid: str) -> Codec | None:
-    """Return the codec that the client announced for this cid, else the first that has no receiver yet."""
+    """Return the codec that the client announced for this cid, else the first that has no engine track yet."""
     for entry in track.info.codecs:
         if entry.cid and entry.cid == cid:
             return tracks.parse_codec(entry.mime_type)
@@ -272,11 +272,13 @@ def _codec_for(track: Track, cid: str) -> Codec | None:
 
 
 def _awaited_codec(track: Track) -> Codec | None:
-    """Return the first codec with a cid and without a receiver."""
+    """Return the first codec with a cid and without an engine track."""
     return next(iter(_awaited_cids(track).values()), None)
 
 
 def _awaited_cids(track: Track) -> dict[str, Codec]:
-    received = {codec for receiver in track.receivers.values() for codec in (receiver.codec, receiver.intended)}
+    received = {
+        codec for engine_track in track.engine_tracks.values() for codec in (engine_track.codec, engine_track.intended)
+    }
     codecs = ((entry.cid, tracks.parse_codec(entry.mime_type)) for entry in track.info.codecs)
     return {cid: codec for cid, codec in codecs if cid and codec is not None and codec not in received}

@@ -98,7 +98,7 @@ class Subscriptions:
         self._settings.pop(track.sid, None)
         self._told.pop(track.sid, None)
 
-    def receivers_changed(self, track: Track) -> None:
+    def engine_tracks_changed(self, track: Track) -> None:
         """A codec of the track came or went, or another one takes its place."""
         forwarding = self.active.get(track.sid)
         if forwarding is None:
@@ -213,7 +213,7 @@ class Subscriptions:
             track_sid=track.sid,
             publisher_sid=track.publisher.public_sid,
             kind=track.kind,
-            receivers=tuple((receiver.codec, receiver.description, receiver.id) for receiver in track.ranked()),
+            sources=tuple((each.codec, each.description, each.id) for each in track.ranked()),
             cname=track.publisher.public_sid,
             stereo=track.info.stereo,
             begin=partial(self._begin, track),
@@ -233,7 +233,7 @@ class Subscriptions:
         track = self._track(forwarding)
         if track.kind is not Kind.VIDEO:
             return
-        sent = (receiver.codec for receiver in track.ranked() if receiver.codec not in forwarding.lacking)
+        sent = (each.codec for each in track.ranked() if each.codec not in forwarding.lacking)
         codec = next(sent, None) or track.backup(forwarding.lacking)
         if codec is None:
             demand = None
@@ -246,7 +246,7 @@ class Subscriptions:
     def _note_unsupported(self, forwarding: Forwarding) -> None:
         """Ask for a codec that the client has; when the publisher has none, say so, once."""
         track = self._track(forwarding)
-        lacking = forwarding.lacking | {receiver.codec for receiver in track.ranked()}
+        lacking = forwarding.lacking | {each.codec for each in track.ranked()}
         if lacking == forwarding.lacking:
             return
         forwarding.lacking = lacking

@@ -19,10 +19,10 @@ class Needs(NamedTuple):
     """Rows of the engine's tables."""
 
     transports: int = 0
-    receivers: int = 0
+    tracks: int = 0
     """Published m-sections: a track has one for each codec."""
     streams: int = 0
-    """Layers of receivers."""
+    """Layers of tracks."""
     subscriptions: int = 0
 
     def plus(self, other: "Needs") -> "Needs":

@@ -95,13 +95,13 @@ class Dynacast:
         return levels
 
     def _initial(self, track: Track) -> dict[Codec, int]:
-        sent = {receiver.codec for receiver in track.ranked()}
+        sent = {each.codec for each in track.ranked()}
         return {codec: HIGH if codec in sent else NOTHING for codec in _codecs(track)}
 
 
 def _codecs(track: Track) -> tuple[Codec, ...]:
     """Every codec that the publisher announced or sends, best first."""
-    return tuple(dict.fromkeys(track.codecs + tuple(receiver.codec for receiver in track.ranked())))
+    return tuple(dict.fromkeys(track.codecs + tuple(each.codec for each in track.ranked())))
 
 
 def _send(track: Track, levels: dict[Codec, int]) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from livekit.protocol.models import DisconnectReason, ParticipantInfo
 from livekit.protocol.rtc import LeaveRequest
 
-from sfu.parameters import ReceiverId, SubscriptionId, TransportId
+from sfu.parameters import SubscriptionId, TrackId, TransportId
 from signaling.rooms.allowance import Allowance
 from signaling.rooms.capacity import Needs
 from signaling.rooms.tracks import Publisher, Track
@@ -25,7 +25,7 @@ class Subscriber(Protocol):
     def consider(self, track: Track) -> None:
         """Start or stop a subscription so that it matches choices, permissions and access."""
 
-    def receivers_changed(self, track: Track) -> None:
+    def engine_tracks_changed(self, track: Track) -> None:
         """A codec of the track came or went, or another one takes its place."""
 
     def forget(self, track: Track) -> None:
@@ -81,8 +81,8 @@ class Member(Publisher, Protocol):
     def needs(self, tracks: int) -> Needs:
         """What it has or wants of the engine's tables in a room with so many tracks."""
 
-    def receivers(self) -> Iterable[ReceiverId]:
-        """Return the receivers of everything that it publishes."""
+    def engine_tracks(self) -> Iterable[TrackId]:
+        """Return the engine tracks of everything that it publishes."""
 
     def subscription_ids(self) -> Iterable[SubscriptionId]:
         """Return the subscriptions to everything that is sent to it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sfu.parameters import GROUPS, ReceiverId, SubscriptionId, TransportId
+from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
 from signaling.http.shares import Entrances, Shares
 from signaling.rooms.capacity import Capacity
@@ -38,7 +38,7 @@ class Node:
     """Seconds, monotonic; a test drives it by hand."""
     id: str = field(default_factory=identifiers.node_id)
     participants: dict[TransportId, Member] = field(default_factory=dict)
-    tracks: dict[ReceiverId, Track] = field(default_factory=dict)
+    tracks: dict[TrackId, Track] = field(default_factory=dict)
     subscribers: dict[SubscriptionId, tuple[Member, str]] = field(default_factory=dict)
     """Subscription -> (subscriber, track sid)."""
     capacity: Capacity = field(init=False)

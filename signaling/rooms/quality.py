@@ -12,7 +12,7 @@ from livekit.protocol.models import EXCELLENT, GOOD, LOST, POOR, ConnectionQuali
 from livekit.protocol.rtc import ConnectionQualityInfo
 
 from sfu.engine import Engine
-from sfu.parameters import ReceiverId
+from sfu.parameters import TrackId
 from signaling.rooms.member import Member
 
 BEST_RATING = 93.2
@@ -70,8 +70,8 @@ class Quality:
     """One participant's quality over the last interval."""
 
     participant: Member
-    _received: dict[ReceiverId, tuple[int, int]] = field(default_factory=dict)
-    """Receiver -> packets and losses at the last look."""
+    _received: dict[TrackId, tuple[int, int]] = field(default_factory=dict)
+    """Engine track -> packets and losses at the last look."""
     word: ConnectionQuality = EXCELLENT
     score: float = 0.0
     """0: not measured, because there is no media."""
@@ -93,11 +93,11 @@ class Quality:
 
     def _publishing_score(self, engine: Engine) -> float:
         worst = MAX_SCORE
-        seen: dict[ReceiverId, tuple[int, int]] = {}
-        for receiver in self.participant.receivers():
-            now = engine.receiver_statistics(receiver)
-            packets, lost = self._received.get(receiver, (now.packets, now.lost))
-            seen[receiver] = (now.packets, now.lost)
+        seen: dict[TrackId, tuple[int, int]] = {}
+        for engine_track in self.participant.engine_tracks():
+            now = engine.track_statistics(engine_track)
+            packets, lost = self._received.get(engine_track, (now.packets, now.lost))
+            seen[engine_track] = (now.packets, now.lost)
             arrived, missing = now.packets - packets, max(0, now.lost - lost)
             if arrived + missing > 0:
                 worst = min(worst, opinion_score(missing / (arrived + missing), 2 * now.jitter_ms))

@@ -273,10 +273,10 @@ class Room:
         self._dynacast.remove(track)
         self.node.events.emit(TrackUnpublished(self, track))
 
-    def receivers_changed(self, track: Track) -> None:
+    def engine_tracks_changed(self, track: Track) -> None:
         """A track has another codec now, one more or one less."""
         for other in self.others(track.publisher):
-            self.guard(other, partial(other.subscriptions.receivers_changed, track))
+            self.guard(other, partial(other.subscriptions.engine_tracks_changed, track))
         self._schedule_dynacast()
 
     def subscribe_all(self, participant: Member) -> None:

@@ -1,6 +1,7 @@
-"""One published track: its description for clients, its receivers in the engine, and the layers behind qualities.
+"""One published track: its description for clients, its engine tracks, and the layers behind qualities.
 
-A track has one receiver per codec (a second one when the publisher adds a backup codec). Nothing here sends anything.
+An *engine track* is what `sfu` calls a track: one m-section. A track has one per codec (a second one when the publisher
+adds a backup codec). Nothing here sends anything.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from livekit.protocol.models import (
 from livekit.protocol.rtc import AddTrackRequest, SignalResponse, UpdateTrackSettings
 
 from sfu.events import Event
-from sfu.parameters import Codec, Kind, ReceiverId
+from sfu.parameters import Codec, Kind, TrackId
 from signaling import identifiers
 from signaling.http.connection import Broadcast
 from signaling.rooms.access import SubscriptionAccess
@@ -68,10 +69,10 @@ def parse_codec(name: str) -> Codec | None:
 
 
 @dataclass(slots=True)
-class TrackReceiver:
+class EngineTrack:
     """One m-section of a track, and the codec that comes on it."""
 
-    id: ReceiverId
+    id: TrackId
     mid: str
     codec: Codec
     """The codec that was negotiated first, or the one of the packets since. RED counts as Opus, which is in it."""
@@ -154,7 +155,7 @@ class Track:
     publisher: Publisher
     codecs: tuple[Codec, ...] = ()
     """Codecs that the publisher said it can send, best first; empty when it did not say."""
-    receivers: dict[ReceiverId, TrackReceiver] = field(default_factory=dict)
+    engine_tracks: dict[TrackId, EngineTrack] = field(default_factory=dict)
     announced: bool = False
     """It is negotiated, and others have been told of it."""
     heard: bool = False
@@ -177,10 +178,10 @@ class Track:
         """Every name under which the client may mention this track in its SDP."""
         return {codec.cid for codec in self.info.codecs if codec.cid}
 
-    def ranked(self) -> list[TrackReceiver]:
-        """Its receivers, best codec first."""
+    def ranked(self) -> list[EngineTrack]:
+        """Its engine tracks, best codec first."""
         order = {codec: place for place, codec in enumerate(self.codecs)}
-        return sorted(self.receivers.values(), key=lambda receiver: order.get(receiver.codec, len(order)))
+        return sorted(self.engine_tracks.values(), key=lambda each: order.get(each.codec, len(order)))
 
     def backup(self, lacking: frozenset[Codec]) -> Codec | None:
         """Return the best announced codec that is not in `lacking`, whether it is sent yet or not."""

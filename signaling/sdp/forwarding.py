@@ -43,7 +43,7 @@ class Forwarding:
     declined: bool = False
     """The client did not take it although it has the codec."""
     refused: bool = False
-    """The engine had no room for it, or its receiver had just ended."""
+    """The engine had no room for it, or its engine track had just ended."""
 
     # what the participant's subscriptions keep here
     id: SubscriptionId | None = None
@@ -75,7 +75,7 @@ class Forwardings:
         """First wanted first."""
 
     def want(self, track: WantedTrack) -> Forwarding:
-        """Add a track, or change it. A subscription stays as long as the track has its receiver with the same codec."""
+        """Add a track, or change it. A subscription stays while the track has its engine track with that codec."""
         forwarding = self.by_sid.get(track.track_sid)
         if forwarding is None:
             forwarding = self.by_sid[track.track_sid] = Forwarding(track)
@@ -83,7 +83,7 @@ class Forwardings:
         if forwarding.wanted != track:
             forwarding.declined = False
         forwarding.wanted, forwarding.refused = track, False
-        if forwarding.sent is not None and forwarding.sent.selection.source not in track.receivers:
+        if forwarding.sent is not None and forwarding.sent.selection.source not in track.sources:
             self.stop(forwarding)
         return forwarding
 
@@ -98,14 +98,14 @@ class Forwardings:
         return forwarding is not None and self.by_sid.get(forwarding.track_sid) is forwarding
 
     def start(self, forwarding: Forwarding, mid: str, selection: Selection, *, paused: bool = False) -> bool:
-        """Subscribe; False when the engine has no room or the receiver just ended: then only `want` tries again.
+        """Subscribe; False when the engine has no room or the engine track just ended: then only `want` tries again.
 
         `paused`: nothing is sent before the engine's `set_paused`.
         """
         track = forwarding.wanted
         parameters = selection.parameters(mid, track.cname, paused=paused, begin=track.begin())
         try:
-            local = self._engine.subscribe(selection.receiver, self._transport, parameters)
+            local = self._engine.subscribe(selection.engine_track, self._transport, parameters)
         except EngineError as error:
             log.warning("subscription refused", track=track.track_sid, reason=str(error))
             forwarding.refused = True
@@ -121,9 +121,7 @@ class Forwardings:
 
     def waiting(self) -> list[Forwarding]:
         """Those that are not sent and could be."""
-        return [
-            each for each in self.by_sid.values() if each.sent is None and not each.refused and each.wanted.receivers
-        ]
+        return [each for each in self.by_sid.values() if each.sent is None and not each.refused and each.wanted.sources]
 
     def by_mid(self) -> Iterable[tuple[str, str]]:
         """(mid, track sid) of everything that is sent."""
@@ -131,7 +129,7 @@ class Forwardings:
 
 
 def unsubscribe(engine: Engine, subscription: SubscriptionId) -> None:
-    """End a subscription that may already have ended together with its receiver."""
+    """End a subscription that may already have ended together with its engine track."""
     try:
         engine.unsubscribe(subscription)
     except EngineError as error:

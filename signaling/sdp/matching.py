@@ -26,8 +26,8 @@ class Matching:
         self._found: dict[tuple[int, Codec, str], Match | None] = {}
 
     def select(self, track: WantedTrack, formats: tuple[Format, ...]) -> Selection | None:
-        """The best receiver of a track that a client with these formats can decode, and the formats for it."""
-        for source in track.receivers:
+        """The best engine track of a track that a client with these formats can decode, and the formats for it."""
+        for source in track.sources:
             match = self._match(source[0], source[1], formats)
             if match is not None:
                 return Selection(source, *match)
@@ -35,7 +35,7 @@ class Matching:
 
     def takes(self, track: WantedTrack, formats: tuple[Format, ...]) -> bool:
         """Whether a client with these formats can decode a track."""
-        return any(self._match(codec, description, formats) for codec, description, _ in track.receivers)
+        return any(self._match(codec, description, formats) for codec, description, _ in track.sources)
 
     def _match(self, codec: Codec, description: str, formats: tuple[Format, ...]) -> Match | None:
         key = id(formats), codec, stream_kind(codec, description)
@@ -83,7 +83,7 @@ class Vacancies(Generic[P]):
 
     def find(self, track: WantedTrack) -> P | None:
         """The first free m-section that takes a track."""
-        key = track.kind, *(kind_of_receiver(receiver) for receiver in track.receivers)
+        key = track.kind, *(kind_of_source(source) for source in track.sources)
         places, index = self._places[track.kind], self._first.get(key, 0)
         while index < len(places) and not self._fits(places[index], track):
             index += 1
@@ -98,7 +98,7 @@ class Vacancies(Generic[P]):
         return id(place) not in self._taken and self._matching.takes(track, place.formats)
 
 
-def kind_of_receiver(receiver: tuple[Codec, str, object]) -> tuple[Codec, str]:
-    """What decides who can decode one of a track's receivers."""
-    codec, description, _ = receiver
+def kind_of_source(source: tuple[Codec, str, object]) -> tuple[Codec, str]:
+    """What decides who can decode one of a track's engine tracks."""
+    codec, description, _ = source
     return codec, stream_kind(codec, description)

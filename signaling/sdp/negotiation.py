@@ -22,9 +22,9 @@ from sfu.parameters import (
     LocalTransport,
     MediaParameters,
     PayloadType,
-    ReceiverId,
     RemoteTransport,
     SubscribeParameters,
+    TrackId,
 )
 from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, companions, most_compatible
 from signaling.sdp.parsing import MAX_CACHED_PROFILES, SdpError
@@ -79,8 +79,8 @@ STEREO_FMTP = ";stereo=1;maxaveragebitrate=510000"
 """What LiveKit adds for music: without it libwebrtc sends Opus at speech rates."""
 
 
-Source = tuple[Codec, str, ReceiverId]
-"""(codec, `Format.description`, receiver): one form in which a track can be had."""
+Source = tuple[Codec, str, TrackId]
+"""(codec, `Format.description`, engine track): one form in which a track can be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class WantedTrack:
     track_sid: str
     publisher_sid: str
     kind: Kind
-    receivers: tuple[Source, ...]
+    sources: tuple[Source, ...]
     """Best first; more than one with a backup codec."""
     cname: str
     stereo: bool = False
@@ -142,7 +142,7 @@ class PublishDecision:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The formats with which one receiver is forwarded to one client."""
+    """The formats with which one engine track is forwarded to one client."""
 
     source: Source
     media: Format
@@ -165,7 +165,7 @@ class Selection:
         )
 
     @property
-    def receiver(self) -> ReceiverId:
+    def engine_track(self) -> TrackId:
         """Whose packets they are."""
         return self.source[2]
 

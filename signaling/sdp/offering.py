@@ -285,7 +285,7 @@ class OfferingConnection:
         """The formats of a track: the used one, all others that would do (one answer tells), and the common ones."""
         ours = self._learned.formats(track.kind)
         chosen = list(selection.formats)
-        others = [f for codec, description, _ in track.receivers for f in decoders(codec, description, ours)]
+        others = [f for codec, description, _ in track.sources for f in decoders(codec, description, ours)]
         others += [f for f in ours if f in _COMMON[track.kind]]
         for other in others:
             if other not in chosen:

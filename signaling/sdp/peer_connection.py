@@ -17,13 +17,13 @@ from sfu.parameters import (
     DtlsRole,
     Kind,
     PublishParameters,
-    ReceiverId,
     RemoteTransport,
+    TrackId,
     TransportId,
 )
 from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
 from signaling.sdp.forwarding import Forwarding, Forwardings, Sent
-from signaling.sdp.matching import Matching, Vacancies, kind_of_receiver
+from signaling.sdp.matching import Matching, Vacancies, kind_of_source
 from signaling.sdp.negotiation import (
     RID_URI,
     Beginning,
@@ -74,17 +74,17 @@ log = structlog.get_logger("signaling.peer_connection")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A receiver that an offer started or stopped."""
+    """An engine track that an offer started or stopped."""
 
     mid: str
     track_sid: str
     cid: str
-    receiver: ReceiverId
+    engine_track: TrackId
     kind: Kind
     codec: Codec
     """The codec preferred; what the client really sends is told by the engine."""
     fmtp: str
-    """Belongs into `WantedTrack.receivers`."""
+    """Belongs into `WantedTrack.sources`."""
     formats: tuple[tuple[int, Codec, str], ...] = ()
     """(payload type, codec, `Format.description`) of what was accepted, in this order; without RTX."""
 
@@ -96,11 +96,11 @@ class AnswerResult:
     sdp: str
     mid_to_track_id: dict[str, str]
     published: tuple[Published, ...]
-    """New receivers."""
+    """New engine tracks."""
     ended: tuple[Published, ...]
-    """Receivers that the offer stopped; the engine knows already."""
+    """Engine tracks that the offer stopped; the engine knows already."""
     changed: tuple[Published, ...] = ()
-    """Receivers that may send in other formats than before."""
+    """Engine tracks that may send in other formats than before."""
 
 
 @dataclass(slots=True)
@@ -248,7 +248,7 @@ class AnsweringConnection:
         known: dict[tuple[object, ...], bool] = {}
         for forwarding in self._forwardings.waiting():
             track = forwarding.wanted
-            kind = track.kind, *map(kind_of_receiver, track.receivers)
+            kind = track.kind, *map(kind_of_source, track.sources)
             if kind not in known:
                 candidates = offered[track.kind].values()
                 known[kind] = not candidates or any(matching.takes(track, formats) for formats in candidates)
@@ -306,7 +306,7 @@ class AnsweringConnection:
             stays = new is not None and new.published is old.published and new.direction.sends
             if new is not None and stays and track_id(new.section) == old.published.cid:
                 continue
-            self._engine.unpublish(old.published.receiver)
+            self._engine.unpublish(old.published.engine_track)
             ended.append(old.published)
             if new is not None:
                 new.published = new.decision = None
@@ -321,7 +321,7 @@ class AnsweringConnection:
                 continue
             formats = publish_formats(slot.formats, slot.decision)
             slot.published = replace(slot.published, formats=_descriptions(formats))
-            self._engine.set_codecs(slot.published.receiver, _codecs(formats))
+            self._engine.set_codecs(slot.published.engine_track, _codecs(formats))
             changed.append(slot.published)
         return tuple(changed)
 
@@ -335,7 +335,7 @@ class AnsweringConnection:
             parameters = PublishParameters(
                 slot.kind, slot.mid, encodings, svc, *slot.decision.voices, codecs=_codecs(formats)
             )
-            receiver = self._engine.publish(self.transport, parameters)
+            engine_track = self._engine.publish(self.transport, parameters)
         except EngineError as error:
             log.warning("publication refused", track=slot.decision.track_sid, reason=str(error))
             slot.decision = None
@@ -345,7 +345,7 @@ class AnsweringConnection:
             mid=slot.mid,
             track_sid=slot.decision.track_sid,
             cid=track_id(slot.section),
-            receiver=receiver,
+            engine_track=engine_track,
             kind=slot.kind,
             codec=accepted.codec,
             fmtp=accepted.description,

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from sfu.parameters import Codec, Kind, ReceiverId
+from sfu.parameters import Codec, Kind, TrackId
 from signaling.sdp.negotiation import DEPENDENCY_URI
 from signaling.sdp.peer_connection import (
     AnsweringConnection,
@@ -64,8 +64,8 @@ def decide(codec: Codec | None = None, *, svc: bool = False) -> Any:
     return answer
 
 
-def wanted(sid: str, kind: Kind, codec: Codec, fmtp: str = "", receiver: int = 900) -> WantedTrack:
-    return WantedTrack(sid, "PA_x", kind, ((codec, fmtp, ReceiverId(receiver)),), "PA_x")
+def wanted(sid: str, kind: Kind, codec: Codec, fmtp: str = "", engine_track: int = 900) -> WantedTrack:
+    return WantedTrack(sid, "PA_x", kind, ((codec, fmtp, TrackId(engine_track)),), "PA_x")
 
 
 async def negotiate(page: Page, connection: AnsweringConnection, decision: Any) -> dict[str, str]:

@@ -17,14 +17,14 @@ from sfu.parameters import (
     Encoding,
     Kind,
     PublishParameters,
-    ReceiverId,
     SubscribeParameters,
+    TrackId,
 )
 from tests.sfu.support.webrtc_client import OPUS, WebRtcClient
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 
-EMPTY = {"transports": 0, "receivers": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
+EMPTY = {"transports": 0, "tracks": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
 
 
 @pytest.fixture(params=[1, 2, 4])
@@ -62,11 +62,11 @@ async def empty(engine: Engine) -> bool:
     return False
 
 
-def forward(engine: Engine, publisher: WebRtcClient, subscriber: WebRtcClient) -> ReceiverId:
+def forward(engine: Engine, publisher: WebRtcClient, subscriber: WebRtcClient) -> TrackId:
     mid, encoding = publisher.encodings(Kind.AUDIO)
-    receiver = engine.publish(publisher.transport, PublishParameters(Kind.AUDIO, mid, (encoding,)))
-    engine.subscribe(receiver, subscriber.transport, SubscribeParameters(mid, OPUS, cname="publisher"))
-    return receiver
+    track = engine.publish(publisher.transport, PublishParameters(Kind.AUDIO, mid, (encoding,)))
+    engine.subscribe(track, subscriber.transport, SubscribeParameters(mid, OPUS, cname="publisher"))
+    return track
 
 
 @pytest.mark.parametrize("role", DtlsRole)
@@ -76,18 +76,18 @@ async def test_audio_flows_between_two_clients_both_ways(
     one, other = clients
     await one.connect(role)
     await other.connect(role)
-    receivers = {forward(engine, one, other), forward(engine, other, one)}
+    tracks = {forward(engine, one, other), forward(engine, other, one)}
     started = [await next_of(engine, StreamStarted) for _ in range(2)]
-    assert {(each.receiver, each.codec) for each in started if isinstance(each, StreamStarted)} == {
-        (receiver, Codec.OPUS) for receiver in receivers
+    assert {(each.track, each.codec) for each in started if isinstance(each, StreamStarted)} == {
+        (track, Codec.OPUS) for track in tracks
     }
     for each in clients:
-        track = await each.tracks.get()
-        frames = [await asyncio.wait_for(track.recv(), 20) for _ in range(10)]
+        received = await each.tracks.get()
+        frames = [await asyncio.wait_for(received.recv(), 20) for _ in range(10)]
         assert all(isinstance(frame, AudioFrame) and frame.sample_rate == 48_000 for frame in frames)
-    for receiver in receivers:
-        assert engine.receiver_statistics(receiver).packets >= 10
-        assert engine.receiver_statistics(receiver).lost == 0
+    for track in tracks:
+        assert engine.track_statistics(track).packets >= 10
+        assert engine.track_statistics(track).lost == 0
     assert engine.drops()["srtp_auth"] == engine.drops()["unknown_payload_type"] == 0
     for each in clients:
         engine.close_transport(each.transport)
@@ -150,8 +150,8 @@ async def test_200_joins_and_leaves_leave_nothing_behind(engine: Engine) -> None
     async def join_and_leave() -> None:
         publisher, subscriber = engine.open_transport().id, engine.open_transport().id
         video = PublishParameters(Kind.VIDEO, "1", (Encoding("q"), Encoding("h"), Encoding("f")))
-        receiver = engine.publish(publisher, video)
-        subscription = engine.subscribe(receiver, subscriber, SubscribeParameters("1", 96, 97))
+        track = engine.publish(publisher, video)
+        subscription = engine.subscribe(track, subscriber, SubscribeParameters("1", 96, 97))
         engine.set_layers(subscription.id, 0, 0)
         await asyncio.sleep(0)
         engine.close_transport(publisher)

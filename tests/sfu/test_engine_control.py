@@ -23,10 +23,10 @@ from sfu.parameters import (
     MediaParameters,
     PayloadType,
     PublishParameters,
-    ReceiverId,
     RemoteTransport,
     SubscribeParameters,
     SubscriptionId,
+    TrackId,
     TransportId,
 )
 from sfu.queues.notices import notice
@@ -40,7 +40,7 @@ AUDIO = PublishParameters(Kind.AUDIO, "0", (Encoding(ssrc=1000),))
 VIDEO = PublishParameters(Kind.VIDEO, "1", (Encoding("q"), Encoding("h"), Encoding("f")))
 SUBSCRIBE = SubscribeParameters("2", 96, 97, cname="somebody")
 REMOTE = RemoteTransport(IceCredentials("peer", "p" * 22), (("sha-256", "AA:BB"),), DtlsRole.SERVER, 5000)
-EMPTY = {"transports": 0, "receivers": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
+EMPTY = {"transports": 0, "tracks": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
 
 
 class Bench:
@@ -54,11 +54,11 @@ class Bench:
         self.thread = StandIn(memory, on_exception)
         return self.thread
 
-    def open_call(self) -> tuple[TransportId, TransportId, ReceiverId, LocalSubscription]:
-        """Publisher's and subscriber's transport, the receiver, its subscription."""
+    def open_call(self) -> tuple[TransportId, TransportId, TrackId, LocalSubscription]:
+        """Publisher's and subscriber's transport, the track, its subscription."""
         publisher, subscriber = self.engine.open_transport().id, self.engine.open_transport().id
-        receiver = self.engine.publish(publisher, VIDEO)
-        return publisher, subscriber, receiver, self.engine.subscribe(receiver, subscriber, SUBSCRIBE)
+        track = self.engine.publish(publisher, VIDEO)
+        return publisher, subscriber, track, self.engine.subscribe(track, subscriber, SUBSCRIBE)
 
     async def settle(self) -> None:
         """Let commands reach the stand-in and its notices come back."""
@@ -139,15 +139,15 @@ async def test_closing_a_transport_closes_what_hangs_on_it_first(bench: Bench) -
 
 
 async def test_unpublishing_closes_the_subscriptions(bench: Bench) -> None:
-    _, _, receiver, subscription = bench.open_call()
-    bench.engine.unpublish(receiver)
+    _, _, track, subscription = bench.open_call()
+    bench.engine.unpublish(track)
     await bench.settle()
-    assert (bench.engine.usage()["subscriptions"], bench.engine.usage()["receivers"]) == (0, 0)
+    assert (bench.engine.usage()["subscriptions"], bench.engine.usage()["tracks"]) == (0, 0)
     bench.engine.unsubscribe(subscription.id)  # what signalling had not noticed yet
-    bench.engine.unpublish(receiver)
+    bench.engine.unpublish(track)
     bench.engine.set_layers(subscription.id, 0, 0)
-    bench.engine.request_key_frame(receiver)
-    bench.engine.set_codecs(receiver, frozenset())
+    bench.engine.request_key_frame(track)
+    bench.engine.set_codecs(track, frozenset())
 
 
 async def test_datagrams_of_transports_are_handled_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +173,9 @@ async def test_a_message_is_on_its_senders_account(bench: Bench, monkeypatch: py
 
 
 async def test_what_never_was_is_an_error(bench: Bench) -> None:
-    publisher, _, receiver, _ = bench.open_call()
+    publisher, _, track, _ = bench.open_call()
     engine = bench.engine
-    nobody, nothing, none = TransportId(99), ReceiverId(99), SubscriptionId(99)
+    nobody, nothing, none = TransportId(99), TrackId(99), SubscriptionId(99)
     engine.close_transport(nobody)
     engine.send_data([nobody], Channel.RELIABLE, b"x")
     for call in (
@@ -188,11 +188,11 @@ async def test_what_never_was_is_an_error(bench: Bench) -> None:
         lambda: engine.request_key_frame(nothing),
         lambda: engine.set_codecs(nothing, frozenset()),
         lambda: engine.subscribe(nothing, publisher, SUBSCRIBE),
-        lambda: engine.subscribe(receiver, nobody, SUBSCRIBE),
+        lambda: engine.subscribe(track, nobody, SUBSCRIBE),
         lambda: engine.unsubscribe(none),
         lambda: engine.set_layers(none, 0, 0),
         lambda: engine.set_paused(none, True),
-        lambda: engine.receiver_statistics(nothing),
+        lambda: engine.track_statistics(nothing),
         lambda: engine.subscription_statistics(none),
     ):
         with pytest.raises(EngineError):
@@ -207,14 +207,14 @@ async def test_layers_out_of_range_are_refused(bench: Bench) -> None:
 
 
 async def test_settings_become_commands(bench: Bench) -> None:
-    _, _, receiver, subscription = bench.open_call()
+    _, _, track, subscription = bench.open_call()
     await bench.settle()
     bench.thread.commands.clear()
     bench.engine.set_layers(subscription.id, 2, 3)
     bench.engine.set_paused(subscription.id, True)
-    bench.engine.request_key_frame(receiver)
+    bench.engine.request_key_frame(track)
     for _ in range(2):
-        bench.engine.set_codecs(receiver, frozenset({Codec.VP8, Codec.AV1}))
+        bench.engine.set_codecs(track, frozenset({Codec.VP8, Codec.AV1}))
     await bench.settle()
     codecs = 1 << Codec.VP8 | 1 << Codec.AV1
     assert bench.thread.commands == [
@@ -226,11 +226,11 @@ async def test_settings_become_commands(bench: Bench) -> None:
 
 
 async def test_a_subscription_can_begin_paused(bench: Bench) -> None:
-    _, subscriber, receiver, _ = bench.open_call()
+    _, subscriber, track, _ = bench.open_call()
     await bench.settle()
     bench.thread.commands.clear()
-    bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
-    bench.engine.subscribe(receiver, subscriber, replace(SUBSCRIBE, paused=True))
+    bench.engine.subscribe(track, subscriber, SUBSCRIBE)
+    bench.engine.subscribe(track, subscriber, replace(SUBSCRIBE, paused=True))
     await bench.settle()
     assert [(kind, fields["paused"]) for kind, _, fields in bench.thread.commands] == [
         (Command.OPEN_SUBSCRIPTION, 0),
@@ -239,11 +239,11 @@ async def test_a_subscription_can_begin_paused(bench: Bench) -> None:
 
 
 async def test_a_subscription_begins_with_the_layers_that_are_wanted(bench: Bench) -> None:
-    _, subscriber, receiver, _ = bench.open_call()
+    _, subscriber, track, _ = bench.open_call()
     await bench.settle()
     pushed = []
     for parameters in (SUBSCRIBE, replace(SUBSCRIBE, spatial=0, temporal=1, silence=True, paused=True)):
-        bench.engine.subscribe(receiver, subscriber, parameters)
+        bench.engine.subscribe(track, subscriber, parameters)
         await bench.settle()
         kind, _, fields = bench.thread.commands[-1]
         pushed.append((kind, fields))
@@ -254,12 +254,12 @@ async def test_a_subscription_begins_with_the_layers_that_are_wanted(bench: Benc
     used = bench.engine.usage()
     for wrong in (replace(SUBSCRIBE, spatial=3), replace(SUBSCRIBE, temporal=-1)):
         with pytest.raises(EngineError):
-            bench.engine.subscribe(receiver, subscriber, wrong)
+            bench.engine.subscribe(track, subscriber, wrong)
     assert bench.engine.usage() == used
 
 
 async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher, subscriber, receiver, _ = bench.open_call()
+    publisher, subscriber, track, _ = bench.open_call()
     used = bench.engine.usage()
     for table in (
         bench.engine.shards[0].tables.subscriptions,
@@ -269,7 +269,7 @@ async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: 
         monkeypatch.setattr(table, "_capacity", 0)
     ssrcs = [set(transport.ssrcs.taken) for transport in bench.engine._transports.values()]
     with pytest.raises(TableFull):
-        bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
+        bench.engine.subscribe(track, subscriber, SUBSCRIBE)
     with pytest.raises(TableFull):
         bench.engine.publish(publisher, AUDIO)
     with pytest.raises(TableFull):
@@ -279,16 +279,16 @@ async def test_full_tables_refuse_and_leave_no_trace(bench: Bench, monkeypatch: 
 
 
 async def test_ssrcs_differ_from_each_other_and_from_the_clients(bench: Bench) -> None:
-    publisher, subscriber, receiver, first = bench.open_call()
+    publisher, subscriber, track, first = bench.open_call()
     bench.engine.publish(subscriber, AUDIO)
-    second = bench.engine.subscribe(receiver, subscriber, SUBSCRIBE)
-    third = bench.engine.subscribe(receiver, subscriber, SubscribeParameters("3", 96))
+    second = bench.engine.subscribe(track, subscriber, SUBSCRIBE)
+    third = bench.engine.subscribe(track, subscriber, SubscribeParameters("3", 96))
     assert third.rtx_ssrc == 0
     ours = {first.ssrc, first.rtx_ssrc, second.ssrc, second.rtx_ssrc, third.ssrc}
     assert len(ours - {0}) == 5
     transport = bench.engine._transports[subscriber]
     assert ours | {1000} < transport.ssrcs.taken
-    bench.engine.unpublish(receiver)
+    bench.engine.unpublish(track)
     await bench.settle()
     assert ours.isdisjoint(transport.ssrcs.taken)
     assert 1000 in transport.ssrcs.taken
@@ -300,10 +300,10 @@ async def test_commands_that_the_ring_cannot_take_are_sent_later(bench: Bench) -
     await bench.settle()
     bench.thread.commands.clear()
     bench.thread.held = True
-    _, subscriber, receiver, _ = bench.open_call()
+    _, subscriber, track, _ = bench.open_call()
     for k in range(COMMANDS + 50):
         bench.engine.set_paused(subscription, bool(k & 1))  # of what waits, only the newest
-    opened = [bench.engine.subscribe(receiver, subscriber, SUBSCRIBE) for _ in range(50)]
+    opened = [bench.engine.subscribe(track, subscriber, SUBSCRIBE) for _ in range(50)]
     bench.thread.held = False
     bench.thread.apply()
     await bench.settle()
@@ -364,12 +364,12 @@ async def test_changed_fingerprint_or_role_is_refused_and_new_ice_is_not(bench: 
 
 
 async def test_notices_become_events_of_signallings_numbers(bench: Bench) -> None:
-    publisher, subscriber, receiver, subscription = bench.open_call()
+    publisher, subscriber, track, subscription = bench.open_call()
     await bench.settle()
     bench.announce(2, 77 | Codec.VP8 << 32 | 96 << 40)
-    assert await bench.event() == StreamStarted(receiver, 2, 77, Codec.VP8, 96)
+    assert await bench.event() == StreamStarted(track, 2, 77, Codec.VP8, 96)
     bench.set_live(0b101)
-    assert await bench.event() == LayersChanged(receiver, 0b101)
+    assert await bench.event() == LayersChanged(track, 0b101)
     bench.thread.notice(NoticeKind.SUBSCRIPTION_STARTED, 0)
     assert await bench.event() == SubscriptionStarted(subscription.id)
     bench.thread.notice(NoticeKind.CONSENT_EXPIRED, 0)
@@ -391,7 +391,7 @@ async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -
         notice(memory.record, kind, 0)
     for kind in (NoticeKind.PATH_SELECTED, NoticeKind.CONSENT_EXPIRED, NoticeKind.TRANSPORT_BROKEN):
         notice(memory.record, kind, 0)  # and the control thread has not looked yet
-    _, _, receiver, _ = bench.open_call()
+    _, _, track, _ = bench.open_call()
     await bench.settle()
     used = bench.engine.usage()
     for kind in (
@@ -402,7 +402,7 @@ async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -
         bench.thread.notice(kind, 3000)  # nobody has it
     bench.announce(0, 77 | 200 << 32)  # no such codec
     bench.set_live(1)
-    assert await bench.event() == LayersChanged(receiver, 1)
+    assert await bench.event() == LayersChanged(track, 1)
     assert bench.engine.usage() == used
 
 
@@ -422,26 +422,26 @@ async def test_rows_that_the_media_thread_closes_itself_are_freed(bench: Bench) 
 
 async def test_speaking_receivers_are_listed(bench: Bench) -> None:
     publisher = bench.engine.open_transport().id
-    receivers = [bench.engine.publish(publisher, PublishParameters(Kind.AUDIO, mid, (Encoding(),))) for mid in "abc"]
+    tracks = [bench.engine.publish(publisher, PublishParameters(Kind.AUDIO, mid, (Encoding(),))) for mid in "abc"]
     await bench.settle()
     streams = bench.engine.shards[0].memory.table("streams")
     streams["state"][:3] = RowState.OPEN
     streams["level"][:3] = (0.5, 0.0, 0.25)
     bench.engine.shards[0].memory.thread["stream_end"] = 3
-    assert bench.engine.audio_levels() == [(receivers[0], 0.5), (receivers[2], 0.25)]
+    assert bench.engine.audio_levels() == [(tracks[0], 0.5), (tracks[2], 0.25)]
     streams["state"][0] = 0
-    assert bench.engine.audio_levels() == [(receivers[2], 0.25)]
+    assert bench.engine.audio_levels() == [(tracks[2], 0.25)]
 
 
 async def test_statistics_read_the_columns(bench: Bench) -> None:
-    _, _, receiver, subscription = bench.open_call()
+    _, _, track, subscription = bench.open_call()
     memory = bench.engine.shards[0].memory
     memory.table("tracks")[0]["live"] = 0b010
     for row, (received, lost) in enumerate(((10, 1), (20, 0), (30, -2))):
         stream = memory.table("streams")[row]
         stream["received"], stream["lost"], stream["bytes"], stream["bitrate_bps"] = received, lost, 100, 1000 * row
     memory.table("streams")[1]["jitter"], memory.table("streams")[1]["clock_rate"] = 16 * 900, 90_000
-    numbers = bench.engine.receiver_statistics(receiver)
+    numbers = bench.engine.track_statistics(track)
     assert (numbers.packets, numbers.bytes, numbers.lost, numbers.jitter_ms) == (60, 300, -1, 10.0)
     assert [layer.live for layer in numbers.layers] == [False, True, False]
     assert numbers.layers[2].bitrate_bps == 2000
@@ -474,11 +474,11 @@ async def test_there_are_no_transports_before_the_start_and_after_the_end() -> N
 
 async def test_200_calls_leave_nothing_behind(bench: Bench) -> None:
     async def call() -> None:
-        publisher, subscriber, receiver, _ = bench.open_call()
+        publisher, subscriber, track, _ = bench.open_call()
         bench.engine.connect(publisher, REMOTE)
         bench.engine.open_channels(publisher)
         bench.engine.send_data([publisher, subscriber], Channel.RELIABLE, bytes(1000))
-        bench.engine.request_key_frame(receiver)
+        bench.engine.request_key_frame(track)
         bench.engine.restart_ice(subscriber)
         await asyncio.sleep(0)
         bench.engine.close_transport(publisher)
@@ -502,7 +502,7 @@ async def test_200_calls_leave_nothing_behind(bench: Bench) -> None:
     assert bench.engine.usage() == EMPTY
     owners = bench.engine._owners[bench.engine.shards[0]]
     assert not owners.transports
-    assert not owners.receivers
+    assert not owners.tracks
     assert not owners.subscriptions
 
 
@@ -546,7 +546,7 @@ async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Benc
     bench.open_call()
     await bench.settle()
     shard = bench.engine.shards[0]
-    rings, stream = shard.tables.rings, bench.engine._owners[shard].receivers[0].streams[0]
+    rings, stream = shard.tables.rings, bench.engine._owners[shard].tracks[0].streams[0]
     before = stream.ring_bytes
     others = rings.used_bytes - before
     bench.want_ring(4 * before)
@@ -562,6 +562,6 @@ async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Benc
     assert rings.used_bytes == 4 * before + others
     bench.want_ring(before)
     await bench.settle()
-    bench.engine.unpublish(next(iter(bench.engine._owners[shard].receivers.values())).id)
+    bench.engine.unpublish(next(iter(bench.engine._owners[shard].tracks.values())).id)
     await bench.settle()
     assert rings.used_bytes == 0

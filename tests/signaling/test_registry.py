@@ -141,7 +141,7 @@ async def test_leaving_is_told_to_others_and_frees_everything(call: Call) -> Non
     assert gone.state == models.ParticipantInfo.DISCONNECTED
     assert gone.disconnect_reason == models.CLIENT_INITIATED
     assert not gone.tracks
-    assert call.engine.usage() == {"transports": 1, "receivers": 0, "subscriptions": 0}
+    assert call.engine.usage() == {"transports": 1, "tracks": 0, "subscriptions": 0}
 
 
 async def test_two_hundred_joins_and_leaves_leave_nothing_behind(call: Call) -> None:

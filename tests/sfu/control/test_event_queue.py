@@ -8,7 +8,7 @@ import pytest
 from sfu.control import event_queue
 from sfu.control.event_queue import EventQueue
 from sfu.events import ChannelOpened, DataReceived, LayersChanged, StreamStarted, TransportConnected
-from sfu.parameters import Channel, Codec, ReceiverId, TransportId
+from sfu.parameters import Channel, Codec, TrackId, TransportId
 
 NUMBER = TransportId(1)
 
@@ -35,7 +35,7 @@ async def test_what_changes_again_and_again_has_one_place(monkeypatch: pytest.Mo
     monkeypatch.setattr(event_queue, "MAX_EVENTS", 5)
     drops: Counter[str] = Counter()
     queue = EventQueue(drops)
-    loud, other = ReceiverId(1), ReceiverId(2)
+    loud, other = TrackId(1), TrackId(2)
     for number in range(100):
         queue.put(LayersChanged(loud, number))
         queue.put(StreamStarted(loud, 0, number, Codec.VP8))

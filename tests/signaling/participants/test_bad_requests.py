@@ -128,12 +128,12 @@ async def test_bug_in_a_handler_costs_one_participant(call: Call, monkeypatch: p
 async def test_events_of_rows_that_are_gone_are_harmless(call: Call) -> None:
     ann = await call.join("ann")
     sid = await ann.publish("mic", "audio")
-    transport, receiver = ann.transport, ann.receiver(sid)
+    transport, engine_track = ann.transport, ann.engine_track(sid)
     await ann.send(leave=rtc.LeaveRequest())
     for event in (
         TransportFailed(transport, "consent expired"),
-        StreamStarted(receiver, 0, 1, Codec.OPUS),
-        LayersChanged(receiver, 1),
+        StreamStarted(engine_track, 0, 1, Codec.OPUS),
+        LayersChanged(engine_track, 1),
         SubscriptionStarted(SubscriptionId(99)),
     ):
         await call.emit(event)

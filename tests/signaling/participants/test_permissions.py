@@ -141,7 +141,7 @@ async def test_resume_with_a_smaller_grant_ends_what_was_only_announced(call: Ca
     again.sections.append({"mid": "mic", "kind": "audio", "cid": "mic", "codecs": ["opus"]})
     await again.offer(id=7)
     assert again.of("answer")
-    assert call.engine.usage()["receivers"] == 0
+    assert call.engine.usage()["tracks"] == 0
 
 
 async def test_who_comes_later_is_told_what_it_may_not_have(call: Call) -> None:

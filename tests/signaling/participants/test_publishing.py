@@ -49,8 +49,8 @@ async def test_layers_are_listed_from_low_to_high_with_their_ssrc(call: Call) ->
     ann = await call.join("ann")
     bob = await call.join("bob")
     sid = await ann.publish("cam", "video")
-    receiver = ann.receiver(sid)
-    await call.emit(StreamStarted(receiver, 2, 4713, Codec.VP8))
+    engine_track = ann.engine_track(sid)
+    await call.emit(StreamStarted(engine_track, 2, 4713, Codec.VP8))
     await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=True))
     track = bob.of("update")[-1].participants[0].tracks[0]
     layers = [(layer.quality, layer.width, layer.spatial_layer, layer.rid, layer.ssrc) for layer in track.layers]
@@ -88,7 +88,7 @@ async def test_section_that_nobody_announced_is_refused(call: Call) -> None:
     ann.sections = [{"mid": "0", "kind": "audio", "cid": "mic", "codecs": ["opus"]}]
     await ann.offer()
     assert not ann.of("answer")[-1].mid_to_track_id
-    assert call.engine.usage()["receivers"] == 0
+    assert call.engine.usage()["tracks"] == 0
 
 
 async def test_two_sections_of_one_offer_never_share_a_track(call: Call) -> None:
@@ -121,18 +121,18 @@ async def test_first_announced_codec_is_chosen_and_svc_has_one_encoding(call: Ca
     await ann.send(add_track=request)
     ann.sections = [{"mid": "0", "kind": "video", "cid": "cam", "codecs": ["vp8", "vp9"], "layers": 1}]
     await ann.offer()
-    ((_, parameters),) = call.engine.receivers.values()
+    ((_, parameters),) = call.engine.tracks.values()
     assert parameters.svc
     assert parameters.kind is Kind.VIDEO
     sid = ann.of("track_published")[0].track.sid
-    (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
-    assert receiver.codec is Codec.VP9
+    (engine_track,) = ann.participant.publishing.tracks[sid].engine_tracks.values()
+    assert engine_track.codec is Codec.VP9
 
 
 async def test_three_encodings_of_an_svc_codec_are_simulcast(call: Call) -> None:
     ann = await call.join("ann")
     await ann.publish("cam", "video", simulcast_codecs=[rtc.SimulcastCodec(codec="av1", cid="cam")])
-    ((_, parameters),) = call.engine.receivers.values()
+    ((_, parameters),) = call.engine.tracks.values()
     assert not parameters.svc
     assert len(parameters.encodings) == 3
 
@@ -154,13 +154,13 @@ async def test_codec_that_really_comes_wins_over_the_one_announced(call: Call) -
     await ann.start(sid, Codec.VP8)
     track = bob.of("update")[-1].participants[0].tracks[0]
     assert (track.mime_type, [codec.mime_type for codec in track.codecs]) == ("video/VP8", ["video/VP8"])
-    (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
-    assert (receiver.codec, receiver.description) == (Codec.VP8, "fmtp of VP8")
+    (engine_track,) = ann.participant.publishing.tracks[sid].engine_tracks.values()
+    assert (engine_track.codec, engine_track.description) == (Codec.VP8, "fmtp of VP8")
     assert ann.participant.publishing.tracks[sid].codecs == (Codec.VP8,), "there is no VP9 to fall back to"
     assert bob.participant.renegotiation.forwardings[sid].subscription is None
     await bob.renegotiate()
     assert subscribed_for(call, bob, sid) is Codec.VP8
-    await call.emit(StreamStarted(receiver.id, 1, 4712, Codec.VP8))
+    await call.emit(StreamStarted(engine_track.id, 1, 4712, Codec.VP8))
     assert len(bob.of("update")) == 1
 
 
@@ -181,12 +181,12 @@ async def test_a_codec_may_change_in_the_middle_of_a_call(call: Call) -> None:
 async def test_what_a_later_answer_says_of_formats_counts_when_the_codec_changes(call: Call) -> None:
     ann = await call.join("ann")
     sid = await ann.publish("cam", "video")
-    (receiver,) = ann.participant.publishing.tracks[sid].receivers.values()
+    (engine_track,) = ann.participant.publishing.tracks[sid].engine_tracks.values()
     formats = ((96, Codec.VP8, ""), (102, Codec.H264, "of the later offer"))
-    later = Published("cam", sid, "cam", receiver.id, Kind.VIDEO, Codec.VP8, "", formats)
+    later = Published("cam", sid, "cam", engine_track.id, Kind.VIDEO, Codec.VP8, "", formats)
     ann.participant.publishing.apply(AnswerResult("", {}, (), (), (later,)))
-    await call.emit(StreamStarted(receiver.id, 0, 4711, Codec.H264, 102))
-    assert (receiver.codec, receiver.description) == (Codec.H264, "of the later offer")
+    await call.emit(StreamStarted(engine_track.id, 0, 4711, Codec.H264, 102))
+    assert (engine_track.codec, engine_track.description) == (Codec.H264, "of the later offer")
 
 
 async def test_audio_is_announced_with_red_until_something_else_is_heard(call: Call) -> None:
@@ -226,7 +226,7 @@ async def test_unpublished_track_disappears_for_everybody(call: Call) -> None:
     ann.sections = [section for section in ann.sections if section.get("cid") != "mic"]
     await ann.offer()
     assert not bob.of("update")[-1].participants[0].tracks
-    assert call.engine.usage() == {"transports": 2, "receivers": 0, "subscriptions": 0}
+    assert call.engine.usage() == {"transports": 2, "tracks": 0, "subscriptions": 0}
     assert sid not in call.room.tracks
 
 
@@ -304,7 +304,7 @@ async def test_only_microphones_are_among_the_voices_of_which_the_loudest_are_fo
     await ann.publish("mic", "audio")
     await ann.publish("cam", "video")
     await ann.publish("music", "audio", source=models.SCREEN_SHARE_AUDIO)
-    groups = [(parameters.group, parameters.group_limit) for _, parameters in call.engine.receivers.values()]
+    groups = [(parameters.group, parameters.group_limit) for _, parameters in call.engine.tracks.values()]
     assert groups == [(1, 3), (0, 0), (0, 0)]
     assert call.room.voices == 1
 

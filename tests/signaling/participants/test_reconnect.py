@@ -182,7 +182,7 @@ async def test_vanished_client_goes_when_its_consent_expires(call: Call) -> None
     await ann.fail()
     gone = bob.of("update")[-1].participants[-1]
     assert gone.state == models.ParticipantInfo.DISCONNECTED
-    assert call.engine.usage() == {"transports": 1, "receivers": 0, "subscriptions": 0}
+    assert call.engine.usage() == {"transports": 1, "tracks": 0, "subscriptions": 0}
     assert ann.connection.code not in (None, 1000)
     assert ann.task.done()
 

@@ -357,5 +357,5 @@ async def test_who_leaves_takes_its_subscriptions_along(call: Call) -> None:
     await ann.publish("cam", "video")
     bob = await call.join("bob")
     await bob.send(leave=rtc.LeaveRequest())
-    assert call.engine.usage() == {"transports": 1, "receivers": 1, "subscriptions": 0}
+    assert call.engine.usage() == {"transports": 1, "tracks": 1, "subscriptions": 0}
     assert not next(iter(call.room.tracks.values())).demand

@@ -154,7 +154,7 @@ def test_one_media_thread_has_room_for_130_people_with_microphone_and_camera() -
     people = 130
     everybody = Needs(
         transports=2 * people,  # clients with two connections
-        receivers=2 * people,
+        tracks=2 * people,
         streams=people * (1 + MAX_ENCODINGS),
         subscriptions=2 * people * (people - 1),
     )
@@ -164,10 +164,10 @@ def test_one_media_thread_has_room_for_130_people_with_microphone_and_camera() -
 def test_the_engine_promises_what_its_tables_have() -> None:
     assert limits(1) == {
         "transports": TRANSPORTS,
-        "receivers": TRACKS,
+        "tracks": TRACKS,
         "streams": STREAMS,
         "subscriptions": SUBSCRIPTIONS,
     }
     several = limits(4)
     assert several["subscriptions"] == 4 * SUBSCRIPTIONS * 7 // 8
-    assert several["receivers"] == TRACKS  # a receiver may be mirrored in every thread
+    assert several["tracks"] == TRACKS  # a track may be mirrored in every thread

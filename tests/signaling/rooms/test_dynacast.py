@@ -109,8 +109,8 @@ async def test_subscriber_without_the_codec_makes_the_publisher_send_its_backup(
     await bob.renegotiate()
     subscription = bob.participant.subscriptions.active[sid].id
     assert subscription is not None
-    receiver, _, _ = call.engine.subscriptions[subscription]
-    assert ann.participant.publishing.tracks[sid].receivers[receiver].codec is Codec.VP8
+    engine_track, _, _ = call.engine.subscriptions[subscription]
+    assert ann.participant.publishing.tracks[sid].engine_tracks[engine_track].codec is Codec.VP8
     codecs = bob.of("update")[-1].participants[0].tracks[0].codecs
     assert [codec.mime_type for codec in codecs] == ["video/H264", "video/VP8"]
 

@@ -29,7 +29,7 @@ async def test_everybody_is_told_once_and_then_of_changes(call: Call) -> None:
     for client in (ann, bob):
         await client.connect()
     sid = await ann.publish("mic", "audio")
-    call.engine.lost[ann.receiver(sid)] = (100, 0)
+    call.engine.lost[ann.engine_track(sid)] = (100, 0)
     await call.pass_time(QUALITY_INTERVAL_S)
     (update,) = bob.of("connection_quality")
     assert {entry.participant_sid: entry.quality for entry in update.updates} == {
@@ -38,7 +38,7 @@ async def test_everybody_is_told_once_and_then_of_changes(call: Call) -> None:
     }
     await call.pass_time(QUALITY_INTERVAL_S)
     assert len(bob.of("connection_quality")) == 1
-    call.engine.lost[ann.receiver(sid)] = (150, 50)
+    call.engine.lost[ann.engine_track(sid)] = (150, 50)
     await call.pass_time(QUALITY_INTERVAL_S)
     update = bob.of("connection_quality")[-1]
     assert [(entry.participant_sid, entry.quality) for entry in update.updates] == [(ann.sid, models.POOR)]

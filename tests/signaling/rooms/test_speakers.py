@@ -37,7 +37,7 @@ def test_simulated_speech_ends_by_itself() -> None:
 async def test_levels_of_tracks_become_levels_of_participants(call: Call) -> None:
     ann, bob = await call.join("ann"), await call.join("bob")
     first, second = await ann.publish("mic", "audio"), await ann.publish("mic2", "audio")
-    call.engine.levels = [(ann.receiver(first), 0.25), (ann.receiver(second), 0.5)]
+    call.engine.levels = [(ann.engine_track(first), 0.25), (ann.engine_track(second), 0.5)]
     await call.pass_time(PERIOD_S)
     for client in (ann, bob):
         (changed,) = client.of("speakers_changed")
@@ -52,7 +52,7 @@ async def test_muted_track_does_not_speak(call: Call) -> None:
     ann = await call.join("ann")
     sid = await ann.publish("mic", "audio")
     await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=True))
-    call.engine.levels = [(ann.receiver(sid), 0.5)]
+    call.engine.levels = [(ann.engine_track(sid), 0.5)]
     await call.pass_time(PERIOD_S)
     assert not ann.of("speakers_changed")
 
@@ -78,7 +78,7 @@ def test_what_is_remembered_of_the_silent_is_bounded() -> None:
 async def test_who_leaves_while_speaking_falls_silent_before(call: Call) -> None:
     ann, bob = await call.join("ann"), await call.join("bob")
     sid = await ann.publish("mic", "audio")
-    call.engine.levels = [(ann.receiver(sid), 0.5)]
+    call.engine.levels = [(ann.engine_track(sid), 0.5)]
     await call.pass_time(PERIOD_S)
     bob.forget()
     call.engine.levels = []
@@ -96,7 +96,7 @@ async def test_who_is_hidden_while_speaking_falls_silent_before(call: Call) -> N
     ann, bob = await call.join("ann"), await call.join("bob")
     await ann.connect()
     sid = await ann.publish("mic", "audio")
-    call.engine.levels = [(ann.receiver(sid), 0.5)]
+    call.engine.levels = [(ann.engine_track(sid), 0.5)]
     await call.pass_time(PERIOD_S)
     await ann.lose_socket()
     bob.forget()
@@ -117,7 +117,7 @@ async def test_resumed_client_hears_who_stopped_or_left_meanwhile(call: Call) ->
     ann, bob, cleo, dora = [await call.join(name) for name in ("ann", "bob", "cleo", "dora")]
     await bob.connect()
     tracks = [(client, await client.publish("mic", "audio")) for client in (ann, cleo, dora)]
-    call.engine.levels = [(client.receiver(sid), 0.5) for client, sid in tracks]
+    call.engine.levels = [(client.engine_track(sid), 0.5) for client, sid in tracks]
     await call.pass_time(PERIOD_S)
     await bob.lose_socket()
     call.now += 1

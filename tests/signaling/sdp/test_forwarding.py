@@ -3,18 +3,18 @@
 from dataclasses import replace
 
 from sfu.engine import EngineError
-from sfu.parameters import Codec, Kind, ReceiverId, SubscriptionId
+from sfu.parameters import Codec, Kind, SubscriptionId, TrackId
 from signaling.sdp.codecs import Format
 from signaling.sdp.forwarding import Forwardings
 from signaling.sdp.negotiation import Beginning, Selection, WantedTrack
 from signaling.sdp.session_description import RtpMap
 from tests.signaling.support.recording_engine import RecordingEngine
 
-VP8_OF_1 = Selection((Codec.VP8, "", ReceiverId(1)), Format(RtpMap(96, "VP8", 90_000), Codec.VP8))
+VP8_OF_1 = Selection((Codec.VP8, "", TrackId(1)), Format(RtpMap(96, "VP8", 90_000), Codec.VP8))
 
 
-def track(sid: str, *receivers: int) -> WantedTrack:
-    return WantedTrack(sid, "PA_p", Kind.VIDEO, tuple((Codec.VP8, "", ReceiverId(r)) for r in receivers), "PA_p")
+def track(sid: str, *sources: int) -> WantedTrack:
+    return WantedTrack(sid, "PA_p", Kind.VIDEO, tuple((Codec.VP8, "", TrackId(r)) for r in sources), "PA_p")
 
 
 def forwardings(engine: RecordingEngine) -> Forwardings:
@@ -60,7 +60,7 @@ def test_a_receiver_that_turned_to_another_codec_is_subscribed_anew() -> None:
     tracks = forwardings(engine)
     tracks.want(track("TR_a", 1))
     tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1)
-    tracks.want(WantedTrack("TR_a", "PA_p", Kind.VIDEO, ((Codec.H264, "", ReceiverId(1)),), "PA_p"))
+    tracks.want(WantedTrack("TR_a", "PA_p", Kind.VIDEO, ((Codec.H264, "", TrackId(1)),), "PA_p"))
     assert engine.last("unsubscribe") is not None
     assert [each.track_sid for each in tracks.waiting()] == ["TR_a"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sfu.parameters import Codec, Kind, ReceiverId
+from sfu.parameters import Codec, Kind, TrackId
 from signaling.sdp.codecs import OWN_FORMATS, best_decoder, supported_formats
 from signaling.sdp.matching import Matching
 from signaling.sdp.offering import OfferingConnection
@@ -33,7 +33,7 @@ def offer(sections: int, formats: int, different: int = 1) -> str:
 
 
 def wanted(number: int, codec: Codec, fmtp: str = "") -> WantedTrack:
-    return WantedTrack(f"TR_{number}", "PA_x", Kind.VIDEO, ((codec, fmtp, ReceiverId(number + 1)),), "cname")
+    return WantedTrack(f"TR_{number}", "PA_x", Kind.VIDEO, ((codec, fmtp, TrackId(number + 1)),), "cname")
 
 
 def nobody(section: SendingSection) -> PublishDecision | None:

@@ -16,8 +16,8 @@ from sfu.parameters import (
     LocalSubscription,
     LocalTransport,
     PayloadType,
-    ReceiverId,
     SubscribeParameters,
+    TrackId,
     TransportId,
 )
 from signaling.sdp.codecs import Format, supported_formats
@@ -69,8 +69,8 @@ def decision(codec: Codec | None = None, *, red: bool = True) -> PublishDecision
     return PublishDecision(codec, False, "TR_x", dtx=True, stereo=False, red=red)
 
 
-def track(*receivers: tuple[Codec, str, int]) -> WantedTrack:
-    return WantedTrack("TR_v", "PA_p", Kind.VIDEO, tuple((c, f, ReceiverId(r)) for c, f, r in receivers), "PA_p")
+def track(*sources: tuple[Codec, str, int]) -> WantedTrack:
+    return WantedTrack("TR_v", "PA_p", Kind.VIDEO, tuple((c, f, TrackId(r)) for c, f, r in sources), "PA_p")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_the_first_receiver_that_the_client_decodes_is_selected() -> None:
     wanted = track((Codec.AV1, "", 1), (Codec.VP8, "", 2), (Codec.VP9, "", 3))
     selection = Matching().select(wanted, (VP8, RTX))
     assert selection is not None
-    assert (selection.receiver, selection.media, selection.rtx, selection.red) == (2, VP8, RTX, None)
+    assert (selection.engine_track, selection.media, selection.rtx, selection.red) == (2, VP8, RTX, None)
     assert selection.parameters("5", "name", paused=False) == SubscribeParameters(
         "5", 96, 97, -1, "name", codec=Codec.VP8
     )

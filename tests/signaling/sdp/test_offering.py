@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sfu.parameters import Codec, DtlsRole, Extension, Kind, ReceiverId, SubscribeParameters
+from sfu.parameters import Codec, DtlsRole, Extension, Kind, SubscribeParameters, TrackId
 from signaling.sdp import offering
 from signaling.sdp.codecs import OWN_FORMATS
 from signaling.sdp.offering import OfferingConnection
@@ -20,10 +20,10 @@ H264 = (Codec.H264, "packetization-mode=1;profile-level-id=42e01f", 7)
 Edit = Callable[[Section], Section]
 
 
-def track(sid: str, *receivers: tuple[Codec, str, int], stereo: bool = False) -> WantedTrack:
-    listed = receivers or ((Codec.VP8, "", 900),)
+def track(sid: str, *sources: tuple[Codec, str, int], stereo: bool = False) -> WantedTrack:
+    listed = sources or ((Codec.VP8, "", 900),)
     kind = Kind.AUDIO if listed[0][0] in (Codec.OPUS, Codec.AUDIO) else Kind.VIDEO
-    return WantedTrack(sid, "PA_p", kind, tuple((c, f, ReceiverId(r)) for c, f, r in listed), "PA_p", stereo)
+    return WantedTrack(sid, "PA_p", kind, tuple((c, f, TrackId(r)) for c, f, r in listed), "PA_p", stereo)
 
 
 def unchanged(section: Section) -> Section:

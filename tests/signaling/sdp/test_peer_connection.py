@@ -13,8 +13,8 @@ from sfu.parameters import (
     Extension,
     Kind,
     PublishParameters,
-    ReceiverId,
     SubscribeParameters,
+    TrackId,
 )
 from signaling.sdp.negotiation import DEPENDENCY_URI
 from signaling.sdp.parsing import parse
@@ -45,9 +45,9 @@ def refuse(section: SendingSection) -> PublishDecision | None:
     return None
 
 
-def track(sid: str, kind: Kind = Kind.VIDEO, *receivers: tuple[Codec, str, int], stereo: bool = False) -> WantedTrack:
-    listed = receivers or ((Codec.OPUS if kind is Kind.AUDIO else Codec.VP8, "", 900),)
-    return WantedTrack(sid, "PA_p", kind, tuple((c, f, ReceiverId(r)) for c, f, r in listed), "PA_p", stereo)
+def track(sid: str, kind: Kind = Kind.VIDEO, *sources: tuple[Codec, str, int], stereo: bool = False) -> WantedTrack:
+    listed = sources or ((Codec.OPUS if kind is Kind.AUDIO else Codec.VP8, "", 900),)
+    return WantedTrack(sid, "PA_p", kind, tuple((c, f, TrackId(r)) for c, f, r in listed), "PA_p", stereo)
 
 
 def directions(result: AnswerResult) -> dict[str, Direction | None]:
@@ -191,7 +191,7 @@ def test_what_a_later_offer_leaves_out_may_no_longer_be_sent(
     without_av1 = offer("chromium-publish").replace("AV1/90000", "AV9/90000")
     changed = {p.mid: p for p in connection.answer(without_av1, refuse).changed}
     assert set(changed) == {"3", "4"}
-    assert engine.last("set_codecs") == (first["4"].receiver, ALL_VIDEO - {Codec.AV1})
+    assert engine.last("set_codecs") == (first["4"].engine_track, ALL_VIDEO - {Codec.AV1})
     assert {codec for _, codec, _ in changed["3"].formats} == ALL_VIDEO - {Codec.AV1}
 
 
@@ -237,7 +237,7 @@ def test_what_the_client_stops_sending_has_ended(
         text = "\n".join(parts)
     result = connection.answer(text, refuse)
     assert result.ended == (published,)
-    assert engine.last("unpublish") == (published.receiver,)
+    assert engine.last("unpublish") == (published.engine_track,)
     assert "3" not in result.mid_to_track_id
     assert set(result.mid_to_track_id) == {"2", "4"}
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from livekit.protocol import models, rtc
 
 from sfu.events import DataReceived, StreamStarted, TransportConnected, TransportFailed
-from sfu.parameters import Channel, Codec, ReceiverId, TransportId
+from sfu.parameters import Channel, Codec, TrackId, TransportId
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config, RoomOptions
 from signaling.http.connection import BadMessage, Broadcast
@@ -158,12 +158,12 @@ class Client:
 
     async def start(self, sid: str, codec: Codec | None = None) -> None:
         """Let the first packet of a track arrive."""
-        receiver = list(self.participant.publishing.tracks[sid].receivers.values())[-1]
-        event = StreamStarted(receiver.id, 0, 4711, codec or receiver.codec)
+        engine_track = list(self.participant.publishing.tracks[sid].engine_tracks.values())[-1]
+        event = StreamStarted(engine_track.id, 0, 4711, codec or engine_track.codec)
         await self.call.emit(event)
 
-    def receiver(self, sid: str) -> ReceiverId:
-        return next(iter(self.participant.publishing.tracks[sid].receivers))
+    def engine_track(self, sid: str) -> TrackId:
+        return next(iter(self.participant.publishing.tracks[sid].engine_tracks))
 
     async def connect(self) -> None:
         for transport in self.participant.renegotiation.transports:

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from sfu.engine import EngineError, LayerStatistics, ReceiverStatistics, SubscriptionStatistics
+from sfu.engine import EngineError, LayerStatistics, SubscriptionStatistics, TrackStatistics
 from sfu.events import Event
 from sfu.parameters import (
     Candidate,
@@ -14,10 +14,10 @@ from sfu.parameters import (
     LocalTransport,
     MediaParameters,
     PublishParameters,
-    ReceiverId,
     RemoteTransport,
     SubscribeParameters,
     SubscriptionId,
+    TrackId,
     TransportId,
 )
 
@@ -33,22 +33,22 @@ class FakeEngine:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.transports: dict[TransportId, RemoteTransport | None] = {}
         self.media: dict[TransportId, MediaParameters] = {}
-        self.receivers: dict[ReceiverId, tuple[TransportId, PublishParameters]] = {}
-        self.subscriptions: dict[SubscriptionId, tuple[ReceiverId, TransportId, SubscribeParameters]] = {}
+        self.tracks: dict[TrackId, tuple[TransportId, PublishParameters]] = {}
+        self.subscriptions: dict[SubscriptionId, tuple[TrackId, TransportId, SubscribeParameters]] = {}
         self.layers: dict[SubscriptionId, tuple[int, int]] = {}
         self.paused: dict[SubscriptionId, bool] = {}
         self.channels: list[TransportId] = []
         self.sent: list[tuple[tuple[TransportId, ...], Channel, bytes]] = []
         self.senders: list[TransportId | None] = []
-        self.levels: list[tuple[ReceiverId, float]] = []
-        self.lost: dict[ReceiverId, tuple[int, int]] = {}
-        """Receiver -> (packets, lost) in the statistics."""
+        self.levels: list[tuple[TrackId, float]] = []
+        self.lost: dict[TrackId, tuple[int, int]] = {}
+        """Track -> (packets, lost) in the statistics."""
         self.fractions: dict[SubscriptionId, tuple[float, float]] = {}
         """Subscription -> (lost fraction, round-trip time in ms) in the statistics."""
         self.restarts: list[TransportId] = []
-        self.key_frames: Counter[ReceiverId] = Counter()
+        self.key_frames: Counter[TrackId] = Counter()
         self.capacity = 1_000
-        self.rows = {"transports": 1_000, "receivers": 1_000, "streams": 3_000, "subscriptions": 10_000}
+        self.rows = {"transports": 1_000, "tracks": 1_000, "streams": 3_000, "subscriptions": 10_000}
         """What `limits` says."""
         self._ids = 0
 
@@ -102,36 +102,34 @@ class FakeEngine:
     def close_transport(self, transport: TransportId) -> None:
         self.transports.pop(transport, None)
         self.media.pop(transport, None)
-        for receiver, (owner, _) in list(self.receivers.items()):
+        for track, (owner, _) in list(self.tracks.items()):
             if owner == transport:
-                self.unpublish(receiver)
+                self.unpublish(track)
         for subscription, (_, owner, _) in list(self.subscriptions.items()):
             if owner == transport:
                 self.unsubscribe(subscription)
 
-    def publish(self, transport: TransportId, parameters: PublishParameters) -> ReceiverId:
+    def publish(self, transport: TransportId, parameters: PublishParameters) -> TrackId:
         self._check(transport, self.transports)
-        receiver = ReceiverId(self._next())
-        self.receivers[receiver] = (transport, parameters)
-        return receiver
+        track = TrackId(self._next())
+        self.tracks[track] = (transport, parameters)
+        return track
 
-    def unpublish(self, receiver: ReceiverId) -> None:
-        self._check(receiver, self.receivers)
-        del self.receivers[receiver]
+    def unpublish(self, track: TrackId) -> None:
+        self._check(track, self.tracks)
+        del self.tracks[track]
         for subscription, (source, _, _) in list(self.subscriptions.items()):
-            if source == receiver:
+            if source == track:
                 self.unsubscribe(subscription)
 
-    def request_key_frame(self, receiver: ReceiverId) -> None:
-        self.key_frames[receiver] += 1
+    def request_key_frame(self, track: TrackId) -> None:
+        self.key_frames[track] += 1
 
-    def subscribe(
-        self, receiver: ReceiverId, transport: TransportId, parameters: SubscribeParameters
-    ) -> LocalSubscription:
-        self._check(receiver, self.receivers)
+    def subscribe(self, track: TrackId, transport: TransportId, parameters: SubscribeParameters) -> LocalSubscription:
+        self._check(track, self.tracks)
         self._check(transport, self.transports)
         subscription = SubscriptionId(self._next())
-        self.subscriptions[subscription] = (receiver, transport, parameters)
+        self.subscriptions[subscription] = (track, transport, parameters)
         return LocalSubscription(subscription, 1000 + subscription, 0)
 
     def unsubscribe(self, subscription: SubscriptionId) -> None:
@@ -158,14 +156,14 @@ class FakeEngine:
         self.sent.append((tuple(transports), channel, payload))
         self.senders.append(sender)
 
-    def audio_levels(self) -> list[tuple[ReceiverId, float]]:
+    def audio_levels(self) -> list[tuple[TrackId, float]]:
         return self.levels
 
-    def receiver_statistics(self, receiver: ReceiverId) -> ReceiverStatistics:
-        self._check(receiver, self.receivers)
-        packets, lost = self.lost.get(receiver, (0, 0))
+    def track_statistics(self, track: TrackId) -> TrackStatistics:
+        self._check(track, self.tracks)
+        packets, lost = self.lost.get(track, (0, 0))
         layer = LayerStatistics(ssrc=1, packets=packets, bytes=0, bitrate_bps=0, live=True)
-        return ReceiverStatistics(packets=packets, bytes=0, lost=lost, jitter_ms=0.0, layers=(layer,))
+        return TrackStatistics(packets=packets, bytes=0, lost=lost, jitter_ms=0.0, layers=(layer,))
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
         self._check(subscription, self.subscriptions)
@@ -191,7 +189,7 @@ class FakeEngine:
     def usage(self) -> dict[str, int]:
         return {
             "transports": len(self.transports),
-            "receivers": len(self.receivers),
+            "tracks": len(self.tracks),
             "subscriptions": len(self.subscriptions),
         }
 

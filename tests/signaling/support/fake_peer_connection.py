@@ -57,7 +57,7 @@ class _Forwarding:
     def want(self, track: WantedTrack) -> None:
         forwarding = self.forwardings.setdefault(track.track_sid, Forwarding(track))
         forwarding.wanted = track
-        if forwarding.sent is not None and forwarding.sent.selection.source not in track.receivers:
+        if forwarding.sent is not None and forwarding.sent.selection.source not in track.sources:
             self._stop(track.track_sid)
 
     def unwant(self, track_sid: str) -> None:
@@ -74,7 +74,7 @@ class _Forwarding:
         self.forwardings.clear()
 
     def _source(self, track: WantedTrack) -> Source | None:
-        return next((source for source in track.receivers if source[0] in self._decodes), None)
+        return next((source for source in track.sources if source[0] in self._decodes), None)
 
     def _waiting(self) -> list[WantedTrack]:
         return [
@@ -126,7 +126,7 @@ class FakeAnsweringConnection(_Forwarding):
         ]
         for entry in ended:
             del self._published[entry.mid]
-            self._engine.unpublish(entry.receiver)
+            self._engine.unpublish(entry.engine_track)
         undecided = [section for mid, section in sending.items() if mid not in self._published]
         published = [new for section in undecided if (new := self._publish(section, decide)) is not None]
         self._decodes = frozenset(codec for section in sections for codec in _codecs(section)) or DECODES
@@ -175,10 +175,10 @@ class FakeAnsweringConnection(_Forwarding):
         media = [entry for entry in codecs if entry[0] is not Codec.RED]
         codec, fmtp = next((entry for entry in media if entry[0] is decision.codec), media[0])
         parameters = PublishParameters(kind, mid, encodings, decision.svc, *decision.voices)
-        receiver = self._engine.publish(self.transport, parameters)
+        engine_track = self._engine.publish(self.transport, parameters)
         preferred_first = sorted(codecs, key=lambda entry: entry[0] not in (codec, Codec.RED))
         formats = tuple((96 + number, *entry) for number, entry in enumerate(preferred_first))
-        self._published[mid] = Published(mid, decision.track_sid, cid, receiver, kind, codec, fmtp, formats)
+        self._published[mid] = Published(mid, decision.track_sid, cid, engine_track, kind, codec, fmtp, formats)
         return self._published[mid]
 
 

@@ -11,10 +11,10 @@ from sfu.parameters import (
     LocalTransport,
     MediaParameters,
     PublishParameters,
-    ReceiverId,
     RemoteTransport,
     SubscribeParameters,
     SubscriptionId,
+    TrackId,
     TransportId,
 )
 from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection
@@ -70,22 +70,20 @@ class RecordingEngine:
     def close_transport(self, transport: TransportId) -> None:
         self.calls.append(("close_transport", transport))
 
-    def publish(self, transport: TransportId, parameters: PublishParameters) -> ReceiverId:
+    def publish(self, transport: TransportId, parameters: PublishParameters) -> TrackId:
         self._room()
         self.calls.append(("publish", transport, parameters))
-        return ReceiverId(self._next())
+        return TrackId(self._next())
 
-    def set_codecs(self, receiver: ReceiverId, codecs: frozenset[Codec]) -> None:
-        self.calls.append(("set_codecs", receiver, codecs))
+    def set_codecs(self, track: TrackId, codecs: frozenset[Codec]) -> None:
+        self.calls.append(("set_codecs", track, codecs))
 
-    def unpublish(self, receiver: ReceiverId) -> None:
-        self.calls.append(("unpublish", receiver))
+    def unpublish(self, track: TrackId) -> None:
+        self.calls.append(("unpublish", track))
 
-    def subscribe(
-        self, receiver: ReceiverId, transport: TransportId, parameters: SubscribeParameters
-    ) -> LocalSubscription:
+    def subscribe(self, track: TrackId, transport: TransportId, parameters: SubscribeParameters) -> LocalSubscription:
         self._room()
-        self.calls.append(("subscribe", receiver, transport, parameters))
+        self.calls.append(("subscribe", track, transport, parameters))
         number = self._next()
         return LocalSubscription(
             SubscriptionId(number), 10 * number, 10 * number + 1 if parameters.rtx_payload_type >= 0 else 0

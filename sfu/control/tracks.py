@@ -1,4 +1,4 @@
-"""What is published and forwarded, as values: receivers, their mirrors in other shards, subscriptions; and whose rows
+"""What is published and forwarded, as values: tracks, their mirrors in other shards, subscriptions; and whose rows
 they have."""
 
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from sfu.control.rows import StreamRow
 from sfu.control.shards import Shard
 from sfu.control.ssrcs import Ssrcs
 from sfu.control.transports import Transport
-from sfu.parameters import Kind, MediaParameters, PublishParameters, ReceiverId, SubscriptionId
+from sfu.parameters import Kind, MediaParameters, PublishParameters, SubscriptionId, TrackId
 from sfu.schema.codes import Command
 
 
@@ -49,10 +49,10 @@ class RelayedTransport:
 
 
 @dataclass(slots=True, eq=False)
-class Receiver:
+class Track:
     """One published m-section."""
 
-    id: ReceiverId
+    id: TrackId
     row: int
     generation: int
     transport: Transport
@@ -68,9 +68,9 @@ class Receiver:
 
 @dataclass(slots=True, eq=False)
 class Mirror:
-    """One receiver in one other shard."""
+    """One track in one other shard."""
 
-    receiver: Receiver
+    track: Track
     shard: Shard
     publisher: RelayedTransport
     row: int
@@ -81,16 +81,16 @@ class Mirror:
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One receiver forwarded to one transport."""
+    """One track forwarded to one transport."""
 
     id: SubscriptionId
     row: int
     generation: int
-    receiver: Receiver
+    track: Track
     transport: Transport
     ssrcs: tuple[int, int]
     mirror: Mirror | None
-    """From which it is forwarded, when the receiver is another shard's."""
+    """From which it is forwarded, when the track is another shard's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,9 +103,9 @@ class Owners:
     """Transport rows that stand for publishers of other shards."""
     stand_ins: dict[Transport, RelayedTransport] = field(default_factory=dict)
     """Those by publisher, while somebody in the shard is subscribed to it."""
-    receivers: dict[int, Receiver] = field(default_factory=dict)
+    tracks: dict[int, Track] = field(default_factory=dict)
     mirrors: dict[int, Mirror] = field(default_factory=dict)
-    """Track rows that mirror receivers of other shards."""
+    """Track rows that mirror tracks of other shards."""
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
 
     @property
