@@ -1,0 +1,90 @@
+"""What each layer of a video costs on the wire, from what was measured of it.
+
+A stream counts bytes and packets of each layer that it carries; `sfu.media.rates` makes means of them. What a packet
+costs beyond its stored bytes is added here, because it depends on who receives it: the tag of SRTP and the headers of
+UDP and IP.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
+
+SRTP_TAG_BYTES = 16
+"""Of GCM; CM takes 10."""
+UDP_IP_BYTES = 8 + 20
+UDP_IP6_BYTES = 8 + 40
+MARGIN_PERCENT = 110
+"""Encoders do not keep to their rates: a layer counts for more than its mean."""
+UNMEASURED_FACTOR = 3
+"""A layer that was not measured yet costs so many times what the layer below costs."""
+FIRST_LAYER_BPS = 150_000
+"""A lowest layer that was not measured yet."""
+KEY_FRAME_SHARE = 4
+"""Key frames only, one in four seconds, cost one part in so many of the base layer: each is as large as about eight of
+its frames, of which there are about eight a second."""
+
+
+@njit(cache=True)
+def wire_bps(bytes_per_second, packets_per_second, packet_overhead):
+    """Bit/s that an allocation counts for packets of so many bytes (whole plaintext RTP)."""
+    return (bytes_per_second + packets_per_second * packet_overhead) * 8 * MARGIN_PERCENT // 100
+
+
+@njit(cache=True)
+def simulcast_costs(cost, measured, live):
+    """Costs of a track with one stream for each spatial layer: a layer costs what its own stream sends.
+
+    cost: written, [spatial][temporal] in bit/s, cumulative over temporal layers. measured: bit/s of each temporal
+    layer alone; a row of zeros: not measured yet. live: bit mask of spatial layers; others cost 0.
+    """
+    for spatial in range(COST_SPATIAL):
+        cost[spatial, :] = 0
+        if (live >> spatial) & 1:
+            _sum_up(cost, measured, spatial, spatial)
+            if not cost[spatial].any():
+                _guess(cost, spatial)
+
+
+@njit(cache=True)
+def scalable_costs(cost, measured):
+    """Costs of a track whose one stream has all layers: a layer costs what it sends itself and all below it.
+
+    cost: written, [spatial][temporal] in bit/s, cumulative. measured: bit/s of each layer alone; what sends nothing is
+    not there.
+    """
+    for spatial in range(COST_SPATIAL):
+        _sum_up(cost, measured, 0, spatial)
+
+
+@njit(cache=True)
+def key_frame_cost(cost):
+    """Bit/s of key frames only, of the lowest layer that has a cost; 0: none has."""
+    for spatial in range(COST_SPATIAL):
+        for temporal in range(COST_TEMPORAL):
+            if cost[spatial, temporal] > 0:
+                return max(np.int64(cost[spatial, temporal]) // KEY_FRAME_SHARE, 1)
+    return np.int64(0)
+
+
+@njit(cache=True)
+def _sum_up(cost, measured, lowest, spatial):
+    """Write what `spatial` and the spatial layers from `lowest` to it cost, for each temporal layer that it has."""
+    total = np.int64(0)
+    for temporal in range(COST_TEMPORAL):
+        for each in range(lowest, spatial + 1):
+            total += measured[each, temporal]
+        cost[spatial, temporal] = total if measured[spatial, temporal] > 0 else 0
+
+
+@njit(cache=True)
+def _guess(cost, spatial):
+    """Costs of a live layer of which nothing was measured: several times those of the next one below."""
+    factor = np.int64(1)
+    for below in range(spatial - 1, -1, -1):
+        factor *= UNMEASURED_FACTOR
+        if cost[below].any():
+            for temporal in range(COST_TEMPORAL):
+                cost[spatial, temporal] = factor * cost[below, temporal]
+            return
+    cost[spatial, 0] = factor * FIRST_LAYER_BPS

@@ -1,0 +1,35 @@
+"""Numbers with a meaning in the allocation of bandwidth: what a video subscription is sent, and why not more."""
+
+from enum import IntEnum
+
+
+class Rung(IntEnum):
+    """How far up a video subscription may go; each rung costs more than the one below."""
+
+    NONE = -1
+    """Nothing was allocated yet."""
+    PAUSED = 0
+    """Nothing is sent, where the operator or the client allows that."""
+    KEY_FRAMES_ONLY = 1
+    """Key frames of the lowest layer: those that come anyway, and one now and then that is asked for."""
+    BASE_TEMPORAL = 2
+    """The lowest spatial layer without its upper temporal layers."""
+    LOWEST = 3
+    """The lowest spatial layer with upper temporal layers."""
+    HIGHER = 4
+    """A higher spatial layer."""
+
+
+class Reason(IntEnum):
+    """Why a video subscription is sent what it is sent, and not more."""
+
+    CLIENT = 0
+    """The client wishes no more."""
+    BANDWIDTH = 1
+    """More would not fit into what its path carries."""
+    NOT_LIVE = 2
+    """A higher layer is wished, but the publisher does not send it."""
+    PAUSED = 3
+    """Not even key frames fit, and pausing is allowed."""
+    KEY_FRAME = 4
+    """The layer is allowed, but its key frame has not come yet."""

@@ -1,0 +1,76 @@
+"""What layers cost on the wire, from what was measured of them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sfu.media.bandwidth.costs import (
+    FIRST_LAYER_BPS,
+    KEY_FRAME_SHARE,
+    SRTP_TAG_BYTES,
+    UDP_IP_BYTES,
+    key_frame_cost,
+    scalable_costs,
+    simulcast_costs,
+    wire_bps,
+)
+from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
+
+
+def table(*rows: tuple[int, ...]) -> Any:
+    """Layers as an array, with zeros where nothing is said."""
+    filled = np.zeros((COST_SPATIAL, COST_TEMPORAL), np.int64)
+    for spatial, row in enumerate(rows):
+        filled[spatial, : len(row)] = row
+    return filled
+
+
+def costs(measured: Any, live: int | None = None) -> list[list[int]]:
+    """Of simulcast if `live` is given, else of one stream with all layers."""
+    cost = np.full((COST_SPATIAL, COST_TEMPORAL), -1, np.int64)
+    if live is None:
+        scalable_costs(cost, measured)
+    else:
+        simulcast_costs(cost, measured, live)
+    return [[int(each) for each in row] for row in cost]
+
+
+def test_packets_cost_more_than_their_bytes() -> None:
+    """100 packets of 1,000 bytes in a second: 44 bytes more each, and a tenth for what encoders exceed."""
+    assert wire_bps(100_000, 100, SRTP_TAG_BYTES + UDP_IP_BYTES) == 104_400 * 8 * 11 // 10
+    assert wire_bps(0, 0, 44) == 0
+
+
+def test_a_simulcast_layer_costs_what_its_own_stream_sends_up_to_a_temporal_layer() -> None:
+    measured = table((60, 30, 60), (200, 100, 200), (700,))
+    assert costs(measured, 0b111) == [[60, 90, 150, 0], [200, 300, 500, 0], [700, 0, 0, 0]]
+
+
+def test_a_layer_that_is_not_live_costs_nothing() -> None:
+    measured = table((60, 30, 60), (200, 100, 200), (700,))
+    assert costs(measured, 0b101) == [[60, 90, 150, 0], [0, 0, 0, 0], [700, 0, 0, 0]]
+
+
+def test_a_layer_that_was_not_measured_yet_costs_three_times_the_one_below() -> None:
+    assert costs(table((60, 30)), 0b111) == [[60, 90, 0, 0], [180, 270, 0, 0], [540, 810, 0, 0]]
+    assert costs(table((60, 30)), 0b101) == [[60, 90, 0, 0], [0, 0, 0, 0], [540, 810, 0, 0]]
+    assert costs(table(), 0b100)[2] == [9 * FIRST_LAYER_BPS, 0, 0, 0]
+    assert costs(table(), 0b001)[0] == [FIRST_LAYER_BPS, 0, 0, 0]
+
+
+def test_a_scalable_layer_costs_what_all_below_it_send_too() -> None:
+    measured = table((60, 30), (200, 100), (700, 350))
+    assert costs(measured) == [[60, 90, 0, 0], [260, 390, 0, 0], [960, 1440, 0, 0]]
+
+
+def test_a_scalable_layer_that_sends_nothing_is_not_there() -> None:
+    assert costs(table((60, 30), (), (700, 350))) == [[60, 90, 0, 0], [0, 0, 0, 0], [760, 1140, 0, 0]]
+    assert costs(table()) == 3 * [4 * [0]]
+
+
+@pytest.mark.parametrize(("measured", "expected"), [(table((400, 1)), 100), (table((), (80,)), 20), (table(), 0)])
+def test_key_frames_only_cost_a_part_of_the_lowest_layer(measured: Any, expected: int) -> None:
+    assert KEY_FRAME_SHARE == 4
+    cost = np.array(costs(measured), np.int64)
+    assert key_frame_cost(cost) == expected
