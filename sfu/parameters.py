@@ -167,6 +167,9 @@ class MediaParameters:
     """Header extension id (1 to 255) -> meaning, both directions."""
     mixed_extensions: bool = False
     """`a=extmap-allow-mixed`: two-byte header extensions may be sent to the peer."""
+    unnumbered: frozenset[Kind] = frozenset()
+    """Kinds whose m-sections did not negotiate transport-cc although the other kind's did: the extension map is that of
+    both, and the peer would never report a number that is not in its packets' m-section."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ PARSER_TESTS = {
     "sfu.media.receive.ingress": "test_any_bytes_are_stored_or_counted",
     "sfu.control.data.reassembly": "test_messages_come_whole_and_in_order_however_the_chunks_come",
     "sfu.media.wire.red": "test_red_primary_is_where_a_plain_reading_finds_it",
+    "sfu.media.rtcp.transport_feedback": "test_no_feedback_harms",
     "sfu.media.rtcp.incoming": "test_any_bytes_are_obeyed_or_counted",
     "sfu.media.wire.rtp": "test_any_bytes_are_refused_or_lie_inside_the_packet",
     "sfu.control.data.sctp_fence": "test_any_packet_is_judged_in_one_pass",

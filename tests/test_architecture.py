@@ -27,6 +27,7 @@ ORDER = (
     {"sfu.media.net"},
     {"sfu.media.stream"},
     {"sfu.media.receive", "sfu.media.send"},
+    {"sfu.media.bandwidth"},
     {"sfu.media.rtcp"},
     {"sfu.media"},
     # the control thread
@@ -81,7 +82,7 @@ KERNEL_PLACES = {"sfu/compiler", "sfu/queues", "sfu/media", "bench"}
 
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime"}
 CLOCK_PLACES = {
-    "sfu/media/timers.py",  # the media threads' clock
+    "sfu/media/net/clock.py",  # the media threads' clock
     "sfu/control/media_thread.py",
     "sfu/engine.py",
     "sfu/compile.py",  # tells how long it took

@@ -141,6 +141,8 @@ class Tables:
             record["nack_of_pt"][number] = payload_type.nack
             record["clock_of_pt"][number] = payload_type.clock_rate
         record["mixed_extensions"] = media.mixed_extensions
+        for kind, number in KINDS.items():
+            record["numbered"][number] = kind not in media.unnumbered
 
     def take_track(
         self, transport: int, parameters: PublishParameters, source: tuple[int, int, int] = NO_SOURCE

@@ -11,10 +11,11 @@ from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
 from sfu.media.commands import apply_commands
 from sfu.media.demux import route
+from sfu.media.net.clock import CLOCK_MONOTONIC, read_clock
 from sfu.media.net.udp import flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
-from sfu.media.timers import CLOCK_MONOTONIC, next_timer, read_clock, run_timers, set_wall_offset
+from sfu.media.timers import next_timer, run_timers, set_wall_offset
 from sfu.schema.capacities import COMMAND_RING, RX_SLOTS
 from sfu.schema.codes import Scratch
 
@@ -96,6 +97,7 @@ def media_loop(state, arena):
     """Turn after turn until thread.stop is set. Errors in packets are counted; an exception is a bug of ours."""
     _set_poll(state)
     set_wall_offset(state)
+    state.thread[0].clock_runs = 1
     while load_acquire(state.thread.stop, 0) == 0:
         turn(state, arena, read_clock(state, CLOCK_MONOTONIC))
         if load_acquire(state.rings.written, COMMAND_RING) == state.rings[COMMAND_RING].read and not relays_wait(state):

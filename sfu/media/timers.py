@@ -1,9 +1,10 @@
 """Everything periodic: one pass over the tables each, run by the loop when it is due."""
 
-import numpy as np
 from numba import njit
 
-from sfu.compiler.native import clock_gettime
+from sfu.media.bandwidth.passes import bandwidth_pass
+from sfu.media.bandwidth.probes import probes_pass
+from sfu.media.net.clock import CLOCK_MONOTONIC, CLOCK_REALTIME, read_clock
 from sfu.media.net.paths import consent_pass
 from sfu.media.rates import rates_pass
 from sfu.media.rtcp.feedback import feedback_pass, receiver_reports_pass
@@ -12,25 +13,19 @@ from sfu.media.send.relay_out import wishes_pass
 from sfu.media.send.selection import liveness_pass
 from sfu.media.send.silence import silence_pass
 from sfu.media.stream.levels import levels_pass
-from sfu.schema.codes import Scratch
 
 FEEDBACK_NS = 20_000_000
 """NACKs, PLIs and transport-cc: small beside a round trip, long enough for reordered packets to arrive. Silence for
 muted tracks: one frame of Opus."""
+BANDWIDTH_NS = 20_000_000
+"""Between two looks at what was sent, in which time-outs are noticed and probes begin."""
+PROBES_NS = 5_000_000
+"""Between two bursts of a probe cluster: as long as packets may be apart that count as sent together."""
 REPORTS_NS = 100_000_000
 """Granularity of sender and receiver reports; the passes themselves keep about one second per transport."""
 LEVELS_NS = 400_000_000
 LIVENESS_NS = 100_000_000
 CONSENT_NS = 1_000_000_000
-
-CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
-
-
-@njit(cache=True)
-def read_clock(state, clock):
-    """Nanoseconds of a clock of clock_gettime(2)."""
-    clock_gettime(clock, state.thread[0].scratch_at + np.uint64(8 * Scratch.TIME))
-    return state.scratch[Scratch.TIME] * 1_000_000_000 + state.scratch[Scratch.TIME + 1]
 
 
 @njit(cache=True)
@@ -47,6 +42,12 @@ def run_timers(state, now):
         silence_pass(state, now)
         if thread.thread_count > 1:
             wishes_pass(state, now)
+    if now >= thread.bandwidth_ns:
+        thread.bandwidth_ns = now + BANDWIDTH_NS
+        bandwidth_pass(state, now)
+    if thread.probing and now >= thread.probes_ns:
+        thread.probes_ns = now + PROBES_NS
+        probes_pass(state, now)
     if now >= thread.liveness_ns:
         thread.liveness_ns = now + LIVENESS_NS
         liveness_pass(state, now)
@@ -64,9 +65,9 @@ def run_timers(state, now):
 def next_timer(state):
     """When the next pass is due, ns."""
     thread = state.thread[0]
-    return min(
-        min(min(thread.consent_ns, thread.feedback_ns), min(thread.liveness_ns, thread.reports_ns)), thread.levels_ns
-    )
+    due = min(min(thread.consent_ns, thread.feedback_ns), min(thread.liveness_ns, thread.reports_ns))
+    due = min(due, min(thread.levels_ns, thread.bandwidth_ns))
+    return min(due, thread.probes_ns) if thread.probing else due
 
 
 @njit(cache=True)

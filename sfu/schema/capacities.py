@@ -26,6 +26,10 @@ MISSING = 128
 """Sequence numbers of a stream that are being asked for; a larger gap asks for a key frame."""
 ARRIVALS = 512
 """Transport-cc arrivals between two feedback packets."""
+SENT_PACKETS = 1024
+"""Numbered packets of a transport that feedback can still be about: a second of 1,000 packets/s."""
+FLUSHES = 1 << 16
+"""Flushes whose times are remembered: more than any packet of `SENT_PACKETS` waits for its feedback."""
 TEMPLATES = 64
 DECODE_TARGETS = 32
 SCRATCH_DEPENDENCY = STREAMS

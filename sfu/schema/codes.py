@@ -133,6 +133,18 @@ class Drop(IntEnum):
     RELAY_FULL = 29
     RELAY_STALE = 30
     CODEC_CHANGED = 31
+    FEEDBACK_UNKNOWN = 32
+
+
+class SentState(IntEnum):
+    """What is known of a numbered packet that was queued."""
+
+    SENT = 0
+    UNSENT = 1
+    """The socket refused it: nobody lost it."""
+    RECEIVED = 2
+    LOST = 3
+    """The newest feedback about it says that it did not arrive."""
 
 
 class Relayed(IntEnum):

@@ -16,6 +16,7 @@ from sfu.schema.capacities import (
     BATCH,
     COMMANDS,
     DROPS,
+    FLUSHES,
     HISTORY,
     MEDIA_PER_TRANSPORT,
     NOTICE_BLOCKS,
@@ -29,6 +30,7 @@ from sfu.schema.capacities import (
     RX_CONTROL_BYTES,
     RX_SLOTS,
     SCRATCH_WORDS,
+    SENT_PACKETS,
     SLOW_SLOTS,
     SOCKETS,
     SOURCE_SLOTS,
@@ -43,9 +45,11 @@ from sfu.schema.capacities import (
     UFRAG_SLOTS,
 )
 from sfu.schema.columns import CONTROL, MEDIA, ROWS, Column, RowType
+from sfu.schema.estimate_tables import ESTIMATE
 from sfu.schema.layout import Layout
 from sfu.schema.packet_tables import DEPENDENCY, HEADER, PACKET
 from sfu.schema.queue_tables import COMMAND, RELAY, RING, SLOW
+from sfu.schema.send_log_tables import SEND_LOG
 from sfu.schema.subscription_tables import ARRIVAL, HISTORY_ENTRY, SUBSCRIPTION
 from sfu.schema.thread_tables import SOCKET, THREAD, iovec_t, mmsghdr_t, pollfd_t
 from sfu.schema.track_tables import STREAM, TRACK
@@ -88,6 +92,8 @@ STATE = RowType(
         Column("tx", "u1", MEDIA, "Datagrams to send.", shape=(TX_SLOTS, TX_BYTES)),
         Column("tx_path", "i4", MEDIA, "Path row of each.", shape=TX_SLOTS),
         Column("tx_size", "i4", MEDIA, "Bytes of each.", shape=TX_SLOTS),
+        Column("tx_log", "i4", MEDIA, "Transport * SENT_PACKETS + place in its send log; -1: none.", shape=TX_SLOTS),
+        Column("flush_ns", "i8", MEDIA, "When each flush began, by number & (FLUSHES - 1).", shape=FLUSHES),
         Column("tx_iov", iovec_t, MEDIA, "Where sendmmsg finds each.", shape=TX_SLOTS),
         Column("tx_messages", mmsghdr_t, MEDIA, "What sendmmsg takes: one or several datagrams each.", shape=TX_SLOTS),
         Column("tx_message_first", "i4", MEDIA, "First slot of each message.", shape=TX_SLOTS),
@@ -103,6 +109,9 @@ STATE = RowType(
         Column("media", MEDIA_MAP, ROWS, "Negotiation results.", shape=MEDIA_PER_TRANSPORT * TRANSPORTS),
         Column("transports", TRANSPORT, ROWS, "Peers.", shape=TRANSPORTS),
         Column("arrivals", ARRIVAL_LOG, ROWS, "Transport-cc receive logs, by transport.", shape=TRANSPORTS),
+        Column("estimates", ESTIMATE, ROWS, "What the path to each transport carries.", shape=TRANSPORTS),
+        Column("send_logs", SEND_LOG, ROWS, "What left, by transport.", shape=TRANSPORTS),
+        Column("statuses", "u1", MEDIA, "Transport-cc packet statuses of the feedback in hand.", shape=SENT_PACKETS),
         Column("sources", SOURCE, ROWS, "SSRCs that publishers send.", shape=SOURCES),
         Column("tracks", TRACK, ROWS, "Published m-sections.", shape=TRACKS),
         Column("streams", STREAM, ROWS, "Layers of tracks.", shape=STREAMS),

@@ -1,6 +1,6 @@
 """Peers: the paths to them, what they negotiated, their keys, what they were heard to send."""
 
-from sfu.schema.capacities import ARRIVALS, EXTENSION_IDS, EXTENSION_KINDS, RTCP_SENDERS
+from sfu.schema.capacities import ARRIVALS, EXTENSION_IDS, EXTENSION_KINDS, RTCP_SENDERS, SEQUENCE_START
 from sfu.schema.columns import CONTROL, HANDED, MEDIA, Column, RowType
 from sfu.schema.layout import Layout
 
@@ -41,6 +41,13 @@ MEDIA_MAP = RowType(
     "What one SDP negotiation says about numbers; written into a free row, put in force by SET_MEDIA.",
     (
         Column("id_of_extension", "u1", CONTROL, "Kind -> id, 0: not negotiated.", shape=EXTENSION_KINDS),
+        Column(
+            "numbered",
+            "u1",
+            CONTROL,
+            "Whether packets of a `MediaKind` take transport-wide numbers: its m-sections negotiated them.",
+            shape=2,
+        ),
         Column("mixed_extensions", "u1", CONTROL, "One-byte and two-byte header extensions may be mixed."),
         Column("extension_of_id", "u1", CONTROL, "Id -> kind.", shape=EXTENSION_IDS),
         Column("codec_of_pt", "u1", CONTROL, "Payload type -> codec; NONE: not negotiated.", shape=128),
@@ -60,7 +67,6 @@ TRANSPORT = RowType(
         Column("state", "u1", MEDIA, "FREE or OPEN."),
         Column("secure", "u1", MEDIA, "SRTP is running."),
         Column("relayed", "u1", MEDIA, "It stands for a publisher whose transport another media thread has."),
-        Column("twcc_sequence", "u2", MEDIA, "Next transport-wide sequence number that we send."),
         Column("generation", "i4", CONTROL, "Counts uses of the row."),
         Column("path", "i4", HANDED, "Selected path."),
         Column("media", "i4", HANDED, "Row of media in use."),
@@ -73,6 +79,15 @@ TRANSPORT = RowType(
             "Before START_SRTP: EVP_CIPHER_CTX for the RTP that we send; 0: libsrtp protects it.",
         ),
         Column("salt", "u8", CONTROL, "The salt's first 8 bytes."),
+        Column("probe_cluster", "u1", MEDIA, "Number of the probe cluster that runs; 0: none."),
+        Column("estimated", "u1", MEDIA, "Its row of `estimates` has begun."),
+        Column(
+            "next_number",
+            "i8",
+            MEDIA,
+            "Next transport-wide number that we send, beyond 16 bits.",
+            initial=SEQUENCE_START,
+        ),
         # connectivity, reception, reports
         Column(
             "ufrag", "u8", HANDED, "Current and previous local ufrag: 8 ASCII bytes, little endian; 0: none.", shape=2

@@ -71,7 +71,8 @@ TRANSPORT_CC_URI = _URI[Extension.TRANSPORT_CC]
 RID_URI = _URI[Extension.RID]
 DEPENDENCY_URI = _URI[Extension.DEPENDENCY]
 
-FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
+TRANSPORT_CC = "transport-cc"
+FEEDBACK = (TRANSPORT_CC, "goog-remb", "ccm fir", "nack", "nack pli")
 """RTCP feedback that we act on."""
 _KINDS = {kind.value: kind for kind in Kind}
 _MIRRORED = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
@@ -326,10 +327,13 @@ class Bundle:
                 kept.append(offered)
         return extensions if len(kept) == len(extensions) else tuple(kept)
 
-    def parameters(self, mixed: bool) -> MediaParameters:
-        """What the engine is told of all numbers of the bundle."""
+    def parameters(self, mixed: bool, receiving: Iterable[Section] = ()) -> MediaParameters:
+        """What the engine is told of all numbers of the bundle. receiving: sections on which the client receives."""
+        unnumbered = {kind_of(section) for section in receiving if not reports_arrivals(section.profile)}
         extensions = {number: EXTENSION_URIS[uri] for number, uri in self._uris.items() if uri in EXTENSION_URIS}
-        return MediaParameters(dict(self._payload_types), extensions, mixed)
+        return MediaParameters(
+            dict(self._payload_types), extensions, mixed, frozenset(k for k in Kind if k in unnumbered)
+        )
 
 
 # Which formats are used.
@@ -363,6 +367,12 @@ def opus_fmtp(*, dtx: bool, stereo: bool) -> str:
 # Sections that we write.
 
 
+def reports_arrivals(profile: Profile) -> bool:
+    """Whether what is sent on an m-section is reported by transport-cc feedback: it has the extension and says so."""
+    extension = any(each.uri == TRANSPORT_CC_URI for each in profile.extensions)
+    return extension and any(each.value == TRANSPORT_CC for each in profile.feedback)
+
+
 def answered_feedback(formats: Iterable[Format], extensions: Iterable[Extmap], *, sends: bool) -> tuple[Format, ...]:
     """The formats with the feedback that we accept.
 
@@ -372,9 +382,9 @@ def answered_feedback(formats: Iterable[Format], extensions: Iterable[Extmap], *
     congestion = any(e.uri == TRANSPORT_CC_URI for e in extensions)
     answered = []
     for each in formats:
-        transport_cc = congestion and "transport-cc" in each.feedback
+        transport_cc = congestion and TRANSPORT_CC in each.feedback
         left_out = set() if sends and not transport_cc else {"goog-remb"}
-        left_out |= set() if transport_cc else {"transport-cc"}
+        left_out |= set() if transport_cc else {TRANSPORT_CC}
         answered.append(replace(each, feedback=tuple(v for v in each.feedback if v not in left_out)))
     return tuple(answered)
 

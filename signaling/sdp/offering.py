@@ -33,6 +33,7 @@ from signaling.sdp.negotiation import (
     is_acceptable,
     local_transport,
     remote_transport,
+    reports_arrivals,
     with_candidates,
     with_track,
 )
@@ -113,6 +114,8 @@ class _Learned:
     without_nack: set[int] = field(default_factory=set)
     refused_extensions: set[tuple[Kind, str]] = field(default_factory=set)
     """(kind, URI): browsers support different ones for audio and video."""
+    without_reports: set[Kind] = field(default_factory=set)
+    """Without transport-cc."""
     mixed: bool = False
 
     def formats(self, kind: Kind) -> tuple[Format, ...]:
@@ -136,7 +139,7 @@ class _Learned:
                 nack = kind is Kind.VIDEO and each.associated < 0 and each.payload_type not in self.without_nack
                 payload_types[each.payload_type] = replace(each.parameters(), nack=nack)
         extensions = {e.id: EXTENSION_URIS[e.uri] for kind in Kind for e in self.extensions(kind)}
-        return MediaParameters(payload_types, extensions, self.mixed)
+        return MediaParameters(payload_types, extensions, self.mixed, frozenset(self.without_reports))
 
 
 class OfferingConnection:
@@ -377,6 +380,8 @@ class OfferingConnection:
         answered = {extension.uri for extension in section.profile.extensions}
         offered = {extension.uri for extension in self._learned.extensions(place.kind)}
         self._learned.refused_extensions |= {(place.kind, uri) for uri in offered - answered}
+        if not reports_arrivals(section.profile):
+            self._learned.without_reports.add(place.kind)
         if not any(f.value == "nack" and f.payload_type in (media.payload_type, -1) for f in section.profile.feedback):
             self._learned.without_nack.add(media.payload_type)
 

@@ -176,7 +176,8 @@ class AnsweringConnection:
         for slot in undecided:
             slot.decision = decide(sending_section(slot.section, slot.kind, slot.formats, _has_rids(slot)))
         before, self._slots = self._slots, layout.slots
-        self._engine.set_media(self.transport, layout.registry.parameters(layout.mixed))
+        receiving = (slot.section for slot in layout.slots.values() if slot.direction.receives)
+        self._engine.set_media(self.transport, layout.registry.parameters(layout.mixed, receiving))
         changed = self._change_publications(before)
         published = tuple(p for slot in undecided if (p := self._publish(slot)) is not None)
         self._forward()

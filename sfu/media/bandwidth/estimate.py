@@ -151,9 +151,9 @@ def set_wish(estimate, bps, now):
 
 
 @njit(cache=True)
-def probe_sent(estimate, size, now):
-    """A packet of `size` bytes was sent as part of `probe_cluster`."""
-    probing.probe_sent(estimate, size, now)
+def probe_sent(estimate, size, packets, now):
+    """So many packets of `size` bytes together were sent as part of `probe_cluster`."""
+    probing.probe_sent(estimate, size, packets, now)
 
 
 @njit(cache=True)

@@ -44,12 +44,12 @@ LAST_CLUSTER = 127
 
 
 @njit(cache=True)
-def probe_sent(estimate, size, now):
-    """A packet of `size` bytes was sent as part of `probe_cluster`."""
+def probe_sent(estimate, size, packets, now):
+    """So many packets of `size` bytes together were sent as part of `probe_cluster`."""
     if estimate.probe_cluster == 0:
         return
     estimate.probe_bytes_left = max(estimate.probe_bytes_left - size, 0)
-    estimate.probe_packets_left = max(estimate.probe_packets_left - 1, 0)
+    estimate.probe_packets_left = max(estimate.probe_packets_left - packets, 0)
     if estimate.probe_bytes_left == 0 and estimate.probe_packets_left == 0:
         estimate.probe_cluster = 0
         estimate.probe_ns = now  # the result is waited for from here

@@ -18,6 +18,7 @@ from sfu.compiler.native import (
     srtp_unprotect,
     srtp_unprotect_rtcp,
 )
+from sfu.media.net.send_log import log_sent
 from sfu.media.net.udp import commit
 from sfu.media.wire.numbers import get_u16
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
@@ -48,7 +49,11 @@ def send_rtp(state, row, slot, size, index):
         length = _encrypt(state, transport, slot, size, index)
     else:
         length = _protect(state, transport.srtp_out, slot, size, False)
-    return _queue(state, transport, slot, length)
+    if not _queue(state, transport, slot, length):
+        return False
+    if state.thread[0].numbered:
+        log_sent(state, row, slot)
+    return True
 
 
 @njit(cache=True)

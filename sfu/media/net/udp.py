@@ -13,6 +13,7 @@ from numba import carray, njit
 
 from sfu.compiler.atomics import load_i4, pointer
 from sfu.compiler.native import errno_location, memcpy, recvmmsg, sendmmsg
+from sfu.media.net.send_log import NOT_LOGGED, begin_flush, mark_unsent
 from sfu.schema.capacities import (
     ARENA_BYTES,
     RX_BYTES,
@@ -107,6 +108,8 @@ def commit(state, slot, path, size):
     """Queue slot (from take_slot) with `size` bytes for path row `path`."""
     state.tx_path[slot] = path
     state.tx_size[slot] = size
+    state.tx_log[slot] = NOT_LOGGED
+    state.thread[0].bytes_sent += size
     state.thread[0].tx_count = slot + 1
 
 
@@ -223,6 +226,7 @@ def _send_messages(state, first, end):
             _send_singly(state, fd, first, run)
         else:
             state.drops[Drop.SEND_FAILED] += run
+            mark_unsent(state, np.int64(state.tx_message_first[first]), run)
         first += 1
 
 
@@ -242,6 +246,7 @@ def _send_singly(state, fd, index, run):
             thread.messages_sent += 1
         else:
             state.drops[Drop.SEND_FAILED] += 1
+            mark_unsent(state, k, 1)
 
 
 @njit(cache=True)
@@ -251,6 +256,7 @@ def flush(state):
     count = np.int64(thread.tx_count)
     if count == 0:
         return
+    begin_flush(state)
     messages = _build_messages(state, count)
     first = 0
     while first < messages:

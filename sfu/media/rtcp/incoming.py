@@ -12,6 +12,7 @@ from sfu.media.net.following import heard, is_newest_rtcp
 from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
 from sfu.media.receive.sources import remember_rtcp_sender, unbind
+from sfu.media.rtcp.transport_feedback import receive_transport_feedback
 from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import key_frame_asked
@@ -157,6 +158,8 @@ def _obey(state, arena, row, data, at, end, budget, now):
         _report_blocks(state, row, data, at + 8, count, now)
     elif packet_type == BYE:
         _bye(state, row, data, at, count, now)
+    elif packet_type == RTP_FEEDBACK and count == TRANSPORT_CC:
+        receive_transport_feedback(state, row, data, at, end, now)
     elif packet_type == RTP_FEEDBACK and count == NACK:
         budget = _nack(state, arena, row, data, at, end, budget, now)
     elif packet_type == PAYLOAD_FEEDBACK:

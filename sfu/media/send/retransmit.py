@@ -42,19 +42,33 @@ def answer_nack(state, arena, row, sequence, now):
     now_us = now // 1000
     if sent.resent > 0 and ((now_us - sent.resent_us) & 0xFFFFFFFF) * 1000 < min(round_trip, MAX_CROSSING_NS):
         return
+    if not is_kept(state, row, sent):
+        state.drops[Drop.NACK_UNKNOWN] += 1
+        return
+    if resend(state, arena, row, sent, now):
+        sent.resent += 1
+        sent.resent_us = now_us
+
+
+@njit(cache=True)
+def is_kept(state, row, sent):
+    """Whether the packet that `sent` (a history row of subscription `row`) describes can still be written."""
     stream = state.streams[sent.stream]
     packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
     same = packet.sequence & 0xFFFFFFFF == sent.in_sequence
-    if stream.track != subscription.track or not same or not is_stored(stream, packet, packet.sequence):
-        state.drops[Drop.NACK_UNKNOWN] += 1
-        return
+    return stream.track == state.subscriptions[row].track and same and is_stored(stream, packet, packet.sequence)
+
+
+@njit(cache=True)
+def resend(state, arena, row, sent, now):
+    """Send a packet that is kept once more as RTX (RFC 4588), whether or not somebody misses it. False: dropped."""
+    subscription = state.subscriptions[row]
     state.thread[0].send_time = send_time(now + state.thread[0].wall_offset_ns)
     slot = take_slot(state)
     subscription.rtx_sequence += 1  # before anything can fail: no two packets may have one index
     size = write_packet(state, arena, slot, row, sent, True)
     index = np.int64(subscription.rtx_sequence)
     if size < 0 or not send_rtp(state, np.int64(subscription.transport), slot, size, index):
-        return
+        return False
     subscription.retransmitted += 1
-    sent.resent += 1
-    sent.resent_us = now_us
+    return True

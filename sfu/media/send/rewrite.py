@@ -147,10 +147,11 @@ def write_extensions(state, arena, out, subscription, transport, sent, packet, b
     if _fits(time_id, 3, wide):
         put_u24(out, _put_head(out, at, time_id, 3, wide), np.int64(state.thread[0].send_time))
         at += 5 if wide else 4
-    if _fits(cc_id, 2, wide):
-        put_u16(out, _put_head(out, at, cc_id, 2, wide), np.int64(transport.twcc_sequence))
+    state.thread[0].numbered = 0
+    if media.numbered[subscription.kind] and _fits(cc_id, 2, wide):
+        put_u16(out, _put_head(out, at, cc_id, 2, wide), np.int64(transport.next_number))
         at += 4 if wide else 3
-        transport.twcc_sequence += 1
+        state.thread[0].numbered = 1  # whoever queues the packet logs it
     if at == FIRST_ELEMENT:
         return np.int64(HEADER_BYTES)
     while at & 3:

@@ -146,7 +146,7 @@ class Flow:
             left = max(int(row["probe_bytes_left"]), 100)
             size = min(1200, max(left // max(int(row["probe_packets_left"]), 1), 100))
             self.send(now, size, cluster)
-            kernels.probe_sent(row, size, now)
+            kernels.probe_sent(row, size, 1, now)
             budget -= size
 
     def _receive(self, now: int) -> None:

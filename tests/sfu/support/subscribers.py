@@ -16,7 +16,7 @@ from sfu.media.tracks import open_track
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Codec, Extension
-from sfu.schema.capacities import MEDIA_PER_TRANSPORT, PACKETS, RING_BYTES, SCRATCH_HISTORY, TRACK_LOG
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT, PACKETS, RING_BYTES, SCRATCH_HISTORY, SEQUENCE_START, TRACK_LOG
 from sfu.schema.codes import MediaKind, PacketFlag, RowState
 from sfu.schema.memory import Memory
 from tests.sfu.support.ice import notices
@@ -92,6 +92,8 @@ class Room:
         transport["first_track"] = transport["first_subscription"] = transport["first_source"] = -1
         transport["media"] = row * MEDIA_PER_TRANSPORT
         media = self.memory.table("media")[row * MEDIA_PER_TRANSPORT]
+        media["numbered"] = 1
+        transport["next_number"] = SEQUENCE_START
         for kind, number in EXTENSIONS.items():
             media["id_of_extension"][kind] = number
         self.memory.thread["transport_end"] = max(int(self.memory.thread["transport_end"]), row + 1)

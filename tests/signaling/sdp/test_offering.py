@@ -142,6 +142,22 @@ def test_tracks_are_offered_with_their_ssrcs(engine: RecordingEngine, connection
     assert len(set(ids.values())) == len(ids)
 
 
+def test_only_the_kind_that_is_reported_takes_transport_wide_numbers(
+    engine: RecordingEngine, connection: OfferingConnection
+) -> None:
+    def edit(section: Section) -> Section:
+        kept = tuple(e for e in section.profile.extensions if "transport-wide" not in e.uri)
+        is_video = section.kind == "video"
+        return section if is_video else replace(section, profile=replace(section.profile, extensions=kept))
+
+    connection.want(track("TR_a"))
+    connection.want(track("TR_v", (Codec.OPUS, "", 1)))
+    Client(connection, edit).negotiate()
+    media = engine.last("set_media")[1]
+    assert media.unnumbered == {Kind.AUDIO}
+    assert Extension.TRANSPORT_CC in media.extensions.values()
+
+
 def test_the_engine_learns_what_was_accepted(engine: RecordingEngine, connection: OfferingConnection) -> None:
     def edit(section: Section) -> Section:
         kept = tuple(e for e in section.profile.extensions if "playout-delay" not in e.uri)

@@ -287,6 +287,19 @@ def test_a_wanted_track_is_sent_on_a_free_section(engine: RecordingEngine, conne
     assert subscription_of(connection, "TR_other") is None
 
 
+def test_only_the_kind_that_is_reported_takes_transport_wide_numbers(
+    engine: RecordingEngine, connection: AnsweringConnection
+) -> None:
+    connection.answer(offer("chromium-join"), refuse)
+    assert engine.last("set_media")[1].unnumbered == frozenset()
+    parts = re.split(r"\n(?=m=)", offer("chromium-join"))
+    quiet = [
+        re.sub(r"a=rtcp-fb:\d+ transport-cc\r?\n", "", part) if part.startswith("m=audio") else part for part in parts
+    ]
+    connection.answer("\n".join(quiet), refuse)
+    assert engine.last("set_media")[1].unnumbered == {Kind.AUDIO}
+
+
 def test_running_subscriptions_stay_where_they_are(engine: RecordingEngine, connection: AnsweringConnection) -> None:
     connection.want(track("TR_a"))
     connection.answer(offer("chromium-join"), refuse)

@@ -11,8 +11,9 @@ from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import key_frame_asked
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.schema.capacities import PACKETS, TX_BYTES, TX_SLOTS
+from sfu.schema.capacities import PACKETS, SEQUENCE_START, TX_BYTES, TX_SLOTS
 from sfu.schema.codes import Drop, MediaKind, NoticeKind, PacketFlag, RowState
+from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.subscribers import (
     EXTENSIONS,
     MS,
@@ -128,6 +129,26 @@ def test_every_viewer_gets_its_own_ssrc_and_transport_wide_numbers(room: Room) -
         sent = 4 - base if ssrc == PRIMARY else len(data)
         assert {packet.ssrc for packet in parsed} == {ssrc}
         assert [packet.extensions.transport_sequence_number for packet in parsed] == list(range(base, base + sent))
+
+
+def test_a_kind_that_is_not_reported_takes_no_transport_wide_numbers() -> None:
+    room = Room(kind=MediaKind.AUDIO, codec=Codec.OPUS)
+    room.add_viewer()
+    room.media()["numbered"][MediaKind.AUDIO] = 0
+    room.store(0)
+    room.forward()
+    (data,) = room.viewers[0].received
+    assert EXTENSIONS[Extension.TRANSPORT_CC] not in elements(data)
+    assert int(room.transport()["next_number"]) == SEQUENCE_START
+
+
+def test_a_number_is_used_up_only_by_a_packet_that_is_queued(room: Room) -> None:
+    first = int(room.transport()["next_number"])
+    room.store(10, payload=bytes(2000))
+    room.store(11)
+    room.forward()
+    assert drop_counts(room.memory) == {"too_large": 1}
+    assert int(room.transport()["next_number"]) == first + 1
 
 
 def test_what_is_protected_is_the_plain_packet(room: Room) -> None:

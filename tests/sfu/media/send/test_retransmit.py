@@ -50,7 +50,7 @@ def test_retransmissions_count_in_numbers_of_their_own_and_in_transport_wide_one
     viewer = room.viewers[0]
     sent = viewer.take()
     room.subscription()["rtx_mid_acknowledged"] = 0
-    first_number = int(room.transport()["twcc_sequence"])
+    first_number = int(room.transport()["next_number"]) & 0xFFFF
     for packet in sent:
         answer_nack(room.record, room.memory.arena, 0, packet.sequence_number, room.now)
     room.collect()

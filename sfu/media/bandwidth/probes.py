@@ -1,0 +1,135 @@
+"""Sends what a probe cluster lacks, so that the path is seen to carry more than the media alone need.
+
+Media that leave meanwhile belong to the cluster. What is missing is first a repetition of recent packets as RTX, which
+also repairs, and padding where no packet is left (libwebrtc sends padding in this order too).
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.media.bandwidth.estimate import probe_sent
+from sfu.media.net.srtp import can_send, send_rtp
+from sfu.media.net.udp import borrow_arena, take_slot
+from sfu.media.send.retransmit import is_kept, resend
+from sfu.media.send.rewrite import HEADER_BYTES, pad_packet, send_time, write_extensions
+from sfu.media.wire.numbers import put_u16, put_u32
+from sfu.schema.capacities import HISTORY, SCRATCH_HISTORY
+from sfu.schema.codes import MediaKind, RowState
+
+MAX_PADDING = 255
+"""Bytes of padding in one packet (RFC 3550 section 5.1)."""
+MAX_BURST_NS = 10_000_000
+"""A pass that comes late makes up for so much of its time."""
+REPEATED = 64
+"""Newest packets of a subscription that are repeated."""
+MAX_IN_PASS = 64
+"""Packets of one transport in one pass."""
+PROBED_SHARE = 20
+"""One of so many bytes of a media thread may be sent for nothing but probing, beyond PROBED_FREELY."""
+PROBED_FREELY = 1_000_000
+
+
+@njit(cache=True)
+def probes_pass(state, now):
+    """Every 5 ms while a transport has a probe cluster: send what is due of each."""
+    thread = state.thread[0]
+    for row in range(np.int64(thread.transport_end)):
+        if state.transports[row].probe_cluster and can_send(state, row):
+            thread.row_in_hand = row
+            _continue_cluster(state, row, now)
+    thread.row_in_hand = -1
+
+
+@njit(cache=True)
+def _continue_cluster(state, row, now):
+    transport, estimate, log = state.transports[row], state.estimates[row], state.send_logs[row]
+    _account(state, row, now)
+    elapsed = min(now - log.probed_ns, MAX_BURST_NS)
+    log.probed_ns = now
+    due = estimate.probe_bps * elapsed // 8_000_000_000
+    carrier = _carrier(state, row)
+    before = np.int64(log.bytes)
+    if carrier >= 0:
+        _send_due(state, row, carrier, before + due, now)
+    state.thread[0].probe_bytes += log.bytes - before
+    _account(state, row, now)
+    transport.probe_cluster = estimate.probe_cluster
+
+
+@njit(cache=True)
+def _account(state, row, now):
+    """Tell the estimate what left since the last time: it belongs to the cluster."""
+    log = state.send_logs[row]
+    count, size = log.count - log.probed_count, log.bytes - log.probed_bytes
+    log.probed_count, log.probed_bytes = log.count, log.bytes
+    if count > 0:
+        probe_sent(state.estimates[row], size, count, now)
+
+
+@njit(cache=True)
+def _carrier(state, row):
+    """The subscription of transport `row` on which probes are sent: its video with RTX that sends most; -1: none."""
+    best, most = np.int64(-1), np.int64(-1)
+    subscription_row = np.int64(state.transports[row].first_subscription)
+    while subscription_row >= 0:
+        each = state.subscriptions[subscription_row]
+        usable = each.kind == MediaKind.VIDEO and each.state == RowState.OPEN and each.started and not each.paused
+        if usable and each.rtx_ssrc != 0 and each.rtx_payload_type >= 0 and each.bitrate_bps > most:
+            best, most = subscription_row, np.int64(each.bitrate_bps)
+        subscription_row = np.int64(each.next_of_transport)
+    return best
+
+
+@njit(cache=True)
+def _send_due(state, row, carrier, until, now):
+    """Send on subscription `carrier` until the transport has sent `until` bytes in all, as far as probing may."""
+    thread, log = state.thread[0], state.send_logs[row]
+    arena = borrow_arena(state)
+    number = np.int64(state.subscriptions[carrier].out_highest)
+    oldest = number - REPEATED
+    for _ in range(MAX_IN_PASS):
+        if log.bytes >= until or thread.probe_bytes > PROBED_FREELY + thread.bytes_sent // PROBED_SHARE:
+            return
+        while number > oldest and not _is_remembered(state, carrier, number):
+            number -= 1
+        if number > oldest:
+            subscription = state.subscriptions[carrier]
+            sent = state.history[subscription.history, number & (HISTORY - 1)]
+            done = resend(state, arena, carrier, sent, now)
+            number -= 1
+        else:
+            done = _send_padding(state, arena, carrier, now)
+        if not done:
+            return
+
+
+@njit(cache=True)
+def _is_remembered(state, row, number):
+    """Whether the packet with output number `number` (extended) of a subscription can be repeated."""
+    subscription = state.subscriptions[row]
+    if subscription.history == SCRATCH_HISTORY:
+        return False
+    sent = state.history[subscription.history, number & (HISTORY - 1)]
+    known = sent.out_sequence == number & 0xFFFFFFFF and sent.use == subscription.history_use
+    return known and is_kept(state, row, sent)
+
+
+@njit(cache=True)
+def _send_padding(state, arena, row, now):
+    """One packet of padding only under the RTX SSRC, which carries no media. False: dropped."""
+    subscription = state.subscriptions[row]
+    transport = state.transports[subscription.transport]
+    state.thread[0].send_time = send_time(now + state.thread[0].wall_offset_ns)
+    slot = take_slot(state)
+    out = state.tx[slot]
+    subscription.rtx_sequence += 1
+    put_u16(out, 2, np.int64(subscription.rtx_sequence))
+    put_u32(out, 4, np.int64(subscription.last_timestamp))
+    put_u32(out, 8, np.int64(subscription.rtx_ssrc))
+    out[1] = subscription.rtx_payload_type
+    mid = not subscription.rtx_mid_acknowledged
+    nothing = state.history[SCRATCH_HISTORY, 0]
+    at = write_extensions(state, arena, out, subscription, transport, nothing, state.nothing[0], np.int64(0), mid)
+    out[0] = 0x90 if at > HEADER_BYTES else 0x80
+    size = pad_packet(out, at, MAX_PADDING)
+    return send_rtp(state, np.int64(subscription.transport), slot, size, np.int64(subscription.rtx_sequence))

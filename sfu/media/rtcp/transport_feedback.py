@@ -1,0 +1,141 @@
+"""What a peer says it received of what we sent it
+(transport-cc, draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1).
+
+Every packet that a feedback names is looked up in the transport's send log, and what is new about it goes to the
+estimate of the path. A number may be named several times, as lost and later as received; each packet counts once.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.media.bandwidth.estimate import (
+    begin_feedback,
+    end_feedback,
+    packet_lost,
+    packet_received,
+    packet_recovered,
+)
+from sfu.media.bandwidth.passes import begin_estimate
+from sfu.media.net.send_log import sent_at
+from sfu.media.wire.numbers import extend16, get_u16, get_u24
+from sfu.schema.capacities import SENT_PACKETS, SEQUENCE_START
+from sfu.schema.codes import Drop, SentState
+
+BASE_AT, COUNT_AT, REFERENCE_AT, CHUNKS_AT = 12, 14, 16, 20
+"""Offsets from the beginning of the RTCP packet."""
+TICK_NS = 250_000
+REFERENCE_NS = 64_000_000
+NOT_RECEIVED, SMALL, LARGE = 0, 1, 2
+MALFORMED = -1
+
+
+@njit(cache=True)
+def receive_transport_feedback(state, row, data, at, end, now):
+    """Take the feedback packet at data[at:end] of transport `row`, of which at least CHUNKS_AT bytes are there."""
+    log, transport = state.send_logs[row], state.transports[row]
+    count = get_u16(data, at + COUNT_AT)
+    deltas_at = _read_statuses(state, data, at + CHUNKS_AT, end, count)
+    if deltas_at == MALFORMED or _bytes_of_deltas(state, count) > end - deltas_at:
+        state.drops[Drop.RTCP_MALFORMED] += 1
+        return
+    first = extend16(get_u16(data, at + BASE_AT), np.int64(transport.next_number) - 1)
+    oldest = max(transport.next_number - SENT_PACKETS, SEQUENCE_START)
+    if first >= transport.next_number or first + count <= oldest:
+        state.drops[Drop.FEEDBACK_UNKNOWN] += 1
+        return
+    arrival = _reference_ns(log, get_u24(data, at + REFERENCE_AT))
+    log.feedbacks += 1
+    begin_estimate(state, row, now)
+    estimate = state.estimates[row]
+    begin_feedback(estimate, now)
+    for k in range(count):
+        status = state.statuses[k]
+        if status == SMALL:
+            arrival += np.int64(data[deltas_at]) * TICK_NS
+            deltas_at += 1
+        elif status == LARGE:
+            delta = get_u16(data, deltas_at)
+            arrival += (delta - 0x10000 if delta & 0x8000 else delta) * TICK_NS
+            deltas_at += 2
+        number = first + k
+        if oldest <= number < transport.next_number:
+            _take_status(state, log, estimate, number, status != NOT_RECEIVED, arrival)
+    end_feedback(estimate, now)
+
+
+@njit(cache=True)
+def _take_status(state, log, estimate, number, received, arrival):
+    """What one feedback says of one packet, if it is news."""
+    entry = log.entries[number & (SENT_PACKETS - 1)]
+    size = np.int64(entry.size)
+    if entry.state == SentState.SENT:
+        sent_ns = sent_at(state, entry)
+        if sent_ns == 0:
+            return
+        if received:
+            entry.state = SentState.RECEIVED
+            packet_received(estimate, sent_ns, arrival, size, np.int64(entry.cluster))
+        else:
+            entry.state = SentState.LOST
+            log.reported_lost += 1
+            packet_lost(estimate, sent_ns, size)
+    elif entry.state == SentState.LOST and received:
+        entry.state = SentState.RECEIVED
+        log.reported_lost -= 1
+        packet_recovered(estimate, sent_at(state, entry), size)
+
+
+@njit(cache=True)
+def _read_statuses(state, data, at, end, count):
+    """Spread the packet status chunks at data[at:end] over state.statuses[:count]; returns where the deltas begin.
+
+    MALFORMED: the chunks end too early, have a reserved symbol, or are about more packets than anybody remembers.
+    """
+    if count == 0 or count > SENT_PACKETS:
+        return MALFORMED
+    statuses = state.statuses
+    k = 0
+    while k < count:
+        if at + 2 > end:
+            return MALFORMED
+        chunk = get_u16(data, at)
+        at += 2
+        if chunk & 0x8000 == 0:  # section 3.1.3: a run
+            symbol, run = chunk >> 13, min(chunk & 0x1FFF, count - k)
+            if symbol == 3 or run == 0:
+                return MALFORMED
+            for n in range(run):
+                statuses[k + n] = symbol
+            k += run
+        elif chunk & 0x4000:  # section 3.1.4: seven symbols of two bits
+            for n in range(min(7, count - k)):
+                symbol = chunk >> (12 - 2 * n) & 3
+                if symbol == 3:
+                    return MALFORMED
+                statuses[k + n] = symbol
+            k += min(7, count - k)
+        else:  # fourteen of one bit
+            for n in range(min(14, count - k)):
+                statuses[k + n] = chunk >> (13 - n) & 1
+            k += min(14, count - k)
+    return at
+
+
+@njit(cache=True)
+def _bytes_of_deltas(state, count):
+    """How many bytes the receive deltas of state.statuses[:count] take."""
+    total = 0
+    for k in range(count):
+        total += np.int64(state.statuses[k])  # a small delta has one byte, a large one two
+    return total
+
+
+@njit(cache=True)
+def _reference_ns(log, low):
+    """The reference time of a feedback in ns, its 24 bits counted on from the one before."""
+    if log.feedbacks == 0:
+        log.reference = low
+    else:
+        ahead = (low - log.reference) & 0xFFFFFF
+        log.reference += ahead - 0x1000000 if ahead & 0x800000 else ahead
+    return log.reference * REFERENCE_NS

@@ -1,0 +1,40 @@
+"""What left for a transport, and when: what its feedback is compared with."""
+
+from sfu.schema.capacities import SENT_PACKETS
+from sfu.schema.columns import MEDIA, Column, RowType
+from sfu.schema.layout import Layout
+
+SENT_PACKET = RowType(
+    "sent_packet",
+    "One packet with a transport-wide number.",
+    (
+        Column("flush", "u4", MEDIA, "In which flush it leaves: the low 32 bits of the thread's `flushes`."),
+        Column("size", "u2", MEDIA, "Bytes on the wire, with the headers of UDP and IP."),
+        Column("cluster", "u1", MEDIA, "Probe cluster that it belongs to; 0: none."),
+        Column("state", "u1", MEDIA, "Of `SentState`."),
+    ),
+)
+
+SEND_LOG = RowType(
+    "send_log",
+    "The newest SENT_PACKETS numbered packets of one transport.",
+    (
+        Column("bytes", "i8", MEDIA, "Of all numbered packets, on the wire."),
+        Column("count", "i8", MEDIA, "Of those packets."),
+        Column("reference", "i8", MEDIA, "Reference time of the newest feedback, counted on beyond 24 bits."),
+        Column("feedbacks", "i8", MEDIA, "Transport-cc feedback packets taken."),
+        Column("reported_lost", "i8", MEDIA, "Packets that feedback reported missing, and never as received since."),
+        Column("probed_ns", "i8", MEDIA, "Until when the probe cluster that runs has been sent; 0: it begins."),
+        Column("probed_bytes", "i8", MEDIA, "`bytes` then."),
+        Column("probed_count", "i8", MEDIA, "`count` then."),
+        Column(
+            "entries",
+            SENT_PACKET,
+            MEDIA,
+            "By transport-wide number & (SENT_PACKETS - 1).",
+            shape=SENT_PACKETS,
+            kept="a number is looked up only after it was given to a packet",
+        ),
+    ),
+    layout=Layout.WHOLE_LINES,
+)

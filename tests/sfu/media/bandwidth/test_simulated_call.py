@@ -1,0 +1,57 @@
+"""A whole call in simulated time: what leaves for a viewer, its feedback, and the estimate that comes of both."""
+
+import pytest
+
+from tests.sfu.support.simulated_call import START, SimulatedCall, Viewer, simulated_call
+from tests.sfu.support.simulated_link import MS, Link
+
+pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
+
+AMPLE_BPS = 20_000_000
+
+
+def estimate(call: SimulatedCall, viewer: Viewer, name: str) -> int:
+    return int(call.memory.table("estimates")[viewer.row][name])
+
+
+def log(call: SimulatedCall, viewer: Viewer, name: str) -> int:
+    return int(call.memory.table("send_logs")[viewer.row][name])
+
+
+def test_every_packet_over_a_whole_link_is_reported_once() -> None:
+    with simulated_call() as call:
+        call.publish(150_000)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)))
+        call.run(3.0)
+        assert log(call, viewer, "feedbacks") == pytest.approx(30, abs=2)
+        assert log(call, viewer, "reported_lost") == 0
+        sent = log(call, viewer, "count")
+        states = call.memory.table("send_logs")[viewer.row]["entries"]["state"]
+        assert 0 < sent < len(states)
+        assert int((states[: sent - 40] == 2).all())
+
+
+def test_a_round_trip_is_that_of_the_link_and_the_wait_for_feedback() -> None:
+    with simulated_call() as call:
+        call.publish(150_000)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),), delay_ns=60 * MS), Link(START, delay_ns=40 * MS))
+        call.run(3.0)
+        assert 100 * MS <= estimate(call, viewer, "rtt_ns") <= 140 * MS
+
+
+def test_an_estimate_falls_to_what_a_link_carries() -> None:
+    with simulated_call() as call:
+        call.publish(150_000, 500_000, 1_700_000)
+        viewer = call.view(Link(START, ((0.0, 4_000_000), (10.0, 700_000))))
+        call.run(13.0)
+        assert estimate(call, viewer, "target_bps") < 1.1 * 700_000
+
+
+def test_a_viewer_without_feedback_has_no_estimate_that_was_measured() -> None:
+    with simulated_call() as call:
+        call.publish(150_000)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)), reports=False)
+        call.run(5.0)
+        assert log(call, viewer, "count") > 0
+        assert estimate(call, viewer, "feedbacks") == 0
+        assert viewer.seconds[4].frames >= 29

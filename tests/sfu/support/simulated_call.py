@@ -1,0 +1,427 @@
+"""A publisher, viewers and the links to them, in simulated time: real kernels, real packets, real SRTP.
+
+Datagrams go through sockets of loopback, which deliver at once; when each would have arrived says a `Link`. Viewers
+report as libwebrtc does: transport-cc every 100 ms, NACKs, and a PLI when a picture stays incomplete.
+"""
+
+import contextlib
+import heapq
+import itertools
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from pylibsrtp._binding import ffi
+
+from sfu.control import rows
+from sfu.control.sockets import Sockets
+from sfu.media import loop
+from sfu.parameters import (
+    Codec,
+    Encoding,
+    Extension,
+    IceCredentials,
+    Kind,
+    MediaParameters,
+    PayloadType,
+    PublishParameters,
+    SubscribeParameters,
+)
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT
+from sfu.schema.codes import Command
+from sfu.schema.memory import Memory
+from tests.sfu.support.commands import push_command
+from tests.sfu.support.ice import PASSWORD, binding_request
+from tests.sfu.support.publisher import srtp_pair
+from tests.sfu.support.simulated_link import MS, SECOND, Link
+
+START = 1_000 * SECOND
+OPUS, VP8, RTX = 111, 96, 97
+MID_ID, TRANSPORT_CC_ID = 1, 4
+MEDIA = MediaParameters(
+    {
+        OPUS: PayloadType(Codec.OPUS, 48_000),
+        VP8: PayloadType(Codec.VP8, 90_000, nack=True),
+        RTX: PayloadType(Codec.RTX, 90_000, VP8),
+    },
+    {MID_ID: Extension.MID, TRANSPORT_CC_ID: Extension.TRANSPORT_CC},
+)
+TURN_NS = 5 * MS
+FEEDBACK_NS = 100 * MS
+FRAME_NS = 33_333_333
+AUDIO_NS = 20 * MS
+AUDIO_BYTES = 80
+KEY_FACTOR = 4
+"""A key frame is as large as so many others."""
+MAX_PAYLOAD = 1_100
+TEMPORAL = (0, 2, 1, 2)
+"""Temporal layers of four frames that follow each other, and the shares of the bit rate that they have."""
+OVERHEAD = 28
+NACK, TRANSPORT_FEEDBACK, PLI = 1, 15, 1
+RTPFB, PSFB = 205, 206
+
+
+class Peer:
+    """One client: its socket, its SRTP sessions, its transport row."""
+
+    def __init__(self, call: "SimulatedCall", number: int) -> None:
+        self.call = call
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self.outgoing, self._server_in = srtp_pair()
+        self._server_out, self.incoming = srtp_pair()
+        ufrag = f"peer{number:04}"
+        self.row, self.generation = call.tables.take_transport(IceCredentials(ufrag, PASSWORD), 70 + number)
+        media_row = self.row * MEDIA_PER_TRANSPORT + 1
+        call.tables.write_media(media_row, MEDIA)
+        call.command(Command.OPEN_TRANSPORT, self.row, self.generation)
+        call.command(Command.SET_MEDIA, self.row, self.generation, other_row=media_row)
+        sessions = [int(ffi.cast("uintptr_t", each._srtp[0])) for each in (self._server_in, self._server_out)]
+        call.command(Command.START_SRTP, self.row, self.generation, srtp_in=sessions[0], srtp_out=sessions[1])
+        self.send(binding_request(ufrag=ufrag, nominate=True))
+        call.turn()
+        self.datagrams()
+
+    def send(self, data: bytes) -> None:
+        """A datagram that arrives at the server at once."""
+        self.socket.sendto(data, ("127.0.0.1", self.call.sockets.port))
+
+    def datagrams(self) -> list[bytes]:
+        """Everything that the server sent since the last call."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.socket.recv(2048))
+        return found
+
+
+@dataclass
+class Layer:
+    """One encoding of the publisher."""
+
+    ssrc: int
+    bitrate: int
+    sequence: int = 1_000
+    picture: int = 0
+    tl0: int = 0
+    key: bool = True
+
+
+class Publisher(Peer):
+    """Sends 20 ms of Opus each, and VP8 in layers of 30 frames/s with three temporal ones, in bursts of a frame."""
+
+    def __init__(self, call: "SimulatedCall", number: int, bitrates: tuple[int, ...], audio: bool) -> None:
+        super().__init__(call, number)
+        first = 10_000 * (number + 1)
+        self.layers = [Layer(first + k, bitrate) for k, bitrate in enumerate(bitrates)]
+        self.key_requests = 0
+        self._audio_sequence, self._audio_ssrc = 1, first + 100
+        self._random = Random(number)
+        self._frame = 0
+        self._frame_due, self._audio_due = call.now, call.now
+        self.tracks: dict[Kind, int] = {}
+        encodings = tuple(Encoding(ssrc=each.ssrc) for each in self.layers)
+        if encodings:
+            self._publish(PublishParameters(Kind.VIDEO, "v", encodings))
+        if audio:
+            self._publish(PublishParameters(Kind.AUDIO, "a", (Encoding(ssrc=self._audio_ssrc),)))
+
+    def _publish(self, parameters: PublishParameters) -> None:
+        row, generation, _ = self.call.tables.take_track(self.row, parameters)
+        self.call.command(Command.OPEN_TRACK, row, generation)
+        self.tracks[parameters.kind] = row
+
+    def step(self, now: int) -> None:
+        """Send what is due at `now`, and take what the server asks for."""
+        for data in self.datagrams():
+            self._take(data)
+        while self._audio_due <= now and Kind.AUDIO in self.tracks:
+            header = struct.pack("!BBHII", 0x80, 0x80 | OPUS, self._audio_sequence & 0xFFFF,
+                                 960 * self._audio_sequence & 0xFFFFFFFF, self._audio_ssrc)  # fmt: skip
+            self.send(self.outgoing.protect(header + bytes(AUDIO_BYTES)))
+            self._audio_sequence += 1
+            self._audio_due += AUDIO_NS
+        while self._frame_due <= now and Kind.VIDEO in self.tracks:
+            for layer in self.layers:
+                self._send_frame(layer)
+            self._frame += 1
+            self._frame_due += FRAME_NS
+
+    def _take(self, data: bytes) -> None:
+        if not 192 <= data[1] <= 223:
+            return
+        plain, at = self.incoming.unprotect_rtcp(data), 0
+        while at + 12 <= len(plain):
+            if plain[at + 1] == PSFB and plain[at] & 31 == PLI:
+                asked = int.from_bytes(plain[at + 8 : at + 12], "big")
+                for layer in self.layers:
+                    layer.key |= layer.ssrc == asked
+                    self.key_requests += layer.ssrc == asked
+            at += 4 + 4 * int.from_bytes(plain[at + 2 : at + 4], "big")
+
+    def _send_frame(self, layer: Layer) -> None:
+        temporal = TEMPORAL[self._frame % 4]
+        mean = layer.bitrate // 8 * FRAME_NS // SECOND
+        size = int(mean * (1.4 if temporal == 0 else 0.87) * self._random.uniform(0.85, 1.15))
+        if layer.key:
+            temporal, size = 0, KEY_FACTOR * mean
+        layer.picture = (layer.picture + 1) & 0x7FFF
+        layer.tl0 = (layer.tl0 + (temporal == 0)) & 0xFF
+        descriptor = bytes((0x90, 0xE0, 0x80 | layer.picture >> 8, layer.picture & 0xFF, layer.tl0,
+                            temporal << 6 | 0x20))  # fmt: skip
+        frame = (bytes.fromhex("5001009d012a00052001") if layer.key else b"\x01") + bytes(size)
+        layer.key = False
+        timestamp = self._frame * 3000 & 0xFFFFFFFF
+        for at in range(0, len(frame), MAX_PAYLOAD):
+            part, last = frame[at : at + MAX_PAYLOAD], at + MAX_PAYLOAD >= len(frame)
+            header = struct.pack("!BBHII", 0x80, last << 7 | VP8, layer.sequence & 0xFFFF, timestamp, layer.ssrc)
+            head = descriptor if at == 0 else bytes((descriptor[0] & ~0x10,)) + descriptor[1:]
+            self.send(self.outgoing.protect(header + head + part))
+            layer.sequence += 1
+
+
+@dataclass
+class Second:
+    """What a viewer got in one second."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    dropped: int = 0
+    frames: int = 0
+    audio: int = 0
+    layer: int = -1
+    queue_ns: int = 0
+    target_bps: int = 0
+
+
+@dataclass
+class Arrival:
+    """One packet that arrives at a viewer."""
+
+    at: int
+    data: bytes = field(repr=False)
+
+
+class Viewer(Peer):
+    """Subscribes, reports what arrives over its link."""
+
+    def __init__(self, call: "SimulatedCall", number: int, down: Link, up: Link, reports: bool = True) -> None:
+        super().__init__(call, number)
+        self.down, self.up, self.reports = down, up, reports
+        self.subscriptions: dict[int, tuple[Kind, int]] = {}
+        self.seconds: list[Second] = []
+        self.order = itertools.count()
+        self.flying: list[tuple[int, int, bytes]] = []
+        self.arrived: dict[int, int] = {}
+        """Transport-wide number (extended) -> arrival, since the last feedback."""
+        self._newest_number = -1
+        self._feedback_due, self._feedback_count = call.now + FEEDBACK_NS, 0
+        self.outbox: list[tuple[int, int, bytes]] = []
+        self._missing: dict[tuple[int, int], tuple[int, int]] = {}
+        self._highest: dict[int, int] = {}
+        self.audio_times: list[int] = []
+        self.frame_times: list[int] = []
+
+    def subscribe(self, publisher: Publisher, kind: Kind) -> int:
+        """Forward a track of a publisher to this viewer; returns the subscription's row."""
+        number = len(self.call.viewers) * 1_000 + len(self.subscriptions) * 2 + 500_000
+        numbers = {Kind.AUDIO: (OPUS, -1), Kind.VIDEO: (VP8, RTX)}[kind]
+        parameters = SubscribeParameters(str(len(self.subscriptions)), *numbers, cname="someone")
+        ssrcs = number, number + 1 if kind is Kind.VIDEO else 0
+        row, generation = self.call.tables.take_subscription(publisher.tracks[kind], self.row, kind, ssrcs, parameters)
+        self.call.command(Command.OPEN_SUBSCRIPTION, row, generation, spatial=2, temporal=3)
+        self.subscriptions[number] = kind, row
+        return row
+
+    def now_second(self) -> Second:
+        """Where this second is counted."""
+        passed = (self.call.now - START) // SECOND
+        while len(self.seconds) <= passed:
+            self.seconds.append(Second())
+        return self.seconds[passed]
+
+    def step(self, now: int) -> None:
+        """Put on the link what the server sent, take what arrives, send the reports that are due."""
+        second = self.now_second()
+        for data in self.datagrams():
+            second.sent_bytes += len(data) + OVERHEAD
+            at = self.down.carry(now, len(data) + OVERHEAD)
+            if at is None:
+                second.dropped += 1
+            elif data[1] < 192 or data[1] > 223:
+                heapq.heappush(self.flying, (at, next(self.order), data))
+        second.queue_ns = max(second.queue_ns, self.down.waits_ns(now))
+        while self.flying and self.flying[0][0] <= now:
+            at, _, data = heapq.heappop(self.flying)
+            self._receive(second, at, data)
+        if now >= self._feedback_due:
+            self._feedback_due += FEEDBACK_NS
+            self._report(now)
+        while self.outbox and self.outbox[0][0] <= now:
+            self.send(heapq.heappop(self.outbox)[2])
+        for kind, row in self.subscriptions.values():
+            if kind is Kind.VIDEO:
+                second.layer = max(second.layer, int(self.call.memory.table("subscriptions")[row]["layer"]))
+        second.target_bps = int(self.call.memory.table("estimates")[self.row]["target_bps"])
+
+    def _receive(self, second: Second, at: int, data: bytes) -> None:
+        second.received_bytes += len(data) + OVERHEAD
+        sequence, _, ssrc = struct.unpack("!HII", data[2:12])
+        if data[0] & 0x10:
+            self._note_number(data, at)
+        kind, _ = self.subscriptions.get(ssrc, (None, 0))
+        if kind is Kind.AUDIO:
+            second.audio += 1
+            self.audio_times.append(at)
+        elif kind is Kind.VIDEO:
+            if data[1] & 0x80:
+                second.frames += 1
+                self.frame_times.append(at)
+            self._note_missing(ssrc, sequence, at)
+
+    def _note_number(self, data: bytes, at: int) -> None:
+        end, place = 16 + 4 * int.from_bytes(data[14:16], "big"), 16
+        while place < end:
+            if data[place] == 0:
+                place += 1
+                continue
+            size = (data[place] & 15) + 1
+            if data[place] >> 4 == TRANSPORT_CC_ID:
+                low = int.from_bytes(data[place + 1 : place + 3], "big")
+                ahead = (low - self._newest_number) & 0xFFFF
+                number = self._newest_number + (ahead - 0x10000 if ahead & 0x8000 else ahead)
+                self.arrived.setdefault(number, at)
+                self._newest_number = max(self._newest_number, number)
+            place += 1 + size
+
+    def _note_missing(self, ssrc: int, sequence: int, at: int) -> None:
+        highest = self._highest.setdefault(ssrc, sequence - 1)
+        ahead = (sequence - highest) & 0xFFFF
+        self._missing.pop((ssrc, sequence), None)
+        if ahead < 0x8000:
+            for number in range(1, min(ahead, 200)):
+                self._missing[ssrc, (highest + number) & 0xFFFF] = (at, 0)
+            self._highest[ssrc] = sequence
+
+    def _uplink(self, now: int, plain: bytes) -> None:
+        data = self.outgoing.protect_rtcp(struct.pack("!BBHI", 0x80, 201, 1, self.row + 9_000) + plain)
+        at = self.up.carry(now, len(data) + OVERHEAD)
+        if at is not None:
+            heapq.heappush(self.outbox, (at, next(self.order), data))
+
+    def _report(self, now: int) -> None:
+        if self.arrived and self.reports:
+            first = min(self.arrived)
+            self._uplink(now, transport_feedback(self.arrived, first, self._newest_number, self._feedback_count))
+            self._feedback_count += 1
+            self.arrived = {}
+        for (ssrc, number), (since, times) in list(self._missing.items()):
+            if now - since > SECOND or times >= 10:
+                del self._missing[ssrc, number]
+                self._uplink(now, struct.pack("!BBHII", 0x80 | PLI, PSFB, 2, self.row + 9_000, ssrc))
+                self._missing = {key: value for key, value in self._missing.items() if key[0] != ssrc}
+                break
+            self._missing[ssrc, number] = since, times + 1
+            self._uplink(now, struct.pack("!BBHIIHH", 0x80 | NACK, RTPFB, 3, self.row + 9_000, ssrc, number, 0))
+
+
+def transport_feedback(arrived: dict[int, int], first: int, last: int, count: int) -> bytes:
+    """One transport-cc packet about the numbers from `first` to `last`; arrived: number -> ns."""
+    reference = min(arrived.values()) // (64 * MS)
+    symbols, deltas, before = [], b"", reference * 64 * MS // 250_000
+    for number in range(first, last + 1):
+        at = arrived.get(number)
+        if at is None:
+            symbols.append(0)
+            continue
+        ticks = at // 250_000
+        delta, before = ticks - before, ticks
+        symbols.append(1 if 0 <= delta <= 255 else 2)
+        deltas += struct.pack("!B" if 0 <= delta <= 255 else "!h", delta)
+    chunks = b""
+    for at in range(0, len(symbols), 7):
+        word = 0xC000
+        for n, symbol in enumerate(symbols[at : at + 7]):
+            word |= symbol << (12 - 2 * n)
+        chunks += struct.pack("!H", word)
+    body = struct.pack("!HHI", first & 0xFFFF, len(symbols), (reference & 0xFFFFFF) << 8 | count & 255)
+    body += chunks + deltas
+    body += bytes(-len(body) % 4)
+    return struct.pack("!BBHII", 0x80 | TRANSPORT_FEEDBACK, RTPFB, 2 + len(body) // 4, 9, 9) + body
+
+
+class SimulatedCall:
+    """The server's tables and sockets, and everybody who is in the call."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.memory.open_wakeups()
+        self.memory.thread["segment_offload"] = 1
+        self.sockets = Sockets(self.memory, 0, ("127.0.0.1",))
+        self.tables = rows.Tables(self.memory)
+        self.now = START
+        self.publishers: list[Publisher] = []
+        self.viewers: list[Viewer] = []
+        self._numbers = itertools.count()
+
+    def command(self, kind: Command, row: int, generation: int, **fields: int) -> None:
+        """Put a command into the queue of the media thread."""
+        assert push_command(self.memory, kind, row, generation, **fields)
+
+    def turn(self) -> None:
+        """One turn of the media loop now."""
+        loop.turn(self.memory.record, self.memory.arena, self.now)
+
+    def publish(self, *bitrates: int, audio: bool = True) -> Publisher:
+        """Add a publisher with these layers, bit/s, lowest first."""
+        self.publishers.append(Publisher(self, next(self._numbers), bitrates, audio))
+        self.turn()
+        return self.publishers[-1]
+
+    def view(self, down: Link, up: Link | None = None, reports: bool = True) -> Viewer:
+        """Add a viewer behind a link, who subscribes to everything that is published now."""
+        viewer = Viewer(self, next(self._numbers), down, up or Link(START), reports)
+        self.viewers.append(viewer)
+        for publisher in self.publishers:
+            for kind in publisher.tracks:
+                viewer.subscribe(publisher, kind)
+        self.turn()
+        return viewer
+
+    def run(self, seconds: float, each: Callable[[], None] | None = None) -> None:
+        """Let time pass, in turns of 5 ms."""
+        end = self.now + int(seconds * SECOND)
+        while self.now < end:
+            self.now += TURN_NS
+            for publisher in self.publishers:
+                publisher.step(self.now)
+            self.turn()
+            for viewer in self.viewers:
+                viewer.step(self.now)
+            if each is not None:
+                each()
+
+    def close(self) -> None:
+        """Close what the operating system holds."""
+        for peer in (*self.publishers, *self.viewers):
+            self.command(Command.CLOSE_TRANSPORT, peer.row, peer.generation)
+        self.turn()
+        for peer in (*self.publishers, *self.viewers):
+            peer.socket.close()
+        self.sockets.close()
+        self.memory.close_wakeups()
+
+
+@contextlib.contextmanager
+def simulated_call() -> Iterator[SimulatedCall]:
+    """A call that is closed in the end."""
+    call: Any = SimulatedCall()
+    try:
+        yield call
+    finally:
+        call.close()
