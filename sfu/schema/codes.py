@@ -134,6 +134,7 @@ class Drop(IntEnum):
     RELAY_STALE = 30
     CODEC_CHANGED = 31
     FEEDBACK_UNKNOWN = 32
+    REPAIR_SHARE = 33
 
 
 class SentState(IntEnum):

@@ -27,6 +27,8 @@ SEND_LOG = RowType(
         Column("probed_ns", "i8", MEDIA, "Until when the probe cluster that runs has been sent; 0: it begins."),
         Column("probed_bytes", "i8", MEDIA, "`bytes` then."),
         Column("probed_count", "i8", MEDIA, "`count` then."),
+        Column("repair_bytes", "f8", MEDIA, "How much may be repeated now."),
+        Column("repair_ns", "i8", MEDIA, "Until when that was counted."),
         Column(
             "entries",
             SENT_PACKET,

@@ -9,6 +9,7 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtp
 from sfu.media.net.udp import take_slot
+from sfu.media.send.repair_share import may_repeat, round_trip_ns
 from sfu.media.send.rewrite import send_time, write_packet
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import extend16
@@ -17,9 +18,10 @@ from sfu.schema.codes import Drop, RowState
 
 MAX_RESENDS = 10
 """As often as libwebrtc asks for one packet."""
-MAX_CROSSING_NS = 100_000_000
-"""A NACK is taken to have crossed the last retransmission for one round trip, but not longer."""
 UNKNOWN_ROUND_TRIP_NS = 20_000_000
+"""A NACK is taken to have crossed the last repeat for one round trip, or this time."""
+RTX_BYTES = 60
+"""What a repeat has more than its payload: headers of IP, UDP and RTP, extensions, the tag."""
 
 
 @njit(cache=True)
@@ -38,12 +40,20 @@ def answer_nack(state, arena, row, sequence, now):
     transport = state.transports[subscription.transport]
     if sent.resent >= MAX_RESENDS or not transport.secure or transport.path < 0:
         return
-    round_trip = transport.rtt_ns if transport.rtt_ns > 0 else UNKNOWN_ROUND_TRIP_NS
+    round_trip = round_trip_ns(state, np.int64(subscription.transport))
     now_us = now // 1000
-    if sent.resent > 0 and ((now_us - sent.resent_us) & 0xFFFFFFFF) * 1000 < min(round_trip, MAX_CROSSING_NS):
+    crossing = round_trip if round_trip > 0 else UNKNOWN_ROUND_TRIP_NS
+    if sent.resent > 0 and ((now_us - sent.resent_us) & 0xFFFFFFFF) * 1000 < crossing:
         return
     if not is_kept(state, row, sent):
         state.drops[Drop.NACK_UNKNOWN] += 1
+        return
+    packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
+    stream = state.streams[sent.stream]
+    if packet.sequence < stream.key_sequence and now - stream.key_ns > crossing:
+        return  # a later key frame has reached the subscriber: nothing that came before it will be shown
+    if not may_repeat(state, np.int64(subscription.transport), np.int64(packet.size) + RTX_BYTES, now):
+        state.drops[Drop.REPAIR_SHARE] += 1
         return
     if resend(state, arena, row, sent, now):
         sent.resent += 1

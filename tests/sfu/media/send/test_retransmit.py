@@ -1,14 +1,17 @@
 """Answers to NACKs: RTX packets (RFC 4588) that decrypt to what was sent before."""
 
+from typing import Any
+
 import pytest
 from aiortc import rtp
 
-from sfu.media.send.retransmit import MAX_RESENDS, answer_nack
+from sfu.media.send.retransmit import MAX_RESENDS, RTX_BYTES, answer_nack
 from sfu.media.subscriptions import close_subscription, set_layers
 from sfu.parameters import Extension
 from sfu.schema.capacities import HISTORY
 from sfu.schema.codes import Drop, PacketFlag
 from tests.sfu.media.send.test_forwarding import elements
+from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.subscribers import MS, REPAIR, RTX_PAYLOAD_TYPE, START_OF_KEY, Room
 
 KEY = START_OF_KEY | PacketFlag.FRAME_END
@@ -79,6 +82,63 @@ def test_one_packet_is_resent_a_bounded_number_of_times(room: Room) -> None:
         answers += nack(room, number)
         room.pass_time(200 * MS)
     assert len(answers) == MAX_RESENDS
+
+
+def test_a_queue_that_has_grown_lets_nacks_cross_for_longer(room: Room) -> None:
+    estimate = measured(room)
+    estimate["rtt_ns"] = 400 * MS
+    number = room.viewers[0].take()[0].sequence_number
+    assert len(nack(room, number)) == 1
+    room.pass_time(399 * MS)
+    assert nack(room, number) == []
+    room.pass_time(1 * MS)
+    assert len(nack(room, number)) == 1
+
+
+def measured(room: Room) -> Any:
+    """The estimate of the viewer's path, of which feedback has come."""
+    room.transport()["estimated"] = 1
+    estimate = room.memory.table("estimates")[room.viewers[0].row]
+    estimate["feedbacks"], estimate["target_bps"] = 1, 600_000
+    return estimate
+
+
+@pytest.mark.parametrize(("loss", "share"), [(0.0, 0.1), (0.2, 0.2), (0.9, 0.3)])
+def test_repeats_are_a_share_of_the_estimate(room: Room, loss: float, share: float) -> None:
+    estimate = measured(room)
+    estimate["target_bps"], estimate["average_loss"] = 1_000_000, loss
+    room.memory.table("send_logs")[room.viewers[0].row]["repair_ns"] = room.now
+    room.viewers[0].take()
+    room.store(4, flags=KEY, payload=bytes(940))
+    room.forward()
+    number = room.viewers[0].take()[0].sequence_number
+    repeated = 0
+    for _ in range(1_000):  # 10 s
+        room.pass_time(10 * MS)
+        room.memory.table("history")[0]["resent"] = 0
+        repeated += sum(len(packet.payload) + RTX_BYTES for packet in nack(room, number))
+    assert repeated * 8 / 10 == pytest.approx(share * 1_000_000, rel=0.1)
+    assert drop_counts(room.memory)["repair_share"] > 0
+
+
+def test_without_feedback_everything_is_repeated(room: Room) -> None:
+    number = room.viewers[0].take()[0].sequence_number
+    for _ in range(200):
+        room.pass_time(30 * MS)
+        room.memory.table("history")[0]["resent"] = 0
+        assert len(nack(room, number)) == 1
+
+
+def test_what_came_before_a_key_frame_that_has_arrived_is_not_repeated(room: Room) -> None:
+    room.transport()["rtt_ns"] = 80 * MS
+    numbers = [packet.sequence_number for packet in room.viewers[0].take()]
+    room.vp8(4, 104, flags=KEY)
+    room.forward()
+    numbers.append(room.viewers[0].take()[0].sequence_number)
+    assert len(nack(room, numbers[1])) == 1  # it may be shown before the key frame is there
+    room.pass_time(81 * MS)
+    assert nack(room, numbers[2]) == []
+    assert len(nack(room, numbers[3])) == 1
 
 
 @pytest.mark.parametrize("offset", [-1, 3, HISTORY, 5000])

@@ -1,0 +1,45 @@
+"""How much of what a subscriber's path carries may be repeats: without a bound, what is lost in a full queue would be
+sent again and again, and be most of what fills it."""
+
+import numpy as np
+from numba import njit
+
+LEAST_SHARE, MOST_SHARE = 0.1, 0.3
+"""As much as is lost, within these."""
+SAVED_NS = 500_000_000
+"""What was not used for so long may be used at once."""
+LEAST_SAVED_BYTES = 3_000
+"""And two packets, at the lowest rates."""
+
+
+@njit(cache=True)
+def may_repeat(state, row, size, now):
+    """Whether a repeat of `size` bytes may leave for transport `row` at `now` (ns); then it is charged.
+
+    Where no transport-cc feedback ever came, nothing is known that could be shared, and all is repeated.
+    """
+    estimate, log = state.estimates[row], state.send_logs[row]
+    if not state.transports[row].estimated or estimate.feedbacks == 0:
+        return True
+    share = min(max(estimate.average_loss, LEAST_SHARE), MOST_SHARE)
+    rate = share * estimate.target_bps / 8e9
+    most = max(rate * SAVED_NS, LEAST_SAVED_BYTES)
+    log.repair_bytes = min(log.repair_bytes + rate * (now - log.repair_ns), most)
+    log.repair_ns = now
+    if log.repair_bytes < size:
+        return False
+    log.repair_bytes -= size
+    return True
+
+
+@njit(cache=True)
+def round_trip_ns(state, row):
+    """How long a repeat to transport `row` and the answer to it take, ns; 0: not known.
+
+    Feedback tells sooner than reports that a queue has grown.
+    """
+    transport = state.transports[row]
+    reported = np.int64(transport.rtt_ns)
+    if not transport.estimated:
+        return reported
+    return max(reported, np.int64(state.estimates[row].rtt_ns))
