@@ -1,16 +1,13 @@
 """One WebRTC endpoint of the load generator: ICE (controlling), DTLS in either role, SRTP, over a socket of its own.
 
-`connect` blocks, `connect_async` lets hundreds be in progress; the media is in `bench.generator`.
+Hundreds may be connecting at once; the media is in `bench.generator`.
 STUN by aioice and DTLS by pyOpenSSL, independent of the server's own code.
 """
 
-import asyncio
 import contextlib
 import secrets
 import socket
 import struct
-import time
-from collections.abc import Generator
 from typing import Any
 
 from aioice import stun
@@ -18,13 +15,11 @@ from aiortc.rtcdtlstransport import RTCCertificate
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session, ffi
 
+from bench.clients.arrivals import DATAGRAM_BYTES, Arrivals, answers, is_dtls
 from sfu.parameters import DtlsRole, IceCredentials
 
 PROFILE = b"SRTP_AEAD_AES_128_GCM"
 KEY_BYTES, SALT_BYTES = 16, 12
-HANDSHAKE_TIMEOUT_S = 10
-RETRY_S = 0.5
-DATAGRAM_BYTES = 4096
 RECEIVE_BYTES = 1 << 20
 
 
@@ -39,16 +34,6 @@ def make_context() -> tuple[SSL.Context, tuple[str, str]]:
     context.set_options(SSL.OP_NO_QUERY_MTU)
     fingerprint = next(f for f in certificate.getFingerprints() if f.algorithm == "sha-256")
     return context, ("sha-256", fingerprint.value)
-
-
-def is_stun(datagram: bytes) -> bool:
-    """RFC 7983."""
-    return bool(datagram) and datagram[0] < 4
-
-
-def is_dtls(datagram: bytes) -> bool:
-    """RFC 7983."""
-    return bool(datagram) and 20 <= datagram[0] < 64
 
 
 class Endpoint:
@@ -81,47 +66,26 @@ class Endpoint:
     def fd(self) -> int:
         return self.socket.fileno()
 
-    def connect(self, remote: IceCredentials) -> None:
-        """ICE check, DTLS handshake, SRTP keys. Raises TimeoutError when the server does not answer."""
-        steps = self._connecting(remote)
-        deadline = time.monotonic() + HANDSHAKE_TIMEOUT_S
-        self.socket.settimeout(RETRY_S)
-        next(steps)
-        with contextlib.suppress(StopIteration):
-            while True:
-                if time.monotonic() > deadline:
-                    raise TimeoutError("no answer to the connectivity check or the DTLS handshake")
-                try:
-                    datagram = self.socket.recv(DATAGRAM_BYTES)
-                except (TimeoutError, ConnectionRefusedError):
-                    datagram = b""
-                steps.send(datagram)
-        self.socket.setblocking(False)
+    async def connect(self, remote: IceCredentials) -> None:
+        """ICE check, DTLS handshake, SRTP keys.
 
-    async def connect_async(self, remote: IceCredentials) -> None:
-        """The same without blocking the event loop."""
-        steps = self._connecting(remote)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + HANDSHAKE_TIMEOUT_S
+        Raises TimeoutError when the server does not answer, SSL.Error when it refuses the handshake.
+        """
         self.socket.setblocking(False)
-        next(steps)
-        with contextlib.suppress(StopIteration):
-            while True:
-                if loop.time() > deadline:
-                    raise TimeoutError("no answer to the connectivity check or the DTLS handshake")
-                datagram = b""
-                with contextlib.suppress(TimeoutError, ConnectionRefusedError):
-                    async with asyncio.timeout(RETRY_S):
-                        datagram = await loop.sock_recv(self.socket, DATAGRAM_BYTES)
-                steps.send(datagram)
-
-    def _connecting(self, remote: IceCredentials) -> Generator[None, bytes, None]:
-        """Send what connecting takes; is sent each datagram that comes, or b"" when none came for RETRY_S."""
         self._check = self._binding_request(remote)
+        arrivals = Arrivals(self.socket)
         self.check()
-        while not is_stun(datagram := (yield)):
+        while not answers(datagram := await arrivals.next(), self._check):
             if not datagram:
                 self.check()
+        arrivals.awaited = "DTLS handshake"
+        connection = await self._shake_hands(arrivals)
+        self._derive_keys(connection)
+        if self._keeps_dtls:
+            self._dtls = connection
+
+    async def _shake_hands(self, arrivals: Arrivals) -> SSL.Connection:
+        """The DTLS handshake in the role of this end."""
         connection = SSL.Connection(self._context, None)
         if self.role is DtlsRole.CLIENT:
             connection.set_connect_state()
@@ -134,15 +98,13 @@ class Endpoint:
                 break
             except SSL.WantReadError:
                 self._send_records(connection)
-            datagram = yield
+            datagram = await arrivals.next()
             if not datagram:
                 connection.DTLSv1_handle_timeout()
             elif is_dtls(datagram):
                 connection.bio_write(datagram)
         self._send_records(connection)
-        self._derive_keys(connection)
-        if self._keeps_dtls:
-            self._dtls = connection
+        return connection
 
     @property
     def check_datagram(self) -> bytes:
@@ -174,7 +136,8 @@ class Endpoint:
             data = connection.bio_read(65536)
             while data:
                 size = 13 + struct.unpack_from("!H", data, 11)[0]
-                self.socket.send(data[:size])
+                with contextlib.suppress(OSError):  # as if it were lost: it is sent again
+                    self.socket.send(data[:size])
                 data = data[size:]
 
     def _session(self, material: bytes, side: int, kind: Any) -> int:

@@ -91,6 +91,7 @@ class Participant:
         self._required = asyncio.Event()
         self._candidates: list[str] = []
         self._trickled = asyncio.Event()
+        self._socket: websockets.ClientConnection | None = None
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(12)
 
     async def join(self, url: str, token: str) -> Connected:
@@ -104,7 +105,7 @@ class Participant:
         self.sctp_port = remote.sctp_port
         self.endpoint = Endpoint(self._dtls[0], remote.address, self.plan.data, remote.our_role)
         self.endpoint.ufrag, self.endpoint.password = self._ufrag, self._password
-        await self.endpoint.connect_async(IceCredentials(remote.ufrag, remote.password))
+        await self.endpoint.connect(IceCredentials(remote.ufrag, remote.password))
         self._spawn(self._add_sections())
         self._spawn(self._ping())
         return Connected(
@@ -134,7 +135,7 @@ class Participant:
             open_timeout=ANSWER_TIMEOUT_S,
             proxy=None,
         )
-        self._spawn(self._read())
+        self._spawn(self._read(self._socket))
         welcome = await self._answer(joined, "join")
         self._interval_s = welcome.ping_interval or PING_INTERVAL_S
         self._meet(welcome.other_participants)
@@ -204,9 +205,19 @@ class Participant:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(websockets.ConnectionClosed):
-            await self._send(leave={"reason": "CLIENT_INITIATED"})
-        await self._socket.close()
+        if self._socket is not None:
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await self._send(leave={"reason": "CLIENT_INITIATED"})
+            await self._socket.close()
+        if self.endpoint is not None:
+            self.endpoint.close()
+
+    def abandon(self) -> None:
+        """Close everything without a word, after a join that failed."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._socket is not None:
+            self._socket.transport.abort()
         if self.endpoint is not None:
             self.endpoint.close()
 
@@ -240,16 +251,17 @@ class Participant:
 
     async def _send(self, **message: Any) -> None:
         """Send one SignalRequest, written as its JSON."""
+        assert self._socket is not None
         await self._socket.send(ParseDict(message, SignalRequest()).SerializeToString())
 
-    async def _read(self) -> None:
+    async def _read(self, connection: websockets.ClientConnection) -> None:
         with contextlib.suppress(websockets.ConnectionClosed):
-            async for frame in self._socket:
+            async for frame in connection:
                 response = SignalResponse.FromString(bytes(frame, "utf-8") if isinstance(frame, str) else frame)
                 name = response.WhichOneof("message")
                 if name is not None:
                     self._handle(name, getattr(response, name))
-        self.failure = self.failure or f"the server closed the socket ({self._socket.close_code})"
+        self.failure = self.failure or f"the server closed the socket ({connection.close_code})"
         for future in self._waiting.values():
             if not future.done():
                 future.set_result(None)

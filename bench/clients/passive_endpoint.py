@@ -4,7 +4,6 @@ Its socket is bound before the server's address is known, because its own candid
 endpoint for servers that are the DTLS server is `bench.clients.endpoint`.
 """
 
-import asyncio
 import contextlib
 import secrets
 import socket
@@ -12,8 +11,9 @@ import socket
 from aioice import stun
 from OpenSSL import SSL
 
+from bench.clients.arrivals import Arrivals, answers, is_dtls, is_stun
 from bench.clients.dtls_server import DtlsServer, srtp_address
-from bench.clients.endpoint import DATAGRAM_BYTES, HANDSHAKE_TIMEOUT_S, RECEIVE_BYTES, RETRY_S, is_dtls, is_stun
+from bench.clients.endpoint import RECEIVE_BYTES
 
 PRIORITY = 2130706431
 """Of a host candidate (RFC 8445 section 5.1.2)."""
@@ -50,32 +50,27 @@ class PassiveEndpoint:
         self.socket.connect(server)
         self.check = self._binding_request(*credentials)
         dtls = self._dtls = DtlsServer(context, fingerprint)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + HANDSHAKE_TIMEOUT_S
+        arrivals = Arrivals(self.socket)
         answered = False
         self._send(self.check)
         while not dtls.connected:
-            if loop.time() > deadline:
-                raise TimeoutError("no DTLS handshake" if answered else "no answer to the connectivity check")
-            datagram = await self._receive(loop)
-            if is_stun(datagram):
+            datagram = await arrivals.next()
+            if not answered and answers(datagram, self.check):
                 answered = True
+                arrivals.awaited = "DTLS handshake"
+            elif is_stun(datagram):
                 self._answer(datagram)
             elif is_dtls(datagram):
-                for each in dtls.receive(datagram):
-                    self._send(each)
+                self._send_all(dtls.receive(datagram))
             elif not datagram:
-                self._send(self.check)
+                self._send_all([self.check, *dtls.timeout()])
         assert dtls.incoming is not None
         assert dtls.outgoing is not None
         self.incoming, self.outgoing = srtp_address(dtls.incoming), srtp_address(dtls.outgoing)
 
-    async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
-        """The next datagram; nothing when none comes for RETRY_S."""
-        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
-            async with asyncio.timeout(RETRY_S):
-                return await loop.sock_recv(self.socket, DATAGRAM_BYTES)
-        return b""
+    def _send_all(self, datagrams: list[bytes]) -> None:
+        for datagram in datagrams:
+            self._send(datagram)
 
     def _send(self, datagram: bytes) -> None:
         with contextlib.suppress(OSError):

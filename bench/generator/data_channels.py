@@ -24,7 +24,8 @@ import numpy as np
 from livekit.protocol.models import DataPacket, UserPacket
 from OpenSSL import SSL
 
-from bench.clients.endpoint import DATAGRAM_BYTES, Endpoint, is_dtls
+from bench.clients.arrivals import DATAGRAM_BYTES, is_dtls
+from bench.clients.endpoint import Endpoint
 from bench.generator.generator import SO_TIMESTAMPNS, prepare
 from bench.generator.histogram import BUCKETS, bucket_of, latency
 from bench.results import Latency

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from bench.accounting import tree_resident_bytes
-from bench.clients.endpoint import DATAGRAM_BYTES, Endpoint
+from bench.clients.arrivals import DATAGRAM_BYTES
+from bench.clients.endpoint import Endpoint
 from bench.clients.livekit import Participant
 from bench.plans import Connected, Plan
 from bench.scenarios import AUDIO

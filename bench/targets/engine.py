@@ -70,7 +70,7 @@ class EngineTarget:
         member = Member(plan, local.id, endpoint)
         self._child.ask("connect", local.id, endpoint.ufrag, endpoint.password, self._fingerprint)
         try:
-            await endpoint.connect_async(local.ice)
+            await endpoint.connect(local.ice)
         except (TimeoutError, OSError) as error:
             raise TargetFailed(f"{self.name}: {plan.identity} could not join: {error}") from error
         sends = self._publish(member)

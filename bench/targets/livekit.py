@@ -10,12 +10,18 @@ import socket
 import subprocess
 from collections import Counter
 
+from OpenSSL import SSL
+from websockets.exceptions import WebSocketException
+
 from bench.clients.endpoint import Endpoint, make_context
 from bench.clients.livekit import Participant, SignallingFailed, make_token
 from bench.plans import Connected, Plan
 from bench.targets.base import ServerProcess, TargetFailed, free_port
 
 SETTLE_TIMEOUT_S = 120.0
+JOIN_ERRORS = SignallingFailed, WebSocketException, OSError, SSL.Error, ValueError
+"""What ends a join: an answer that does not come, a socket that is refused or closed, a handshake that fails, and an
+answer that cannot be read."""
 
 
 class LiveKit:
@@ -56,12 +62,16 @@ class LiveKit:
     def _configuration(self, port: int, udp: int) -> str:
         """The YAML (here JSON) of a livekit-server on loopback.
 
-        ICE-lite, because the generator's endpoints check and do not answer checks. A single UDP port, as aiosfu has.
+        ICE-lite, because the generator's endpoints check and do not answer checks. A single UDP port, as aiosfu has,
+        and on loopback alone: with `node_ip` every IPv4 interface's candidate is called 127.0.0.1, and of those that
+        look alike the server keeps one, of an interface that it chooses at random when it starts. If that is not the
+        loopback interface, nobody's checks are ever answered.
         """
         rtc = {
             "udp_port": udp,
             "tcp_port": 0,
             "node_ip": "127.0.0.1",
+            "ips": {"includes": ["127.0.0.1/32"]},
             "use_external_ip": False,
             "use_ice_lite": True,
             "enable_loopback_candidate": True,
@@ -90,7 +100,11 @@ class LiveKit:
         token = make_token(*self._key(), plan.room, plan.identity)
         try:
             return await participant.join(self.url, token)
-        except (SignallingFailed, OSError, TimeoutError) as error:
+        except BaseException as error:
+            self._participants.remove(participant)
+            participant.abandon()
+            if not isinstance(error, JOIN_ERRORS):
+                raise
             if self.process is not None:
                 self.process.check()
             raise TargetFailed(f"{self.name}: {plan.identity} could not join: {error}") from error

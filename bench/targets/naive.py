@@ -74,7 +74,7 @@ class NaiveTarget:
         )
         endpoint = Endpoint(self._context, (ADDRESS, answer["port"]))
         self._endpoints.append(endpoint)
-        await endpoint.connect_async(IceCredentials(answer["ufrag"], answer["password"]))
+        await endpoint.connect(IceCredentials(answer["ufrag"], answer["password"]))
         check = endpoint.check_datagram
         return Connected(plan, endpoint.socket, endpoint.incoming, endpoint.outgoing, sends, endpoint, check)
 

@@ -54,7 +54,7 @@ class LightClient:
         await self.socket.expect("trackPublished")
         answer = await self.offer(1)
         ufrag, password = (re.findall(rf"a=ice-{name}:(\S+)", answer)[0] for name in ("ufrag", "pwd"))
-        await asyncio.to_thread(self.endpoint.connect, IceCredentials(ufrag, password))
+        await self.endpoint.connect(IceCredentials(ufrag, password))
 
     async def offer(self, more: int = 0) -> str:
         """Negotiate, with so many more sections to receive on; returns the answer."""

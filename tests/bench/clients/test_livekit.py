@@ -1,6 +1,7 @@
 """What other servers behind LiveKit's signalling do differently from ours, and that the generator takes it."""
 
 import contextlib
+import json
 import shutil
 import socket
 import threading
@@ -11,11 +12,13 @@ from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 
 from bench.clients import sdp
+from bench.clients.arrivals import is_dtls, is_stun
 from bench.clients.dtls_server import PROFILES, server_context
-from bench.clients.endpoint import Endpoint, is_dtls, is_stun, make_context
+from bench.clients.endpoint import Endpoint, make_context
 from bench.measure.run import SessionProcess, Subject
 from bench.plans import Layer, Plan, TrackPlan
 from bench.scenarios import Scenario
+from bench.targets.livekit import LiveKit
 from sfu.parameters import DtlsRole, IceCredentials
 
 PROFILE = "SRTP_AEAD_AES_128_GCM"
@@ -96,11 +99,11 @@ def _records(data: bytes) -> list[bytes]:
     return found
 
 
-def test_an_endpoint_can_be_the_dtls_server() -> None:
+async def test_an_endpoint_can_be_the_dtls_server() -> None:
     server = ActiveServer()
     server.start()
     endpoint = Endpoint(make_context()[0], server.socket.getsockname(), role=DtlsRole.SERVER)
-    endpoint.connect(IceCredentials("abcd", "efgh"))
+    await endpoint.connect(IceCredentials("abcd", "efgh"))
     server.join(5)
     assert server.done
     material, profile = server.keys(), PROFILES[PROFILE]
@@ -113,6 +116,13 @@ def test_an_endpoint_can_be_the_dtls_server() -> None:
     assert endpoint._sessions[1].unprotect(ours.protect(RTP)) == RTP
     endpoint.close()
     server.socket.close()
+
+
+def test_a_livekit_server_is_on_loopback_alone() -> None:
+    rtc = json.loads(LiveKit({})._configuration(7880, 7882))["rtc"]
+    # Another interface's candidate would be called 127.0.0.1 too, and who checks on loopback would not be known there.
+    assert rtc["ips"] == {"includes": ["127.0.0.1/32"]}
+    assert rtc["node_ip"] == "127.0.0.1"
 
 
 @pytest.mark.skipif(shutil.which("livekit-server") is None, reason="no livekit-server on the PATH")
