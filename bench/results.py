@@ -64,7 +64,7 @@ class Measurement:
     memory_per_subscriber: float
     """Bytes of the server's PSS by which the subscribers raised it, each."""
     joins_ms: tuple[float, ...] = ()
-    """Token to first media packet, for each participant that joined in the window."""
+    """Token to first media packet, for each participant that joined in the window and got media."""
     drops: dict[str, int] = field(default_factory=dict)
     """Counted by the server or the kernel, by reason."""
     notes: tuple[str, ...] = ()
@@ -72,6 +72,9 @@ class Measurement:
     """Share of one core that the server's main thread used. Of aiosfu that is its Python: media have other threads."""
     unit: str = "packet"
     """What was offered and delivered, and what CPU and latency are of: a `packet` of media, or a data `message`."""
+    joins_due: int = 0
+    """Participants that were to join in the window. Where `joins_ms` has fewer, the others did not get in or got no
+    media."""
 
     @property
     def loss(self) -> float:

@@ -81,6 +81,8 @@ class Readings:
     own: dict[str, int]
     """What the generator counted meanwhile, see `Generator.counters`."""
     joins_ms: tuple[float, ...] = ()
+    failed_joins: Sequence[str] = ()
+    """Why participants could not join in the window."""
     drops: dict[str, int] = field(default_factory=dict)
     """By the server's own account."""
     fallen: Sequence[str] = ()
@@ -138,6 +140,7 @@ class Readings:
             latency=counted.latency,
             memory_per_subscriber=self.memory_per_subscriber,
             joins_ms=self.joins_ms,
+            joins_due=scenario.n if scenario.late else 0,
             drops={name: count for name, count in dropped.items() if count},
             notes=tuple(self._all_notes(scenario)),
             unit=counts,
@@ -186,7 +189,9 @@ class Readings:
             found.append(f"{own['thrown']} packets lost on arrival, {own['repaired']} of them (video only) repaired")
         if self.fallen:
             found.append(f"{len(self.fallen)} participants fell out: {self.fallen[0]}")
-        if scenario.late and (lacking := scenario.n - len(self.joins_ms)):
+        if self.failed_joins:
+            found.append(f"{len(self.failed_joins)} of {scenario.n} joins failed: {self.failed_joins[0]}")
+        if scenario.late and (lacking := scenario.n - len(self.failed_joins) - len(self.joins_ms)):
             found.append(f"{lacking} of {scenario.n} joins got no media")
         return found
 

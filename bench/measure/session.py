@@ -23,10 +23,15 @@ from bench.measure.visits import Visits
 from bench.plans import Connected, Plan
 from bench.results import Measurement
 from bench.scenarios import Change, Choice, Scenario
-from bench.targets.base import Target
+from bench.targets.base import Target, TargetFailed, is_peer
 from bench.targets.registry import make
 
 JOINS_AT_ONCE = 16
+"""Before the measurement. Those that are measured come when they are due, however many are still on their way."""
+LATE_JOIN_TIMEOUT_S = 30.0
+"""For a join that is measured."""
+SERVED_TIMEOUT_S, SERVED_POLL_S = 10.0, 0.1
+"""For the first media packet of those who have joined, after the last of them."""
 SETTLED_S = 1.0
 """From the last subscription to the first measurement: key frames have come, and rings have filled."""
 WARM_UP_S, LEAD_S, DRAIN_S = 1.0, 0.05, 0.5
@@ -103,6 +108,7 @@ class Session:
         self._messages = Messages(scenario.data or "reliable", scenario.message_bytes)
         self._members: dict[str, Member] = {}
         self._messengers: list[Connected] = []
+        self._failed_joins: list[str] = []
         self._slots = asyncio.Semaphore(JOINS_AT_ONCE)
         self._memory = 0.0
         self._notes: list[str] = []
@@ -158,18 +164,32 @@ class Session:
     async def _join_all(self, plans: Iterable[Plan]) -> None:
         async with asyncio.TaskGroup() as group:
             for plan in plans:
-                group.create_task(self._join(plan))
+                group.create_task(self._join_in_turn(plan))
+
+    async def _join_in_turn(self, plan: Plan) -> None:
+        async with self._slots:
+            await self._join(plan)
+
+    async def _join_late(self, plan: Plan) -> None:
+        """Join while it is measured. A peer's failure is counted. Raises TargetFailed for a failure of ours."""
+        try:
+            async with asyncio.timeout(LATE_JOIN_TIMEOUT_S):
+                await self._join(plan)
+        except (TargetFailed, TimeoutError) as error:
+            reason = str(error) or f"{self.target.name}: {plan.identity} did not join in {LATE_JOIN_TIMEOUT_S:.0f} s"
+            if not is_peer(self.target):
+                raise TargetFailed(reason) from error
+            self._failed_joins.append(reason)
 
     async def _join(self, plan: Plan) -> None:
-        async with self._slots:
-            self._generator.check()
-            asked_ns = time.monotonic_ns()
-            participant = await self.target.join(plan)
-            if isinstance(self.target, CarriesData) and plan.data:
-                path = self.target.data_path(participant)
-                await self._messages.add(plan.identity, *path, plan.messages_per_second)
-                self._messengers.append(participant)
-                return
+        self._generator.check()
+        asked_ns = time.monotonic_ns()
+        participant = await self.target.join(plan)
+        if isinstance(self.target, CarriesData) and plan.data:
+            path = self.target.data_path(participant)
+            await self._messages.add(plan.identity, *path, plan.messages_per_second)
+            self._messengers.append(participant)
+            return
         row = self._generator.add(participant)
         member = self._members[plan.identity] = Member(participant, row, asked_ns)
         rows = self._generator.rows_of(participant)
@@ -215,6 +235,7 @@ class Session:
             await asyncio.sleep(WARM_UP_S)
             earlier = self._generator.counters()
             before, after = await self._window()
+            await self._serve_late()
         await asyncio.sleep(DRAIN_S)
         self._generator.pause(self.scenario.in_turns)
         self._generator.check()
@@ -239,6 +260,13 @@ class Session:
             await happening
         return before, after
 
+    async def _serve_late(self) -> None:
+        """Wait until everybody who joined while it was measured has media, or for SERVED_TIMEOUT_S."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SERVED_TIMEOUT_S):
+                while self.scenario.late and len(self._joins_ms()) < len(self._viewers()):  # noqa: ASYNC110
+                    await asyncio.sleep(SERVED_POLL_S)
+
     async def _watch_until(self, end_ns: int) -> None:
         """Sleep, but notice when the generator or the system ends."""
         while (left := (end_ns - time.monotonic_ns()) / 1e9) > 0:
@@ -255,7 +283,9 @@ class Session:
         async with asyncio.TaskGroup() as group:
             for at_s, happening in sorted(happenings, key=lambda each: each[0]):
                 await _sleep_until(start_ns + int(at_s * 1e9))
-                group.create_task(self._join(happening) if isinstance(happening, Plan) else self._change(happening))
+                group.create_task(
+                    self._join_late(happening) if isinstance(happening, Plan) else self._change(happening)
+                )
 
     def _check_alive(self) -> None:
         try:
@@ -287,6 +317,7 @@ class Session:
             self._offered(),
             own,
             joins_ms=self._joins_ms(),
+            failed_joins=self._failed_joins,
             drops=self.target.drops(),
             fallen=[owner.failure for owner in owners if isinstance(owner, CanFail) and owner.failure],
             message_failures=self._messages.failures(),
@@ -304,12 +335,15 @@ class Session:
             audience += [viewers[plan.room] - plan.subscribe] * len(member.tracks)
         return offered(self._generator.sends, self._generator.sources, tracks, audience, not self.scenario.late)
 
+    def _viewers(self) -> list[Member]:
+        """Who publishes nothing, of those who are in."""
+        return [member for member in self._members.values() if not member.participant.plan.publish]
+
     def _joins_ms(self) -> tuple[float, ...]:
         """Token to first packet, of those who joined in the window; who got nothing is in the notes."""
         if not self.scenario.late:
             return ()
-        viewers = [member for member in self._members.values() if not member.participant.plan.publish]
-        first = [(self._generator.first_media_ns(member.row), member.asked_ns) for member in viewers]
+        first = [(self._generator.first_media_ns(member.row), member.asked_ns) for member in self._viewers()]
         return tuple((media_ns - asked_ns) / 1e6 for media_ns, asked_ns in first if media_ns)
 
 

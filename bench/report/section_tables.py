@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.report.sheets import NOTHING, WARNING, Row, Sheet, busy, number, share, spread
+from bench.report.sheets import NOTHING, WARNING, Row, Sheet, busy, joined, number, share, spread
 from bench.report.summary import (
     BUSY,
     PERCENTILES,
@@ -83,7 +83,7 @@ COLUMNS: dict[str, Cell] = {
     # For scenarios of rooms: how many of them one core would carry at this cost.
     "rooms/core": _figure(lambda each: each.n / cores(each) if cores(each) else 0.0),
     **{f"{text} us": _figure(percentile(name)) for name, text in PERCENTILES.items()},
-    "joins": lambda line: f"{len(line.summary.joins_ms):,}",
+    "joins": lambda line: joined(line.summary),
     "join p50 ms": _join(0.5),
     "join p99 ms": _join(0.99),
 }

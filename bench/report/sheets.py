@@ -199,6 +199,12 @@ def knees(found: Sequence[Knee]) -> Sheet:
     return Sheet("Knees: the most that was carried within bounds", columns, rows, note if rows else "")
 
 
+def joined(summary: Summary) -> str:
+    """How many joined and got media, and of how many where that is not all of them."""
+    count = len(summary.joins_ms)
+    return f"{count:,}" if count >= summary.joins_due else f"{count:,} of {summary.joins_due:,}"
+
+
 def joins(summaries: Sequence[Summary]) -> Sheet:
     """Time from token to first media packet, all repeats together."""
     rows = tuple(
@@ -207,13 +213,12 @@ def joins(summaries: Sequence[Summary]) -> Sheet:
                 each.scenario,
                 each.system,
                 f"{each.n:,}",
-                f"{len(each.joins_ms):,}",
-                *(number(quantile(each.joins_ms, part)) for part in (0.5, 0.9, 0.99)),
-                number(each.joins_ms[-1]),
+                joined(each),
+                *(number(quantile(each.joins_ms, part)) if each.joins_ms else NOTHING for part in (0.5, 0.9, 0.99, 1)),
             )
         )
         for each in summaries
-        if each.joins_ms
+        if each.joins_ms or each.joins_due
     )
     columns = ("scenario", "system", "N", "joins", "p50", "p90", "p99", "max")
     return Sheet("Joining: token to first media packet, ms", columns, rows)

@@ -100,6 +100,11 @@ class Summary:
         return tuple(sorted(time for each in self.repeats for time in each.joins_ms))
 
     @property
+    def joins_due(self) -> int:
+        """How many were to join, in all repeats together; 0: there were no joins to measure."""
+        return sum(each.joins_due for each in self.repeats)
+
+    @property
     def drops(self) -> dict[str, int]:
         """Of all repeats together, by reason; reasons that never occurred are left out."""
         total: Counter[str] = Counter()

@@ -20,6 +20,7 @@ class Aiosfu(LiveKit):
     """
 
     name = "aiosfu"
+    peer = False
 
     def __init__(self, options: dict[str, str]) -> None:
         """Raises ValueError for an option that is no number."""

@@ -65,6 +65,20 @@ class Target(Protocol):
         """End what `start` began."""
 
 
+@runtime_checkable
+class Peer(Protocol):
+    """A target that may be another project's server."""
+
+    peer: bool
+    """It is: whom it fails to let in while it is measured is counted, as a result. One of ours has to let everybody in,
+    or it is not measured."""
+
+
+def is_peer(target: Target) -> bool:
+    """Whether a target is another project's server."""
+    return isinstance(target, Peer) and target.peer
+
+
 class TargetFailed(Exception):
     """A system under test did not start, died, or did not do what was asked of it."""
 

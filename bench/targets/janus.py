@@ -43,6 +43,8 @@ class Leg:
 class JanusTarget:
     """Starts Janus and talks to it."""
 
+    peer = True
+
     def __init__(self, options: dict[str, str]) -> None:
         """Options: see the module. Raises ValueError for others."""
         if unknown := options.keys() - OPTIONS:

@@ -29,6 +29,7 @@ class LiveKit:
 
     name = "livekit"
     profile = "SRTP_AEAD_AES_128_GCM"
+    peer = True
 
     def __init__(self, options: dict[str, str]) -> None:
         """Options: see the module."""

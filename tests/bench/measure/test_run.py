@@ -23,6 +23,7 @@ FLOOD = Scenario(
 )
 VISITS = Scenario("visits", "", "viewers", 2, 1.0, audio=True, visits_per_second=5.0, visit_s=0.3)
 KEYS = Scenario("keys", "", "viewers", 1, 1.0, video="single", key_interval_frames=1)
+PICKY = "tests.bench.support.picky_target"
 LOSSY = Scenario("webinar", "", "viewers", 3, 0.5, loss=0.2, video="single")
 
 
@@ -58,6 +59,27 @@ def test_who_joins_while_it_is_measured_gets_media() -> None:
     measured = measure("aiosfu", JOINS)
     assert len(measured.joins_ms) == JOINS.n
     assert all(milliseconds > 0 for milliseconds in measured.joins_ms)
+
+
+def test_a_join_that_another_server_refuses_is_a_result() -> None:
+    measured = measure(PICKY, JOINS)
+    assert (len(measured.joins_ms), measured.joins_due) == (JOINS.n - 1, JOINS.n)
+    (failed,) = [note for note in measured.notes if "join" in note]
+    assert failed == "1 of 3 joins failed: picky: viewer-1 could not join: the server closed the socket (1000)"
+    assert measured.loss == 0
+
+
+def test_a_join_that_ours_refuses_is_an_error() -> None:
+    with (
+        SessionProcess(Subject(PICKY, (("peer", "0"),)), JOINS) as session,
+        pytest.raises(RunFailed, match=r"^picky: viewer-1 could not join"),
+    ):
+        session.measure()
+
+
+def test_before_the_measurement_everybody_has_to_get_in() -> None:
+    with pytest.raises(RunFailed, match=r"^picky: viewer-1 could not join"):
+        SessionProcess(Subject(PICKY), WEBINAR)
 
 
 def test_what_is_thrown_away_is_asked_for_again() -> None:

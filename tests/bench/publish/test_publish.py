@@ -139,6 +139,20 @@ def test_a_table_shows_the_columns_that_are_asked_for() -> None:
     assert sheet.note == ""
 
 
+def test_a_table_says_how_many_joined_of_how_many() -> None:
+    some = [measurement("naive", 5, k, joins_ms=(20.0,) * (5 - 2 * k), joins_due=5) for k in range(2)]
+    everybody = measurement("aiosfu", 5, 0, joins_ms=(20.0,) * 5, joins_due=5)
+    nobody = measurement("floor", 5, 0, joins_ms=(), joins_due=5)
+    sheet = section_sheet(
+        "s", ["system", "joins", "join p99 ms"], [({}, report(measurements=(*some, everybody, nobody)))]
+    )
+    assert {row.cells for row in sheet.rows} == {
+        ("naive", "8 of 10", "20.0"),
+        ("aiosfu", "5", "20.0"),
+        ("floor", "0 of 5", "-"),
+    }
+
+
 def test_a_generator_that_was_too_busy_is_told() -> None:
     busy = report(measurements=(measurement("aiosfu", 50, 0, generator_busy=0.97),))
     sheet = section_sheet("s", ["system"], [({}, busy)])

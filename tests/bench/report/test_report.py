@@ -209,3 +209,13 @@ def test_numbers_keep_about_three_digits() -> None:
 def test_quantiles_are_of_the_values_that_there_are() -> None:
     assert [quantile([1.0, 2.0, 3.0, 4.0], part) for part in (0.0, 0.5, 0.99, 1.0)] == [1.0, 3.0, 4.0, 4.0]
     assert memory(measurement("aiosfu", 50, 0)) == 64
+
+
+def test_joins_are_told_with_how_many_were_due() -> None:
+    some = measurement("aiosfu", 4, 0, joins_ms=(20.0, 30.0, 40.0), joins_due=4)
+    nobody = measurement("naive", 4, 0, joins_ms=(), joins_due=4)
+    (table,) = [each for each in sheets(report(measurements=(some, nobody))) if each.title.startswith("Joining")]
+    assert [row.cells for row in table.rows] == [
+        ("webinar", "aiosfu", "4", "3 of 4", "30.0", "40.0", "40.0", "40.0"),
+        ("webinar", "naive", "4", "0 of 4", "-", "-", "-", "-"),
+    ]
