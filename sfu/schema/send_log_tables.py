@@ -24,6 +24,7 @@ SEND_LOG = RowType(
         Column("reference", "i8", MEDIA, "Reference time of the newest feedback, counted on beyond 24 bits."),
         Column("feedbacks", "i8", MEDIA, "Transport-cc feedback packets taken."),
         Column("reported_lost", "i8", MEDIA, "Packets that feedback reported missing, and never as received since."),
+        Column("path", "i4", MEDIA, "Path that the estimate is of; -1: none yet.", initial=-1),
         Column("probed_ns", "i8", MEDIA, "Until when the probe cluster that runs has been sent; 0: it begins."),
         Column("probed_bytes", "i8", MEDIA, "`bytes` then."),
         Column("probed_count", "i8", MEDIA, "`count` then."),

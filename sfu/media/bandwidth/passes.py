@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from sfu.media.bandwidth.estimate import open_estimate, tick
+from sfu.media.bandwidth.estimate import open_estimate, path_changed, tick
 from sfu.media.net.srtp import can_send
 from sfu.schema.capacities import SEQUENCE_START
 
@@ -29,6 +29,10 @@ def bandwidth_pass(state, now):
             continue
         begin_estimate(state, row, now)
         estimate, log = state.estimates[row], state.send_logs[row]
+        if log.path != transport.path:
+            if log.path >= 0:
+                path_changed(estimate, now)
+            log.path = transport.path
         tick(estimate, now, np.int64(log.bytes))
         if transport.probe_cluster != estimate.probe_cluster:
             transport.probe_cluster = estimate.probe_cluster

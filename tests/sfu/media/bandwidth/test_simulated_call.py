@@ -47,6 +47,48 @@ def test_an_estimate_falls_to_what_a_link_carries() -> None:
         assert estimate(call, viewer, "target_bps") < 1.1 * 700_000
 
 
+def test_another_path_is_probed_anew() -> None:
+    with simulated_call() as call:
+        call.publish(150_000, 500_000, 1_700_000)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)))
+        call.run(0.1)
+        call.memory.table("estimates")[viewer.row]["wish_bps"] = 3_000_000
+        call.run(5.0)
+        before, clusters = estimate(call, viewer, "target_bps"), estimate(call, viewer, "last_cluster")
+        assert before > 2_000_000
+        transport, paths = call.memory.table("transports")[viewer.row], call.memory.table("paths")
+        other = int(transport["path"]) + 100
+        paths[other] = paths[int(transport["path"])]
+        transport["path"] = other
+        call.run(0.1)
+        assert 30_000 < estimate(call, viewer, "target_bps") <= before
+        call.run(3.0)
+        assert estimate(call, viewer, "last_cluster") > clusters
+        transport["path"] = other - 100
+
+
+def test_probes_carry_the_estimate_above_what_is_sent_and_not_beyond_the_wish() -> None:
+    with simulated_call() as call:
+        call.publish(300_000)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)))
+        call.run(0.1)
+        call.memory.table("estimates")[viewer.row]["wish_bps"] = 2_000_000
+        call.run(6.0)
+        assert 1_500_000 < estimate(call, viewer, "target_bps") < 4_400_000
+        assert viewer.seconds[5].sent_bytes * 8 < 500_000  # what was sent between probes is the media
+        assert int(call.memory.thread["probe_bytes"]) < 100_000
+
+
+def test_without_video_nothing_is_probed() -> None:
+    with simulated_call() as call:
+        call.publish()
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)))
+        call.run(5.0)
+        assert estimate(call, viewer, "last_cluster") == 0
+        assert int(call.memory.thread["probe_bytes"]) == 0
+        assert viewer.seconds[3].audio == 50
+
+
 def test_a_viewer_without_feedback_has_no_estimate_that_was_measured() -> None:
     with simulated_call() as call:
         call.publish(150_000)
