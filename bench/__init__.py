@@ -1,1 +1,1 @@
-"""Measures forwarding: load generator, the floor that no server can beat, reports. Never imported by the others."""
+"""The benchmark: a load generator, the floor (the least work that forwarding takes), targets and reports."""

@@ -26,7 +26,7 @@ LEAST_US = 0.005
 
 @click.group()
 def main() -> None:
-    """Benchmarks of forwarding: measure, say what was measured, assert nothing."""
+    """Benchmarks of forwarding. They measure and report; they never fail because of a figure."""
 
 
 @main.command()
@@ -75,7 +75,7 @@ def forward(
 @click.option("--burst", type=int, default=1, show_default=True, help="Packets that arrive back to back.")
 @click.option("--seconds", type=float, default=5.0, show_default=True)
 def profile_packet(subscribers: int, rate: int, burst: int, seconds: float) -> None:
-    """Where the time of a forwarded packet goes: system calls, encryption, and each of our kernels (needs perf)."""
+    """Show where the CPU time of a forwarded packet goes: system calls, encryption, each kernel. Needs perf."""
     from bench.measure.forward import SMOOTH, load
     from bench.measure.profile import ProfileFailed, profile
 
@@ -104,8 +104,10 @@ def list_names() -> None:
 
 
 class SubjectName(click.ParamType[Subject]):
-    """A target with options, such as `floor` or `livekit:url=ws://127.0.0.1:7880,pid=4711`. Of a target that is not
-    in `bench/targets` the name is that of its module, such as `examples.bench_target`."""
+    """A target with options, such as `floor` or `livekit:url=ws://127.0.0.1:7880,pid=4711`.
+
+    A target that is not in `bench/targets` is named by its module, such as `examples.bench_target`.
+    """
 
     name = "target"
 
@@ -124,7 +126,7 @@ class SubjectName(click.ParamType[Subject]):
 @click.option("--warm-up", type=int, default=800, show_default=True, help="Visitors before memory is first read.")
 @click.option("--visitors", type=int, default=2_000, show_default=True, help="Visitors that count.")
 def growth(subject: Subject, warm_up: int, visitors: int) -> None:
-    """Memory that a server keeps of everybody who came, spoke, was heard and left."""
+    """Measure how much memory a server keeps of each participant that joined, published and left."""
     import asyncio
 
     from bench.measure.growth import Growth, measure
@@ -162,7 +164,7 @@ def growth(subject: Subject, warm_up: int, visitors: int) -> None:
 @click.option("--seconds", type=float, help="Measured seconds of each window.")
 @click.option("--loss", type=float, help="Share of the packets that viewers lose, 0 to 1.")
 @click.option("--messages-per-second", type=float, help="Data messages of each sender; 0: none.")
-@click.option("--visits-per-second", type=float, help="Clients that come and go beside the others; 0: none.")
+@click.option("--churn-per-second", type=float, help="Clients that come and go beside the others; 0: none.")
 @click.option("--repeats", type=int, default=1, show_default=True, help="Alternating runs of each target.")
 @click.option("--load", type=float, default=1.0, show_default=True, help="Times the scenario's rates.")
 @click.option("--knee", is_flag=True, help="Ramp up from --load to the highest load that is carried.")
@@ -173,7 +175,7 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
     """Measure a scenario: a name from `list`, or a TOML file."""
     try:
         found = scenarios.find(scenario)
-        rates = {name: options[name] for name in ("messages_per_second", "visits_per_second")}
+        rates = {name: options[name] for name in ("messages_per_second", "churn_per_second")}
         sized = [found.sized(n, options["seconds"], options["loss"], **rates) for n in sizes or (found.n,)]
         if options["knee"] and found.late:
             raise click.ClickException("joins have no load to ramp; give other --seconds or another -n")

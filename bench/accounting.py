@@ -1,7 +1,7 @@
-"""What a process cost and on what it ran: CPU time, memory, switches and drops from /proc, versions of what matters.
+"""What a process cost and what it ran on: CPU time, memory and drops from /proc, versions of what matters.
 
-CPU time is the scheduler's, in nanoseconds; softirq time and that of children which ended is the kernel's tick counter,
-10 ms fine. Both are counters: read them before and after a window and subtract.
+CPU time comes from the scheduler, in nanoseconds. Softirq time, and the CPU time of children that ended, come from the
+kernel's tick counter, which is precise to 10 ms. All are counters: read them before and after a window and subtract.
 """
 
 import ctypes
@@ -18,16 +18,16 @@ import pylibsrtp._binding
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 CORE_COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-"""Of the cpu lines of /proc/stat, see proc(5)."""
+"""The columns of the cpu lines of /proc/stat; see proc(5)."""
 UDP_COUNTERS = ("InErrors", "RcvbufErrors", "SndbufErrors", "InCsumErrors", "NoPorts")
 _INODE_WORD = 9
-"""Of a line of /proc/net/udp; the last word is the drops."""
+"""Index of the inode among the words of a line of /proc/net/udp. The last word counts the drops."""
 _GONE = (FileNotFoundError, ProcessLookupError)
-"""What /proc says of a process or thread that ended while it was being read."""
+"""The errors of reading /proc about a process or thread that ended meanwhile."""
 
 
 def cpu_ns(pid: int) -> int:
-    """Time on a CPU of every thread of `pid` so far, user and system, as the scheduler accounts it."""
+    """Return the CPU time of all threads of `pid` so far, user and system, as the scheduler accounts it."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
@@ -38,12 +38,16 @@ def cpu_ns(pid: int) -> int:
 
 
 def main_thread_ns(pid: int) -> int:
-    """Time on a CPU of the thread that `pid` began with. Raises FileNotFoundError when `pid` is gone."""
+    """Return the CPU time of the main thread of `pid`.
+
+    Raises:
+        FileNotFoundError: there is no such process.
+    """
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0])
 
 
 def process_tree(pid: int) -> list[int]:
-    """`pid` and all that descend from it, parents first."""
+    """Return `pid` and its descendants, parents first."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -56,9 +60,10 @@ def process_tree(pid: int) -> list[int]:
 
 
 def tree_cpu_ns(pid: int) -> int:
-    """Time on a CPU of `pid` and its descendants so far, with their threads and waited-for children that ended.
+    """Return the CPU time so far of `pid` and its descendants, with their threads and the children they waited for.
 
-    Raises FileNotFoundError when `pid` itself is gone.
+    Raises:
+        FileNotFoundError: there is no process `pid`.
     """
     total = _lifetime_ns(pid)
     for process in process_tree(pid)[1:]:
@@ -74,17 +79,17 @@ def _lifetime_ns(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """Words of /proc/PID/stat after the name, which may hold anything: state, parent, ..."""
+    """Return the words of /proc/PID/stat after the process's name: state, parent, and so on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @dataclass(frozen=True, slots=True)
 class CoreTimes:
-    """Nanoseconds that some cores spent so far."""
+    """How some cores spent their time so far, in nanoseconds."""
 
     softirq: int
     steal: int
-    """Taken by the hypervisor: what was measured meanwhile was not measured on a whole core."""
+    """Time in which the hypervisor ran something else, so that the cores were not whole ones."""
     idle: int
     total: int
 
@@ -98,7 +103,7 @@ class CoreTimes:
 
 
 def core_times(cores: tuple[int, ...]) -> CoreTimes:
-    """What these cores did since the machine started, all processes together."""
+    """Return how these cores spent their time since the machine started, for all processes together."""
     wanted = {f"cpu{core}" for core in cores}
     sums = dict.fromkeys(CORE_COLUMNS, 0)
     for line in Path("/proc/stat").read_text().splitlines():
@@ -109,16 +114,11 @@ def core_times(cores: tuple[int, ...]) -> CoreTimes:
     return CoreTimes(sums["softirq"], sums["steal"], sums["idle"] + sums["iowait"], sum(sums.values()))
 
 
-def softirq_ns(cores: tuple[int, ...]) -> int:
-    """Time these cores spent on soft interrupts, in nanoseconds. See `softirq_is_separate` before adding it up."""
-    return core_times(cores).softirq
-
-
 def softirq_is_separate() -> bool:
-    """Whether the kernel keeps soft interrupts out of the CPU time of the process they interrupted.
+    """Tell whether the kernel keeps soft interrupts out of the CPU time of the process that they interrupt.
 
-    Without CONFIG_IRQ_TIME_ACCOUNTING the scheduler charges them to the process, and softirq time is a part of its CPU
-    time, sampled by the tick, not something to add.
+    Without CONFIG_IRQ_TIME_ACCOUNTING the scheduler charges them to that process. Softirq time is then a part of its
+    CPU time, and must not be added to it.
     """
     try:
         with gzip.open("/proc/config.gz", "rt") as config:
@@ -129,7 +129,7 @@ def softirq_is_separate() -> bool:
 
 
 def resident_bytes(pid: int) -> int:
-    """Proportional set size of `pid`: pages shared with other processes count in part."""
+    """Return the proportional set size of `pid`: pages that it shares with other processes count in part."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
@@ -137,7 +137,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def tree_resident_bytes(pid: int) -> int:
-    """Proportional set size of `pid` and its descendants."""
+    """Return the proportional set size of `pid` and its descendants together."""
     total = 0
     for process in process_tree(pid):
         with suppress(*_GONE):
@@ -145,21 +145,11 @@ def tree_resident_bytes(pid: int) -> int:
     return total
 
 
-def involuntary_switches(pid: int) -> int:
-    """How often a thread of `pid` or of its descendants lost its core to somebody else while it wanted to go on."""
-    total = 0
-    for process in process_tree(pid):
-        with suppress(*_GONE):
-            for task in Path(f"/proc/{process}/task").iterdir():
-                lines = (task / "status").read_text().splitlines()
-                total += sum(int(line.split()[1]) for line in lines if line.startswith("nonvoluntary_ctxt_switches:"))
-    return total
-
-
 def udp_errors(pid: int | None = None) -> dict[str, int]:
-    """UDP datagrams of IPv4 and IPv6 that the kernel dropped so far, by reason.
+    """Return how many UDP datagrams of IPv4 and IPv6 the kernel dropped so far, by reason.
 
-    Its counters are a network namespace's: that of `pid`, or our own. See `socket_drops` for one process alone.
+    The kernel counts them for a whole network namespace: that of `pid`, or else our own. `socket_drops` counts for one
+    process alone.
     """
     folder = Path(f"/proc/{pid or 'self'}/net")
     names, values = (line.split()[1:] for line in (folder / "snmp").read_text().splitlines() if line.startswith("Udp:"))
@@ -174,7 +164,7 @@ def udp_errors(pid: int | None = None) -> dict[str, int]:
 
 @contextmanager
 def confined(cores: tuple[int, ...]) -> Iterator[None]:
-    """Processes that are started meanwhile stay on these cores; empty: everywhere."""
+    """Confine processes that are started inside the block to `cores`; an empty tuple confines nothing."""
     before = os.sched_getaffinity(0)
     if cores:
         os.sched_setaffinity(0, cores)
@@ -185,7 +175,10 @@ def confined(cores: tuple[int, ...]) -> Iterator[None]:
 
 
 def socket_drops(pid: int) -> int:
-    """Datagrams that found the receive queue full of a UDP socket which `pid` has open now. Not of its descendants."""
+    """Return how many datagrams were lost because the receive queue of a UDP socket of `pid` was full.
+
+    Sockets count that `pid` has open now; those of its descendants do not.
+    """
     dropped = 0
     links = set()
     for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -199,17 +192,8 @@ def socket_drops(pid: int) -> int:
     return dropped
 
 
-def tree_socket_drops(pid: int) -> int:
-    """The same for `pid` and its descendants."""
-    total = 0
-    for process in process_tree(pid):
-        with suppress(*_GONE):
-            total += socket_drops(process)
-    return total
-
-
 def machine() -> str:
-    """One line about this machine, for reports."""
+    """Describe this machine in one line, for reports."""
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.machine(),
@@ -218,7 +202,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the kernel, Python and the libraries that the generator, the floor and aiosfu use, by name."""
+    """Return the versions of the kernel, of Python and of the libraries on which the figures depend, by name."""
     wheel = ctypes.CDLL(pylibsrtp._binding.__file__)
     return {
         "kernel": platform.release(),
@@ -242,6 +226,6 @@ def _version_text(library: ctypes.CDLL, function: str) -> str:
 
 
 def cores() -> tuple[tuple[int, ...], int]:
-    """Cores of the server, and the generator's: the last that this process may use; with one core both share it."""
+    """Return the server's cores and the generator's, which is the last one; a single core is shared by both."""
     mine = sorted(os.sched_getaffinity(0))
     return tuple(mine[:-1]) or (mine[0],), mine[-1]

@@ -1,10 +1,10 @@
-"""Who takes part in a scenario and what they send, and what the generator needs to know of one who is connected."""
+"""Who takes part in a scenario, what they send, and what the generator has to know of a connected participant."""
 
 import socket
 from dataclasses import dataclass, field
 
 AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE, RTX_PAYLOAD_TYPE = 111, 96, 97
-"""In every description that the generator offers or answers."""
+"""The payload types in every description of the generator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,17 +12,17 @@ class Layer:
     """One encoding of a published track."""
 
     rid: str
-    """Empty: the only one."""
+    """The layer's rid; empty: the track has one layer."""
     packets_per_second: float
     packet_bytes: int
-    """Plaintext RTP packet; 0: as its pattern says."""
+    """Bytes of a plaintext RTP packet; 0: as the pattern says."""
     pattern: str = ""
-    """Packets that are sent over and over: `equal` ones, or the name of a recording. Empty: frames as encoders make
-    them, with key frames when they are asked for."""
+    """The packets that are sent over and over: `equal` ones, or the name of a recording. Empty: frames as encoders make
+    them, with key frames when they are requested."""
     per_burst: int = 0
-    """Of a pattern: packets that leave back to back; 0: a frame."""
+    """With a pattern: how many packets leave back to back; 0: those of a frame."""
     padded: bool = False
-    """Of a pattern: with the padding that this server adds, so that packets share UDP_SEGMENT messages."""
+    """With a pattern: add the padding that this server adds, so that packets share UDP_SEGMENT messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class TrackPlan:
     """`audio` (Opus, 50 packets a second) or `video` (VP8)."""
     layers: tuple[Layer, ...]
     frames_per_second: int = 30
-    """Packets of one frame leave back to back; 0: evenly spread."""
+    """The packets of one frame leave back to back; 0: packets are evenly spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Plan:
     publish: tuple[TrackPlan, ...] = ()
     subscribe: bool = True
     data: bool = False
-    """It has data channels. Then it has no media."""
+    """It has data channels, and no media."""
     messages_per_second: float = 0.0
-    """That it sends; it receives those of the others in its room."""
+    """The rate at which it sends messages. It receives those of all others in its room."""
 
 
 @dataclass(slots=True)
@@ -67,19 +67,19 @@ class SendStream:
 
 @dataclass(slots=True)
 class Connected:
-    """A participant whose transport is up: what the generator's kernel needs to know of it."""
+    """What the generator's kernel has to know of a participant whose transport is connected."""
 
     plan: Plan
     socket: socket.socket
-    """Connected to the server, non-blocking."""
+    """A socket that is connected to the server, non-blocking."""
     incoming: int
     """srtp_t address for unprotect; 0: packets come in the clear."""
     outgoing: int
     """srtp_t address for protect; 0: packets go in the clear."""
     sends: list[SendStream] = field(default_factory=list)
     owner: object = None
-    """Whatever must live as long as the addresses above."""
+    """The object that keeps the memory at the addresses above."""
     check: bytes = b""
-    """Datagram that the generator sends every few seconds, as it is (the STUN request that keeps consent)."""
+    """The datagram that the generator sends every few seconds: the STUN request that keeps consent."""
     receive_transport_cc_id: int = 0
     """Header extension id of the transport-wide sequence numbers in what arrives; 0: none, no feedback is sent."""

@@ -1,4 +1,4 @@
-"""What a benchmark measured, as it is written to JSON, compared and drawn. Plain data; nothing here measures."""
+"""The results of a benchmark as plain data, which is written as JSON, compared and drawn."""
 
 import datetime
 import json
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any, Self
 
 FORMAT = 1
-"""Of the JSON files; a reader refuses other numbers."""
+"""The version of the JSON files. A reader refuses others."""
 
 
 def now() -> str:
-    """The date of a report made now."""
+    """Return the time now, as reports write it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def command_line(words: Iterable[str]) -> str:
-    """How these words are typed."""
+    """Return the command line that has these words after `python -m bench`."""
     return shlex.join(["python", "-m", "bench", *words])
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Microseconds from the send time of a packet (or message) in the generator to the kernel's receive time at a
-    subscriber."""
+    """Percentiles, in microseconds, of the time from a packet's (or message's) send time in the generator to the
+    kernel's receive time at a subscriber."""
 
     p50: float
     p90: float
@@ -45,45 +45,44 @@ class Measurement:
     n: int
     """The scenario's size: subscribers, participants, rooms."""
     repeat: int
-    """0, 1, 2, ...: which of the alternating repeats."""
+    """The number of the repeat, from 0."""
     seconds: float
     load: float
     """Share of the scenario's full load, 1 unless it was ramped."""
     offered: int
-    """Packets that should have reached subscribers in the window."""
+    """Packets (or messages) that should have reached subscribers."""
     delivered: int
     cpu_us_per_packet: float
-    """User and system time of the server's process tree per delivered packet."""
+    """CPU time of the server's process tree, per delivered packet."""
     softirq_us_per_packet: float
-    """Of the server's cores while the window lasted."""
+    """Softirq time of the server's cores during the window, per delivered packet."""
     server_busy: float
     """Share of the server's cores that its processes used."""
     generator_busy: float
     """Share of its core that the busiest generator process used."""
     latency: Latency
     memory_per_subscriber: float
-    """Bytes of the server's PSS by which the subscribers raised it, each."""
+    """Bytes by which each subscriber raised the server's proportional set size."""
     joins_ms: tuple[float, ...] = ()
-    """Token to first media packet, for each participant that joined in the window and got media."""
+    """The time from join to first media packet of each participant that joined in the window and got media."""
     drops: dict[str, int] = field(default_factory=dict)
-    """Counted by the server or the kernel, by reason."""
+    """Datagrams that the server or the kernel dropped, by reason."""
     notes: tuple[str, ...] = ()
     main_thread_busy: float = 0.0
-    """Share of one core that the server's main thread used. Of aiosfu that is its Python: media have other threads."""
+    """The share of one core that the server's main thread used. In aiosfu that thread runs Python, and no media."""
     unit: str = "packet"
-    """What was offered and delivered, and what CPU and latency are of: a `packet` of media, or a data `message`."""
+    """What was counted and timed: a `packet` of media, or a data `message`."""
     joins_due: int = 0
-    """Participants that were to join in the window. Where `joins_ms` has fewer, the others did not get in or got no
-    media."""
+    """Participants that were to join in the window. If `joins_ms` has fewer, the others did not get in or no media."""
 
     @property
     def loss(self) -> float:
-        """Share of the offered packets that did not arrive."""
+        """The share of the offered packets that did not arrive."""
         return 1 - self.delivered / self.offered if self.offered else 0.0
 
     @property
     def packets_per_second(self) -> float:
-        """Delivered."""
+        """Packets that were delivered per second."""
         return self.delivered / self.seconds
 
 
@@ -97,9 +96,9 @@ class Knee:
     packets_per_second: float
     server_busy: float
     generator_limited: bool
-    """The generator was at its own ceiling, so the true knee is higher."""
+    """Whether the generator was at its own ceiling, so that the true knee is higher."""
     unit: str = "packet"
-    """See `Measurement`."""
+    """What was counted: `packet` or `message`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,46 +110,54 @@ class Report:
     """ISO 8601, UTC."""
     command: str
     versions: dict[str, str]
-    """Of systems, libraries and kernel."""
+    """Versions of systems, libraries and kernel, by name."""
     profile: str
-    """SRTP protection profile of the media."""
+    """The SRTP protection profile of the media."""
     baseline: Latency | None
-    """Generator to plain reflector and back: what the harness itself adds."""
+    """The latency that the harness itself adds: from the generator to a plain reflector and back."""
     ceiling: float | None
-    """Packets per second that the generator takes from the reflector without loss."""
+    """The packets per second that the generator takes from the reflector without loss."""
     measurements: tuple[Measurement, ...] = ()
     knees: tuple[Knee, ...] = ()
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the report as JSON."""
         write_figures(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote. Raises ValueError for anything else."""
+        """Read what `write` wrote.
+
+        Raises:
+            ValueError: the file has another format.
+        """
         data = read_figures(path)
         try:
             data["baseline"] = Latency(**data["baseline"]) if data["baseline"] else None
             data["measurements"] = tuple(_measurement(entry) for entry in data["measurements"])
             data["knees"] = tuple(Knee(**entry) for entry in data["knees"])
             return cls(**data)
-        except (KeyError, TypeError, AttributeError) as exc:
-            raise ValueError(f"{path} is not a benchmark report: {exc}") from exc
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a benchmark report: {error}") from error
 
 
 def write_figures(path: Path, figures: dict[str, Any]) -> None:
-    """Write figures as JSON, for `read_figures`."""
+    """Write figures as JSON, which `read_figures` reads."""
     path.write_text(json.dumps({"format": FORMAT, **figures}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_figures(path: Path) -> dict[str, Any]:
-    """What `write_figures` wrote. Raises ValueError for anything else."""
+    """Read what `write_figures` wrote.
+
+    Raises:
+        ValueError: the file has another format.
+    """
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("format") != FORMAT:
             raise ValueError(f"{path}: written by another version of this benchmark")
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as exc:
-        raise ValueError(f"{path} is not a benchmark report: {exc}") from exc
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a benchmark report: {error}") from error
     return data
 
 

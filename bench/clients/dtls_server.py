@@ -1,6 +1,6 @@
 """DTLS in the server role and the SRTP keys that come out of it (RFC 5764), without I/O.
 
-For the endpoints of servers that take the client's role themselves (Janus), and for the naive SFU.
+It is used with servers that are the DTLS client themselves, such as Janus, and by the naive SFU.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pylibsrtp import Policy, Session, ffi
 DATAGRAM_BYTES = 1200
 """Largest DTLS record that is sent, in bytes."""
 REPLAY_WINDOW = 1024
-"""Packets: repairs come late; aiortc's is as wide."""
+"""Packets by which one may be late, as in aiortc: repairs come late."""
 RECORD_HEADER_BYTES, RECORD_LENGTH_AT = 13, 11
 
 
@@ -24,7 +24,7 @@ class Profile:
     """An SRTP protection profile."""
 
     number: Any
-    """As libsrtp calls it."""
+    """libsrtp's number of the profile."""
     key_bytes: int
     salt_bytes: int
 
@@ -34,11 +34,11 @@ PROFILES = {
     "SRTP_AEAD_AES_256_GCM": Profile(Policy.SRTP_PROFILE_AEAD_AES_256_GCM, 32, 12),
     "SRTP_AES128_CM_SHA1_80": Profile(Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 16, 14),
 }
-"""By their names in DTLS."""
+"""The profiles by their names in DTLS."""
 
 
 def server_context(profile: str) -> tuple[SSL.Context, str]:
-    """A context for many handshakes that allows one SRTP profile, and its certificate's SHA-256 fingerprint."""
+    """Return a context for handshakes with one SRTP profile, and its certificate's SHA-256 fingerprint."""
     certificate = RTCCertificate.generateCertificate()
     context = SSL.Context(SSL.DTLS_METHOD)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
@@ -50,12 +50,12 @@ def server_context(profile: str) -> tuple[SSL.Context, str]:
 
 
 def srtp_address(session: Session) -> int:
-    """The srtp_t of a session, for kernels. Good for as long as the session lives."""
+    """Return the address of a session's srtp_t, for kernels; it is valid as long as the session exists."""
     return int(ffi.cast("uintptr_t", session._srtp[0]))
 
 
 class DtlsServer:
-    """One handshake: give it what arrives, send what it returns; then `incoming` and `outgoing` are there."""
+    """One handshake. Give it what arrives and send what it returns; at its end `incoming` and `outgoing` are set."""
 
     def __init__(self, context: SSL.Context, fingerprint: str) -> None:
         """`fingerprint`: the SHA-256 that the client's certificate must have, as in SDP."""
@@ -68,11 +68,15 @@ class DtlsServer:
 
     @property
     def connected(self) -> bool:
-        """Whether there are keys."""
+        """Whether the handshake is complete, so that there are SRTP keys."""
         return self.outgoing is not None
 
     def receive(self, datagram: bytes) -> list[bytes]:
-        """Take a DTLS datagram; returns the datagrams to send. Raises SSL.Error when the handshake fails."""
+        """Take a DTLS datagram and return the datagrams to send.
+
+        Raises:
+            SSL.Error: the handshake failed.
+        """
         self._connection.bio_write(datagram)
         if not self.connected:
             with contextlib.suppress(SSL.WantReadError):
@@ -81,7 +85,7 @@ class DtlsServer:
         return self._records()
 
     def timeout(self) -> list[bytes]:
-        """What to send again when nothing has come for a while."""
+        """Return the datagrams to send again after a time without an answer."""
         self._connection.DTLSv1_handle_timeout()
         return self._records()
 
@@ -109,7 +113,7 @@ class DtlsServer:
 
 
 def _session(profile: Profile, material: bytes, side: int, direction: Any) -> Session:
-    """`side` 0: what the client writes, 1: what the server writes (RFC 5764 section 4.2)."""
+    """Make the session of one direction. `side` 0: the client sends, 1: the server sends (RFC 5764 section 4.2)."""
     salts = 2 * profile.key_bytes
     key = material[side * profile.key_bytes : (side + 1) * profile.key_bytes]
     salt = material[salts + side * profile.salt_bytes : salts + (side + 1) * profile.salt_bytes]

@@ -1,7 +1,7 @@
 """One WebRTC endpoint of the load generator: ICE (controlling), DTLS in either role, SRTP, over a socket of its own.
 
-Hundreds may be connecting at once; the media is in `bench.generator`.
-STUN by aioice and DTLS by pyOpenSSL, independent of the server's own code.
+Hundreds may connect at the same time. Media is sent and received by `bench.generator`. STUN comes from aioice and DTLS
+from pyOpenSSL, so that no code of the server tests itself.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ RECEIVE_BYTES = 1 << 20
 
 
 def make_context() -> tuple[SSL.Context, tuple[str, str]]:
-    """One DTLS context for all endpoints, and its certificate's (hash, fingerprint)."""
+    """Make one DTLS context for all endpoints; return it with its certificate's (hash name, fingerprint)."""
     certificate = RTCCertificate.generateCertificate()
     context = SSL.Context(SSL.DTLS_METHOD)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
@@ -46,9 +46,11 @@ class Endpoint:
         keeps_dtls: bool = False,
         role: DtlsRole = DtlsRole.CLIENT,
     ) -> None:
-        """keeps_dtls: for data channels. Media has its keys after the handshake, and a connection is 70 KiB.
+        """Bind a socket; `connect` does the rest.
 
-        role: of this end in DTLS; the server's answer decides.
+        Args:
+            keeps_dtls: keep the DTLS connection after the handshake, which data channels need. It has 70 KiB.
+            role: this end's role in DTLS, as the server's answer decides.
         """
         self._context = context
         self.role = role
@@ -67,9 +69,11 @@ class Endpoint:
         return self.socket.fileno()
 
     async def connect(self, remote: IceCredentials) -> None:
-        """ICE check, DTLS handshake, SRTP keys.
+        """Make the ICE check and the DTLS handshake, and derive the SRTP keys.
 
-        Raises TimeoutError when the server does not answer, SSL.Error when it refuses the handshake.
+        Raises:
+            TimeoutError: the server does not answer.
+            SSL.Error: the server refuses the handshake.
         """
         self.socket.setblocking(False)
         self._check = self._binding_request(remote)
@@ -85,7 +89,7 @@ class Endpoint:
             self._dtls = connection
 
     async def _shake_hands(self, arrivals: Arrivals) -> SSL.Connection:
-        """The DTLS handshake in the role of this end."""
+        """Make the DTLS handshake in the role of this end, and return its connection."""
         connection = SSL.Connection(self._context, None)
         if self.role is DtlsRole.CLIENT:
             connection.set_connect_state()
@@ -108,7 +112,7 @@ class Endpoint:
 
     @property
     def check_datagram(self) -> bytes:
-        """The connectivity check that `check` sends, once connected."""
+        """Return the connectivity check that `check` sends; for a connected endpoint."""
         return self._check
 
     def _binding_request(self, remote: IceCredentials) -> bytes:
@@ -121,7 +125,7 @@ class Endpoint:
         return bytes(message)
 
     def check(self) -> None:
-        """Send a connectivity check: also what keeps the server's consent."""
+        """Send a connectivity check, which also keeps the server's consent (RFC 7675)."""
         with contextlib.suppress(OSError):
             self.socket.send(self._check)
 
@@ -158,13 +162,22 @@ class Endpoint:
             self.socket.send(self._sessions[0].protect(packet))
 
     def send_data(self, data: bytes) -> None:
-        """Send application data as one DTLS record. For endpoints that keep DTLS. Raises SSL.Error or OSError."""
+        """Send application data as one DTLS record; for endpoints that keep DTLS.
+
+        Raises:
+            SSL.Error: the connection has ended.
+            OSError: the socket does not take the datagram.
+        """
         assert self._dtls is not None
         self._dtls.send(data)
         self.socket.send(self._dtls.bio_read(DATAGRAM_BYTES))
 
     def receive_data(self, datagram: bytes) -> list[bytes]:
-        """The application data in a DTLS datagram. For endpoints that keep DTLS. Raises SSL.Error."""
+        """Return the application data in a DTLS datagram; for endpoints that keep DTLS.
+
+        Raises:
+            SSL.Error: the datagram is not of this connection, or the connection has ended.
+        """
         assert self._dtls is not None
         self._dtls.bio_write(datagram)
         found = []

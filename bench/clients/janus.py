@@ -1,4 +1,4 @@
-"""Janus: where it is, how it is configured, how one talks to it. `bench.targets.janus` makes a target of that.
+"""Janus: finding it, configuring it, and its signalling. `bench.targets.janus` is the target made of these.
 
 Its API is JSON over a WebSocket: a session, a handle per PeerConnection, messages to the handle's plugin, here the
 VideoRoom (https://janus.conf.meetecho.com/docs/videoroom).
@@ -30,12 +30,12 @@ PLUGIN, TRANSPORT = "libjanus_videoroom.so", "libjanus_websockets.so"
 ROOM_EXISTS = 427
 LINES_OF_LDD = re.compile(r"^\s*(\S+) => (\S+)", re.MULTILINE)
 CRYPTO = {"libnss3.so": "NSS", "libcrypto.so": "OpenSSL", "libmbedcrypto.so": "Mbed TLS"}
-"""Libraries that a libsrtp is linked with, and what that makes of it; with none of them it uses its own AES."""
+"""Crypto libraries that a libsrtp may be linked with, by file name. Linked with none, it uses its own AES."""
 ANSWER_TIMEOUT_S = 20.0
 
 
 class JanusFailed(Exception):
-    """Janus is not there, or answered with an error."""
+    """Janus is not installed, or answered with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,20 @@ class Installation:
 
     binary: Path
     modules: Path
-    """Folder with the folders plugins and transports."""
+    """The folder that holds the folders `plugins` and `transports`."""
     libraries: tuple[Path, ...]
-    """Searched before the system's."""
+    """Folders of libraries that are searched before the system's."""
 
     @classmethod
     def find(cls, root: str, srtp: str) -> Self:
-        """In the folder `root` of unpacked packages, or the one on the PATH if that is empty. Raises JanusFailed.
+        """Find an installation.
 
-        srtp: a folder with another libsrtp2.so.1 to use, or empty.
+        Args:
+            root: the folder of unpacked packages; empty: use the Janus on PATH.
+            srtp: a folder with another libsrtp2.so.1 to use; empty: none.
+
+        Raises:
+            JanusFailed: there is none.
         """
         binary = Path(root, "usr/bin/janus") if root else Path(shutil.which("janus") or "")
         if not binary.is_file():
@@ -65,12 +70,12 @@ class Installation:
         return cls(binary, modules.parent, folders)
 
     def command(self, arguments: Iterable[str]) -> list[str]:
-        """How to start it."""
+        """Return the words of the command that starts Janus with `arguments`."""
         path = ":".join(map(str, self.libraries))
         return [*(["env", f"LD_LIBRARY_PATH={path}"] if path else []), str(self.binary), *arguments]
 
     def versions(self, name: str) -> dict[str, str]:
-        """Of Janus, which the report calls `name`, and of its libsrtp, with what that calculates AES."""
+        """Return the versions of Janus, which the report calls `name`, and of its libsrtp with its crypto library."""
         text = self._run(str(self.binary), "--help")
         version = re.search(r"Janus version: \d+ \(([\d.]+)\)", text)
         srtp = self._linked(self.binary).get("libsrtp2.so.1", "")
@@ -87,7 +92,7 @@ class Installation:
         return f"{number[1].decode() if number else '?'} with {crypto} cryptography, {library}"
 
     def _linked(self, file: Path) -> dict[str, str]:
-        """Shared libraries by name, with the path at which they are found."""
+        """Return the shared libraries of a file by name, with the paths at which they are found."""
         return dict(LINES_OF_LDD.findall(self._run("ldd", str(file))))
 
     def _run(self, *words: str) -> str:
@@ -99,8 +104,12 @@ class Installation:
 def write_configuration(folder: Path, modules: Path, address: str, port: int, loops: int) -> None:
     """Write Janus's files into `folder`.
 
-    address: the only one for media; not loopback, which Janus skips. port: of the WebSocket, on loopback. loops: event
-    loops for all PeerConnections together; 0: a thread for each PeerConnection, as Janus does by default.
+    Args:
+        folder: where the files go.
+        modules: the folder of Janus's plugins and transports.
+        address: the only address for media; Janus skips loopback addresses.
+        port: the WebSocket's port, on loopback.
+        loops: event loops for all PeerConnections together; 0: a thread for each, which is Janus's default.
     """
     empty = folder / "empty"
     empty.mkdir()
@@ -135,7 +144,7 @@ def _others(folder: Path, kept: str) -> list[str]:
 
 
 def configuration(sections: dict[str, dict[str, Any]]) -> str:
-    """Text in the syntax of libconfig."""
+    """Return the sections as text in the syntax of libconfig."""
     return "".join(
         f"{name}: {{\n" + "".join(f"\t{key} = {_literal(value)}\n" for key, value in values.items()) + "}\n"
         for name, values in sections.items()
@@ -147,32 +156,36 @@ def _literal(value: bool | int | str) -> str:
 
 
 class JanusSession:
-    """A session: every handle of the benchmark hangs on it."""
+    """A session of Janus's API, to which all handles of the benchmark belong."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._session = 0
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self.up: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
-        """By handle: Janus has said that its PeerConnection is up."""
+        """Set by handle, when Janus says that its PeerConnection is up."""
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        """Connect to the WebSocket. Raises OSError."""
+        """Connect to the WebSocket.
+
+        Raises:
+            OSError: nobody listens there.
+        """
         self = cls(await connect(url, subprotocols=[Subprotocol("janus-protocol")], ping_interval=None, max_size=None))
         self._session = (await self._ask({"janus": "create"}))["data"]["id"]
         return self
 
     async def attach(self) -> int:
-        """A new handle of the VideoRoom."""
+        """Return a new handle of the VideoRoom."""
         answer = await self._ask({"janus": "attach", "plugin": "janus.plugin.videoroom"})
         return int(answer["data"]["id"])
 
     async def message(
         self, handle: int, body: dict[str, Any], kind: str = "", sdp: str = ""
     ) -> tuple[dict[str, Any], str]:
-        """Ask the plugin, perhaps with an SDP of a `kind`; returns its data and the SDP of its answer, or nothing."""
+        """Send the plugin a request, with an SDP of a `kind` if there is one; return the answer's data and SDP."""
         request: dict[str, Any] = {"janus": "message", "handle_id": handle, "body": body}
         if sdp:
             request["jsep"] = {"type": kind, "sdp": sdp, "trickle": False}

@@ -1,4 +1,4 @@
-"""Session descriptions for Janus: offers of publishers, answers of viewers. In both Janus becomes the DTLS client."""
+"""Session descriptions for Janus: offers of publishers and answers of viewers. Both make Janus the DTLS client."""
 
 import re
 
@@ -6,19 +6,26 @@ from bench.clients import sdp
 from bench.plans import Plan
 
 REPEATED = ("a=mid:", "a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=rtcp-mux")
-"""Attributes of an offered section that its answer repeats."""
+"""Attributes of an offered m-section that its answer repeats."""
 MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 
 def publisher_offer(plan: Plan, ice: tuple[str, str], fingerprint: str, candidate: str, ssrcs: list[list[int]]) -> str:
-    """Offer what a plan publishes. ice: our ufrag and password. candidate: our candidate's attribute lines.
-    ssrcs: from `sdp.choose_ssrcs`."""
+    """Offer what a plan publishes.
+
+    Args:
+        plan: what is published.
+        ice: our ufrag and password.
+        fingerprint: our certificate's.
+        candidate: the attribute lines of our candidate.
+        ssrcs: what `sdp.choose_ssrcs` returned for the plan.
+    """
     cids = [f"track{k}" for k in range(len(plan.publish))]
     return _with_candidate(sdp.offer(plan, cids, [], ice, ("sha-256", fingerprint), 1, ssrcs), candidate)
 
 
 def viewer_answer(offer: str, ice: tuple[str, str], fingerprint: str, candidate: str) -> str:
-    """Accept all that is offered."""
+    """Answer an offer by accepting all its m-sections."""
     _, *sections = re.split(r"(?m)^(?=m=)", offer.replace("\r\n", "\n"))
     mids = re.findall(r"(?m)^a=mid:(\S+)", offer)
     head = [
@@ -36,7 +43,11 @@ def viewer_answer(offer: str, ice: tuple[str, str], fingerprint: str, candidate:
 
 
 def fingerprint_of(text: str) -> str:
-    """The SHA-256 fingerprint in a description. Raises ValueError if there is none."""
+    """Return the SHA-256 fingerprint in a description.
+
+    Raises:
+        ValueError: there is none.
+    """
     found = re.search(r"(?mi)^a=fingerprint:sha-256 (\S+)", text)
     if found is None:
         raise ValueError("a description without a SHA-256 fingerprint")
@@ -52,6 +63,6 @@ def _accept(section: list[str]) -> list[str]:
 
 
 def _with_candidate(text: str, candidate: str) -> str:
-    """Put a candidate into the first section, whose transport all share."""
+    """Put a candidate into the first m-section, whose transport all share."""
     head, first, *rest = re.split(r"(?m)^(?=m=)", text)
     return "".join((head, first + candidate, *rest))

@@ -1,7 +1,7 @@
-"""A participant as LiveKit's protocol has it, for load: one peer connection, and SDP from templates.
+"""A participant that speaks LiveKit's protocol: one peer connection, and SDP from templates.
 
-Follows docs/protocol.md, section 9: announce tracks, offer, add the m-sections that the server asks for, offer again.
-In protobuf, as SDKs do: with JSON, most of what a server does for a large room is to write everybody's names.
+It follows section 9 of docs/protocol.md: announce tracks, offer, add the m-sections that the server asks for, offer
+again. Its messages are protobuf, as those of the SDKs are: JSON would be most of the server's work for a large room.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from bench.plans import Connected, Plan
 from sfu.parameters import IceCredentials
 
 ANSWER_TIMEOUT_S = 60.0
-"""A server that hundreds join at once may take its time."""
+"""Generous, because a server may need this long for hundreds of joins at once."""
 TOKEN_VALIDITY_S = 3600
 CLOCK_SKEW_S = 10
 PING_INTERVAL_S = 5
@@ -43,18 +43,18 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 PROTOCOL_VERSION = 16
 SUBSCRIBED_POLL_S = 0.02
 QUALITIES = {"q": "LOW", "h": "MEDIUM", "f": "HIGH"}
-"""LiveKit's rids, and what a viewer asks for to get them."""
+"""LiveKit's rids, and the quality that a viewer asks for to get each."""
 
 Message = dict[str, Any]
 Dtls = tuple[SSL.Context, tuple[str, str]]
 
 
 class SignallingFailed(Exception):
-    """The server refused, closed or did not answer; the text says what was waited for."""
+    """The server refused, closed or did not answer; the text says what was expected."""
 
 
 def make_token(key: str, secret: str, room: str, identity: str) -> str:
-    """A token with which `identity` may join `room`, publish and subscribe."""
+    """Return a token with which `identity` may join `room`, publish and subscribe."""
     now = int(time.time())
     video = {"room": room, "roomJoin": True, "canPublish": True, "canSubscribe": True}
     times = {"nbf": now - CLOCK_SKEW_S, "exp": now + TOKEN_VALIDITY_S}
@@ -74,11 +74,11 @@ class Participant:
         self.tracks_of: dict[str, dict[str, str]] = {}
         """identity -> sid -> `audio` or `video`."""
         self.own: list[str] = []
-        """Sids in the order of the plan."""
+        """Sids of its own tracks, in the order of the plan."""
         self.sctp_port = 0
-        """Of the server's data channels; 0: it has none."""
-        self.heard = asyncio.Event()
-        """Somebody has received a packet of one of its tracks."""
+        """The SCTP port of the server's data channels; 0: it has none."""
+        self.subscribed_to = asyncio.Event()
+        """Set once somebody has received a packet of one of its tracks."""
         self.failure: str = ""
         """What ended it, if anything did."""
         self._dtls = dtls
@@ -95,7 +95,12 @@ class Participant:
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(12)
 
     async def join(self, url: str, token: str) -> Connected:
-        """Join, publish what the plan says and connect the transport. Raises SignallingFailed or TimeoutError."""
+        """Join, publish what the plan says and connect the transport.
+
+        Raises:
+            SignallingFailed: the server refused or closed.
+            TimeoutError: the server did not answer.
+        """
         await self._open(url, token)
         for number, track in enumerate(self.plan.publish):
             self.own.append(await self._announce(number, track.kind))
@@ -156,7 +161,7 @@ class Participant:
         return str((await self._answer(published, "track_published")).track.sid)
 
     async def _negotiate(self) -> Remote:
-        """One offer and its answer."""
+        """Send an offer and return what its answer says of the server's end."""
         number = next(self._numbers)
         ice = self._ufrag, self._password
         text = offer(self.plan, self._cids, self._receiving, ice, self._dtls[1], number, self._ssrcs)
@@ -189,12 +194,16 @@ class Participant:
             await self._send(trackSetting={"trackSids": sids, "quality": quality})
 
     async def mute(self, muted: bool) -> None:
-        """Tell the room about one's tracks; what is sent is the generator's business."""
+        """Say that all its tracks are muted or not. The generator decides what is sent."""
         for sid in self.own:
             await self._send(mute={"sid": sid, "muted": muted})
 
     async def wait_subscribed(self, count: int) -> None:
-        """Wait until `count` tracks of others have an m-section. Raises SignallingFailed."""
+        """Wait until `count` tracks of others have an m-section.
+
+        Raises:
+            SignallingFailed: the connection ended before.
+        """
         while len(self.subscribed) < count:
             if self.failure:
                 raise SignallingFailed(f"{self.plan.identity}: {self.failure}")
@@ -234,7 +243,7 @@ class Participant:
             self.failure = self.failure or f"{type(error).__name__}: {error}"
 
     def _expect(self, name: str) -> asyncio.Future[Any]:
-        """The next message of a kind; ask for it before sending what it answers."""
+        """Return a future of the next message of a kind. Call this before sending what it answers."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[name] = future
         return future
@@ -250,7 +259,7 @@ class Participant:
         return content
 
     async def _send(self, **message: Any) -> None:
-        """Send one SignalRequest, written as its JSON."""
+        """Send one SignalRequest, which is given in the form of its JSON."""
         assert self._socket is not None
         await self._socket.send(ParseDict(message, SignalRequest()).SerializeToString())
 
@@ -272,7 +281,7 @@ class Participant:
         elif name == "update":
             self._meet(content.participants)
         elif name == "track_subscribed":
-            self.heard.set()
+            self.subscribed_to.set()
         elif name == "trickle":
             self._take_candidate(content)
         elif name == "media_sections_requirement":
@@ -282,7 +291,7 @@ class Participant:
             self.failure = f"the server said leave: {DisconnectReason.Name(content.reason)}"
 
     def _take_candidate(self, trickle: TrickleRequest) -> None:
-        """Keep a candidate of the server's. The first one for UDP over IPv4 is enough."""
+        """Keep a candidate of the server. The first one for UDP over IPv4 is used."""
         candidate = str(json.loads(trickle.candidateInit).get("candidate", ""))
         self._candidates.append(candidate)
         if USABLE_CANDIDATE.search(candidate):

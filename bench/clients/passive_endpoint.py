@@ -16,36 +16,43 @@ from bench.clients.dtls_server import DtlsServer, srtp_address
 from bench.clients.endpoint import RECEIVE_BYTES
 
 PRIORITY = 2130706431
-"""Of a host candidate (RFC 8445 section 5.1.2)."""
+"""The priority of a host candidate (RFC 8445 section 5.1.2)."""
 
 
 class PassiveEndpoint:
-    """A transport: `socket`, and once connected `incoming` and `outgoing`, the srtp_t addresses."""
+    """A transport: its `socket` and, once connected, the srtp_t addresses `incoming` and `outgoing`."""
 
     def __init__(self, address: str) -> None:
-        """`address`: where to bind, an IPv4 address of this machine."""
+        """Bind a socket to `address`, an IPv4 address of this machine."""
         self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         self.socket.setblocking(False)
         self.socket.bind((address, 0))
         self.check = b""
-        """The connectivity check, once connecting."""
+        """The datagram of the connectivity check; set by `connect`."""
         self.incoming = self.outgoing = 0
         self._dtls: DtlsServer | None = None
 
     @property
     def candidate(self) -> str:
-        """The only one, as an attribute of SDP."""
+        """Our only candidate, as an attribute of SDP."""
         address, port = self.socket.getsockname()
         return f"a=candidate:1 1 udp {PRIORITY} {address} {port} typ host\r\na=end-of-candidates\r\n"
 
     async def connect(
         self, server: tuple[str, int], credentials: tuple[str, str], context: SSL.Context, fingerprint: str
     ) -> None:
-        """Check, handshake, keys. Raises TimeoutError when the server does not answer.
+        """Make the ICE check and the DTLS handshake, and derive the SRTP keys.
 
-        credentials: the server's ufrag and password. fingerprint: the SHA-256 of the server's certificate.
+        Args:
+            server: its address.
+            credentials: the server's ufrag and password.
+            context: from `dtls_server.server_context`.
+            fingerprint: the SHA-256 of the server's certificate.
+
+        Raises:
+            TimeoutError: the server does not answer.
         """
         self.socket.connect(server)
         self.check = self._binding_request(*credentials)
@@ -77,7 +84,7 @@ class PassiveEndpoint:
             self.socket.send(datagram)
 
     def _answer(self, datagram: bytes) -> None:
-        """Answer a connectivity check: Janus sends its own too, for all that it says `ice-lite`."""
+        """Answer a connectivity check. Janus sends checks although it announces `ice-lite`."""
         with contextlib.suppress(ValueError):
             request = stun.parse_message(datagram)
             if request.message_class == stun.Class.REQUEST:
@@ -96,7 +103,7 @@ class PassiveEndpoint:
         return bytes(message)
 
     def close(self) -> None:
-        """Close the socket; the addresses are void."""
+        """Close the socket. The srtp_t addresses are invalid afterwards."""
         self.socket.close()
         self.incoming = self.outgoing = 0
         self._dtls = None

@@ -1,4 +1,4 @@
-"""Session descriptions of the load generator: offers from templates, and what matters of an answer."""
+"""Session descriptions of the load generator: offers from templates, and what it needs of an answer."""
 
 import re
 import secrets
@@ -14,7 +14,7 @@ from sfu.parameters import DtlsRole
 MID_ID, RID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID = 1, 2, 3, 4
 """Header extension ids of every offer."""
 SPEECH_LEVEL = 0x80 | 20
-"""Voice at -20 dBov, as one byte of RFC 6464."""
+"""The audio level of every packet: voice at -20 dBov, as one byte of RFC 6464."""
 _EXTENSIONS = {
     MID_ID: "urn:ietf:params:rtp-hdrext:sdes:mid",
     RID_ID: "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
@@ -22,7 +22,7 @@ _EXTENSIONS = {
     AUDIO_LEVEL_ID: "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
 }
 USABLE_CANDIDATE = re.compile(r"candidate:\S+ 1 udp \d+ (\d+\.\d+\.\d+\.\d+) (\d+) typ host", re.IGNORECASE)
-"""A server's host candidate for UDP over IPv4: its address and port."""
+"""Matches a host candidate for UDP over IPv4; the groups are its address and port."""
 _HEAD = (
     "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {mids}\r\n"
     "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\na=fingerprint:{algorithm} {digest}\r\na=setup:actpass\r\n"
@@ -74,7 +74,7 @@ def _section(kind: str, mid: int, direction: str) -> str:
 
 
 def _sending_lines(track: TrackPlan, cid: str, ssrcs: Sequence[int]) -> str:
-    """What tells of the streams of a track: rids of its layers, or the SSRC of its only one (pion asks for it)."""
+    """Return the lines that describe a track's streams: rids of its layers, or its only SSRC, which pion needs."""
     lines = f"a=msid:- {cid}\r\n"
     rids = [layer.rid for layer in track.layers if layer.rid]
     if rids:
@@ -86,7 +86,7 @@ def _sending_lines(track: TrackPlan, cid: str, ssrcs: Sequence[int]) -> str:
 
 
 def choose_ssrcs(plan: Plan) -> list[list[int]]:
-    """Random SSRCs for each layer of each track that the plan publishes."""
+    """Choose a random SSRC for each layer of each track that the plan publishes."""
     return [[secrets.randbits(32) | 1 for _ in track.layers] for track in plan.publish]
 
 
@@ -99,10 +99,11 @@ def offer(
     version: int,
     ssrcs: list[list[int]],
 ) -> str:
-    """An offer: first what the plan publishes (`cids`: its track ids), then a section of each kind in `receiving`,
-    last the data channels if the plan has them.
+    """Write an offer. Its mids are 0, 1, 2 and so on.
 
-    ice: ufrag and password. ssrcs: from `choose_ssrcs`. The mids are 0, 1, 2, ... in that order.
+    The m-sections are first the tracks that the plan publishes, then one of each kind in `receiving`, and last the data
+    channels if the plan has them. `cids` are the plan's track ids, `ice` is ufrag and password, and `ssrcs` is what
+    `choose_ssrcs` returned.
     """
     count = len(plan.publish) + len(receiving) + plan.data
     text = _HEAD.format(
@@ -129,19 +130,24 @@ class Remote:
     ufrag: str
     password: str
     address: tuple[str, int]
-    """Of its first IPv4 host candidate for UDP."""
+    """The address and port of its first IPv4 host candidate for UDP."""
     extensions: frozenset[int]
-    """Ids of the header extensions that it takes."""
+    """Ids of the header extensions that it accepts."""
     sctp_port: int = 0
-    """Of its data channels; 0: it has none."""
+    """The SCTP port of its data channels; 0: it has none."""
     our_role: DtlsRole = DtlsRole.CLIENT
-    """What is left for this end by the answer's `a=setup` (RFC 8842 section 5.3)."""
+    """The role that the answer's `a=setup` leaves to this end (RFC 8842 section 5.3)."""
 
     @classmethod
     def parse(cls, text: str, trickled: Iterable[str] = ()) -> Self:
-        """Read an answer. Raises ValueError when a part is missing.
+        """Read an answer.
 
-        trickled: candidates that came beside it, as in `a=` lines but without that.
+        Args:
+            text: its SDP.
+            trickled: candidates that came beside it, without `a=`.
+
+        Raises:
+            ValueError: a part is missing.
         """
         text += "".join(f"a={candidate}\r\n" for candidate in trickled)
         ufrag, password = (re.search(rf"a=ice-{name}:(\S+)", text) for name in ("ufrag", "pwd"))
@@ -156,7 +162,7 @@ class Remote:
 
 
 def send_streams(plan: Plan, remote: Remote, ssrcs: list[list[int]]) -> list[SendStream]:
-    """What the participant sends, in the order of its tracks and their layers. ssrcs: from `choose_ssrcs`."""
+    """Return what the participant sends, in the order of its tracks and their layers, with its chosen SSRCs."""
     streams = []
     for mid, (track, own) in enumerate(zip(plan.publish, ssrcs, strict=True)):
         for layer, ssrc in zip(track.layers, own, strict=True):
@@ -183,5 +189,5 @@ def _kind_elements(track: TrackPlan, layer: Layer, accepted: frozenset[int]) -> 
 
 
 def _element(identifier: int, value: bytes) -> bytes:
-    """A one-byte header extension element (RFC 8285 section 4.2)."""
+    """Write a one-byte header extension element (RFC 8285 section 4.2)."""
     return bytes((identifier << 4 | len(value) - 1,)) + value

@@ -1,12 +1,12 @@
 """Data channels of the load generator: who sends messages on an absolute schedule, and who receives them.
 
-Beside the generator's kernel and in Python, each participant in a socket of its own that asyncio reads. SCTP is
-aiortc's, as in the server, so a received message costs here about what it costs there: see `generator_busy` of what was
-measured. It acknowledges every message, which browsers do for every second one.
+They are written in Python and run beside the generator's kernel; each participant has a socket that asyncio reads. SCTP
+is aiortc's, as in the server, so receiving a message costs here about as much as there; `generator_busy` shows it.
+aiortc acknowledges every message, whereas browsers acknowledge every second one.
 
-Open loop: a message leaves when it is due or, if this process was too busy, as soon as it can. Its latency runs from
-the moment before it is written to when the kernel received the datagram that completed it: the sender's own Python is
-in it, the receiver's is not.
+The loop is open: a message leaves when it is due or, if this process was too busy, as soon as it can. Its latency is
+measured from just before it is written until the kernel has received the datagram that completes it. So it contains the
+sender's own Python, and not the receiver's.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ from sfu.parameters import Channel, DtlsRole
 
 OPEN_TIMEOUT_S = 30.0
 CHECK_S = 4.0
-"""Between connectivity checks: servers give up after 15 s without."""
+"""The time between connectivity checks. Servers give up after 15 s without one."""
 DATAGRAMS_AT_ONCE = 8
-"""Read from one socket before the others have their turn."""
+"""Datagrams that are read from one socket before the others have their turn."""
 CONTROL_BYTES = 64
 CHANNELS = {"reliable": Channel.RELIABLE, "lossy": Channel.LOSSY}
 
 _HEAD = struct.Struct("!QQ")
-"""Of a message's payload: when it was sent, in ns of the monotonic clock, and its number from 1."""
+"""The beginning of a message's payload: its send time in ns of the monotonic clock, and its number, from 1."""
 _TIME = struct.Struct("@qq")
 """SCM_TIMESTAMPNS: a timespec of the real-time clock."""
 
@@ -54,16 +54,16 @@ class ChannelsFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DataWindow:
-    """What was counted of the messages that were sent in one measured window."""
+    """What was counted of the messages that were sent in one window."""
 
     offered: int
-    """Due, times those who should receive each."""
+    """Messages that were due, times the receivers of each."""
     delivered: int
     latency: Latency
     late_us: float
-    """Worst delay of the senders' schedule."""
+    """The largest delay of a message behind its schedule."""
     dropped: int
-    """By the generator's own stacks: messages that they refused, packets that they did not understand."""
+    """Messages that the generator's own SCTP refused, and packets that it did not understand."""
 
 
 class Tally:
@@ -75,13 +75,13 @@ class Tally:
         self.latencies = array("q")
 
     def note_sent(self, due_ns: int, sent_ns: int) -> None:
-        """A message that was due at one moment was sent, or tried to, at another."""
+        """Count a message that was due at `due_ns` and sent, or refused, at `sent_ns`."""
         if self._start_ns <= sent_ns < self._end_ns:
             self.sent += 1
             self.late_ns = max(self.late_ns, sent_ns - due_ns)
 
     def note_received(self, sent_ns: int, received_ns: int) -> None:
-        """A message reached a receiver."""
+        """Count a message that reached a receiver."""
         if self._start_ns <= sent_ns < self._end_ns:
             self.latencies.append(received_ns - sent_ns)
 
@@ -90,9 +90,12 @@ class Messenger:
     """One participant with data channels."""
 
     def __init__(self, name: str, endpoint: Endpoint, between: Callable[[], None]) -> None:
-        """endpoint: connected, and one that keeps DTLS; its socket is read here from `open` on.
+        """Prepare a participant; `open` opens its channels.
 
-        between: what must not wait until all sockets are read.
+        Args:
+            name: for errors.
+            endpoint: is connected and keeps DTLS. Its socket is read here from `open` on.
+            between: is called before each read, for what must not wait until all sockets are read.
         """
         self.name = name
         self._between = between
@@ -109,7 +112,11 @@ class Messenger:
         self._arrival_ns = 0
 
     async def open(self, port: int) -> None:
-        """Open both channels to the server's SCTP `port`. Raises ChannelsFailed."""
+        """Open both channels to the server's SCTP `port`.
+
+        Raises:
+            ChannelsFailed: they do not open.
+        """
         prepare(self._endpoint.socket)
         asyncio.get_running_loop().add_reader(self._endpoint.fd, self._readable)
         self._channels.start(DtlsRole.CLIENT, port, MAX_MESSAGE_BYTES, open_ours=True)
@@ -123,7 +130,7 @@ class Messenger:
             ) from None
 
     def check(self) -> None:
-        """Keep the server's consent."""
+        """Send a connectivity check, which keeps the server's consent."""
         self._endpoint.check()
 
     def send(self, channel: Channel, size: int, due_ns: int) -> None:
@@ -166,7 +173,7 @@ class Messenger:
     # What the data channels tell.
 
     def send_application_data(self, data: bytes) -> None:
-        """See `sfu.control.data.sctp.DataListener`."""
+        """Implement `sfu.control.data.sctp.DataListener`."""
         try:
             self._endpoint.send_data(data)
         except BlockingIOError:
@@ -175,19 +182,19 @@ class Messenger:
             self._fail(error)
 
     def channel_opened(self, channel: Channel) -> None:
-        """See `sfu.control.data.sctp.DataListener`."""
+        """Implement `sfu.control.data.sctp.DataListener`."""
         self._opened.add(channel)
         if self._opened.issuperset(CHANNELS.values()):
             self._all_open.set()
 
     def message_received(self, channel: Channel, payload: bytes) -> None:
-        """See `sfu.control.data.sctp.DataListener`."""
+        """Implement `sfu.control.data.sctp.DataListener`."""
         sent_ns, _ = _HEAD.unpack_from(DataPacket.FromString(payload).user.payload)
         self.tally.note_received(sent_ns, self._arrival_ns)
 
 
 def _received_ns(control: list[tuple[int, int, bytes]]) -> int:
-    """The kernel's receive time on the real-time clock; now, if it came before the socket was asked for times."""
+    """Return the kernel's receive time on the real-time clock, or the time now for a datagram that has none."""
     for _, kind, data in control:
         if kind == SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIME.unpack(data)
@@ -196,23 +203,24 @@ def _received_ns(control: list[tuple[int, int, bytes]]) -> int:
 
 
 class Messages:
-    """All participants with data channels; they are in one room. Sends nothing before `set_load`."""
+    """All participants with data channels, which are in one room. Nothing is sent before `set_load`."""
 
     def __init__(self, channel: str, size: int) -> None:
-        """channel: `reliable` or `lossy`; size: bytes of a message's payload."""
+        """`channel` is `reliable` or `lossy`; `size` is the bytes of a message's payload."""
         self._channel, self._size = CHANNELS[channel], size
         self._messengers: list[Messenger] = []
         self._senders: list[tuple[Messenger, float]] = []
         self._due: list[tuple[int, int]] = []
-        """A heap: when the next message of which sender is due."""
+        """A heap of (time at which the next message is due, its sender)."""
         self._tasks: list[asyncio.Task[None]] = []
         self._load = 0.0
         self._tally = Tally(0, 0)
 
     async def add(self, name: str, endpoint: Endpoint, port: int, per_second: float) -> None:
-        """Let a connected endpoint open its channels, and send so many messages a second once there is a load.
+        """Open the channels of a connected endpoint, which sends `per_second` messages once there is a load.
 
-        Raises ChannelsFailed when they do not open.
+        Raises:
+            ChannelsFailed: they do not open.
         """
         messenger = Messenger(name, endpoint, self._send_due)
         self._messengers.append(messenger)
@@ -223,7 +231,7 @@ class Messages:
             self._senders.append((messenger, per_second))
 
     def set_load(self, load: float) -> None:
-        """Multiply every sender's rate, from its next message on; the first call lets them begin."""
+        """Multiply every sender's rate by `load`, from its next message on. The first call starts them."""
         begins, self._load = self._load == 0, load
         if begins and self._senders:
             gc.collect()
@@ -255,7 +263,7 @@ class Messages:
         )
 
     def failures(self) -> list[str]:
-        """What ended participants, and tasks of ours, if anything did."""
+        """Return why participants and tasks ended, one text each; nothing if none did."""
         ended = [task.exception() for task in self._tasks if task.done() and not task.cancelled()]
         return [each.failure for each in self._messengers if each.failure] + [repr(each) for each in ended]
 

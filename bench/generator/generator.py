@@ -1,7 +1,7 @@
 """The load generator: thousands of WebRTC endpoints in one compiled loop, which runs in a thread without the GIL.
 
-Open loop: what is due at a time is sent however late it is, and no answer is waited for. Signalling, ICE and DTLS
-happen in asyncio beside it (`bench.clients.livekit`); a participant that is connected is handed over with `add`.
+The loop is open: it sends what is due, however late that is, and waits for no answer. Signalling, ICE and DTLS run in
+asyncio beside it (`bench.clients.livekit`); a participant that is connected is handed over with `add`.
 """
 
 import asyncio
@@ -62,14 +62,14 @@ TICK_NS = 10_000_000
 FEEDBACK_TICKS = 10
 """Each endpoint has its turn for transport-cc feedback every 100 ms, a tenth of them in each tick."""
 REPORT_NS = 1_000_000_000
-"""From one RTCP report of an endpoint to the next, unless `set_report_interval` says another."""
+"""The time between two RTCP reports of an endpoint, unless `set_report_interval` sets another."""
 FRAMES_AT_ONCE = 32
 """Frames sent before the sockets are looked at again."""
 RECEIVE_BYTES = 4 << 20
 SO_RCVBUFFORCE, SO_TIMESTAMPNS = 33, 35
 NEVER_NS = 1 << 62
 PHASES_NS = 33_000_000
-"""Publishers begin at random moments of about one frame, and not all at once."""
+"""Publishers begin at random moments within about one frame, so that not all send at once."""
 AUDIO_CLOCK, VIDEO_CLOCK = 48_000, 90_000
 STOP_TIMEOUT_S = 5.0
 SIGNALLING_NICE = 15
@@ -85,7 +85,7 @@ POLLIN = 1
 
 @njit(cache=True)
 def _adopt(g):
-    """Take newly published streams into the schedule."""
+    """Add newly published streams to the schedule."""
     control = g.control[0]
     end = load_acquire(g.control.send_end, 0)
     while control.adopted < end:
@@ -95,7 +95,7 @@ def _adopt(g):
 
 @njit(cache=True)
 def _serve(g, row, now):
-    """What endpoint `row` owes the server every 100 ms, every second and every few seconds."""
+    """Send what endpoint `row` sends periodically: feedback, reports and connectivity checks."""
     endpoint, control = g.transports[row], g.control[0]
     send_feedback(g, row, now)
     if endpoint.missing > 0:
@@ -123,7 +123,7 @@ def _tick(g, now):
 
 @njit(cache=True)
 def _read_ready(g):
-    """Read every socket that has something; returns how many had."""
+    """Read every socket that has something; return how many had."""
     control = g.control[0]
     count = np.int64(epoll_wait(control.epoll_fd, control.events_at, EVENT_SLOTS, 0))
     for e in range(count):
@@ -150,7 +150,7 @@ def _wait(g, until):
 
 @njit(cache=True)
 def _send_or_hold(g, now):
-    """Send what is due; returns when there is more to send, ns."""
+    """Send what is due, unless paused; return when there is more to send, in ns."""
     if g.control[0].paused:
         hold(g, now)
         return now + TICK_NS
@@ -159,7 +159,7 @@ def _send_or_hold(g, now):
 
 @njit(nogil=True, cache=True)
 def run(g):
-    """Send, receive and answer until control.stop is set. g: the record of `Tables`."""
+    """Send, receive and answer until `control.stop` is set. `g` is the record of `Tables`."""
     control = g.control[0]
     while load_acquire(g.control.stop, 0) == 0:
         _adopt(g)
@@ -182,22 +182,22 @@ class GeneratorFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was counted of the packets that were sent in one measured window."""
+    """What was counted of the packets that were sent in one window."""
 
     delivered: int
     latency: Latency
-    """Without what was sent before its receiver got anything: servers begin with a key frame that they kept."""
+    """Packets that were sent before their receiver got anything do not count: servers begin with a stored key frame."""
     late_us: float
-    """Worst delay of the generator's own schedule."""
+    """The largest delay of a frame behind its schedule."""
     busy_ns: int
-    """Time in which a sleepless generator had something to do; 0 of one that sleeps."""
+    """The time in which a generator that does not sleep had something to do; 0 for one that sleeps."""
 
 
 class Generator:
     """The loop with its tables and its thread."""
 
     def __init__(self, seed: int = 1) -> None:
-        """`seed`: of the packets that `set_loss` throws away and of where in a frame's time streams begin."""
+        """`seed` decides which packets `set_loss` drops, and when within a frame's time streams begin."""
         self._tables = Tables()
         self._epoll = select.epoll()
         self._thread: threading.Thread | None = None
@@ -221,7 +221,7 @@ class Generator:
         self._tables.control["stop"] = 0
 
     def start(self, sleepless: bool = False) -> None:
-        """Start the thread. sleepless: it begins paused, see `pause`, and takes a whole core when it is not."""
+        """Start the thread. If `sleepless`, it begins paused, and takes a whole core while it is not paused."""
         self.warm_up()
         self._tables.control["sleepless"] = self._tables.control["paused"] = sleepless
         self._thread = threading.Thread(target=self._run, name="generator", args=(not sleepless,), daemon=True)
@@ -253,7 +253,7 @@ class Generator:
     # Participants.
 
     def add(self, participant: Connected, counted: bool = True) -> int:
-        """Let a connected participant send and receive from now on; returns its row.
+        """Let a connected participant send and receive from now on; return its row.
 
         counted: whether what it receives is measured.
         """
@@ -308,7 +308,7 @@ class Generator:
         send["frames_per_second"] = layer.packets_per_second / (layer.per_burst or per_frame(packets))
 
     async def remove(self, row: int) -> None:
-        """Forget a participant; when this returns, nothing of it is used any more."""
+        """Remove a participant. When this returns, nothing of it is used any more."""
         participant = self._participants.pop(row)
         sends = self._tables.table("sends")
         sends["active"][: int(self._tables.control["send_end"])][
@@ -323,22 +323,22 @@ class Generator:
             await asyncio.sleep(TICK_NS / 1e9)
 
     def rows_of(self, participant: Connected) -> range:
-        """The rows of what a participant sends; `sends` of the same order."""
+        """Return the rows of what a participant sends, in the order of its `sends`."""
         end = int(self._tables.control["send_end"])
         row = next(row for row, each in self._participants.items() if each is participant)
         first = int(self._tables.table("transports")[row]["first_send"])
         return range(first, min(first + len(participant.sends), end)) if first >= 0 else range(0)
 
     def mute(self, row: int, muted: bool) -> None:
-        """Stop or go on with stream `row` of the table of streams."""
+        """Stop stream `row` of the table of streams, or let it go on."""
         self._tables.table("sends")[row]["muted"] = muted
 
     def pause(self, paused: bool) -> None:
-        """Send nothing, or go on; streams of a pattern then begin it again. What arrives is received all the same."""
+        """Stop sending, or go on; streams of a pattern then begin it again. Receiving goes on in both cases."""
         self._tables.control["paused"] = paused
 
     def set_report_interval(self, seconds: float) -> None:
-        """Let each endpoint send its RTCP reports that often."""
+        """Let each endpoint send an RTCP report every `seconds`."""
         self._tables.control["report_interval_ns"] = int(seconds * 1e9)
 
     def set_load(self, load: float) -> None:
@@ -346,15 +346,15 @@ class Generator:
         self._tables.control["load"] = load
 
     def set_loss(self, share: float) -> None:
-        """Throw this share of the arriving media packets away, as if the network had lost them."""
+        """Drop this share of the arriving media packets, as if the network had lost them."""
         self._tables.control["loss"] = share
 
     def set_key_interval(self, frames: int) -> None:
-        """Send a key frame that often, besides those that are asked for."""
+        """Send a key frame every so many frames, besides those that are requested."""
         self._tables.control["key_interval"] = frames
 
     def first_media_ns(self, row: int) -> int:
-        """When the first RTP packet reached participant `row`, on the monotonic clock; 0: none has."""
+        """Return when the first RTP packet reached participant `row`, in ns of the monotonic clock; 0: none has."""
         return int(self._tables.table("transports")[row]["first_media_ns"])
 
     # Measuring.
@@ -384,17 +384,17 @@ class Generator:
 
     @property
     def sends(self) -> Any:
-        """The table of streams that were added (a copy); see `bench.generator.offered`."""
+        """A copy of the table of streams that participants send; see `bench.generator.offered`."""
         return self._tables.table("sends")[: int(self._tables.control["send_end"])].copy()
 
     @property
     def sources(self) -> Any:
-        """The table of what arrives at those who are counted (a copy); see `bench.generator.offered`."""
+        """A copy of the table of what arrives at participants that are measured; see `bench.generator.offered`."""
         sources = self._tables.table("sources")[: int(self._tables.control["source_end"])]
         return sources[self._tables.table("transports")["counted"][sources["endpoint"]] != 0]
 
     def counters(self) -> dict[str, int]:
-        """What was counted since the start, by name."""
+        """Return everything that was counted since the start, by name."""
         names = ("received", "rejected", "stranger", "rtcp", "unsent", "thrown", "nacked", "repaired", "key_requests")
         return {name: int(self._tables.control[name]) for name in names}
 

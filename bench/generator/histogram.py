@@ -14,7 +14,7 @@ BUCKETS = 40 * STEPS
 
 @njit(cache=True)
 def bucket_of(value):
-    """The bucket of a latency in ns; below 2 * STEPS ns every value has its own, negative ones count as 0."""
+    """Return the bucket of a latency in ns. Below 2 * STEPS ns each value has its own; negative ones count as 0."""
     value = max(np.int64(value), 0)
     shift = 0
     while value >> shift >= 2 * STEPS:
@@ -23,13 +23,13 @@ def bucket_of(value):
 
 
 def upper_bound(bucket: int) -> int:
-    """The largest latency in ns that `bucket_of` puts into a bucket."""
+    """Return the largest latency in ns that `bucket_of` puts into a bucket."""
     shift = max(bucket // STEPS - 1, 0)
     return (bucket - shift * STEPS + 1 << shift) - 1
 
 
 def latency(histogram: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Latency:
-    """Percentiles in microseconds of counts by bucket; each is the upper bound of its bucket. All 0 if none."""
+    """Return percentiles in microseconds of counts by bucket, each the upper bound of its bucket; all 0 if none."""
     total = int(histogram.sum())
     if total == 0:
         return Latency(0.0, 0.0, 0.0, 0.0, 0.0, 0)

@@ -1,9 +1,9 @@
 """How many packets should have reached subscribers in a window, from what publishers sent and what viewers chose.
 
-A track with one layer owes every viewer each packet. So does a simulcast track as long as a viewer stays on one layer,
-whichever the server gave it. When the layer changed, what was owed is counted by gaps: the publisher's own packet
-numbers between the first and the last packet of each stretch on one layer. (The forwarded sequence numbers are no
-help: a server renumbers.) A viewer that gets nothing of a track at all is owed its lowest layer.
+Every viewer should get each packet of a track with one layer. It should also get each packet of one layer of a
+simulcast track, if the server kept it on that layer. If the layer changed, the packets of each stretch on one layer are
+counted by the publisher's own packet numbers, from the first to the last that arrived; forwarded sequence numbers are
+no help, because a server renumbers. A viewer that gets nothing of a track should have got its lowest layer.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def offered(
     sends: Array, sources: Array, tracks: Sequence[Sequence[int]], audience: Sequence[int], steady: bool
 ) -> int:
-    """Packets owed.
+    """Return how many packets should have arrived.
 
-    sends, sources: tables of `bench.generator.tables`, as `Generator.sends` and `.sources` give them. tracks: rows of
-    `sends`, by track, lowest layer first; audience: how many should receive each track. steady: all of them were there
-    from the begin of the window to its end; if not, everything is counted by gaps.
+    Args:
+        sends: the table that `Generator.sends` gives.
+        sources: the table that `Generator.sources` gives.
+        tracks: rows of `sends` by track, lowest layer first.
+        audience: how many viewers should receive each track.
+        steady: whether all viewers were there during the whole window. If not, everything is counted by gaps.
     """
     media = sources[(sources["repair"] == 0) & (sources["send"] >= 0)]
     total = 0
@@ -42,13 +45,13 @@ def offered(
 
 
 def _by_gaps(sources: Array) -> Array:
-    """What each source is owed, by the gaps in what it brought."""
+    """Return how many packets each source should have brought, by the numbers of those that it brought."""
     gaps: Array = sources["expected"] + sources["run_highest"] - sources["run_first"] + 1
     return np.where(sources["runs"] == 0, 0, gaps)
 
 
 def _by_viewer(sends: Array, sources: Array, rows: Sequence[int]) -> int:
-    """What one viewer is owed of one track, whose layers may come as one SSRC or as several."""
+    """Return how many packets of a track one viewer should have got. Layers may come as one SSRC or as several."""
     live = sources[sources["runs"] > 0]
     if len(live) == 0:
         return int(sends["offered"][rows[0]])

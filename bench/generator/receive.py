@@ -1,4 +1,4 @@
-"""What the generator's subscribers receive: decrypted, attributed, counted, with the kernel's arrival times."""
+"""What the generator's subscribers receive: packets are decrypted, assigned to a stream, counted and timed."""
 
 import socket
 
@@ -15,7 +15,7 @@ from sfu.media.receive.transport_cc import log_arrival
 from sfu.media.wire.numbers import extend16, get_u16, get_u32, signed32
 
 PADDED = 0x20
-"""In the first byte of RTP: the last byte says how many are padding (RFC 3550 section 5.1)."""
+"""The padding bit in the first byte of RTP (RFC 3550 section 5.1)."""
 MSG_DONTWAIT = 0x40
 SCM_TIMESTAMPNS = 35
 FIRST_RTCP_TYPE, LAST_RTCP_TYPE = 192, 223
@@ -28,14 +28,14 @@ _MULTIPLIER, _INCREMENT = np.uint64(6364136223846793005), np.uint64(144269504088
 
 @njit(cache=True)
 def _chance(control):
-    """The next pseudo-random number of 0 to 1."""
+    """Return the next pseudo-random number from 0 to 1."""
     control.random = control.random * _MULTIPLIER + _INCREMENT
     return np.float64(control.random >> np.uint64(11)) / 9007199254740992.0
 
 
 @njit(cache=True)
 def find_source(g, row, ssrc):
-    """The source row of an SSRC at endpoint `row`, made if it is new; -1: the table is full."""
+    """Return the source row of an SSRC at endpoint `row`, which is made if it is new; -1: the table is full."""
     place = (row * 2654435761 ^ ssrc * 40503) & (SOURCE_SLOTS - 1)
     while g.source_slots[place] != 0:
         found = np.int64(g.source_slots[place]) - 1
@@ -62,7 +62,7 @@ def find_source(g, row, ssrc):
 
 @njit(cache=True)
 def _arrival(g, k, now):
-    """The kernel's arrival time of slot k on the monotonic clock, ns."""
+    """Return the kernel's arrival time of slot k, in ns of the monotonic clock."""
     control = g.rx_control[k]
     if g.rx_messages[k].control_bytes >= 32 and control[1] == _CONTROL_TIME:
         wall = np.int64(control[2]) * _SECOND + np.int64(control[3])
@@ -72,7 +72,7 @@ def _arrival(g, k, now):
 
 @njit(cache=True)
 def _payload_at(packet, size):
-    """Where the payload begins; -1: malformed."""
+    """Return the offset of the payload; -1: the packet is malformed."""
     at = 12 + 4 * (np.int64(packet[0]) & 15)
     if packet[0] & 0x10:
         if at + 4 > size:
@@ -104,7 +104,7 @@ def _log_transport_sequence(g, row, packet, end, ssrc, arrival):
 
 @njit(cache=True)
 def _count(source, endpoint, packet, arrival):
-    """Reception statistics and gaps of a source (RFC 3550 appendix A)."""
+    """Update the reception statistics and gaps of a source (RFC 3550 appendix A)."""
     sequence = get_u16(packet, 2)
     extended = extend16(sequence, source.highest)
     if source.highest < 0:
@@ -127,7 +127,7 @@ def _count(source, endpoint, packet, arrival):
 
 @njit(cache=True)
 def _measure(g, source, row, index, sent, arrival):
-    """A packet of the measured window came: number `index` of stream `row`."""
+    """Count a packet that was sent in the window: number `index` of stream `row`."""
     control = g.control[0]
     control.delivered += 1
     source.delivered += 1
@@ -146,7 +146,7 @@ def _measure(g, source, row, index, sent, arrival):
 
 @njit(cache=True)
 def _repaired(g, row, send, packet, at):
-    """Whether the RTX packet with its payload at `at` brings something that is missing."""
+    """Tell whether the RTX packet with its payload at `at` brings a missing packet."""
     original = get_u16(packet, at)
     k = np.int64(g.transports[row].first_source) - 1
     while k >= 0:
@@ -160,7 +160,7 @@ def _repaired(g, row, send, packet, at):
 
 @njit(cache=True)
 def _receive_rtp(g, row, packet, size, arrival):
-    """A decrypted RTP packet of `size` bytes."""
+    """Handle a decrypted RTP packet of `size` bytes."""
     control, endpoint = g.control[0], g.transports[row]
     at = _payload_at(packet, size)
     if at < 0:
@@ -221,7 +221,7 @@ def _receive_slot(g, row, k, now):
 
 @njit(cache=True)
 def receive_endpoint(g, row):
-    """Read what waits at one endpoint, up to SLOTS datagrams, and answer what cannot wait. Returns the time, ns."""
+    """Read up to SLOTS datagrams of one endpoint and answer what cannot wait; return the time, in ns."""
     endpoint = g.transports[row]
     for k in range(SLOTS):
         g.rx_messages[k].control_bytes = CONTROL_WORDS * 8

@@ -1,4 +1,4 @@
-"""What a publisher sends, packet by packet, as a table for the kernels: equal packets, or recorded video of Chromium.
+"""Patterns: tables of the packets that a publisher sends over and over, equal ones or recorded video of Chromium.
 
 A recording is a CSV file in bench/recordings with the columns `frame` and `payload_bytes`, one line a packet.
 tests/clients/record_chromium.py makes it.
@@ -22,17 +22,22 @@ CHROMIUM = "chromium-vp8-720p"
 EQUAL = "equal"
 """The pattern of packets that are all as large as their layer says."""
 PER_FRAME = 10
-"""Packets of a frame of equal packets that are sent one by one."""
+"""Packets of a frame where equal packets are sent one by one."""
 HEADER_BYTES = 12 + 4 + 8
 """RTP header, extension header, one-byte extensions: mid (1 character) and transport-cc, padded."""
 LEAST_BYTES = HEADER_BYTES + 14 + MARK_BYTES
-"""Of a packet: payload descriptor, head of a key frame, mark."""
+"""The least bytes of a packet: header, payload descriptor, head of a key frame, mark."""
 KEY_EVERY = 30
 """Frames from one key frame to the next."""
 
 
 def pattern(layer: Layer) -> Any:
-    """The packets of a layer that has a pattern: (P,) packet_t. Raises ValueError or OSError."""
+    """Return the packets of a layer that has a pattern: (P,) packet_t.
+
+    Raises:
+        ValueError: there is no such pattern, or its file is malformed.
+        OSError: the file cannot be read.
+    """
     if layer.pattern == EQUAL:
         packets = equal_packets(layer.packet_bytes, max(layer.per_burst, PER_FRAME))
     else:
@@ -41,21 +46,25 @@ def pattern(layer: Layer) -> Any:
 
 
 def patterns() -> list[str]:
-    """What `Layer.pattern` may be."""
+    """Return the values that `Layer.pattern` may have."""
     return [EQUAL, *sorted(path.stem for path in FOLDER.glob("*.csv"))]
 
 
 def equal_packets(packet_bytes: int, per_frame: int) -> Any:
-    """KEY_EVERY frames of `per_frame` packets, each of `packet_bytes` as plaintext RTP packet: (P,) packet_t."""
+    """Return KEY_EVERY frames of `per_frame` plaintext RTP packets with `packet_bytes` each: (P,) packet_t."""
     frame = np.repeat(np.arange(KEY_EVERY), per_frame)
     return _table(frame, np.full(len(frame), packet_bytes))
 
 
 @cache
 def recorded_packets(name: str) -> Any:
-    """The packets of a recording: (P,) packet_t, shared by all who ask. Raises ValueError or OSError.
+    """Return the packets of a recording: (P,) packet_t. All callers share one array.
 
     A packet is as large as the recorded payload with the header that the generator writes, and at least LEAST_BYTES.
+
+    Raises:
+        ValueError: the file is malformed.
+        OSError: the file cannot be read.
     """
     path = FOLDER / f"{name}.csv"
     table = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, ndmin=2)
@@ -66,7 +75,7 @@ def recorded_packets(name: str) -> Any:
 
 
 def _table(frame: Any, packet_bytes: Any) -> Any:
-    """(P,) packet_t of each packet's frame number, which grows, and its size, both (P,) int."""
+    """Make a table, (P,) packet_t, of each packet's frame number, which grows, and its bytes, both (P,) int."""
     packets = np.zeros(len(frame), packet_t)
     changes = np.diff(frame) != 0
     packets["bytes"] = packet_bytes
@@ -77,10 +86,10 @@ def _table(frame: Any, packet_bytes: Any) -> Any:
 
 
 def equalised(packets: Any) -> Any:
-    """The same as the server sends them, so that they fit into few UDP_SEGMENT messages: (P,) packet_t, a copy.
+    """Return a copy of (P,) packet_t with the padding that the server adds, so that few UDP_SEGMENT messages suffice.
 
-    In one message only the last packet may differ, by being smaller. So backwards through each frame, a packet that
-    lacks up to MAX_EQUALISING bytes to what follows gets them, as in `sfu.media.send.egress`.
+    In one message all packets have one size, except that the last may be smaller. So, backwards through each frame, a
+    packet that is up to MAX_EQUALISING bytes smaller than the next one is padded, as in `sfu.media.send.egress`.
     """
     padded = packets.copy()
     sizes = padded["bytes"]
@@ -95,12 +104,12 @@ def equalised(packets: Any) -> Any:
 
 
 def per_frame(packets: Any) -> float:
-    """Packets of a frame, on average over (P,) packet_t."""
+    """Return the packets of a frame of (P,) packet_t, on average."""
     return len(packets) / int(packets["first"].sum())
 
 
 def messages_per_frame(packets: Any) -> float:
-    """UDP_SEGMENT messages that a frame takes to one receiver, on average over (P,) packet_t."""
+    """Return the UDP_SEGMENT messages that a frame of (P,) packet_t takes to one receiver, on average."""
     messages = run = opened = before = 0
     for size, first in zip(packets["bytes"].tolist(), packets["first"].tolist(), strict=True):
         # a message ends after MAX_SEGMENTS, after its first smaller packet, and before a larger one

@@ -1,4 +1,4 @@
-"""RTCP of the generator's endpoints: reports, transport-cc and NACK as clients send them, and key frame requests.
+"""RTCP of the generator's endpoints: reports, transport-cc feedback and NACK as clients send them; key frame requests.
 
 The arrival log and the form of transport-cc feedback are those of `sfu.media.receive.transport_cc`, used from the other
 side.
@@ -72,7 +72,7 @@ def _write_block(source, data, at, now):
 
 @njit(cache=True)
 def send_receiver_reports(g, row, now):
-    """Report every source that brought something since the last report."""
+    """Send reports about every source that brought something since the last report."""
     endpoint = g.transports[row]
     count, at = 0, 8
     k = np.int64(endpoint.first_source) - 1
@@ -91,7 +91,7 @@ def send_receiver_reports(g, row, now):
 
 @njit(cache=True)
 def send_sender_reports(g, row, now):
-    """One compound for each stream that the endpoint sends, with its CNAME."""
+    """Send one compound with a sender report and the CNAME for each stream of the endpoint."""
     k = np.int64(g.transports[row].first_send)
     while k >= 0:
         send = g.sends[k]
@@ -118,7 +118,7 @@ def send_sender_reports(g, row, now):
 
 @njit(cache=True)
 def send_feedback(g, row, now):
-    """Transport-cc feedback about what arrived since the last."""
+    """Send transport-cc feedback about what arrived since the last one."""
     log = g.arrivals[row]
     while log.count > 0:
         before = log.first
@@ -133,7 +133,7 @@ def send_feedback(g, row, now):
 
 @njit(cache=True)
 def send_nacks(g, row):
-    """Ask again for what is missing; what was asked for often enough is given up."""
+    """Request missing packets again. What was requested MAX_TRIES times is given up."""
     endpoint = g.transports[row]
     endpoint.nack_now = 0
     endpoint.missing = 0
@@ -174,7 +174,7 @@ def _send_nack(g, row, source):
 
 @njit(cache=True)
 def note_missing(endpoint, source, sequence):
-    """Extended number `sequence` did not come where it was expected."""
+    """Note that the packet with extended number `sequence` is missing."""
     if source.missing_count < MISSING:
         source.missing[source.missing_count] = sequence
         source.missing_tries[source.missing_count] = 0
@@ -185,7 +185,7 @@ def note_missing(endpoint, source, sequence):
 
 @njit(cache=True)
 def note_found(source, sequence):
-    """A missing packet came; False: it was not missing."""
+    """Note that a packet came; return whether it was missing."""
     for n in range(np.int64(source.missing_count)):
         if source.missing[n] & 0xFFFF == sequence & 0xFFFF:
             source.missing_count -= 1
@@ -218,7 +218,7 @@ def _note_report(g, row, ssrc, middle, now):
 
 @njit(cache=True)
 def receive_rtcp(g, row, k, size, now):
-    """Act on the compound in receive slot k: sender reports and key frame requests."""
+    """Handle the compound in receive slot k: sender reports and key frame requests."""
     endpoint, control, data = g.transports[row], g.control[0], g.rx[k]
     if endpoint.incoming != 0:
         g.scratch[_LENGTH] = size

@@ -1,7 +1,7 @@
-"""What the generator's publishers send: frames and sound on an absolute schedule, each packet stamped at its end.
+"""What the generator's publishers send: frames and sound on an absolute schedule, each packet with a mark at its end.
 
-The mark is in the last bytes of the payload, where no forwarding unit looks: it names the stream, the packet's place
-in it and when it was sent. So it survives new headers, rewritten payload descriptors and RTX.
+The mark is in the last bytes of the payload, where no forwarding unit looks. It names the stream, the packet's number
+in it and its send time, and survives new headers, rewritten payload descriptors and RTX.
 """
 
 import numpy as np
@@ -14,21 +14,21 @@ from sfu.media.wire.numbers import get_u32, put_u16, put_u32
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
 MSG_DONTWAIT = 0x40
 KEY_INTERVAL_FRAMES = 90
-"""Regular key frames; a scenario may have more, which then come on top of the rate, as those that were asked for do."""
+"""Frames between regular key frames. A scenario may have more; those add to the rate, as requested ones do."""
 KEY_WEIGHT = 5
 """A key frame takes as many bytes as so many others."""
 MARK = 0x61696F73
 MARK_BYTES = 20
 """Mark, row of the stream, place in it, send time on the monotonic clock (8 bytes)."""
 WIDTH, HEIGHT = 1280, 720
-"""Said in key frames."""
+"""The size that key frames announce."""
 _SECOND = 1_000_000_000
 _LENGTH = 4
 
 
 @njit(cache=True)
 def read_clock(g, clock):
-    """Nanoseconds of a clock of clock_gettime(2)."""
+    """Read a clock of clock_gettime(2), in nanoseconds."""
     clock_gettime(clock, g.control[0].scratch_at)
     return g.scratch[0] * _SECOND + g.scratch[1]
 
@@ -78,13 +78,13 @@ def _take_first(g):
 
 @njit(cache=True)
 def rtp_time(at_ns, clock_rate):
-    """The RTP timestamp of a moment: all layers of a camera share one clock."""
+    """Return the RTP timestamp of a moment; all layers of a camera share one clock."""
     return at_ns // 1000 * clock_rate // 1_000_000 & 0xFFFFFFFF
 
 
 @njit(cache=True)
 def _write_payload(packet, at, send, first, key):
-    """VP8 payload descriptor with a 15-bit picture id, and the first bytes of the frame; sound needs none."""
+    """Write a VP8 payload descriptor with a 15-bit picture id and the first bytes of the frame; audio has neither."""
     if send.kind != VIDEO:
         return
     packet[at] = 0x80 | (0x10 if first else 0)  # X, S
@@ -99,7 +99,7 @@ def _write_payload(packet, at, send, first, key):
 
 @njit(cache=True)
 def _write_packet(g, row, packet, size, first, last, key, now):
-    """Fill `packet` with `size` bytes of plaintext. first, last: of its frame; key: which is a key frame."""
+    """Fill `packet` with `size` bytes of plaintext, the first or last of its frame, which may be a key frame."""
     send = g.sends[row]
     endpoint = g.transports[send.endpoint]
     header = np.int64(send.header_bytes)
@@ -138,7 +138,7 @@ def _protect(g, endpoint, k, size):
 
 @njit(cache=True)
 def send_slots(g, endpoint, count):
-    """Send the first `count` slots; returns how many the socket took."""
+    """Send the first `count` slots; return how many the socket took."""
     control = g.control[0]
     done = 0
     while done < count:
@@ -154,7 +154,7 @@ def send_slots(g, endpoint, count):
 
 @njit(cache=True)
 def _frame_packets(g, send, key):
-    """How many packets the frame that is due has; what is less than one is carried over."""
+    """Return how many packets the frame that is due has. A fraction of a packet is carried over to the next."""
     if send.frames_per_second == 0:
         return 1
     weight = KEY_WEIGHT if key else 1
@@ -238,7 +238,7 @@ def _period(g, send):
 
 @njit(cache=True)
 def send_due(g, now, most):
-    """Send what is due at `now`, at most so many frames; returns when the next is due (ns)."""
+    """Send what is due at `now`, at most `most` frames; return when the next is due, in ns."""
     control = g.control[0]
     for _ in range(most):
         if control.scheduled == 0 or g.heap_due[0] > now:
@@ -258,7 +258,7 @@ def send_due(g, now, most):
 
 @njit(cache=True)
 def hold(g, now):
-    """Send nothing at `now`: what is due will be due later, and patterns will begin again with their key frame."""
+    """Postpone what is due at `now`. Patterns begin again with their key frame."""
     control = g.control[0]
     for place in range(control.scheduled):
         g.heap_due[place] = max(g.heap_due[place], now)
@@ -268,7 +268,7 @@ def hold(g, now):
 
 @njit(cache=True)
 def mark_at(packet, start, size):
-    """Where a packet's mark is; -1: it has none (padding, a probe)."""
+    """Return the offset of a packet's mark; -1: it has none, as padding and probes."""
     at = size - MARK_BYTES
     if at < start or get_u32(packet, at) != MARK:
         return -1

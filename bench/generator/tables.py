@@ -1,7 +1,7 @@
-"""What the load generator knows, as one record of tables that its kernels take as their argument.
+"""The load generator's state: one record of tables, which its kernels take as their argument.
 
-Written by the generator's own thread, but for the columns that say (c): those are the control thread's, which fills a
-row before it raises `endpoint_end` or `send_end`, or clears `active`.
+The generator's thread writes it, except the columns marked (c). Those belong to the control thread, which fills a row
+before it raises `endpoint_end` or `send_end`, or clears `active`.
 """
 
 import mmap
@@ -33,9 +33,9 @@ HEADER_BYTES = 64
 """Room for an RTP header with its extensions."""
 CHECK_BYTES = 192
 MISSING = 32
-"""Sequence numbers of one source that are asked for again."""
+"""Sequence numbers of one source that are requested again at a time."""
 PATTERN_PACKETS = 16_384
-"""Of all streams that send packets of a table."""
+"""Packets in the patterns of all streams together."""
 AUDIO, VIDEO = 0, 1
 
 packet_t = np.dtype(
@@ -47,8 +47,7 @@ packet_t = np.dtype(
     ],
     align=True,
 )
-"""One packet of a pattern, which is sent over and over: it begins with the first packet of a frame and ends with the
-last of one."""
+"""One packet of a pattern, which is sent over and over. A pattern consists of whole frames."""
 
 endpoint_t = np.dtype(
     [
@@ -224,7 +223,7 @@ generator_t = np.dtype(
 
 
 class GeneratorRecord(np.void):  # type: ignore[misc]  # final for numpy's stubs only
-    """The record with `data` replaced, for the reason told in `sfu.schema.memory`."""
+    """The record with `data` replaced; `sfu.schema.memory` gives the reason."""
 
     data: memoryview = memoryview(b"")
 
@@ -233,7 +232,7 @@ _GENERATOR_RECORD_T = np.dtype((GeneratorRecord, generator_t))
 
 
 class Tables:
-    """The generator's memory. `record` is what kernels take; `table(name)` are views of the same bytes."""
+    """The generator's memory. Kernels take `record`; `table(name)` gives a view of the same bytes."""
 
     def __init__(self) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -254,7 +253,7 @@ class Tables:
         self.table("rx_messages")["control"] = self._address("rx_control") + numbers * CONTROL_WORDS * 8
 
     def table(self, name: str) -> Any:
-        """A view of one table."""
+        """Return a view of one table."""
         return self.state[name][0]
 
     @property

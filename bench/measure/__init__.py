@@ -1,1 +1,1 @@
-"""Runs a scenario against targets: sessions, what is read while one is measured, and what else can be measured."""
+"""Runs scenarios against targets: sessions, the readings of a window, memory growth, profiles."""

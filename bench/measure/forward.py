@@ -1,8 +1,8 @@
 """`python -m bench forward`: the media engine beside the floor, one publisher to N subscribers, in one run.
 
-Each figure is the median of alternating repeats (floor, engine, floor, engine, ...): the machine's speed drifts, the
-ratio of neighbours does not. Both are up all the time, on the first core; the generators, of which one works at a time,
-are on the last.
+Each figure is the median of alternating repeats (floor, engine, floor, engine, and so on), because the machine's speed
+drifts and the ratio of neighbours does not. Both run all the time on the first core. Each has a generator on the last
+core, of which one works at a time.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,24 +17,38 @@ SMOOTH, FRAMES, RECORDED = "smooth", "frames", "recorded"
 
 
 def load(name: str, n: int, rate: int, seconds: float) -> Scenario:
-    """One of the three loads for `n` subscribers. rate: packets a second out, in all. Raises BadScenario."""
+    """Return one of the three loads for `n` subscribers.
+
+    Args:
+        name: the scenario's.
+        n: subscribers.
+        rate: packets a second to all subscribers together.
+        seconds: how long to measure.
+
+    Raises:
+        BadScenario: the numbers do not fit the scenario.
+    """
     return scenarios.find(name).sized(n, seconds, None, packets_out=rate)
 
 
 def floor_of(scenario: Scenario) -> Subject:
-    """The least that a load could cost: packets that come one by one gain nothing by UDP_SEGMENT."""
+    """Return the floor of a load; it uses UDP_SEGMENT unless packets come one by one, which would gain nothing."""
     return Subject("floor", (("segments", "0"),) if scenario.per_burst == 1 else ())
 
 
 def engine(threads: int = 1) -> Subject:
-    """This server, without signalling. threads: of media, all on its core."""
+    """Return this server without signalling; all its media threads share one core."""
     return Subject("engine", (("threads", str(threads)),) if threads > 1 else ())
 
 
 def alternate(
     scenario: Scenario, subjects: Iterable[Subject], repeats: int, progress: Callable[[int], None]
 ) -> list[Measurement]:
-    """Measure two systems in turns, on one core. progress: is told how many more windows are done. Raises RunFailed."""
+    """Measure two systems in turns on one core. `progress` is called with the number of windows that were completed.
+
+    Raises:
+        RunFailed: a session failed.
+    """
     first, second = subjects
     core = cores()[0][:1]
     with SessionProcess(first, scenario, core) as one, SessionProcess(second, scenario, core) as other:
@@ -47,6 +61,6 @@ def alternate(
 
 
 def report(measurements: Iterable[Measurement], command: str) -> Report:
-    """What was measured, with where it comes from. command: as it was typed."""
+    """Make the report of these measurements; `command` is the command line as it was typed."""
     profile = "SRTP_AEAD_AES_128_GCM"
     return Report(machine(), now(), command, versions(), profile, None, None, tuple(measurements))

@@ -1,8 +1,8 @@
-"""Whether a server keeps something of everybody who came, spoke, was heard and left: `python -m bench growth`.
+"""`python -m bench growth`: how much memory a server keeps of each participant that joined, published and left.
 
-A listener stays in the room. Visitors come in groups, each joins, publishes a microphone, is heard by the listener, and
-leaves. Memory is read when all of a stretch have left: first after the warm-up, in which pools and arenas fill, then
-after the visitors that count.
+A listener stays in the room. Visitors come in groups: each joins, publishes a microphone, is heard by the listener, and
+leaves. Memory is read twice when all visitors have left: after the warm-up, in which pools and arenas fill, and after
+the visitors that count.
 """
 
 import asyncio
@@ -22,33 +22,33 @@ AT_ONCE = 10
 """Visitors in the room at a time."""
 ROOM = "growth"
 REST_S = 3.0
-"""After the last has left, until memory is read: what servers free later."""
+"""The time from the last leave until memory is read, for what servers free later."""
 CHECK_S = 3.0
-"""Between connectivity checks of the listener."""
+"""The time between connectivity checks of the listener."""
 PACKET_S = 0.02
 PAYLOAD = b"\xf8\xff\xfe"
-"""One Opus frame in which nothing is heard."""
+"""One Opus frame of silence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What was measured."""
+    """The server's memory before and after the visitors that count."""
 
     warm_up: int
     visitors: int
     before: int
     """Resident bytes of the server after the warm-up."""
     after: int
-    """The same after the visitors that count."""
+    """Resident bytes of the server after the visitors that count."""
 
     @property
     def bytes_each(self) -> float:
-        """By which each visitor raised the server's memory."""
+        """Bytes by which each visitor raised the server's memory."""
         return (self.after - self.before) / self.visitors
 
 
 async def measure(target: Target, warm_up: int, visitors: int, advance: Callable[[int], None]) -> Growth:
-    """Let `warm_up` and then `visitors` come and go. target: started. advance: is told how many more have left."""
+    """Let `warm_up` and then `visitors` participants join a started target and leave; tell `advance` of each group."""
     async with _listening(target):
         await _let_come(target, range(warm_up), advance)
         before = tree_resident_bytes(target.pid())
@@ -85,7 +85,7 @@ async def _let_come(target: Target, numbers: range, advance: Callable[[int], Non
 
 
 async def _visit(target: Target, number: int) -> None:
-    """Come, speak until the listener's packets come back through the server and one's own were forwarded, and leave."""
+    """Join, send until the server has forwarded packets of this visitor to the listener, and leave."""
     connected = await target.join(Plan(ROOM, f"visitor-{number}", (AUDIO,)))
     participant = connected.owner
     assert isinstance(participant, Participant)
@@ -93,7 +93,7 @@ async def _visit(target: Target, number: int) -> None:
     for sequence in range(1, 1_000):
         header = bytes((0x80, stream.payload_type)) + sequence.to_bytes(2, "big") + (sequence * 960).to_bytes(4, "big")
         _endpoint(connected).send_rtp(header + stream.ssrc.to_bytes(4, "big") + PAYLOAD)
-        if participant.heard.is_set():
+        if participant.subscribed_to.is_set():
             break
         await asyncio.sleep(PACKET_S)
     await target.leave(connected)
@@ -106,7 +106,7 @@ def _endpoint(connected: Connected) -> Endpoint:
 
 
 def _drain(connected: Connected) -> None:
-    """Read what has come, so that the socket's buffer does not fill."""
+    """Read what has arrived, so that the socket's buffer does not fill."""
     with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
         while connected.socket.recv(DATAGRAM_BYTES):
             pass

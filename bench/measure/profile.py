@@ -1,4 +1,4 @@
-"""`python -m bench profile`: where the time of a forwarded packet goes, by `perf` with the names of our kernels."""
+"""`python -m bench profile`: where the CPU time of a forwarded packet goes, by `perf` with the names of kernels."""
 
 import shutil
 import subprocess
@@ -16,13 +16,13 @@ from bench.scenarios import Scenario
 from bench.servers.jit_symbols import map_path
 
 FREQUENCY_HZ = 2999
-"""Samples a second of CPU time; no divisor of the timers' periods."""
+"""Samples per second of CPU time. It is prime, so that it does not follow the periods of timers."""
 SYSTEM, CRYPTO, LIBC = "system calls (Linux)", "SRTP (libsrtp, OpenSSL)", "libc"
 PYTHON = "Python"
 
 
 class ProfileFailed(Exception):
-    """perf is missing or may not look; the text says what to do."""
+    """perf is missing or not permitted; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,12 @@ class Profile:
 
 
 def profile(scenario: Scenario) -> Profile:
-    """Run one load against the engine and sample it. Raises ProfileFailed or RunFailed."""
+    """Run one load against the engine and sample it.
+
+    Raises:
+        ProfileFailed: perf does not work here.
+        RunFailed: the session failed.
+    """
     if shutil.which("perf") is None:
         raise ProfileFailed("perf is not installed (on Debian: apt-get install linux-perf)")
     with (
@@ -70,7 +75,7 @@ def _shares(data: Path) -> Counter[str]:
 
 
 def parse_report(text: str) -> Counter[str]:
-    """Share of the samples by place, from lines `12.34% | library | [.] symbol` of perf."""
+    """Return the share of the samples by place, from lines `12.34% | library | [.] symbol` of perf."""
     shares: Counter[str] = Counter()
     for line in text.splitlines():
         fields = [field.strip() for field in line.split("|")]

@@ -1,4 +1,4 @@
-"""What was read in one measured window, and the measurement that it makes, with what else there is to say of it."""
+"""What was read in one measured window, and the measurement with its notes that follows from it."""
 
 import os
 import time
@@ -21,102 +21,102 @@ from bench.results import Measurement
 from bench.scenarios import Scenario
 
 BUSY = 0.95
-"""Share of its core from which on the generator may be the limit."""
+"""The share of its core above which the generator may be the limit."""
 STOLEN, STRANGE = 0.01, 0.1
-"""Shares of the server's cores that the hypervisor and other processes may take without a word."""
+"""Shares of the server's cores that the hypervisor and other processes may take without a note."""
 GROWTH = 0.03
-"""Share by which the server's memory may grow in a window without a word."""
+"""The share by which the server's memory may grow in a window without a note."""
 GENERATOR_QUEUES = "generator's receive queues"
 LATE_US = 20_000
-"""A schedule that fell behind so far was not open loop any more."""
+"""A generator this far behind its schedule was no longer an open loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What takes long to read."""
+    """Readings that take long, so they are made outside the window."""
 
     memory: int
-    """Of the server's process tree."""
+    """Bytes of the server's process tree."""
     drops: dict[str, int]
 
     @classmethod
     def take(cls, pid: int) -> "Surroundings":
-        """Now. pid: root of the server's process tree; the generator is this process."""
+        """Read them now. `pid` is the root of the server's process tree; the generator is this process."""
         drops = {**udp_errors(), "receive queue": socket_drops(pid), GENERATOR_QUEUES: socket_drops(os.getpid())}
         return cls(tree_resident_bytes(pid), drops)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """CPU times of one moment, which only grow."""
+    """CPU times so far at one moment."""
 
     at_ns: int
     server_ns: int
     main_thread_ns: int
-    """Of the server."""
+    """CPU time of the server's main thread, in ns."""
     cores: CoreTimes
     generator_ns: int
 
     @classmethod
     def take(cls, pid: int, cores: tuple[int, ...]) -> "Sample":
-        """Now. pid: root of the server's process tree, which runs on `cores`; the generator is this process."""
+        """Read them now. `pid` is the root of the server's process tree, which runs on `cores`."""
         times = tree_cpu_ns(pid), main_thread_ns(pid), core_times(cores), cpu_ns(os.getpid())
         return cls(time.monotonic_ns(), *times)
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Of one window."""
+    """Everything that was read for one window."""
 
     before: Sample
     after: Sample
     around: tuple[Surroundings, Surroundings]
-    """Before and after it."""
+    """The surroundings before and after the window."""
     cores: int
-    """The server's, how many."""
+    """The number of the server's cores."""
     media: Window
     messages: DataWindow
     offered: int
-    """Packets of media."""
+    """Media packets that should have arrived."""
     own: dict[str, int]
-    """What the generator counted meanwhile, see `Generator.counters`."""
+    """What the generator counted during the window; see `Generator.counters`."""
     joins_ms: tuple[float, ...] = ()
     failed_joins: Sequence[str] = ()
     """Why participants could not join in the window."""
     drops: dict[str, int] = field(default_factory=dict)
-    """By the server's own account."""
+    """Drops that the server itself counted, by reason."""
     fallen: Sequence[str] = ()
-    """Why participants fell out."""
+    """Why participants lost their connection."""
     message_failures: Sequence[str] = ()
-    """Why participants with data channels fell out."""
+    """Why participants with data channels lost their connection."""
     notes: Sequence[str] = ()
-    """Of the session."""
+    """Notes of the session."""
     memory_per_subscriber: float = 0.0
 
     @property
     def elapsed_ns(self) -> int:
-        """Between the samples."""
+        """The time between the samples."""
         return self.after.at_ns - self.before.at_ns
 
     @property
     def server_busy(self) -> float:
-        """Share of the server's cores."""
+        """The share of its cores that the server used."""
         return (self.after.server_ns - self.before.server_ns) / self.elapsed_ns / max(self.cores, 1)
 
     @property
     def main_thread_busy(self) -> float:
-        """Share of one core that the server's main thread used."""
+        """The share of one core that the server's main thread used."""
         return (self.after.main_thread_ns - self.before.main_thread_ns) / self.elapsed_ns
 
     @property
     def generator_busy(self) -> float:
-        """Share of its core; of one that does not sleep, the time in which it had something to do."""
+        """The share of its core that the generator used or, if it does not sleep, in which it had something to do."""
         if self.media.busy_ns:
             return self.media.busy_ns / self.elapsed_ns
         return (self.after.generator_ns - self.before.generator_ns) / self.elapsed_ns
 
     def measurement(self, system: str, scenario: Scenario, load: float, repeat: int) -> Measurement:
-        """What they mean. system: name of the target."""
+        """Make the measurement. `system` is the name of the target."""
         counts = scenario.counts
         counted = self.messages if counts == "message" else self.media
         cores = self.after.cores - self.before.cores
@@ -157,7 +157,7 @@ class Readings:
         ]
 
     def _disturbances(self) -> list[str]:
-        """What took the server's cores away, as shares of them: the hypervisor, other processes."""
+        """Return notes about the shares of the server's cores that the hypervisor and other processes took."""
         cores = self.after.cores - self.before.cores
         stolen = cores.steal / max(cores.total, 1)
         strange = 1 - stolen - cores.idle / max(cores.total, 1) - self.server_busy
@@ -169,7 +169,7 @@ class Readings:
         return found
 
     def _growth(self) -> list[str]:
-        """A leak shows in a soak."""
+        """Return a note if the server's memory grew, which shows a leak in a long run."""
         before, after = (each.memory for each in self.around)
         if after - before < GROWTH * before:
             return []
@@ -196,7 +196,7 @@ class Readings:
         return found
 
     def _message_notes(self, scenario: Scenario) -> list[str]:
-        """What the other figures do not say of messages."""
+        """Return notes about messages, where the other figures are about media."""
         found, window = [], self.messages
         if scenario.tracks and window.offered:
             rate, size = window.delivered / scenario.seconds, scenario.message_bytes
@@ -213,7 +213,7 @@ class Readings:
         return found
 
     def _main_thread_notes(self, scenario: Scenario) -> list[str]:
-        """How busy Python was where that is what media have to bear."""
-        if not scenario.visits_per_second and not (scenario.tracks and scenario.data):
+        """Return a note about the server's main thread where the scenario keeps Python busy beside media."""
+        if not scenario.churn_per_second and not (scenario.tracks and scenario.data):
             return []
         return [f"the server's main thread was busy {self.main_thread_busy:.0%} of one core"]

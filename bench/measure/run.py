@@ -1,7 +1,7 @@
-"""Runs scenarios: systems in turns, each in a session of its own, under a fixed load or up to the highest one.
+"""Runs scenarios: systems in turns, each in its own session, under a fixed load or up to the highest that it carries.
 
-This process only waits and prints. Each session (`bench.measure.session`) is a process that lives for one system and
-one repeat, so that nothing is left over from the one before.
+This process only waits and prints. Each session (`bench.measure.session`) is a process for one system and one repeat,
+so that nothing remains of the one before.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ from bench.scenarios import Scenario
 
 MAX_LOSS = 0.001
 MAX_P99_US, BURST_FACTOR = 20_000.0, 1.5
-"""A load is carried if p99 stays below the first, or below so many times the drain time of a key frame to everybody."""
+"""A load is carried if p99 stays below the first, or below the second times the time to send a key frame to all."""
 GROWTH, BISECTIONS = 1.5, 4
 MAX_LOAD = 100.0
 CEILING_LOAD, CEILING_N, CEILING_SECONDS = 2.0, 100, 2.0
 BASELINE_SECONDS = 3.0
 ANSWER_SLACK_S = 60.0
-"""On top of a window's own time: warm-up, drain, and a machine that is busy."""
+"""Time beyond the window's own: for warm-up, drain, and a busy machine."""
 START_TIMEOUT_S = 900.0
-"""Of a session: a first start compiles kernels, and thousands may have to join."""
+"""The time a session may take to start: kernels may have to be compiled, and thousands may have to join."""
 
 Say = Callable[[str], None]
 
 
 class RunFailed(Exception):
-    """A session ended with an error; the text is what it said."""
+    """A session ended with an error, whose text this has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,11 @@ class Subject:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `name` or `name:key=value,key=value`. Raises ValueError."""
+        """Read `name` or `name:key=value,key=value`.
+
+        Raises:
+            ValueError: the text has another form.
+        """
         name, _, rest = text.partition(":")
         pairs = [pair.partition("=") for pair in rest.split(",") if pair]
         if not name or any(not key or not equals for key, equals, _ in pairs):
@@ -70,9 +74,15 @@ class SessionProcess:
     """A session at the other end of a pipe; a context manager."""
 
     def __init__(self, subject: Subject, scenario: Scenario, server_cores: tuple[int, ...] = ()) -> None:
-        """Starts it and waits until everybody is in. server_cores: of the system; empty: all but the generator's.
+        """Start the session and wait until everybody has joined.
 
-        Raises RunFailed.
+        Args:
+            subject: the system.
+            scenario: what is measured.
+            server_cores: the system's cores; empty: all but the generator's.
+
+        Raises:
+            RunFailed: the session ended with an error.
         """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -95,7 +105,11 @@ class SessionProcess:
         self.close()
 
     def measure(self, load: float = 1.0, repeat: int = 0) -> Measurement:
-        """One window. Raises RunFailed."""
+        """Measure one window.
+
+        Raises:
+            RunFailed: the session ended with an error.
+        """
         self._pipe.send((load, repeat))
         measured = self._receive(self._seconds + ANSWER_SLACK_S)
         assert isinstance(measured, Measurement)
@@ -124,13 +138,13 @@ class SessionProcess:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a session says before it ends by an error."""
+    """The last message of a session that ends with an error."""
 
     text: str
 
 
 def session_main(pipe: Connection, core: int, arguments: tuple[Any, ...]) -> None:
-    """Entry of a session's process."""
+    """Run a session in its process."""
     os.sched_setaffinity(0, {core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -142,7 +156,7 @@ def session_main(pipe: Connection, core: int, arguments: tuple[Any, ...]) -> Non
 
 
 def _explain(error: BaseException) -> str:
-    """The first error of a group in one line if it is one of ours, with its traceback if it is not."""
+    """Describe the first error of a group: in one line if it is one of ours, else with its traceback."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if type(error).__module__.startswith("bench."):
@@ -151,15 +165,17 @@ def _explain(error: BaseException) -> str:
 
 
 def carried(measured: Measurement, scenario: Scenario) -> bool:
-    """Whether a load was within the bounds of loss and latency."""
+    """Tell whether loss and latency were within their bounds."""
     return measured.loss < MAX_LOSS and measured.latency.p99 < max(
         MAX_P99_US, BURST_FACTOR * drain_us(measured, scenario)
     )
 
 
 def drain_us(measured: Measurement, scenario: Scenario) -> float:
-    """How long the system takes for the largest regular burst: one publisher's key frame to all its viewers, or one
-    message."""
+    """Return how long the system takes for the largest regular burst, in microseconds.
+
+    That is one publisher's key frame to all its viewers, or one message to all its receivers.
+    """
     if scenario.counts == "message":
         return scenario.n * measured.cpu_us_per_packet
     video = [track for track in scenario.tracks if track.kind == "video"]
@@ -177,14 +193,14 @@ class Ramp:
     """Raises a session's load until it is not carried any more, then bisects."""
 
     def __init__(self, session: SessionProcess, repeat: int, passes: Callable[[Measurement], bool], say: Say) -> None:
-        """`passes`: whether a measured load is carried."""
+        """`passes` tells whether a measured load is carried."""
         self._session, self._repeat, self._passes, self._say = session, repeat, passes, say
         self.steps: list[Measurement] = []
         self.best: Measurement | None = None
-        """The highest that passed."""
+        """The highest load that passed."""
 
     def climb(self, first: float) -> None:
-        """From load `first` upwards, in steps of GROWTH."""
+        """Raise the load from `first`, by GROWTH each time, until one is not carried; then bisect."""
         low, high = 0.0, first
         while high <= MAX_LOAD and self._carries(high):
             low, high = high, high * GROWTH
@@ -193,7 +209,7 @@ class Ramp:
             low, high = (middle, high) if self._carries(middle) else (low, middle)
 
     def _carries(self, load: float) -> bool:
-        """Try a load, and once more if it does not pass: one stall of the machine must not decide."""
+        """Try a load, and once more if it does not pass, so that one stall of the machine does not decide."""
         for _ in range(2):
             measured = self._session.measure(load, self._repeat)
             self._say(_in_words(measured))
@@ -219,7 +235,7 @@ def _in_words(measured: Measurement) -> str:
 
 
 def _knee(found: Ramp, scenario: Scenario) -> Knee:
-    """What a ramp has found; no packets if nothing was carried."""
+    """Return the knee that a ramp has found; it has no packets if no load was carried."""
     best = found.best
     above = [step for step in found.steps if best is None or step.load >= best.load]
     limited = any(step.generator_busy >= BUSY for step in above)
@@ -241,13 +257,13 @@ _MANY = Scenario(
 
 
 def find_baseline() -> Latency:
-    """What the generator, the kernel and a plain reflector take: from one publisher to one viewer."""
+    """Measure the latency of generator, kernel and a plain reflector alone, from one publisher to one viewer."""
     with SessionProcess(REFLECTOR, _ONE) as session:
         return session.measure().latency
 
 
 def find_ceiling(say: Say) -> float:
-    """Packets a second that one generator process receives, decrypts and counts without loss from a plain reflector."""
+    """Measure how many packets a second the generator takes without loss from a plain reflector."""
     with SessionProcess(REFLECTOR, _MANY) as session:
         found = Ramp(session, 0, lambda step: step.loss < MAX_LOSS and step.generator_busy < BUSY, say)
         found.climb(CEILING_LOAD)
@@ -255,10 +271,10 @@ def find_ceiling(say: Say) -> float:
 
 
 class Run:
-    """Measures scenarios with systems and collects what comes of it."""
+    """Measures scenarios with systems and collects the results."""
 
     def __init__(self, say: Say, command: str = "") -> None:
-        """say: is told what goes on, a line at a time. command: what the report names as its origin; empty: ours."""
+        """`say` is called with each line of progress. The report names `command` as its origin; empty: ours."""
         self._say = say
         self._command = command or command_line(sys.argv[1:])
         self._measurements: list[Measurement] = []
@@ -266,10 +282,10 @@ class Run:
         self._profiles: dict[str, str] = {}
         self._versions: dict[str, str] = {}
         self.failures: list[str] = []
-        """What could not be measured, a line each; the rest is in the report."""
+        """What could not be measured, one line each."""
 
     def all(self, sized: list[Scenario], subjects: list[Subject], options: dict[str, Any]) -> Report:
-        """Measure every scenario with every system. options: harness, repeats, load and knee of the command line."""
+        """Measure every scenario with every system, with harness, repeats, load and knee of the command line."""
         baseline, ceiling = None, None
         if options["harness"] and any(scenario.tracks for scenario in sized):
             baseline = find_baseline()
@@ -282,7 +298,7 @@ class Run:
         return self.report(baseline, ceiling)
 
     def turn(self, scenario: Scenario, subjects: Iterable[Subject], repeat: int, options: dict[str, Any]) -> None:
-        """One repeat of a scenario with each system. options: load and knee of the command line."""
+        """Measure one repeat of a scenario with each system, with load and knee of the command line."""
         for subject in subjects:
             what = f"{scenario.name}, n = {scenario.n}: {subject.name}, run {repeat + 1}"
             self._say(what)
@@ -306,7 +322,7 @@ class Run:
             self._versions |= session.versions
 
     def report(self, baseline: Latency | None = None, ceiling: float | None = None) -> Report:
-        """Everything that was measured so far, with what the harness itself adds if that was measured."""
+        """Make the report of everything measured so far, with the harness's own figures if there are any."""
         return Report(
             machine=accounting.machine(),
             date=now(),

@@ -1,7 +1,6 @@
-"""One system with its participants and the generator, in the generator's process: brought up once, measured as often as
-wanted under different loads.
+"""A session: one system, its participants and the generator, started once and measured under any number of loads.
 
-The process is pinned to the last core, the system to the others. Everything that counts is sampled here.
+It is the generator's process, which is pinned to the last core; the system has the others. All readings are made here.
 """
 
 import asyncio
@@ -18,8 +17,8 @@ from bench.clients.endpoint import Endpoint
 from bench.generator.data_channels import Messages
 from bench.generator.generator import Generator
 from bench.generator.offered import offered
+from bench.measure.churn import Churn
 from bench.measure.readings import Readings, Sample, Surroundings
-from bench.measure.visits import Visits
 from bench.plans import Connected, Plan
 from bench.results import Measurement
 from bench.scenarios import Change, Choice, Scenario
@@ -33,19 +32,19 @@ LATE_JOIN_TIMEOUT_S = 30.0
 SERVED_TIMEOUT_S, SERVED_POLL_S = 10.0, 0.1
 """For the first media packet of those who have joined, after the last of them."""
 SETTLED_S = 1.0
-"""From the last subscription to the first measurement: key frames have come, and rings have filled."""
+"""The time from the last subscription to the first measurement, in which key frames come and stored packets fill up."""
 WARM_UP_S, LEAD_S, DRAIN_S = 1.0, 0.05, 0.5
-"""Before the window, at the new load; between its opening and its begin; for what is still on its way after it."""
+"""Seconds at the new load before the window; between opening and begin of it; for packets on their way at its end."""
 WATCH_S = 2.0
 FILLED = 250
-"""Transports after which a server's pools are full: from then on, memory grows by what one more costs."""
+"""The number of transports after which a server's pools are full, so that memory grows by the cost of one more."""
 IDLE_REPORT_S = 3.0
-"""Between RTCP reports where systems are measured in turns: rare enough not to be what is measured."""
+"""The time between RTCP reports where systems are measured in turns: rare enough not to matter for the figures."""
 JOINING_LOAD = 0.2
-"""Times the scenario's rates while participants join: enough for every track to be noticed, and no join has to compete
-with a load that the system may not carry."""
+"""The share of the scenario's rates that is sent while participants join. It is enough for every track to be noticed,
+and no join competes with a load that the system may not carry."""
 ZOMBIE, DEAD = "Z", "X"
-"""States of proc(5)."""
+"""States of processes that have ended; see proc(5)."""
 
 
 @runtime_checkable
@@ -53,7 +52,7 @@ class ChoosesLayers(Protocol):
     """A target whose viewers can ask for a layer."""
 
     async def choose_layer(self, participant: Connected, publisher: str, quality: str) -> None:
-        """`quality`: LOW, MEDIUM or HIGH of the video of `publisher` (its identity)."""
+        """Ask for the LOW, MEDIUM or HIGH layer of the video of `publisher`, an identity."""
 
 
 @runtime_checkable
@@ -61,7 +60,7 @@ class Mutes(Protocol):
     """A target whose participants can say that they are muted."""
 
     async def mute(self, participant: Connected, muted: bool) -> None:
-        """Of all tracks; the generator stops sending by itself."""
+        """Say that all tracks of a participant are muted or not. The generator stops sending by itself."""
 
 
 @runtime_checkable
@@ -69,15 +68,15 @@ class CarriesData(Protocol):
     """A target whose participants can have data channels."""
 
     def data_path(self, participant: Connected) -> tuple[Endpoint, int]:
-        """The endpoint of one that was planned with them, and the server's SCTP port."""
+        """Return the endpoint of a participant planned with data channels, and the server's SCTP port."""
 
 
 @runtime_checkable
 class CanFail(Protocol):
-    """A participant's owner that notices when the system has thrown it out."""
+    """The owner of a participant that notices when the system disconnects it."""
 
     failure: str
-    """Why; empty as long as it is in."""
+    """Why it was disconnected; empty while it is connected."""
 
 
 class SessionFailed(Exception):
@@ -86,21 +85,21 @@ class SessionFailed(Exception):
 
 @dataclass(slots=True)
 class Member:
-    """A participant in the generator."""
+    """A participant that the generator serves."""
 
     participant: Connected
     row: int
     asked_ns: int
-    """When it asked for its token."""
+    """When its join began, in ns of the monotonic clock."""
     tracks: list[list[int]] = field(default_factory=list)
     """Rows of the generator's streams by track, lowest layer first."""
 
 
 class Session:
-    """`start`, then `measure` any number of times, then `close`."""
+    """A session. Call `start`, then `measure` any number of times, then `close`."""
 
     def __init__(self, name: str, options: dict[str, str], scenario: Scenario, server_cores: tuple[int, ...]) -> None:
-        """name, options: of the target."""
+        """`name` and `options` are the target's. `server_cores`: the system's; empty: all but the generator's."""
         self.target: Target = make(name, options)
         self.scenario = scenario
         self._cores = server_cores
@@ -114,7 +113,7 @@ class Session:
         self._notes: list[str] = []
 
     async def start(self) -> None:
-        """Bring the system and its participants up, and let them settle."""
+        """Start the system, let its participants join, and wait until all subscriptions exist."""
         if self.scenario.data and not isinstance(self.target, CarriesData):
             raise SessionFailed(f"{self.target.name} has no data channels, which {self.scenario.name} is about")
         self._generator.start(self.scenario.in_turns)
@@ -128,7 +127,7 @@ class Session:
         await asyncio.sleep(SETTLED_S)
 
     async def _join_idle(self) -> None:
-        """Let viewers in before who publishes, and find out what one more of them costs when pools have filled."""
+        """Let viewers join before publishers, and measure the memory of one more viewer once pools are full."""
         self._generator.set_report_interval(IDLE_REPORT_S)
         viewers = self.scenario.viewers()
         filled = min(FILLED, len(viewers) // 2)
@@ -142,7 +141,7 @@ class Session:
         await self.target.settle()
 
     async def _join_busy(self) -> None:
-        """Let in who publishes and, unless they come late, the viewers."""
+        """Let publishers join and, unless they join during the window, viewers."""
         before = tree_resident_bytes(self.target.pid())
         await self._join_all(self.scenario.early())
         await self.target.settle()
@@ -223,7 +222,7 @@ class Session:
     # Measuring.
 
     async def measure(self, load: float, repeat: int) -> Measurement:
-        """One window at `load` times the scenario's rates."""
+        """Measure one window at `load` times the scenario's rates."""
         self._generator.set_load(load)
         self._messages.set_load(load)
         self._generator.set_loss(self.scenario.loss)
@@ -231,7 +230,7 @@ class Session:
         self._check_alive()
         earlier_around = Surroundings.take(self.target.pid())
         self._generator.pause(False)
-        async with Visits(self.target, self._generator, self.scenario) as visits:
+        async with Churn(self.target, self._generator, self.scenario) as churn:
             await asyncio.sleep(WARM_UP_S)
             earlier = self._generator.counters()
             before, after = await self._window()
@@ -242,11 +241,11 @@ class Session:
         self._check_alive()
         around = earlier_around, Surroundings.take(self.target.pid())
         own = {name: count - earlier[name] for name, count in self._generator.counters().items()}
-        readings = self._readings((before, after), around, own, visits.notes())
+        readings = self._readings((before, after), around, own, churn.notes())
         return readings.measurement(self.target.name, self.scenario, load, repeat)
 
     async def _window(self) -> tuple[Sample, Sample]:
-        """Measure for as long as the scenario says; returns what was read at its begin and at its end."""
+        """Let the window pass; return what was read at its begin and at its end."""
         start_ns = time.monotonic_ns() + int(LEAD_S * 1e9)
         end_ns = start_ns + int(self.scenario.seconds * 1e9)
         self._generator.open_window(start_ns, end_ns)
@@ -275,7 +274,7 @@ class Session:
             self._check_alive()
 
     async def _happen(self, start_ns: int) -> None:
-        """Let happen what the scenario has happen while it is measured."""
+        """Make the scenario's changes, and late joins, during the window."""
         plans = self.scenario.viewers() if self.scenario.late else []
         interval_s = self.scenario.seconds / max(len(plans), 1)
         happenings: list[tuple[float, Plan | Change]] = [(k * interval_s, plan) for k, plan in enumerate(plans)]
@@ -340,7 +339,7 @@ class Session:
         return [member for member in self._members.values() if not member.participant.plan.publish]
 
     def _joins_ms(self) -> tuple[float, ...]:
-        """Token to first packet, of those who joined in the window; who got nothing is in the notes."""
+        """Return the times from join to first packet of those who joined in the window and got a packet."""
         if not self.scenario.late:
             return ()
         first = [(self._generator.first_media_ns(member.row), member.asked_ns) for member in self._viewers()]
@@ -352,7 +351,7 @@ async def _sleep_until(at_ns: int) -> None:
 
 
 async def serve(pipe: Any, arguments: tuple[Any, ...]) -> None:
-    """Run a session for the process at the other end of `pipe`: (load, repeat) -> Measurement, None -> end."""
+    """Serve the process at the other end of `pipe`: (load, repeat) is answered by a Measurement, None ends."""
     session = Session(*arguments)
     loop = asyncio.get_running_loop()
     try:

@@ -1,7 +1,7 @@
-"""`python -m bench publish`: measures what is published, and puts the tables into the document.
+"""`python -m bench publish`: measures what is published, and writes the tables into the document.
 
-Section by section: figures as JSON in a folder, the table in its place. A section that fails leaves its old table where
-it is, and the others go on.
+Each section writes its figures as JSON into a folder, and its table into the document. A section that fails leaves its
+old table as it is, and the others go on.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ from bench.targets.registry import make
 
 ROOT = Path(__file__).parents[2]
 UNSAID = "..."
-"""In the document for what `--target-option` gave: it is of one machine."""
+"""Stands in the document for the values of `--target-option`, which are specific to one machine."""
 
 
 class SectionFailed(Exception):
@@ -33,19 +33,19 @@ class SectionFailed(Exception):
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a section."""
+    """The result of a section."""
 
     section: Section
     sheet: Sheet | None = None
-    """None: there was nothing to measure."""
+    """The table; None: there was nothing to measure."""
     figures: dict[str, Any] = field(default_factory=dict)
-    """For the JSON file."""
+    """The content of the JSON file."""
     failures: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     """Systems that cannot be started here, with the reason."""
 
     def write(self, folder: Path) -> None:
-        """Write the figures as JSON, named as the section is."""
+        """Write the figures as JSON into a file named like the section."""
         facts = {"name": self.section.name, "missing": self.missing, "failures": self.failures}
         write_figures(folder / f"{self.section.name}.json", {**facts, **self.figures})
 
@@ -54,13 +54,24 @@ class Publisher:
     """Measures sections one after the other."""
 
     def __init__(self, options: list[Subject], folder: Path, document: Path | None, say: Say) -> None:
-        """options: of targets, added to those of the sections. folder: of the JSON files. document: None for none."""
+        """Prepare to publish.
+
+        Args:
+            options: options of targets, which are added to those of the sections.
+            folder: where the JSON files go.
+            document: where the tables go; None: nowhere.
+            say: is called with each line of progress.
+        """
         self._options, self._folder, self._document, self._say = options, folder, document, say
         self.failures: list[str] = []
-        """What went wrong, a line each."""
+        """What went wrong, one line each."""
 
     def publish(self, sections: list[Section], show: Callable[[Sheet], None]) -> None:
-        """Measure and write; `show` is given each table. Raises markdown.NoPlace before anything is measured."""
+        """Measure and write all sections; `show` is called with each table.
+
+        Raises:
+            markdown.NoPlace: the document lacks the place of a table. Nothing was measured then.
+        """
         if self._document is not None:
             markdown.check(self._document.read_text(encoding="utf-8"), [each.name for each in sections])
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +105,7 @@ class Publisher:
         return self._forward(section) if section.command == "forward" else self._run(section)
 
     def _forward(self, section: Section) -> Outcome:
-        """In a process of its own: it pins itself, and its generator must not share Python with anything."""
+        """Run `forward` in its own process: it pins itself, and its generator must not share Python with others."""
         from bench.report.against_floor import floor_sheet
 
         words = section.forward_words()
@@ -154,7 +165,7 @@ class Publisher:
         return replace(sheet, note=_joined(sheet.note, note))
 
     def _subjects(self, section: Section, outcome: Outcome) -> list[Subject]:
-        """The systems of a section that can be started here, with their options; the others are noted."""
+        """Return the systems of a section that can be started here, with options. Note the others in `outcome`."""
         found = []
         for subject in section.subjects():
             complete = self._complete(subject)
@@ -168,22 +179,22 @@ class Publisher:
         return found
 
     def _complete(self, subject: Subject) -> Subject:
-        """With the options that were given beside the section's."""
+        """Add the options that were given for this target on the command line."""
         given = [pair for each in self._options if each.name == subject.name for pair in each.options]
         return Subject(subject.name, tuple({**dict(subject.options), **dict(given)}.items()))
 
     def _shown(self, subject: Subject) -> Subject:
-        """The same as it is published."""
+        """Return the system as the document names it, without values that are specific to this machine."""
         given = {key: UNSAID for each in self._options if each.name == subject.name for key, _ in each.options}
         return Subject(subject.name, tuple({**dict(subject.options), **given}.items()))
 
 
 def _joined(*notes: str) -> str:
-    """Those that say something, each on lines of its own."""
+    """Join the notes that are not empty, each on its own lines."""
     return "\n".join(note for note in notes if note)
 
 
 def _note(commands: list[str], date: str, repeats: int) -> str:
-    """Where a table comes from: its command lines, date, machine, and how repeats were taken together."""
+    """Say where a table comes from: its command lines, date, machine, and how repeats were combined."""
     of = f"Medians of {repeats} alternating repeats (lowest..highest)." if repeats > 1 else "One run."
     return " and\n".join(f"`{each}`" for each in commands) + f",\n{date[:10]}, {machine()}. {of}"

@@ -1,7 +1,7 @@
-"""What is published: a TOML file with a list of sections, each one table in the document and some commands.
+"""What is published: a TOML file with a list of sections, each of which is one table in the document.
 
-`command = "forward"` or `command = "run"`, and what that command takes. Where a section of `run` gives several loads or
-rates, each combination is a command of its own, and they are measured in turn.
+A section has `command = "forward"` or `command = "run"`, and that command's options. Where a section of `run` gives
+several loads or rates, each combination is a separate command, and they are measured in turns.
 """
 
 import tomllib
@@ -22,10 +22,10 @@ PUBLISHED = Path(__file__).parents[1] / "published.toml"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 COMMANDS = ("forward", "run")
 QUICK_SECONDS, QUICK_SIZE = 1.0, 20
-"""Of a run that is only to show that everything runs."""
+"""Seconds and size of a run that only shows that everything works."""
 FORWARD_SECONDS = 4.0
 _LISTS = {
-    **dict.fromkeys(("sizes", "loads", "messages_per_second", "visits_per_second"), (int, float)),
+    **dict.fromkeys(("sizes", "loads", "messages_per_second", "churn_per_second"), (int, float)),
     **dict.fromkeys(("targets", "columns"), (str,)),
 }
 _SINGLE = {
@@ -36,37 +36,37 @@ _SINGLE = {
 
 
 class BadSuite(ValueError):
-    """The file does not say what it must; the text names section and key."""
+    """The file is malformed; the text names section and key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """What one command of a section has of its own; None: as the scenario says."""
+    """Load and rates of one command of a section; None: as the scenario says."""
 
     load: float
     messages_per_second: float | None = None
-    visits_per_second: float | None = None
+    churn_per_second: float | None = None
 
     def __str__(self) -> str:
-        named = {"messages a second": self.messages_per_second, "visits a second": self.visits_per_second}
+        named = {"messages a second": self.messages_per_second, "visitors a second": self.churn_per_second}
         return ", ".join([f"load {self.load:g}", *(f"{v:g} {name}" for name, v in named.items() if v is not None)])
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table."""
+    """One section, which is one table."""
 
     name: str
     command: str
     scenario: str = ""
     targets: tuple[str, ...] = ("aiosfu",)
     sizes: tuple[int, ...] = ()
-    """Empty: the scenario's own."""
+    """Sizes of the scenario; empty: its own."""
     loads: tuple[float, ...] = (1.0,)
     messages_per_second: tuple[float, ...] = ()
-    visits_per_second: tuple[float, ...] = ()
+    churn_per_second: tuple[float, ...] = ()
     seconds: float = 0.0
-    """Measured, of each window; 0: as the scenario says."""
+    """Seconds of each window; 0: as the scenario says."""
     repeats: int = 5
     baseline: bool = False
     """Also measure the generator against a plain reflector, for the note below the table."""
@@ -76,7 +76,11 @@ class Section:
 
     @classmethod
     def check(cls, values: dict[str, Any]) -> Self:
-        """Make one of a table of the file. Raises BadSuite."""
+        """Make a section from a table of the file.
+
+        Raises:
+            BadSuite: a key is unknown, missing, or has a wrong value.
+        """
         where = f"section {values.get('name', '')!r}"
         known = {field.name for field in fields(cls)}
         for key, value in values.items():
@@ -111,62 +115,74 @@ class Section:
             raise BadSuite(f"{where}: {wrong[0]}")
 
     def subjects(self) -> list[Subject]:
-        """The systems. Raises ValueError."""
+        """Return the systems.
+
+        Raises:
+            ValueError: a text names none.
+        """
         return [Subject.parse(text) for text in self.targets] if self.command == "run" else []
 
     def variations(self) -> Iterator[Variation]:
-        """One for each command of `run`."""
-        for values in product(self.loads, self.messages_per_second or (None,), self.visits_per_second or (None,)):
+        """Iterate over the commands of `run`."""
+        for values in product(self.loads, self.messages_per_second or (None,), self.churn_per_second or (None,)):
             yield Variation(*values)
 
     def sized(self, variation: Variation) -> list[Scenario]:
-        """The scenario in every size. Raises BadScenario."""
+        """Return the scenario in every size.
+
+        Raises:
+            BadScenario: its values do not fit together.
+        """
         found = scenarios.find(self.scenario)
         rates = {
             "messages_per_second": variation.messages_per_second,
-            "visits_per_second": variation.visits_per_second,
+            "churn_per_second": variation.churn_per_second,
         }
         return [found.sized(n, self.seconds or None, None, **rates) for n in self.sizes or (found.n,)]
 
     def quick(self) -> Self:
-        """The same in small and short."""
+        """Return the section in one small size, with short windows and one repeat."""
         smallest = min(self.sizes or (scenarios.find(self.scenario).n,))
         return replace(self, sizes=(min(smallest, QUICK_SIZE),), seconds=QUICK_SECONDS, repeats=1)
 
     @property
     def windows(self) -> int:
-        """How many are measured if no target is missing."""
+        """The number of windows that are measured if no target is missing."""
         if self.command == "forward":
             return 6 * len(self.sizes) * self.repeats  # floor and server; smooth, in frames, recorded
         return len(list(self.variations())) * len(self.sizes or (1,)) * len(self.targets) * self.repeats
 
     def forward_words(self) -> list[str]:
-        """The words of the command `forward`."""
+        """Return the words of the command `forward`."""
         words = ["forward", *(word for n in self.sizes for word in ("-n", str(n)))]
         return [*words, "--seconds", f"{self.seconds or FORWARD_SECONDS:g}", "--repeats", str(self.repeats)]
 
     def command_line(self, variation: Variation, subjects: list[Subject]) -> str:
-        """The command that measures one variation with these systems."""
+        """Return the command that measures one variation with these systems."""
         words = ["run", self.scenario, *(word for each in subjects for word in ("--target", str(each)))]
         words += [word for n in self.sizes for word in ("-n", str(n))]
         words += ["--seconds", f"{self.seconds:g}"] if self.seconds else []
         words += ["--load", f"{variation.load:g}"] if variation.load != 1 else []
         words += ["--knee"] if self.knee else []
-        for name in ("messages_per_second", "visits_per_second"):
+        for name in ("messages_per_second", "churn_per_second"):
             value = getattr(variation, name)
             words += [f"--{name.replace('_', '-')}", f"{value:g}"] if value is not None else []
         return command_line([*words, "--repeats", str(self.repeats), "--no-harness"])
 
 
 def _right(key: str, value: Any) -> bool:
-    """Whether a value has the type of its key."""
+    """Tell whether a value has the type of its key."""
     if key in _LISTS:
         return isinstance(value, list) and all(isinstance(each, _LISTS[key]) for each in value)
     return isinstance(value, _SINGLE[key]) and isinstance(value, bool) == (_SINGLE[key] == (bool,))
 
 
 def read(path: Path) -> list[Section]:
-    """The sections of a file. Raises BadSuite."""
+    """Read the sections of a file.
+
+    Raises:
+        BadSuite: the file cannot be read or is malformed.
+    """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What `python -m bench forward` found, as tables: against the floor, and against the budgets of the design."""
+"""The results of `python -m bench forward` as tables: against the floor, and against the budgets of the design."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ BUDGETS = {
     "growth": 1.2,
     "idle_kib": 100,
 }
-"""What docs/design.md allows; reported beside what was measured, never asserted."""
+"""The budgets of docs/design.md. They are reported beside what was measured, and never asserted."""
 
 
 COLUMNS = (
@@ -31,29 +31,33 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Floor and server under one load, in as many repeats as there are."""
+    """Floor and server under one load, in all repeats."""
 
     scenario: Scenario
     n: int
     pairs: tuple[tuple[Measurement, Measurement], ...]
-    """Floor and server, neighbours in time; never empty."""
+    """Pairs of floor and server, measured one after the other; never empty."""
 
     @property
     def ratio(self) -> Spread:
-        """CPU per packet, server / floor, of the neighbours."""
+        """The ratio server / floor of CPU per packet, pair by pair."""
         return Spread.of(cpu(server) / cpu(floor) for floor, server in self.pairs)
 
     def floor(self, figure: Callable[[Measurement], float]) -> Spread:
-        """A figure of the floor over the repeats."""
+        """Return the spread of a figure of the floor over the repeats."""
         return Spread.of(figure(floor) for floor, _ in self.pairs)
 
     def server(self, figure: Callable[[Measurement], float]) -> Spread:
-        """A figure of the server over the repeats."""
+        """Return the spread of a figure of the server over the repeats."""
         return Spread.of(figure(server) for _, server in self.pairs)
 
 
 def comparisons(report: Report) -> list[Comparison]:
-    """The loads of a report in which the floor and one server were measured in turns. Raises BadScenario."""
+    """Return the loads of a report in which the floor and one server were measured in turns.
+
+    Raises:
+        BadScenario: the report has a scenario that is unknown here.
+    """
     groups: dict[tuple[str, int], dict[int, dict[bool, Measurement]]] = {}
     for each in report.measurements:
         repeats = groups.setdefault((each.scenario, each.n), {})
@@ -65,7 +69,7 @@ def comparisons(report: Report) -> list[Comparison]:
 
 
 def floor_sheet(report: Report) -> Sheet:
-    """CPU per delivered packet beside the floor's, latency and loss of the server: one row per load."""
+    """Make the table of CPU per delivered packet beside the floor's, latency and loss: one row for each load."""
     found = comparisons(report)
     recordings = dict.fromkeys(each.scenario.pattern for each in found if _recorded(each.scenario))
     note = "\n".join(map(_describe, recordings))
@@ -77,7 +81,7 @@ def _recorded(scenario: Scenario) -> bool:
 
 
 def _describe(recording: str) -> str:
-    """What a recording is made of."""
+    """Describe the frames and packets of a recording."""
     packets = recorded_packets(recording)
     return (
         f"{_title(recording)}: recorded frames ({recording}), on average {number(per_frame(packets))} packets of "
@@ -91,7 +95,7 @@ def _title(recording: str) -> str:
 
 
 def load_title(scenario: Scenario) -> str:
-    """What is offered, in a word or two."""
+    """Return the load's name in the table."""
     if _recorded(scenario):
         return _title(scenario.pattern)
     return "smooth" if scenario.per_burst == 1 else f"{scenario.per_burst} at once"

@@ -1,4 +1,4 @@
-"""Two reports side by side: how many times as much the second one's system costs, with the spread over repeats."""
+"""Two reports side by side: the ratio of the second one's figures to the first one's, with the spread over repeats."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -25,7 +25,7 @@ UNCERTAIN = "~"
 def print_comparison(a: Report, b: Report, console: Console) -> None:
     """Print the ratios b / a of CPU per packet or message, latency, loss and memory: below 1, b is better.
 
-    Each system is set beside itself where both reports measured the same ones, else each of `a` beside each of `b`.
+    Each system is compared with itself if both reports measured it; else each system of `a` with each one of `b`.
     """
     for line in _differences(a, b):
         console.print(f"! {line}", style="yellow", markup=False, highlight=False)
@@ -37,7 +37,7 @@ def print_comparison(a: Report, b: Report, console: Console) -> None:
 
 
 def comparison(a: Report, b: Report) -> Sheet:
-    """The ratios b / a as a table, one row per figure."""
+    """Make the table of the ratios b / a, with one row for each figure."""
     columns = ("scenario", "N", "system", "figure", "a", "b", "b / a")
     found = pairs(summarize(a.measurements), summarize(b.measurements))
     note = (
@@ -48,7 +48,7 @@ def comparison(a: Report, b: Report) -> Sheet:
 
 
 def pairs(left: Sequence[Summary], right: Sequence[Summary]) -> Iterator[tuple[Summary, Summary]]:
-    """What to compare: same scenario, size and load; same system too, unless the reports share none."""
+    """Find what to compare: equal scenario, size and load, and equal system unless the reports share none."""
     shared = {each.system for each in left} & {each.system for each in right}
     for one, other in product(left, right):
         same_load = (one.scenario, one.n, one.load) == (other.scenario, other.n, other.load)
@@ -82,7 +82,7 @@ def _rows(left: Summary, right: Summary) -> Iterator[Row]:
 
 
 def _differences(a: Report, b: Report) -> Iterator[str]:
-    """What makes the ratios say less than they seem to."""
+    """Name differences between the reports that make their ratios less meaningful."""
     for what, before, after in (("machine", a.machine, b.machine), ("SRTP profile", a.profile, b.profile)):
         if before != after:
             yield f"another {what}: {before} -> {after}"

@@ -1,4 +1,4 @@
-"""A report as one HTML file: the plots first, then every table. It loads nothing, so it can be mailed and archived."""
+"""A report as one HTML file: plots first, then every table. It loads nothing else, so it can be mailed or archived."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -18,7 +18,7 @@ from bench.report.summary import Summary, cpu, memory, names, summarize
 from bench.results import Report
 
 CURVE = 3
-"""Loads that a ramp needs before it is drawn as a curve."""
+"""The number of loads from which on a ramp is drawn as a curve."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --faint: #c9ced8; --paper: #ffffff; --raised: #f5f6f9;
@@ -52,7 +52,7 @@ def write_html(report: Report, path: Path) -> None:
 
 
 def page(report: Report) -> str:
-    """The page as text."""
+    """Return the page as text."""
     title = f"aiosfu benchmark {escape(report.date)}"
     facts = " · ".join(map(escape, (report.date, report.machine, f"SRTP {report.profile}")))
     parts = [
@@ -88,7 +88,7 @@ def _plots(report: Report) -> Iterator[str]:
 
 
 def _at_one_load(summaries: Sequence[Summary]) -> Sequence[Summary]:
-    """What can be compared side by side: everything under the only load, or under the full one of a ramp."""
+    """Return the summaries that can be compared: those under the only load, or under the full load of a ramp."""
     if len({each.load for each in summaries}) == 1:
         return summaries
     return [each for each in summaries if each.load == 1]
@@ -106,13 +106,15 @@ def _cost_plots(scenario: str, summaries: Sequence[Summary], colour: dict[str, s
 
 
 def _time_plots(title: str, summaries: Sequence[Summary], report: Report, colour: dict[str, str]) -> Iterator[str]:
-    heard = [each for each in summaries if each.latency.count]
-    alike = _at_one_load(heard)
+    measured = [each for each in summaries if each.latency.count]
+    alike = _at_one_load(measured)
     if alike:
         plot = latency_plot(alike, report.baseline, colour)
         yield _figure(f"{title}: latency", "send to receive, lower is better", plot)
-    if len({each.load for each in heard}) >= CURVE:
-        yield _figure(f"{title}: p99 under load", "further right before it rises is better", load_plot(heard, colour))
+    if len({each.load for each in measured}) >= CURVE:
+        yield _figure(
+            f"{title}: p99 under load", "further right before it rises is better", load_plot(measured, colour)
+        )
     joined = [each for each in summaries if each.joins_ms]
     if joined:
         plot = join_plot(joined, colour)

@@ -1,4 +1,4 @@
-"""Sheets as Markdown, and their places in a document: between `<!-- bench: NAME -->` and `<!-- /bench -->`."""
+"""Tables as Markdown, and their places in a document: between `<!-- bench: NAME -->` and `<!-- /bench -->`."""
 
 import re
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ class NoPlace(ValueError):
 
 
 def begin(name: str) -> str:
-    """The line before the table `name`."""
+    """Return the line before the table `name`."""
     return f"<!-- bench: {name} -->"
 
 
 def table(sheet: Sheet) -> str:
-    """A sheet's columns and rows; its note is a paragraph below, its title is left to the document."""
+    """Write a sheet's columns and rows, with its note as a paragraph below. The document has a title of its own."""
     lines = [_line(sheet.columns), _line("---" if column in WORDS else "---:" for column in sheet.columns)]
     lines += [_line(row.cells) for row in sheet.rows]
     return "\n".join([*lines, *(["", sheet.note] if sheet.note else [])])
@@ -29,19 +29,27 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def replace(document: str, name: str, text: str) -> str:
-    """The document with `text` in the place `name`; nothing else is changed. Raises NoPlace."""
+    """Return the document with `text` in the place `name` and nothing else changed.
+
+    Raises:
+        NoPlace: there is no such place, or more than one.
+    """
     start, end = _place(document, name)
     return f"{document[:start]}\n{text}\n{document[end:]}"
 
 
 def check(document: str, names: list[str]) -> None:
-    """Raise NoPlace unless the document has a place for each of these tables."""
+    """Check that the document has one place for each of these tables.
+
+    Raises:
+        NoPlace: it lacks one, or has more than one.
+    """
     for name in names:
         _place(document, name)
 
 
 def _place(document: str, name: str) -> tuple[int, int]:
-    """Where the old table begins, at the end of the line before it, and where it ends."""
+    """Return where the old table begins (the end of the line before it) and where it ends."""
     lines = list(re.finditer(rf"^{re.escape(begin(name))}$", document, re.MULTILINE))
     if len(lines) != 1:
         raise NoPlace(f"the line {begin(name)!r} occurs {len(lines)} times")

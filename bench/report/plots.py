@@ -1,6 +1,6 @@
-"""The figures of a report as plots: SVG text to put into a page, in the page's own font and colours, light or dark.
+"""The figures of a report as plots: SVG text for a page, in the page's own font and colours, light or dark.
 
-Plots are as wide as a phone, so that nothing is scaled down until it cannot be read; a page lays them side by side.
+Plots are as wide as a phone, so that they need not be scaled down; a page lays them side by side.
 """
 
 import io
@@ -19,14 +19,14 @@ try:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure as Canvas
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-except ImportError as exc:
-    raise ImportError("plots need matplotlib: pip install 'aiosfu[bench]'") from exc
+except ImportError as error:
+    raise ImportError("plots need matplotlib: pip install 'aiosfu[bench]'") from error
 
 WIDTH_IN, ROW_IN, FRAME_IN, CURVE_IN = 5.0, 0.27, 0.5, 3.3
 INK, FAINT, COLOUR = "#01fe01", "#01fe02", "#02fe{:02x}"
 """Stand-ins that become the page's custom properties --ink, --faint, --system-0, --system-1, ..."""
 COLOURS = 8
-"""Systems that a page tells apart; number 0 is the floor's and the reflector's grey."""
+"""The number of colours for systems. Number 0 is grey, for the floor and the reflector."""
 HARNESS = {FLOOR, "reflector"}
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -45,17 +45,17 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: a median, its extremes, and the single values where there are several."""
+    """One bar: a median, its extremes and, if there are several, the single values."""
 
     system: str
     value: Spread
     values: tuple[float, ...] = ()
     prefix: str = ""
-    """Before the number at its end."""
+    """Text before the number at its end."""
 
 
 def colours(systems: Sequence[str]) -> dict[str, str]:
-    """The same colour for a system in every plot of a page."""
+    """Give each system one colour, which it has in all plots of a page."""
     others = dict.fromkeys(system for system in systems if system not in HARNESS)
     return {system: COLOUR.format(0) for system in systems} | {
         system: COLOUR.format(1 + place % (COLOURS - 1)) for place, system in enumerate(others)
@@ -63,7 +63,7 @@ def colours(systems: Sequence[str]) -> dict[str, str]:
 
 
 def bars_of(summaries: Sequence[Summary], figure: Figure) -> dict[str, list[Bar]]:
-    """One group of bars per size, one bar per system."""
+    """Make one group of bars for each size, with one bar for each system."""
     groups: dict[str, list[Bar]] = {}
     for each in summaries:
         values = tuple(figure(run) for run in each.repeats)
@@ -72,7 +72,7 @@ def bars_of(summaries: Sequence[Summary], figure: Figure) -> dict[str, list[Bar]
 
 
 def bars_of_knees(knees: Sequence[Knee]) -> dict[str, list[Bar]]:
-    """Packets or messages per second at the knee; where the generator was the limit, the number says so."""
+    """Make bars of packets or messages per second at the knee; a prefix marks those that the generator limited."""
     groups: dict[str, list[Bar]] = {}
     for each in knees:
         value = Spread.of((each.packets_per_second,))
@@ -82,7 +82,7 @@ def bars_of_knees(knees: Sequence[Knee]) -> dict[str, list[Bar]]:
 
 
 def bar_plot(groups: dict[str, list[Bar]], unit: str, colour: dict[str, str]) -> str:
-    """Horizontal bars from zero: median, extremes as a line, single runs as dots, the median in figures at the end."""
+    """Plot horizontal bars: the median as bar and number, the extremes as a line, single runs as dots."""
     count = sum(1 + len(bars) for bars in groups.values())
 
     def draw(axes: Axes) -> None:
@@ -114,7 +114,7 @@ def _draw_bar(axes: Axes, row: int, bar: Bar, colour: str, edge: float) -> None:
 
 
 def latency_plot(summaries: Sequence[Summary], baseline: Latency | None, colour: dict[str, str]) -> str:
-    """Percentiles on a logarithmic axis, a line per system with the band of its repeats; the harness's own dashed."""
+    """Plot percentiles on a logarithmic axis: a line for each system with a band of its repeats, the harness dashed."""
     places = range(len(PERCENTILES))
 
     def draw(axes: Axes) -> None:
@@ -136,7 +136,7 @@ def latency_plot(summaries: Sequence[Summary], baseline: Latency | None, colour:
 
 
 def join_plot(summaries: Sequence[Summary], colour: dict[str, str]) -> str:
-    """Share of the joins, whatever the load, that were done after so many milliseconds: a step per join."""
+    """Plot the share of the joins, under all loads, that were complete after a number of milliseconds."""
 
     def draw(axes: Axes) -> None:
         for system in dict.fromkeys(each.system for each in summaries):
@@ -151,7 +151,7 @@ def join_plot(summaries: Sequence[Summary], colour: dict[str, str]) -> str:
 
 
 def load_plot(summaries: Sequence[Summary], colour: dict[str, str]) -> str:
-    """p99 over the load that was carried, a line per system: where it turns upwards is the knee."""
+    """Plot p99 over the load that was carried, with a line for each system. It turns upwards at the knee."""
 
     def draw(axes: Axes) -> None:
         for system in dict.fromkeys(each.system for each in summaries):
@@ -169,7 +169,7 @@ def load_plot(summaries: Sequence[Summary], colour: dict[str, str]) -> str:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """Whole numbers on a logarithmic axis, enough of them to read values off."""
+    """Label a logarithmic axis with enough whole numbers to read values off."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(_short))
@@ -198,7 +198,7 @@ def _svg(draw: Callable[[Axes], None], height_in: float) -> str:
 
 
 def _for_a_page(svg: str) -> str:
-    """Take away what only a file of its own needs, and put custom properties where the stand-ins are."""
+    """Remove what only a separate SVG file needs, and replace the stand-ins by custom properties."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     head, body = svg.split(">", 1)

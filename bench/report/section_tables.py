@@ -1,4 +1,4 @@
-"""The published table of a section of `run`: one row per size, variation and system, with the columns it asks for."""
+"""The published table of a section of `run`: a row for each size, variation and system, with the section's columns."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ OURS = "aiosfu"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a row is made of."""
+    """The data of one row."""
 
     summary: Summary
     others: list[Summary]
-    """What was measured with the same command, this included."""
+    """All summaries of the same command, this one included."""
     changes: Mapping[str, float | None]
-    """Rates that the command gave, by the names of the scenario's fields."""
+    """The rates that the command set, by the names of the scenario's fields."""
 
 
 Cell = Callable[[Line], str]
@@ -58,7 +58,7 @@ def _join(part: float) -> Cell:
 
 
 def _of_ours(line: Line) -> str:
-    """CPU in relation to this server's with the same command, size and load."""
+    """Return the ratio of its CPU to that of aiosfu with the same command, size and load."""
     for each in line.others:
         if each.system == OURS and each.n == line.summary.n and line.summary.system != OURS:
             return spread(ratio(line.summary, each, cpu))
@@ -70,7 +70,7 @@ COLUMNS: dict[str, Cell] = {
     "N": lambda line: f"{line.summary.n:,}",
     "load": lambda line: f"{line.summary.load:g}",
     "messages/s": _change("messages_per_second"),
-    "visits/s": _change("visits_per_second"),
+    "churn/s": _change("churn_per_second"),
     "delivered/s": lambda line: number(line.summary.spread(lambda each: each.packets_per_second).median),
     "CPU us": _figure(cpu),
     "x floor": lambda line: spread(floor_ratio(line.summary, line.others)),
@@ -87,13 +87,13 @@ COLUMNS: dict[str, Cell] = {
     "join p50 ms": _join(0.5),
     "join p99 ms": _join(0.99),
 }
-"""What each column shows: medians over the repeats, with the extremes in brackets."""
+"""The columns by name. Cells are medians over the repeats, with the extremes in brackets."""
 
 
 def section_sheet(
     name: str, columns: Iterable[str], reports: Iterable[tuple[Mapping[str, float | None], Report]]
 ) -> Sheet:
-    """The table of a section. reports: what each of its commands changed and found."""
+    """Make the table of a section. `reports` has, for each command, the rates that it set and its report."""
     lines = []
     for changes, report in reports:
         summaries = summarize(report.measurements)

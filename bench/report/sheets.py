@@ -1,4 +1,4 @@
-"""The tables of a report as text, for the terminal and for HTML alike: what to show, in which order, in which unit."""
+"""The tables of a report as text, for the terminal and for HTML: their columns, their order and their units."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from bench.report.summary import (
 from bench.results import Knee, Latency, Measurement, Report
 
 NOTHING = "-"
-"""Not measured, or there is no such thing."""
+"""Stands for a figure that was not measured or does not exist."""
 WARNING = "!"
 """Marks a figure that the generator may have limited."""
 WORDS = {"what", "scenario", "system", "figure", "reason", "note"}
-"""Columns that hold words; the others hold numbers, which line up at the right."""
+"""Columns that hold words. The others hold numbers, which are aligned at the right."""
 
 WITH_SPREAD = {"p50", "p99"}
 ROUGHLY_EQUAL = 0.01
-"""Of the median: extremes that are closer than that are not worth their room."""
+"""The share of the median below which the distance of the extremes is not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Row:
 
     cells: tuple[str, ...]
     warn: bool = False
-    """To be read with care, for the reason in the sheet's note."""
+    """The figures need care, for the reason in the sheet's note."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table: each cell is text already."""
+    """A table whose cells are text."""
 
     title: str
     columns: tuple[str, ...]
@@ -50,24 +50,24 @@ class Sheet:
 
 
 def number(value: float) -> str:
-    """About three digits, thousands separated."""
+    """Write a number with about three digits and separated thousands."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def share(value: float) -> str:
-    """A loss as per cent; small ones keep their digits, because 0.1 % is the limit that matters."""
+    """Write a loss as per cent. Small ones keep their digits, because the limit is 0.1 %."""
     return f"{value:.0%}" if value == 0 or value >= 0.1 else f"{value:.3%}"
 
 
 def busy(value: float) -> str:
-    """A share of a core's time as per cent."""
+    """Write a share of a core's time as per cent."""
     return f"{value:.0%}"
 
 
 def spread(value: Spread | None, form: Callable[[float], str] = number) -> str:
-    """Median, and the extremes where there is more between them than ROUGHLY_EQUAL."""
+    """Write the median, and the extremes if more than ROUGHLY_EQUAL lies between them."""
     if value is None:
         return NOTHING
     if value.high - value.low <= ROUGHLY_EQUAL * abs(value.median):
@@ -76,7 +76,7 @@ def spread(value: Spread | None, form: Callable[[float], str] = number) -> str:
 
 
 def sheets(report: Report) -> list[Sheet]:
-    """All tables of a report; those without rows are left out."""
+    """Return all tables of a report that have rows."""
     summaries = summarize(report.measurements)
     found = [harness(report), *(loads(part) for part in _by_scenario(summaries)), latencies(summaries)]
     found += [knees(report.knees), joins(summaries), drops(summaries), notes(summaries)]
@@ -89,7 +89,7 @@ def _by_scenario(summaries: Sequence[Summary]) -> Iterable[list[Summary]]:
 
 
 def harness(report: Report) -> Sheet:
-    """What the generator itself adds and takes: to be read before anything else."""
+    """Make the table of the harness: the latency that it adds, and the most packets that it takes."""
     rows = []
     if report.baseline is not None:
         rows.append(Row(("latency to a plain reflector and back, us", *_percentiles(report.baseline))))
@@ -107,7 +107,7 @@ def _percentiles(latency: Latency) -> list[str]:
 
 
 def loads(summaries: Sequence[Summary]) -> Sheet:
-    """Throughput, CPU, loss and memory of one scenario: medians over the repeats, extremes in brackets."""
+    """Make the table of throughput, CPU, loss and memory of one scenario."""
     ramped = any(each.load != 1 for each in summaries)
     threads = any(main_thread(run) for each in summaries for run in each.repeats)
     unit = summaries[0].unit
@@ -145,7 +145,7 @@ def _load_row(summary: Summary, all_of_them: Sequence[Summary], ramped: bool, th
 
 
 def latencies(summaries: Sequence[Summary]) -> Sheet:
-    """Latency of every system under every load, in microseconds, with the number of receivers."""
+    """Make the table of latencies under every load, in microseconds, with the number of receivers."""
     ramped = any(each.load != 1 for each in summaries)
     counted = _units(each.unit for each in summaries)
     columns = ("scenario", "system", "N", *(("load",) if ramped else ()), *PERCENTILES.values(), counted)
@@ -167,18 +167,18 @@ def latencies(summaries: Sequence[Summary]) -> Sheet:
 
 
 def _units(units: Iterable[str]) -> str:
-    """The heading of a column that counts packets, messages, or some of each."""
+    """Return the heading of a column that counts packets, messages or both."""
     return " or ".join(f"{unit}s" for unit in dict.fromkeys(units)) or "packets"
 
 
 def _latency_cell(summary: Summary, name: str) -> str:
-    """Median of a percentile; the extremes too where people look first, for more would be unreadable."""
+    """Write the median of a percentile; for p50 and p99 the extremes too, since more would be hard to read."""
     value = summary.spread(percentile(name))
     return spread(value) if name in WITH_SPREAD else number(value.median)
 
 
 def knees(found: Sequence[Knee]) -> Sheet:
-    """The highest load that each system carried."""
+    """Make the table of the highest load that each system carried."""
     rows = tuple(
         Row(
             (
@@ -206,7 +206,7 @@ def joined(summary: Summary) -> str:
 
 
 def joins(summaries: Sequence[Summary]) -> Sheet:
-    """Time from token to first media packet, all repeats together."""
+    """Make the table of times from join to first media packet, over all repeats."""
     rows = tuple(
         Row(
             (
@@ -225,7 +225,7 @@ def joins(summaries: Sequence[Summary]) -> Sheet:
 
 
 def drops(summaries: Sequence[Summary]) -> Sheet:
-    """Datagrams that the kernel or the server counted as dropped, all repeats together."""
+    """Make the table of datagrams that the kernel or the server dropped, over all repeats."""
     rows = tuple(
         Row((each.scenario, each.system, f"{each.n:,}", reason, f"{count:,}"))
         for each in summaries
@@ -235,13 +235,13 @@ def drops(summaries: Sequence[Summary]) -> Sheet:
 
 
 def notes(summaries: Sequence[Summary]) -> Sheet:
-    """What the runs had to say besides figures."""
+    """Make the table of the notes of all runs."""
     rows = tuple(Row((each.scenario, each.system, f"{each.n:,}", note)) for each in summaries for note in each.notes)
     return Sheet("Notes", ("scenario", "system", "N", "note"), rows)
 
 
 def repeats(measurements: Iterable[Measurement]) -> Sheet:
-    """Every single run, for those who want to calculate themselves."""
+    """Make the table of every single run."""
     counts = ("scenario", "system", "N", "load", "repeat", "s", "offered", "delivered", "loss")
     columns = (*counts, "CPU us", "softirq us", "server", "generator", *PERCENTILES.values(), "KiB each")
     rows = tuple(

@@ -1,6 +1,6 @@
 """Repeats taken together: medians with their spread, and ratios of systems that were measured in turn.
 
-What the terminal tables, the comparison and the HTML report have in common, so that they show the same figures.
+The terminal tables, the comparison and the HTML report all use this, so that they show equal figures.
 """
 
 import statistics
@@ -15,35 +15,35 @@ BUSY = 0.9
 FLOOR = "floor"
 """The target that the others are set in relation to."""
 PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "maximum": "max"}
-"""Fields of `Latency`, with what they are called in tables and plots."""
+"""Fields of `Latency` with their names in tables and plots."""
 LOAD_DIGITS = 3
-"""Loads that differ by less are one load: a ramp computes them anew in each repeat."""
+"""Decimal digits by which loads are told apart. A ramp computes them anew in each repeat."""
 
 Figure = Callable[[Measurement], float]
 
 
 def cpu(measurement: Measurement) -> float:
-    """Microseconds of CPU per delivered packet or message."""
+    """Return the microseconds of CPU per delivered packet or message."""
     return measurement.cpu_us_per_packet
 
 
 def cores(measurement: Measurement) -> float:
-    """How many cores the server kept busy."""
+    """Return how many cores the server kept busy."""
     return measurement.cpu_us_per_packet * measurement.packets_per_second / 1e6
 
 
 def memory(measurement: Measurement) -> float:
-    """KiB per subscriber."""
+    """Return the server's memory per subscriber, in KiB."""
     return measurement.memory_per_subscriber / 1024
 
 
 def main_thread(measurement: Measurement) -> float:
-    """Share of one core that the server's main thread used; 0 in reports from before it was measured."""
+    """Return the share of one core that the server's main thread used; 0 in reports that do not have it."""
     return measurement.main_thread_busy
 
 
 def percentile(name: str) -> Figure:
-    """The latency in microseconds that a field of `Latency` holds."""
+    """Return the figure that reads one field of `Latency`, in microseconds."""
     return lambda measurement: float(getattr(measurement.latency, name))
 
 
@@ -57,13 +57,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Of at least one value."""
+        """Make the spread of at least one value."""
         ordered = sorted(values)
         return cls(statistics.median(ordered), ordered[0], ordered[-1])
 
     @property
     def undecided(self) -> bool:
-        """Of ratios: the repeats do not agree on which of the two is larger."""
+        """For a ratio: whether the repeats disagree on which of the two is larger."""
         return self.low < 1 < self.high
 
 
@@ -77,15 +77,15 @@ class Summary:
     """Share of the scenario's full load."""
     system: str
     repeats: tuple[Measurement, ...]
-    """By number of the repeat; never empty."""
+    """The measurements in the order of their repeats; never empty."""
 
     def spread(self, figure: Figure) -> Spread:
-        """Median and extremes of one figure over the repeats."""
+        """Return median and extremes of one figure over the repeats."""
         return Spread.of(figure(measurement) for measurement in self.repeats)
 
     @property
     def latency(self) -> Latency:
-        """Each percentile's median over the repeats, in microseconds; the count is of all repeats together."""
+        """The median of each percentile over the repeats, in microseconds, and the count of all repeats together."""
         medians = {name: self.spread(percentile(name)).median for name in PERCENTILES}
         return Latency(**medians, count=sum(each.latency.count for each in self.repeats))
 
@@ -106,7 +106,7 @@ class Summary:
 
     @property
     def drops(self) -> dict[str, int]:
-        """Of all repeats together, by reason; reasons that never occurred are left out."""
+        """The drops of all repeats together by reason, without reasons that never occurred."""
         total: Counter[str] = Counter()
         for each in self.repeats:
             total.update(each.drops)
@@ -114,17 +114,17 @@ class Summary:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What any repeat noted, once each."""
+        """The notes of all repeats, each once."""
         return tuple(dict.fromkeys(note for each in self.repeats for note in each.notes))
 
     @property
     def generator_limited(self) -> bool:
-        """In some repeat the generator was too busy for the figures to be the server's alone."""
+        """Whether in some repeat the generator was so busy that it may have been the limit."""
         return any(each.generator_busy > BUSY for each in self.repeats)
 
 
 def summarize(measurements: Sequence[Measurement]) -> list[Summary]:
-    """One summary per scenario, size, load and system; scenarios and systems in the order of their first appearance."""
+    """Return a summary for each scenario, size, load and system, in the order in which these first appear."""
     scenarios, systems = names(measurements, "scenario"), names(measurements, "system")
     groups: dict[tuple[int, int, float, int], list[Measurement]] = {}
     for each in measurements:
@@ -137,15 +137,15 @@ def summarize(measurements: Sequence[Measurement]) -> list[Summary]:
 
 
 def names(measurements: Iterable[Measurement], field: str) -> list[str]:
-    """Distinct values of a text field, in the order of their first appearance."""
+    """Return the different values of a text field in the order in which they first appear."""
     return list(dict.fromkeys(str(getattr(each, field)) for each in measurements))
 
 
 def ratio(above: Summary, below: Summary, figure: Figure) -> Spread | None:
-    """`above` / `below`: the ratio of their medians, and the extremes over repeats of the same number.
+    """Return the ratio `above` / `below` of the medians, with the extremes over the pairs of repeats.
 
-    Neighbours are compared because the machine's speed drifts and the ratio of neighbours does not. None when a
-    divisor is zero: there is no ratio to nothing.
+    A pair is two repeats of equal number, which were measured one after the other: the machine's speed drifts, and
+    their ratio does not. None if a divisor is zero.
     """
     divisors = {each.repeat: figure(each) for each in below.repeats}
     pairs = [(figure(each), divisors[each.repeat]) for each in above.repeats if each.repeat in divisors]
@@ -158,7 +158,7 @@ def ratio(above: Summary, below: Summary, figure: Figure) -> Spread | None:
 
 
 def floor_ratio(summary: Summary, summaries: Iterable[Summary]) -> Spread | None:
-    """CPU per packet (or message) in relation to the floor under the same load; None: the floor was not measured."""
+    """Return the ratio of its CPU per packet to the floor's under the same load; None: the floor was not measured."""
     for each in summaries:
         same = (each.scenario, each.n, each.load) == (summary.scenario, summary.n, summary.load)
         if same and each.system == FLOOR and summary.system != FLOOR:
@@ -167,5 +167,5 @@ def floor_ratio(summary: Summary, summaries: Iterable[Summary]) -> Spread | None
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of a sorted, non-empty sequence lies (nearest rank)."""
+    """Return the value below which `share` of a sorted, non-empty sequence lies (nearest rank)."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

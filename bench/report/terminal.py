@@ -1,4 +1,4 @@
-"""A report as tables in a terminal: first what the harness itself adds, then each system under each load."""
+"""A report as tables in a terminal: first the harness, then each system under each load."""
 
 from rich import box
 from rich.console import Console
@@ -12,7 +12,7 @@ WARNING_STYLE = "yellow"
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print all of a report's tables and where they come from. CPU and latency in microseconds, memory in KiB."""
+    """Print all tables of a report and its origin. CPU and latency are in microseconds, memory in KiB."""
     console.print(f"[bold]{len(report.measurements)} runs[/], {report.date}, SRTP profile {report.profile}")
     for sheet in sheets(report):
         console.print()
@@ -24,7 +24,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_sheet(sheet: Sheet, console: Console) -> None:
-    """Print one table, its note below."""
+    """Print one table with its note below."""
     console.print(sheet.title, style="bold", markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), caption=sheet.note or None, caption_justify="left")
     for column in sheet.columns:

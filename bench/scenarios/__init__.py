@@ -1,4 +1,4 @@
-"""What is measured, by name: TOML files beside this one, and what they mean as participants, choices and changes."""
+"""Scenarios: TOML files beside this one, and the participants, choices and changes that they describe."""
 
 import random
 import tomllib
@@ -15,20 +15,20 @@ UNITS = ("viewers", "participants", "rooms")
 VIDEOS = ("", "single", "simulcast", "pattern")
 DATA = ("", "reliable", "lossy")
 MESSAGE_BYTES = (16, 200_000)
-"""Room for what a message says of itself, and what every client takes in one."""
+"""The least and the most bytes of a message: it begins with its send time and number, and clients accept this much."""
 AUDIO_PACKETS_PER_SECOND, AUDIO_BYTES = 50, 100
 VIDEO_BYTES = 1200
 SINGLE = (Layer("", 230, VIDEO_BYTES),)
 """About 2.2 Mbit/s."""
 SIMULCAST = (Layer("q", 20, VIDEO_BYTES), Layer("h", 60, VIDEO_BYTES), Layer("f", 230, VIDEO_BYTES))
-"""320x180, 640x360 and 1280x720, with what LiveKit's clients spend on them."""
+"""320x180, 640x360 and 1280x720, at the bit rates of LiveKit's clients."""
 MAX_FRAMES_PER_SECOND = 120
 QUALITIES = ("LOW", "MEDIUM", "HIGH")
 AUDIO = TrackPlan("audio", (Layer("", AUDIO_PACKETS_PER_SECOND, AUDIO_BYTES),), frames_per_second=0)
 
 
 class BadScenario(ValueError):
-    """A scenario's file does not say what it must; the text names file and key."""
+    """A scenario's file is malformed; the text names file and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that happens while it is measured: a choice, or a participant that mutes or goes on."""
+    """A change during the window: a choice, or a participant that mutes or unmutes."""
 
     at_s: float
-    """After the begin of the window."""
+    """Seconds after the begin of the window."""
     choice: Choice | None = None
     participant: str = ""
     muted: bool = False
@@ -58,52 +58,56 @@ class Scenario:
     name: str
     title: str
     unit: str
-    """`viewers`: of one room with `publishers`. `participants`: of one room, all publish. `rooms`: of `room_size`."""
+    """`viewers` of one room with `publishers`, `participants` of one room (all publish), or `rooms` of `room_size`."""
     n: int
     seconds: float
-    """Measured; warm-up and drain come on top."""
+    """Seconds of the window. Warm-up and drain come in addition."""
     loss: float = 0.0
-    """Share of the media packets that the generator throws away on arrival and asks for again."""
+    """The share of the media packets that the generator drops on arrival and requests again."""
     publishers: int = 1
     room_size: int = 4
     audio: bool = False
     video: str = ""
-    """`single` layer, `simulcast`, or none."""
+    """`single` layer, `simulcast`, a `pattern`, or empty: no video."""
     frames_per_second: int = 30
-    """Of video, whose packets leave frame by frame; 0: evenly spread."""
+    """Frames of video per second. Packets of a frame leave together; 0: packets are evenly spread."""
     pattern: str = ""
-    """Of video = "pattern": packets that are sent over and over, `equal` ones or the name of a recording."""
+    """For `pattern`: the packets that are sent over and over, `equal` ones or the name of a recording."""
     per_burst: int = 1
-    """Of a pattern: packets that leave back to back; 0: a frame."""
+    """For `pattern`: how many packets leave back to back; 0: those of a frame."""
     packets_out: int = 0
-    """Of a pattern: packets a second to all viewers together, however many they are."""
+    """For `pattern`: packets per second to all viewers together, however many they are."""
     in_turns: bool = False
-    """Several systems are up at once and measured in turns. Viewers come before who publishes, so that memory is that
-    of idle transports; nothing is sent between measurements; and the generator does not sleep while it measures."""
+    """Several systems run at once and are measured in turns. Viewers join before publishers, so that memory is that of
+    idle transports. Nothing is sent between measurements. The generator does not sleep while it measures."""
     key_interval_frames: int = 90
-    """From one key frame to the next, besides those that are asked for."""
+    """Frames from one key frame to the next. Requested key frames come in addition."""
     large: int = 1
-    """How many of the others a viewer asks for in HIGH; the rest it asks for in LOW. For simulcast."""
+    """For `simulcast`: how many publishers a viewer asks for in HIGH. It asks for the others in LOW."""
     late: bool = False
-    """Viewers join during the measured time, evenly."""
+    """Viewers join during the window, evenly spread."""
     switches_per_second: float = 0.0
     mutes_per_second: float = 0.0
-    visits_per_second: float = 0.0
-    """Viewers that come beside the others, stay `visit_s` and leave again. They are load and are not measured."""
-    visit_s: float = 1.0
+    churn_per_second: float = 0.0
+    """Churn: viewers that join per second, stay `stay_s` and leave. They are load and are not measured."""
+    stay_s: float = 1.0
     data: str = ""
-    """`reliable` or `lossy` messages, or none. Without media, publishers send them to each other and to the viewers;
-    with media, they go through a room of their own, from one sender to `data_receivers`."""
+    """`reliable` or `lossy` messages, or empty: none. Without media, publishers send them to each other and to the
+    viewers. With media, one sender sends them to `data_receivers` in a separate room."""
     messages_per_second: float = 0.0
-    """Of each sender."""
+    """Messages that each sender sends per second."""
     message_bytes: int = 200
-    """Of a message's payload."""
+    """Bytes of a message's payload."""
     data_receivers: int = 0
     seed: int = 1
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file. Raises BadScenario."""
+        """Read a file.
+
+        Raises:
+            BadScenario: it cannot be read or is malformed.
+        """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -112,7 +116,11 @@ class Scenario:
 
     @classmethod
     def check(cls, name: str, values: dict[str, Any], where: str) -> Self:
-        """Make a scenario of the values of a file. Raises BadScenario."""
+        """Make a scenario from the values of a file; errors name it as `where`.
+
+        Raises:
+            BadScenario: a key is unknown, missing, or has a wrong value.
+        """
         known = {field.name: _KINDS[getattr(field.type, "__name__", str(field.type))] for field in fields(cls)}
         for key, value in values.items():
             if key not in known or key == "name":
@@ -137,8 +145,8 @@ class Scenario:
             "neither audio nor video nor data": bool(self.tracks) or self.data != "",
             "late is for viewers": not self.late or self.unit == "viewers",
             "rates must not be negative": min(*self._rates, self.large) >= 0,
-            "visit_s must be positive": self.visit_s > 0,
-            "visits are for one room": not self.visits_per_second or self.unit != "rooms",
+            "stay_s must be positive": self.stay_s > 0,
+            "churn is for one room": not self.churn_per_second or self.unit != "rooms",
             "key_interval_frames must be positive": self.key_interval_frames > 0,
             "frames_per_second must be 0 to 120": 0 <= self.frames_per_second <= MAX_FRAMES_PER_SECOND,
         }
@@ -161,7 +169,7 @@ class Scenario:
 
     @property
     def _rates(self) -> tuple[float, ...]:
-        return self.switches_per_second, self.mutes_per_second, self.visits_per_second
+        return self.switches_per_second, self.mutes_per_second, self.churn_per_second
 
     def _data_checks(self) -> dict[str, bool]:
         media, least, most = bool(self.tracks), *MESSAGE_BYTES
@@ -172,14 +180,24 @@ class Scenario:
             "messages_per_second must not be negative": self.messages_per_second >= 0,
             f"message_bytes must be {least} to {most}": least <= self.message_bytes <= most,
             "data is for viewers": self.data == "" or self.unit == "viewers",
-            "loss, late, switches, mutes and visits are for media": media
+            "loss, late, switches, mutes and churn are for media": media
             or not (self.loss or self.late or any(self._rates)),
             "data beside media needs data_receivers, alone it has the viewers": self.data == ""
             or media == (self.data_receivers > 0),
         }
 
     def sized(self, n: int | None, seconds: float | None, loss: float | None, **rates: float | None) -> Self:
-        """The same with other numbers; None leaves one as it is. rates: fields by name. Raises BadScenario."""
+        """Return the scenario with other numbers.
+
+        Args:
+            n: the size; None, here and below: as it is.
+            seconds: of the window.
+            loss: share of the packets that are dropped on arrival.
+            rates: other fields by name.
+
+        Raises:
+            BadScenario: the values do not fit together.
+        """
         given: dict[str, Any] = {"n": n, "seconds": seconds, "loss": loss, **rates}
         changed = replace(self, **{name: value for name, value in given.items() if value is not None})
         changed._check_values(self.name)
@@ -187,7 +205,7 @@ class Scenario:
 
     @property
     def tracks(self) -> tuple[TrackPlan, ...]:
-        """What a publisher publishes."""
+        """The tracks of a publisher."""
         video = {"single": SINGLE, "simulcast": SIMULCAST}.get(self.video, ())
         tracks = (AUDIO,) * self.audio + (TrackPlan("video", video, self.frames_per_second),) * bool(video)
         if self.video != "pattern":
@@ -197,11 +215,11 @@ class Scenario:
 
     @property
     def counts(self) -> str:
-        """What is measured, `packet` or `message`: media if there is any."""
+        """What is measured: `packet` if there is media, else `message`."""
         return "packet" if self.tracks else "message"
 
     def early(self) -> list[Plan]:
-        """Who joins first: who publishes or sends, and who receives messages beside the media."""
+        """Return who joins first: publishers, senders, and receivers of messages beside media."""
         return self._publishers() + self._messengers()
 
     def _messengers(self) -> list[Plan]:
@@ -227,25 +245,25 @@ class Scenario:
         ]
 
     def viewers(self) -> list[Plan]:
-        """Who only receives."""
+        """Return who only receives."""
         if self.unit != "viewers":
             return []
         media = bool(self.tracks)
         return [Plan("room", f"viewer-{k}", subscribe=media, data=not media) for k in range(self.n)]
 
     def visitor(self, number: int) -> Plan:
-        """One of those who come and go: it gets everything in the room."""
+        """Return one of the viewers that churn: it joins, receives everything in the room, and leaves."""
         return Plan("room", f"visitor-{number}")
 
     @property
     def subscribers(self) -> int:
-        """Participants that receive something."""
+        """The number of participants that receive something."""
         return self.n * (self.room_size if self.unit == "rooms" else 1)
 
     def choices(self) -> list[Choice]:
-        """What viewers ask for before the measurement: `large` of the others in their room in HIGH, the rest in LOW.
+        """Return what viewers ask for before the window: `large` publishers of their room in HIGH, the others in LOW.
 
-        Who comes after oneself is seen large, so everybody is seen large by equally many.
+        Each asks for those in HIGH that follow it in the list, so that all publishers are asked for equally often.
         """
         if self.video != "simulcast":
             return []
@@ -259,7 +277,7 @@ class Scenario:
         ]
 
     def changes(self) -> list[Change]:
-        """What happens during the measurement, in order: the same for every run with one seed."""
+        """Return the changes during the window, in order. They are equal for equal seeds."""
         dice = random.Random(self.seed)
         publishers = [plan.identity for plan in self._publishers()]
         viewers = [plan.identity for plan in (self.viewers() or self._publishers())]
@@ -278,13 +296,13 @@ class Scenario:
 
 
 def _others(names: list[str], name: str) -> list[str]:
-    """The names that follow `name`, round and round; all of them if it is not there."""
+    """Return the other names, beginning behind `name` and going on at the start of the list."""
     place = names.index(name) if name in names else -1
     return [other for other in names[place + 1 :] + names[: max(place, 0)] if other != name]
 
 
 def _moments(dice: random.Random, per_second: float, seconds: float) -> list[float]:
-    """Moments of a Poisson process."""
+    """Return the moments of a Poisson process."""
     moments: list[float] = []
     at_s = dice.expovariate(per_second) if per_second > 0 else seconds
     while at_s < seconds:
@@ -294,12 +312,16 @@ def _moments(dice: random.Random, per_second: float, seconds: float) -> list[flo
 
 
 def names() -> list[str]:
-    """The scenarios that come with the benchmark."""
+    """Return the names of the scenarios that come with the benchmark."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def find(name: str) -> Scenario:
-    """A scenario by its name, or by the path of a TOML file. Raises BadScenario."""
+    """Return a scenario by its name, or by the path of a TOML file.
+
+    Raises:
+        BadScenario: there is none, or its file is malformed.
+    """
     if name.endswith(".toml"):
         return Scenario.load(Path(name))
     if name not in names():

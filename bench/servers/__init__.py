@@ -1,1 +1,1 @@
-"""What targets start in processes of their own, and names of compiled code in such a process for profilers."""
+"""The processes that targets start, and the names of compiled code in them for profilers."""

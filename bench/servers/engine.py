@@ -1,6 +1,6 @@
-"""The media engine in a process of its own, driven through a pipe as signalling drives it, without signalling.
+"""The media engine in its own process, without signalling. A pipe brings the calls that signalling would make.
 
-Requests are tuples (verb, arguments), the verb the name of a method of `EngineServer`; every one is answered.
+A request is a tuple (verb, arguments) whose verb is the name of a method of `EngineServer`. Each is answered.
 """
 
 import asyncio
@@ -47,14 +47,14 @@ MEDIA = MediaParameters(
 
 
 class EngineServer:
-    """Answers requests."""
+    """The methods that requests call."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connected: set[TransportId] = set()
 
     async def watch(self) -> None:
-        """Note which transports have connected."""
+        """Keep count of the transports that are connected."""
         while True:
             event = await self._engine.next_event()
             if isinstance(event, TransportConnected):
@@ -65,13 +65,13 @@ class EngineServer:
         return self._engine.open_transport()
 
     def connect(self, transport: TransportId, ufrag: str, password: str, fingerprint: tuple[str, str]) -> None:
-        """Say who is at the other end: its ICE credentials, and (hash, fingerprint) of its certificate."""
+        """Connect a transport to a peer with these ICE credentials and this (hash name, fingerprint)."""
         self._engine.set_media(transport, MEDIA)
         remote = RemoteTransport(IceCredentials(ufrag, password), (fingerprint,), DtlsRole.SERVER)
         self._engine.connect(transport, remote)
 
     def publish(self, transport: TransportId, kind: str, mid: str, ssrcs: list[int]) -> TrackId:
-        """Publish `audio` or `video` of these SSRCs, one a layer, from the lowest."""
+        """Publish `audio` or `video` with one SSRC for each layer, lowest first."""
         encodings = tuple(Encoding(ssrc=ssrc) for ssrc in ssrcs)
         return self._engine.publish(transport, PublishParameters(Kind[kind.upper()], mid, encodings))
 
@@ -81,24 +81,24 @@ class EngineServer:
         return self._engine.subscribe(track, transport, SubscribeParameters(mid, *numbers, cname="bench"))
 
     def choose_layer(self, subscription: SubscriptionId, layer: int) -> None:
-        """Forward up to this layer, 0 being the lowest."""
+        """Forward layers up to this one; 0 is the lowest."""
         self._engine.set_layers(subscription, layer, MAX_TEMPORAL)
 
     def close(self, transport: TransportId) -> None:
-        """Close a transport with what hangs on it."""
+        """Close a transport with everything that is received or sent on it."""
         self._engine.close_transport(transport)
         self._connected.discard(transport)
 
     def connected(self) -> int:
-        """How many transports are connected."""
+        """Return how many transports are connected."""
         return len(self._connected)
 
     def write_perf_map(self) -> str:
-        """Tell perf the names of the kernels that are loaded; returns the file."""
+        """Write the names of the loaded kernels for perf; return the file's path."""
         return str(write_perf_map())
 
     def drops(self) -> dict[str, int]:
-        """Packets that were dropped, by reason."""
+        """Return how many packets were dropped, by reason."""
         return {reason: count for reason, count in self._engine.drops().items() if count}
 
 
@@ -121,5 +121,5 @@ async def _serve(pipe: Connection, threads: int) -> None:
 
 
 def main(pipe: Connection, threads: int) -> None:
-    """Entry of the child process: says (pid, port), then answers until "stop". threads: of media."""
+    """Run the child process: send (pid, port), then answer until "stop". `threads` are media threads."""
     uvloop.run(_serve(pipe, threads))

@@ -1,7 +1,7 @@
 """Names of compiled kernels in this process, for profilers: a perf map file (`/tmp/perf-PID.map`).
 
-LLVM tells debuggers of each object that it loads through a list that starts at `__jit_debug_descriptor` (GDB's JIT
-interface). Each entry points to an ELF file in memory whose section addresses are those in use.
+LLVM announces each object that it loads to debuggers, in a list that starts at `__jit_debug_descriptor` (GDB's JIT
+interface). Each entry points to an ELF file in memory, which has the addresses in use.
 """
 
 import ctypes
@@ -48,7 +48,7 @@ class _Descriptor(ctypes.Structure):
 
 
 def functions() -> Iterator[tuple[int, int, str]]:
-    """(address, size in bytes, readable name) of every compiled function that is loaded."""
+    """Iterate over all compiled functions that are loaded: (address, size in bytes, readable name)."""
     entry = _Descriptor.from_address(_descriptor_address()).first
     while entry:
         found = entry.contents
@@ -59,7 +59,7 @@ def functions() -> Iterator[tuple[int, int, str]]:
 
 
 def _descriptor_address() -> int:
-    """Where LLVM keeps the list. The symbol is local to llvmlite's library, so the dynamic linker does not know it.
+    """Return the address of LLVM's list. Its symbol is local to llvmlite's library, so it is read from the file.
 
     Raises:
         LookupError: this build of llvmlite has no symbol table.
@@ -76,7 +76,7 @@ def _descriptor_address() -> int:
 
 
 def _symbols(elf: "bytes | mmap.mmap", wanted: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
-    """(name, address, size) of symbols with an address; with `wanted` only that one, found fast."""
+    """Iterate over symbols with an address: (name, address, size). With `wanted`, find only that one, fast."""
     sections_at = struct.unpack_from("<Q", elf, SECTIONS_AT)[0]
     count = struct.unpack_from("<H", elf, SECTION_COUNT_AT)[0]
     sections = [SECTION.unpack_from(elf, sections_at + n * SECTION.size) for n in range(count)]
@@ -97,7 +97,7 @@ def _symbols(elf: "bytes | mmap.mmap", wanted: bytes = b"") -> Iterator[tuple[by
 
 
 def readable(symbol: str) -> str:
-    """`egress._send` from numba's mangled name of that function; other names as they are."""
+    """Return `egress._send` for numba's mangled name of that function, and other names unchanged."""
     if not symbol.startswith(NAME_PREFIX):
         return symbol
     parts, at = [], len(NAME_PREFIX)
@@ -114,12 +114,12 @@ def readable(symbol: str) -> str:
 
 
 def map_path(pid: int) -> Path:
-    """Where perf looks for the names of what a process compiled."""
+    """Return the path at which perf looks for the names of code that a process compiled."""
     return Path(f"/tmp/perf-{pid}.map")
 
 
 def write_perf_map() -> Path:
-    """Write the names of what is loaded now where perf looks for them; returns the file."""
+    """Write the names of the functions that are loaded now where perf looks for them; return that path."""
     path = map_path(os.getpid())
     lines = [f"{address:x} {size:x} {name}\n" for address, size, name in functions()]
     path.write_text("".join(lines), encoding="utf-8")

@@ -1,11 +1,12 @@
-"""A forwarding unit as a Python programmer writes it from the pieces there are: the measure of what kernels gain.
+"""A naive forwarding unit, built from existing Python libraries. Compared with it, one sees what compiled kernels gain.
 
-asyncio gives a call per datagram, aiortc an object per packet, pylibsrtp a copy per packet and subscriber. It answers
-connectivity checks (aioice's STUN), DTLS (pyOpenSSL), NACK with RTX and key frame requests; it sends no reports, no
-bandwidth estimation, no simulcast selection: it forwards each track's best layer. What it leaves out flatters it.
+asyncio makes a call for each datagram, aiortc an object for each packet, and pylibsrtp a copy for each packet and
+subscriber. It answers connectivity checks (aioice's STUN), DTLS (pyOpenSSL), NACK with RTX, and key frame requests. It
+sends no reports, estimates no bandwidth and selects no layers, but forwards each track's best one; that makes it
+cheaper.
 
-A process of its own, `python -m bench.servers.naive_sfu PROFILE LOOP`: a JSON request per line on stdin is answered on
-stdout.
+It runs as `python -m bench.servers.naive_sfu PROFILE LOOP`. Each line on stdin is a request in JSON, which is answered
+by a line on stdout.
 """
 
 import asyncio
@@ -34,12 +35,12 @@ from bench.clients.dtls_server import DtlsServer, server_context
 
 ADDRESS = "127.0.0.1"
 HISTORY_PACKETS = 128
-"""Kept for each subscription, to answer NACK: as many as aiortc's sender keeps."""
+"""Packets that each subscription keeps to answer NACK, as many as aiortc's sender keeps."""
 RTX_PAYLOAD_TYPE = 97
 
 
 class Subscription:
-    """A track on its way to one subscriber, in numbers of its own."""
+    """A track as it is sent to one subscriber, with its own sequence numbers."""
 
     def __init__(self, track: "Track", subscriber: "Participant") -> None:
         self.track, self.subscriber = track, subscriber
@@ -49,7 +50,7 @@ class Subscription:
         self._history: OrderedDict[int, RtpPacket] = OrderedDict()
 
     def forward(self, packet: RtpPacket) -> None:
-        """Send a packet of the track on."""
+        """Forward a packet of the track."""
         copy = RtpPacket(
             payload_type=packet.payload_type,
             marker=packet.marker,
@@ -64,7 +65,7 @@ class Subscription:
         self.subscriber.send(copy)
 
     def resend(self, sequence_number: int) -> None:
-        """Answer a NACK, if the packet is still there."""
+        """Answer a NACK, if the packet is still kept."""
         packet = self._history.get(sequence_number)
         if packet is not None:
             self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
@@ -185,7 +186,7 @@ class Participant(asyncio.DatagramProtocol):
 
 
 class NaiveSfu:
-    """Rooms, and the requests that fill them."""
+    """Rooms, and the requests that change them."""
 
     def __init__(self, profile: str) -> None:
         self.context, self.fingerprint = server_context(profile)
@@ -194,7 +195,7 @@ class NaiveSfu:
         self._participants: dict[tuple[str, str], Participant] = {}
 
     async def join(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Open a transport for a participant; returns where and as whom to reach it."""
+        """Open a transport for a participant; return its address, credentials and fingerprint."""
         participant = Participant(self, request)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(lambda: participant, local_addr=(ADDRESS, 0))
@@ -208,14 +209,14 @@ class NaiveSfu:
         }
 
     def connect(self, participant: Participant) -> None:
-        """A participant's transport is up: subscribe it to the others of its room, and them to it."""
+        """Subscribe a participant whose transport is connected to the others of its room, and them to it."""
         for other in self._participants.values():
             if other.room == participant.room and other is not participant and other.dtls.connected:
                 _subscribe(participant, other)
                 _subscribe(other, participant)
 
     async def leave(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Take a participant out."""
+        """Remove a participant."""
         participant = self._participants.pop((request["room"], request["identity"]))
         participant.close()
         for other in self._participants.values():
@@ -226,7 +227,7 @@ class NaiveSfu:
         return {}
 
     async def state(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """How many are connected, and what went wrong so far."""
+        """Return how many participants are connected, and the errors so far."""
         connected = sum(each.dtls.connected for each in self._participants.values())
         return {"connected": connected, "rejected": self.rejected}
 
@@ -252,7 +253,7 @@ async def serve(profile: str) -> None:
 
 
 def main() -> None:
-    """Entry: the SRTP profile, then the event loop, `asyncio` or `uvloop`."""
+    """Run the process. Its arguments are the SRTP profile and the event loop, `asyncio` or `uvloop`."""
     profile, loop = sys.argv[1:]
     if loop == "uvloop":
         import uvloop

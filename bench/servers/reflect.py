@@ -1,8 +1,8 @@
-"""A process that copies what publishers send to receivers: the floor of forwarding, and the plain reflector.
+"""A process that copies what publishers send to receivers: the floor of forwarding, or the plain reflector.
 
-As the floor it takes plaintext RTP and does what nobody can leave out: copy, `srtp_protect`, `sendmmsg`. As the
-reflector it sends every datagram on as it came. Both know who gets what from a table: stream FIRST_SSRC + n goes to the
-receivers in row n.
+The floor takes plaintext RTP and does the least that forwarding needs: copy, `srtp_protect` and `sendmmsg`. The
+reflector sends each datagram on as it came. Both take the receivers from a table: stream FIRST_SSRC + n goes to those
+in row n.
 """
 
 import os
@@ -49,7 +49,7 @@ routes_t = np.dtype(
 
 @njit(cache=True)
 def _stream_of(state, k):
-    """The row of the stream of receive slot k; -1: no RTP, or of nobody."""
+    """Return the row of the stream of receive slot k; -1: it is no RTP, or of an unknown stream."""
     packet = state.rx[k]
     if state.rx_messages[k].bytes < 12 or packet[0] >> 6 != 2:
         return -1
@@ -79,7 +79,7 @@ def _forward(state, arena, routes, stream, first, end):
 
 @njit(nogil=True, cache=True)
 def run(state, arena, routes):
-    """Forward until routes.stop is set. routes: a routes_t record."""
+    """Forward until `routes.stop` is set. `routes` is a routes_t record."""
     thread = state.thread[0]
     while load_acquire(routes.stop, 0) == 0:
         count = receive(state, 0)
@@ -103,7 +103,7 @@ def run(state, arena, routes):
 
 @njit(cache=True)
 def publish_count(routes, stream, count):
-    """Say that the first `count` receivers of a stream are valid."""
+    """Publish that the first `count` receivers of a stream are valid."""
     store_release(routes.count, stream, count)
 
 
@@ -129,7 +129,7 @@ class Reflector:
 
     @property
     def port(self) -> int:
-        """Where publishers send to."""
+        """The UDP port to which publishers send."""
         return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
@@ -149,7 +149,7 @@ class Reflector:
         self._socket.close()
 
     def add_receiver(self, port: int, key: bytes) -> int:
-        """A receiver on loopback; key: SRTP key and salt, unused by a plain reflector. Returns its row."""
+        """Add a receiver on loopback; return its row. `key` is SRTP key and salt, which a plain reflector ignores."""
         row = self._receivers
         if row == RECEIVERS:
             raise ValueError(f"no more than {RECEIVERS} receivers")
@@ -167,13 +167,13 @@ class Reflector:
         return row
 
     def subscribe(self, stream: int, receiver: int) -> None:
-        """Let a receiver have a stream."""
+        """Send a stream to a receiver."""
         count = int(self._routes[0]["count"][stream])
         self._routes[0]["receivers"][stream][count] = receiver
         publish_count(self._routes[0], stream, count + 1)
 
     def unsubscribe(self, stream: int, receiver: int) -> None:
-        """No longer. The last one takes its place; a packet in hand may reach it twice or not at all."""
+        """Stop sending a stream to a receiver. The last one takes its entry, and may miss or repeat a packet."""
         count = int(self._routes[0]["count"][stream])
         receivers = self._routes[0]["receivers"][stream]
         places = np.flatnonzero(receivers[:count] == receiver)
@@ -182,12 +182,12 @@ class Reflector:
             publish_count(self._routes[0], stream, count - 1)
 
     def drops(self) -> dict[str, int]:
-        """Packets that could not be protected or sent."""
+        """Return how many packets could not be protected or sent."""
         return {"reflector": int(self._memory.table("drops").sum())}
 
 
 def main(pipe: Connection, protect: bool, segments: bool) -> None:
-    """Entry of the child process: says (pid, port), then answers (verb, arguments) until "stop"."""
+    """Run the child process: send (pid, port), then answer requests (verb, arguments) until "stop"."""
     reflector = Reflector(protect, segments)
     reflector.start()
     pipe.send((os.getpid(), reflector.port))

@@ -1,1 +1,1 @@
-"""What can be measured: one file per system, whose `TARGET` makes what `bench.targets.base.Target` describes."""
+"""The systems that can be measured: one file for each, whose `TARGET` makes a `bench.targets.base.Target`."""

@@ -1,4 +1,4 @@
-"""This server, as an operator starts it: `aiosfu serve` in a process of its own."""
+"""This server as an operator starts it: `aiosfu serve` in its own process."""
 
 import importlib.metadata
 import json
@@ -23,7 +23,11 @@ class Aiosfu(LiveKit):
     peer = False
 
     def __init__(self, options: dict[str, str]) -> None:
-        """Raises ValueError for an option that is no number."""
+        """Read the options.
+
+        Raises:
+            ValueError: one is unknown, or no number.
+        """
         super().__init__(options)
         self.threads, self.loudest = int(options.get("threads", "1")), int(options.get("loudest", "0"))
         if self.threads > 1:
@@ -32,7 +36,7 @@ class Aiosfu(LiveKit):
             self.name += f"-loudest-{self.loudest}"
 
     def missing(self) -> str:
-        """It is where this is."""
+        """Return nothing: this server is always installed."""
         return ""
 
     async def start(self, cores: tuple[int, ...]) -> None:
@@ -46,7 +50,7 @@ class Aiosfu(LiveKit):
         await self.process.wait_ready(f"http://127.0.0.1:{port}/")
 
     def versions(self) -> dict[str, str]:
-        """Of aiosfu and of what its speed depends on."""
+        """Return the versions of aiosfu and of what its speed depends on."""
         found = {}
         for package in ("aiosfu", *RELEVANT):
             try:

@@ -1,4 +1,4 @@
-"""What every target is, and what targets share: a server that is started here, its errors, a free port."""
+"""The protocol of targets, and what they share: starting a server, its errors, a free port."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from bench.plans import Connected, Plan
 START_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 20.0
 POLL_S = 0.05
 CHILD_START_TIMEOUT_S, CHILD_ANSWER_TIMEOUT_S, CHILD_STOP_TIMEOUT_S = 900.0, 120.0, 5.0
-"""A first start compiles kernels."""
+"""Seconds to start, answer and stop. A first start compiles kernels."""
 LAYER_OF = {"LOW": 0, "MEDIUM": 1, "HIGH": 2}
 LOG_TAIL = 2000
 """Characters of a server's log in an error."""
@@ -29,7 +29,7 @@ class MayBeMissing(Protocol):
     """A target that needs something which not every machine has."""
 
     def missing(self) -> str:
-        """Why it cannot be started here; empty: it can."""
+        """Return why it cannot be started here; empty: it can."""
 
 
 class Target(Protocol):
@@ -37,32 +37,34 @@ class Target(Protocol):
 
     name: str
     profile: str
-    """SRTP protection profile."""
+    """The SRTP protection profile of its media."""
 
     async def start(self, cores: tuple[int, ...]) -> None:
-        """Start it (or find it), confined to these cores where that is ours to do."""
+        """Start the system, confined to these cores, or find it if it runs already."""
 
     def pid(self) -> int:
-        """Root of its process tree."""
+        """Return the root of its process tree."""
 
     async def join(self, plan: Plan) -> Connected:
-        """Bring one participant in: signalling, ICE, DTLS. Subscribers get everything published in their room, also
-        what is published after they joined."""
+        """Let a participant join: signalling, ICE and DTLS.
+
+        Subscribers receive everything that is published in their room, also what is published later.
+        """
 
     async def settle(self) -> None:
         """Wait until everybody who joined is subscribed to everything that is there."""
 
     async def leave(self, participant: Connected) -> None:
-        """Take a participant out and close its socket."""
+        """Remove a participant and close its socket."""
 
     def drops(self) -> dict[str, int]:
-        """What it says it dropped, by reason; empty when it does not say."""
+        """Return how many packets it counted as dropped, by reason; empty if it does not count them."""
 
     def versions(self) -> dict[str, str]:
-        """Of the system and what matters in it, by name."""
+        """Return the versions of the system and of its important parts, by name."""
 
     async def stop(self) -> None:
-        """End what `start` began."""
+        """Stop what `start` started."""
 
 
 @runtime_checkable
@@ -84,7 +86,7 @@ class TargetFailed(Exception):
 
 
 def free_port(kind: socket.SocketKind) -> int:
-    """A port on loopback that nobody uses now."""
+    """Return a port on loopback that is unused now."""
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -114,17 +116,21 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Return the id of the process."""
         return self._process.pid
 
     def check(self) -> None:
-        """Raise TargetFailed with the end of its log if it has ended."""
+        """Check that the process runs.
+
+        Raises:
+            TargetFailed: it has ended. The text has the end of its log.
+        """
         if self._process.poll() is not None:
             tail = Path(self._log.name).read_text(errors="replace")[-LOG_TAIL:]
             raise TargetFailed(f"{self._command[0]} ended with status {self._process.returncode}:\n{tail}")
 
     async def wait_ready(self, url: str) -> None:
-        """Wait until it answers HTTP 200 at `url`."""
+        """Wait until the server answers HTTP 200 at `url`."""
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
             self.check()
@@ -134,7 +140,7 @@ class ServerProcess:
         raise TargetFailed(f"{self._command[0]} did not become ready in {START_TIMEOUT_S:.0f} s")
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that does not help."""
+        """Stop the process by SIGTERM, or by SIGKILL if it does not stop."""
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT_S)
@@ -151,15 +157,19 @@ def _answers(url: str) -> bool:
 
 
 class Child:
-    """A process of ours, of `bench.servers`, that says (pid, port) and then answers (verb, arguments) until "stop"."""
+    """A process of `bench.servers`. It sends (pid, port) and then answers requests (verb, arguments) until "stop"."""
 
     def __init__(self, name: str, main: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        """name: for errors. main: is called in the process with its end of the pipe and `arguments`."""
+        """`name` is for errors. The process calls `main` with its end of the pipe and `arguments`."""
         self._name, self._main, self._arguments = name, main, arguments
         self.pid = self.port = 0
 
     async def start(self, cores: tuple[int, ...]) -> None:
-        """Start it on these cores and wait until it is ready. Raises TargetFailed."""
+        """Start the process on these cores and wait until it is ready.
+
+        Raises:
+            TargetFailed: it does not start.
+        """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=self._main, args=(theirs, *self._arguments), daemon=True)
@@ -177,7 +187,11 @@ class Child:
             raise TargetFailed(f"{self._name} ended") from error
 
     def ask(self, verb: str, *arguments: Any) -> Any:
-        """What it answers. Raises TargetFailed when it has ended."""
+        """Send a request and return the answer.
+
+        Raises:
+            TargetFailed: the process has ended.
+        """
         try:
             self._pipe.send((verb, arguments))
         except ConnectionError as error:
@@ -185,7 +199,7 @@ class Child:
         return self._receive(CHILD_ANSWER_TIMEOUT_S)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the process."""
         with contextlib.suppress(TargetFailed):
             self.ask("stop")
         self._process.join(CHILD_STOP_TIMEOUT_S)

@@ -1,6 +1,6 @@
-"""The media engine alone, in a process of its own: this server without its signalling.
+"""The media engine alone, in its own process: this server without its signalling.
 
-Options: `threads`, media threads (all on the server's cores); `perf_map=1` tells perf the names of its kernels.
+Options: `threads`, media threads (all on the server's cores); `perf_map=1` writes the names of its kernels for perf.
 """
 
 import asyncio
@@ -20,31 +20,35 @@ SETTLE_TIMEOUT_S, POLL_S = 30.0, 0.02
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A participant: its transport, what it publishes and what it gets."""
+    """A participant: its transport, its receivers and its subscriptions."""
 
     plan: Plan
     transport: TransportId
     endpoint: Endpoint
     mids: int = 0
-    """How many it has."""
+    """The number of its mids."""
     tracks: list[TrackId] = field(default_factory=list)
-    """By track."""
+    """Its engine tracks by track."""
     gets: dict[tuple[str, int], SubscriptionId] = field(default_factory=dict)
     """(publisher, number of the track) -> subscription."""
 
     def next_mid(self) -> str:
-        """A mid that it does not have yet."""
+        """Return a new mid."""
         self.mids += 1
         return str(self.mids - 1)
 
 
 class EngineTarget:
-    """Starts the process and tells it who gets what."""
+    """Starts the process and makes the calls of signalling."""
 
     profile = "SRTP_AEAD_AES_128_GCM"
 
     def __init__(self, options: dict[str, str]) -> None:
-        """Options: see the module. Raises ValueError for others."""
+        """Read the options, which the module lists.
+
+        Raises:
+            ValueError: one is unknown.
+        """
         if unknown := options.keys() - OPTIONS:
             raise ValueError(f"engine: unknown options {', '.join(sorted(unknown))}; there are threads, perf_map")
         self._threads = int(options.get("threads", "1"))
@@ -59,11 +63,11 @@ class EngineTarget:
         await self._child.start(cores)
 
     def pid(self) -> int:
-        """Of the process."""
+        """Return the id of the process."""
         return self._child.pid
 
     async def join(self, plan: Plan) -> Connected:
-        """Bring one participant in. A simulcast layer is known by its SSRC."""
+        """Let a participant join. Simulcast layers are told apart by their SSRCs."""
         local: LocalTransport = self._child.ask("open")
         address = local.candidates[0].address, local.candidates[0].port
         endpoint = Endpoint(self._context, address)
@@ -104,7 +108,7 @@ class EngineTarget:
             viewer.gets[publisher.plan.identity, number] = told.id
 
     async def settle(self) -> None:
-        """Wait until the engine has seen the end of every handshake."""
+        """Wait until the engine has completed every handshake."""
         members = sum(map(len, self._rooms.values()))
         try:
             async with asyncio.timeout(SETTLE_TIMEOUT_S):
@@ -116,7 +120,7 @@ class EngineTarget:
             self._child.ask("write_perf_map")
 
     async def choose_layer(self, participant: Connected, publisher: str, quality: str) -> None:
-        """Let `participant` have the LOW, MEDIUM or HIGH layer of another's video."""
+        """Send `participant` the LOW, MEDIUM or HIGH layer of another's video."""
         other = self._rooms[participant.plan.room].get(publisher)
         for number, track in enumerate(other.plan.publish if other is not None else ()):
             if track.kind == "video":
@@ -124,7 +128,7 @@ class EngineTarget:
                 self._child.ask("choose_layer", _member(participant).gets[publisher, number], layer)
 
     async def mute(self, participant: Connected, muted: bool) -> None:
-        """Nothing is signalled."""
+        """Do nothing: there is no signalling."""
 
     async def leave(self, participant: Connected) -> None:
         """Close its transport and its socket."""
@@ -138,15 +142,15 @@ class EngineTarget:
         member.endpoint.close()
 
     def drops(self) -> dict[str, int]:
-        """Packets that the engine says it dropped, by reason."""
+        """Return how many packets the engine dropped, by reason."""
         return dict(self._child.ask("drops"))
 
     def versions(self) -> dict[str, str]:
-        """That it has no signalling."""
+        """Return the versions of aiosfu, with a note that there is no signalling."""
         return {self.name: "sfu.engine without signalling"}
 
     async def stop(self) -> None:
-        """End the process and close what was joined."""
+        """Stop the process and close the sockets of all participants."""
         self._child.stop()
         for room in self._rooms.values():
             for member in room.values():

@@ -1,7 +1,7 @@
-"""The floor: copy, `srtp_protect`, `sendmmsg` for each receiver, and nothing of what makes a forwarding unit.
+"""The floor: for each receiver a copy, `srtp_protect` and `sendmmsg`, and nothing else that a forwarding unit does.
 
-Publishers send in the clear and nothing is signalled. Option: `segments=0` sends without UDP_SEGMENT. With it,
-packets of a recording come as large as the server makes them, so that they share messages.
+Publishers send in the clear, and there is no signalling. The option `segments=0` sends without UDP_SEGMENT. With
+UDP_SEGMENT, packets of a recording are sent as large as the server pads them, so that they share messages.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ KEY_BYTES = 28
 
 @dataclass(slots=True)
 class Member:
-    """A participant: its streams by track, its receiver, and which stream of each track it gets."""
+    """A participant: its streams, its receiver, and its stream of each track of others."""
 
     sessions: list[Session]
     streams: list[list[int]] = field(default_factory=list)
-    """By track, then by layer from low to high."""
+    """Its streams by track, then by layer, lowest first."""
     receiver: int = -1
     gets: dict[tuple[str, int], int] = field(default_factory=dict)
     """(publisher, number of the track) -> stream."""
 
 
 class Floor:
-    """A child process that forwards plaintext RTP protected."""
+    """A child process that protects and forwards plaintext RTP."""
 
     name = "floor"
     profile = "SRTP_AEAD_AES_128_GCM"
     protects = True
 
     def __init__(self, options: dict[str, str]) -> None:
-        """Options: see the module."""
+        """Read the options, which the module lists."""
         self._segments = options.get("segments", "1") not in ("0", "no", "false")
         self._rooms: dict[str, dict[str, Connected]] = defaultdict(dict)
         self._streams = 0
@@ -48,20 +48,20 @@ class Floor:
         self._child = Child(self.name, reflect.main, (self.protects, self._segments))
 
     async def start(self, cores: tuple[int, ...]) -> None:
-        """Start the child on these cores."""
+        """Start the child process on these cores."""
         await self._child.start(cores)
 
     def pid(self) -> int:
-        """Of the child."""
+        """Return the id of the child process."""
         return self._child.pid
 
     def keys(self) -> tuple[bytes, bytes, bytes]:
-        """For a new participant: what it sends with, what the child sends to it with, what it receives with."""
+        """Return the SRTP keys of a new participant: to send, of the child to send to it, and to receive."""
         key = os.urandom(KEY_BYTES)
         return b"", key, key
 
     async def join(self, plan: Plan) -> Connected:
-        """Open a socket and enter it into the child's tables."""
+        """Open a socket and add it to the child's tables."""
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         opened.bind(("127.0.0.1", 0))
         opened.connect(("127.0.0.1", self._child.port))
@@ -89,7 +89,7 @@ class Floor:
         return participant
 
     def _connect(self, participant: Connected) -> None:
-        """Subscribe it to the others in its room, and them to it: to the highest layer of each track."""
+        """Subscribe a participant to the highest layer of each track in its room, and the others to its own."""
         room = self._rooms[participant.plan.room]
         for other in room.values():
             for publisher, viewer in ((other, participant), (participant, other)):
@@ -110,10 +110,10 @@ class Floor:
         self._child.ask("subscribe", wanted, member.receiver)
 
     async def settle(self) -> None:
-        """Subscriptions exist when `join` returns."""
+        """Do nothing: subscriptions exist when `join` returns."""
 
     async def choose_layer(self, participant: Connected, publisher: str, quality: str) -> None:
-        """Let `participant` have the LOW, MEDIUM or HIGH layer of another's video."""
+        """Send `participant` the LOW, MEDIUM or HIGH layer of another's video."""
         other = self._rooms[participant.plan.room].get(publisher)
         async with self._lock:
             for number, streams in enumerate(_member(other).streams if other is not None else ()):
@@ -121,10 +121,10 @@ class Floor:
                     self._route(other, participant, number, min(LAYER_OF[quality], len(streams) - 1))
 
     async def mute(self, participant: Connected, muted: bool) -> None:
-        """Nothing is signalled."""
+        """Do nothing: there is no signalling."""
 
     async def leave(self, participant: Connected) -> None:
-        """End its subscriptions, and those to it."""
+        """End a participant's subscriptions, and those to its tracks."""
         room, member = self._rooms[participant.plan.room], _member(participant)
         async with self._lock:
             room.pop(participant.plan.identity, None)
@@ -136,15 +136,15 @@ class Floor:
         participant.socket.close()
 
     def drops(self) -> dict[str, int]:
-        """Packets that the child could not send."""
+        """Return how many packets the child could not send."""
         return {reason: count for reason, count in self._child.ask("drops").items() if count}
 
     def versions(self) -> dict[str, str]:
-        """Only how it sends."""
+        """Return how it sends, which is all that it has."""
         return {self.name: "UDP_SEGMENT" if self._segments else "one message per packet"}
 
     async def stop(self) -> None:
-        """End the child and close what was joined."""
+        """Stop the child and close the sockets of all participants."""
         self._child.stop()
         for room in self._rooms.values():
             for participant in room.values():
@@ -157,7 +157,7 @@ def _member(participant: Connected) -> Member:
 
 
 def _session(member: Member, key: bytes, kind: Any) -> int:
-    """The address of a libsrtp session that lives as long as the member; 0 without a key."""
+    """Return the address of a libsrtp session that lives as long as the member; 0 if there is no key."""
     if not key:
         return 0
     policy = Policy(key=key, ssrc_type=kind, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM)

@@ -1,9 +1,9 @@
 """Janus with its VideoRoom, started here: one PeerConnection per publisher and one per viewer.
 
 Options: `root`, a folder of unpacked packages; `srtp`, a folder with another libsrtp2.so.1; `loops`, event loops (1; 0:
-a thread per PeerConnection); `profile` of SRTP; `address` for media; `label`, the name in reports, to tell two of these
-apart. Janus rooms need two transports of those who send and receive, which is not what the benchmark's participants
-are: only scenarios of publishers and viewers can be run.
+a thread for each PeerConnection); `profile` of SRTP; `address` for media; `label`, the name in reports, to tell two of
+these apart. Who sends and receives needs two transports with Janus, which participants of the benchmark do not have. So
+only scenarios of publishers and viewers can be run.
 """
 
 import asyncio
@@ -35,18 +35,22 @@ class Leg:
     handle: int
     endpoint: PassiveEndpoint
     feed: str | int = ""
-    """What viewers ask for to get a publisher."""
+    """The number by which viewers subscribe to this publisher."""
     feeds: set[str | int] = field(default_factory=set)
-    """Publishers that a viewer gets."""
+    """The publishers to which a viewer is subscribed."""
 
 
 class JanusTarget:
-    """Starts Janus and talks to it."""
+    """Starts Janus and speaks its API."""
 
     peer = True
 
     def __init__(self, options: dict[str, str]) -> None:
-        """Options: see the module. Raises ValueError for others."""
+        """Read the options, which the module lists.
+
+        Raises:
+            ValueError: one is unknown.
+        """
         if unknown := options.keys() - OPTIONS:
             raise ValueError(
                 f"janus: unknown options {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPTIONS))}"
@@ -67,7 +71,7 @@ class JanusTarget:
         self._address = options.get("address", "")
 
     def missing(self) -> str:
-        """Why it cannot be started here; empty: it can."""
+        """Return why it cannot be started here; empty: it can."""
         try:
             self._find()
         except JanusFailed as error:
@@ -78,7 +82,11 @@ class JanusTarget:
         return Installation.find(self._options.get("root", ""), self._options.get("srtp", ""))
 
     async def start(self, cores: tuple[int, ...]) -> None:
-        """Start it on these cores and open a session. Raises TargetFailed."""
+        """Start Janus on these cores and open a session.
+
+        Raises:
+            TargetFailed: it does not start.
+        """
         try:
             installation = self._find()
         except JanusFailed as error:
@@ -106,12 +114,12 @@ class JanusTarget:
             await asyncio.sleep(POLL_S)
 
     def pid(self) -> int:
-        """Of Janus."""
+        """Return the id of Janus's process."""
         assert self._process is not None
         return self._process.pid
 
     async def join(self, plan: Plan) -> Connected:
-        """Bring a publisher or a viewer in. A viewer's PeerConnection needs a publisher to be in the room."""
+        """Let a publisher or a viewer join. A viewer's PeerConnection opens once there is a publisher in the room."""
         if bool(plan.publish) == plan.subscribe:
             raise TargetFailed(
                 "janus: a participant that publishes and subscribes has two transports, which is not measured"
@@ -167,7 +175,7 @@ class JanusTarget:
         return self._connected(leg, [])
 
     async def _subscribe(self, leg: Leg, feeds: set[str | int]) -> None:
-        """Let a viewer get more publishers; the first ones bring its transport up."""
+        """Subscribe a viewer to more publishers. The first ones connect its transport."""
         endpoint, first = leg.endpoint, not leg.feeds
         leg.feeds |= feeds
         body = (
@@ -189,7 +197,7 @@ class JanusTarget:
         return Connected(leg.plan, endpoint.socket, endpoint.incoming, endpoint.outgoing, sends, leg, endpoint.check)
 
     async def settle(self) -> None:
-        """Wait until Janus says of every PeerConnection that it is up."""
+        """Wait until Janus has reported each PeerConnection as up."""
         try:
             async with asyncio.timeout(SETTLE_TIMEOUT_S):
                 for leg in self._legs:
@@ -199,7 +207,7 @@ class JanusTarget:
             raise TargetFailed(f"janus: {lacking} PeerConnections did not come up") from error
 
     async def leave(self, participant: Connected) -> None:
-        """Take a participant out and close its socket."""
+        """Remove a participant and close its socket."""
         leg = participant.owner
         assert isinstance(leg, Leg)
         self._legs.remove(leg)
@@ -207,11 +215,11 @@ class JanusTarget:
         leg.endpoint.close()
 
     def drops(self) -> dict[str, int]:
-        """It counts none; the kernel does for its sockets."""
+        """Return nothing: Janus counts no drops. The kernel counts those of its sockets."""
         return {}
 
     def versions(self) -> dict[str, str]:
-        """Of Janus and its libsrtp."""
+        """Return the versions of Janus and of its libsrtp."""
         assert self._installation is not None
         loops = self._options.get("loops", "1")
         return {
@@ -220,7 +228,7 @@ class JanusTarget:
         }
 
     async def stop(self) -> None:
-        """End Janus and forget its files."""
+        """Stop Janus and delete its files."""
         try:
             if self._session is not None:
                 await self._session.close()
@@ -235,7 +243,11 @@ class JanusTarget:
 
 
 def own_address() -> str:
-    """An IPv4 address of this machine that is not loopback, which Janus skips. Raises TargetFailed."""
+    """Return an IPv4 address of this machine that is not loopback, because Janus skips loopback addresses.
+
+    Raises:
+        TargetFailed: there is none.
+    """
     for adapter in ifaddr.get_adapters():
         for each in adapter.ips:
             if isinstance(each.ip, str) and not each.ip.startswith("127."):

@@ -32,7 +32,7 @@ class LiveKit:
     peer = True
 
     def __init__(self, options: dict[str, str]) -> None:
-        """Options: see the module."""
+        """Read the options, which the module lists."""
         self.options = options
         self.url = options.get("url", "")
         self.process: ServerProcess | None = None
@@ -43,7 +43,7 @@ class LiveKit:
         return shutil.which(self.options.get("binary", "livekit-server"))
 
     def missing(self) -> str:
-        """Why it cannot be started here; empty: it can, or a url was given."""
+        """Return why it cannot be started here; empty: it can, or a url was given."""
         if self.url or self._binary() is not None:
             return ""
         return "there is no livekit-server on the PATH; give url=ws://... and pid=... of one that runs"
@@ -87,7 +87,7 @@ class LiveKit:
         return self.options.get("key", "devkey"), self.options.get("secret", "secret")
 
     def pid(self) -> int:
-        """Of the server; the option `pid` when it was not started here."""
+        """Return the id of the server's process: of the one started here, or else the option `pid`."""
         if self.process is not None:
             return self.process.pid
         if not self.options.get("pid", "").isdecimal():
@@ -95,7 +95,7 @@ class LiveKit:
         return int(self.options["pid"])
 
     async def join(self, plan: Plan) -> Connected:
-        """Join by signalling; returns when the transport is up."""
+        """Let a participant join; return when its transport is connected."""
         participant = Participant(plan, self._dtls)
         self._participants.append(participant)
         token = make_token(*self._key(), plan.room, plan.identity)
@@ -134,12 +134,12 @@ class LiveKit:
         await participant.owner.choose(publisher, quality)
 
     async def mute(self, participant: Connected, muted: bool) -> None:
-        """Let `participant` say that its tracks are muted, or no longer."""
+        """Let `participant` say that its tracks are muted or not."""
         assert isinstance(participant.owner, Participant)
         await participant.owner.mute(muted)
 
     def data_path(self, participant: Connected) -> tuple[Endpoint, int]:
-        """The endpoint of a participant that was planned with data channels, and the server's SCTP port."""
+        """Return the endpoint of a participant planned with data channels, and the server's SCTP port."""
         assert isinstance(participant.owner, Participant)
         if participant.owner.endpoint is None or not participant.owner.sctp_port:
             raise TargetFailed(f"{self.name}: the answer to {participant.plan.identity} has no data channels")
@@ -152,11 +152,11 @@ class LiveKit:
         await participant.owner.leave()
 
     def drops(self) -> dict[str, int]:
-        """It does not say."""
+        """Return nothing: the server does not tell its drops."""
         return {}
 
     def versions(self) -> dict[str, str]:
-        """What `livekit-server --version` says."""
+        """Return what `livekit-server --version` prints."""
         binary = self._binary()
         if binary is None or self.process is None:
             return {self.name: self.url}
@@ -164,7 +164,7 @@ class LiveKit:
         return {self.name: answer.stdout.strip() or "unknown"}
 
     async def stop(self) -> None:
-        """End the server if it was started here."""
+        """Stop the server if it was started here."""
         await asyncio.gather(*(each.leave() for each in self._participants), return_exceptions=True)
         self._participants.clear()
         if self.process is not None:

@@ -1,4 +1,4 @@
-"""The SFU of `bench.servers.naive_sfu` as a target: what asyncio, aiortc's objects and pylibsrtp's `Session` can do.
+"""The SFU of `bench.servers.naive_sfu` as a target: asyncio, aiortc's packet objects and pylibsrtp's `Session`.
 
 Options: `loop=uvloop` for uvloop instead of asyncio's own event loop.
 """
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class NaiveTarget:
-    """Starts the process, and asks it for transports by a line of JSON each."""
+    """Starts the process and sends it requests, each as a line of JSON."""
 
     profile = "SRTP_AEAD_AES_128_GCM"
 
@@ -48,12 +48,12 @@ class NaiveTarget:
         await self._ask("state")
 
     def pid(self) -> int:
-        """The process: it has no children."""
+        """Return the id of the process, which has no children."""
         assert self._process is not None
         return self._process.pid
 
     async def join(self, plan: Plan) -> Connected:
-        """Bring a participant in. Of a simulcast track only the best layer is sent: nobody would select another."""
+        """Let a participant join. It sends only the best layer of a track, because the server selects no other."""
         sends = [
             SendStream(
                 ssrc=secrets.randbits(32),
@@ -79,28 +79,28 @@ class NaiveTarget:
         return Connected(plan, endpoint.socket, endpoint.incoming, endpoint.outgoing, sends, endpoint, check)
 
     async def settle(self) -> None:
-        """Wait until the server has seen the end of every handshake: it subscribes in the same moment."""
+        """Wait until the server has completed every handshake, after which it subscribes at once."""
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             while (await self._ask("state"))["connected"] < len(self._endpoints):  # noqa: ASYNC110 - it happens elsewhere
                 await asyncio.sleep(POLL_S)
 
     async def leave(self, participant: Connected) -> None:
-        """Take a participant out and close its socket."""
+        """Remove a participant and close its socket."""
         await self._ask("leave", room=participant.plan.room, identity=participant.plan.identity)
         assert isinstance(participant.owner, Endpoint)
         self._endpoints.remove(participant.owner)
         participant.owner.close()
 
     def drops(self) -> dict[str, int]:
-        """It counts none; the kernel does for its sockets."""
+        """Return nothing: it counts no drops. The kernel counts those of its sockets."""
         return {}
 
     def versions(self) -> dict[str, str]:
-        """Of the pieces."""
+        """Return the versions of the libraries that it is built from."""
         return {"naive": f"aiortc {version('aiortc')}, pylibsrtp {version('pylibsrtp')}, {self._loop}"}
 
     async def stop(self) -> None:
-        """End the process: it stops when its input does."""
+        """Stop the process by ending its input."""
         for endpoint in self._endpoints:
             endpoint.close()
         self._endpoints.clear()

@@ -1,7 +1,7 @@
-"""A plain UDP reflector without cryptography: what the generator itself adds to latency, and what it can take at most.
+"""A plain UDP reflector without cryptography. It shows the latency that the generator itself adds, and its ceiling.
 
-Publishers protect and subscribers decrypt as ever, all with one key, so the reflector can pass datagrams on untouched
-while the generator does all of its work.
+Publishers protect and subscribers decrypt as usual, but all with one key. So the reflector can pass datagrams on
+unchanged while the generator does all of its work.
 """
 
 import os
@@ -16,12 +16,12 @@ class Reflector(Floor):
     protects = False
 
     def __init__(self, options: dict[str, str]) -> None:
-        """Options: those of the floor."""
+        """Read the options, which are those of the floor."""
         super().__init__(options)
         self._key = os.urandom(KEY_BYTES)
 
     def keys(self) -> tuple[bytes, bytes, bytes]:
-        """One key for everybody; the child has none."""
+        """Return one key for all participants, and none for the child."""
         return self._key, b"", self._key
 
 

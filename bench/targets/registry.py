@@ -15,13 +15,17 @@ _ELSEWHERE = re.compile(r"\w+(\.\w+)+")
 
 
 def names() -> list[str]:
-    """The names of all systems that have a module here, in alphabetical order."""
+    """Return the names of all systems that have a module here, in alphabetical order."""
     modules = Path(__file__).parent.glob("*.py")
     return sorted(path.stem for path in modules if _TARGET.search(path.read_text(encoding="utf-8")))
 
 
 def find(name: str) -> Callable[[dict[str, str]], Target]:
-    """What makes the system `name` from its options. Raises ValueError when there is none of this name."""
+    """Return the function that makes the system `name` from its options.
+
+    Raises:
+        ValueError: there is no such system.
+    """
     own = name in names()
     if not own and not _ELSEWHERE.fullmatch(name):
         raise ValueError(f"no target {name!r}; there are {', '.join(names())}, or name a module as in package.module")
@@ -36,11 +40,19 @@ def find(name: str) -> Callable[[dict[str, str]], Target]:
 
 
 def check(name: str) -> None:
-    """Raises ValueError when there is no system of this name. Imports only what is not in this folder."""
+    """Check that there is a system of this name. Only modules outside this folder are imported for that.
+
+    Raises:
+        ValueError: there is no such system.
+    """
     if name not in names():
         find(name)
 
 
 def make(name: str, options: dict[str, str]) -> Target:
-    """The system `name`, not started. Raises ValueError when there is none of this name or an option is wrong."""
+    """Make the system `name`, not started.
+
+    Raises:
+        ValueError: there is no such system, or an option is wrong.
+    """
     return find(name)(options)

@@ -36,7 +36,6 @@ def test_a_tree_is_a_process_with_its_descendants_and_counts_them_all(family: in
     assert set(tree) < set(accounting.process_tree(os.getpid()))
     assert accounting.tree_cpu_ns(family) >= accounting.cpu_ns(tree[1]) > 0
     assert accounting.tree_resident_bytes(family) > accounting.resident_bytes(family) > 0
-    assert accounting.involuntary_switches(family) >= 0
 
 
 def test_the_time_of_children_that_ended_stays_counted() -> None:
@@ -63,7 +62,6 @@ def test_core_times_are_counters_of_the_cores_that_were_asked_for() -> None:
     later = accounting.core_times((0,))
     spent = later - one
     assert min(spent.softirq, spent.steal, spent.total) >= 0
-    assert accounting.softirq_ns((0,)) >= one.softirq
     assert accounting.core_times(()).total == 0
 
 
@@ -76,7 +74,6 @@ def test_a_full_receive_queue_is_counted_for_its_process_and_for_the_machine() -
             for _ in range(100):
                 sender.sendto(bytes(1000), receiver.getsockname())
         assert accounting.socket_drops(os.getpid()) - dropped > 50
-        assert accounting.tree_socket_drops(os.getpid()) - dropped > 50
         after = accounting.udp_errors(os.getpid())
         assert after["RcvbufErrors"] - errors["RcvbufErrors"] > 50
         assert after.keys() == set(accounting.UDP_COUNTERS)

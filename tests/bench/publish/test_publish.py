@@ -25,8 +25,8 @@ command = "run"
 scenario = "audio"
 targets = ["floor", "janus:loops=2", "livekit"]
 sizes = [2]
-visits_per_second = [0.0, 5.0]
-columns = ["system", "visits/s", "delivered/s", "loss"]
+churn_per_second = [0.0, 5.0]
+columns = ["system", "churn/s", "delivered/s", "loss"]
 
 [[section]]
 name = "second"
@@ -109,7 +109,7 @@ def test_a_file_that_is_no_list_of_sections_is_refused(tmp_path: Path, text: str
 
 def test_each_combination_is_a_command_of_its_own() -> None:
     section = Section.check(
-        GOOD | {"sizes": [5, 7], "loads": [1.0, 0.5], "visits_per_second": [0.0, 2.0], "seconds": 3, "repeats": 2}
+        GOOD | {"sizes": [5, 7], "loads": [1.0, 0.5], "churn_per_second": [0.0, 2.0], "seconds": 3, "repeats": 2}
     )
     variations = list(section.variations())
     assert len(variations) == 4
@@ -117,7 +117,7 @@ def test_each_combination_is_a_command_of_its_own() -> None:
     subjects = [Subject.parse("aiosfu:threads=2"), Subject("floor")]
     assert section.command_line(Variation(0.5, None, 2.0), subjects) == (
         "python -m bench run audio --target aiosfu:threads=2 --target floor -n 5 -n 7 --seconds 3 --load 0.5 "
-        "--visits-per-second 2 --repeats 2 --no-harness"
+        "--churn-per-second 2 --repeats 2 --no-harness"
     )
     (quick,) = {scenario.n for each in variations for scenario in section.quick().sized(each)}
     assert quick == 5
@@ -128,8 +128,8 @@ def test_each_combination_is_a_command_of_its_own() -> None:
 
 def test_a_table_shows_the_columns_that_are_asked_for() -> None:
     runs = [measurement(system, n, repeat) for n in (300, 50) for repeat in range(2) for system in ("aiosfu", "naive")]
-    both = [({"visits_per_second": rate}, report(measurements=tuple(runs))) for rate in (None, 5.0)]
-    sheet = section_sheet("s", ["system", "N", "visits/s", "CPU us", "x aiosfu", "joins"], both)
+    both = [({"churn_per_second": rate}, report(measurements=tuple(runs))) for rate in (None, 5.0)]
+    sheet = section_sheet("s", ["system", "N", "churn/s", "CPU us", "x aiosfu", "joins"], both)
     assert [row.cells for row in sheet.rows][:4] == [
         ("aiosfu", "50", "-", "4.20 (4.00..4.40)", "-", "10"),
         ("naive", "50", "-", "63.0 (60.0..66.0)", "15.0", "10"),
@@ -202,13 +202,13 @@ def test_in_quick_everything_runs_and_what_is_not_installed_is_left_out(folder: 
     table, after = table.split("\n<!-- /bench -->", 1)
     assert before + "<!-- bench: first -->\n| old |\n<!-- /bench -->" + after == DOCUMENT
     lines = table.splitlines()
-    assert lines[:2] == ["| system | visits/s | delivered/s | loss |", "| --- | ---: | ---: | ---: |"]
+    assert lines[:2] == ["| system | churn/s | delivered/s | loss |", "| --- | ---: | ---: | ---: |"]
     assert [line.split(" | ")[1] for line in lines[2:4]] == ["0", "5"]
-    assert "`python -m bench run audio --target floor -n 2 --seconds 1 --visits-per-second 5 --repeats 1" in table
+    assert "`python -m bench run audio --target floor -n 2 --seconds 1 --churn-per-second 5 --repeats 1" in table
     assert table.endswith("Not installed and left out: janus, livekit.")
     assert "nowhere" not in table
     figures = json.loads((folder / "json" / "first.json").read_text())
-    assert [each["changes"]["visits_per_second"] for each in figures["reports"]] == [0.0, 5.0]
+    assert [each["changes"]["churn_per_second"] for each in figures["reports"]] == [0.0, 5.0]
     assert all(each["report"]["measurements"] for each in figures["reports"])
 
 

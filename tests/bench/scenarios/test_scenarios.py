@@ -20,8 +20,8 @@ def test_every_scenario_that_comes_with_the_benchmark_is_good(name: str) -> None
 
 
 def test_the_scenarios_of_the_benchmark() -> None:
-    known = {"webinar", "meeting", "audio", "rooms", "joins", "churn", "soak", "data", "lossy", "flood"}
-    known |= {"visits", "busy", "smooth", "frames", "recorded"}
+    known = {"webinar", "meeting", "audio", "rooms", "joins", "layer-switches", "soak", "data", "lossy", "flood"}
+    known |= {"churn", "key-frames", "busy", "smooth", "frames", "recorded"}
     assert known <= set(scenarios.names())
 
 
@@ -41,10 +41,10 @@ def test_the_scenarios_of_the_benchmark() -> None:
         ({"key_interval_frames": 0}, "key_interval_frames must be positive"),
         ({"unit": "rooms", "late": True}, "late is for viewers"),
         ({"mutes_per_second": -1.0}, "must not be negative"),
-        ({"visits_per_second": -1.0}, "must not be negative"),
-        ({"visits_per_second": 1.0, "visit_s": 0.0}, "visit_s must be positive"),
-        ({"unit": "rooms", "visits_per_second": 1.0}, "visits are for one room"),
-        ({"audio": False, "data": "lossy", "visits_per_second": 1.0}, "are for media"),
+        ({"churn_per_second": -1.0}, "must not be negative"),
+        ({"churn_per_second": 1.0, "stay_s": 0.0}, "stay_s must be positive"),
+        ({"unit": "rooms", "churn_per_second": 1.0}, "churn is for one room"),
+        ({"audio": False, "data": "lossy", "churn_per_second": 1.0}, "are for media"),
         ({"data": "tcp", "data_receivers": 1}, "data must be"),
         ({"messages_per_second": 2.0}, "are for data"),
         ({"data_receivers": 2}, "are for data"),
@@ -63,7 +63,7 @@ def test_the_scenarios_of_the_benchmark() -> None:
         ({"video": "pattern", "pattern": "equal", "packets_out": 9, "per_burst": -1}, "per_burst must not be"),
         ({"in_turns": True, "unit": "participants"}, "in_turns is for viewers"),
         ({"in_turns": True, "late": True}, "in_turns is for viewers"),
-        ({"in_turns": True, "visits_per_second": 1.0}, "in_turns is for viewers"),
+        ({"in_turns": True, "churn_per_second": 1.0}, "in_turns is for viewers"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_name(change: dict[str, Any], said: str) -> None:
@@ -98,12 +98,12 @@ def test_a_webinar_is_one_that_publishes_and_n_that_watch() -> None:
     assert len(webinar.viewers()) == webinar.subscribers == 5
 
 
-def test_who_visits_comes_beside_the_viewers() -> None:
-    visits = scenarios.find("visits").sized(5, None, None, visits_per_second=3.0)
-    assert (visits.visits_per_second, len(visits.viewers()), visits.subscribers) == (3.0, 5, 5)
-    visitor = visits.visitor(7)
-    assert (visitor.room, visitor.subscribe, visitor.publish) == (visits.viewers()[0].room, True, ())
-    assert visitor.identity not in {plan.identity for plan in visits.viewers()}
+def test_churn_comes_beside_the_viewers() -> None:
+    churn = scenarios.find("churn").sized(5, None, None, churn_per_second=3.0)
+    assert (churn.churn_per_second, len(churn.viewers()), churn.subscribers) == (3.0, 5, 5)
+    visitor = churn.visitor(7)
+    assert (visitor.room, visitor.subscribe, visitor.publish) == (churn.viewers()[0].room, True, ())
+    assert visitor.identity not in {plan.identity for plan in churn.viewers()}
 
 
 def test_messages_alone_go_from_the_publishers_to_the_viewers() -> None:
@@ -136,18 +136,18 @@ def test_in_a_meeting_everybody_sees_two_others_large() -> None:
         assert sorted(choice.quality for choice in wanted) == ["HIGH"] * 2 + ["LOW"] * 3
 
 
-def test_churn_is_the_same_in_every_run() -> None:
-    churn = scenarios.find("churn")
-    changes = churn.changes()
-    assert changes == scenarios.find("churn").changes()
+def test_layer_switches_are_the_same_in_every_run() -> None:
+    scenario = scenarios.find("layer-switches")
+    changes = scenario.changes()
+    assert changes == scenarios.find("layer-switches").changes()
     assert [change.at_s for change in changes] == sorted(change.at_s for change in changes)
-    assert 0 < len(changes) < 3 * churn.seconds * (churn.switches_per_second + churn.mutes_per_second)
+    assert 0 < len(changes) < 3 * scenario.seconds * (scenario.switches_per_second + scenario.mutes_per_second)
     assert all(change.choice is None or change.choice.viewer != change.choice.publisher for change in changes)
 
 
 def test_who_mutes_is_heard_again() -> None:
     state: dict[str, bool] = {}
-    for change in scenarios.find("churn").sized(3, 200.0, None).changes():
+    for change in scenarios.find("layer-switches").sized(3, 200.0, None).changes():
         if change.choice is None:
             assert state.get(change.participant, False) != change.muted
             state[change.participant] = change.muted
