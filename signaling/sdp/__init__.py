@@ -1,4 +1,4 @@
 """Session descriptions and what follows from them: parsing, codecs, negotiation, the two peer connections.
 
-Calls the media engine for one client's transports; knows no rooms and no sockets. Control thread.
+It calls the media engine for one client's transports, and knows no rooms and no sockets. It runs in the control thread.
 """

@@ -1,6 +1,6 @@
 """Payload formats: which codec an SDP payload type is, which of two formats can decode what the other encodes.
 
-Pure functions and the table of our own payload types. Who calls it: `negotiation`, `peer_connection`.
+Pure functions, and the table of our own payload types. Who calls it: `negotiation` and `peer_connection`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from signaling.sdp.session_description import Profile, RtpMap
 RTCP_CONFLICT = range(64, 96)
 """Payload types that look like RTCP behind rtcp-mux (RFC 5761 section 4)."""
 OPUS_FMTP = "minptime=10;useinbandfec=1"
-"""RFC 7587: 10 ms frames are welcome, and so is in-band FEC."""
+"""We accept frames of 10 ms, and in-band FEC (RFC 7587 section 6.1)."""
 
 _CODECS: dict[tuple[Kind, str, int], Codec] = {
     (Kind.AUDIO, "opus", 48_000): Codec.OPUS,
@@ -29,11 +29,11 @@ _CODECS: dict[tuple[Kind, str, int], Codec] = {
     (Kind.VIDEO, "av1", 90_000): Codec.AV1,
     (Kind.VIDEO, "rtx", 90_000): Codec.RTX,
 }
-"""What we forward. Video RED, ULPFEC and FlexFEC are missing on purpose: browsers that are offered them wrap all video
+"""The codecs that we forward. Video RED, ULPFEC and FlexFEC are left out, because browsers then wrap all video
 in RED, and no layer could be read."""
 
 _STATIC = {0: RtpMap(0, "PCMU", 8_000), 8: RtpMap(8, "PCMA", 8_000), 9: RtpMap(9, "G722", 8_000)}
-"""RFC 3551 section 6: these need no a=rtpmap."""
+"""Payload types that need no a=rtpmap (RFC 3551 section 6)."""
 
 PRIMARY = frozenset({Codec.OPUS, Codec.AUDIO, Codec.VP8, Codec.H264, Codec.VP9, Codec.AV1})
 """Codecs that carry media themselves; RTX and RED carry another payload type."""
@@ -56,7 +56,7 @@ class Format:
     feedback: tuple[str, ...] = ()
     """Values of `a=rtcp-fb`, in order."""
     associated: int = -1
-    """RTX and RED: the payload type inside."""
+    """For RTX and RED: the payload type inside."""
 
     @property
     def payload_type(self) -> int:
@@ -65,17 +65,17 @@ class Format:
 
     @property
     def description(self) -> str:
-        """What a track remembers of its format: the fmtp, and for `Codec.AUDIO` the rtpmap, which it has instead."""
+        """What a track keeps of its format: the fmtp, or for `Codec.AUDIO` the name and clock rate of its rtpmap."""
         return f"{self.rtpmap.name}/{self.rtpmap.clock_rate}" if self.codec is Codec.AUDIO else self.fmtp
 
     def parameters(self) -> PayloadType:
-        """What the engine is told of this payload type."""
+        """Return the engine's parameters of this payload type."""
         return PayloadType(self.codec, self.rtpmap.clock_rate, self.associated, "nack" in self.feedback)
 
 
 @lru_cache(MAX_CACHED_PROFILES)
 def supported_formats(profile: Profile, kind: Kind) -> tuple[Format, ...]:
-    """What of an m-section we can forward, in the order of its m= line; RTX and RED only beside what they carry."""
+    """Return the formats of an m-section that we can forward, in its order; RTX and RED only with what they carry."""
     rtpmaps = {rtpmap.payload_type: rtpmap for rtpmap in profile.rtpmaps}
     fmtps = dict(profile.fmtps)
     found: dict[int, Format] = {}
@@ -116,8 +116,18 @@ def _carries(companion: Format, formats: dict[int, Format]) -> bool:
 
 
 def companions(of: Format, formats: Iterable[Format], codec: Codec) -> tuple[Format, ...]:
-    """The RTX (or RED) format of a format, at most one: a second one for the same payload type is not used."""
+    """Return the RTX (or RED) format of a format, at most one: a second one for a payload type is not used."""
     return tuple(f for f in formats if f.codec is codec and f.associated == of.payload_type)[:1]
+
+
+def descriptions(formats: Iterable[Format]) -> tuple[tuple[int, Codec, str], ...]:
+    """Return (payload type, codec, `Format.description`) of each format, RTX left out."""
+    return tuple((f.payload_type, f.codec, f.description) for f in formats if f.codec is not Codec.RTX)
+
+
+def sent_codecs(formats: Iterable[Format]) -> frozenset[Codec]:
+    """Return the codecs that a publisher with these formats may send, RTX left out."""
+    return frozenset(f.codec for f in formats if f.codec is not Codec.RTX)
 
 
 class H264Profile(Enum):
@@ -142,7 +152,7 @@ _ALSO_DECODES: dict[H264Profile, frozenset[H264Profile]] = {
 
 @lru_cache(MAX_CACHED_FMTPS)
 def h264_profile(fmtp: str) -> tuple[H264Profile | None, int]:
-    """(profile, packetization mode) of an H.264 fmtp. None: a profile that WebRTC endpoints do not use.
+    """Return (profile, packetization mode) of an H.264 fmtp; None: a profile that WebRTC endpoints do not use.
 
     Without profile-level-id it is constrained baseline, as libwebrtc has it: RFC 6184's default, baseline level 1,
     is what no endpoint means.
@@ -188,7 +198,7 @@ def _av1_profile(fmtp: str) -> str:
 
 
 def decodes(codec: Codec, description: str, offered: Format) -> int | None:
-    """How well a peer that offered a format takes a track with this codec and `Format.description`.
+    """Rank how well a peer that offered a format can decode a track with this codec and `Format.description`.
 
     0 is best, larger numbers are worse, None is not at all.
     """
@@ -208,7 +218,7 @@ def decodes(codec: Codec, description: str, offered: Format) -> int | None:
 
 
 def stream_kind(codec: Codec, description: str) -> str:
-    """What decides who can decode a track: tracks of one codec with equal values are taken by the same formats."""
+    """Return what decides who can decode a track: tracks of one codec with equal values fit equal formats."""
     match codec:
         case Codec.H264:
             profile, mode = h264_profile(description)
@@ -224,18 +234,18 @@ def stream_kind(codec: Codec, description: str) -> str:
 
 
 def decoders(codec: Codec, description: str, offered: Sequence[Format]) -> list[Format]:
-    """The offered formats that take a track, best first; of equals the first offered."""
+    """Return the offered formats that can decode a track, best first, and of equal ones the first offered."""
     ranked = [(rank, i) for i, f in enumerate(offered) if (rank := decodes(codec, description, f)) is not None]
     return [offered[i] for _, i in sorted(ranked)]
 
 
 def best_decoder(codec: Codec, description: str, offered: Sequence[Format]) -> Format | None:
-    """The offered format that takes a track best, if any."""
+    """Return the offered format that can decode a track best; None: there is none."""
     return next(iter(decoders(codec, description, offered)), None)
 
 
 def most_compatible(codec: Codec, offered: Sequence[Format]) -> Format | None:
-    """Which of several formats of one codec a publisher should use so that most others can decode it."""
+    """Return the format of a codec that a publisher should use so that most others can decode it."""
     ours = [f for f in offered if f.codec is codec]
     if codec is Codec.H264:
         return min(ours, key=_h264_rarity, default=None)
@@ -245,7 +255,7 @@ def most_compatible(codec: Codec, offered: Sequence[Format]) -> Format | None:
 
 
 def _h264_rarity(offered: Format) -> tuple[bool, bool, int]:
-    """Baseline goes everywhere; packetization mode 1 is what everybody offers and cheaper to send."""
+    """Rank an H.264 format: all can decode baseline, and all offer packetization mode 1, which is cheaper to send."""
     profile, mode = h264_profile(offered.fmtp)
     place = list(H264Profile).index(profile) if profile is not None else len(H264Profile)
     return place > list(H264Profile).index(H264Profile.BASELINE), mode == 0, place
@@ -253,7 +263,7 @@ def _h264_rarity(offered: Format) -> tuple[bool, bool, int]:
 
 _H264 = "level-asymmetry-allowed=1;packetization-mode={};profile-level-id={}"
 BASELINE_FMTP = _H264.format(1, "42e01f")
-"""The H.264 that everybody has who has any: constrained baseline, in packets of several NAL units (RFC 7742)."""
+"""The H.264 that all who have H.264 can decode: constrained baseline, packetization mode 1 (RFC 7742 section 6.2)."""
 
 OWN_FORMATS: dict[Kind, tuple[Format, ...]] = {
     Kind.AUDIO: (
@@ -287,4 +297,4 @@ OWN_FORMATS: dict[Kind, tuple[Format, ...]] = {
         )
     ),
 }
-"""What we offer where we are the offerer, with our own payload types: Chromium's numbers, where it has one."""
+"""The formats of our own offers. Payload types are Chromium's, where it has one."""

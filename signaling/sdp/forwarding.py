@@ -1,6 +1,6 @@
-"""The tracks that one client is to receive: for each one object, which says what is wanted and how it is being sent.
+"""The tracks that one client is to receive. Each has one object, which says what is wanted and how it is being sent.
 
-Who calls it: the two kinds of peer connection, which decide on which m-section a track goes and when. The participant's
+Who calls it: the two kinds of peer connection, which assign tracks to m-sections. The participant's
 subscriptions read the same objects, and keep there what they have made of them.
 """
 
@@ -27,55 +27,56 @@ class Sent:
 
 @dataclass(slots=True, eq=False)
 class Forwarding:
-    """One track's way to one client, for as long as it is wanted without a break.
+    """How one track is forwarded to one client, as long as the client wants it without a break.
 
-    A client announces a track anew only after its m-section was quiet. So an m-section that holds the way of a track
-    that was unwanted meanwhile is to become quiet, even if the track is wanted again now and has another way.
+    A client announces a track again only after its m-section was inactive. So an m-section with the forwarding of a
+    track that was unwanted meanwhile must become inactive, even if the track is wanted again and has another
+    forwarding.
     """
 
     wanted: WantedTrack
     sent: Sent | None = None
-    """None: not now."""
+    """How it is being sent; None: it is not sent now."""
     answered: bool = True
-    """False: only the outstanding offer tells of it. It is subscribed, since its SSRCs stand there, but paused. Media
-    that comes before libwebrtc has settled its answer can take the renderer from the receiver that it just negotiated:
-    all of the track is decoded then, and none of it shown."""
+    """False: the client has not yet answered the offer with this track. The track is subscribed, since the offer names
+    its SSRCs, but paused. Media that arrives before libwebrtc has settled its answer can take the renderer from the
+    receiver that it just negotiated; the track is then decoded and never shown."""
     declined: bool = False
-    """The client did not take it although it has the codec."""
+    """The client refused it although it has the codec."""
     refused: bool = False
-    """The engine had no room for it, or its engine track had just ended."""
+    """The engine refused it: it had no room, or the engine track had just ended."""
 
-    # what the participant's subscriptions keep here
+    # The participant's subscriptions keep these.
     id: SubscriptionId | None = None
-    """The engine's, as far as they have taken it over; None until it is negotiated."""
+    """The engine's subscription that they know of; None until it is negotiated."""
     ready: bool = False
-    """Whether they have let the media go, since the client has answered."""
+    """Whether they have started the media, after the client's answer."""
     lacking: frozenset[Codec] = frozenset()
     """Codecs of this track that the client cannot decode."""
 
     @property
     def track_sid(self) -> str:
-        """The track's name."""
+        """The track's sid."""
         return self.wanted.track_sid
 
     @property
     def subscription(self) -> SubscriptionId | None:
-        """The engine's id, while the track is sent."""
+        """The engine's subscription; None while the track is not sent."""
         return self.sent.local.id if self.sent is not None else None
 
 
 class Forwardings:
-    """The ways of all tracks that one connection is to send. They are tracks of one room, which bounds their number."""
+    """All tracks that one connection is to send. They are tracks of one room, which bounds their number."""
 
     def __init__(self, engine: Engine, transport: TransportId) -> None:
-        """Nothing is wanted."""
+        """Start without tracks."""
         self._engine = engine
         self._transport = transport
         self.by_sid: dict[str, Forwarding] = {}
-        """First wanted first."""
+        """The wanted tracks by sid, in the order in which they were wanted."""
 
     def want(self, track: WantedTrack) -> Forwarding:
-        """Add a track, or change it. A subscription stays while the track has its engine track with that codec."""
+        """Add a track, or change it. A subscription stays while the track has that engine track with that codec."""
         forwarding = self.by_sid.get(track.track_sid)
         if forwarding is None:
             forwarding = self.by_sid[track.track_sid] = Forwarding(track)
@@ -88,19 +89,20 @@ class Forwardings:
         return forwarding
 
     def unwant(self, track_sid: str) -> None:
-        """Stop forwarding a track; unknown sids are fine."""
+        """Stop forwarding a track. An unknown sid is ignored."""
         forwarding = self.by_sid.pop(track_sid, None)
         if forwarding is not None:
             self.stop(forwarding)
 
     def holds(self, forwarding: Forwarding | None) -> bool:
-        """Whether the track has been wanted all the time since this was its way; False for None."""
+        """Tell whether the track was wanted without a break since this forwarding began; False for None."""
         return forwarding is not None and self.by_sid.get(forwarding.track_sid) is forwarding
 
     def start(self, forwarding: Forwarding, mid: str, selection: Selection, *, paused: bool = False) -> bool:
-        """Subscribe; False when the engine has no room or the engine track just ended: then only `want` tries again.
+        """Subscribe to a track for this m-section; return whether the engine accepted that.
 
-        `paused`: nothing is sent before the engine's `set_paused`.
+        It refuses if it has no room or the engine track has just ended; then only `want` makes it try again. If
+        `paused`, nothing is sent before the engine's `set_paused`.
         """
         track = forwarding.wanted
         parameters = selection.parameters(mid, track.cname, paused=paused, begin=track.begin())
@@ -120,16 +122,23 @@ class Forwardings:
             unsubscribe(self._engine, sent.local.id)
 
     def waiting(self) -> list[Forwarding]:
-        """Those that are not sent and could be."""
+        """Return those that are not sent, and have engine tracks that the engine has not refused."""
         return [each for each in self.by_sid.values() if each.sent is None and not each.refused and each.wanted.sources]
 
     def by_mid(self) -> Iterable[tuple[str, str]]:
-        """(mid, track sid) of everything that is sent."""
+        """Return (mid, track sid) of everything that is sent."""
         return [(each.sent.mid, sid) for sid, each in self.by_sid.items() if each.sent is not None]
 
 
+def what_is_sent(forwarding: Forwarding | None) -> tuple[Sent | None, WantedTrack | None]:
+    """Return how a track is being sent, and the track; (None, None): nothing is sent."""
+    if forwarding is None or forwarding.sent is None:
+        return None, None
+    return forwarding.sent, forwarding.wanted
+
+
 def unsubscribe(engine: Engine, subscription: SubscriptionId) -> None:
-    """End a subscription that may already have ended together with its engine track."""
+    """End a subscription, which may already have ended together with its engine track."""
     try:
         engine.unsubscribe(subscription)
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""Which m-section takes which track, found without trying every pair.
+"""Finds which m-section takes which track, without trying every pair.
 
 Who calls it: the two kinds of peer connection, with new objects for each pass over their m-sections. A description of
 a thousand m-sections has few different sets of formats, and a thousand tracks are few different kinds of stream.
@@ -12,21 +12,21 @@ from signaling.sdp.codecs import Format, best_decoder, companions, stream_kind
 from signaling.sdp.negotiation import Selection, WantedTrack
 
 Match = tuple[Format, Format | None, Format | None]
-"""The format of the media, and those of its RTX and RED."""
+"""The format of the media, of its RTX and of its RED."""
 
 
 class Matching:
-    """The best formats for streams, each different pair of formats and kind of stream looked at once."""
+    """Finds the best formats for streams. Each pair of a set of formats and a kind of stream is compared once."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start without results."""
         self._formats: dict[int, tuple[Format, ...]] = {}
-        """Id of a tuple of formats -> the tuple. M-sections with equal offers share one. It is held here so that its id
-        cannot become another tuple's."""
+        """Id of a tuple of formats -> the tuple, which m-sections with equal formats share. It is held here so that its
+        id cannot become that of another tuple."""
         self._found: dict[tuple[int, Codec, str], Match | None] = {}
 
     def select(self, track: WantedTrack, formats: tuple[Format, ...]) -> Selection | None:
-        """The best engine track of a track that a client with these formats can decode, and the formats for it."""
+        """Return the best engine track of a track that a client with these formats can decode, and its formats."""
         for source in track.sources:
             match = self._match(source[0], source[1], formats)
             if match is not None:
@@ -34,7 +34,7 @@ class Matching:
         return None
 
     def takes(self, track: WantedTrack, formats: tuple[Format, ...]) -> bool:
-        """Whether a client with these formats can decode a track."""
+        """Tell whether a client with these formats can decode a track."""
         return any(self._match(codec, description, formats) for codec, description, _ in track.sources)
 
     def _match(self, codec: Codec, description: str, formats: tuple[Format, ...]) -> Match | None:
@@ -53,7 +53,7 @@ def _match(codec: Codec, description: str, formats: tuple[Format, ...]) -> Match
     return media, rtx, red
 
 
-class Place(Protocol):
+class MSection(Protocol):
     """An m-section for media."""
 
     @property
@@ -62,43 +62,43 @@ class Place(Protocol):
 
     @property
     def formats(self) -> tuple[Format, ...]:
-        """What the client takes there."""
+        """The formats that the client accepts there."""
 
 
-P = TypeVar("P", bound=Place)
+AnySection = TypeVar("AnySection", bound=MSection)
 
 
-class Vacancies(Generic[P]):
-    """Free m-sections in their order; each is looked at once for each kind of track, and given away once."""
+class FreeSections(Generic[AnySection]):
+    """Free m-sections in their order. Each is compared once with each kind of track, and is assigned once."""
 
-    def __init__(self, places: Iterable[P], matching: Matching) -> None:
-        """`places` are all free."""
-        self._places: dict[Kind, list[P]] = {kind: [] for kind in Kind}
-        for place in places:
-            self._places[place.kind].append(place)
+    def __init__(self, m_sections: Iterable[AnySection], matching: Matching) -> None:
+        """Start with these m-sections, which are all free."""
+        self._m_sections: dict[Kind, list[AnySection]] = {kind: [] for kind in Kind}
+        for m_section in m_sections:
+            self._m_sections[m_section.kind].append(m_section)
         self._matching = matching
         self._taken: set[int] = set()
         self._first: dict[tuple[object, ...], int] = {}
         """Kind of track -> index before which no m-section is both free and fit for it."""
 
-    def find(self, track: WantedTrack) -> P | None:
-        """The first free m-section that takes a track."""
+    def find(self, track: WantedTrack) -> AnySection | None:
+        """Return the first free m-section that takes a track; None if there is none."""
         key = track.kind, *(kind_of_source(source) for source in track.sources)
-        places, index = self._places[track.kind], self._first.get(key, 0)
-        while index < len(places) and not self._fits(places[index], track):
+        m_sections, index = self._m_sections[track.kind], self._first.get(key, 0)
+        while index < len(m_sections) and not self._fits(m_sections[index], track):
             index += 1
         self._first[key] = index
-        return places[index] if index < len(places) else None
+        return m_sections[index] if index < len(m_sections) else None
 
-    def take(self, place: P) -> None:
-        """An m-section is not free any more."""
-        self._taken.add(id(place))
+    def take(self, m_section: AnySection) -> None:
+        """Note that an m-section is no longer free."""
+        self._taken.add(id(m_section))
 
-    def _fits(self, place: P, track: WantedTrack) -> bool:
-        return id(place) not in self._taken and self._matching.takes(track, place.formats)
+    def _fits(self, m_section: AnySection, track: WantedTrack) -> bool:
+        return id(m_section) not in self._taken and self._matching.takes(track, m_section.formats)
 
 
 def kind_of_source(source: tuple[Codec, str, object]) -> tuple[Codec, str]:
-    """What decides who can decode one of a track's engine tracks."""
+    """Return what decides whether a client can decode one of a track's engine tracks."""
     codec, description, _ = source
     return codec, stream_kind(codec, description)

@@ -1,7 +1,7 @@
-"""From what a client offers and what we can do to what we answer and what the engine is told.
+"""Negotiation: from an m-section that a client offers to the answer, and to the engine's parameters.
 
-Pure functions on m-sections; the state of a connection is in `peer_connection` and `offering`. RFC 9429 (JSEP) for the
-answers, RFC 9143 for BUNDLE, RFC 8853 for simulcast.
+These are pure functions on m-sections; the state of a connection is in `peer_connection` and `offering`. They follow
+RFC 9429 (JSEP) for answers, RFC 9143 for BUNDLE and RFC 8853 for simulcast.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -55,16 +55,16 @@ SCTP_PORT = 5_000
 MAX_MESSAGE_SIZE = 262_144
 """Bytes of one data channel message that we accept; what browsers offer."""
 MAX_REMOTE_MESSAGE_SIZE = 1 << 30
-"""Bytes; stands for 0 too, which says that any size will do (RFC 8841 section 6)."""
+"""The largest size that is taken from a peer. It also replaces 0, which means any size (RFC 8841 section 6)."""
 DEFAULT_REMOTE_MESSAGE_SIZE = 65_536
-"""Bytes, when the peer says nothing (RFC 8841 section 6)."""
+"""The size if the peer gives none (RFC 8841 section 6)."""
 MIN_PASSWORD, MAX_PASSWORD = 22, 256
 """Characters (RFC 8839 section 5.4)."""
 MIN_UFRAG = 4
 """Characters (RFC 8839 section 5.4); the upper bound is that of any token."""
 
 VIDEO_LAYERS_ALLOCATION = "http://www.webrtc.org/experiments/rtp-hdrext/video-layers-allocation00"
-"""Negotiated, since clients otherwise stop offering it; what it says is neither read nor forwarded."""
+"""This extension is accepted, since clients otherwise stop offering it. It is neither read nor forwarded."""
 _ECHOED = frozenset(EXTENSION_URIS) | {VIDEO_LAYERS_ALLOCATION}
 _URI = {extension: uri for uri, extension in EXTENSION_URIS.items()}
 TRANSPORT_CC_URI = _URI[Extension.TRANSPORT_CC]
@@ -77,7 +77,7 @@ FEEDBACK = (TRANSPORT_CC, "goog-remb", "ccm fir", "nack", "nack pli")
 _KINDS = {kind.value: kind for kind in Kind}
 _MIRRORED = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
 STEREO_FMTP = ";stereo=1;maxaveragebitrate=510000"
-"""What LiveKit adds for music: without it libwebrtc sends Opus at speech rates."""
+"""The parameters that LiveKit adds for music. Without them libwebrtc sends Opus at the bit rates of speech."""
 
 
 Source = tuple[Codec, str, TrackId]
@@ -86,13 +86,13 @@ Source = tuple[Codec, str, TrackId]
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """How the media of a track begin to be forwarded to a client."""
+    """The settings with which the forwarding of a track to a client begins."""
 
     spatial: int = MAX_SPATIAL
     temporal: int = MAX_TEMPORAL
-    """Highest layers of use to it."""
+    """The highest layers that the client wants."""
     silence: bool = False
-    """It is muted, and the client waits for a first packet of it."""
+    """Send silence: the track is muted, and the client waits for its first packet."""
 
 
 EVERYTHING = Beginning()
@@ -106,11 +106,11 @@ class WantedTrack:
     publisher_sid: str
     kind: Kind
     sources: tuple[Source, ...]
-    """Best first; more than one with a backup codec."""
+    """The track's engine tracks, best first. With a backup codec there are more than one."""
     cname: str
     stereo: bool = False
     begin: Callable[[], Beginning] = field(default=Beginning, compare=False)
-    """Asked when forwarding starts: until then the client may say what it shows, and the publisher mute."""
+    """Called when forwarding starts. Until then the client may change what it shows, and the publisher may mute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +128,17 @@ class SendingSection:
 
 @dataclass(frozen=True, slots=True)
 class PublishDecision:
-    """What the room says to a new sending section."""
+    """The publisher's decision about a new sending m-section."""
 
     codec: Codec | None
-    """The one to prefer. None, or one that was not offered: the first supported one in the offer."""
+    """The codec to prefer. None, or one that was not offered, stands for the first supported one in the offer."""
     svc: bool
     track_sid: str
     dtx: bool
     stereo: bool
     red: bool
     voices: tuple[int, int] = (0, 0)
-    """The group of voices of which only the loudest are forwarded, and how many; (0, 0): forwarded always."""
+    """The group of voices of which only the loudest are forwarded, and how many; (0, 0): it is always forwarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Selection:
     red: Format | None = None
 
     def parameters(self, mid: str, cname: str, *, paused: bool, begin: Beginning = EVERYTHING) -> SubscribeParameters:
-        """What the engine is told of this subscription."""
+        """Return the engine's parameters of this subscription."""
         return SubscribeParameters(
             mid=mid,
             payload_type=self.media.payload_type,
@@ -167,37 +167,37 @@ class Selection:
 
     @property
     def engine_track(self) -> TrackId:
-        """Whose packets they are."""
+        """The engine track that is forwarded."""
         return self.source[2]
 
     @property
     def formats(self) -> tuple[Format, ...]:
-        """The format of the media first."""
+        """All its formats, that of the media first."""
         return tuple(f for f in (self.media, self.rtx, self.red) if f is not None)
 
 
-# Offered sections.
+# Offered m-sections.
 
 
 def kind_of(section: Section) -> Kind | None:
-    """Audio or video; None for anything else."""
+    """Return the kind of an m-section: audio or video; None for anything else."""
     return _KINDS.get(section.kind)
 
 
 def is_data(section: Section) -> bool:
-    """Whether the m-section is for data channels (RFC 8841)."""
+    """Tell whether an m-section is for data channels (RFC 8841)."""
     return section.kind == "application" and "webrtc-datachannel" in section.profile.formats
 
 
 def bundled_mids(session: SessionDescription) -> tuple[str, ...]:
-    """The mids of the one bundle that we accept, in its order; a single m-section needs no group."""
+    """Return the mids of the bundle that we accept, in its order. A single m-section needs no group."""
     if session.bundles:
         return tuple(dict.fromkeys(session.bundles[0]))
     return tuple(section.mid for section in session.sections if section.mid) if len(session.sections) == 1 else ()
 
 
 def is_acceptable(section: Section) -> bool:
-    """Whether a bundled m-section can be used: the codecs are looked at elsewhere."""
+    """Tell whether a bundled m-section can be used, apart from its codecs."""
     if section.rejected or not section.mid:
         return False
     if is_data(section):
@@ -212,7 +212,7 @@ def _fits_packets(identifier: str) -> bool:
 
 
 def track_id(section: Section) -> str:
-    """The MediaStreamTrack id on which the client sends; empty when it says none."""
+    """Return the id of the MediaStreamTrack that the client sends; empty if it gives none."""
     if section.msids:
         return section.msids[0][1]
     values = [ssrc.value.split() for ssrc in section.ssrcs if ssrc.name == "msid"]
@@ -220,10 +220,10 @@ def track_id(section: Section) -> str:
 
 
 def encodings_of(section: Section, rids: bool) -> tuple[Encoding, ...]:
-    """The layers of a sending section, lowest first; one to three.
+    """Return the layers of a sending m-section, lowest first; one to three.
 
-    `rids`: whether the rid header extension is negotiated. SSRCs of layers with rids stay unknown even when listed:
-    the packets say which is which, the order of lines does not.
+    `rids` says whether the rid header extension is negotiated. SSRCs of layers with rids stay unknown even if they are
+    listed: packets show which SSRC is which layer, the order of lines does not.
     """
     names = _sent_rids(section) if rids else ()
     if names:
@@ -238,7 +238,7 @@ def encodings_of(section: Section, rids: bool) -> tuple[Encoding, ...]:
 
 
 def _sent_rids(section: Section) -> tuple[str, ...]:
-    """Rids that the client sends, in the order announced; RFC 8853: what a=simulcast does not name is not simulcast."""
+    """Return the rids that the client sends, in their order. Only those in a=simulcast are layers (RFC 8853)."""
     declared = [rid.id for rid in section.rids if rid.direction == "send" and _fits_packets(rid.id)]
     if section.simulcast and section.simulcast.send:
         streams = [stream.split(",")[0].removeprefix("~") for stream in section.simulcast.send]
@@ -247,7 +247,7 @@ def _sent_rids(section: Section) -> tuple[str, ...]:
 
 
 def sending_section(section: Section, kind: Kind, formats: Sequence[Format], rids: bool) -> SendingSection:
-    """What the room is asked about."""
+    """Describe a sending m-section for the publisher's decision."""
     codecs = dict.fromkeys(f.codec for f in formats if f.codec in PRIMARY)
     chosen = [most_compatible(codec, formats) for codec in codecs]
     return SendingSection(
@@ -261,7 +261,7 @@ def sending_section(section: Section, kind: Kind, formats: Sequence[Format], rid
 
 @lru_cache(MAX_CACHED_PROFILES)
 def accepted_extensions(profile: Profile, mixed: bool) -> tuple[Extmap, ...]:
-    """The offered header extensions that we echo, as they stand in the answer."""
+    """Return the offered header extensions that the answer accepts."""
     highest = 255 if mixed else MAX_ONE_BYTE_ID
     found: dict[str, Extmap] = {}
     ids: set[int] = set()
@@ -276,7 +276,7 @@ def accepted_extensions(profile: Profile, mixed: bool) -> tuple[Extmap, ...]:
 
 
 def publish_extensions(extensions: tuple[Extmap, ...], codec: Codec) -> tuple[Extmap, ...]:
-    """What a publisher of `codec` may use: the dependency descriptor for scalable codecs only.
+    """Return the header extensions of a publisher of `codec`: the dependency descriptor for scalable codecs only.
 
     With it libwebrtc shrinks the payload descriptor of VP8 to one byte, and picture ids and temporal layers are gone.
     """
@@ -286,21 +286,21 @@ def publish_extensions(extensions: tuple[Extmap, ...], codec: Codec) -> tuple[Ex
 
 
 class Bundle:
-    """What numbers mean in one bundle: RFC 9143 section 9.1 gives a payload type and an extension id one meaning.
+    """The meaning of payload types and extension ids, of which each has one in a bundle (RFC 9143 section 9.1).
 
     The first m-section that uses a number decides; what contradicts it is not accepted.
     """
 
     def __init__(self) -> None:
-        """Nothing is defined."""
+        """Start without definitions."""
         self._payload_types: dict[int, PayloadType] = {}
         self._uris: dict[int, str] = {}
         self._ids: dict[str, int] = {}
         self._admitted: dict[int, tuple[tuple[Format, ...], tuple[Format, ...]]] = {}
-        """Id of a tuple -> (it, what was admitted of it): most m-sections share one."""
+        """Id of a tuple -> (the tuple, its admitted formats). Most m-sections share one tuple."""
 
     def admit_formats(self, formats: tuple[Format, ...]) -> tuple[Format, ...]:
-        """Define the payload types; returns those without contradiction, `formats` itself if that is all of them."""
+        """Define the payload types; return those without contradiction, or `formats` itself if that is all."""
         if id(formats) not in self._admitted:
             kept = [f for f in formats if self._admit(f)]
             numbers = {f.payload_type for f in kept}
@@ -317,7 +317,7 @@ class Bundle:
         return known == new or known == replace(new, nack=True)
 
     def admit_extensions(self, extensions: tuple[Extmap, ...]) -> tuple[Extmap, ...]:
-        """Define the extension ids; returns those without contradiction, `extensions` itself if that is all."""
+        """Define the extension ids; return those without contradiction, or `extensions` itself if that is all."""
         kept = []
         for offered in extensions:
             same_id = self._uris.get(offered.id, offered.uri) == offered.uri
@@ -328,7 +328,10 @@ class Bundle:
         return extensions if len(kept) == len(extensions) else tuple(kept)
 
     def parameters(self, mixed: bool, receiving: Iterable[Section] = ()) -> MediaParameters:
-        """What the engine is told of all numbers of the bundle. receiving: sections on which the client receives."""
+        """Return the engine's parameters for all numbers of the bundle.
+
+        `receiving` are the m-sections on which the client receives.
+        """
         unnumbered = {kind_of(section) for section in receiving if not reports_arrivals(section.profile)}
         extensions = {number: EXTENSION_URIS[uri] for number, uri in self._uris.items() if uri in EXTENSION_URIS}
         return MediaParameters(
@@ -340,10 +343,10 @@ class Bundle:
 
 
 def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tuple[Format, ...]:
-    """The formats on which a client may publish: what it should send first, since browsers send what is listed first.
+    """Return the formats on which a client may publish, the one that it should send first: browsers send that.
 
-    The others stay in the answer: pion can never send what its connection's first answers left out. RED stands before
-    everything when it is wanted, and is left out otherwise.
+    The others stay in the answer, because pion can never send what its connection's first answers left out. RED comes
+    first if it is wanted, and is left out otherwise.
     """
     wanted = most_compatible(decision.codec, formats) if decision.codec is not None else None
     if wanted is None:
@@ -355,29 +358,29 @@ def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tup
 
 
 def used_first(formats: tuple[Format, ...], selection: Selection) -> tuple[Format, ...]:
-    """All formats, those of the selection first: what is listed first is what we send."""
+    """Return all formats, those of the selection first, because the first one is what we send."""
     return selection.formats + tuple(f for f in formats if f not in selection.formats)
 
 
 def opus_fmtp(*, dtx: bool, stereo: bool) -> str:
-    """The Opus parameters of an answer to a publisher: how it should encode."""
+    """Return the Opus parameters of an answer to a publisher, which say how it should encode."""
     return OPUS_FMTP + ";usedtx=1" * dtx + STEREO_FMTP * stereo
 
 
-# Sections that we write.
+# M-sections that we write.
 
 
 def reports_arrivals(profile: Profile) -> bool:
-    """Whether what is sent on an m-section is reported by transport-cc feedback: it has the extension and says so."""
+    """Tell whether an m-section has the header extension and the feedback of transport-cc."""
     extension = any(each.uri == TRANSPORT_CC_URI for each in profile.extensions)
     return extension and any(each.value == TRANSPORT_CC for each in profile.feedback)
 
 
 def answered_feedback(formats: Iterable[Format], extensions: Iterable[Extmap], *, sends: bool) -> tuple[Format, ...]:
-    """The formats with the feedback that we accept.
+    """Return the formats with the feedback that we accept.
 
-    transport-cc needs its header extension. goog-remb is for streams that we send, and only where the more exact
-    transport-cc is not to be had.
+    transport-cc needs its header extension. goog-remb is accepted for streams that we send, and only without the more
+    exact transport-cc.
     """
     congestion = any(e.uri == TRANSPORT_CC_URI for e in extensions)
     answered = []
@@ -390,7 +393,7 @@ def answered_feedback(formats: Iterable[Format], extensions: Iterable[Extmap], *
 
 
 def build_profile(formats: Sequence[Format], extensions: Iterable[Extmap], *, opus: str) -> Profile:
-    """Codec and extension lines, with the feedback that we know.
+    """Build the codec and extension lines, with the feedback that we know.
 
     `opus` is the fmtp of Opus; VP8's, if there is one, is the peer's own limit and not repeated.
     """
@@ -405,7 +408,7 @@ def build_profile(formats: Sequence[Format], extensions: Iterable[Extmap], *, op
 
 
 def with_simulcast(answer: Section, offered: Section) -> Section:
-    """The answer with the offered rids accepted, when their header extension is."""
+    """Return the answer with the offered rids accepted, if their header extension is."""
     rids = _sent_rids(offered) if any(e.uri == RID_URI for e in answer.profile.extensions) else ()
     if not rids:
         return answer
@@ -414,7 +417,7 @@ def with_simulcast(answer: Section, offered: Section) -> Section:
 
 
 def with_track(answer: Section, track: WantedTrack, local: LocalSubscription) -> Section:
-    """The section with the names and SSRCs of the track that we send on it."""
+    """Return the m-section with the names and SSRCs of the track that we send on it."""
     stream = f"{track.publisher_sid}|{track.track_sid}"
     ssrcs = [local.ssrc, local.rtx_ssrc] if local.rtx_ssrc else [local.ssrc]
     values = (("cname", track.cname), ("msid", f"{stream} {track.track_sid}"))
@@ -427,12 +430,12 @@ def with_track(answer: Section, track: WantedTrack, local: LocalSubscription) ->
 
 
 def rejected_section(offered: Section) -> Section:
-    """The answer that refuses an m-section for good (RFC 3264 section 6)."""
+    """Return the answer that rejects an m-section (RFC 3264 section 6)."""
     return Section(offered.kind, 0, offered.protocol, Profile(offered.profile.formats), offered.mid)
 
 
 def data_section(mid: str, transport: Transport, protocol: str = "UDP/DTLS/SCTP") -> Section:
-    """The m-section of the data channels, in offer and answer."""
+    """Return the m-section of the data channels, for offers and answers."""
     return Section(
         kind="application",
         protocol=protocol,
@@ -445,13 +448,13 @@ def data_section(mid: str, transport: Transport, protocol: str = "UDP/DTLS/SCTP"
 
 
 def with_candidates(section: Section, local: LocalTransport) -> Section:
-    """The section with all our addresses; there are no others to come."""
+    """Return the m-section with all our candidates. No others follow."""
     lines = (f"{c.foundation} 1 udp {c.priority} {c.address} {c.port} typ host" for c in local.candidates)
     return replace(section, candidates=tuple(lines), end_of_candidates=True)
 
 
 def local_transport(local: LocalTransport, setup: Setup) -> Transport:
-    """Our ICE and DTLS attributes; the hash name in the spelling that everybody uses."""
+    """Return our ICE and DTLS attributes, with the hash name in its usual spelling."""
     return Transport(local.ice.ufrag, local.ice.password, (), (local.fingerprint,), setup)
 
 
@@ -461,9 +464,12 @@ def local_transport(local: LocalTransport, setup: Setup) -> Transport:
 def remote_transport(
     session: SessionDescription, bundle: Sequence[Section], before: RemoteTransport | None
 ) -> RemoteTransport:
-    """The peer's ICE and DTLS half from the accepted m-sections, the tagged one first; raises `SdpError`.
+    """Return the peer's ICE and DTLS parameters from the accepted m-sections, of which the first is the tagged one.
 
-    `before` is what the peer said earlier: roles and certificates stay for the life of a connection.
+    `before` are its earlier parameters: roles and certificates stay for the life of a connection.
+
+    Raises:
+        SdpError: the parameters are missing, or do not fit.
     """
     remote = session.transport_of(bundle[0])
     if len(remote.ufrag) < MIN_UFRAG or not MIN_PASSWORD <= len(remote.password) <= MAX_PASSWORD:

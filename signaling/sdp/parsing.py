@@ -1,7 +1,7 @@
 """Parsing session descriptions (RFC 8866).
 
 Who calls it: `negotiation` and `peer_connection`. The values and their way back to text are in `session_description`;
-here is the grammar, never what to answer.
+this file has the grammar, and decides nothing about answers.
 
 Hostile text is normal: whatever exceeds a bound or breaks the grammar of `v=` and `m=` lines is an `SdpError` whose
 text can be shown to the peer; an attribute that is odd, unknown or malformed is as if it were absent (RFC 8866 section
@@ -70,12 +70,16 @@ class KnownSections:
     """
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start without m-sections."""
         self._before: dict[bytes, Section] = {}
         self._now: dict[bytes, Section] = {}
 
     def parse(self, text: str) -> Section:
-        """Parse one m-section, unless the last description had it too. Raises `SdpError`."""
+        """Parse one m-section, unless the last description had it too.
+
+        Raises:
+            SdpError: it cannot be used.
+        """
         if len(text) > MAX_KNOWN_SECTION:
             return _parse_section(text)
         key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -84,14 +88,17 @@ class KnownSections:
         return section
 
     def begin(self) -> None:
-        """Another description comes: forget what the last one did not repeat."""
+        """Begin another description, and forget what the last one did not repeat."""
         self._before, self._now = self._now, {}
 
 
 def parse(text: str, known: KnownSections | None = None) -> SessionDescription:
-    """Parse a description with CRLF or LF line ends; raises `SdpError`, and nothing else, on what cannot be used.
+    """Parse a description with CRLF or LF line ends.
 
-    known: of the connection that the description is for, so that m-sections that did not change are not parsed again.
+    `known` belongs to the connection of the description. With it, m-sections that did not change are not parsed again.
+
+    Raises:
+        SdpError: the description cannot be used. Nothing else is raised, whatever the text is.
     """
     known = known or KnownSections()
     known.begin()
@@ -120,7 +127,7 @@ def parse(text: str, known: KnownSections | None = None) -> SessionDescription:
 
 
 def format_parameters(fmtp: str) -> dict[str, str]:
-    """The `name=value;...` parameters of an fmtp value, names in lower case; pieces without "=" get the value ""."""
+    """Return the `name=value;...` parameters of an fmtp value, names in lower case; without "=" the value is ""."""
     parameters = {}
     for piece in fmtp.split(";"):
         name, _, value = piece.partition("=")
@@ -211,7 +218,7 @@ def _media_line(line: str) -> tuple[str, int, str, tuple[str, ...]]:
 
 
 def _number(text: str, highest: int) -> int | None:
-    """A decimal number from 0 to `highest`, else None. `int` itself would take signs, underscores and other digits."""
+    """Read a decimal number from 0 to `highest`; None: it is none. `int` would take signs and other digits too."""
     if not text.isascii() or not text.isdigit() or len(text) > 20:
         return None
     value = int(text)

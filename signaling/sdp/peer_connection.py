@@ -1,8 +1,8 @@
 """The peer connection on which the client offers: it publishes there and, in single mode, receives there too.
 
-Who calls it: the room's side of a participant. It knows m-sections and the engine, no rooms. One call of
-`AnsweringConnection.answer` is one offer and answer: everything is decided before the engine is told, and an m-section
-that neither the client nor we have changed costs a look-up.
+Who calls it: the renegotiation of a participant. It knows m-sections and the engine, and no rooms. A call of
+`AnsweringConnection.answer` decides everything before it calls the engine. An m-section that did not change costs one
+look-up.
 """
 
 import secrets
@@ -21,9 +21,9 @@ from sfu.parameters import (
     TrackId,
     TransportId,
 )
-from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, supported_formats
-from signaling.sdp.forwarding import Forwarding, Forwardings, Sent
-from signaling.sdp.matching import Matching, Vacancies, kind_of_source
+from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, descriptions, sent_codecs, supported_formats
+from signaling.sdp.forwarding import Forwarding, Forwardings, Sent, what_is_sent
+from signaling.sdp.matching import FreeSections, Matching, kind_of_source
 from signaling.sdp.negotiation import (
     RID_URI,
     Beginning,
@@ -82,46 +82,46 @@ class Published:
     engine_track: TrackId
     kind: Kind
     codec: Codec
-    """The codec preferred; what the client really sends is told by the engine."""
+    """The preferred codec. The engine tells which one the client really sends."""
     fmtp: str
-    """Belongs into `WantedTrack.sources`."""
+    """The format's description, for `WantedTrack.engine tracks`."""
     formats: tuple[tuple[int, Codec, str], ...] = ()
     """(payload type, codec, `Format.description`) of what was accepted, in this order; without RTX."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerResult:
-    """What one offer led to."""
+    """The answer to one offer, and what the offer changed."""
 
     sdp: str
     mid_to_track_id: dict[str, str]
     published: tuple[Published, ...]
-    """New engine tracks."""
+    """Engine tracks that the offer started."""
     ended: tuple[Published, ...]
-    """Engine tracks that the offer stopped; the engine knows already."""
+    """Engine tracks that the offer stopped. The engine has closed them already."""
     changed: tuple[Published, ...] = ()
     """Engine tracks that may send in other formats than before."""
 
 
 @dataclass(slots=True)
-class _Slot:
+class _MSection:
     """One bundled audio or video m-section."""
 
     section: Section
     kind: Kind
     direction: Direction
-    """The client's."""
+    """The direction as the client sees it."""
     formats: tuple[Format, ...] = ()
-    """Those of the client that we support and the bundle admits."""
+    """The client's formats that we support and the bundle admits."""
     extensions: tuple[Extmap, ...] = ()
     decision: PublishDecision | None = None
     published: Published | None = None
     forwarding: Forwarding | None = None
-    """What we send here, or sent until its track was no longer wanted."""
+    """The track that we send here, or sent until it was no longer wanted."""
     resting: bool = False
-    """The last answer took the track away. Clients announce a track on an m-section only if it was quiet before."""
+    """The last answer took the track away. Clients announce a track on an m-section only if it was inactive before."""
     answered: tuple[object, str] = (None, "")
-    """(what the last answer for this m-section depended on, its text)."""
+    """(what its text in the last answer depended on, that text)."""
 
     @property
     def mid(self) -> str:
@@ -134,12 +134,12 @@ class _Slot:
 
 @dataclass(slots=True)
 class _Layout:
-    """An offer, looked at."""
+    """The m-sections of an offer, with what each can be used for."""
 
     session: SessionDescription
     bundle: tuple[Section, ...]
     """Accepted m-sections in the order of the group; the first one carries the transport."""
-    slots: dict[str, _Slot]
+    m_sections: dict[str, _MSection]
     mixed: bool
     registry: Bundle = field(default_factory=Bundle)
 
@@ -148,38 +148,45 @@ class AnsweringConnection:
     """A client's connection on which the client makes the offers."""
 
     def __init__(self, engine: Engine) -> None:
-        """Open a transport; raises `EngineError` when there is no room for one."""
+        """Open a transport.
+
+        Raises:
+            EngineError: the engine has no room for one.
+        """
         self._engine = engine
         self._local = engine.open_transport()
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
         self.forwardings = self._forwardings.by_sid
-        """Everything that is wanted, by the track's sid; for reading."""
+        """The wanted tracks, by sid. Only `Forwardings` changes this."""
         self._known = KnownSections()
-        self._slots: dict[str, _Slot] = {}
+        self._m_sections: dict[str, _MSection] = {}
         self._session_id = secrets.randbits(62)
         self._version = 0
 
     def answer(self, offer: str, decide: Callable[[SendingSection], PublishDecision | None]) -> AnswerResult:
-        """Take an offer, tell the engine, return the answer.
+        """Take an offer, call the engine and return the answer.
 
-        `decide` is asked for each m-section on which the client sends and nothing is received yet: new ones, those
-        refused before, and those whose track changed. Raises `SdpError`, with nothing changed, when the offer cannot
-        be used.
+        `decide` is called for each m-section on which the client sends and nothing is received yet: new ones, those
+        refused before, and those whose track changed.
+
+        Raises:
+            SdpError: the offer cannot be used; nothing was changed.
         """
         layout = self._lay_out(parse(offer, self._known))
         # With every m-section rejected the transport stays as it is.
         remote = remote_transport(layout.session, layout.bundle, self._remote) if layout.bundle else None
-        ended = self._end_publications(layout.slots)
-        undecided = [slot for slot in layout.slots.values() if slot.direction.sends and slot.published is None]
-        for slot in undecided:
-            slot.decision = decide(sending_section(slot.section, slot.kind, slot.formats, _has_rids(slot)))
-        before, self._slots = self._slots, layout.slots
-        receiving = (slot.section for slot in layout.slots.values() if slot.direction.receives)
+        ended = self._end_publications(layout.m_sections)
+        undecided = [each for each in layout.m_sections.values() if each.direction.sends and each.published is None]
+        for m_section in undecided:
+            has_rids = _has_rids(m_section)
+            m_section.decision = decide(sending_section(m_section.section, m_section.kind, m_section.formats, has_rids))
+        before, self._m_sections = self._m_sections, layout.m_sections
+        receiving = (each.section for each in layout.m_sections.values() if each.direction.receives)
         self._engine.set_media(self.transport, layout.registry.parameters(layout.mixed, receiving))
         changed = self._change_publications(before)
-        published = tuple(p for slot in undecided if (p := self._publish(slot)) is not None)
+        published = tuple(p for each in undecided if (p := self._publish(each)) is not None)
         self._forward()
         self._connect(remote)
         return AnswerResult(self._serialize(layout), self._mid_to_track_id(), published, ended, changed)
@@ -189,48 +196,48 @@ class AnsweringConnection:
         self._forwardings.want(track)
 
     def unwant(self, track_sid: str) -> None:
-        """Stop forwarding at once; the client hears of it with the next answer, which frees the m-section."""
+        """Stop forwarding at once. The next answer tells the client, and frees the m-section."""
         self._forwardings.unwant(track_sid)
 
     def receiving_sections(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Mids of the (audio, video) m-sections of the last offer on which the client receives and does not send."""
+        """Return the mids of (audio, video) m-sections in the last offer on which the client only receives."""
         usable = self._usable()
         audio, video = (
-            frozenset(slot.mid for slot in usable if slot.kind is kind) for kind in (Kind.AUDIO, Kind.VIDEO)
+            frozenset(each.mid for each in usable if each.kind is kind) for kind in (Kind.AUDIO, Kind.VIDEO)
         )
         return audio, video
 
-    def _usable(self) -> list[_Slot]:
-        return [slot for slot in self._slots.values() if slot.direction.receives and slot.published is None]
+    def _usable(self) -> list[_MSection]:
+        return [each for each in self._m_sections.values() if each.direction.receives and each.published is None]
 
     def missing_sections(self) -> tuple[int, int] | None:
-        """(audio, video) m-sections that the client must add to its next offer; None when no offer is needed.
+        """Return how many (audio, video) m-sections the next offer must add; None: no offer is needed.
 
-        (0, 0) asks for an offer as it is. Before the first offer there is nothing to ask for: it comes by itself.
+        (0, 0) asks for an offer with the m-sections that there are. The first offer comes without being asked for.
         """
-        if not self._slots and self._remote is None:
+        if not self._m_sections and self._remote is None:
             return None
         usable = self._usable()
-        spare = [slot for slot in usable if not self._forwardings.holds(slot.forwarding)]
+        spare = [each for each in usable if not self._forwardings.holds(each.forwarding)]
         missing = {Kind.AUDIO: 0, Kind.VIDEO: 0}
-        outdated = any(slot.forwarding is not None for slot in spare)
+        outdated = any(each.forwarding is not None for each in spare)
         matching = Matching()
-        vacancies = Vacancies(spare, matching)
-        held = {slot.forwarding: slot for slot in usable if self._forwardings.holds(slot.forwarding)}
+        free = FreeSections(spare, matching)
+        held = {each.forwarding: each for each in usable if self._forwardings.holds(each.forwarding)}
         for forwarding in self._supported_waiting(matching):
             outdated = True
             own, track = held.get(forwarding), forwarding.wanted
             if own is not None and own.kind is track.kind and matching.takes(track, own.formats):
                 continue
-            slot = vacancies.find(track)
-            if slot is None:
+            m_section = free.find(track)
+            if m_section is None:
                 missing[track.kind] += 1
             else:
-                vacancies.take(slot)
+                free.take(m_section)
         return (missing[Kind.AUDIO], missing[Kind.VIDEO]) if outdated else None
 
     def unsupported(self) -> frozenset[str]:
-        """Wanted tracks none of whose codecs the client offers; empty while the client's codecs are not known."""
+        """Return the sids of wanted tracks for which the client offers no codec; empty before its first offer."""
         waiting = self._forwardings.waiting()
         supported = {each.track_sid for each in self._supported_waiting(Matching())}
         return frozenset(each.track_sid for each in waiting) - supported
@@ -238,14 +245,14 @@ class AnsweringConnection:
     def close(self) -> None:
         """Close the transport with all that is received and sent on it."""
         self._engine.close_transport(self.transport)
-        self._slots.clear()
+        self._m_sections.clear()
         self.forwardings.clear()
 
     def _supported_waiting(self, matching: Matching) -> Iterator[Forwarding]:
         offered: dict[Kind, dict[int, tuple[Format, ...]]] = {kind: {} for kind in Kind}
-        for slot in self._slots.values():
-            if slot.direction.receives:
-                offered[slot.kind][id(slot.formats)] = slot.formats
+        for m_section in self._m_sections.values():
+            if m_section.direction.receives:
+                offered[m_section.kind][id(m_section.formats)] = m_section.formats
         known: dict[tuple[object, ...], bool] = {}
         for forwarding in self._forwardings.waiting():
             track = forwarding.wanted
@@ -256,12 +263,12 @@ class AnsweringConnection:
             if known[kind]:
                 yield forwarding
 
-    # Looking at an offer.
+    # Reading the offer.
 
     def _lay_out(self, session: SessionDescription) -> _Layout:
         by_mid = {section.mid: section for section in session.sections if is_acceptable(section)}
         mixed = True
-        slots: dict[str, _Slot] = {}
+        m_sections: dict[str, _MSection] = {}
         bundle = []
         data = False
         registry = Bundle()
@@ -271,37 +278,38 @@ class AnsweringConnection:
                 continue
             if is_data(section):
                 data = True
-            elif (slot := self._slot(session, section, registry)) is not None:
-                slots[mid] = slot
+            elif (m_section := self._admit(session, section, registry)) is not None:
+                m_sections[mid] = m_section
                 mixed = mixed and session.allows_mixed(section)
             else:
                 continue
             bundle.append(section)
         if not bundle and self._remote is None:
             raise SdpError("the offer has no m-section that can be used: BUNDLE with rtcp-mux over DTLS is needed")
-        return _Layout(session, tuple(bundle), slots, mixed and bool(slots), registry)
+        return _Layout(session, tuple(bundle), m_sections, mixed and bool(m_sections), registry)
 
-    def _slot(self, session: SessionDescription, section: Section, registry: Bundle) -> _Slot | None:
-        """The m-section's state, a copy of what it was before this offer; None when it has no codec of ours."""
+    def _admit(self, session: SessionDescription, section: Section, registry: Bundle) -> _MSection | None:
+        """Return the state of an m-section, as a changed copy of its earlier state; None: it has no codec of ours."""
         kind = kind_of(section)
         assert kind is not None, "an acceptable m-section that is not for data is audio or video"
-        old = self._slots.get(section.mid)
+        old = self._m_sections.get(section.mid)
         direction = session.direction_of(section)
         if old is not None and old.kind is kind:
-            slot = replace(old, section=section, direction=direction)
+            m_section = replace(old, section=section, direction=direction)
         else:
-            slot = _Slot(section, kind, direction)
-        slot.formats = registry.admit_formats(supported_formats(section.profile, kind))
-        slot.extensions = registry.admit_extensions(accepted_extensions(section.profile, session.allows_mixed(section)))
-        return slot if any(f.codec in PRIMARY for f in slot.formats) else None
+            m_section = _MSection(section, kind, direction)
+        m_section.formats = registry.admit_formats(supported_formats(section.profile, kind))
+        extensions = accepted_extensions(section.profile, session.allows_mixed(section))
+        m_section.extensions = registry.admit_extensions(extensions)
+        return m_section if any(f.codec in PRIMARY for f in m_section.formats) else None
 
-    # Telling the engine.
+    # Calling the engine.
 
-    def _end_publications(self, slots: dict[str, _Slot]) -> tuple[Published, ...]:
+    def _end_publications(self, m_sections: dict[str, _MSection]) -> tuple[Published, ...]:
         """Unpublish what the client no longer sends."""
         ended = []
-        for mid, old in self._slots.items():
-            new = slots.get(mid)
+        for mid, old in self._m_sections.items():
+            new = m_sections.get(mid)
             if old.published is None:
                 continue
             stays = new is not None and new.published is old.published and new.direction.sends
@@ -313,80 +321,82 @@ class AnsweringConnection:
                 new.published = new.decision = None
         return tuple(ended)
 
-    def _change_publications(self, before: dict[str, _Slot]) -> tuple[Published, ...]:
-        """Let what is published already be sent in the formats that this offer has."""
+    def _change_publications(self, before: dict[str, _MSection]) -> tuple[Published, ...]:
+        """Let the client send what is published already in the formats of this offer."""
         changed = []
         for mid, old in before.items():
-            slot = self._slots.get(mid)
-            if slot is None or slot.published is None or slot.decision is None or slot.formats == old.formats:
+            new = self._m_sections.get(mid)
+            if new is None or new.published is None or new.decision is None or new.formats == old.formats:
                 continue
-            formats = publish_formats(slot.formats, slot.decision)
-            slot.published = replace(slot.published, formats=_descriptions(formats))
-            self._engine.set_codecs(slot.published.engine_track, _codecs(formats))
-            changed.append(slot.published)
+            formats = publish_formats(new.formats, new.decision)
+            new.published = replace(new.published, formats=descriptions(formats))
+            self._engine.set_codecs(new.published.engine_track, sent_codecs(formats))
+            changed.append(new.published)
         return tuple(changed)
 
-    def _publish(self, slot: _Slot) -> Published | None:
-        if slot.decision is None:
+    def _publish(self, m_section: _MSection) -> Published | None:
+        if m_section.decision is None:
             return None
-        encodings = encodings_of(slot.section, _has_rids(slot))
-        svc = slot.decision.svc and len(encodings) == 1
-        formats = publish_formats(slot.formats, slot.decision)
+        encodings = encodings_of(m_section.section, _has_rids(m_section))
+        svc = m_section.decision.svc and len(encodings) == 1
+        formats = publish_formats(m_section.formats, m_section.decision)
         try:
             parameters = PublishParameters(
-                slot.kind, slot.mid, encodings, svc, *slot.decision.voices, codecs=_codecs(formats)
+                m_section.kind, m_section.mid, encodings, svc, *m_section.decision.voices, codecs=sent_codecs(formats)
             )
             engine_track = self._engine.publish(self.transport, parameters)
         except EngineError as error:
-            log.warning("publication refused", track=slot.decision.track_sid, reason=str(error))
-            slot.decision = None
+            log.warning("publication refused", track=m_section.decision.track_sid, reason=str(error))
+            m_section.decision = None
             return None
         accepted = next(f for f in formats if f.codec in PRIMARY)
-        slot.published = Published(
-            mid=slot.mid,
-            track_sid=slot.decision.track_sid,
-            cid=track_id(slot.section),
+        m_section.published = Published(
+            mid=m_section.mid,
+            track_sid=m_section.decision.track_sid,
+            cid=track_id(m_section.section),
             engine_track=engine_track,
-            kind=slot.kind,
+            kind=m_section.kind,
             codec=accepted.codec,
             fmtp=accepted.description,
-            formats=_descriptions(formats),
+            formats=descriptions(formats),
         )
-        return slot.published
+        return m_section.published
 
     def _forward(self) -> None:
-        """Settle which track goes on which m-section: what is sent stays, what waits gets a free one."""
+        """Assign tracks to m-sections: tracks that are sent stay, tracks that wait get a free one."""
         for forwarding in self.forwardings.values():
             if forwarding.sent is not None:
-                slot = self._slots.get(forwarding.sent.mid)
-                if slot is None or not _still_sends(slot, forwarding, forwarding.sent):
+                m_section = self._m_sections.get(forwarding.sent.mid)
+                if m_section is None or not _still_sends(m_section, forwarding, forwarding.sent):
                     self._forwardings.stop(forwarding)
-        for slot in self._slots.values():
-            unused = slot.published is not None or not slot.direction.receives
-            slot.resting = slot.forwarding is not None and (unused or not self._forwardings.holds(slot.forwarding))
-            if slot.resting:
-                slot.forwarding = None
+        for m_section in self._m_sections.values():
+            before, usable = m_section.forwarding, m_section.direction.receives and m_section.published is None
+            m_section.resting = before is not None and not (usable and self._forwardings.holds(before))
+            if m_section.resting:
+                m_section.forwarding = None
         matching = Matching()
-        slots = {slot.forwarding: slot for slot in self._slots.values() if slot.forwarding is not None}
-        free = Vacancies((slot for slot in self._slots.values() if slot.free and not slot.resting), matching)
+        m_sections = {each.forwarding: each for each in self._m_sections.values() if each.forwarding is not None}
+        free = FreeSections((each for each in self._m_sections.values() if each.free and not each.resting), matching)
         for forwarding in self._forwardings.waiting():
-            self._start(forwarding, slots.get(forwarding), free, matching)
+            self._start(forwarding, m_sections.get(forwarding), free, matching)
 
-    def _start(self, forwarding: Forwarding, own: _Slot | None, free: Vacancies[_Slot], matching: Matching) -> None:
-        """Send on the m-section that the track had, else on the first free one that takes it."""
+    def _start(
+        self, forwarding: Forwarding, own: _MSection | None, free: FreeSections[_MSection], matching: Matching
+    ) -> None:
+        """Send a track on the m-section that it had, or else on the first free one that takes it."""
         track = forwarding.wanted
         takes = own is not None and own.kind is track.kind and matching.takes(track, own.formats)
         if own is not None and not takes:
             own.forwarding, own.resting = None, True
-        slot = own if takes else free.find(track)
-        selection = matching.select(track, slot.formats) if slot is not None else None
-        if slot is None or selection is None or not self._forwardings.start(forwarding, slot.mid, selection):
+        m_section = own if takes else free.find(track)
+        selection = matching.select(track, m_section.formats) if m_section is not None else None
+        if m_section is None or selection is None or not self._forwardings.start(forwarding, m_section.mid, selection):
             return
-        slot.forwarding = forwarding
-        free.take(slot)
+        m_section.forwarding = forwarding
+        free.take(m_section)
 
     def _connect(self, remote: RemoteTransport | None) -> None:
-        """The first description starts the transport; new credentials restart ICE (RFC 8839 section 4.4.1.1)."""
+        """Connect the transport by the first description. New credentials restart ICE (RFC 8839 section 4.4.1.1)."""
         before, self._remote = self._remote, remote or self._remote
         if remote is None:
             return
@@ -399,7 +409,7 @@ class AnsweringConnection:
     # Writing the answer.
 
     def _mid_to_track_id(self) -> dict[str, str]:
-        published = {slot.mid: slot.published.track_sid for slot in self._slots.values() if slot.published}
+        published = {each.mid: each.published.track_sid for each in self._m_sections.values() if each.published}
         return published | dict(self._forwardings.by_mid())
 
     def _serialize(self, layout: _Layout) -> str:
@@ -416,8 +426,8 @@ class AnsweringConnection:
             first = bool(layout.bundle) and section is layout.bundle[0]
             if section.mid not in accepted:
                 texts.append(rejected_section(section).serialize())
-            elif (slot := layout.slots.get(section.mid)) is not None:
-                texts.append(self._slot_text(slot, first))
+            elif (m_section := layout.m_sections.get(section.mid)) is not None:
+                texts.append(self._section_text(m_section, first))
             else:
                 texts.append(self._finish(data_section(section.mid, self._transport(), section.protocol), first))
         return "".join(texts)
@@ -429,68 +439,60 @@ class AnsweringConnection:
     def _finish(self, section: Section, first: bool) -> str:
         return (with_candidates(section, self._local) if first else section).serialize()
 
-    def _slot_text(self, slot: _Slot, first: bool) -> str:
-        """The m-section of the answer; made anew only if something in it can have changed."""
-        current, track = _what_is_sent(slot)
-        key: tuple[object, ...] = (slot.section, first, self._local, slot.direction, slot.formats, slot.extensions)
-        key += (slot.published, slot.decision, current, track)
-        if slot.answered[0] != key:
-            slot.answered = key, self._finish(self._answer_section(slot), first)
-        return slot.answered[1]
+    def _section_text(self, m_section: _MSection, first: bool) -> str:
+        """Return the text of an m-section, which is made anew only if something in it may have changed."""
+        current, track = what_is_sent(m_section.forwarding)
+        key: tuple[object, ...] = (
+            m_section.section,
+            first,
+            self._local,
+            m_section.direction,
+            m_section.formats,
+            m_section.extensions,
+        )
+        key += (m_section.published, m_section.decision, current, track)
+        if m_section.answered[0] != key:
+            m_section.answered = key, self._finish(self._answer_section(m_section), first)
+        return m_section.answered[1]
 
-    def _answer_section(self, slot: _Slot) -> Section:
-        current, track = _what_is_sent(slot)
-        formats, opus, direction = slot.formats, OPUS_FMTP, Direction.INACTIVE
-        extensions = slot.extensions
-        if slot.published is not None and slot.decision is not None:
-            formats, direction = publish_formats(formats, slot.decision), Direction.RECVONLY
-            opus = opus_fmtp(dtx=slot.decision.dtx, stereo=slot.decision.stereo)
-            extensions = publish_extensions(extensions, slot.published.codec)
+    def _answer_section(self, m_section: _MSection) -> Section:
+        current, track = what_is_sent(m_section.forwarding)
+        formats, opus, direction = m_section.formats, OPUS_FMTP, Direction.INACTIVE
+        extensions = m_section.extensions
+        if m_section.published is not None and m_section.decision is not None:
+            formats, direction = publish_formats(formats, m_section.decision), Direction.RECVONLY
+            opus = opus_fmtp(dtx=m_section.decision.dtx, stereo=m_section.decision.stereo)
+            extensions = publish_extensions(extensions, m_section.published.codec)
         elif current is not None and track is not None:
             formats, direction = used_first(formats, current.selection), Direction.SENDONLY
             opus += ";sprop-stereo=1" * track.stereo
         formats = answered_feedback(formats, extensions, sends=current is not None)
         section = Section(
-            kind=slot.kind.value,
-            protocol=slot.section.protocol,
+            kind=m_section.kind.value,
+            protocol=m_section.section.protocol,
             profile=build_profile(formats, extensions, opus=opus),
-            mid=slot.mid,
+            mid=m_section.mid,
             direction=direction,
             rtcp_mux=True,
-            rtcp_rsize=slot.section.rtcp_rsize,
-            extmap_allow_mixed=slot.section.extmap_allow_mixed,
+            rtcp_rsize=m_section.section.rtcp_rsize,
+            extmap_allow_mixed=m_section.section.extmap_allow_mixed,
             transport=self._transport(),
         )
         if current is not None and track is not None:
             return with_track(section, track, current.local)
-        return with_simulcast(section, slot.section) if slot.published is not None else section
+        return with_simulcast(section, m_section.section) if m_section.published is not None else section
 
 
-def _descriptions(formats: tuple[Format, ...]) -> tuple[tuple[int, Codec, str], ...]:
-    return tuple((f.payload_type, f.codec, f.description) for f in formats if f.codec is not Codec.RTX)
+def _has_rids(m_section: _MSection) -> bool:
+    return any(extension.uri == RID_URI for extension in m_section.extensions)
 
 
-def _codecs(formats: tuple[Format, ...]) -> frozenset[Codec]:
-    return frozenset(f.codec for f in formats if f.codec is not Codec.RTX)
-
-
-def _has_rids(slot: _Slot) -> bool:
-    return any(extension.uri == RID_URI for extension in slot.extensions)
-
-
-def _what_is_sent(slot: _Slot) -> tuple[Sent | None, WantedTrack | None]:
-    forwarding = slot.forwarding
-    if forwarding is None or forwarding.sent is None:
-        return None, None
-    return forwarding.sent, forwarding.wanted
-
-
-def _still_sends(slot: _Slot, forwarding: Forwarding, current: Sent) -> bool:
-    """Whether a running subscription is still what the m-section was answered with."""
-    unchanged = {f.payload_type: f.codec for f in slot.formats}
+def _still_sends(m_section: _MSection, forwarding: Forwarding, current: Sent) -> bool:
+    """Tell whether a running subscription still fits its m-section."""
+    unchanged = {f.payload_type: f.codec for f in m_section.formats}
     return (
-        slot.forwarding is forwarding
-        and slot.published is None
-        and slot.direction.receives
+        m_section.forwarding is forwarding
+        and m_section.published is None
+        and m_section.direction.receives
         and all(unchanged.get(f.payload_type) is f.codec for f in current.selection.formats)
     )

@@ -1,8 +1,8 @@
 """Session descriptions (RFC 8866) as values, and their text.
 
-Who calls it: `sdp` makes them from text, `negotiation` and `peer_connection` build answers and offers of them. An
-m-section is described without its surroundings: what it inherits from the session level is resolved by the methods of
-`SessionDescription`. So one `Section` can be shared by every description that contains the same text.
+Who calls it: `parsing` makes them from text; `negotiation`, `peer_connection` and `offering` build answers and offers.
+An m-section is described without its surroundings: what it inherits from the session level is resolved by the methods
+of `SessionDescription`. So one `Section` can be shared by every description that contains the same text.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Direction(Enum):
-    """RFC 8866 section 6.7, seen by whoever wrote the description."""
+    """The direction of media as its writer sees it (RFC 8866 section 6.7)."""
 
     SENDRECV = "sendrecv"
     SENDONLY = "sendonly"
@@ -62,13 +62,13 @@ class Feedback:
     """`a=rtcp-fb` (RFC 4585 section 4.2)."""
 
     payload_type: int
-    """-1 for `*`."""
+    """The payload type; -1 stands for `*`."""
     value: str
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What an m-section says about codecs and header extensions: the part that many sections share."""
+    """The codecs and header extensions of an m-section, which many m-sections share."""
 
     formats: tuple[str, ...] = ()
     """The payload types of the m= line, in order of preference."""
@@ -159,11 +159,11 @@ class Section:
 
     @property
     def rejected(self) -> bool:
-        """Port 0 says no, unless `a=bundle-only` explains it (RFC 9143 section 6)."""
+        """Whether it is rejected: it has port 0, and no `a=bundle-only` (RFC 9143 section 6)."""
         return self.port == 0 and not self.bundle_only
 
     def serialize(self) -> str:
-        """The m-section as text, CRLF after every line."""
+        """Return the m-section as text, with CRLF after every line."""
         return "".join(f"{line}\r\n" for line in _section_lines(self))
 
 
@@ -182,11 +182,11 @@ class SessionDescription:
     sections: tuple[Section, ...] = ()
 
     def direction_of(self, section: Section) -> Direction:
-        """Direction of a section: its own, the session's, or sendrecv (RFC 8866 section 6.7)."""
+        """Return the direction of an m-section: its own, the session's, or sendrecv (RFC 8866 section 6.7)."""
         return section.direction or self.direction or Direction.SENDRECV
 
     def transport_of(self, section: Section) -> Transport:
-        """ICE and DTLS attributes of a section; each one that it does not have is the session's."""
+        """Return the ICE and DTLS attributes of an m-section. Those that it lacks are the session's."""
         own, outer = section.transport, self.transport
         return Transport(
             ufrag=own.ufrag or outer.ufrag,
@@ -197,11 +197,11 @@ class SessionDescription:
         )
 
     def allows_mixed(self, section: Section) -> bool:
-        """Whether `a=extmap-allow-mixed` holds for a section (RFC 8285 section 6)."""
+        """Tell whether `a=extmap-allow-mixed` holds for an m-section (RFC 8285 section 6)."""
         return self.extmap_allow_mixed or section.extmap_allow_mixed
 
     def serialize(self) -> str:
-        """The description as text, CRLF after every line."""
+        """Return the description as text, with CRLF after every line."""
         lines = ["v=0", f"o={self.origin}", "s=-", "t=0 0"]
         lines += ["a=group:BUNDLE" + "".join(f" {mid}" for mid in mids) for mids in self.bundles]
         lines += ["a=ice-lite"] * self.ice_lite
@@ -224,7 +224,7 @@ def _transport_lines(transport: Transport) -> list[str]:
 
 
 def _profile_lines(profile: Profile) -> list[str]:
-    """Codec by codec, as browsers write them."""
+    """Return the lines codec by codec, as browsers write them."""
     lines = []
     for rtpmap in profile.rtpmaps:
         channels = f"/{rtpmap.channels}" if rtpmap.channels != 1 else ""
