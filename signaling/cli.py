@@ -1,6 +1,6 @@
 """The command line: `aiosfu serve`, `aiosfu token`, `aiosfu compile`.
 
-Who calls it: the console script. Whatever the operator got wrong ends as one line on standard error and exit status 2.
+Who calls it: the console script. An operator's error becomes one line on standard error and exit status 2.
 The media engine is imported inside the commands that need it: it takes the time that numba takes to load.
 """
 
@@ -23,16 +23,16 @@ from signaling.config.document import ConfigError
 from signaling.http.tokens import DEFAULT_TTL_S, create
 
 CONTROL_NICE = 10
-"""nice value of the control thread: where cores are scarce, a crowd that joins must not hold up media."""
+"""The nice value of the control thread. Where cores are scarce, many joins must not delay media."""
 COLLECT_AFTER = (10_000, 10, 10)
-"""Python's thresholds for collecting cyclic garbage: new objects (700 by default), and younger collections. A client
+"""Thresholds of Python's cyclic garbage collector: new objects (700 by default), and younger collections. A client
 that joins makes some thousand objects that stay."""
 PROGRESS_LINES = 10
-"""About as many lines tell of a compilation that no terminal shows."""
+"""The number of log lines about a compilation, without a terminal."""
 EXIT_USAGE = 2
-"""Exit status for everything that the operator can put right."""
+"""The exit status for errors that the operator can correct."""
 SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
-"""What a token may allow to be published, as LiveKit names it in `canPublishSources`."""
+"""The sources that a token may allow, as LiveKit names them in `canPublishSources`."""
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 log = structlog.get_logger("signaling.cli")
@@ -44,7 +44,7 @@ class Duration(click.ParamType[int]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read the text; an int is taken as seconds."""
+        """Read the text. An int counts as seconds."""
         if isinstance(value, int):
             return value
         number, unit = str(value)[:-1], str(value)[-1:]
@@ -118,7 +118,7 @@ def compile_kernels() -> None:
 @application.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
-    """Run the benchmarks: the same as `python -m bench`."""
+    """Run the benchmarks, as `python -m bench` does."""
     # in its own process: the server depends on nothing in there
     os.execv(sys.executable, [sys.executable, "-m", "bench", *arguments])
 
@@ -128,10 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = application.main(args=arguments, prog_name="aiosfu", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
-    except click.ClickException as exc:
-        _fail(exc.format_message())
-    except ConfigError as exc:
-        _fail(str(exc))
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except ConfigError as error:
+        _fail(str(error))
     except click.Abort:
         sys.exit(130)
 
@@ -156,10 +156,10 @@ def _grants(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compile(tell: Callable[[int, int], None]) -> None:
-    """Compile what is not in the cache yet. Only if that is something, its progress is shown.
+    """Compile the kernels that are not in the cache, and show the progress if there are any.
 
-    On a terminal that is a bar. Elsewhere, in a journal or a build, `tell` gets functions done and in all, from time to
-    time.
+    A terminal shows a bar. Elsewhere, as in a journal or a build, `tell` is called from time to time with the number of
+    functions that are done and of all.
     """
     from sfu.compile import compile_all
 
@@ -183,7 +183,7 @@ def _compile(tell: Callable[[int, int], None]) -> None:
 
 
 def _tell_sometimes(tell: Callable[[int, int], None], done: int, total: int, _: str) -> None:
-    """Pass on the first report of progress, and then about one of each tenth of the work."""
+    """Pass on the first report of progress, and then about one for each tenth of the work."""
     if done == 1 or done == total or done % max(1, total // PROGRESS_LINES) == 0:
         tell(done, total)
 
@@ -199,8 +199,8 @@ def _serve(config: Config) -> None:
         # Before anything slow, so that a taken port is known at once.
         listener.check_media_ports(config)
         _run(config, listener.bind_sockets(config))
-    except listener.PortInUse as exc:
-        raise ConfigError(str(exc)) from exc
+    except listener.PortInUse as error:
+        raise ConfigError(str(error)) from error
 
 
 def _run(config: Config, sockets: list[socket.socket]) -> None:
@@ -227,14 +227,14 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
 
 
 def _yield_to_media() -> None:
-    """Let the media threads, which run already and keep their priority, go first where they share a core with us."""
+    """Lower the priority of this thread, so that media threads, which run already, go first on a shared core."""
     this = threading.get_native_id()
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, this, max(os.getpriority(os.PRIO_PROCESS, this), CONTROL_NICE))
 
 
 def _spare_the_collector() -> None:
-    """Keep Python's cyclic garbage collector from walking over the libraries again and again while clients join."""
+    """Keep Python's cyclic garbage collector from visiting the libraries' objects repeatedly while clients join."""
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
 

@@ -11,24 +11,24 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import structlog
 
 TELL_S = 60.0
-"""Between two lines of the log."""
+"""The time between two lines of the log."""
 
 log = structlog.get_logger("signaling.drops")
 
 Count = Callable[[], Mapping[str, int]]
-"""Returns how much was dropped since the start, by reason."""
+"""A function that returns how much was dropped since the start, by reason."""
 
 
 class DropLog:
-    """Logs what each counter gained since the last line."""
+    """Logs how much each counter grew since the last line."""
 
     def __init__(self, *counts: Count) -> None:
-        """counts: each is called once for every line, and returns counters by reason."""
+        """Each of `counts` is called once for every line."""
         self._counts = counts
         self._told: Counter[str] = Counter()
 
     def tell(self) -> None:
-        """Write one line with the reasons whose counters moved; none if there are none."""
+        """Write one line with the counters that grew, or no line if none did."""
         total: Counter[str] = Counter()
         for count in self._counts:
             total.update(count())

@@ -1,7 +1,7 @@
-"""What can go wrong with one request of one participant.
+"""The errors of a participant's requests.
 
-* `RequestRefused`: the peer asked for something it may not have or that makes no sense; it gets a `request_response`.
-* `SessionEnded`: the peer cannot go on; it gets a `leave` with a reason and an action, and is removed.
+* `RequestRefused`: the request is not allowed or cannot be done. The client gets a `request_response`.
+* `SessionEnded`: the session cannot go on. The client gets a `leave` with a reason and an action, and is removed.
 """
 
 from livekit.protocol.models import DisconnectReason
@@ -9,7 +9,7 @@ from livekit.protocol.rtc import LeaveRequest, RequestResponse
 
 
 class RequestRefused(Exception):
-    """Answered by `request_response` with `reason` and this text; the session goes on."""
+    """A request is refused. It is answered by `request_response` with this reason and text; the session goes on."""
 
     def __init__(self, reason: RequestResponse.Reason, text: str) -> None:
         super().__init__(text)
@@ -18,7 +18,7 @@ class RequestRefused(Exception):
 
 
 class SessionEnded(Exception):
-    """Answered by `leave`; the participant is removed from its room."""
+    """A session ends. The client gets a `leave`, and the participant is removed from its room."""
 
     def __init__(self, reason: DisconnectReason, action: LeaveRequest.Action, text: str) -> None:
         super().__init__(text)

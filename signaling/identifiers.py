@@ -1,4 +1,4 @@
-"""Random names that the server hands out, with LiveKit's prefixes (clients look at some of them)."""
+"""Random identifiers with LiveKit's prefixes, some of which clients read."""
 
 import secrets
 
@@ -6,7 +6,7 @@ from livekit.protocol.models import CAMERA, MICROPHONE, SCREEN_SHARE, SCREEN_SHA
 
 _ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _RANDOM_CHARACTERS = 12
-"""57^12 is about 2^70: no collision in the life of a server."""
+"""Characters of the random part. 57^12 is about 2^70, so there are no collisions."""
 _SOURCE_LETTERS: dict[TrackSource, str] = {CAMERA: "C", MICROPHONE: "M", SCREEN_SHARE: "S", SCREEN_SHARE_AUDIO: "s"}
 
 
@@ -15,20 +15,20 @@ def _random(prefix: str) -> str:
 
 
 def room_sid() -> str:
-    """A new room sid, `RM_...`."""
+    """Return a new room sid, `RM_...`."""
     return _random("RM_")
 
 
 def participant_sid() -> str:
-    """A new participant sid, `PA_...`."""
+    """Return a new participant sid, `PA_...`."""
     return _random("PA_")
 
 
 def node_id() -> str:
-    """A name for this process, `ND_...`."""
+    """Return an id for this process, `ND_...`."""
     return _random("ND_")
 
 
 def track_sid(kind: TrackType, source: TrackSource) -> str:
-    """A new track sid: `TR_`, A or V, and a letter for the source when it is known."""
+    """Return a new track sid: `TR_`, A or V, and a letter for the source if it is known."""
     return _random("TR_" + ("V" if kind == VIDEO else "A") + _SOURCE_LETTERS.get(source, ""))

@@ -1,4 +1,4 @@
-"""Where log lines go and what they look like: structlog for our layers, the standard library's loggers brought in.
+"""Configures logging: structlog for our layers, with the loggers of the standard library in the same form.
 
 Who calls it: `cli.py`, once, before anything logs. One logger per layer (`structlog.get_logger("signaling.http")`).
 """
@@ -14,11 +14,11 @@ from structlog.typing import EventDict, ExcInfo
 from signaling.config.configuration import LogLevel
 
 QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "asyncio", "numba", "aiortc", "aioice")
-"""Libraries whose chatter below a warning is not ours to show. Uvicorn's lines would also hold access tokens."""
+"""Libraries that are logged from warnings upwards only. Uvicorn's lines would also contain access tokens."""
 
 
 _LINES = ("exception", "stack")
-"""What has more than one line."""
+"""Values that have more than one line."""
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
@@ -33,20 +33,23 @@ def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape what is no visible character or space: a terminal obeys some of it, and a line end begins a line that
-    looks like an event of ours. What clients send is in many values, and in the messages of exceptions."""
+    """Escape all characters but visible ones and spaces.
+
+    A terminal obeys control characters, and text behind a line end would look like another event. Many values contain
+    what clients send, and so do the messages of exceptions.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _printable_lines(text: str) -> str:
-    """Indented, so that no line looks like an event."""
+    """Escape text line by line, indented so that no line looks like an event."""
     return "\n".join("  " + printable(line) for line in text.split("\n"))
 
 
 def _make_printable(_logger: Any, _name: str, event: EventDict) -> EventDict:
-    """Escape all texts of an event; other values are shown by `repr`, which does so itself."""
+    """Escape all texts of an event. Other values are written by `repr`, which escapes them."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = _printable_lines(value) if key in _LINES else printable(value)
@@ -54,7 +57,7 @@ def _make_printable(_logger: Any, _name: str, event: EventDict) -> EventDict:
 
 
 def configure_logging(level: LogLevel, as_json: bool) -> None:
-    """Send everything from `level` up to standard error, one line per event."""
+    """Write everything from `level` upwards to standard error, one line for each event."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,

@@ -1,6 +1,6 @@
-"""Who a participant is and how its client takes part, whatever way it came.
+"""Who a participant is, and the settings of its client, independent of how it joins.
 
-Values without behaviour: they are made once and not changed. What a participant says about itself later is its own.
+These values do not change. A participant that changes its name, metadata or attributes later keeps them itself.
 """
 
 from collections.abc import Mapping
@@ -15,23 +15,23 @@ def _everything() -> ParticipantPermission:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Who a participant is when it comes."""
+    """Who a participant is when it joins."""
 
     identity: str
     name: str = ""
     metadata: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
     permission: ParticipantPermission = field(default_factory=_everything)
-    """What it may do; LiveKit's default is to publish, to subscribe and to send data."""
+    """What it may do. By default it may publish, subscribe and send data, as with LiveKit."""
     kind: ParticipantInfo.Kind = ParticipantInfo.STANDARD
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """How a participant's client takes part."""
+    """The settings of a participant's client."""
 
     info: ClientInfo = field(default_factory=ClientInfo)
-    """SDK, version and protocol, as the client says."""
+    """SDK, version and protocol, as the client gives them."""
     single_pc: bool = True
     """One peer connection for both directions, on which only the client offers."""
     auto_subscribe: bool = True

@@ -1,4 +1,4 @@
-"""All rooms of this process: the way in for clients, the engine's events on their way to participants, and the clock.
+"""All rooms of this process: it admits clients, passes the engine's events to participants, and keeps time.
 
 Who calls it: the HTTP side (`admit`, `validate`) and the program's start and stop.
 """
@@ -36,22 +36,22 @@ from signaling.rooms.room import Room
 from signaling.rooms.tracks import Publisher
 
 TICK_S = 0.4
-"""The engine's audio windows; everything else that is periodic is a multiple of it."""
+"""The time between ticks of rooms, which is the engine's window for audio levels. Other periods are multiples."""
 MAX_ROOMS = 10_000
-"""Rooms that nobody joined yet count too, so this bounds what refused upgrades can leave behind."""
+"""Rooms at a time. Those that nobody has joined yet count too, so refused upgrades cannot create more."""
 
 log = structlog.get_logger("signaling.rooms")
 
 
 class TooManyRooms(Exception):
-    """There are as many rooms as there may be."""
+    """There are `MAX_ROOMS` rooms already."""
 
 
 class Rooms:
     """The registry of rooms."""
 
     def __init__(self, config: Config, engine: Engine, options: RoomOptions | None = None) -> None:
-        """`options`: how rooms behave that a join creates."""
+        """`options` are those of rooms that a join creates."""
         self.node = Node(config, engine)
         self.rooms: dict[str, Room] = {}
         self.node.capacity.count = self._needs
@@ -60,14 +60,14 @@ class Rooms:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to take the engine's events and to keep time."""
+        """Start the tasks that take the engine's events and keep time."""
         self._tasks = [
             asyncio.create_task(self._pump(), name="engine-events"),
             asyncio.create_task(self._keep_time(), name="room-timer"),
         ]
 
     async def stop(self) -> None:
-        """Send everybody away and wait until their sockets are flushed."""
+        """End all rooms, remove everybody and wait until their sockets are flushed."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -89,11 +89,11 @@ class Rooms:
         self._check(join)
 
     def create(self, name: str, options: RoomOptions | None = None) -> Room:
-        """Return the room of this name, which is made if it does not exist; then it waits for its empty timeout.
+        """Return the room of this name. A missing one is created, and ends after its empty timeout if nobody joins.
 
         Args:
             name: as tokens carry it.
-            options: how a new room behaves; None: as one that a join creates.
+            options: those of a new room; None: as for one that a join creates.
 
         Raises:
             TooManyRooms: there are `MAX_ROOMS`.
@@ -109,7 +109,7 @@ class Rooms:
         return self._make(name, options or self._options)
 
     def list(self, names: Collection[str] = ()) -> list[models.Room]:
-        """Describe the rooms of these names, or all, oldest first. The descriptions are the caller's."""
+        """Return copies of the descriptions of the rooms with these names, or of all, oldest first."""
         described = []
         for name, room in self.rooms.items():
             if not names or name in names:
@@ -118,9 +118,9 @@ class Rooms:
         return described
 
     def close(self, name: str) -> bool:
-        """End a room and send everybody away for good; False when there is none of this name.
+        """End a room and remove everybody for good; return False if there is no room of this name.
 
-        Who was admitted and has not joined yet is told that the room was deleted.
+        A client that was admitted and has not joined yet is told that the room was deleted.
         """
         room = self.rooms.get(name)
         if room is None:
@@ -140,11 +140,15 @@ class Rooms:
         return reduce(Needs.plus, (room.needs() for room in self.rooms.values()), Needs())
 
     def drops(self) -> dict[str, int]:
-        """Messages and requests of clients that were dropped since the start, by reason."""
+        """Return the number of clients' messages and requests dropped since the start, by reason."""
         return dict(self.node.dropped)
 
     def _check(self, join: JoinParameters) -> Needs:
-        """Return what the join will take of the engine's tables. Raises JoinError as `validate` does."""
+        """Return the rows of the engine's tables that the join will take.
+
+        Raises:
+            JoinError: 503: the room or the server is full.
+        """
         room = self.rooms.get(join.room)
         if room is None:
             if len(self.rooms) >= MAX_ROOMS:
@@ -163,10 +167,10 @@ class Rooms:
         return needs
 
     def admit(self, join: JoinParameters) -> Session:
-        """Let a client in, or find the participant that it resumes. A missing room is created.
+        """Admit a client, or find the participant that it resumes. A missing room is created.
 
         Raises:
-            JoinError: as `validate`.
+            JoinError: 503: the room or the server is full.
         """
         room = self.rooms.get(join.room)
         if join.reconnect:
@@ -183,7 +187,7 @@ class Rooms:
         return Session(room, join, None)
 
     def tick(self, now: float) -> None:
-        """Do what is due at `now`, in seconds of the node's clock."""
+        """Let all rooms do what is due at `now`, in seconds of the node's clock."""
         levels: dict[str, dict[str, float]] = {}
         for engine_track, level in self.node.engine.audio_levels():
             track = self.node.tracks.get(engine_track)
@@ -197,7 +201,7 @@ class Rooms:
                 self._end(room, STATE_MISMATCH, LeaveRequest.RECONNECT)
 
     def handle(self, event: Event) -> None:
-        """Bring one event of the engine to the participant that it concerns; nobody's events are dropped."""
+        """Pass an event of the engine to the participant that it concerns. It is ignored if that has left."""
         owner = self._owner(event)
         if owner is not None:
             owner.handle(event)

@@ -1,16 +1,16 @@
-"""Texts that come from JSON, made fit for UTF-8.
+"""Makes texts from JSON encodable as UTF-8.
 
-Who calls it: whoever parses JSON of a client (`tokens.py`, `join.py`, `connection.py`), at once, so that nothing behind
-has to expect a text that cannot be encoded.
+Who calls it: all code that parses a client's JSON (`tokens.py`, `join.py`, `connection.py`), at once, so that no other
+code meets a text that cannot be encoded.
 """
 
 import re
 from typing import TypeVar, cast
 
 REPLACEMENT = "\ufffd"
-"""What stands for half a character, as in Go's JSON and so in livekit-server."""
+"""Replaces half a character, as in Go's JSON and so in livekit-server."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Pairs have become one character when JSON was parsed, so what is left is alone."""
+"""Matches a surrogate without its pair: JSON's parser has joined pairs to one character."""
 
 Value = TypeVar("Value")
 
@@ -18,7 +18,8 @@ Value = TypeVar("Value")
 def encodable(value: Value) -> Value:
     """Return a JSON value in which lone surrogates, in texts and in keys, are replaced by `REPLACEMENT`.
 
-    JSON can spell half a UTF-16 pair (RFC 8259 section 8.2): a name that was cut inside an emoji is one. UTF-8 cannot.
+    JSON can escape half a UTF-16 pair (RFC 8259 section 8.2), as in a name that was cut inside an emoji. UTF-8 has no
+    form for it.
 
     Raises:
         RecursionError: the value is nested deeper than Python's stack.

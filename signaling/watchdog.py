@@ -1,7 +1,7 @@
-"""Notices a control thread that no longer turns, and keeps systemd informed that it does.
+"""Notices a control thread that is stuck, and tells systemd while it is not.
 
-Who calls it: `listener.serve` holds `watching` around everything, and says with `notify` when joins are welcome. A
-control thread that is stuck (a parser that never ends) answers nothing, not even SIGTERM; only another thread can tell.
+Who calls it: `listener.serve` runs everything inside `watching`, and calls `notify` when joins are accepted. A control
+thread that is stuck, as in a parser that never ends, does not even answer SIGTERM. Only another thread can notice it.
 """
 
 import asyncio
@@ -17,22 +17,22 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import structlog
 
 BEAT_S = 0.5
-"""How often the control thread says that it turns, and how often the other thread looks."""
+"""The time between beats of the control thread, and between checks of the other thread."""
 STALLED_CHECKS = 10
-"""Looks without a beat between them, after which the thread counts as stalled: five seconds. Looks are counted and not
-seconds, because a process that was stopped as a whole (by a debugger, or with its machine) has missed none."""
+"""Checks without a beat after which the control thread counts as stalled: five seconds. Checks are counted instead of
+seconds, because a process that was stopped as a whole (by a debugger, or with its machine) has missed no check."""
 END_SHARE = 0.75
-"""The part of systemd's own timeout after which we end the process ourselves, so that the log says why it ended."""
+"""The share of systemd's timeout after which the process ends itself, so that the log says why."""
 EXIT_STALLED = 70
-"""Exit status of a process that ended itself: `EX_SOFTWARE` of sysexits.h."""
+"""The exit status of a process that ended itself: `EX_SOFTWARE` of sysexits.h."""
 LOG_TIMEOUT_S = 1.0
-"""How long the last line may take. Whoever reads our log may be what the control thread waits for."""
+"""How long writing the last log line may take. The control thread may be stuck because nobody reads the log."""
 
 log = structlog.get_logger("signaling.watchdog")
 
 
 class Watchdog:
-    """A thread that looks after the one that made it."""
+    """A thread that watches the one that made it."""
 
     def __init__(self, end_after_s: float, end: Callable[[int], object] = os._exit, check_s: float = BEAT_S) -> None:
         """Watch the calling thread; begin with `start`.
@@ -40,7 +40,7 @@ class Watchdog:
         Args:
             end_after_s: seconds without a beat after which the process is ended; 0: never.
             end: ends the process with this status, at once.
-            check_s: seconds between two looks.
+            check_s: seconds between two checks.
         """
         self._end = end
         self._end_checks = math.ceil(end_after_s / BEAT_S)
@@ -51,16 +51,16 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start watching."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End looking and wait until that is so."""
+        """Stop watching, and wait until the thread has ended."""
         self._stopped.set()
         self._thread.join()
 
     def beat(self) -> None:
-        """The watched thread turns."""
+        """Note that the watched thread is not stuck."""
         self._beats += 1
 
     def _run(self) -> None:
@@ -87,7 +87,7 @@ class Watchdog:
 
     @staticmethod
     def _tell(write: Callable[[], object]) -> threading.Thread:
-        """Log in a thread of its own, which may wait for the log's reader or for a lock that the stuck thread holds."""
+        """Log in another thread: logging may wait for the log's reader, or for a lock that the stuck thread holds."""
         thread = threading.Thread(target=write, daemon=True)
         thread.start()
         return thread
@@ -116,7 +116,7 @@ async def watching(end_after_s: float) -> AsyncIterator[None]:
 
 
 def notify(state: str) -> None:
-    """Tell systemd `READY=1`, `STOPPING=1` or `WATCHDOG=1` (sd_notify(3)) if it wants to be told."""
+    """Send systemd `READY=1`, `STOPPING=1` or `WATCHDOG=1` (sd_notify(3)), if it has set a socket for that."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -129,9 +129,9 @@ def notify(state: str) -> None:
 
 
 def systemd_limit_s(environment: Mapping[str, str]) -> float:
-    """After how many seconds without a turn this process should end, if systemd watches it (sd_watchdog_enabled(3)).
+    """Return the seconds without a beat after which this process should end, from systemd's sd_watchdog_enabled(3).
 
-    0 when it does not, or when the variables are meant for another process.
+    0: systemd does not watch the process, or the variables are meant for another one.
     """
     if environment.get("WATCHDOG_PID", "") not in ("", str(os.getpid())):
         return 0.0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import SecretStr
 
 Keys = Mapping[str, SecretStr]
-"""API key -> secret, in a type that shows stars to whoever prints it or a structure that holds it."""
+"""API key -> secret, in a type that prints as stars."""
 
 
 def hide(keys: Mapping[str, str]) -> Keys:

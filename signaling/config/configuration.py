@@ -28,9 +28,9 @@ MAX_UDP_PORTS = 256
 MAX_COUNT = 1_000_000
 """The largest number of seconds or participants in the settings of rooms."""
 MAX_MEDIA_THREADS = 16
-"""The media engine has tables for so many threads."""
+"""The most media threads for which the engine has tables."""
 MIN_SECRET_LENGTH = 32
-"""Characters; HS256 wants a key as long as its hash (RFC 7518 section 3.2). Shorter ones are warned about."""
+"""Characters below which a secret causes a warning: HS256 needs a key as long as its hash (RFC 7518 section 3.2)."""
 DEVELOPMENT_KEYS = hide({"devkey": "secret"})
 LOOPBACK = ("127.0.0.1", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
@@ -50,7 +50,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class RoomOptions:
-    """How rooms behave that a join creates."""
+    """The options of rooms that a join creates."""
 
     empty_timeout_s: int = 300
     """A room that nobody ever joined ends after this."""
@@ -59,15 +59,15 @@ class RoomOptions:
     max_participants: int = 0
     """0: as many as the engine has room for."""
     forward_loudest: int = 0
-    """So many microphones are forwarded at a time, the loudest ones; 0: all."""
+    """How many microphones, the loudest ones, are forwarded at a time; 0: all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the operator decided, checked and with defaults filled in."""
+    """The configuration, checked and with defaults filled in."""
 
     keys: Keys
-    """At least one; the first signs what the server itself signs."""
+    """API keys with their secrets, at least one. The first one signs what the server itself signs."""
     port: int = DEFAULT_PORT
     """TCP port of HTTP and WebSocket. 0 takes any free one."""
     bind_addresses: tuple[str, ...] = ANY_ADDRESS
@@ -102,20 +102,20 @@ class Config:
     def media_bind(self) -> tuple[str, ...]:
         """Local addresses for media sockets; empty: all.
 
-        Who advertises loopback only wants nothing to listen elsewhere. Other advertised addresses may be a firewall's
+        A server that advertises only loopback listens nowhere else. Other advertised addresses may be a firewall's
         and not this machine's, so they say nothing about where to bind.
         """
         loopback = self.node_ips and all(ipaddress.ip_address(address).is_loopback for address in self.node_ips)
         return self.node_ips if loopback else ()
 
     def weak_keys(self) -> tuple[str, ...]:
-        """Return the API keys whose secret is shorter than HS256 wants."""
+        """Return the API keys whose secret is shorter than HS256 needs."""
         return tuple(key for key, secret in self.keys.items() if len(secret.get_secret_value()) < MIN_SECRET_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What the command line says, unread; None and empty mean that a flag was not given."""
+    """The command line's flags as texts. None and empty mean that a flag was not given."""
 
     dev: bool = False
     bind: tuple[str, ...] = ()
@@ -136,7 +136,11 @@ def _whole(value: object) -> int:
 
 
 def parse_udp_ports(value: object) -> tuple[int, ...]:
-    """Read `7882` or a range `7882-7892` (both ends included). Raises ValueError."""
+    """Read `7882` or a range `7882-7892`, both ends included.
+
+    Raises:
+        ValueError: it is neither.
+    """
     first, dash, last = str(value).partition("-")
     try:
         start = int(first)
@@ -151,7 +155,11 @@ def parse_udp_ports(value: object) -> tuple[int, ...]:
 
 
 def parse_node_ips(value: object) -> tuple[str, ...]:
-    """Read `192.0.2.1`, `2001:db8::1` or one of each with a comma between. Raises ValueError."""
+    """Read `192.0.2.1`, `2001:db8::1` or one of each with a comma between.
+
+    Raises:
+        ValueError: it is none of these.
+    """
     addresses = [ipaddress.ip_address(part.strip()) for part in str(value).split(",")]
     if len({address.version for address in addresses}) != len(addresses):
         raise ValueError(f"{value!r} has more than one address of a family")
@@ -161,7 +169,11 @@ def parse_node_ips(value: object) -> tuple[str, ...]:
 
 
 def parse_keys(text: object) -> Keys:
-    """Read `key: secret`, one per line (as --keys and LIVEKIT_KEYS have them). Raises ValueError."""
+    """Read `key: secret`, one per line, as `--keys` and `LIVEKIT_KEYS` have them.
+
+    Raises:
+        ValueError: a line has another form.
+    """
     try:
         keys = yaml.load(str(text), Loader=yaml.BaseLoader)  # the base loader makes strings only
     except yaml.YAMLError:
@@ -173,7 +185,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
     """Put together file, environment and flags; later ones win. LIVEKIT_CONFIG replaces the file, as in livekit-server.
 
     Raises:
-        ConfigError: with one line that names file and line, variable or flag.
+        ConfigError: a value cannot be used. The text is one line that names file and line, variable or flag.
     """
     document = _read(flags, environment)
     ignored = check_names(document, KNOWN_KEYS)
@@ -223,10 +235,10 @@ def _read(flags: Flags, environment: Mapping[str, str]) -> Document:
         return Document("", "")
     try:
         return Document(os.fspath(flags.config), flags.config.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigError(f"{flags.config}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{flags.config}: not UTF-8 text") from exc
+    except OSError as error:
+        raise ConfigError(f"{flags.config}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{flags.config}: not UTF-8 text") from error
 
 
 def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, object]) -> Value:
@@ -236,8 +248,8 @@ def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, ob
             continue
         try:
             value = read(raw)
-        except ValueError as exc:
-            raise ConfigError(f"{name}: {exc}") from exc
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from error
     return value
 
 
@@ -324,8 +336,8 @@ class _File(_Section):
 def _validate(document: Document) -> _File:
     try:
         return _File.model_validate(document.values)
-    except ValidationError as exc:
-        first = exc.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         path = tuple(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
-        raise document.error(path, f"{'.'.join(path)}: {text}") from exc
+        raise document.error(path, f"{'.'.join(path)}: {text}") from error

@@ -18,11 +18,11 @@ Path = tuple[str, ...]
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used; the text is one line that says where and why."""
+    """A configuration cannot be used. The text is one line that says where and why."""
 
 
 class Document:
-    """One YAML text, read."""
+    """The values of one YAML text, with the lines of their keys."""
 
     values: dict[str, Any]
     """The outermost mapping; keys whose value is null are left out, as if they were not written."""
@@ -37,11 +37,11 @@ class Document:
         self._lines: dict[Path, int] = {}
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as exc:
-            mark = exc.problem_mark
-            raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {exc.problem or 'not YAML'}") from exc
-        except (yaml.YAMLError, RecursionError) as exc:
-            raise ConfigError(f"{name}:1: not YAML: {str(exc).splitlines()[0]}") from exc
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {error.problem or 'not YAML'}") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{name}:1: not YAML: {str(error).splitlines()[0]}") from error
         values = None if node is None else self._plain(node, ())
         if values is not None and not isinstance(values, dict):
             raise ConfigError(f"{name}:1: the configuration must be a mapping of keys")

@@ -1,4 +1,4 @@
-"""Every key that livekit-server 1.13 reads from its YAML: a file written for it is understood, or refused by name.
+"""Every key that livekit-server 1.13 reads from its YAML, so that unknown keys in a file can be refused by name.
 
 Who calls it: `configuration.py`. A value of `ACTED_ON` means that this server acts on the key, `IGNORED` that LiveKit
 knows it and this server does not act on it yet (whatever is below it); a nested table holds the keys of a mapping.
@@ -125,4 +125,4 @@ KNOWN_KEYS: KeyTable = {
 }
 
 IGNORED_ENVIRONMENT = ("REDIS_HOST", "REDIS_PASSWORD", "LIVEKIT_REGION", "LIVEKIT_TURN_CERT", "LIVEKIT_TURN_KEY")
-"""Variables that livekit-server reads and this server does not act on yet."""
+"""Environment variables that livekit-server reads and this server does not act on yet."""

@@ -1,7 +1,7 @@
-"""How many entries each repeated field of a client's message may have, checked before anything loops over them.
+"""Bounds on the entries of repeated fields in clients' messages, checked before anything loops over them.
 
 Who calls it: `handlers.answer` for every request, `join.parse_join` for a join request, and `connection.decode_request`
-for JSON before it is read. A frame of 2 MiB holds a million empty entries; what they would cost is decided here.
+for JSON before it is read. A frame of 2 MiB can hold a million empty entries.
 """
 
 import re
@@ -62,16 +62,16 @@ MAX_ENTRIES: dict[str, int] = {
     "JoinRequest.participant_attributes": MAX_ATTRIBUTES,
     "JoinRequest.add_track_requests": MAX_JOIN_TRACKS,
 }
-"""Message.field -> entries in one message; a test wants every repeated field here, also those of later protocols."""
+"""Message.field -> entries in one message. A test fails if a repeated field is missing here."""
 
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-"""A JSON string, also one that never ends; each character is looked at once."""
+"""Matches a JSON string, also one that never ends, in one pass."""
 _LONG_JSON = frozenset(("offer", "answer", "syncState", "sync_state", "updateMetadata", "update_metadata"))
 """Requests that hold SDP or metadata, in both spellings."""
 
 
 class TooManyEntries(ValueError):
-    """A message has more entries than it may have; the text names the field and the bound."""
+    """A message has too many entries. The text names the field and the bound."""
 
 
 @dataclass(slots=True)
@@ -80,9 +80,9 @@ class _Field:
 
     name: str
     maximum: int
-    """Entries; 0 for a field that holds one message."""
+    """The bound on its entries; 0: it holds one message."""
     inner: "list[_Field]"
-    """What is to be looked at in each entry."""
+    """The fields to check in each entry."""
 
 
 def _fields(message: Any, around: tuple[Any, ...] = ()) -> list[_Field]:
@@ -105,7 +105,7 @@ _JOIN = _fields(rtc.JoinRequest.DESCRIPTOR)
 
 
 def check_request(name: str, message: Any) -> None:
-    """Look at the request `name` of a `SignalRequest`.
+    """Check the request `name` of a `SignalRequest`.
 
     Raises:
         TooManyEntries: one repeated field, or all of them together, have more than they may.
@@ -116,12 +116,16 @@ def check_request(name: str, message: Any) -> None:
 
 
 def check_join_request(message: rtc.JoinRequest) -> None:
-    """Look at a join request. Raises `TooManyEntries` as `check_request`."""
+    """Check a join request.
+
+    Raises:
+        TooManyEntries: one repeated field, or all of them together, have too many.
+    """
     _count(message, _JOIN, MAX_REQUEST_ENTRIES)
 
 
 def _count(message: Message, fields: list[_Field], left: int) -> int:
-    """Return how many of the `left` entries are left for what comes after this message."""
+    """Return how many of the `left` entries remain for what comes after this message."""
     for field in fields:
         if not field.maximum:
             if message.HasField(field.name):
@@ -140,7 +144,7 @@ def _count(message: Message, fields: list[_Field], left: int) -> int:
 
 
 def check_json_text(text: str) -> None:
-    """Look at a JSON message before it is parsed: every entry of a list or an object costs a bracket or a comma.
+    """Check a JSON message before it is parsed, by the brackets and commas of its lists and objects.
 
     Raises:
         TooManyEntries: there are more than `MAX_JSON_ENTRIES`.
@@ -154,7 +158,7 @@ def _entries(text: str) -> int:
 
 
 def check_json_kind(text: str, value: dict[str, Any]) -> None:
-    """Look at the kind of a JSON message: only what holds SDP or metadata may be as long as a frame.
+    """Check the length of a JSON message: only kinds that hold SDP or metadata may be as long as a frame.
 
     Raises:
         TooManyEntries: another kind has more than `MAX_JSON_CHARACTERS`.

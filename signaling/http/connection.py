@@ -1,7 +1,7 @@
 """One client's WebSocket as a stream of LiveKit's signal messages, in protobuf (binary frames) or JSON (text frames).
 
-Who calls it: `server.py` opens it around a session; the session sends, and says who handles requests. It knows the
-framing and nothing about what the messages mean. Answers go out in the kind of frame that the client sent last.
+Who calls it: `server.py` opens it for a session, which sends messages and names the handler of requests. This file
+knows the framing, and not the meaning of messages. Answers are in the kind of frame that the client sent last.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from signaling.http.shares import Share, Shares
 from signaling.texts import encodable
 
 MAX_QUEUED_MESSAGES = 1000
-"""Messages waiting for a slow client: more than a full room's updates in a burst, less than a stuck one collects."""
+"""Messages that wait for a slow client: more than a burst of a full room, fewer than one that has stopped reading."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
-"""Their size together: eight of the largest messages."""
+"""Bytes of all messages that wait: eight of the largest."""
 DIRECT = "aiosfu.direct"
 """Name of the ASGI extension that holds a `Direct`."""
 FLUSH_TIMEOUT_S = 2.0
@@ -40,20 +40,20 @@ CLOSE_NORMAL = 1000
 CLOSE_OVERFLOW = 1008
 CLOSE_INTERNAL_ERROR = 1011
 SOCKET_GONE = (OSError, RuntimeError, WebSocketDisconnect)
-"""What Starlette and uvicorn raise when the client left or the socket was closed in the meantime."""
+"""What Starlette and uvicorn raise if the client has left or the socket was closed."""
 
 log = structlog.get_logger("signaling.connection")
 
 
 class BadMessage(Exception):
-    """A frame that is no `SignalRequest`: the peer's fault, and the text says what was wrong."""
+    """A client's frame that is no `SignalRequest`. The text says what is wrong."""
 
 
 def decode_request(frame: bytes | str) -> rtc.SignalRequest:
     """Read one frame: bytes are protobuf, text is protojson. Unknown fields and unknown enum values are accepted.
 
     Raises:
-        BadMessage: whatever else the frame holds.
+        BadMessage: the frame holds anything else.
     """
     try:
         if isinstance(frame, bytes):
@@ -61,10 +61,10 @@ def decode_request(frame: bytes | str) -> rtc.SignalRequest:
         return json_format.ParseDict(
             _json_object(frame), rtc.SignalRequest(), ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH
         )
-    except DecodeError as exc:
-        raise BadMessage("a binary frame is no protobuf SignalRequest") from exc
-    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as exc:
-        raise BadMessage(f"a text frame is no JSON SignalRequest: {str(exc)[:200]}") from exc
+    except DecodeError as error:
+        raise BadMessage("a binary frame is no protobuf SignalRequest") from error
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BadMessage(f"a text frame is no JSON SignalRequest: {str(error)[:200]}") from error
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -78,14 +78,14 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def encode_response(response: rtc.SignalResponse, as_json: bool) -> bytes | str:
-    """Write one frame; JSON has lowerCamelCase names, enum names, and 64-bit integers as strings, as protojson has."""
+    """Write one frame. JSON is protojson: lowerCamelCase names, names of enums, and 64-bit integers as strings."""
     if as_json:
         return json_format.MessageToJson(response, indent=None, ensure_ascii=False)
     return response.SerializeToString()
 
 
 class Broadcast:
-    """A response that goes to many clients: encoded once for each kind of frame, not once for each client."""
+    """A response to many clients, which is encoded once for each kind of frame and not for each client."""
 
     def __init__(self, response: rtc.SignalResponse) -> None:
         """`response` must not be changed afterwards."""
@@ -100,7 +100,7 @@ class Broadcast:
         return self._frames[as_json]
 
     def parts(self) -> "list[tuple[str, Broadcast]]":
-        """What is to wait in a queue: an update as one message for each participant, with its sid, all else whole."""
+        """Return what waits in a queue: an update as a message (sid, part) for each participant, others as they are."""
         if self._parts is None:
             if self.response.WhichOneof("message") != "update":
                 self._parts = [("", self)]
@@ -119,21 +119,21 @@ def _is_departure(update: rtc.SignalResponse) -> bool:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A frame in the queue of a client that takes no more now."""
+    """A frame in the queue of a slow client."""
 
     sid: str
-    """The sid of the one participant that an update is about; empty where nothing newer may take its place."""
+    """The sid of the participant that an update is about; empty: no newer frame may replace this one."""
     frame: bytes | str
 
 
 class Direct(Protocol):
-    """The server's ways past its queue and our tasks: to wake those costs more than to answer a ping."""
+    """Ways past the server's queue and our tasks. Waking a task costs more than answering a ping."""
 
     take: Callable[[bytes], bool] | None
-    """Is offered each binary frame before which no other waits. False: it goes into the queue."""
+    """Called with each binary frame before which no other waits. If it returns False, the frame goes into the queue."""
 
     def send_now(self, frame: bytes | str) -> bool:
-        """Send a message as ASGI's `send` does. False: not without waiting, or not any more."""
+        """Send a message as ASGI's `send` does; return False if that would have to wait, or if the socket has ended."""
 
 
 class SignalConnection:
@@ -143,7 +143,7 @@ class SignalConnection:
     """
 
     def __init__(self, websocket: WebSocket, as_json: bool = False) -> None:
-        """Wrap `websocket`. `as_json`: the client asked for the subprotocol `json`, so JSON from the first message."""
+        """Wrap `websocket`. `as_json`: the client asked for the subprotocol `json`, so the first message is JSON."""
         self._websocket = websocket
         self._as_json = as_json
         self._direct: Direct | None = websocket.scope.get("extensions", {}).get(DIRECT)
@@ -158,21 +158,21 @@ class SignalConnection:
         self._flushed.set()
         self._ended = False
         self._reader: asyncio.Task[Any] | None = None
-        """Who waits for the client's next frame."""
+        """The task that waits for the client's next frame."""
         self._share = Share(Shares(time.monotonic))
         self._error: Exception | None = None
-        """What was raised while a request was handled where it arrived."""
+        """The exception that a handler raised in the callback that read the request."""
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Start writing what is queued."""
+        """Start the task that writes queued messages."""
         self._writer = asyncio.create_task(self._write(), name="signal-writer")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Flush and close; after an exception without waiting for the client."""
+        """Flush and close. After an exception the client is not waited for."""
         try:
             if kind is None:
                 await self.close()
@@ -186,13 +186,13 @@ class SignalConnection:
 
     @property
     def ended(self) -> bool:
-        """True once nothing can be sent any more."""
+        """Whether nothing can be sent any more."""
         return self._ended
 
     def send(self, response: rtc.SignalResponse | Broadcast) -> None:
-        """Send one message, or queue it for a client that takes no more now, and return at once.
+        """Send one message, or queue it if the client is slow, and return at once.
 
-        A client that does not read loses its socket, not our memory.
+        A client that does not read its messages is disconnected before they take much memory.
         """
         if self._ended:
             return
@@ -213,16 +213,16 @@ class SignalConnection:
         self._pending.set()
 
     def _keep_places(self, sid: str) -> None:
-        """Let no later update take the place of one that waits about a participant: its departure comes next.
+        """Let no later update replace the one that waits about a participant, because its departure comes next.
 
-        A participant that hides and shows itself again must be told of as gone and then as there.
+        If a participant is hidden and then shown again, its departure must be told before its return.
         """
         waiting = self._updates.pop(sid, None)
         if waiting is not None:
             waiting.sid = ""
 
     def _enqueue(self, sid: str, frame: bytes | str) -> None:
-        """Let a frame wait. An update about a participant takes the place of the one that waits already."""
+        """Queue a frame. An update about a participant replaces the one that waits already."""
         before = self._updates.get(sid)
         self._queued_bytes += len(frame) - (len(before.frame) if before is not None else 0)
         messages = len(self._queue) - len(self._updates)
@@ -244,19 +244,19 @@ class SignalConnection:
         reject: Callable[[BadMessage], None],
         share: Share | None = None,
     ) -> None:
-        """Bring the client's requests to `handle`, in order, until the socket ends; frames that are none to `reject`.
+        """Pass the client's requests to `handle`, in order, until the socket ends.
 
-        That happens where they arrive, if the server can do so and it is the client's turn; a client that floods gives
-        the others theirs. What `handle` or `reject` raises ends this with that error. A connection that was left alone
-        for a while is served again by another call: what came meanwhile has waited.
+        If the server permits it and it is the client's turn, a request is handled in the callback that read it; a
+        client that floods must wait for its turn. An exception of `handle` or `reject` ends this. Another call goes on
+        with what has come since the last one ended.
 
         Args:
             handle: takes a request.
-            reject: takes what was wrong with a frame. The connection stays open unless `reject` closes it.
-            share: what the client may take of the control thread.
+            reject: takes the error of a malformed frame. The connection stays open unless `reject` closes it.
+            share: the share of the control thread that the client may use.
 
         Raises:
-            ExcessiveUse: the client has wanted too much for too long; the caller decides.
+            ExcessiveUse: the client has wanted more than its share for too long. The caller decides what happens.
         """
         self._handle, self._reject = handle, reject
         self._share = share or self._share
@@ -273,7 +273,7 @@ class SignalConnection:
             self._take_in(frame)
 
     async def close(self, code: int = CLOSE_NORMAL) -> None:
-        """Send what is queued, then the close frame. Closing twice is harmless."""
+        """Send what is queued, then the close frame. A second call does nothing more."""
         if self._ended:
             await self._abort(CLOSE_OVERFLOW)
             return
@@ -288,13 +288,13 @@ class SignalConnection:
             return False
         try:
             self._take_in(frame)
-        except Exception as exc:
-            self._error = exc  # for whoever serves
+        except Exception as error:
+            self._error = error  # for whoever serves
             self._end()
         return True
 
     def _take_in(self, frame: bytes | str) -> None:
-        """Handle one frame and charge it; every request comes this way."""
+        """Handle one frame and charge the client for it. Every request passes here."""
         handle, reject, share = self._handle, self._reject, self._share
         if handle is None or reject is None:
             return  # it has ended
@@ -303,8 +303,8 @@ class SignalConnection:
         self._as_json = isinstance(frame, str)
         try:
             request = decode_request(frame)
-        except BadMessage as exc:
-            reject(exc)
+        except BadMessage as error:
+            reject(error)
         else:
             handle(request)
         share.spend(share.clock() - began)
@@ -345,8 +345,8 @@ class SignalConnection:
                     else:
                         await self._websocket.send_bytes(frame)
                 self._flushed.set()
-        except SOCKET_GONE as exc:
-            log.debug("writing ended", reason=repr(exc))
+        except SOCKET_GONE as error:
+            log.debug("writing ended", reason=repr(error))
         finally:
             self._end()
 
@@ -361,7 +361,7 @@ class SignalConnection:
         self._flushed.set()
 
     async def _abort(self, code: int) -> None:
-        """Close without regard to what is queued; a client that does not even take the close frame is left to TCP."""
+        """Close without sending what is queued. A client that takes no close frame is left to TCP."""
         self._end()
         if self._websocket.application_state is not WebSocketState.CONNECTED:
             return

@@ -1,8 +1,8 @@
 """Uvicorn's HTTP/1.1 and WebSocket protocols, with bounds for clients that have shown no token yet.
 
-Who calls it: `listener.py` gives both classes to uvicorn, which makes one object per connection. A connection begins
-as `ShortLivedHttp` (parsed by h11) and goes on as `SignalProtocol` (parsed by `websockets`) if it asks for an upgrade;
-what one parser lets through the other reads too, because both take their limits from here.
+Who calls it: `listener.py` gives both classes to uvicorn, which makes one object for each connection. A connection
+begins as `ShortLivedHttp`, parsed by h11. If it asks for an upgrade, it goes on as `SignalProtocol`, parsed by
+`websockets`. Both parsers have the limits of this file, so the second one reads what the first one has accepted.
 """
 
 import asyncio
@@ -26,28 +26,27 @@ from signaling.http.connection import DIRECT
 from signaling.http.shares import TURN_S
 
 MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
-"""Request line and headers together. A token that carries a participant's metadata has most of a MiB, in the query or
-in `Authorization`; Go's servers allow as much."""
+"""Bytes of a request line with its headers. A token with a participant's metadata, in the query or in `Authorization`,
+may have most of a MiB. Go's servers have the same bound."""
 MAX_HEADERS = 1000
-"""Headers of one request. Go counts bytes only, but here each header costs microseconds in two parsers."""
+"""Headers of one request. Go bounds bytes only, but here each header costs microseconds in two parsers."""
 MAX_PATH_BYTES = 8 * 1024
-"""The path of a request without the query, which is unquoted before anything is checked."""
+"""Bytes of a request's path without its query. The path is unquoted before anything is checked."""
 MAX_LIST_HEADER_BYTES = 8 * 1024
-"""Headers that are lists (`Connection` and those of the WebSocket handshake), together: each entry is parsed."""
+"""Bytes of all headers that are lists (`Connection` and `Sec-WebSocket-*`), of which each entry is parsed."""
 MAX_KEPT_HEAD_BYTES = 8 * 1024
-"""A larger request is the last one of its connection, which keeps it in memory until the next."""
+"""Bytes above which a request is its connection's last, because the connection would keep it in memory."""
 MAX_UNFINISHED_HEADS_BYTES = 64 * 1024 * 1024
-"""What all connections together may hold of requests that are not complete. Beyond it the largest are refused."""
+"""Bytes of incomplete requests that all connections together may hold. Above that the largest are refused."""
 HEADS_AFTER_RELIEF_BYTES = MAX_UNFINISHED_HEADS_BYTES * 7 // 8
-"""What is left of them then, so that not every further packet looks for the largest."""
+"""The bytes down to which requests are then refused, so that not every further packet looks for the largest."""
 HTTP_LIFETIME_S = 30.0
-"""How long a connection may stay plain HTTP, and how long an upgrade may stay unanswered. Requests here are short; a
-head that never ends is not waited for."""
+"""How long a connection may stay plain HTTP, and how long an upgrade may stay unanswered. Requests here are short."""
 MAX_CONNECTIONS = 16_384
-"""Connections at a time, WebSockets included; requests beyond are answered 503."""
+"""Connections at a time, WebSockets included. Further requests are answered 503."""
 SLICE_BYTES = 1024
-"""What is parsed of a WebSocket between two looks at the clock: at most 170 frames. Empty frames, pings and pongs cost
-ten microseconds and more each, and are not counted as requests."""
+"""Bytes of a WebSocket that are parsed between two looks at the clock. They hold at most 170 frames; empty frames,
+pings and pongs cost 10 us or more each, and do not count as requests."""
 
 LIST_HEADERS = (b"connection:", b"upgrade:", b"sec-websocket-", b"transfer-encoding:", b"expect:")
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -56,17 +55,17 @@ log = structlog.get_logger("signaling.http")
 
 
 class Intake:
-    """What the connections of one server hold before anybody is known, and what was refused or dropped for it."""
+    """What the connections of a server hold before a token is known, and counters of what was refused or dropped."""
 
     def __init__(self) -> None:
         self.held_bytes = 0
         """Bytes of unfinished request heads, of all connections together."""
         self.dropped: Counter[str] = Counter()
-        """`head`: requests refused for what all hold; `upgrade`: refused beyond MAX_CONNECTIONS; `pong`: not sent."""
+        """`head`: requests refused because all held too much; `upgrade`: beyond MAX_CONNECTIONS; `pong`: not sent."""
         self._held: dict[ShortLivedHttp, int] = {}
 
     def note(self, connection: "ShortLivedHttp", size: int) -> None:
-        """`connection` holds `size` bytes of a request now; 0 when it is complete, or the connection gone."""
+        """Note that `connection` holds `size` bytes of a request; 0: it is complete, or the connection has ended."""
         self.held_bytes += size - self._held.pop(connection, 0)
         if size:
             self._held[connection] = size
@@ -74,7 +73,7 @@ class Intake:
                 self._relieve()
 
     def _relieve(self) -> None:
-        """Refuse the largest. Ordinary requests come in one piece or a few, so they are not among them."""
+        """Refuse the largest requests. Ordinary ones arrive in one piece or a few, so they are not among these."""
         refused = 0
         for connection in sorted(self._held, key=self._held.__getitem__, reverse=True):
             if self.held_bytes <= HEADS_AFTER_RELIEF_BYTES:
@@ -86,18 +85,18 @@ class Intake:
 
 
 class HeadBuffer(ReceiveBuffer):
-    """h11's buffer, which refuses a head that it would take long to parse."""
+    """h11's buffer, with refusal of a head that would take long to parse."""
 
     refusal = HTTPStatus.BAD_REQUEST
-    """The status for whatever h11 cannot read."""
+    """The status of the answer to what h11 cannot read."""
     head_bytes = 0
-    """Bytes of the head of the request that was read last."""
+    """Bytes of the head that was read last."""
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         """Return the lines of a complete head, or of a chunked body's trailer.
 
         Raises:
-            h11.LocalProtocolError: it is too long or folded (RFC 9112 section 5.2); h11 makes it the peer's fault.
+            h11.LocalProtocolError: it is too long or folded (RFC 9112 section 5.2). h11 reports it as the peer's error.
         """
         size = len(self)
         lines = super().maybe_extract_lines()
@@ -118,10 +117,10 @@ class HeadBuffer(ReceiveBuffer):
 
 
 class ShortLivedHttp(H11Protocol):
-    """Uvicorn's HTTP/1.1, which by itself waits for ever for a client that connects and says nothing."""
+    """Uvicorn's HTTP/1.1, with a deadline for clients that connect and send nothing."""
 
     def __init__(self, *arguments: Any, intake: Intake, **options: Any) -> None:
-        """`intake` is the server's; the rest is uvicorn's."""
+        """`intake` is the server's. The other arguments are uvicorn's."""
         super().__init__(*arguments, **options)
         self._intake = intake
         self._buffer = HeadBuffer()
@@ -129,24 +128,24 @@ class ShortLivedHttp(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Give the connection its time."""
+        """Start the connection's deadline."""
         super().connection_made(transport)
         self._deadline = self.loop.call_later(HTTP_LIFETIME_S, self._end)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything at once: request and answer refer to each other, and both may be large."""
+        """Release everything at once: request and response refer to each other, and both may be large."""
         super().connection_lost(exc)
         self._let_go()
         self.cycle = None  # type: ignore[assignment]  # uvicorn starts with None too
 
     def handle_events(self) -> None:
-        """Read what has come, and note what is left of it."""
+        """Read what has arrived, and note what remains of it."""
         super().handle_events()
         if self.transport.get_protocol() is self:
             self._intake.note(self, 0 if self.transport.is_closing() else len(self._buffer))
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Go on as a WebSocket. Whatever the request is like, it is answered."""
+        """Go on as a WebSocket. Every request is answered, also one that cannot be upgraded."""
         if len(self.connections) >= MAX_CONNECTIONS:
             self._intake.dropped["upgrade"] += 1
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
@@ -190,29 +189,29 @@ class ShortLivedHttp(H11Protocol):
 
 
 class SignalProtocol(WebSocketsSansIOProtocol):
-    """Uvicorn's WebSocket, which is also a `connection.Direct`."""
+    """Uvicorn's WebSocket, which also implements `connection.Direct`."""
 
     take: Callable[[bytes], bool] | None = None
 
     def __init__(self, *arguments: Any, intake: Intake, **options: Any) -> None:
-        """`intake` is the server's; the rest is uvicorn's."""
+        """`intake` is the server's. The other arguments are uvicorn's."""
         super().__init__(*arguments, **options)
         self._intake = intake
         self._message = bytearray()
-        """The fragments so far of a message that has more than one."""
+        """The fragments received so far of a message."""
         self._backlog = bytearray()
-        """Read and not parsed; nothing more is read meanwhile."""
+        """Bytes that are read and not parsed. Nothing more is read meanwhile."""
         self._turn: asyncio.Handle | None = None
         self._deadline = self.loop.call_later(HTTP_LIFETIME_S, self._end)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the timer, which would keep the request in memory, and of what was not parsed."""
+        """Cancel the deadline, which would keep the request in memory, and drop what was not parsed."""
         self._deadline.cancel()
         self._backlog.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come; of much, as much as the client's turn allows, and the rest when others had theirs."""
+        """Parse what has arrived, as far as the client's turn allows, and the rest after others had their turn."""
         if not self.handshake_initiated or (len(data) <= SLICE_BYTES and not self._backlog):
             super().data_received(data)
             return
@@ -241,11 +240,11 @@ class SignalProtocol(WebSocketsSansIOProtocol):
         self._go_on()
 
     def _is_waited_for(self) -> bool:
-        """Tell whether the application has to take messages before there can be more of them."""
+        """Tell whether the application must take messages before more can be parsed."""
         return not self.queue.empty() and not self.close_sent
 
     def _go_on(self) -> None:
-        """Parse what is left in the loop's next turn, or read again when nothing is."""
+        """Parse the rest in the event loop's next turn, or read again if there is none."""
         if self._is_waited_for():
             return  # `receive` comes back
         if self._backlog:
@@ -256,18 +255,18 @@ class SignalProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     async def receive(self) -> Any:
-        """Wait for what the application is told next (ASGI's `receive`)."""
+        """Wait for the application's next message (ASGI's `receive`)."""
         message = await self.queue.get()
         self._go_on()
         return message
 
     def handle_connect(self, event: websockets.http11.Request) -> None:
-        """Ask the application, and keep no second copy of the request as long as the connection lasts."""
+        """Start the application, and keep no second copy of the request while the connection lasts."""
         super().handle_connect(event)
         event.path, event.headers = "", Headers()
 
     def refuse_unread(self) -> None:
-        """Answer a request that `websockets` could not read, and close; uvicorn leaves it without an answer."""
+        """Answer a request that `websockets` could not read, and close. Uvicorn itself does not answer it."""
         if self.handshake_initiated:
             return
         # For lengths `websockets` has prepared an answer, for everything else only the end.
@@ -276,7 +275,7 @@ class SignalProtocol(WebSocketsSansIOProtocol):
         self.transport.close()
 
     async def run_asgi(self) -> None:
-        """Run the application. Afterwards nothing may refer to this object from inside, or it lives until collected."""
+        """Run the application. Afterwards nothing inside may refer to this object, which else lives until collected."""
         extensions = cast("dict[str, Any]", self.scope["extensions"])
         extensions[DIRECT] = self
         try:
@@ -286,7 +285,7 @@ class SignalProtocol(WebSocketsSansIOProtocol):
             self.take = None
 
     async def send(self, message: Any) -> None:
-        """Do what the application asks for (ASGI's `send`)."""
+        """Do what the application requests (ASGI's `send`)."""
         await super().send(message)
         if message["type"] == "websocket.accept":
             # Read by now; with token and `join_request` it can have a MiB.
@@ -296,7 +295,7 @@ class SignalProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
     def handle_ping(self) -> None:
-        """Answer, unless the client does not read what was sent before (RFC 6455 section 5.5.3 leaves that open)."""
+        """Answer a ping, unless the client does not read what was sent before (RFC 6455 section 5.5.3 permits that)."""
         if self.writable.is_set():
             super().handle_ping()
         else:
@@ -304,7 +303,7 @@ class SignalProtocol(WebSocketsSansIOProtocol):
             self._intake.dropped["pong"] += 1
 
     def handle_cont(self, event: Frame) -> None:
-        """Add a fragment to its message: one buffer, however small the fragments are, and nothing for empty ones."""
+        """Add a fragment to the buffer of its message, so that many small or empty fragments cost no memory each."""
         if self.frames:
             self._message = bytearray(self.frames.pop())
         self._message += event.data
@@ -314,14 +313,14 @@ class SignalProtocol(WebSocketsSansIOProtocol):
             self.send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
-        """Close after bytes that are no WebSocket; where none was opened yet there is no close frame either."""
+        """Close after bytes that are no WebSocket. Before the handshake there is no close frame."""
         if self.conn.close_sent is None:
             self.transport.close()
         else:
             super().handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
-        """Pass a message on: directly where that can be, else by uvicorn's queue."""
+        """Pass a message on: directly if possible, else through uvicorn's queue."""
         whole = self.curr_msg_data_type == "bytes" and len(self.frames) == 1
         if whole and self.take is not None and self.queue.empty() and not self.close_sent and self.take(self.frames[0]):
             self.frames = []
@@ -329,7 +328,7 @@ class SignalProtocol(WebSocketsSansIOProtocol):
             super().send_receive_event_to_app()
 
     def send_now(self, frame: bytes | str) -> bool:
-        """See `Direct.send_now`; where this says False, `send` waits or raises."""
+        """Implement `Direct.send_now`. If it returns False, `send` waits or raises."""
         if self.conn.state is not OPEN or self.transport.is_closing() or not self.writable.is_set():
             return False
         if isinstance(frame, str):
@@ -345,7 +344,7 @@ class SignalProtocol(WebSocketsSansIOProtocol):
 
 
 def limit_websockets() -> None:
-    """Give `websockets`, which parses the request of an upgrade once more, the limits that h11 has here."""
+    """Give `websockets`, which parses the request of an upgrade again, the limits that h11 has here."""
     websockets.http11.MAX_LINE_LENGTH = MAX_REQUEST_HEAD_BYTES
     websockets.http11.MAX_NUM_HEADERS = MAX_HEADERS
 

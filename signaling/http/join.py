@@ -1,7 +1,7 @@
-"""What a client says when it connects, read from the request's query before the WebSocket upgrade.
+"""Reads a join from the query of the request, before the WebSocket upgrade.
 
-Two spellings of the same facts: single query parameters (`/rtc`), or one `join_request` (`/rtc/v1`, accepted on both
-paths) that is a base64url `WrappedJoinRequest`. Pure functions; every refusal is a `JoinError` with its HTTP status.
+A query has single parameters (`/rtc`), or one `join_request`, which is a base64url `WrappedJoinRequest` (`/rtc/v1`; it
+is accepted on both paths). These are pure functions. Every refusal is a `JoinError` with its HTTP status.
 """
 
 import base64
@@ -22,13 +22,13 @@ from signaling.profile import ClientSettings, Profile
 from signaling.texts import encodable
 
 MAX_JOIN_REQUEST_BYTES = 1024 * 1024
-"""The largest join request, once unpacked: livekit-server's bound."""
+"""Bytes of an unpacked join request, as in livekit-server."""
 MAX_NAME_LENGTH = 256
-"""UTF-8 bytes of a room name, an identity or a participant's name: livekit-server's default limit."""
+"""UTF-8 bytes of a room name, an identity or a participant's name, as in livekit-server by default."""
 MAX_METADATA_BYTES = 512 * 1024
 MAX_ATTRIBUTES_BYTES = 64 * 1024
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
-"""zlib's spelling of: expect a gzip header, any window size."""
+"""zlib's code for a gzip header and any window size."""
 
 
 class JoinError(Exception):
@@ -53,31 +53,31 @@ class JoinParameters:
     reconnect: bool
     reconnect_reason: int
     participant_sid: str
-    """The sid of the participant to resume; meaningful with `reconnect`."""
+    """With `reconnect`, the sid of the participant to resume."""
     client_info: models.ClientInfo
     publisher_offer: rtc.SessionDescription | None
     add_track_requests: tuple[rtc.AddTrackRequest, ...]
     sync_state: rtc.SyncState | None
     metadata: str
-    """The participant's metadata: the request's if it brought some and the token allows that, else the token's."""
+    """The participant's metadata: the request's if it has some and the token allows that, else the token's."""
     attributes: dict[str, str]
-    """The token's, with the request's put over them if the token allows that."""
+    """The token's attributes, replaced by those of the request if the token allows that."""
 
     @property
     def profile(self) -> Profile:
-        """Who joins."""
+        """The profile of the participant that joins."""
         claims = self.claims
         permission = self.video.permission()
         return Profile(claims.identity, claims.name, self.metadata, self.attributes, permission, claims.kind)
 
     @property
     def settings(self) -> ClientSettings:
-        """How its client takes part."""
+        """The settings of its client."""
         return ClientSettings(self.client_info, self.single_pc, self.auto_subscribe, self.adaptive_stream)
 
     @property
     def video(self) -> VideoGrant:
-        """What the token allows."""
+        """The token's video grant."""
         return self.claims.video
 
 
@@ -91,15 +91,15 @@ class RequestFacts:
     address: str
     """The client's address, as far as the proxies in front are trusted."""
     single_pc: bool
-    """True on `/rtc/v1`: the client has one peer connection, also when it sends no join_request but the parameters of
-    `/rtc` (a client that speaks JSON has no protobuf to build one with)."""
+    """True on `/rtc/v1`, where the client has one peer connection. That holds also if it sends the parameters of `/rtc`
+    instead of a `join_request`, which a client that speaks JSON cannot build."""
 
 
 def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
     """Read token and parameters of a connecting client.
 
     Raises:
-        JoinError: 401 for a token that does not allow this, 400 for parameters that make no sense.
+        JoinError: 401: the token does not allow the join; 400: the parameters cannot be used.
     """
     claims = _authenticate(request, keys)
     video = claims.video
@@ -119,8 +119,8 @@ def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
     message.client_info.address = request.address
     try:
         check_join_request(message)
-    except TooManyEntries as exc:
-        raise JoinError(400, f"join_request has {exc}") from exc
+    except TooManyEntries as error:
+        raise JoinError(400, f"join_request has {error}") from error
     metadata, attributes = _participant_data(message, claims, video)
     return JoinParameters(
         claims=claims,
@@ -144,12 +144,12 @@ def unwrap_join_request(text: str) -> rtc.JoinRequest:
     """Decode the `join_request` parameter: base64url (padded or not) of a `WrappedJoinRequest`, gzip or plain.
 
     Raises:
-        JoinError: 400; the text names the first layer that could not be read.
+        JoinError: 400; the text names the first encoding that could not be read.
     """
     try:
         wrapped = rtc.WrappedJoinRequest.FromString(_decode_base64url(text))
-    except (binascii.Error, ValueError, DecodeError) as exc:
-        raise JoinError(400, "cannot decode wrapped join_request") from exc
+    except (binascii.Error, ValueError, DecodeError) as error:
+        raise JoinError(400, "cannot decode wrapped join_request") from error
     body = wrapped.join_request
     if wrapped.compression == rtc.WrappedJoinRequest.GZIP:
         body = _inflate(body)
@@ -159,8 +159,8 @@ def unwrap_join_request(text: str) -> rtc.JoinRequest:
         raise JoinError(400, "join_request too large")
     try:
         return rtc.JoinRequest.FromString(body)
-    except DecodeError as exc:
-        raise JoinError(400, "cannot decode join_request") from exc
+    except DecodeError as error:
+        raise JoinError(400, "cannot decode join_request") from error
 
 
 def _authenticate(request: RequestFacts, keys: Keys) -> Claims:
@@ -173,8 +173,8 @@ def _authenticate(request: RequestFacts, keys: Keys) -> Claims:
         raise JoinError(401, "permissions denied: no access token")
     try:
         return verify(token.strip(), keys)
-    except TokenError as exc:
-        raise JoinError(401, str(exc)) from exc
+    except TokenError as error:
+        raise JoinError(401, str(error)) from error
 
 
 def _decode_base64url(text: str) -> bytes:
@@ -187,8 +187,8 @@ def _inflate(body: bytes) -> bytes:
     inflater = zlib.decompressobj(wbits=GZIP_WINDOW_BITS)
     try:
         inflated = inflater.decompress(body, MAX_JOIN_REQUEST_BYTES + 1)
-    except zlib.error as exc:
-        raise JoinError(400, "cannot decompress join_request") from exc
+    except zlib.error as error:
+        raise JoinError(400, "cannot decompress join_request") from error
     if len(inflated) > MAX_JOIN_REQUEST_BYTES:
         raise JoinError(400, "join_request too large")
     if not inflater.eof:
@@ -235,8 +235,8 @@ def _query_attributes(text: str) -> dict[str, str]:
         return {}
     try:
         decoded = encodable(json.loads(_decode_base64url(text)))
-    except (ValueError, RecursionError) as exc:
-        raise JoinError(400, "cannot decode attributes") from exc
+    except (ValueError, RecursionError) as error:
+        raise JoinError(400, "cannot decode attributes") from error
     if not isinstance(decoded, dict) or not all(isinstance(value, str) for value in decoded.values()):
         raise JoinError(400, "cannot decode attributes")
     return decoded

@@ -1,7 +1,7 @@
-"""The process's life: which sockets it opens in which order, and how it stops.
+"""Starts and stops the server.
 
-Who calls it: `cli.py` runs `serve`. Order of start: TCP sockets bound (so that a taken port is known at once), media
-engine, rooms, HTTP; of stop: rooms say goodbye, HTTP, engine.
+Who calls it: `cli.py` runs `serve`. It starts in this order: bind TCP sockets (so that a taken port is known at once),
+media engine, rooms, HTTP. It stops in this order: rooms (which tell clients to leave), HTTP, engine.
 """
 
 import asyncio
@@ -36,13 +36,14 @@ MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 PING_INTERVAL_S = 30.0
 PING_TIMEOUT_S = 10.0
 """How long the answer to a WebSocket ping may take. The pings are for proxies, which close silent sockets after a
-minute, and for clients that do not ping by message. `Room` misses those that do, LiveKit's SDKs, long before."""
+minute, and for clients that do not send pings as messages. Of those that do, as LiveKit's SDKs, silence is noticed
+sooner."""
 UNACKNOWLEDGED_TIMEOUT_MS = 20_000
-"""TCP_USER_TIMEOUT: for how long bytes may stay unacknowledged before the kernel gives the connection up."""
+"""TCP_USER_TIMEOUT: how long bytes may stay unacknowledged before the kernel closes the connection."""
 SHUTDOWN_TIMEOUT_S = 5
 
 Announce = Callable[[list[tuple[str, int]]], None]
-"""Takes the (address, port) pairs that HTTP listens on."""
+"""A function that takes the (address, port) pairs on which HTTP listens."""
 
 log = structlog.get_logger("signaling.http")
 
@@ -51,24 +52,28 @@ class Engine(Protocol):
     """The part of `sfu.engine.Engine` that this file uses."""
 
     async def start(self) -> None:
-        """Bind the media sockets. Raises OSError."""
+        """Bind the media sockets.
+
+        Raises:
+            OSError: a port cannot be bound.
+        """
 
     async def stop(self) -> None:
-        """Close them."""
+        """Close the media sockets."""
 
     def drops(self) -> Mapping[str, int]:
-        """What was dropped since the start, by reason."""
+        """Return what was dropped since the start, by reason."""
 
 
 class PortInUse(Exception):
-    """An address that cannot be bound; the text is one line that names it and the reason."""
+    """An address cannot be bound. The text is one line that names it and the reason."""
 
 
 def bind_sockets(config: Config) -> list[socket.socket]:
     """Bind (and not yet listen on) every address of `config`.
 
     Raises:
-        PortInUse: an address is taken or not of this machine. Addresses that are only defaults may be missing.
+        PortInUse: an address is taken, or is not of this machine. Default addresses may be missing.
     """
     sockets: list[socket.socket] = []
     port = config.port
@@ -76,11 +81,11 @@ def bind_sockets(config: Config) -> list[socket.socket]:
         for address in config.bind_addresses:
             try:
                 sockets.append(_bind(address, port))
-            except OSError as exc:
+            except OSError as error:
                 optional = not config.bind_addresses_given and ":" in address
-                if optional and exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                if optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     continue
-                raise PortInUse(f"cannot listen on {address} TCP port {port}: {exc.strerror}") from exc
+                raise PortInUse(f"cannot listen on {address} TCP port {port}: {error.strerror}") from error
             # Port 0 means any, but the same one on every address.
             port = port or sockets[0].getsockname()[1]
     except BaseException:
@@ -91,9 +96,9 @@ def bind_sockets(config: Config) -> list[socket.socket]:
 
 
 def check_media_ports(config: Config) -> None:
-    """Bind every UDP port of `config` for a moment, so that one that is taken is known before kernels are compiled.
+    """Bind every UDP port of `config` for a moment, so that a taken one is known before kernels are compiled.
 
-    Whatever else may be wrong is left to the engine, which binds them for good.
+    Other errors are left to the engine, which binds the ports for good.
 
     Raises:
         PortInUse: a UDP port is taken.
@@ -104,15 +109,15 @@ def check_media_ports(config: Config) -> None:
             try:
                 with socket.socket(family, socket.SOCK_DGRAM) as trial:
                     trial.bind((address, port))
-            except OSError as exc:
-                if exc.errno == errno.EADDRINUSE:
-                    raise _media_port_in_use(config, exc) from exc
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise _media_port_in_use(config, error) from error
 
 
-def _media_port_in_use(config: Config, exc: OSError) -> PortInUse:
+def _media_port_in_use(config: Config, error: OSError) -> PortInUse:
     first, last = config.media_ports[0], config.media_ports[-1]
     ports = f"port {first}" if first == last else f"ports {first}-{last}"
-    return PortInUse(f"cannot bind UDP {ports}: {exc.strerror or exc}")
+    return PortInUse(f"cannot bind UDP {ports}: {error.strerror or error}")
 
 
 def _bind(address: str, port: int) -> socket.socket:
@@ -133,30 +138,34 @@ def _bind(address: str, port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """Uvicorn that says when it listens, and without its signal handlers.
+    """Uvicorn with an event that is set when it listens, and without its signal handlers.
 
-    Those would raise the signal once more at the end and so spoil the exit status.
+    Those would raise the signal again at the end, which would change the exit status.
     """
 
     def __init__(self, config: uvicorn.Config, intake: Intake) -> None:
-        """Take uvicorn's own configuration; belongs to the running event loop."""
+        """Take uvicorn's own configuration. The server belongs to the running event loop."""
         super().__init__(config)
         self.intake = intake
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on `sockets`, then say so. Raises OSError."""
+        """Listen on `sockets`, then set `listening`.
+
+        Raises:
+            OSError: another process listens there.
+        """
         await super().startup(sockets=sockets)
         self.listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leave signals to `serve`."""
+        """Do nothing: `serve` handles signals."""
         yield
 
 
 def http_server(app: Starlette) -> HttpServer:
-    """Configure uvicorn for `app`: LiveKit's limits, no compression, no log of request lines (they hold tokens)."""
+    """Configure uvicorn for `app`: LiveKit's limits, no compression, and no log of request lines, which hold tokens."""
     limit_websockets()
     intake = Intake()
     return HttpServer(
@@ -186,7 +195,7 @@ def http_server(app: Starlette) -> HttpServer:
 async def running(
     config: Config, engine: Engine, rooms: Rooms, sockets: list[socket.socket]
 ) -> AsyncIterator[list[tuple[str, int]]]:
-    """Run everything while the block lasts; yields the (address, port) pairs on which HTTP listens.
+    """Run everything while the block lasts. Yield the (address, port) pairs on which HTTP listens.
 
     `sockets` come from `bind_sockets` and are closed at the end.
 
@@ -197,8 +206,8 @@ async def running(
         addresses = [bound.getsockname()[:2] for bound in sockets]
         try:
             await engine.start()
-        except OSError as exc:
-            raise _media_port_in_use(config, exc) from exc
+        except OSError as error:
+            raise _media_port_in_use(config, error) from error
         try:
             await rooms.start()
             async with _serving(build_app(config, rooms), engine, rooms, sockets):
@@ -222,9 +231,9 @@ async def _serving(app: Starlette, engine: Engine, rooms: Rooms, sockets: list[s
         app.state.ready = True
         async with telling_drops(engine.drops, rooms.drops, lambda: server.intake.dropped):
             yield
-    except OSError as exc:
+    except OSError as error:
         # Two processes may both bind; only one of them may listen.
-        raise PortInUse(f"cannot listen on TCP port {sockets[0].getsockname()[1]}: {exc.strerror}") from exc
+        raise PortInUse(f"cannot listen on TCP port {sockets[0].getsockname()[1]}: {error.strerror}") from error
     finally:
         app.state.ready = False
         listening.cancel()
@@ -236,7 +245,7 @@ async def _serving(app: Starlette, engine: Engine, rooms: Rooms, sockets: list[s
 async def serve(config: Config, engine: Engine, rooms: Rooms, sockets: list[socket.socket], announce: Announce) -> None:
     """Run until SIGTERM or SIGINT. `sockets` come from `bind_sockets`.
 
-    `announce` is called once with the listening addresses, when joins are welcome.
+    `announce` is called once with the listening addresses, when joins are accepted.
 
     Raises:
         PortInUse: a TCP or UDP port cannot be bound.
@@ -258,6 +267,6 @@ async def serve(config: Config, engine: Engine, rooms: Rooms, sockets: list[sock
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process as many sockets as its hard limit: the usual soft limit ends at about 1,000 participants."""
+    """Raise the limit of open sockets to the hard limit. The usual soft limit ends at about 1,000 participants."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

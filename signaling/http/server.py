@@ -30,49 +30,57 @@ from signaling.http.tokens import create
 
 PREFLIGHT_MAX_AGE_S = 86_400
 MAX_QUERY_PARAMETERS = 100
-"""Parameters of one query, which may have a MiB: clients send about twenty."""
+"""Parameters of one query. Clients send about twenty; a query of a MiB could hold many more."""
 MAX_QUERY_ESCAPES = 20_000
-"""`%` in a query: escaping what is base64 needs none or a few, and each costs a tenth of a microsecond."""
+"""`%` in a query. Base64 needs no or few escapes, and each costs a tenth of a microsecond."""
 HOST = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::\d*)?")
 """A `Host` header (RFC 9110 section 7.2)."""
 SUBPROTOCOL_JSON = "json"
-"""Our one extension: who asks for it gets JSON from the first message on."""
+"""The WebSocket subprotocol with which a client gets JSON from the first message on."""
 DEMO_DIRECTORY = Path(__file__).parents[1] / "demo"
 
 log = structlog.get_logger("signaling.http")
 
 
 class Session(Protocol):
-    """What `Rooms.admit` returns, as far as this file uses it."""
+    """The part of `signaling.participants.session.Session` that this file uses."""
 
     async def run(self, connection: SignalConnection) -> None:
         """Serve the client until its socket ends."""
 
     def abandon(self) -> None:
-        """Forget the admission: the upgrade never happened."""
+        """Take back the admission, because the upgrade did not happen."""
 
 
 class Rooms(Protocol):
     """The part of `signaling.registry.Rooms` that this file uses."""
 
     async def start(self) -> None:
-        """Begin to take participants."""
+        """Begin to accept participants."""
 
     async def stop(self) -> None:
-        """Send everybody away."""
+        """End all rooms and remove everybody."""
 
     def admit(self, join: JoinParameters) -> Session:
-        """Create or resume a participant. Raises JoinError."""
+        """Admit a session that creates or resumes a participant.
+
+        Raises:
+            JoinError: 503: the room or the server is full.
+        """
 
     def validate(self, join: JoinParameters) -> None:
-        """Make the checks of `admit` alone. Raises JoinError."""
+        """Make the checks of `admit` alone.
+
+        Raises:
+            JoinError: `admit` would raise it.
+        """
 
     def drops(self) -> Mapping[str, int]:
-        """Messages and requests of clients that were dropped since the start, by reason."""
+        """Return the number of clients' messages and requests dropped since the start, by reason."""
 
 
 def build_app(config: Config, rooms: Rooms) -> Starlette:
-    """Put the application together. Until `app.state.ready` is True it answers 503 to health checks and joins."""
+    """Build the application. Until `app.state.ready` is True it answers 503 to health checks and joins."""
     routes: list[BaseRoute] = [
         Route("/", _health),
         WebSocketRoute("/rtc", _connect),
@@ -104,13 +112,13 @@ def build_app(config: Config, rooms: Rooms) -> Starlette:
 
 
 class SingleSlash:
-    """ASGI middleware: clients that join a base URL and a path carelessly ask for `//rtc`."""
+    """ASGI middleware for clients that ask for `//rtc`, because they join a base URL and a path carelessly."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with leading slashes reduced to one."""
+        """Pass the request on with only one leading slash."""
         if scope["type"] in ("http", "websocket") and scope["path"].startswith("//"):
             # In place: the server lets go of what this dictionary holds when the request has been read.
             scope["path"] = "/" + scope["path"].lstrip("/")
@@ -126,8 +134,8 @@ async def _health(request: Request) -> Response:
 async def _validate(request: Request) -> Response:
     try:
         request.app.state.rooms.validate(_join_parameters(request))
-    except JoinError as exc:
-        return PlainTextResponse(exc.text, status_code=exc.status)
+    except JoinError as error:
+        return PlainTextResponse(error.text, status_code=error.status)
     return PlainTextResponse("success")
 
 
@@ -136,16 +144,16 @@ async def _connect(websocket: WebSocket) -> None:
         # By way of a second object, because the socket's own would keep the query as long as it lives.
         join = _join_parameters(HTTPConnection(websocket.scope))
         session: Session = websocket.app.state.rooms.admit(join)
-    except JoinError as exc:
-        log.info("join refused", status=exc.status, reason=exc.text)
-        await websocket.send_denial_response(PlainTextResponse(exc.text, status_code=exc.status))
+    except JoinError as error:
+        log.info("join refused", status=error.status, reason=error.text)
+        await websocket.send_denial_response(PlainTextResponse(error.text, status_code=error.status))
         return
     as_json = SUBPROTOCOL_JSON in websocket.scope.get("subprotocols", [])
     try:
         await websocket.accept(subprotocol=SUBPROTOCOL_JSON if as_json else None)
-    except BaseException as exc:
+    except BaseException as error:
         session.abandon()
-        if not isinstance(exc, SOCKET_GONE):
+        if not isinstance(error, SOCKET_GONE):
             raise
         return
     try:
@@ -171,7 +179,11 @@ def _join_parameters(connection: HTTPConnection) -> JoinParameters:
 
 
 def _query(connection: HTTPConnection) -> QueryParams:
-    """Return the query. Raises JoinError: 400 for more parameters than anybody means."""
+    """Return the query.
+
+    Raises:
+        JoinError: 400: it has too many parameters or escapes.
+    """
     query = connection.scope["query_string"]
     if query.count(b"&") >= MAX_QUERY_PARAMETERS or query.count(b"%") > MAX_QUERY_ESCAPES:
         raise JoinError(400, "too many parameters")
@@ -183,14 +195,14 @@ async def _demo(request: Request) -> Response:
 
 
 async def _demo_token(request: Request) -> Response:
-    """Sign a token for whoever asks: for `--dev` only, and not for pages from elsewhere."""
+    """Sign a token for whoever asks. The route exists with `--dev` only, and refuses pages of other origins."""
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
     if not _is_ours(host) or (origin and origin.partition("://")[2] != host):
         return PlainTextResponse("tokens are for the demo page of this server", status_code=403)
     try:
         query = _query(request)
-    except JoinError as exc:
-        return PlainTextResponse(exc.text, status_code=exc.status)
+    except JoinError as error:
+        return PlainTextResponse(error.text, status_code=error.status)
     room, identity = query.get("room", ""), query.get("identity", "")
     name = query.get("name", "") or identity
     if not room or not identity or max(map(len, (room, identity, name))) > MAX_NAME_LENGTH:
@@ -203,10 +215,10 @@ async def _demo_token(request: Request) -> Response:
 
 
 def _is_ours(host: str) -> bool:
-    """Tell whether a `Host` header names this machine in a way that nobody else can.
+    """Tell whether a `Host` header is an address, or a name of this machine that nobody else can own.
 
-    A page from elsewhere may have a name of its own that leads to our address (DNS rebinding); to the browser our
-    answers are then the page's. An address is no name, and these names are not given away.
+    Another name may belong to a page that points it to our address (DNS rebinding). The browser then takes our answers
+    for answers of that page's origin.
     """
     found = HOST.fullmatch(host)
     if found is None:

@@ -1,47 +1,47 @@
-"""Shares of the control thread: what the requests of one client may take of it while others wait.
+"""Shares of the control thread: the time that the requests of one client may use while others wait.
 
-Who calls it: `connection.py` around each request, and whoever works for a client later than in its request. A share is
-not a limit. What a client's turn took is charged only if somebody else came meanwhile and so had to wait; who has used
-up what is its own then waits itself, until it has earned it again or nobody else has come for a while.
+Who calls it: `connection.py` around each request, and code that works for a client after its request. A share is not a
+limit. A client's turn is charged only if somebody else had to wait for it. A client that has used up its share waits
+until it has earned time again, or until nobody else has come for a while.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 TURN_S = 0.001
-"""How long one client is served before the others get their turn: some thirty pings, or one larger request."""
+"""How long one client is served before the others have their turn: about thirty pings, or one larger request."""
 WINDOW_S = 0.1
 SHARE = 0.2
-"""The part of the control thread's time that each client has while others wait: 20 ms of each 100."""
+"""The share of the control thread's time that each client has while others wait: 20 ms of each 100."""
 MAX_EXCESS_S = 10.0
-"""A client that has been beyond its share for so long, without a pause, is sent away."""
+"""How long a client may be beyond its share without a pause before it is removed."""
 POLLS = 3
-"""Turns of the event loop after which every waiting client was served: one for a read, one for a task, one to spare."""
+"""Turns of the event loop after which every waiting client was served: one for its read, one for a task, one spare."""
 MIN_PAUSE_S = 0.001
 
 
 class ExcessiveUse(Exception):
-    """A client has wanted more than its share for `MAX_EXCESS_S`, while others waited."""
+    """A client was beyond its share for `MAX_EXCESS_S`, while others waited."""
 
 
 ENTRANCE_S = 1.0
-"""Time of the control thread for the joins and resumes of one identity, enough for thirty ordinary ones in a row. What
-is beyond that has to be earned at `SHARE` before the next one."""
+"""The control thread's time for the joins and resumes of one identity, which is enough for thirty ordinary ones in a
+row. More must be earned at `SHARE` before the next one."""
 SETTLED_AFTER = 1_000
-"""Entrances after which those are forgotten that have been earned."""
+"""The number of joins and resumes after which identities without debt are forgotten."""
 
 
 class Shares:
-    """What all clients of this process have in common."""
+    """What the shares of all clients have in common."""
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """clock: seconds, monotonic. sleep: waits so many of its seconds; 0 is one turn of the event loop."""
+        """`clock` gives seconds, monotonic. `sleep` waits for such seconds; 0 is one turn of the event loop."""
         self.clock = clock
         self.sleep = sleep
         self.turns = 0
         """Requests and other events that were handled."""
         self.gate = asyncio.Lock()
-        """Clients that had to wait go on one after the other, with the others in between."""
+        """Clients that had to wait go on one at a time, with turns of others in between."""
 
     def note(self) -> None:
         """Count a turn that no client's share pays for: a join or a resume."""
@@ -49,10 +49,10 @@ class Shares:
 
 
 class Share:
-    """One participant's; it outlives the sockets, so that a resume earns nothing."""
+    """The share of one participant. It outlives its sockets, so that a resume gains nothing."""
 
     def __init__(self, shares: Shares) -> None:
-        """Everything that belongs to one window is there to be used."""
+        """Start with the credit of one whole window."""
         self._shares = shares
         self._turns = 0
         self._spent_s = 0.0
@@ -63,28 +63,28 @@ class Share:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Seconds, as `spend` takes them."""
+        """The clock whose seconds `spend` takes."""
         return self._shares.clock
 
     @property
     def turn_is_over(self) -> bool:
-        """Whether the client was served for `TURN_S` since it gave way."""
+        """Whether the client was served for `TURN_S` since it last gave way."""
         return self._spent_s >= TURN_S
 
     def note(self) -> None:
-        """A request of this client, or an event of its media, is served."""
+        """Count a request of this client, or an event of its media."""
         self._turns += 1
         self._shares.turns += 1
 
     def spend(self, seconds: float) -> None:
-        """Serving this client took so long."""
+        """Charge the seconds that serving this client took."""
         if self._exempt:
             self._exempt = False
         else:
             self._spent_s += seconds
 
     def exempt(self) -> None:
-        """What is being done for this client now belongs to its join, and is not charged."""
+        """Do not charge what is being done for this client now, because it belongs to its join."""
         self._exempt = True
 
     async def give_way(self) -> None:
@@ -124,14 +124,14 @@ class Share:
         return self._shares.turns - self._turns
 
     async def _others_came(self) -> bool:
-        """Whether another client was waiting. When this returns, every client that was waiting has been served."""
+        """Let every waiting client be served; return whether there was one."""
         others = self._others()
         for _ in range(POLLS):
             await self._shares.sleep(0)
         return self._others() != others
 
     def _settle(self, spent_s: float) -> None:
-        """Charge a turn; what was earned while it lasted counts for it, and of what is left no more than a window's."""
+        """Charge a turn, and add what was earned meanwhile. The credit is at most that of one window."""
         now = self._shares.clock()
         earned_s = SHARE * (now - self._credited_at)
         self._credit_s = min(SHARE * WINDOW_S, self._credit_s + earned_s - spent_s)
@@ -139,24 +139,25 @@ class Share:
 
 
 class Entrances:
-    """What the joins and resumes of each identity have taken: no share is charged for them, and each may be new.
+    """What the joins and resumes of each identity have used of the control thread's time.
 
-    Whoever enters again and again with the largest offer would have all of the control thread otherwise.
+    No share is charged for them, because each may be of a new participant. Without this bound, a client that joins
+    again and again with the largest offer could use the whole thread.
     """
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """clock: seconds, monotonic. sleep: waits so many of its seconds."""
+        """`clock` gives seconds, monotonic. `sleep` waits for such seconds."""
         self._clock = clock
         self._sleep = sleep
         self._earned_at: dict[tuple[str, str], float] = {}
-        """(API key, identity) -> when everything that it took will have been earned."""
+        """(API key, identity) -> when it will have earned all time that it used."""
         self._charges = 0
 
     async def wait(self, key: tuple[str, str]) -> None:
-        """Return when an identity may enter: at once, unless it has just done so too often or too expensively.
+        """Wait until an identity may join or resume. It need not wait unless its last ones took too much time.
 
         Raises:
-            ExcessiveUse: that would be in more than `MAX_EXCESS_S`.
+            ExcessiveUse: it would have to wait for more than `MAX_EXCESS_S`.
         """
         while (seconds := self._earned_at.get(key, 0.0) - self._clock() - ENTRANCE_S / SHARE) > 0:
             if seconds > MAX_EXCESS_S:
@@ -164,7 +165,7 @@ class Entrances:
             await self._sleep(seconds)
 
     def charge(self, key: tuple[str, str], seconds: float) -> None:
-        """Entering took so long."""
+        """Charge the seconds that a join or resume took."""
         now = self._clock()
         self._charges += 1
         if self._charges >= SETTLED_AFTER:

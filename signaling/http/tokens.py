@@ -27,10 +27,10 @@ CLOCK_LEEWAY_S = 60
 REFRESHED_TOKEN_TTL_S = 600
 """Least validity of a refreshed token; rooms send a new one every five minutes."""
 MAX_TOKEN_BYTES = 832 * 1024
-"""Length of a token that we hand out: room for the largest metadata and attributes in ordinary text, and 192 KiB less
-than a request may have (`http_protocol.MAX_REQUEST_HEAD_BYTES`), for what else a client says when it brings it back."""
+"""Bytes of a token that the server sends: enough for the largest metadata and attributes of ordinary text, and 192 KiB
+less than a request may have (`http_protocol.MAX_REQUEST_HEAD_BYTES`), for what else a client sends with it."""
 LARGE_TOKEN_BYTES = 16 * 1024
-"""A larger token is read by JSON's parser only after its signature has been found to be ours."""
+"""Bytes above which a token's JSON is parsed only after its signature was verified."""
 DEFAULT_TTL_S = 6 * 3600
 """Validity of a token made by `create`, LiveKit's default."""
 
@@ -40,15 +40,15 @@ warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
 
 class TokenError(Exception):
-    """A token that proves nothing; the text tells its holder why (HTTP status 401)."""
+    """A token is not valid. The text tells its holder why (HTTP status 401)."""
 
 
 class TokenTooLong(Exception):
-    """A refreshed token that its holder could not bring back in a request."""
+    """A refreshed token would be too long for a request."""
 
 
 class _Utf8(json.JSONEncoder):
-    """Writes texts as UTF-8: escapes would make three bytes of each of two, and six of three."""
+    """Writes texts as UTF-8, because escapes take up to three times as many bytes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options | {"ensure_ascii": False})
@@ -69,7 +69,7 @@ class VideoGrant:
     can_subscribe: bool = True
     can_publish_data: bool = True
     can_publish_sources: tuple[models.TrackSource, ...] = ()
-    """When not empty, the only sources that may be published. A name that LiveKit does not know becomes UNKNOWN."""
+    """If not empty, the only sources that may be published. A name that LiveKit does not know becomes UNKNOWN."""
     can_update_own_metadata: bool = False
     can_subscribe_metrics: bool = False
     can_manage_agent_session: bool = False
@@ -83,7 +83,7 @@ class VideoGrant:
         return self.can_publish and (not self.can_publish_sources or source in self.can_publish_sources)
 
     def permission(self) -> models.ParticipantPermission:
-        """Return the grant as participants see it."""
+        """Return the grant as the permission of a participant."""
         return models.ParticipantPermission(
             can_subscribe=self.can_subscribe,
             can_publish=self.can_publish,
@@ -108,7 +108,7 @@ class Claims:
     attributes: dict[str, str]
     kind: models.ParticipantInfo.Kind
     video: VideoGrant
-    """Without `room_join` when the token carries no `video` claim."""
+    """The video grant. A token without a `video` claim has one without `room_join`."""
     api_key: str
     expires_at: int
     """Unix time in seconds."""
@@ -117,7 +117,7 @@ class Claims:
 
     @property
     def who(self) -> tuple[str, str]:
-        """Whose token it is: the API key that names people, and the name."""
+        """The API key and the identity, which together say whose token it is."""
         return self.api_key, self.identity
 
 
@@ -125,7 +125,7 @@ def verify(token: str, keys: Keys) -> Claims:
     """Check signature and times of `token` against the secrets of `keys`. Every text of the result can be encoded.
 
     Raises:
-        TokenError: the token is malformed, signed by nobody we know, expired, not yet valid or without expiry.
+        TokenError: the token is malformed, not signed by a known key, expired, not yet valid, or has no expiry.
     """
     if len(token) > LARGE_TOKEN_BYTES and not _is_signed(token, keys):
         raise TokenError("invalid authorization token: Signature verification failed")
@@ -143,8 +143,8 @@ def verify(token: str, keys: Keys) -> Claims:
             options={"require": ["exp"], "verify_aud": False, "verify_iat": False, "verify_jti": False},
         )
         return _claims(encodable(raw), api_key)
-    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as exc:
-        raise TokenError(f"invalid authorization token: {exc}") from exc
+    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise TokenError(f"invalid authorization token: {error}") from error
 
 
 def create(
@@ -158,7 +158,7 @@ def create(
     attributes: Mapping[str, str] | None = None,
     ttl_s: int = DEFAULT_TTL_S,
 ) -> str:
-    """Sign a token. `video` is the claim as it goes out, with LiveKit's camelCase names."""
+    """Sign a token. `video` is the claim with LiveKit's camelCase names."""
     claims: dict[str, Any] = {"sub": identity, "name": name, "video": dict(video)}
     if metadata:
         claims["metadata"] = metadata
@@ -176,7 +176,7 @@ def refresh(
     attributes: Mapping[str, str] | None = None,
     permission: models.ParticipantPermission | None = None,
 ) -> str:
-    """Sign `claims` again with what changed since (None: unchanged), under the key that signed the original.
+    """Sign `claims` again with what has changed (None: unchanged), under the key that signed the original.
 
     The new token is valid for `REFRESHED_TOKEN_TTL_S`, or as long as the original if that is longer. Claims that this
     server does not read are kept.
@@ -212,7 +212,7 @@ def _sign(claims: dict[str, Any], api_key: str, secret: SecretStr, expires_at: i
 
 
 def _is_signed(token: str, keys: Keys) -> bool:
-    """Tell whether one of the secrets signed `token`, without looking into it: hashing costs a tenth of parsing."""
+    """Tell whether one of the secrets signed `token`, without parsing it: hashing costs a tenth of that."""
     signed, _, signature = token.rpartition(".")
     try:
         given = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
@@ -226,8 +226,8 @@ def _is_signed(token: str, keys: Keys) -> bool:
 def _issuer(token: str) -> str:
     try:
         issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
-    except (jwt.InvalidTokenError, ValueError, RecursionError) as exc:
-        raise TokenError("invalid authorization token") from exc
+    except (jwt.InvalidTokenError, ValueError, RecursionError) as error:
+        raise TokenError("invalid authorization token") from error
     if not isinstance(issuer, str):
         raise TokenError("invalid authorization token: no issuer")
     return issuer

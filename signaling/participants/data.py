@@ -1,4 +1,4 @@
-"""Forwards data packets between the participants of a room: stamps the sender, picks the receivers, looks no deeper.
+"""Forwards data packets between the participants of a room: sets the sender, chooses the receivers, reads no more.
 
 Unknown kinds of packets and unknown fields pass unchanged: the packet is edited in its parsed form, and protobuf keeps
 what it does not know.
@@ -13,15 +13,15 @@ from signaling.participants.owner import Owner
 from signaling.rooms.member import Member
 
 KINDS: dict[Channel, DataPacket.Kind] = {Channel.RELIABLE: DataPacket.RELIABLE, Channel.LOSSY: DataPacket.LOSSY}
-"""What a packet is, is decided by its channel and not by what it says (the Python SDK says LOSSY on both)."""
-SPOKEN_BY_SERVER = frozenset(("speaker", "metrics"))
-"""Only the server may say who speaks; metrics are addressed to it."""
-ON_BEHALF = frozenset(("transcription", "chat_message", "stream_header", "stream_chunk", "stream_trailer"))
-"""What an agent may send under another participant's identity."""
+"""A packet's kind follows from its channel and not from what it says: the Python SDK says LOSSY on both."""
+SERVER_ONLY = frozenset(("speaker", "metrics"))
+"""Kinds of packets that clients may not send to each other: only the server says who speaks, and metrics go to it."""
+FOR_OTHERS = frozenset(("transcription", "chat_message", "stream_header", "stream_chunk", "stream_trailer"))
+"""Kinds of packets that an agent may send under another participant's identity."""
 
 
 def forward(sender: Owner, received: DataReceived) -> None:
-    """Send a packet from `sender` on to whom it is for; whatever must not pass is dropped and counted by reason."""
+    """Send a packet of `sender` to its receivers. A packet that may not pass is dropped and counted by reason."""
     reason = _forward(sender, received)
     if reason:
         sender.node.dropped[reason] += 1
@@ -41,7 +41,7 @@ def _forward(sender: Owner, received: DataReceived) -> str:
         return "data malformed"
     is_agent = sender.kind == ParticipantInfo.AGENT
     variant = packet.WhichOneof("value")
-    if variant in SPOKEN_BY_SERVER or (variant == "transcription" and not is_agent):
+    if variant in SERVER_ONLY or (variant == "transcription" and not is_agent):
         return "data kind not allowed"
     if channel is Channel.RELIABLE and packet.sequence > 0:
         # A client that resumes sends again what it does not know to have arrived.
@@ -52,7 +52,7 @@ def _forward(sender: Owner, received: DataReceived) -> str:
     receivers = _receivers(sender, packet)
     if not receivers:
         return ""
-    _stamp(packet, sender, KINDS[channel], keep_identity=is_agent and variant in ON_BEHALF)
+    _stamp(packet, sender, KINDS[channel], keep_identity=is_agent and variant in FOR_OTHERS)
     transports = [receiver.data_transport for receiver in receivers]
     sender.node.engine.send_data(transports, channel, packet.SerializeToString(), received.transport)
     return ""

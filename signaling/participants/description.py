@@ -1,4 +1,4 @@
-"""What others are told of one participant: a `ParticipantInfo`, as it begins and as its texts change."""
+"""The `ParticipantInfo` that describes a participant to others: making it, and changing its texts."""
 
 import time
 
@@ -13,7 +13,7 @@ from signaling.profile import Profile
 
 
 def describe(profile: Profile, client: ClientInfo) -> ParticipantInfo:
-    """Describe a participant that comes now, under a new sid."""
+    """Describe a participant that joins now, under a new sid."""
     now = time.time()
     return ParticipantInfo(
         sid=identifiers.participant_sid(),
@@ -32,7 +32,7 @@ def describe(profile: Profile, client: ClientInfo) -> ParticipantInfo:
 
 
 def set_texts(info: ParticipantInfo, name: str, metadata: str, attributes: dict[str, str]) -> None:
-    """Change what a participant says about itself; empty texts are left alone, empty attributes deleted.
+    """Change name, metadata and attributes. Empty texts change nothing; empty attributes are deleted.
 
     Raises:
         RequestRefused: LIMIT_EXCEEDED; nothing was changed.

@@ -51,11 +51,11 @@ _ECHOED = {
     "publish_data_track_request": "publish_data_track",
     "unpublish_data_track_request": "unpublish_data_track",
 }
-"""Request -> field of `request_response` that repeats it, so that a client knows which of its requests is meant."""
+"""Request -> field of `request_response` that repeats it, by which a client recognises its request."""
 
 
 def dispatch(participant: Participant, request: SignalRequest) -> None:
-    """Handle one request. Kinds that we do not know, from clients newer than us, are ignored."""
+    """Handle one request. Kinds that are unknown here, from newer clients, are ignored."""
     name = request.WhichOneof("message")
     if name is not None:
         answer(participant, name, getattr(request, name))
@@ -70,86 +70,86 @@ def answer(participant: Participant, name: str, message: Any) -> None:
     try:
         check_request(name, message)
         handler(participant, message)
-    except TooManyEntries as exc:
+    except TooManyEntries as error:
         participant.node.dropped["requests_with_too_many_entries"] += 1
-        respond(participant, name, message, RequestResponse.LIMIT_EXCEEDED, str(exc))
-    except RequestRefused as exc:
-        log.debug("request refused", request=name, identity=participant.identity, why=exc.text)
-        respond(participant, name, message, exc.reason, exc.text)
+        respond(participant, name, message, RequestResponse.LIMIT_EXCEEDED, str(error))
+    except RequestRefused as error:
+        log.debug("request refused", request=name, identity=participant.identity, why=error.text)
+        respond(participant, name, message, error.reason, error.text)
 
 
 def respond(participant: Participant, name: str, message: Any, reason: RequestResponse.Reason, text: str = "") -> None:
-    """Send the outcome of a request, with the request itself where the message has a field for it and it is short."""
+    """Send the outcome of a request. The request is repeated if the message has a field for it and it is short."""
     response = RequestResponse(reason=reason, message=text, request_id=getattr(message, "request_id", 0))
     if name in _ECHOED and isinstance(message, Message) and message.ByteSize() <= MAX_ECHO_BYTES:
         getattr(response, _ECHOED[name]).CopyFrom(message)
     participant.send(SignalResponse(request_response=response))
 
 
-# SDP
+# Session descriptions.
 
 
 def handle_offer(participant: Participant, offer: SessionDescription) -> None:
-    """The client offers what it publishes, and in single mode also where it can receive."""
+    """Take an offer: of what the client publishes and, with one connection, of where it can receive."""
     participant.renegotiation.receive_offer(offer)
 
 
 def handle_answer(participant: Participant, description: SessionDescription) -> None:
-    """The client answers our offer."""
+    """Take the client's answer to our offer."""
     participant.renegotiation.receive_answer(description)
 
 
 def handle_trickle(participant: Participant, trickle: TrickleRequest) -> None:
-    """Nothing to do: an ICE-lite server learns the client's addresses from its checks (RFC 8445 section 2.5)."""
+    """Do nothing: an ICE-lite server learns the client's addresses from its checks (RFC 8445 section 2.5)."""
 
 
-# publishing
+# Publishing.
 
 
 def handle_add_track(participant: Participant, request: AddTrackRequest) -> None:
-    """The client is about to publish a track, or another codec of one."""
+    """Announce a track that the client is about to publish, or another codec of one."""
     info = participant.publishing.add_track(request)
     participant.send(SignalResponse(track_published=TrackPublishedResponse(cid=request.cid, track=info)))
 
 
 def handle_mute(participant: Participant, request: MuteTrackRequest) -> None:
-    """The client muted or unmuted its own track."""
+    """Note that the client muted or unmuted its own track."""
     participant.publishing.set_muted(request.sid, request.muted)
 
 
 def handle_update_audio_track(participant: Participant, request: UpdateLocalAudioTrack) -> None:
-    """The client changed what its audio is like."""
+    """Note new features of the client's audio track, such as stereo."""
     participant.publishing.set_audio_features(request.track_sid, request.features)
 
 
 def handle_update_video_track(participant: Participant, request: UpdateLocalVideoTrack) -> None:
-    """The client's video has another size now."""
+    """Note a new size of the client's video track."""
     participant.publishing.set_video_size(request.track_sid, request.width, request.height)
 
 
 def handle_subscription_permission(participant: Participant, request: SubscriptionPermission) -> None:
-    """The client says who may subscribe to it."""
+    """Set who may subscribe to the client's tracks."""
     participant.set_access(SubscriptionAccess.parse(request))
 
 
-# subscribing
+# Subscribing.
 
 
 def handle_subscription(participant: Participant, request: UpdateSubscription) -> None:
-    """The client chooses tracks."""
+    """Subscribe the client to tracks, or unsubscribe it."""
     participant.subscriptions.update(request)
 
 
 def handle_track_setting(participant: Participant, request: UpdateTrackSettings) -> None:
-    """The client says how large it shows tracks."""
+    """Note in which quality or size the client shows tracks."""
     participant.subscriptions.set(request)
 
 
-# the participant itself
+# The participant itself.
 
 
 def handle_update_metadata(participant: Participant, request: UpdateParticipantMetadata) -> None:
-    """The client changes its name, metadata or attributes."""
+    """Change the client's own name, metadata or attributes."""
     participant.update_itself(request.name, request.metadata, dict(request.attributes))
     participant.send(
         SignalResponse(request_response=RequestResponse(reason=RequestResponse.OK, request_id=request.request_id))
@@ -157,39 +157,39 @@ def handle_update_metadata(participant: Participant, request: UpdateParticipantM
 
 
 def handle_leave(participant: Participant, request: LeaveRequest) -> None:
-    """The client goes."""
-    participant.go()
+    """Let the client leave."""
+    participant.leave_room()
 
 
 def handle_ping(participant: Participant, timestamp: int) -> None:
-    """The old ping: the answer is our time in milliseconds."""
+    """Answer the old kind of ping with our time in milliseconds."""
     participant.note_ping()
     participant.send(SignalResponse(pong=_now_ms()))
 
 
 def handle_ping_req(participant: Participant, ping: Ping) -> None:
-    """The new ping, from which the client computes the round-trip time."""
+    """Answer the new kind of ping, from which the client computes the round-trip time."""
     participant.note_ping()
     participant.send(SignalResponse(pong_resp=Pong(last_ping_timestamp=ping.timestamp, timestamp=_now_ms())))
 
 
 def handle_sync_state(participant: Participant, state: SyncState) -> None:
-    """A resuming client says what it believes; when we do not know its tracks it has to start again."""
+    """Take over the state of a resuming client. If it publishes unknown tracks, it has to start again."""
     participant.synchronize(state)
 
 
 def handle_simulate(participant: Participant, scenario: SimulateScenario) -> None:
-    """A test of an SDK asks for a fault."""
+    """Simulate a fault, for tests of SDKs."""
     simulation.run(participant, scenario)
 
 
 def handle_data_track(participant: Participant, request: Message) -> None:
-    """Data tracks are not offered here."""
+    """Refuse: this server has no data tracks."""
     raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server has no data tracks")
 
 
 def handle_data_blob(participant: Participant, request: Message) -> None:
-    """Nothing is stored for participants here."""
+    """Refuse: this server stores no data for participants."""
     raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server stores no data")
 
 

@@ -16,7 +16,7 @@ from signaling.sdp.peer_connection import WantedTrack
 
 
 class Forwarder(Protocol):
-    """Brings wanted tracks to the client: the renegotiation, as the subscriptions see it."""
+    """The part of the renegotiation that subscriptions use: it brings wanted tracks to the client."""
 
     def want(self, track: WantedTrack) -> None:
         """Forward a track, from the next negotiation on."""
@@ -26,7 +26,7 @@ class Forwarder(Protocol):
 
     @property
     def forwardings(self) -> Mapping[str, Forwarding]:
-        """The ways of wanted tracks, by sid."""
+        """The wanted tracks as they are forwarded, by sid."""
 
     def unsupported(self) -> frozenset[str]:
         """Return the sids of wanted tracks that the client has no codec for."""
@@ -44,7 +44,7 @@ class Owner(Member, Protocol):
 
     @property
     def room(self) -> Room:
-        """Where it is."""
+        """The room that it is in."""
 
     @property
     def permission(self) -> ParticipantPermission:
@@ -52,11 +52,11 @@ class Owner(Member, Protocol):
 
     @property
     def claims(self) -> Claims | None:
-        """What its token says, if it has one that is to be refreshed."""
+        """The claims of its token; None if it has no token to refresh."""
 
     @property
     def kind(self) -> ParticipantInfo.Kind:
-        """A person's client, an agent, and so on."""
+        """Whether it is a person's client, an agent, or another kind."""
 
     @property
     def client(self) -> ClientInfo:
@@ -64,20 +64,20 @@ class Owner(Member, Protocol):
 
     @property
     def who(self) -> tuple[str, str]:
-        """To whom its joins are charged."""
+        """The API key and identity to which its joins are charged."""
 
     @property
     def share(self) -> Share:
-        """What its requests may take of the control thread."""
+        """The share of the control thread that its requests may use."""
 
     @property
     def connection(self) -> SignalConnection | None:
-        """Its socket, while it has one."""
+        """The client's WebSocket; None while there is none."""
 
     @property
     def subscriber_primary(self) -> bool:
-        """Whether the connection on which it receives, of two, decides that its media is connected."""
+        """Whether, of two connections, the one on which it receives decides that its media is connected."""
 
     @property
     def renegotiation(self) -> Forwarder:
-        """What brings it the tracks that it wants."""
+        """The renegotiation that brings it the tracks that it wants."""

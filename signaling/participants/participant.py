@@ -1,4 +1,4 @@
-"""One participant of a room: who it is, what others see of it, and the parts that act for it.
+"""One participant of a room: its identity, its description for others, and its parts.
 
 A participant outlives its WebSocket: `connection` comes and goes while the media transports go on.
 """
@@ -59,27 +59,27 @@ from signaling.rooms.node import Node
 from signaling.rooms.room import Room
 
 JOIN_TIMEOUT_S = 60.0
-"""From joining to connected media; LiveKit's."""
+"""The time in which media must connect after the join, as in livekit-server."""
 CLOSED_BY_PEER = "closed by peer"
 """The engine's reason when the client ended DTLS in order."""
 SILENT_S = 10.0
-"""Clients ping every five seconds: after two missed pings a socket tells nothing about its client."""
+"""Clients ping every five seconds. After two missed pings an open socket no longer proves that the client is there."""
 PING_TIMEOUT_S = 15.0
-"""What clients are told, and after which a silent socket is closed."""
+"""The time without a message after which the socket of a client that pings is closed. Clients are told it."""
 FAILED_GRACE_S = 5.0
-"""How long a participant whose media failed is kept, so that its full reconnect looks like one."""
+"""How long a participant whose media failed is kept, so that others see its full reconnect as one."""
 FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
-"""Older clients look at `can_reconnect` alone."""
+"""Older clients read `can_reconnect` instead of `action`."""
 FIRST_PROTOCOL_WITH_SUBSCRIBER_PRIMARY = 3
 CLOSE_NORMAL = 1000
 CLOSE_RECONNECT = 4000
-"""Any code but 1000: livekit-client tries again only then (RFC 6455 section 7.4.2: 4000 and up are private)."""
+"""livekit-client reconnects after any code but 1000 (RFC 6455 section 7.4.2: 4000 and up are private)."""
 
 log = structlog.get_logger("signaling.participant")
 
 
 class Participant:
-    """Made by whoever lets it in (a session, when a client joins by WebSocket); ends by `Room.remove`."""
+    """One participant. A session makes it when a client joins by WebSocket; `Room.remove` ends it."""
 
     def __init__(
         self,
@@ -93,10 +93,10 @@ class Participant:
 
         Args:
             node: what all rooms share.
-            room: where it will be; it enters by `Room.add`.
+            room: its room, which it enters by `Room.add`.
             profile: who it is.
             settings: how its client takes part.
-            claims: of its token, if it has one that is to be refreshed.
+            claims: those of its token; None if it has no token to refresh.
 
         Raises:
             EngineError: the engine is full.
@@ -110,31 +110,33 @@ class Participant:
         self.access = SubscriptionAccess()
         self.connection: SignalConnection | None = None
         self.share = Share(node.shares)
-        """What its requests may take of the control thread."""
+        """The share of the control thread that its requests may use."""
         self.joined = False
-        """The client has its join response, so it can make sense of everything else."""
+        """The client has its join response, before which it understands nothing else."""
         self.removed = False
 
         self._info = describe(profile, self.client)
         self._stale = False
         self._alias = identifiers.participant_sid()
 
-        # times of the node's clock, in seconds
+        # Times of the node's clock, in seconds.
         self.joined_at = node.clock()
         self.update_allowance = participant_allowance(self.joined_at)
-        """For what the room is told of it."""
+        """Bounds the bytes that the room is told of it."""
         self._own_allowance = participant_allowance(self.joined_at)
-        """For what it is told of itself at once."""
-        self.heard_at = self.joined_at
-        """Last message from the client."""
+        """Bounds the bytes that it is told of itself at once."""
+        self._told_version = 0
+        """The version of `info` that it was told of itself at once."""
+        self.last_message_at = self.joined_at
+        """When the client's last message came."""
         self.pings = False
-        """The client pings, so its silence means something."""
+        """The client pings, so that its silence has a meaning."""
         self.expires_at: float | None = None
-        """When to give up on a client whose media failed."""
+        """When to remove a client whose media failed; None: it has not."""
 
-        # media
+        # Media.
         self.last_sequence = 0
-        """The last sequence number of the participant's reliable data packets; 0: none had one yet."""
+        """The number of its last reliable data packet; 0: none had one yet."""
         self.active = False
         """Media has been connected once."""
         self.disconnect_on_resume = False
@@ -154,12 +156,12 @@ class Participant:
 
     @property
     def sid(self) -> str:
-        """The name of this stay in the room."""
+        """The sid, which is new for each stay in a room."""
         return self._info.sid
 
     @property
     def identity(self) -> str:
-        """The name in the token, the same after a full reconnect."""
+        """The identity in the token, which stays the same after a full reconnect."""
         return self._info.identity
 
     @property
@@ -169,47 +171,47 @@ class Participant:
 
     @property
     def kind(self) -> ParticipantInfo.Kind:
-        """A person's client, an agent, and so on."""
+        """Whether it is a person's client, an agent, or another kind."""
         return self._info.kind
 
     @property
     def who(self) -> tuple[str, str]:
-        """To whom its joins are charged: API key and identity of its token, or its identity alone."""
+        """The API key and identity to which its joins are charged. Without a token the API key is empty."""
         return self.claims.who if self.claims is not None else ("", self.identity)
 
     @property
     def room_name(self) -> str:
-        """Where it is."""
+        """The name of its room."""
         return self.room.name
 
     @property
     def track_count(self) -> int:
-        """How many tracks it publishes or has announced."""
+        """The number of tracks that it publishes or has announced."""
         return self.publishing.count
 
     @property
     def data_transport(self) -> TransportId:
-        """Where data packets for it go."""
+        """The transport over which data packets for it go."""
         return self.renegotiation.data_transport
 
     @property
     def hidden(self) -> bool:
-        """Others are not told of it."""
+        """Whether it is hidden, so that others are not told of it."""
         return self.permission.hidden
 
     @property
     def public_sid(self) -> str:
-        """What SDP and RTCP call the sender of its media: the sid, or while it is hidden a name that nobody has."""
+        """The sid that SDP and RTCP give for its media. While it is hidden, this is a sid that nobody has."""
         return self._alias if self.hidden else self.sid
 
     @property
     def is_publisher(self) -> bool:
-        """It has published in this stay."""
+        """Whether it has published a track since it joined."""
         return self._info.is_publisher
 
     @property
     def info(self) -> ParticipantInfo:
-        """What clients are told; treat it as a constant."""
+        """The description that clients are sent. Callers must not change it."""
         if self._stale:
             self._stale = False
             del self._info.tracks[:]
@@ -217,6 +219,11 @@ class Participant:
             self._info.is_publisher = self._info.is_publisher or bool(self._info.tracks)
             self._info.version += 1
         return self._info
+
+    @property
+    def knows_itself(self) -> bool:
+        """Whether the client was already told the newest state of its own participant."""
+        return not self._stale and self._told_version == self._info.version
 
     def engine_tracks(self) -> list[TrackId]:
         """Return the engine tracks of everything that it publishes."""
@@ -227,7 +234,7 @@ class Participant:
         return (entry.id for entry in self.subscriptions.active.values() if entry.id is not None)
 
     def needs(self, tracks: int) -> Needs:
-        """What it has or wants of the engine's tables in a room with so many tracks."""
+        """Return the rows of the engine's tables that it has or wants, in a room with `tracks` tracks."""
         mine = self.subscriptions
         wanted = tracks - self.publishing.count if mine.takes_all else len(mine.active)
         transports = len(self.renegotiation.transports)
@@ -239,7 +246,7 @@ class Participant:
             self.connection.send(response)
 
     def changed(self) -> None:
-        """Something in `info` or in a track changed: give it a new version and tell the room."""
+        """Note that `info` or a track changed: `info` gets a new version, and the room is told."""
         self._stale = True
         self.room.participant_changed(self)
 
@@ -249,22 +256,22 @@ class Participant:
         self.changed()
 
     def set_joined(self) -> None:
-        """The client knows that it is here: tell the others."""
+        """Note that the client has its join response, and tell the others."""
         self.joined = True
         self.set_state(ParticipantInfo.JOINED)
         self.node.events.emit(ParticipantJoined(self.room, self, self.settings))
 
     def set_disconnected(self, reason: DisconnectReason) -> None:
-        """Enter the last state, without telling anybody."""
+        """Enter the state DISCONNECTED, without telling anybody."""
         self.removed = True
         self._stale = True
         self._info.state = ParticipantInfo.DISCONNECTED
         self._info.disconnect_reason = reason
 
-    # what it asks for, or somebody asks for it
+    # What it, or somebody on its behalf, requests.
 
     def update(self, name: str, metadata: str, attributes: dict[str, str]) -> None:
-        """Change what the participant says about itself; empty texts are left alone, empty attributes deleted.
+        """Change name, metadata and attributes. Empty texts change nothing; empty attributes are deleted.
 
         Raises:
             RequestRefused: LIMIT_EXCEEDED; nothing was changed.
@@ -275,22 +282,22 @@ class Participant:
         self.token.renew()
 
     def update_itself(self, name: str, metadata: str, attributes: dict[str, str]) -> None:
-        """Make the participant's own change, as `update`.
+        """Do what `update` does, if the participant may change itself.
 
         Raises:
-            RequestRefused: NOT_ALLOWED, or as `update`.
+            RequestRefused: NOT_ALLOWED or LIMIT_EXCEEDED; nothing was changed.
         """
         if not self.permission.can_update_metadata:
             raise RequestRefused(RequestResponse.NOT_ALLOWED, "the token does not allow updating own metadata")
         self.update(name, metadata, attributes)
 
     def set_access(self, access: SubscriptionAccess) -> None:
-        """Decide who may subscribe to what it publishes."""
+        """Set who may subscribe to what it publishes."""
         self.access = access
         self.room.access_changed(self)
 
     def synchronize(self, state: SyncState) -> None:
-        """Take over what a resuming client believes.
+        """Take over the state that a resuming client has.
 
         Raises:
             SessionEnded: it publishes tracks that are not known here, so it has to start again.
@@ -305,25 +312,28 @@ class Participant:
         self.subscriptions.disable(state.track_sids_disabled)
 
     def note_ping(self) -> None:
-        """The client pings, so its silence will mean something."""
+        """Note that the client pings, so that from now on its silence has a meaning."""
         self.pings = True
 
-    def go(self) -> None:
-        """Leave the room, by its own wish."""
+    def leave_room(self) -> None:
+        """Leave the room on the client's request."""
         self.room.remove(self, CLIENT_INITIATED)
 
     def _tell_itself(self) -> None:
-        """Send the participant its own state now, before the answer to the request that changed it; the room hears of
-        it in its turn. LiveKit's Rust client sends name and metadata, as far as it knows them, with each change of
-        something else: one that has its answer before its own new name would set the old name again."""
+        """Send the participant its own new state, before the answer to the request that changed it.
+
+        LiveKit's Rust client sends name and metadata, as far as it knows them, with each change of something else. If
+        it got the answer before its new name, it would set the old name again.
+        """
         if not self._own_allowance.allows(self.node.clock()):
             self.node.dropped["own_updates_delayed"] += 1
             return
         self._own_allowance.charge(self.info.ByteSize())
+        self._told_version = self.info.version
         self.send(SignalResponse(update=ParticipantUpdate(participants=[self.info])))
 
     def set_claims(self, claims: Claims, permission: ParticipantPermission) -> None:
-        """Take over the token of a resumed session; what it no longer allows ends."""
+        """Take over the token of a resumed session, and end what it no longer allows."""
         self.claims = claims
         if permission == self.permission:
             return
@@ -336,7 +346,7 @@ class Participant:
         self.changed()
         self.room.subscribe_all(self)
 
-    # what happens to it
+    # What happens to it.
 
     def handle(self, event: Event) -> None:
         """Take what the engine tells of its transports, tracks and subscriptions."""
@@ -370,14 +380,17 @@ class Participant:
 
     def _subscription_started(self, event: SubscriptionStarted) -> None:
         track = self.room.tracks.get(self.node.subscribers[event.subscription][1])
-        if track is not None and not track.heard:
-            track.heard = True
+        if track is not None and not track.first_packet_sent:
+            track.first_packet_sent = True
             track.publisher.send(SignalResponse(track_subscribed=TrackSubscribed(track_sid=track.sid)))
 
     def _transport_failed(self, reason: str) -> None:
-        """A transport is lost. A client that still talks to us is asked to start again; one that is silent has gone.
-        One that closes its side is alive, however long it was silent: it is about to say `leave` or to close its
-        socket, has a while for that, and must not be told to come back."""
+        """React to the loss of a transport.
+
+        A client that still sends messages is told to reconnect. One that is silent is removed. One that closed the
+        transport itself is about to send `leave` or to close its socket. It has some time for that, and must not be
+        told to reconnect.
+        """
         now = self.node.clock()
         closes = reason == CLOSED_BY_PEER
         if closes:
@@ -389,23 +402,23 @@ class Participant:
             self.room.remove(self, SIGNAL_CLOSE if closes else CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
         elif closes:
             self.expires_at = now + FAILED_GRACE_S
-        elif now - self.heard_at > SILENT_S:
+        elif now - self.last_message_at > SILENT_S:
             self.room.remove(self, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
         else:
             self.expires_at = now + FAILED_GRACE_S
             self.leave(CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
 
     def signal_lost(self) -> None:
-        """The socket ended without a word: media may go on, or the client comes back."""
+        """Note that the socket ended without a `leave`. Media may go on, and the client may resume."""
         self.connection = None
         if not self.active or self.expires_at is not None:
             self.room.remove(self, SIGNAL_CLOSE)
 
     def tick(self, now: float) -> None:
-        """Look after its timeouts. now: the node's clock, in seconds.
+        """Check its timeouts. `now` is the node's clock, in seconds.
 
         Raises:
-            SessionEnded: one of them is over.
+            SessionEnded: one has passed.
         """
         if self.expires_at is not None and now >= self.expires_at:
             self.room.remove(self, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
@@ -413,16 +426,16 @@ class Participant:
         if not self.active and now - self.joined_at > JOIN_TIMEOUT_S:
             raise SessionEnded(JOIN_FAILURE, LeaveRequest.DISCONNECT, "media did not connect in time")
         if self.connection is not None:
-            if now - self.heard_at > PING_TIMEOUT_S and self.pings:
+            if now - self.last_message_at > PING_TIMEOUT_S and self.pings:
                 self.node.spawn(self.connection.close(CLOSE_RECONNECT))
                 self.pings = False
             self.token.tick(now)
         self.renegotiation.tick(now)
 
     def attach(self, connection: SignalConnection) -> None:
-        """Use this socket from now on; the one before is closed."""
+        """Use this socket from now on, and close the one before."""
         previous, self.connection = self.connection, connection
-        self.heard_at = self.node.clock()
+        self.last_message_at = self.node.clock()
         self.pings = False
         if previous is not None:
             self.node.spawn(previous.close(CLOSE_NORMAL))
@@ -439,22 +452,22 @@ class Participant:
         connection.send(SignalResponse(leave=leave))
         self.node.spawn(connection.close(CLOSE_RECONNECT if again else CLOSE_NORMAL))
 
-    def hang_up(self) -> None:
-        """Close the socket without a word, so that the client tries to resume (simulated faults only)."""
+    def close_socket(self) -> None:
+        """Close the socket without `leave`, so that the client tries to resume. This is for simulated faults."""
         if self.connection is not None:
             self.node.spawn(self.connection.close(CLOSE_RECONNECT))
 
-    def let_go(self) -> None:
-        """Drop the parts, after everything has ended and `info` is final: the last act of `Room.remove`.
+    def release_parts(self) -> None:
+        """Drop the parts, after everything has ended and `info` is final. `Room.remove` calls this last.
 
-        They refer to this participant, and a circle lives until Python's collector looks at old objects, which is
-        seldom. Without it the memory of somebody who left is free at once.
+        The parts refer to this participant. Such a circle of references would live until Python's collector visits old
+        objects, which is seldom; without it the memory is free at once.
         """
         self._info = self.info
         del self.token, self.publishing, self.subscriptions, self.renegotiation
 
     def close(self) -> None:
-        """End everything of this participant in the engine and in the node's maps, each part even if another fails."""
+        """Remove everything of this participant from the engine and from the node's maps, even if one part fails."""
         self.token.cancel()
         with ExitStack() as last_first:
             for transport in self.renegotiation.transports:

@@ -1,6 +1,6 @@
-"""What one participant publishes: announced tracks, their match with m-sections, and how they become known to others.
+"""What one participant publishes: announced tracks, their m-sections, and how others learn of them.
 
-The way of a track: `add_track` makes it pending; an offer's section claims it (`decide`); the engine gets a track
+The life of a track: `add_track` makes it pending; an offer's m-section claims it (`decide`); the engine gets a track,
 and the room tells everybody else (`apply`). A packet in another codec than was negotiated first changes what they know
 (`stream_started`).
 """
@@ -27,14 +27,14 @@ class Publishing:
     """The publishing half of a participant."""
 
     def __init__(self, participant: Owner) -> None:
-        """Start with nothing published."""
+        """Start without tracks."""
         self._participant = participant
         self.pending: dict[str, Track] = {}
-        """Announced by the client, without a section yet; by sid, oldest first."""
+        """Tracks that are announced and have no m-section yet, by sid, oldest first."""
         self.tracks: dict[str, Track] = {}
-        """With an engine track; by sid."""
+        """Tracks with an engine track, by sid."""
         self._claims: dict[str, tuple[Track, Codec | None]] = {}
-        """mid -> (its track, codec announced for it); filled by `decide`, emptied by `apply` of the same offer."""
+        """mid -> (its track, the codec announced for it). `decide` fills it; `apply` of the same offer empties it."""
 
     def find(self, sid: str) -> Track:
         """Return an own track, pending or published.
@@ -48,7 +48,7 @@ class Publishing:
         return track
 
     def add_track(self, request: AddTrackRequest) -> TrackInfo:
-        """Note that the client is about to publish; the answer is what `track_published` says.
+        """Announce a track that the client is about to publish. Return the description for `track_published`.
 
         A request that carries a sid adds a codec to a published track. Asking twice for the same pending track
         gives the same answer.
@@ -75,39 +75,51 @@ class Publishing:
         return info
 
     def set_muted(self, sid: str, muted: bool) -> None:
-        """Note that a track is muted or not. Raises RequestRefused: NOT_FOUND."""
+        """Note that a track is muted or not.
+
+        Raises:
+            RequestRefused: NOT_FOUND.
+        """
         track = self.find(sid)
         if track.info.muted != muted:
             track.info.muted = muted
             self._participant.changed()
 
     def set_audio_features(self, sid: str, features: Iterable[AudioTrackFeature]) -> None:
-        """Note what a track's audio is like; features that nobody knows are left out. Raises RequestRefused."""
+        """Note the features of an audio track. Unknown features are left out.
+
+        Raises:
+            RequestRefused: NOT_FOUND.
+        """
         track = self.find(sid)
         known = AudioTrackFeature.values()
         track.info.audio_features[:] = [feature for feature in dict.fromkeys(features) if feature in known]
         self._participant.changed()
 
     def set_video_size(self, sid: str, width: int, height: int) -> None:
-        """Note that a track's video has another size now, in pixels. Raises RequestRefused: NOT_FOUND."""
+        """Note the new size of a video track, in pixels.
+
+        Raises:
+            RequestRefused: NOT_FOUND.
+        """
         track = self.find(sid)
         track.info.width, track.info.height = width, height
         self._participant.changed()
 
     @property
     def count(self) -> int:
-        """How many tracks there are or will be."""
+        """The number of tracks that are published or announced."""
         return len(self.tracks) + len(self.pending)
 
     def needs(self) -> Needs:
-        """What the tracks take of the engine's tables, without their subscriptions."""
+        """Return the rows of the engine's tables that the tracks take, without subscriptions to them."""
         total = Needs()
         for track in (*self.tracks.values(), *self.pending.values()):
             total = total.plus(needs_of(track.info))
         return total
 
     def decide(self, section: SendingSection) -> PublishDecision | None:
-        """Match a new sending section with an announced track; None when there is none."""
+        """Match a new sending m-section with an announced track; None if there is none."""
         track = self._claim(section)
         if track is None:
             return None
@@ -128,13 +140,16 @@ class Publishing:
         )
 
     def _voices(self, track: Track) -> tuple[int, int]:
-        """What a shared screen or a recording plays is not one of the voices that the loudest are chosen from."""
+        """Return the group of voices of a track, and how many of it are forwarded; (0, 0): it is always forwarded.
+
+        Only microphones belong to the group, not the sound of a shared screen or a recording.
+        """
         room = self._participant.room
         is_voice = track.info.type == AUDIO and track.info.source in (UNKNOWN, MICROPHONE)
         return (room.voices, room.options.forward_loudest) if is_voice and room.voices else (0, 0)
 
     def apply(self, result: AnswerResult) -> None:
-        """Take over what an answered offer started and stopped (in this order: a track may change its engine track)."""
+        """Take over what an answered offer started, and then what it stopped: a track may change its engine track."""
         for published in result.published:
             self._begin(published)
         for published in result.changed:
@@ -145,7 +160,7 @@ class Publishing:
         self._claims.clear()
 
     def stream_started(self, event: StreamStarted) -> None:
-        """A layer's first packet arrived, or one in another codec."""
+        """Note the first packet of a layer, or the first one in another codec."""
         track = self._participant.node.tracks[event.track]
         engine_track = track.engine_tracks[event.track]
         if event.codec not in tracks.MIME_TYPES:
@@ -164,14 +179,14 @@ class Publishing:
             self._participant.room.engine_tracks_changed(track)
 
     def revoke_forbidden(self) -> None:
-        """End what the permission does not allow (any more), published or only announced, and tell the client."""
+        """End tracks, published or announced, that the permission no longer allows, and tell the client."""
         for track in (*self.tracks.values(), *self.pending.values()):
             if not self._may_publish(track.info.source):
                 self._forget(track)
                 self._participant.send(SignalResponse(track_unpublished=TrackUnpublishedResponse(track_sid=track.sid)))
 
     def close(self) -> None:
-        """Take every track from the room; the engine's rows go with the transport."""
+        """Take all tracks out of the room. The engine's rows are closed together with the transport."""
         self.pending.clear()
         for track in tuple(self.tracks.values()):
             self._forget(track)
@@ -190,10 +205,10 @@ class Publishing:
         return permission.can_publish and (not sources or source in sources)
 
     def _claim(self, section: SendingSection) -> Track | None:
-        """Find the track that a section carries: by cid, else the first that waits for a section of this kind.
+        """Find the track of an m-section: by cid, else the first one of this kind that waits for an m-section.
 
-        Firefox names its tracks anew in SDP, therefore the second rule. The last one is for a client that only
-        renamed what it sends on a section.
+        The second rule is for Firefox, which gives its tracks other names in SDP. A third rule finds the track that the
+        m-section had, for a client that only renamed what it sends there.
         """
         claimed = {track.sid for track, _ in self._claims.values()}
         waiting = [track for sid, track in self.pending.items() if track.kind is section.kind and sid not in claimed]
@@ -256,7 +271,7 @@ def _mime_types(info: TrackInfo) -> tuple[str, ...]:
 
 
 def needs_of(info: TrackInfo) -> Needs:
-    """What a track takes of the engine's tables: an engine track for each codec, with a stream for each layer."""
+    """Return the rows that a track takes: an engine track for each codec, with a stream for each layer."""
     if info.type == AUDIO:
         return Needs(tracks=1, streams=1)
     codecs = max(1, len(info.codecs))

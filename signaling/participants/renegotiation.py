@@ -1,4 +1,5 @@
-"""When and how SDP is exchanged with one client: one connection on which it offers, or two with a fixed offerer each.
+"""When and how SDP is exchanged with one client. It has one connection on which it offers, or two with one offerer
+each.
 
 Changes are collected and negotiated together. Of several offers that wait, only the newest is answered.
 """
@@ -21,24 +22,24 @@ from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
 
 COLLECT_S = 0.02
-"""Changes within this time share one negotiation: far below what a person notices, and a room's burst fits in it."""
+"""Changes within this time share one negotiation. It is too short to be noticed, and long enough for a burst."""
 MAX_COLLECT_S = 1.0
-"""In a large room, where one join makes everybody negotiate, changes are collected longer, up to this."""
+"""The longest time that changes are collected. In a large room one join makes everybody negotiate."""
 ANSWER_TIMEOUT_S = 15.0
-"""LiveKit's: a client that has not answered by then has to start again."""
-HEARS_ONCE = frozenset(
+"""The time, as in livekit-server, after which a client that has not answered has to reconnect."""
+ANNOUNCES_ONCE = frozenset(
     {ClientInfo.RUST, ClientInfo.PYTHON, ClientInfo.NODE, ClientInfo.CPP, ClientInfo.UNITY, ClientInfo.UNREAL}
 )
-"""Clients on LiveKit's Rust SDK. With two connections it announces a track on an m-section only once: one that was
-unsubscribed and comes back there is received and never shown."""
+"""Clients on LiveKit's Rust SDK. With two connections it announces each pair of track and m-section only once: a track
+that is unsubscribed and comes back on its m-section is received and never shown."""
 MAX_SAME_REQUIREMENTS = 5
-"""Times that a client is asked for the same sections before we wait for a change."""
+"""How often a client is asked for the same m-sections before the server waits for a change."""
 
 log = structlog.get_logger("signaling.renegotiation")
 
 
 class Renegotiation(ABC):
-    """The SDP side of one participant."""
+    """The SDP negotiations of one participant."""
 
     def __init__(self, participant: Owner, publishing: Publishing, subscriptions: Subscriptions) -> None:
         """Open the transports."""
@@ -49,25 +50,25 @@ class Renegotiation(ABC):
         self._waiting: SessionDescription | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._cost_s = 0.0
-        """What the last offer took to answer."""
+        """The time that answering the last offer took."""
         self._answers = 0
-        """Offers that were looked at."""
+        """The number of offers that were answered or refused."""
         self._waiting_handle: asyncio.Handle | None = None
         self.closed = False
 
     @property
     @abstractmethod
     def transports(self) -> tuple[TransportId, ...]:
-        """Every transport of the client, the primary one first: media counts as connected when that one is."""
+        """The client's transports, the primary one first. Media counts as connected when that one is."""
 
     @property
     @abstractmethod
     def data_transport(self) -> TransportId:
-        """Where data packets for the client go."""
+        """The transport over which data packets for the client go."""
 
     @abstractmethod
     def want(self, track: WantedTrack) -> None:
-        """Forward a track, from the next negotiation on, which this asks for."""
+        """Forward a track from the next negotiation on, and request that negotiation."""
 
     @abstractmethod
     def unwant(self, track_sid: str) -> None:
@@ -76,7 +77,7 @@ class Renegotiation(ABC):
     @property
     @abstractmethod
     def forwardings(self) -> Mapping[str, Forwarding]:
-        """The ways of wanted tracks, by sid."""
+        """The wanted tracks as they are forwarded, by sid."""
 
     @abstractmethod
     def unsupported(self) -> frozenset[str]:
@@ -84,19 +85,27 @@ class Renegotiation(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """The join is answered: negotiate what there is."""
+        """Begin to negotiate, after the join is answered."""
 
     @abstractmethod
     def resume(self) -> None:
-        """The client came back on a new socket; what was under way on the old one is lost."""
+        """Go on after the client came back on a new socket. What was under way on the old one is lost."""
 
     @abstractmethod
     def receive_answer(self, answer: SessionDescription) -> None:
-        """Handle a client's answer. Raises SessionEnded when it cannot be used."""
+        """Handle a client's answer.
+
+        Raises:
+            SessionEnded: the answer cannot be used.
+        """
 
     @abstractmethod
     def tick(self, now: float) -> None:
-        """Look after timeouts. Raises SessionEnded."""
+        """Check the timeouts. `now` is the node's clock, in seconds.
+
+        Raises:
+            SessionEnded: the client has not answered in time.
+        """
 
     @abstractmethod
     def _negotiate(self) -> None: ...
@@ -105,7 +114,7 @@ class Renegotiation(ABC):
     def _answered(self) -> None: ...
 
     def receive_offer(self, offer: SessionDescription) -> None:
-        """Put a client's offer in the place of one that was not looked at yet."""
+        """Answer a client's offer in the next turn of the event loop. It replaces one that still waits."""
         self._waiting = offer
         if self._waiting_handle is None:
             self._waiting_handle = asyncio.get_running_loop().call_soon(self._answer_waiting)
@@ -121,8 +130,8 @@ class Renegotiation(ABC):
         self._answers += 1
         try:
             result = self._answering.answer(offer.sdp, self._publishing.decide)
-        except SdpError as exc:
-            raise _unusable("offer", exc) from exc
+        except SdpError as error:
+            raise _unusable("offer", error) from error
         description = SessionDescription(
             type="answer", sdp=result.sdp, id=offer.id, mid_to_track_id=result.mid_to_track_id
         )
@@ -168,7 +177,7 @@ class Renegotiation(ABC):
 
 
 class SingleConnection(Renegotiation):
-    """`/rtc/v1`: one connection for both directions. We only answer, and ask for an offer when we need one."""
+    """`/rtc/v1`: one connection for both directions. The client offers; the server asks for offers that it needs."""
 
     def __init__(self, participant: Owner, publishing: Publishing, subscriptions: Subscriptions) -> None:
         """Open the transport."""
@@ -176,51 +185,51 @@ class SingleConnection(Renegotiation):
         self._offered = False
         self._asked: tuple[int, int] | None = None
         self._before: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-        """The client's m-sections for receiving when it was asked for more."""
+        """The mids of the client's receiving m-sections when it was asked for more: audio, video."""
         self._times_asked = 0
         self._asked_at: float | None = None
-        """When the client was asked for an offer that has not come yet."""
+        """When the client was asked for an offer; None: no such offer is due."""
 
     @property
     def transports(self) -> tuple[TransportId, ...]:
-        """The one transport."""
+        """The client's only transport."""
         return (self._answering.transport,)
 
     @property
     def data_transport(self) -> TransportId:
-        """The one transport."""
+        """The client's only transport."""
         return self._answering.transport
 
     def want(self, track: WantedTrack) -> None:
-        """See `Renegotiation.want`."""
+        """Forward a track from the next negotiation on, and request that negotiation."""
         self._answering.want(track)
         self._times_asked = 0
         self.request()
 
     def unwant(self, track_sid: str) -> None:
-        """See `Renegotiation.unwant`."""
+        """Stop forwarding a track."""
         self._answering.unwant(track_sid)
         self.request()
 
     @property
     def forwardings(self) -> Mapping[str, Forwarding]:
-        """See `Renegotiation.forwardings`."""
+        """The wanted tracks as they are forwarded, by sid."""
         return self._answering.forwardings
 
     def unsupported(self) -> frozenset[str]:
-        """See `Renegotiation.unsupported`."""
+        """Return the sids of wanted tracks that the client has no codec for."""
         return self._answering.unsupported()
 
     def start(self) -> None:
-        """Nothing to do: the client's first offer comes with the join or right after it."""
+        """Do nothing: the client's first offer comes with the join or right after it."""
 
     def resume(self) -> None:
-        """Forget what the old socket was asked; the client restarts ICE with an offer by itself."""
+        """Forget what was asked on the old socket. The client restarts ICE by an offer of its own."""
         self._asked_at = None
         self.request()
 
     def receive_answer(self, answer: SessionDescription) -> None:
-        """Ignore it: we never offer here."""
+        """Do nothing: the server never offers on this connection."""
 
     def tick(self, now: float) -> None:
         """Ask again if the client did not react."""
@@ -251,10 +260,10 @@ class SingleConnection(Renegotiation):
         self.request()
 
     def _still_owes(self) -> bool:
-        """Whether the offer just answered was on its way when the client was asked for m-sections.
+        """Tell whether the offer that was just answered was on its way when the client was asked for m-sections.
 
-        Those will come in its next one. Asked a second time, the client would add them twice, and never take one away.
-        An m-section that it had and does not receive on any more, since it publishes there now, is not one it owes.
+        Then they will come with its next offer. If it were asked again, it would add them twice and never remove one. A
+        receiving m-section on which it publishes now does not count as missing.
         """
         if self._asked_at is None or self._asked is None:
             return False
@@ -263,13 +272,13 @@ class SingleConnection(Renegotiation):
 
 
 class DualConnection(Renegotiation):
-    """`/rtc`: the client offers what it publishes on one connection, we offer what it receives on the other."""
+    """`/rtc`: the client offers what it publishes on one connection; the server offers what it receives on another."""
 
     def __init__(self, participant: Owner, publishing: Publishing, subscriptions: Subscriptions) -> None:
-        """Open both transports, and our data channels on the one we offer."""
+        """Open both transports, and the data channels on the one where the server offers."""
         super().__init__(participant, publishing, subscriptions)
         engine = participant.node.engine
-        renews = participant.client.sdk in HEARS_ONCE
+        renews = participant.client.sdk in ANNOUNCES_ONCE
         self._offering = OfferingConnection(engine, renews_sections=renews)
         engine.open_channels(self._offering.transport)
         self._subscriber_primary = participant.subscriber_primary
@@ -278,32 +287,32 @@ class DualConnection(Renegotiation):
 
     @property
     def transports(self) -> tuple[TransportId, ...]:
-        """Both, the primary one first."""
+        """Both transports, the primary one first."""
         both = (self._offering.transport, self._answering.transport)
         return both if self._subscriber_primary else both[::-1]
 
     @property
     def data_transport(self) -> TransportId:
-        """The connection that we offer."""
+        """The transport of the connection on which the server offers."""
         return self._offering.transport
 
     def want(self, track: WantedTrack) -> None:
-        """See `Renegotiation.want`."""
+        """Forward a track from the next negotiation on, and request that negotiation."""
         self._offering.want(track)
         self.request()
 
     def unwant(self, track_sid: str) -> None:
-        """See `Renegotiation.unwant`."""
+        """Stop forwarding a track."""
         self._offering.unwant(track_sid)
         self.request()
 
     @property
     def forwardings(self) -> Mapping[str, Forwarding]:
-        """See `Renegotiation.forwardings`."""
+        """The wanted tracks as they are forwarded, by sid."""
         return self._offering.forwardings
 
     def unsupported(self) -> frozenset[str]:
-        """See `Renegotiation.unsupported`."""
+        """Return the sids of wanted tracks that the client has no codec for."""
         return self._offering.unsupported()
 
     def start(self) -> None:
@@ -311,25 +320,25 @@ class DualConnection(Renegotiation):
         self._negotiate()
 
     def resume(self) -> None:
-        """Offer again with new ICE credentials; an answer that was under way on the old socket will not come."""
+        """Offer again with new ICE credentials. An answer that was under way on the old socket is lost."""
         self._send(self._offering.offer(ice_restart=True))
 
     def receive_answer(self, answer: SessionDescription) -> None:
-        """See `Renegotiation.receive_answer`. An answer to an earlier offer is dropped."""
+        """Take the answer to the last offer. An answer to an earlier one is dropped."""
         if self._offered_at is None or answer.id not in (0, self._offer_id):
             return
         if self._offer_id == 1:
             self._participant.share.exempt()  # it belongs to the join
         try:
             self._offering.accept_answer(answer.sdp)
-        except SdpError as exc:
-            raise _unusable("answer", exc) from exc
+        except SdpError as error:
+            raise _unusable("answer", error) from error
         self._offered_at = None
         self._subscriptions.negotiated()
         self.request()
 
     def tick(self, now: float) -> None:
-        """Give up on a client that does not answer; without a socket it cannot."""
+        """End the session of a client that has a socket and does not answer."""
         if self._participant.connection is None or self._offered_at is None:
             return
         if now - self._offered_at > ANSWER_TIMEOUT_S:

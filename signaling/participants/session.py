@@ -1,4 +1,4 @@
-"""One WebSocket's life: join or resume, then requests until it ends. The participant outlives it."""
+"""The session of one WebSocket: join or resume, then requests until it ends. The participant outlives it."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -37,7 +37,7 @@ log = structlog.get_logger("signaling.session")
 
 
 class Session:
-    """What `Rooms.admit` gives to the HTTP side."""
+    """A session, which `Rooms.admit` makes and the HTTP server runs."""
 
     def __init__(self, room: Room | None, join: JoinParameters, resumed: Participant | None) -> None:
         """`room` is None only for a resume that cannot succeed."""
@@ -47,7 +47,7 @@ class Session:
         self._expected = not join.reconnect
 
     def abandon(self) -> None:
-        """The upgrade never happened."""
+        """Take back the admission, because the upgrade did not happen."""
         if self._expected and self._room is not None:
             self._expected = False
             self._room.expected -= 1
@@ -71,7 +71,7 @@ class Session:
             room.node.entrances.charge(resumed.who, room.node.clock() - began)
             if resumed.disconnect_on_resume:
                 resumed.disconnect_on_resume = False
-                resumed.hang_up()
+                resumed.close_socket()
         else:
             assert room is not None, "only a resume comes without a room"
             if room.closed:
@@ -90,12 +90,12 @@ class Session:
                 participant.signal_lost()
 
     async def _may_enter(self, node: Node, connection: SignalConnection) -> bool:
-        """Let who enters again and again wait for its turn; False if that is too long, which the client is told."""
+        """Let a client that joins again and again wait. If that takes too long, send it away and return False."""
         try:
             await node.entrances.wait(self._join.claims.who)
-        except BaseException as exc:
+        except BaseException as error:
             self.abandon()
-            if not isinstance(exc, ExcessiveUse):
+            if not isinstance(error, ExcessiveUse):
                 raise
             node.dropped["entrances_beyond_their_share"] += 1
             await _refuse(connection, LeaveRequest(reason=STATE_MISMATCH, action=LeaveRequest.DISCONNECT))
@@ -104,7 +104,7 @@ class Session:
 
 
 async def _serve(participant: Participant, connection: SignalConnection) -> None:
-    """Handle what comes. Ends with the socket only, so that whoever closes it chooses the close code."""
+    """Handle the client's requests until the socket ends. Only who closes it chooses the close code."""
     handle, reject = partial(_handle, participant, connection), partial(_reject, participant, connection, count(1))
     while True:
         try:
@@ -120,7 +120,7 @@ async def _serve(participant: Participant, connection: SignalConnection) -> None
 
 def _handle(participant: Participant, connection: SignalConnection, request: SignalRequest) -> None:
     if participant.connection is connection:
-        participant.heard_at = participant.node.clock()
+        participant.last_message_at = participant.node.clock()
         participant.room.guard(participant, partial(handlers.dispatch, participant, request))
 
 
@@ -144,7 +144,7 @@ async def _refuse(connection: SignalConnection, leave: LeaveRequest) -> None:
 
 
 def _join(room: Room, join: JoinParameters, connection: SignalConnection) -> Participant | None:
-    """Make the participant and send everything that a join is answered with; None when there is no room for it."""
+    """Make the participant and send the messages that answer a join; None if the room or the engine is full."""
     try:
         if room.is_full(join.claims.identity):
             raise JoinError(503, "room is full")
@@ -154,11 +154,11 @@ def _join(room: Room, join: JoinParameters, connection: SignalConnection) -> Par
         return None
     room.add(participant)
     participant.attach(connection)
-    room.guard(participant, partial(_welcome, participant, join))
+    room.guard(participant, partial(_answer_join, participant, join))
     return participant
 
 
-def _welcome(participant: Participant, join: JoinParameters) -> None:
+def _answer_join(participant: Participant, join: JoinParameters) -> None:
     room = participant.room
     participant.send(SignalResponse(join=_join_response(participant)))
     participant.set_joined()
@@ -174,8 +174,8 @@ def _welcome(participant: Participant, join: JoinParameters) -> None:
 
 
 def _resume(participant: Participant, join: JoinParameters, connection: SignalConnection) -> None:
-    heard_at = participant.heard_at
-    missed = participant.room.departures_since(heard_at)
+    last_message_at = participant.last_message_at
+    missed = participant.room.departures_since(last_message_at)
     participant.attach(connection)
     if missed is None:
         raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, "too much happened while the client was away")
@@ -184,7 +184,7 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     )
     participant.send(SignalResponse(reconnect=reconnect))
     participant.set_claims(join.claims, join.video.permission())
-    participant.room.tell_speakers(participant, since=heard_at - RETOLD_S)
+    participant.room.tell_speakers(participant, since=last_message_at - RETOLD_S)
     everybody = [*missed, *participant.room.visible_to(participant), participant.info]
     participant.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
     participant.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))

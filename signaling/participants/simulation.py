@@ -1,4 +1,4 @@
-"""Faults on request (LiveKit's simulate): SDK tests ask for them to see how a client recovers."""
+"""Simulated faults (LiveKit's `simulate`), which tests of SDKs request to see how a client recovers."""
 
 from livekit.protocol.models import CLIENT_INITIATED, SERVER_SHUTDOWN, UNKNOWN_REASON
 from livekit.protocol.rtc import LeaveRequest, RequestResponse, SimulateScenario
@@ -10,11 +10,11 @@ MAX_SPEECH_S = 60
 
 
 def run(participant: Participant, scenario: SimulateScenario) -> None:
-    """Do to `participant` what it asks for.
+    """Simulate the fault that `participant` asks for.
 
     Raises:
         RequestRefused: UNSUPPORTED_TYPE.
-        SessionEnded: that was the scenario.
+        SessionEnded: the scenario ends the session.
     """
     match scenario.WhichOneof("scenario"):
         case "speaker_update" if not participant.hidden:
@@ -24,7 +24,7 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
             return  # the others would be told its name
         case "node_failure":
             # A node that fails says nothing: the socket breaks, and a resume finds nobody.
-            participant.hang_up()
+            participant.close_socket()
             participant.connection = None
             participant.room.remove(participant, UNKNOWN_REASON)
         case "server_leave":
@@ -34,6 +34,6 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
         case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
             participant.disconnect_on_resume = True
         case "migration":
-            participant.hang_up()
+            participant.close_socket()
         case other:
             raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, f"scenario {other} is not supported")

@@ -1,4 +1,4 @@
-"""What one participant receives: its choices, the access it has, and how these become engine subscriptions.
+"""What one participant receives: its choices, its access, and the engine's subscriptions that follow from them.
 
 A track is *wanted* when the participant may subscribe, chose to (or subscribes to everything) and its publisher allows
 it. Wanted tracks go to the renegotiation, and get their engine subscription with the offer or answer that carries them.
@@ -36,32 +36,38 @@ from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import Beginning, WantedTrack
 
 EVERYTHING = UpdateTrackSettings(quality=HIGH)
-"""What a client gets that has not said what it shows."""
+"""The settings of a client that has not said how it shows a track."""
 LOWEST = UpdateTrackSettings(quality=LOW)
-"""What an adaptive client gets until it has said that: it will, and a large grid would choke it before."""
+"""The settings of an adaptive client until it says how it shows a track. More could overload it in a large grid."""
 
 
 class Subscriptions:
     """The subscribing half of a participant."""
 
     def __init__(self, participant: Owner, auto_subscribe: bool, adaptive_stream: bool) -> None:
-        """`auto_subscribe`: tracks without an explicit choice are wanted. `adaptive_stream`: sizes will be told."""
+        """Start without tracks.
+
+        Args:
+            participant: whose subscriptions these are.
+            auto_subscribe: tracks without an explicit choice are wanted.
+            adaptive_stream: the client will say how large it shows tracks.
+        """
         self._participant = participant
         self._auto_subscribe = auto_subscribe
         self._default = LOWEST if adaptive_stream else EVERYTHING
         self._choices: dict[str, bool] = {}
         self._settings: dict[str, UpdateTrackSettings] = {}
         self._told: dict[str, bool] = {}
-        """Sid of a wanted track that was refused once -> whether its publisher allows it, as the client knows."""
+        """Sid of a wanted track that was once refused -> whether it is allowed now, as the client was told last."""
 
     @property
     def active(self) -> Mapping[str, Forwarding]:
-        """The ways of wanted tracks, by sid."""
+        """The wanted tracks as they are forwarded, by sid."""
         return self._participant.renegotiation.forwardings
 
     @property
     def takes_all(self) -> bool:
-        """Whether tracks that it never heard of will be subscribed to."""
+        """Whether it will be subscribed to tracks that are published later."""
         return self._auto_subscribe and self._participant.permission.can_subscribe
 
     def consider(self, track: Track) -> None:
@@ -77,12 +83,12 @@ class Subscriptions:
             self.drop(track)
 
     def repeat(self) -> None:
-        """Say again to a resumed client which tracks it may not have, and which it may have again."""
+        """Tell a resumed client again which tracks it was refused, and which of those it may have now."""
         for sid, allowed in self._told.items():
             self._send_access(self._participant.room.tracks[sid], allowed)
 
     def drop(self, track: Track) -> None:
-        """Stop forwarding a track; its section is freed in the next negotiation."""
+        """Stop forwarding a track. Its m-section becomes free in the next negotiation."""
         forwarding = self.active.get(track.sid)
         if forwarding is None:
             return
@@ -92,14 +98,14 @@ class Subscriptions:
         self._participant.room.set_demand(track, self._participant.sid, None)
 
     def forget(self, track: Track) -> None:
-        """The track has ended: stop, and drop what the client chose for it."""
+        """Stop forwarding a track that has ended, and forget the client's choices for it."""
         self.drop(track)
         self._choices.pop(track.sid, None)
         self._settings.pop(track.sid, None)
         self._told.pop(track.sid, None)
 
     def engine_tracks_changed(self, track: Track) -> None:
-        """A codec of the track came or went, or another one takes its place."""
+        """Adapt to a codec of the track that was added, removed or replaced."""
         forwarding = self.active.get(track.sid)
         if forwarding is None:
             return
@@ -107,7 +113,7 @@ class Subscriptions:
         self._note_demand(forwarding)
 
     def negotiated(self) -> None:
-        """An offer or answer went out or came: pick up new engine subscriptions and what the client cannot decode."""
+        """Take over the engine's subscriptions, and the codecs that the client lacks, after an offer or an answer."""
         node, unsupported = self._participant.node, self._participant.renegotiation.unsupported()
         for sid, forwarding in self.active.items():
             current, answered = forwarding.subscription, forwarding.answered
@@ -125,13 +131,13 @@ class Subscriptions:
                 self._note_unsupported(forwarding)
 
     def update(self, request: UpdateSubscription) -> None:
-        """Handle a client's choice of tracks; unknown ones are remembered, and served when they appear.
+        """Handle a client's choice of tracks. A choice for an unknown track is remembered until the track appears.
 
         Raises:
             RequestRefused: LIMIT_EXCEEDED.
         """
         by_participant = (sid for entry in request.participant_tracks for sid in entry.track_sids)
-        untold = MAX_TOLD_ERRORS
+        errors_left = MAX_TOLD_ERRORS
         for sid in _different((*request.track_sids, *by_participant)):
             self._check_room(self._choices, sid)
             self._choices[sid] = request.subscribe
@@ -143,12 +149,12 @@ class Subscriptions:
                 self.consider(track)
                 if request.subscribe and was_refused and self._told[sid] is False and self._wants(track):
                     self._send_access(track, allowed=False)  # whoever asks is answered, each time
-            elif request.subscribe and untold:
-                untold -= 1
+            elif request.subscribe and errors_left:
+                errors_left -= 1
                 self._send_error(sid, SE_TRACK_NOTFOUND)
 
     def set(self, request: UpdateTrackSettings) -> None:
-        """Handle what a client wants to see of some tracks.
+        """Handle how a client shows some tracks.
 
         Raises:
             RequestRefused: LIMIT_EXCEEDED.
@@ -177,7 +183,7 @@ class Subscriptions:
             self.set(settings)
 
     def close(self) -> None:
-        """The participant leaves; the engine's rows go with its transports."""
+        """End all subscriptions. The engine's rows are closed together with the transports."""
         for sid, forwarding in self.active.items():
             if forwarding.id is not None:
                 self._participant.node.subscribers.pop(forwarding.id, None)
@@ -205,7 +211,7 @@ class Subscriptions:
         engine.set_paused(forwarding.id, _is_paused(settings) or not forwarding.ready)
 
     def _track(self, forwarding: Forwarding) -> Track:
-        """A track that ends is forgotten by everybody in the same call, so what is wanted is there."""
+        """Return a wanted track. It exists: everybody forgets a track in the call that ends it."""
         return self._participant.room.tracks[forwarding.track_sid]
 
     def _wanted(self, track: Track) -> WantedTrack:
@@ -220,8 +226,11 @@ class Subscriptions:
         )
 
     def _begin(self, track: Track) -> Beginning:
-        """What the client has said about a track so far, and whether it has to be shown that a muted one is there:
-        pion tells its application of a track with the first packet, and such clients cannot decrypt what we make up."""
+        """Return the layers that the client wants so far, and whether it gets silence while the track is muted.
+
+        pion tells its application of a track with the first packet. Silence that the server makes is not encrypted, so
+        an encrypted track has none.
+        """
         waits = self._participant.client.sdk == ClientInfo.GO and track.info.encryption == Encryption.NONE
         silence = waits and track.info.muted
         if track.kind is not Kind.VIDEO:
@@ -244,7 +253,7 @@ class Subscriptions:
         self._participant.room.set_demand(track, self._participant.sid, demand)
 
     def _note_unsupported(self, forwarding: Forwarding) -> None:
-        """Ask for a codec that the client has; when the publisher has none, say so, once."""
+        """Ask for a codec that the client has. If the publisher has none, tell the client once."""
         track = self._track(forwarding)
         lacking = forwarding.lacking | {each.codec for each in track.ranked()}
         if lacking == forwarding.lacking:

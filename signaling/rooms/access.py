@@ -10,7 +10,7 @@ from signaling.limits import MAX_TRACK_PERMISSIONS
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionAccess:
-    """A publisher's list; without one everybody may subscribe to everything."""
+    """A publisher's list of who may subscribe. By default everybody may subscribe to everything."""
 
     everyone: bool = True
     _by_sid: dict[str, TrackPermission] = field(default_factory=dict)

@@ -1,9 +1,9 @@
-"""Whether the media engine has room for what a join or a publication will need, asked before anybody is promised it.
+"""Checks whether the media engine has rows for a join or a publication before it is admitted.
 
-The engine's tables are fixed. What participants already have is not enough to count: a track that was announced a
-moment ago gets its subscriptions with the next negotiations, and a client that was admitted opens its transports later.
-So the rooms are asked what all their members have and want, and what is admitted afterwards is added. Nothing is
-subtracted: when the sum reaches a limit, everything is counted anew.
+The size of the engine's tables is fixed. It is not enough to count the rows in use: a track that was just announced
+gets its subscriptions with the next negotiations, and a client that was just admitted opens its transports later. So
+rooms count what all their members have and want, and every later admission is added. Nothing is subtracted; when the
+sum reaches a limit, everything is counted anew.
 """
 
 import math
@@ -26,38 +26,38 @@ class Needs(NamedTuple):
     subscriptions: int = 0
 
     def plus(self, other: "Needs") -> "Needs":
-        """Both together."""
+        """Return the sum of both."""
         return Needs(*map(operator.add, self, other))
 
     def beyond(self, other: "Needs") -> "Needs":
-        """What is left when `other` becomes free, nothing below zero."""
+        """Return what is needed beyond `other`, at least zero of each."""
         return Needs(*(max(0, mine - theirs) for mine, theirs in zip(self, other, strict=True)))
 
     def fits(self, limits: "Needs") -> bool:
-        """Whether no number is above its limit."""
+        """Tell whether no number is above its limit."""
         return all(map(operator.le, self, limits))
 
 
 SERVER_FULL = "the server is full"
 MEASURE_INTERVAL_S = 0.4
-"""Between two counts of everything, while the server is full."""
+"""The least time between two counts of everything."""
 
 
 class Capacity:
-    """What the engine's tables hold, and what of it is taken or promised."""
+    """The rows that the engine has, and those that are taken or promised."""
 
     def __init__(self, engine: "Engine", clock: Callable[[], float]) -> None:
-        """Nothing is taken yet. clock: seconds, monotonic."""
+        """Start with nothing promised. `clock` gives seconds, monotonic."""
         self.limits = Needs(**engine.limits())
         self.promised = Needs()
-        """At least what is taken: it is counted anew only when the limit seems to be reached."""
+        """The rows that are taken or promised, or more: they are counted anew only when a limit seems to be reached."""
         self.count: Callable[[], Needs] = Needs
-        """What all rooms have and want; the registry of rooms sets it."""
+        """Counts what all rooms have and want. The registry of rooms sets it."""
         self._clock = clock
         self._measured_at = -math.inf
 
     def has_room(self, needs: Needs) -> bool:
-        """Whether this much more can be promised."""
+        """Tell whether `needs` can be promised as well."""
         if self.promised.plus(needs).fits(self.limits):
             return True
         now = self._clock()
@@ -68,7 +68,7 @@ class Capacity:
         return self.promised.plus(needs).fits(self.limits)
 
     def promise(self, needs: Needs) -> bool:
-        """Promise this much if there is room; says whether there was."""
+        """Promise `needs` if there is room for them; return whether there was."""
         if not self.has_room(needs):
             return False
         self.promised = self.promised.plus(needs)

@@ -1,4 +1,4 @@
-"""Tells publishers which layers of which codec anybody wants, so that they encode nothing in vain (LiveKit's dynacast).
+"""Tells publishers which layers of which codec anybody wants, so that they encode no others (LiveKit's dynacast).
 
 More is asked for at once; less only after a delay, because viewers scroll and resize. This is also how a publisher
 is asked for its backup codec: a codec that it has not sent yet gets enabled qualities.
@@ -13,15 +13,15 @@ from sfu.parameters import Codec, Kind
 from signaling.rooms.tracks import Demand, Track, codec_name
 
 PAUSE_DELAY_S = 5.0
-"""LiveKit's: how long nobody may want a layer before its publisher hears of it."""
+"""How long nobody must have wanted a layer before its publisher is told, as in livekit-server."""
 
 NOTHING = -1
-"""A level below every quality: no layer is wanted. Levels are compared, and `OFF` is the largest enum value."""
+"""The level of no layer at all. It is below every quality, because levels are compared; `OFF` is the largest value."""
 
 
 @dataclass(slots=True)
 class _Announced:
-    """What a publisher was told last, and since when less would do."""
+    """What a publisher was told last, and when it is to be told that less is wanted."""
 
     levels: dict[Codec, int]
     lower_at: float | None = None
@@ -29,13 +29,13 @@ class _Announced:
 
 @dataclass(slots=True)
 class Dynacast:
-    """The demand for all video tracks of one room."""
+    """The demand for the video tracks of one room."""
 
     _announced: dict[Track, _Announced] = field(default_factory=dict)
     _changed: set[Track] = field(default_factory=set)
 
     def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> bool:
-        """Note what a subscriber wants; None: it has left the track. True when `update` has something to do."""
+        """Note what a subscriber wants (None: nothing any more); return whether that is a change for `update`."""
         if track.kind is not Kind.VIDEO or track.demand.get(subscriber_sid) == demand:
             return False
         if demand is None:
@@ -46,7 +46,7 @@ class Dynacast:
         return True
 
     def add(self, track: Track) -> None:
-        """Start with a track that was just announced: its publisher sends everything of its first codec."""
+        """Add a track that was just announced, whose publisher sends all layers of its first codec."""
         if track.kind is Kind.VIDEO:
             self._announced[track] = _Announced(self._initial(track))
             self._changed.add(track)
@@ -57,14 +57,14 @@ class Dynacast:
         self._changed.discard(track)
 
     def update(self, now: float) -> None:
-        """Tell publishers what changed: what is wanted more since the last call, and less once its delay is over."""
+        """Tell publishers of layers that are wanted since the last call, and begin the delay of those that are not."""
         for track in tuple(self._changed):
             if (announced := self._announced.get(track)) is not None:
                 self._raise(track, announced, now)
         self._changed.clear()
 
     def lower(self, now: float) -> None:
-        """Tell publishers what nobody has wanted for `PAUSE_DELAY_S`."""
+        """Tell publishers of layers that nobody has wanted for `PAUSE_DELAY_S`."""
         for track, announced in self._announced.items():
             if announced.lower_at is not None and now >= announced.lower_at:
                 announced.lower_at = None
@@ -72,7 +72,7 @@ class Dynacast:
                 _send(track, announced.levels)
 
     def repeat(self, track: Track) -> None:
-        """Say again what was said last (the publisher's socket was replaced)."""
+        """Tell a publisher again what it was told last, after its socket was replaced."""
         if (announced := self._announced.get(track)) is not None:
             _send(track, announced.levels)
 
@@ -100,8 +100,8 @@ class Dynacast:
 
 
 def _codecs(track: Track) -> tuple[Codec, ...]:
-    """Every codec that the publisher announced or sends, best first."""
-    return tuple(dict.fromkeys(track.codecs + tuple(each.codec for each in track.ranked())))
+    """Return every codec that the publisher announced or sends, best first."""
+    return tuple(dict.fromkeys(track.codecs + tuple(engine_track.codec for engine_track in track.ranked())))
 
 
 def _send(track: Track, levels: dict[Codec, int]) -> None:

@@ -1,8 +1,8 @@
-"""What happens in rooms, told to whoever listens: the log, and whatever else reports about rooms.
+"""Events of rooms, for the log and for whatever else reports about rooms.
 
-Who calls it: rooms and participants emit; listeners subscribe to the node's `Events` before the first room. A listener
-is called in the control thread, in the order in which things happened, and must return soon: what takes long it keeps
-in a queue of its own. Rooms, participants and tracks in an event are the live ones: what is to be kept is copied.
+Who calls it: rooms and participants emit events; listeners subscribe to the node's `Events` before the first room. A
+listener is called in the control thread, in the order of the events, and must return soon; it queues what takes long.
+The rooms, participants and tracks in an event go on changing, so a listener copies what it keeps.
 """
 
 from collections import Counter, deque
@@ -19,8 +19,8 @@ from signaling.rooms.member import Member
 from signaling.rooms.tracks import Track
 
 MAX_WAITING_EVENTS = 10_000
-"""Events that listeners may cause by what they do while they are told of another. Of an endless chain the rest is
-dropped, and counted as `room_events`."""
+"""Events that wait while listeners are told of another. More, which only an endless chain of listeners that cause
+events can make, are dropped and counted as `room_events`."""
 
 log = structlog.get_logger("signaling.events")
 
@@ -39,21 +39,21 @@ class EventRoom(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RoomStarted:
-    """A room was made, by a join or without one."""
+    """A room was created, by a join or without one."""
 
     room: EventRoom
 
 
 @dataclass(frozen=True, slots=True)
 class RoomFinished:
-    """A room ended; everybody has left."""
+    """A room has ended, after everybody left."""
 
     room: EventRoom
 
 
 @dataclass(frozen=True, slots=True)
 class ParticipantJoined:
-    """A participant is in the room; its media need not be connected."""
+    """A participant has joined. Its media need not be connected yet."""
 
     room: EventRoom
     participant: Member
@@ -106,21 +106,21 @@ Listener = Callable[[RoomEvent], None]
 
 
 class Events:
-    """Brings what happens in the rooms of a process to everybody who listens."""
+    """Distributes the events of all rooms to listeners."""
 
     def __init__(self, dropped: Counter[str]) -> None:
-        """dropped: counts events that found no place."""
+        """`dropped` counts events that were dropped."""
         self._dropped = dropped
         self._listeners: list[Listener] = []
         self._waiting: deque[RoomEvent] = deque()
         self._telling = False
 
     def subscribe(self, listener: Listener) -> None:
-        """Call `listener` with every event from now on. What it raises is logged, and costs nobody anything."""
+        """Call `listener` with every event from now on. An exception of it is logged and has no other effect."""
         self._listeners.append(listener)
 
     def emit(self, event: RoomEvent) -> None:
-        """Tell everybody, before this returns; what a listener causes is told when all have heard of its cause."""
+        """Tell all listeners before this returns. An event that a listener causes comes after they know its cause."""
         if len(self._waiting) >= MAX_WAITING_EVENTS:
             self._dropped["room_events"] += 1
             return

@@ -1,6 +1,7 @@
-"""What a room needs of a participant: `signaling/participants/participant.py` has it all.
+"""The protocol by which rooms, tracks and the node see participants.
 
-The participants' files import the room's. Rooms, tracks and the node see participants through this.
+The files of participants import those of rooms, and not the other way round. `signaling/participants/participant.py`
+implements the protocol.
 """
 
 from collections.abc import Iterable
@@ -16,23 +17,23 @@ from signaling.rooms.tracks import Publisher, Track
 
 
 class Subscriber(Protocol):
-    """A participant's choice among the tracks of its room."""
+    """The subscriptions of a participant to the tracks of its room."""
 
     @property
     def takes_all(self) -> bool:
-        """Whether tracks that it never heard of will be subscribed to."""
+        """Whether it will be subscribed to tracks that are published later."""
 
     def consider(self, track: Track) -> None:
         """Start or stop a subscription so that it matches choices, permissions and access."""
 
     def engine_tracks_changed(self, track: Track) -> None:
-        """A codec of the track came or went, or another one takes its place."""
+        """Adapt to a codec of the track that was added, removed or replaced."""
 
     def forget(self, track: Track) -> None:
-        """The track has ended."""
+        """Forget a track that has ended."""
 
     def repeat(self) -> None:
-        """Say again to a resumed client which tracks it may have."""
+        """Tell a resumed client again which tracks it was refused, and which of those it may have now."""
 
 
 class Member(Publisher, Protocol):
@@ -40,46 +41,50 @@ class Member(Publisher, Protocol):
 
     @property
     def info(self) -> ParticipantInfo:
-        """What clients are told; treat it as a constant."""
+        """The description that clients are sent. Callers must not change it."""
+
+    @property
+    def knows_itself(self) -> bool:
+        """Whether the client was already told the newest state of its own participant."""
 
     @property
     def joined(self) -> bool:
-        """The client has its join response."""
+        """Whether the client has its join response."""
 
     @property
     def active(self) -> bool:
-        """Media has been connected once."""
+        """Whether media has been connected once."""
 
     @property
     def removed(self) -> bool:
-        """It has left."""
+        """Whether it has left."""
 
     @property
     def is_publisher(self) -> bool:
-        """It has published in this stay."""
+        """Whether it has published a track since it joined."""
 
     @property
     def expires_at(self) -> float | None:
-        """When to give up on a client whose media failed, in seconds of the node's clock."""
+        """When to remove a client whose media failed, in seconds of the node's clock; None: it has not."""
 
     @property
     def update_allowance(self) -> Allowance:
-        """How many bytes the room may be told of it."""
+        """Bounds the bytes that the room is told of it."""
 
     @property
     def subscriptions(self) -> Subscriber:
-        """Its choice among the room's tracks."""
+        """Its subscriptions to the room's tracks."""
 
     @property
     def track_count(self) -> int:
-        """How many tracks it publishes or has announced."""
+        """The number of tracks that it publishes or has announced."""
 
     @property
     def data_transport(self) -> TransportId:
-        """Where data packets for it go."""
+        """The transport over which data packets for it go."""
 
     def needs(self, tracks: int) -> Needs:
-        """What it has or wants of the engine's tables in a room with so many tracks."""
+        """Return the rows of the engine's tables that it has or wants, in a room with `tracks` tracks."""
 
     def engine_tracks(self) -> Iterable[TrackId]:
         """Return the engine tracks of everything that it publishes."""
@@ -88,16 +93,16 @@ class Member(Publisher, Protocol):
         """Return the subscriptions to everything that is sent to it."""
 
     def set_disconnected(self, reason: DisconnectReason) -> None:
-        """Enter the last state, without telling anybody."""
+        """Enter the state DISCONNECTED, without telling anybody."""
 
     def leave(self, reason: DisconnectReason, action: LeaveRequest.Action) -> None:
-        """Tell the client that it leaves, and close its socket."""
+        """Send `leave` to the client and close its socket."""
 
     def close(self) -> None:
-        """End everything of it in the engine and in the node's maps."""
+        """Remove everything of it from the engine and from the node's maps."""
 
-    def let_go(self) -> None:
+    def release_parts(self) -> None:
         """Drop its parts, after everything has ended."""
 
     def tick(self, now: float) -> None:
-        """Look after its timeouts. now: the node's clock, in seconds."""
+        """Check its timeouts. `now` is the node's clock, in seconds."""

@@ -1,7 +1,7 @@
 """What every room of this process shares: the engine, the clock, and who owns which row of the engine.
 
-The maps are the only way from an engine event to a participant. Whoever opens a row enters it here and takes it out
-again when the row is closed, so that after a participant has left nothing here mentions it.
+The maps are the only way from an engine event to a participant. Code that opens a row adds it here, and removes it when
+it closes the row. So nothing refers here to a participant that has left.
 """
 
 import asyncio
@@ -30,55 +30,55 @@ log = structlog.get_logger("signaling.node")
 
 @dataclass(slots=True)
 class Node:
-    """One per process, made by `Rooms`."""
+    """What all rooms of a process share. `Rooms` makes it."""
 
     config: "Config"
     engine: "Engine"
     clock: Callable[[], float] = time.monotonic
-    """Seconds, monotonic; a test drives it by hand."""
+    """Seconds, monotonic. Tests set it by hand."""
     id: str = field(default_factory=identifiers.node_id)
     participants: dict[TransportId, Member] = field(default_factory=dict)
     tracks: dict[TrackId, Track] = field(default_factory=dict)
     subscribers: dict[SubscriptionId, tuple[Member, str]] = field(default_factory=dict)
     """Subscription -> (subscriber, track sid)."""
     capacity: Capacity = field(init=False)
-    """What may still be promised to joins and publications."""
+    """Checks whether the engine has rows for joins and publications."""
     shares: Shares = field(init=False)
     """How the control thread's time is shared among clients."""
     entrances: Entrances = field(init=False)
-    """What joins and resumes took of it."""
+    """What joins and resumes used of the control thread's time."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Messages of clients that were dropped on purpose, by reason."""
+    """Counts messages and requests of clients that were dropped, by reason."""
     events: Events = field(init=False)
-    """What happens in all rooms."""
+    """Distributes the events of all rooms."""
     _groups: set[int] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Ask the engine what it holds."""
+        """Make what depends on the engine and on the clock."""
         self.capacity = Capacity(self.engine, lambda: self.clock())
         self.shares = Shares(lambda: self.clock())
         self.events = Events(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
 
     def take_group(self) -> int:
-        """A number for a room that forwards its loudest voices only; 0, which is no group, when all are taken."""
+        """Return a number for a room that forwards only its loudest voices; 0, which is no group, if all are taken."""
         group = next((number for number in range(1, GROUPS) if number not in self._groups), 0)
         self._groups |= {group} - {0}
         return group
 
     def give_back_group(self, group: int) -> None:
-        """The room has ended."""
+        """Free the group of a room that has ended."""
         self._groups.discard(group)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` beside everything else; what it raises is logged."""
+        """Run `work` as a task. An exception of it is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 
     async def finish(self) -> None:
-        """Wait for all work that was spawned."""
+        """Wait until all tasks of `spawn` are done."""
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
 

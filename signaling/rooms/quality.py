@@ -1,4 +1,4 @@
-"""How good each participant's connection is, from the engine's statistics, in LiveKit's four words.
+"""The quality of each participant's connection, from the engine's statistics, as one of LiveKit's four words.
 
 The score follows the E-model of ITU-T G.107 in its usual short form: delay and loss are subtracted from 93.2, and the
 result is mapped to a mean opinion score of 1 to 4.5.
@@ -25,24 +25,24 @@ LOSS_WEIGHT = 2.5
 """Rating lost per percent of packets lost after repair attempts; Opus with in-band FEC, and video with RTX."""
 CODEC_DELAY_MS = 20.0
 MAX_SCORE = 4.5
-"""The end of the scale, which no path reaches."""
+"""The upper end of the scale."""
 EXCELLENT_SCORE = 4.1
 GOOD_SCORE = 3.5
-"""The bounds of "satisfied" and "some dissatisfied" in G.107 annex B, a little lower for video's sake."""
+"""The bounds of "satisfied" and "some dissatisfied" in G.107 annex B, a little lower because of video."""
 SAMPLED_SUBSCRIPTIONS = 4
-"""All subscriptions of a client share one path, so a few of them tell enough."""
+"""How many subscriptions of a client are looked at. A few suffice, since all share one path."""
 
 
 @dataclass(slots=True)
 class Qualities:
-    """Those of one room."""
+    """The qualities of all participants of one room."""
 
     engine: Engine
     _of: dict[str, "Quality"] = field(default_factory=dict)
-    """By sid."""
+    """Participant sid -> quality."""
 
     def measure(self, participants: Iterable[Member]) -> tuple[list[ConnectionQualityInfo], set[Member]]:
-        """Measure everybody; returns what changed for others to know, and who is measured for the first time."""
+        """Measure everybody; return the changes to tell, and who is measured for the first time."""
         changed: list[ConnectionQualityInfo] = []
         newcomers: set[Member] = set()
         for participant in participants:
@@ -57,11 +57,11 @@ class Qualities:
         return changed, newcomers
 
     def infos(self) -> list[ConnectionQualityInfo]:
-        """Return what a newcomer is told."""
+        """Return what a new participant is told about all others."""
         return [quality.info() for quality in self._of.values() if not quality.participant.hidden]
 
     def forget(self, sid: str) -> None:
-        """Drop a participant who left."""
+        """Forget a participant that left."""
         self._of.pop(sid, None)
 
 
@@ -71,15 +71,15 @@ class Quality:
 
     participant: Member
     _received: dict[TrackId, tuple[int, int]] = field(default_factory=dict)
-    """Engine track -> packets and losses at the last look."""
+    """Engine track -> packets and losses at the last measurement."""
     word: ConnectionQuality = EXCELLENT
     score: float = 0.0
-    """0: not measured, because there is no media."""
+    """The mean opinion score; 0: there is no media to measure."""
     told: ConnectionQuality | None = None
-    """What others were told last."""
+    """The word that others were told last."""
 
     def measure(self, engine: Engine) -> None:
-        """Look at both directions; the worse one counts."""
+        """Measure both directions. The worse one counts."""
         participant = self.participant
         if not participant.active or participant.expires_at is not None:
             self.word, self.score = EXCELLENT if participant.expires_at is None else LOST, 0.0
@@ -88,7 +88,7 @@ class Quality:
         self.word = grade(self.score)
 
     def info(self) -> ConnectionQualityInfo:
-        """Return what clients are told."""
+        """Return the message for clients."""
         return ConnectionQualityInfo(participant_sid=self.participant.sid, quality=self.word, score=self.score)
 
     def _publishing_score(self, engine: Engine) -> float:
@@ -113,7 +113,7 @@ class Quality:
 
 
 def opinion_score(loss: float, delay_ms: float) -> float:
-    """Return the mean opinion score, 1 to 4.5, of a path with this fraction lost and one-way delay."""
+    """Return the mean opinion score, 1 to 4.5, of a path with this share of lost packets and one-way delay."""
     delay_ms += CODEC_DELAY_MS
     rating = BEST_RATING - DELAY_WEIGHT * delay_ms - LATE_DELAY_WEIGHT * max(0.0, delay_ms - LATE_DELAY_MS)
     rating = max(0.0, rating - LOSS_WEIGHT * 100 * loss)

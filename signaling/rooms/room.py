@@ -1,6 +1,7 @@
 """One room: its participants and tracks, what they are told of each other, and when it ends.
 
-All calls come from the event loop's thread. `guard` is the border: an exception inside costs one participant.
+All calls come from the event loop's thread. What a participant causes runs inside `guard`, so that an exception removes
+only that participant.
 """
 
 import asyncio
@@ -42,17 +43,17 @@ from signaling.rooms.speakers import Speakers
 from signaling.rooms.tracks import MIME_TYPES, Demand, Publisher, Track
 from signaling.rooms.updates import Updates, batches, without_texts
 
-TEND_INTERVAL_S = 1.0
-"""Between two looks at each participant's timeouts, all of which are seconds."""
+TIMEOUT_CHECK_INTERVAL_S = 1.0
+"""The time between two checks of each participant's timeouts, which are all longer."""
 QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
 RETOLD_S = 10.0
-"""What was said so long before a client was heard last is said again when it resumes: its last words do not prove that
-it had heard ours, and what was to be told a moment later went to a socket that had ended."""
+"""What a client was sent up to this long before its own last message is sent again when it resumes. Its last message
+does not prove that it had received ours, and later ones went to a socket that had ended."""
 TRANSPORTS_OF_A_JOIN = 2
-"""What a client that has not joined yet opens at the most."""
+"""The most transports that a client opens when it joins."""
 SMALL_ROOM = 50
-"""Up to this size every change is told at once."""
+"""The size up to which every change is told at once."""
 
 log = structlog.get_logger("signaling.room")
 
@@ -66,14 +67,14 @@ class Room:
         self.node = node
         self.options = options
         self.participants: dict[str, Member] = {}
-        """By identity."""
+        """The participants by identity."""
         self.tracks: dict[str, Track] = {}
         """Announced tracks, by sid."""
         self.speakers = Speakers()
         self.expected = 0
-        """Sessions that were admitted and have not joined yet."""
+        """The number of sessions that were admitted and have not joined yet."""
         self.voices = node.take_group() if options.forward_loudest else 0
-        """The engine's group of this room's microphones, of which only the loudest are forwarded; 0: all are."""
+        """The engine's group of microphones of which only the loudest are forwarded; 0: all are forwarded."""
         self._info = models.Room(
             sid=identifiers.room_sid(),
             name=name,
@@ -89,19 +90,19 @@ class Room:
         self._qualities = Qualities(node.engine)
         self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
         self._untold: dict[str, Track] = {}
-        """Announced tracks of which nobody has heard yet, since updates have to wait; by sid."""
+        """Announced tracks of which nobody was told yet, because the update waits; by sid."""
         self._departures: deque[tuple[float, str, bytes]] = deque()
-        """When somebody left, the identity, and what others were told: a serialized `ParticipantInfo`, which takes a
-        tenth of the memory of the message."""
+        """Departures as (time, identity, what others were told). The last is a serialized `ParticipantInfo`, which
+        takes a tenth of the message's memory."""
         self._departures_since = node.clock()
-        """Earlier departures are forgotten."""
+        """The time before which departures are forgotten."""
         self._counts = (0, 0)
         self._counts_stale = False
-        self._quality_at = self._room_update_at = self._tended_at = node.clock()
+        self._quality_at = self._room_update_at = self._timeouts_checked_at = node.clock()
         self._empty_since: float | None = node.clock()
         self._was_joined = False
         self.closed = False
-        """It has ended; nobody can join it any more."""
+        """The room has ended, and nobody can join it any more."""
         node.events.emit(RoomStarted(self))
 
     @property
@@ -111,14 +112,14 @@ class Room:
 
     @property
     def info(self) -> models.Room:
-        """What clients are told about the room."""
+        """The description of the room that clients are sent."""
         self._info.num_participants, self._info.num_publishers = self._count()
         return self._info
 
-    # who is here
+    # Members.
 
     def add(self, participant: Member) -> None:
-        """Let somebody in. Who has the same identity is sent away."""
+        """Add a participant. One with the same identity is removed."""
         previous = self.participants.get(participant.identity)
         if previous is not None:
             self.remove(previous, DUPLICATE_IDENTITY)
@@ -133,7 +134,7 @@ class Room:
         reason: DisconnectReason,
         action: LeaveRequest.Action = LeaveRequest.DISCONNECT,
     ) -> None:
-        """Send somebody away (who may have gone already), free what it held, and tell the others."""
+        """Remove a participant, free what it held, and tell the others. Nothing happens if it was removed before."""
         if participant.removed:
             return
         participant.set_disconnected(reason)
@@ -153,23 +154,22 @@ class Room:
                 self._note_departure(participant.info)
         if not self.participants:
             self._empty_since = self.node.clock()
-        participant.let_go()
+        participant.release_parts()
         if participant.joined:
             self.node.events.emit(ParticipantLeft(self, participant, reason))
 
     def others(self, participant: Publisher) -> list[Member]:
-        """Return everybody else, hidden ones included."""
+        """Return all other participants, hidden ones included."""
         return [other for other in self.participants.values() if other is not participant]
 
     def visible_to(self, participant: Member) -> list[ParticipantInfo]:
-        """Return what a participant is told of all others."""
+        """Return the descriptions of all others that a participant may know of."""
         return [other.info for other in self.others(participant) if other.joined and not other.hidden]
 
     def departures_since(self, time_s: float) -> list[ParticipantInfo] | None:
-        """Return who has left since then, or shortly before (`RETOLD_S`), and is not back.
+        """Return who left after `time_s` or up to `RETOLD_S` before, and is not back; None: too many to remember.
 
-        A client that knows already looks for somebody who is not there, and finds nothing. None if there were too many
-        departures to remember.
+        A client that knows of a departure already ignores it.
         """
         if time_s < self._departures_since:
             return None
@@ -187,14 +187,14 @@ class Room:
         return now - self._empty_since >= timeout
 
     def is_full(self, identity: str) -> bool:
-        """Tell whether one more participant with this identity is too many."""
+        """Tell whether the room has no place for a participant with this identity."""
         limit = self.options.max_participants
         return bool(limit) and identity not in self.participants and len(self.participants) + self.expected >= limit
 
-    # what it takes of the engine's tables
+    # Rows of the engine's tables.
 
     def needs(self) -> Needs:
-        """What everybody here has or wants of the engine's tables, and who was admitted and has not joined yet."""
+        """Return the rows that all members have or want, with those of sessions that have not joined yet."""
         total, tracks = Needs(), self._track_count()
         for participant in self.participants.values():
             total = total.plus(participant.needs(tracks))
@@ -202,57 +202,59 @@ class Room:
         return total.plus(Needs(transports=TRANSPORTS_OF_A_JOIN * joining, subscriptions=tracks * joining))
 
     def needs_of_join(self, identity: str, transports: int, takes_all: bool) -> Needs:
-        """What one more participant will take, beyond what the one that it replaces gives back."""
+        """Return the rows that a join takes, beyond those of the participant that it replaces."""
         tracks = self._track_count()
         needs = Needs(transports=transports, subscriptions=tracks if takes_all else 0)
         replaced = self.participants.get(identity)
         return needs if replaced is None else needs.beyond(replaced.needs(tracks))
 
     def listeners(self, publisher: Member) -> int:
-        """How many will be subscribed to whatever `publisher` publishes next."""
+        """Return how many will be subscribed to what `publisher` publishes next."""
         return sum(each.subscriptions.takes_all for each in self.participants.values() if each is not publisher)
 
     def _track_count(self) -> int:
         return sum(participant.track_count for participant in self.participants.values())
 
-    # what happens to participants
+    # Changes of participants.
 
     def guard(self, participant: Member, work: Callable[[], None]) -> None:
-        """Run `work` for a participant; what it raises ends that participant's stay and nothing else."""
+        """Run `work` for a participant. An exception removes that participant and nothing else."""
         if participant.removed:
             return
         try:
             work()
-        except SessionEnded as exc:
-            log.info("session ended", room=self.name, identity=participant.identity, why=exc.text)
-            self.remove(participant, exc.reason, exc.action)
+        except SessionEnded as error:
+            log.info("session ended", room=self.name, identity=participant.identity, why=error.text)
+            self.remove(participant, error.reason, error.action)
         except Exception:
             log.exception("error while serving a participant", room=self.name, identity=participant.identity)
             self.remove(participant, UNKNOWN_REASON, LeaveRequest.RECONNECT)
 
     def participant_changed(self, participant: Member) -> None:
-        """Tell everybody what is new about a participant, soon, and before any SDP that depends on it."""
+        """Tell everybody of a participant's new state, soon, and before any SDP that depends on it."""
         self._counts_stale = True
         small = len(self.participants) <= SMALL_ROOM
         self._updates.note(participant, soon=small or participant.hidden or participant.info.is_publisher)
 
     def before_description(self) -> None:
-        """Tell what is to be told now: a session description that depends on it is about to go out."""
+        """Send updates that are due in this turn, because a session description that depends on them is sent now."""
         self._updates.before_description()
 
     def participant_hidden(self, participant: Member) -> None:
-        """Somebody whom the others know is hidden from now on: for them it leaves."""
+        """Tell the others that a participant left, because it is hidden from now on."""
         self._silence(participant)
         self._updates.forget(participant)
         info = ParticipantInfo(sid=participant.sid, identity=participant.identity, state=ParticipantInfo.DISCONNECTED)
         self._note_departure(info)
         self._broadcast(_update([info]), but=(participant,))
 
-    # what happens to tracks
+    # Changes of tracks.
 
     def track_announced(self, track: Track) -> None:
-        """A track is negotiated: tell everybody, and subscribe those who want it when that is said: clients that are
-        offered media of somebody they do not know throw it away."""
+        """Tell everybody of a track that is negotiated now, and then subscribe those who want it.
+
+        Clients ignore media of a participant or track that they do not know, so the update comes first.
+        """
         self.tracks[track.sid] = track
         self._dynacast.add(track)
         self._schedule_dynacast()
@@ -265,7 +267,7 @@ class Room:
             self._consider(track)
 
     def track_removed(self, track: Track) -> None:
-        """A track ends; its publisher tells about itself."""
+        """End a track. Its publisher's own update tells the others."""
         self.tracks.pop(track.sid, None)
         self._untold.pop(track.sid, None)
         for other in self.others(track.publisher):
@@ -274,39 +276,39 @@ class Room:
         self.node.events.emit(TrackUnpublished(self, track))
 
     def engine_tracks_changed(self, track: Track) -> None:
-        """A track has another codec now, one more or one less."""
+        """Adapt subscriptions to a track with another codec, one more, or one less."""
         for other in self.others(track.publisher):
             self.guard(other, partial(other.subscriptions.engine_tracks_changed, track))
         self._schedule_dynacast()
 
     def subscribe_all(self, participant: Member) -> None:
-        """Subscribe a participant to everything that it wants and may have of what is here, and to nothing else."""
+        """Subscribe a participant to all tracks that it wants and may have, and to no others."""
         for track in self.tracks.values():
             participant.subscriptions.consider(track)
 
     def access_changed(self, publisher: Member) -> None:
-        """A publisher lets others subscribe to it than before."""
+        """Adapt subscriptions to a publisher's new list of who may subscribe."""
         for track in self._tracks_of(publisher):
             if track.sid not in self._untold:
                 self._consider(track)
 
     def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> None:
-        """Note what a subscriber wants to see; the publisher hears of it in the next turn of the loop."""
+        """Note what a subscriber wants to see. The publisher is told in the next turn of the event loop."""
         if self._dynacast.set_demand(track, subscriber_sid, demand):
             self._schedule_dynacast()
 
     def repeat_to(self, participant: Member) -> None:
-        """Say again to a resumed client what it may have missed."""
+        """Tell a resumed client again what it may have missed about its tracks and subscriptions."""
         for track in self._tracks_of(participant):
             self._dynacast.repeat(track)
         participant.subscriptions.repeat()
 
     def tell_speakers(self, participant: Member, since: float) -> None:
-        """Say who speaks to a client that heard no changes since then (node's clock, seconds), and who stopped."""
+        """Tell a client who speaks, and who stopped since `since` (node's clock, seconds)."""
         if speakers := self.speakers.since(since):
             participant.send(SignalResponse(speakers_changed=SpeakersChanged(speakers=speakers)))
 
-    # time
+    # Time.
 
     def tick(self, now: float, levels: Mapping[str, float]) -> None:
         """Do what is due.
@@ -318,8 +320,8 @@ class Room:
         if changes := self.speakers.update(levels, now):
             self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=changes)))
         self._dynacast.lower(now)
-        if now - self._tended_at >= TEND_INTERVAL_S:
-            self._tended_at = now
+        if now - self._timeouts_checked_at >= TIMEOUT_CHECK_INTERVAL_S:
+            self._timeouts_checked_at = now
             for participant in tuple(self.participants.values()):
                 self.guard(participant, partial(participant.tick, now))
         self._updates.tick(now)
@@ -330,7 +332,7 @@ class Room:
             self._report_quality()
 
     def close(self, reason: DisconnectReason, action: LeaveRequest.Action) -> None:
-        """Send everybody away, for good or to come back."""
+        """End the room and remove everybody. `action` says whether clients reconnect."""
         for participant in tuple(self.participants.values()):
             self.remove(participant, reason, action)
         if self._dynacast_handle is not None:
@@ -342,13 +344,22 @@ class Room:
             self.node.events.emit(RoomFinished(self))
 
     def _tell(self, told: list[tuple[Member, ParticipantInfo]]) -> None:
-        """Send updates about participants: of who is hidden to itself, of all others to everybody."""
+        """Send updates about participants.
+
+        Everybody is told of a participant that is not hidden. A hidden one is told of itself. Who was told of itself at
+        once, when it made the change, is not told again.
+        """
+        knowing = {participant.sid: participant for participant, _ in told if participant.knows_itself}
         for participant, info in told:
-            if participant.hidden:
+            if participant.hidden and participant.sid not in knowing:
                 participant.send(_update([info]))
         infos = [info for participant, info in told if not participant.hidden]
         for batch in batches(infos):
-            self._broadcast(_update(batch))
+            informed = [knowing[info.sid] for info in batch if info.sid in knowing]
+            self._broadcast(_update(batch), but=informed)
+            for participant in informed:
+                if others := [info for info in batch if info.sid != participant.sid]:
+                    participant.send(_update(others))
         publishers = {participant.sid for participant, _ in told} if self._untold else ()
         for track in tuple(self._untold.values()):
             if track.publisher.sid in publishers:
@@ -370,7 +381,7 @@ class Room:
                 participant.send(shared)
 
     def _silence(self, participant: Member) -> None:
-        """Say that somebody speaks no more, before it vanishes: clients do not look for speakers among who has left."""
+        """Tell that a participant stopped speaking, before it leaves. Clients would keep it as a speaker otherwise."""
         if gone := self.speakers.forget(participant.sid, self.node.clock()):
             self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=gone)))
 
@@ -392,7 +403,7 @@ class Room:
         return len(visible), sum(participant.is_publisher for participant in visible)
 
     def _report_quality(self) -> None:
-        """Tell everybody whose connection changed, and newcomers how it is for all."""
+        """Tell everybody of connections whose quality changed, and new participants of all connections."""
         changed, newcomers = self._qualities.measure(self.participants.values())
         if changed:
             self._broadcast(_quality_update(changed), but=newcomers)

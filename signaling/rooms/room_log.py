@@ -1,4 +1,4 @@
-"""The log's lines about rooms: who came with which client, what was published, and when it ended."""
+"""Writes the events of rooms into the log: joins with the client's SDK, tracks, and ends."""
 
 from typing import assert_never
 
@@ -19,7 +19,7 @@ from signaling.rooms.events import (
 from signaling.rooms.tracks import Track
 
 MAX_LOGGED_CHARACTERS = 64
-"""Characters of each text that a client says about its SDK or system."""
+"""Characters that are logged of each text about a client's SDK or system."""
 
 log = structlog.get_logger("signaling.rooms")
 
@@ -48,7 +48,7 @@ def tell(event: RoomEvent) -> None:
 
 
 def _client(client: ClientSettings) -> dict[str, object]:
-    """SDK and system, as far as the client told them."""
+    """Return SDK and system, as far as the client told them."""
     info = client.info
     sdk = ClientInfo.SDK.Name(info.sdk) if info.sdk in ClientInfo.SDK.values() else str(info.sdk)
     told = {"sdk": sdk.lower(), "version": info.version, "os": info.os, "browser": info.browser}

@@ -1,6 +1,6 @@
-"""Who speaks in a room, as changes since the last report (LiveKit's speakers_changed).
+"""The speakers of a room, as changes since the last report (LiveKit's `speakers_changed`).
 
-The engine measures; here levels of tracks become levels of participants, and only differences are told.
+The engine measures levels. This file finds what changed.
 """
 
 import math
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from livekit.protocol.models import SpeakerInfo
 
 LEVEL_STEPS = 8
-"""Levels are rounded up to eighths, LiveKit's step, so that a steady voice is not news every time."""
+"""Levels are rounded up to eighths, as in livekit-server, so that a steady voice makes no changes."""
 SIMULATED_LEVEL = 0.9
 MAX_STOPPED = 1_000
-"""Participants of a room remembered as having stopped speaking, for clients that resume; as many as departures."""
+"""Participants who stopped speaking that a room remembers for clients that resume; as many as departures."""
 
 
 @dataclass(slots=True)
@@ -21,21 +21,21 @@ class Speakers:
     """One room's speakers."""
 
     _levels: dict[str, float] = field(default_factory=dict)
-    """Participant sid -> level as told last, 0 to 1; only those who speak."""
+    """Sids of participants who speak -> the level that was told last, 0 to 1."""
     _simulated: dict[str, float] = field(default_factory=dict)
     """Participant sid -> when its simulated speech ends."""
     _stopped: dict[str, float] = field(default_factory=dict)
-    """Participant sid -> when it fell silent or left, oldest first; the last `MAX_STOPPED`."""
+    """Sids of participants who stopped speaking or left -> when, oldest first; at most `MAX_STOPPED`."""
 
     def simulate(self, sid: str, until: float) -> None:
-        """Let a participant count as speaking (a scenario of SDK tests)."""
+        """Let a participant count as speaking until `until`, for tests of SDKs."""
         self._simulated[sid] = until
 
     def forget(self, sid: str, now: float) -> list[SpeakerInfo]:
-        """Drop a participant who leaves at `now`, in seconds; returns what is to be told before: that it is silent.
+        """Forget a participant who leaves at `now`, in seconds; return the change to tell before that, if it spoke.
 
-        livekit-client keeps who left while speaking in its list of speakers for ever, since it no longer finds the
-        participant when the silence comes.
+        livekit-client otherwise keeps it in its list of speakers for ever, since it cannot find a participant that
+        left.
         """
         self._simulated.pop(sid, None)
         return [self._stop(sid, now)] if self._levels.pop(sid, None) is not None else []
@@ -48,8 +48,8 @@ class Speakers:
             now: the node's clock, in seconds.
         """
         self._simulated = {sid: until for sid, until in self._simulated.items() if until > now}
-        heard = {**measured, **dict.fromkeys(self._simulated, SIMULATED_LEVEL)}
-        levels = {sid: min(1.0, math.ceil(level * LEVEL_STEPS) / LEVEL_STEPS) for sid, level in heard.items()}
+        speaking = {**measured, **dict.fromkeys(self._simulated, SIMULATED_LEVEL)}
+        levels = {sid: min(1.0, math.ceil(level * LEVEL_STEPS) / LEVEL_STEPS) for sid, level in speaking.items()}
         changes = [
             SpeakerInfo(sid=sid, level=level, active=True)
             for sid, level in levels.items()
@@ -63,7 +63,7 @@ class Speakers:
         return changes
 
     def since(self, time_s: float) -> list[SpeakerInfo]:
-        """Return who speaks, and who stopped at or after `time_s` and is silent, for a client that missed changes."""
+        """Return who speaks now, and who stopped speaking at or after `time_s`, for a client that missed changes."""
         speaking = [SpeakerInfo(sid=sid, level=level, active=True) for sid, level in self._levels.items()]
         return speaking + [_silent(sid) for sid, stopped_at in self._stopped.items() if stopped_at >= time_s]
 

@@ -24,7 +24,7 @@ from livekit.protocol.models import (
 from livekit.protocol.rtc import AddTrackRequest, SignalResponse, UpdateTrackSettings
 
 from sfu.events import Event
-from sfu.parameters import Codec, Kind, TrackId
+from sfu.parameters import MAX_TEMPORAL, Codec, Kind, TrackId
 from signaling import identifiers
 from signaling.http.connection import Broadcast
 from signaling.rooms.access import SubscriptionAccess
@@ -50,11 +50,10 @@ SVC_CODECS = frozenset((Codec.VP9, Codec.AV1))
 RIDS = ("q", "h", "f")
 """LiveKit's names of simulcast layers, low to high."""
 
-ENOUGH = 0.9
-"""A layer with nine tenths of the height shown is not worth a larger one; LiveKit's tolerance."""
-MAX_TEMPORAL_LAYER = 3
+SUFFICIENT_SIZE = 0.9
+"""The share of the shown size that a layer must have to suffice, as in livekit-server."""
 FRAME_RATES = ((8, 0), (15, 1))
-"""(frames per second wanted at most, temporal layer): a quarter and a half of 30; more than that needs every layer."""
+"""(most frames per second, temporal layer): a quarter and a half of 30. A higher rate needs all layers."""
 _QUALITIES = (LOW, MEDIUM, HIGH)
 
 
@@ -70,12 +69,12 @@ def parse_codec(name: str) -> Codec | None:
 
 @dataclass(slots=True)
 class EngineTrack:
-    """One m-section of a track, and the codec that comes on it."""
+    """One m-section of a track, and the codec that is received on it."""
 
     id: TrackId
     mid: str
     codec: Codec
-    """The codec that was negotiated first, or the one of the packets since. RED counts as Opus, which is in it."""
+    """The codec that was negotiated first, until packets show another one. RED counts as the Opus inside it."""
     description: str
     """`Format.description` of that codec."""
     formats: tuple[tuple[int, Codec, str], ...]
@@ -85,11 +84,11 @@ class EngineTrack:
 
     @property
     def shown(self) -> Codec:
-        """The codec by which others know the track until a packet shows another one."""
+        """The codec that others are told until a packet shows another one."""
         return self.formats[0][1] if self.formats else self.codec
 
     def turn_to(self, codec: Codec, payload_type: int) -> bool:
-        """Take over what a packet shows. True: it is another codec than before, or another profile of it."""
+        """Take over the codec that a packet shows; return whether it, or its profile, is another one than before."""
         if codec is Codec.RED:
             codec, payload_type = Codec.OPUS, -1
         known = [(number, description) for number, each, description in self.formats if each is codec]
@@ -107,41 +106,41 @@ class Demand:
 
     codec: Codec
     quality: VideoQuality
-    """OFF: subscribed, but not shown now."""
+    """The quality that it wants; OFF: it is subscribed, and does not show the track now."""
 
 
 class Publisher(Protocol):
-    """Who publishes a track, as far as others who deal with the track have to know it."""
+    """The publisher of a track, as subscribers and rooms see it."""
 
     @property
     def sid(self) -> str:
-        """The name of this stay in the room."""
+        """The sid, which is new for each stay in a room."""
 
     @property
     def identity(self) -> str:
-        """The name in its token, the same after a full reconnect."""
+        """The identity in its token, which stays the same after a full reconnect."""
 
     @property
     def public_sid(self) -> str:
-        """What SDP and RTCP call the sender of its media."""
+        """The sid that SDP and RTCP give for its media."""
 
     @property
     def room_name(self) -> str:
-        """Where it publishes."""
+        """The name of its room."""
 
     @property
     def hidden(self) -> bool:
-        """Others are not told of it."""
+        """Whether it is hidden, so that others are not told of it."""
 
     @property
     def access(self) -> SubscriptionAccess:
-        """Who may subscribe to what it publishes."""
+        """Who may subscribe to its tracks."""
 
     def changed(self) -> None:
-        """Something that others are told of it, or of a track, changed."""
+        """Note that its description or a track changed, and tell the room."""
 
     def send(self, response: SignalResponse | Broadcast) -> None:
-        """Send to its client, if that has a socket now."""
+        """Send to its client if that has a socket now."""
 
     def handle(self, event: Event) -> None:
         """Take what the engine tells of its transports, tracks and subscriptions."""
@@ -149,23 +148,23 @@ class Publisher(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """What one participant publishes under one sid."""
+    """A track, which has one sid, and an engine track for each codec."""
 
     info: TrackInfo
     publisher: Publisher
     codecs: tuple[Codec, ...] = ()
-    """Codecs that the publisher said it can send, best first; empty when it did not say."""
+    """Codecs that the publisher announced, best first; empty if it announced none."""
     engine_tracks: dict[TrackId, EngineTrack] = field(default_factory=dict)
     announced: bool = False
-    """It is negotiated, and others have been told of it."""
-    heard: bool = False
-    """A first packet went out to somebody."""
+    """The track is negotiated, and the room knows it."""
+    first_packet_sent: bool = False
+    """A first packet was sent to a subscriber."""
     demand: dict[str, Demand] = field(default_factory=dict)
-    """Subscriber sid -> what it wants to see (video only)."""
+    """Subscriber sid -> what it wants to see; for video only."""
 
     @property
     def sid(self) -> str:
-        """The track's name."""
+        """The track's sid."""
         return self.info.sid
 
     @property
@@ -175,16 +174,16 @@ class Track:
 
     @property
     def cids(self) -> set[str]:
-        """Every name under which the client may mention this track in its SDP."""
+        """The track ids by which the client may name this track in its SDP."""
         return {codec.cid for codec in self.info.codecs if codec.cid}
 
     def ranked(self) -> list[EngineTrack]:
-        """Its engine tracks, best codec first."""
+        """Return the engine tracks, best codec first."""
         order = {codec: place for place, codec in enumerate(self.codecs)}
         return sorted(self.engine_tracks.values(), key=lambda each: order.get(each.codec, len(order)))
 
     def backup(self, lacking: frozenset[Codec]) -> Codec | None:
-        """Return the best announced codec that is not in `lacking`, whether it is sent yet or not."""
+        """Return the best announced codec that is not in `lacking`, even if it is not sent yet."""
         return next((codec for codec in self.codecs if codec not in lacking), None)
 
     def quality_of(self, layer: int) -> VideoQuality:
@@ -224,7 +223,7 @@ def describe(request: AddTrackRequest, sid: str = "") -> TrackInfo:
 
 
 def add_codecs(info: TrackInfo, request: AddTrackRequest) -> None:
-    """Enter the codecs of `request`; one that is known already gets its cid now (a backup codec being published)."""
+    """Add the codecs of `request`. A known one, such as a backup codec that is published now, gets its cid."""
     known = {codec.mime_type: codec for codec in info.codecs}
     for wanted in request.simulcast_codecs:
         codec = parse_codec(wanted.codec)
@@ -247,9 +246,9 @@ def announced_codecs(info: TrackInfo) -> tuple[Codec, ...]:
 
 
 def note_codec(info: TrackInfo, codec: Codec, mid: str) -> SimulcastCodecInfo:
-    """Enter which codec comes on an m-section, as negotiated or as its packets show; returns the codec's entry.
+    """Note the codec of an m-section, as negotiated or as its packets show; return the codec's entry in `info`.
 
-    The entry that the m-section had, or else a nameless one (the client did not say), becomes that codec's.
+    If it has none, it takes the entry that the m-section had, or else one for which the client named no codec.
     """
     mime_type = MIME_TYPES[codec]
     held = [entry for entry in info.codecs if entry.mid == mid]
@@ -265,7 +264,7 @@ def note_codec(info: TrackInfo, codec: Codec, mid: str) -> SimulcastCodecInfo:
 
 
 def note_layer(info: TrackInfo, codec: Codec, mid: str, layer: int, ssrc: int, svc: bool) -> None:
-    """Enter what the first packet of a layer told us."""
+    """Note what the first packet of a layer shows: its codec and SSRC."""
     entry = note_codec(info, codec, mid)
     targets: tuple[Sequence[VideoLayer], ...] = (entry.layers,)
     if info.mid == mid:
@@ -279,16 +278,16 @@ def note_layer(info: TrackInfo, codec: Codec, mid: str, layer: int, ssrc: int, s
 
 
 def spatial_layer(info: TrackInfo, settings: UpdateTrackSettings) -> int:
-    """Return the highest layer (0 is the lowest) that a subscriber with these settings has use for.
+    """Return the highest layer (0 is the lowest) that a subscriber with these settings can use.
 
-    The highest described layer means everything there is: SVC publishers may send more layers than they describe.
+    The highest described layer stands for all layers, because SVC publishers may send more than they describe.
     """
     layers = info.layers
     top = len(_QUALITIES) - 1
     if settings.width > 0 and settings.height > 0:
         # A picture is compared on its short side, which is the one that a grid of tiles bounds.
         portrait = info.width < info.height
-        wanted = ENOUGH * (settings.width if portrait else settings.height)
+        wanted = SUFFICIENT_SIZE * (settings.width if portrait else settings.height)
         large_enough = (i for i, layer in enumerate(layers) if (layer.width if portrait else layer.height) >= wanted)
         index = next(large_enough, top)
     else:
@@ -297,16 +296,16 @@ def spatial_layer(info: TrackInfo, settings: UpdateTrackSettings) -> int:
 
 
 def temporal_layer(frames_per_second: int) -> int:
-    """Return the highest temporal layer of use at this frame rate; 0 frames means no wish."""
+    """Return the highest temporal layer that this frame rate needs; 0 frames per second: all layers."""
     if frames_per_second > 0:
         for rate, layer in FRAME_RATES:
             if frames_per_second <= rate:
                 return layer
-    return MAX_TEMPORAL_LAYER
+    return MAX_TEMPORAL
 
 
 def _ordered_layers(layers: Sequence[VideoLayer]) -> list[VideoLayer]:
-    """Copy `layers` from the lowest to the highest, numbered. An OFF or unknown quality counts as the lowest."""
+    """Copy `layers`, numbered from the lowest to the highest. An OFF or unknown quality counts as the lowest."""
 
     def rank(layer: VideoLayer) -> tuple[int, int]:
         return layer.width * layer.height, layer.quality if layer.quality in _QUALITIES else LOW

@@ -1,8 +1,8 @@
-"""What a room is told of its participants: gathered for a turn of the event loop, and so many bytes a second.
+"""Updates to a room about its participants: collected for a turn of the event loop, with a bound on bytes per second.
 
-Who calls it: `Room`, for each change of a participant. A change sends everything that is known of the participant to
-everybody, so what is bounded is how often that happens, never how large it may be. Only the newest state counts: what
-changes while it waits is told once. A departure is told at once, if need be without what nobody needs of who has left.
+Who calls it: `Room`, for each change of a participant. An update has the participant's whole state, so the bound is on
+how often it is sent and not on its size. Only the newest state is sent: several changes while an update waits become
+one. A departure is told at once, and if the bound is reached, without texts and tracks.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from signaling.rooms.tracks import Publisher
 Told = list[tuple[Member, ParticipantInfo]]
 Tell = Callable[[Told], None]
 INTERVAL_S = 1.0
-"""Between updates about participants who only watch, in a large room."""
+"""The time between updates about participants who do not publish, in a large room."""
 
 
 def without_texts(info: ParticipantInfo) -> ParticipantInfo:
-    """Who it is and how it is, without what it says about itself and what it published."""
+    """Return a copy of `info` without metadata, attributes and tracks."""
     short = ParticipantInfo()
     short.CopyFrom(info)
     short.ClearField("metadata")
@@ -38,7 +38,7 @@ def without_texts(info: ParticipantInfo) -> ParticipantInfo:
 
 
 def batches(infos: list[ParticipantInfo]) -> Iterator[list[ParticipantInfo]]:
-    """What goes into one message: few enough participants, and not many bytes unless it is one."""
+    """Split `infos` into messages, each with few participants and few bytes, or with one participant."""
     batch: list[ParticipantInfo] = []
     size = 0
     for info in infos:
@@ -52,10 +52,10 @@ def batches(infos: list[ParticipantInfo]) -> Iterator[list[ParticipantInfo]]:
 
 
 class Updates:
-    """The changes of one room's participants that were not told yet."""
+    """The changes of one room's participants of which the room was not told yet."""
 
     def __init__(self, clock: Callable[[], float], tell: Tell, dropped: Counter[str]) -> None:
-        """clock: seconds, monotonic. tell: sends what is due, in order. dropped: counts what had to wait."""
+        """`clock` gives seconds, monotonic. `tell` sends updates, in order. `dropped` counts those that had to wait."""
         self._clock = clock
         self._tell = tell
         self._dropped = dropped
@@ -63,36 +63,36 @@ class Updates:
         self._allowance = Allowance(MAX_ROOM_UPDATE_BYTES_PER_S, ROOM_UPDATE_BURST_BYTES, clock())
         self._handle: asyncio.Handle | None = None
         self._late = False
-        """Something waits for its allowance."""
+        """An update waits for its allowance."""
         self._flushed_at = clock()
 
     def note(self, participant: Member, soon: bool) -> None:
-        """Something of a participant changed. soon: it is told in this turn of the event loop, else with the others."""
+        """Note a participant's change. `soon`: tell it in this turn of the event loop, else with the next updates."""
         self._waiting.pop(participant.sid, None)
         self._waiting[participant.sid] = participant
         if soon and self._handle is None:
             self._handle = asyncio.get_running_loop().call_soon(self.flush)
 
     def forget(self, participant: Member) -> None:
-        """Nobody has to be told of a participant's changes any more."""
+        """Forget a participant's changes that were not told yet."""
         self._waiting.pop(participant.sid, None)
 
     def waits(self, participant: Publisher) -> bool:
-        """Whether something of a participant was not told yet."""
+        """Tell whether a change of a participant was not told yet."""
         return participant.sid in self._waiting
 
     def tick(self, now: float) -> None:
-        """Tell what is due; called some times a second."""
+        """Send updates that are due. This is called a few times a second."""
         if self._late or now - self._flushed_at >= INTERVAL_S:
             self.flush()
 
     def before_description(self) -> None:
-        """Tell at once what would be told in this turn: a session description that depends on it goes out now."""
+        """Send now what would be sent in this turn, because a session description that depends on it is sent now."""
         if self._handle is not None:
             self.flush()
 
     def flush(self) -> None:
-        """Tell everything whose allowance is not used up."""
+        """Send all updates whose allowance is not used up."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -117,7 +117,7 @@ class Updates:
         self._tell(told)
 
     def close(self) -> None:
-        """The room ends."""
+        """Drop everything that waits, because the room ends."""
         self._waiting.clear()
         if self._handle is not None:
             self._handle.cancel()

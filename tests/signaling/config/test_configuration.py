@@ -193,16 +193,16 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
     for parse in (parse_udp_ports, parse_node_ips, parse_keys):
         try:
             assert parse(text)
-        except ValueError as exc:
-            assert str(exc)
+        except ValueError as error:
+            assert str(error)
 
 
 @given(st.text(max_size=200))
 def test_any_document_is_a_config_or_one_line(text: str) -> None:
     try:
         load_config(Flags(dev=True), {"LIVEKIT_CONFIG": text})
-    except ConfigError as exc:
-        assert str(exc)
+    except ConfigError as error:
+        assert str(error)
 
 
 def test_media_threads_take_ports_of_the_range() -> None:

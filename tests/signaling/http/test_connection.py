@@ -350,8 +350,8 @@ def test_text_that_is_no_request_is_a_bad_message(text: str) -> None:
 def test_any_frame_is_a_request_or_a_bad_message(frame: bytes | str) -> None:
     try:
         decode_request(frame)
-    except BadMessage as exc:
-        assert str(exc)
+    except BadMessage as error:
+        assert str(error)
 
 
 json_values = st.recursive(
@@ -366,8 +366,8 @@ field_names = st.sampled_from([field.json_name for field in rtc.SignalRequest.DE
 def test_any_json_value_in_a_known_field_is_a_request_or_a_bad_message(value: dict[str, Any]) -> None:
     try:
         decode_request(json.dumps(value))
-    except BadMessage as exc:
-        assert str(exc)
+    except BadMessage as error:
+        assert str(error)
 
 
 async def test_a_broadcast_is_encoded_once_for_each_kind_of_frame(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,8 +219,8 @@ NAMES = ("join_request", "attributes", "protocol", "reconnect_reason", "sdk", "r
 def test_any_query_is_parameters_or_a_join_error(query: dict[str, str]) -> None:
     try:
         parse(query | {"access_token": token(OWN)})
-    except JoinError as exc:
-        assert 400 <= exc.status < 500
+    except JoinError as error:
+        assert 400 <= error.status < 500
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -232,8 +232,8 @@ def test_any_wrapped_bytes_are_a_request_or_a_join_error(body: bytes, compress: 
     for text in (encode(wrapped), base64.urlsafe_b64encode(body).decode()):
         try:
             unwrap_join_request(text)
-        except JoinError as exc:
-            assert exc.status == 400
+        except JoinError as error:
+            assert error.status == 400
 
 
 @pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDE00)])

@@ -471,7 +471,7 @@ async def test_of_who_left_only_what_a_departure_says_is_kept(call: Call) -> Non
     await bob.publish("cam", "video")
     await ann.lose_socket()
     await bob.send(leave=rtc.LeaveRequest())
-    (departure,) = call.room.departures_since(ann.participant.heard_at)
+    (departure,) = call.room.departures_since(ann.participant.last_message_at)
     assert departure.ByteSize() < 256
     again = await call.resume(ann)
     (gone,) = [info for info in again.of("update")[0].participants if info.identity == "bob"]

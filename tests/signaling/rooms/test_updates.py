@@ -50,6 +50,34 @@ async def test_who_changes_itself_is_told_so_before_the_answer(call: Call) -> No
     assert told_of(bob, ann.sid)[-1] == infos[-1]
 
 
+async def test_who_changes_itself_is_told_so_once(call: Call) -> None:
+    ann, bob = [await call.join(name, {"can_update_own_metadata": True}) for name in ("ann", "bob")]
+    for client in (ann, bob):
+        client.forget()
+    for client in (ann, bob):  # in one turn of the event loop, so that one update tells of both
+        client.connection.put(rtc.SignalRequest(update_metadata=rtc.UpdateParticipantMetadata(name="new")))
+    await settle()
+    for client in (ann, bob):
+        assert [[info.name for info in told_of(client, each.sid)] for each in (ann, bob)] == [["new"], ["new"]]
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="newer"))
+    ann.participant.update("newest", "", {})
+    ann.participant.changed()
+    await settle()
+    assert [info.name for info in told_of(ann, ann.sid)] == ["new", "newer", "newest", "newest"]
+    versions = [info.version for info in told_of(ann, ann.sid)]
+    assert versions == sorted(set(versions)), "what changed after it was told at once is told with the room's"
+
+
+async def test_a_hidden_participant_is_told_of_its_own_change_once(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True, "hidden": True})
+    ann.forget()
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(name="new"))
+    assert [info.name for info in told_of(ann, ann.sid)] == ["new"]
+    ann.participant.changed()
+    await settle()
+    assert [info.name for info in told_of(ann, ann.sid)] == ["new", "new"]
+
+
 async def test_what_a_participant_is_told_of_itself_is_bounded_by_the_second(call: Call) -> None:
     ann = await call.join("ann", {"can_update_own_metadata": True})
     await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))

@@ -35,8 +35,8 @@ DECODES = frozenset((Codec.OPUS, Codec.VP8, Codec.VP9, Codec.AV1, Codec.H264))
 def parse(sdp: str) -> list[dict[str, Any]]:
     try:
         sections: list[dict[str, Any]] = json.loads(sdp)["sections"]
-    except (ValueError, KeyError) as exc:
-        raise SdpError("not the tests' JSON") from exc
+    except (ValueError, KeyError) as error:
+        raise SdpError("not the tests' JSON") from error
     return sections
 
 
