@@ -54,7 +54,7 @@ class EngineServer:
         self._connected: set[TransportId] = set()
 
     async def watch(self) -> None:
-        """Keep count of the transports that are connected."""
+        """Note which transports have connected."""
         while True:
             event = await self._engine.next_event()
             if isinstance(event, TransportConnected):

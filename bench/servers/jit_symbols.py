@@ -59,7 +59,7 @@ def functions() -> Iterator[tuple[int, int, str]]:
 
 
 def _descriptor_address() -> int:
-    """Return the address of LLVM's list. Its symbol is local to llvmlite's library, so it is read from the file.
+    """Return the address of LLVM's list, whose symbol is local to llvmlite's library and found in its file only.
 
     Raises:
         LookupError: this build of llvmlite has no symbol table.

@@ -146,7 +146,7 @@ class EngineTarget:
         return dict(self._child.ask("drops"))
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of aiosfu, with a note that there is no signalling."""
+        """Return a note that there is no signalling."""
         return {self.name: "sfu.engine without signalling"}
 
     async def stop(self) -> None:

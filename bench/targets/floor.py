@@ -140,7 +140,7 @@ class Floor:
         return {reason: count for reason, count in self._child.ask("drops").items() if count}
 
     def versions(self) -> dict[str, str]:
-        """Return how it sends, which is all that it has."""
+        """Return how it sends, instead of a version."""
         return {self.name: "UDP_SEGMENT" if self._segments else "one message per packet"}
 
     async def stop(self) -> None:
