@@ -222,7 +222,7 @@ class Participant:
             self.endpoint.close()
 
     def abandon(self) -> None:
-        """Close everything without a word, after a join that failed."""
+        """Close everything without `leave`, after a join that failed."""
         for task in list(self._tasks):
             task.cancel()
         if self._socket is not None:

@@ -26,11 +26,11 @@ from bench.targets.base import Target, TargetFailed, is_peer
 from bench.targets.registry import make
 
 JOINS_AT_ONCE = 16
-"""Before the measurement. Those that are measured come when they are due, however many are still on their way."""
+"""Joins at a time before the window. Joins in the window begin when they are due, however many are under way."""
 LATE_JOIN_TIMEOUT_S = 30.0
-"""For a join that is measured."""
+"""The time for a join in the window."""
 SERVED_TIMEOUT_S, SERVED_POLL_S = 10.0, 0.1
-"""For the first media packet of those who have joined, after the last of them."""
+"""The time, after the last join, in which those who joined in the window get their first media packet."""
 SETTLED_S = 1.0
 """The time from the last subscription to the first measurement, in which key frames come and stored packets fill up."""
 WARM_UP_S, LEAD_S, DRAIN_S = 1.0, 0.05, 0.5
@@ -170,7 +170,11 @@ class Session:
             await self._join(plan)
 
     async def _join_late(self, plan: Plan) -> None:
-        """Join while it is measured. A peer's failure is counted. Raises TargetFailed for a failure of ours."""
+        """Join in the window. A failure of a peer is counted.
+
+        Raises:
+            TargetFailed: a join failed, and the target is not a peer.
+        """
         try:
             async with asyncio.timeout(LATE_JOIN_TIMEOUT_S):
                 await self._join(plan)
@@ -260,7 +264,7 @@ class Session:
         return before, after
 
     async def _serve_late(self) -> None:
-        """Wait until everybody who joined while it was measured has media, or for SERVED_TIMEOUT_S."""
+        """Wait until all who joined in the window have media, or for SERVED_TIMEOUT_S."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SERVED_TIMEOUT_S):
                 while self.scenario.late and len(self._joins_ms()) < len(self._viewers()):  # noqa: ASYNC110
@@ -335,7 +339,7 @@ class Session:
         return offered(self._generator.sends, self._generator.sources, tracks, audience, not self.scenario.late)
 
     def _viewers(self) -> list[Member]:
-        """Who publishes nothing, of those who are in."""
+        """Return the members that publish nothing."""
         return [member for member in self._members.values() if not member.participant.plan.publish]
 
     def _joins_ms(self) -> tuple[float, ...]:

@@ -200,7 +200,7 @@ def knees(found: Sequence[Knee]) -> Sheet:
 
 
 def joined(summary: Summary) -> str:
-    """How many joined and got media, and of how many where that is not all of them."""
+    """Write how many joined and got media and, if these are not all, of how many."""
     count = len(summary.joins_ms)
     return f"{count:,}" if count >= summary.joins_due else f"{count:,} of {summary.joins_due:,}"
 

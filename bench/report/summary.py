@@ -101,7 +101,7 @@ class Summary:
 
     @property
     def joins_due(self) -> int:
-        """How many were to join, in all repeats together; 0: there were no joins to measure."""
+        """The number of participants that were to join, in all repeats together; 0: no joins were measured."""
         return sum(each.joins_due for each in self.repeats)
 
     @property

@@ -69,15 +69,15 @@ class Target(Protocol):
 
 @runtime_checkable
 class Peer(Protocol):
-    """A target that may be another project's server."""
+    """A target that may be a peer, which is another project's server."""
 
     peer: bool
-    """It is: whom it fails to let in while it is measured is counted, as a result. One of ours has to let everybody in,
-    or it is not measured."""
+    """It is another project's server. Failed joins in the window are then counted as a result. A server of ours has to
+    let everybody in, or it is not measured."""
 
 
 def is_peer(target: Target) -> bool:
-    """Whether a target is another project's server."""
+    """Tell whether a target is another project's server."""
     return isinstance(target, Peer) and target.peer
 
 

@@ -20,7 +20,7 @@ from bench.targets.base import ServerProcess, TargetFailed, free_port
 
 SETTLE_TIMEOUT_S = 120.0
 JOIN_ERRORS = SignallingFailed, WebSocketException, OSError, SSL.Error, ValueError
-"""What ends a join: an answer that does not come, a socket that is refused or closed, a handshake that fails, and an
+"""The errors that end a join: no answer, a socket that is refused or closed, a handshake that fails, and an
 answer that cannot be read."""
 
 
