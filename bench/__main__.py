@@ -197,6 +197,54 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
         raise click.ClickException("\n".join(runs.failures))
 
 
+@main.command("network")
+@click.argument("cases", nargs=-1, metavar="[CASE]...")
+@click.option(
+    "--target",
+    "targets",
+    type=SubjectName(),
+    multiple=True,
+    default=("aiosfu",),
+    help="aiosfu, or livekit:binary=/path/to/livekit-server; repeat for several.",
+)
+@click.option("--seconds", type=float, help="End each case after so many.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of losses and jitter.")
+@click.option("--client", help="Let all viewers be native or chromium.  [default: as the case says]")
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Write figures and what they come from here.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown here.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write plots and tables as a page here.")
+def behind_a_bottleneck(cases: tuple[str, ...], targets: tuple[Subject, ...], seed: int, **options: Any) -> None:
+    """What clients see and hear behind a narrow, long or lossy link.  [default: every case of bench/network]
+
+    Needs Linux, root or user namespaces, /dev/net/tun, and the package livekit.
+    """
+    from bench.network import command, report
+    from bench.network.case import CLIENTS, BadCase, find, names
+    from bench.network.namespaces import NetworkUnavailable
+    from bench.report.terminal import print_sheet
+
+    try:
+        found = [find(name).cut(options["seconds"]) for name in cases or names()]
+        if options["client"] is not None:
+            if options["client"] not in CLIENTS:
+                raise BadCase(f"no client {options['client']!r}; there are {', '.join(CLIENTS)}")
+            found = [case.seen_by(options["client"]) for case in found]
+        runs = command.measure(found, targets, seed, _say)
+    except (BadCase, command.NothingToMeasure, NetworkUnavailable) as error:
+        raise click.ClickException(str(error)) from error
+    for sheet in report.sheets(runs):
+        console.print()
+        print_sheet(sheet, console)
+    if options["output"] is not None:
+        report.write_json(runs, command_line(sys.argv[1:]), options["output"])
+    if options["markdown"] is not None:
+        report.write_markdown(runs, command_line(sys.argv[1:]), options["markdown"])
+    if options["page"] is not None:
+        report.write_page(runs, command_line(sys.argv[1:]), options["page"])
+    if len(runs) < len(found) * len(targets):
+        raise click.ClickException("not every case could be run")
+
+
 @main.command("publish")
 @click.option("--only", multiple=True, metavar="NAME", help="A section; repeat for several.  [default: all]")
 @click.option("--quick", is_flag=True, help="Small and short, once; writes no document unless --docs names one.")

@@ -50,7 +50,7 @@ ORDER = (
     {"bench.servers", "bench.scenarios"},
     {"bench.report", "bench.targets"},
     {"bench.measure"},
-    {"bench.publish"},
+    {"bench.publish", "bench.network"},
     {"bench.__main__"},
 )
 """Folders, and files that lie in none, from the lowest. An import leads to an earlier line; those of one line do not

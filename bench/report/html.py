@@ -64,7 +64,7 @@ def page(report: Report) -> str:
         '<p class="quiet">Medians over the repeats; dots are single runs, lines and bands span them. The systems ran '
         "in turn on the same cores.</p>",
         f'<div class="plots">{"".join(_plots(report))}</div>',
-        *(_section(sheet) for sheet in sheets(report)),
+        *(section(sheet) for sheet in sheets(report)),
         f"<h2>Origin</h2>{_origin(report)}",
         f"<h2>Every run</h2><details><summary>{len(report.measurements)} runs</summary>",
         f"{_table(repeats(report.measurements))}</details></body></html>",
@@ -82,7 +82,7 @@ def _plots(report: Report) -> Iterator[str]:
         yield from _cost_plots(scenario, _at_one_load(mine), colour)
         if knees:
             plot = bar_plot(bars_of_knees(knees), f"{knees[0].unit}s/s", colour)
-            yield _figure(f"{scenario}: the most that was carried", "longer is better; ≥ the generator's limit", plot)
+            yield figure(f"{scenario}: the most that was carried", "longer is better; ≥ the generator's limit", plot)
         for n in dict.fromkeys(each.n for each in mine):
             yield from _time_plots(f"{scenario}, N = {n:,}", [each for each in mine if each.n == n], report, colour)
 
@@ -98,11 +98,11 @@ def _cost_plots(scenario: str, summaries: Sequence[Summary], colour: dict[str, s
     if not summaries:
         return
     plot = bar_plot(bars_of(summaries, cpu), "µs of CPU", colour)
-    yield _figure(f"{scenario}: CPU per delivered {summaries[0].unit}", "shorter is better", plot)
+    yield figure(f"{scenario}: CPU per delivered {summaries[0].unit}", "shorter is better", plot)
     kept = [each for each in summaries if each.spread(memory).high]
     if kept:
         plot = bar_plot(bars_of(kept, memory), "KiB", colour)
-        yield _figure(f"{scenario}: memory per subscriber", "shorter is better", plot)
+        yield figure(f"{scenario}: memory per subscriber", "shorter is better", plot)
 
 
 def _time_plots(title: str, summaries: Sequence[Summary], report: Report, colour: dict[str, str]) -> Iterator[str]:
@@ -110,22 +110,22 @@ def _time_plots(title: str, summaries: Sequence[Summary], report: Report, colour
     alike = _at_one_load(measured)
     if alike:
         plot = latency_plot(alike, report.baseline, colour)
-        yield _figure(f"{title}: latency", "send to receive, lower is better", plot)
+        yield figure(f"{title}: latency", "send to receive, lower is better", plot)
     if len({each.load for each in measured}) >= CURVE:
-        yield _figure(
-            f"{title}: p99 under load", "further right before it rises is better", load_plot(measured, colour)
-        )
+        yield figure(f"{title}: p99 under load", "further right before it rises is better", load_plot(measured, colour))
     joined = [each for each in summaries if each.joins_ms]
     if joined:
         plot = join_plot(joined, colour)
-        yield _figure(f"{title}: joining", "token to first media packet, further left is better", plot)
+        yield figure(f"{title}: joining", "token to first media packet, further left is better", plot)
 
 
-def _figure(title: str, hint: str, plot: str) -> str:
+def figure(title: str, hint: str, plot: str) -> str:
+    """A plot with its title, and below it how to read it."""
     return f"<figure><figcaption>{escape(title)}<small>{escape(hint)}</small></figcaption>{plot}</figure>"
 
 
-def _section(sheet: Sheet) -> str:
+def section(sheet: Sheet) -> str:
+    """A table with its title and note."""
     note = "".join(f'<p class="quiet">{escape(line)}</p>' for line in sheet.note.splitlines())
     return f"<h2>{escape(sheet.title)}</h2>{_table(sheet)}{note}"
 

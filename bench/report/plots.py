@@ -168,6 +168,32 @@ def load_plot(summaries: Sequence[Summary], colour: dict[str, str]) -> str:
     return _svg(draw, CURVE_IN)
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Values over time."""
+
+    name: str
+    times: Sequence[float]
+    values: Sequence[float]
+    bound: bool = False
+    """Drawn thin and in the page's ink: what the others are compared with."""
+
+
+def time_plot(lines: Sequence[Line], unit: str) -> str:
+    """Steps over seconds, from zero up."""
+
+    def draw(axes: Axes) -> None:
+        for place, line in enumerate(lines):
+            tint, width = (INK, 0.8) if line.bound else (COLOUR.format(1 + place % (COLOURS - 1)), 1.3)
+            axes.step(line.times, line.values, where="post", color=tint, linewidth=width, label=line.name)
+        axes.set(xlabel="s", ylabel=unit)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(_short))
+        _legend(axes)
+
+    return _svg(draw, CURVE_IN)
+
+
 def _plain_numbers(axis: Axis) -> None:
     """Label a logarithmic axis with enough whole numbers to read values off."""
     low, high = axis.get_view_interval()

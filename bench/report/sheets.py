@@ -22,7 +22,7 @@ NOTHING = "-"
 """Stands for a figure that was not measured or does not exist."""
 WARNING = "!"
 """Marks a figure that the generator may have limited."""
-WORDS = {"what", "scenario", "system", "figure", "reason", "note"}
+WORDS = {"what", "scenario", "system", "viewer", "figure", "reason", "note"}
 """Columns that hold words. The others hold numbers, which are aligned at the right."""
 
 WITH_SPREAD = {"p50", "p99"}

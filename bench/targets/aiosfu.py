@@ -14,9 +14,10 @@ RELEVANT = ("numba", "pylibsrtp", "uvloop")
 
 
 class Aiosfu(LiveKit):
-    """aiosfu with its development keys on loopback.
+    """aiosfu with its development keys.
 
-    Options: `threads`, media threads (all on the server's cores); `loudest`, how many microphones a room forwards.
+    Options: `address` instead of loopback's; `threads`, media threads (all on the server's cores); `loudest`, how many
+    microphones a room forwards.
     """
 
     name = "aiosfu"
@@ -44,10 +45,10 @@ class Aiosfu(LiveKit):
         port = free_port(socket.SOCK_STREAM)
         configuration = json.dumps({"media_threads": self.threads, "room": {"forward_loudest": self.loudest}})
         command = [sys.executable, "-m", "signaling.cli", "serve", "--dev", "--log-level", "warning"]
-        command += ["--bind", "127.0.0.1", "--node-ip", "127.0.0.1", "--port", str(port), "--udp-port", "0"]
+        command += ["--bind", self.address, "--node-ip", self.address, "--port", str(port), "--udp-port", "0"]
         self.process = ServerProcess(command, cores, ROOT, {"LIVEKIT_CONFIG": configuration})
-        self.url = f"ws://127.0.0.1:{port}"
-        await self.process.wait_ready(f"http://127.0.0.1:{port}/")
+        self.url = f"ws://{self.address}:{port}"
+        await self.process.wait_ready(f"http://{self.address}:{port}/")
 
     def versions(self) -> dict[str, str]:
         """Return the versions of aiosfu and of what its speed depends on."""

@@ -1,6 +1,7 @@
 """Any server that speaks LiveKit's protocol: one that runs (`url`, `pid`), or `livekit-server` from the PATH.
 
-Options: `url` (ws://...), `pid` of its process, `key` and `secret` of its API; `binary` instead of livekit-server.
+Options: `url` (ws://...), `pid` of its process, `key` and `secret` of its API; `binary` instead of livekit-server,
+`address` on which to start it instead of loopback's, `send_side=1` to let it estimate bandwidth from transport-cc.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ SETTLE_TIMEOUT_S = 120.0
 JOIN_ERRORS = SignallingFailed, WebSocketException, OSError, SSL.Error, ValueError
 """The errors that end a join: no answer, a socket that is refused or closed, a handshake that fails, and an
 answer that cannot be read."""
+LOOPBACK = "127.0.0.1"
 
 
 class LiveKit:
@@ -35,6 +37,10 @@ class LiveKit:
         """Read the options, which the module lists."""
         self.options = options
         self.url = options.get("url", "")
+        self.address = options.get("address", LOOPBACK)
+        self.send_side = options.get("send_side") == "1"
+        if self.send_side:
+            self.name += "-send-side"
         self.process: ServerProcess | None = None
         self._dtls = make_context()
         self._participants: list[Participant] = []
@@ -57,34 +63,40 @@ class LiveKit:
             raise TargetFailed(self.missing())
         port, udp = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
         self.process = ServerProcess([binary, "--config-body", self._configuration(port, udp)], cores)
-        self.url = f"ws://127.0.0.1:{port}"
-        await self.process.wait_ready(f"http://127.0.0.1:{port}/")
+        self.url = f"ws://{self.address}:{port}"
+        await self.process.wait_ready(f"http://{self.address}:{port}/")
 
     def _configuration(self, port: int, udp: int) -> str:
-        """The YAML (here JSON) of a livekit-server on loopback.
+        """The YAML (here JSON) of a livekit-server on `address`.
 
         ICE-lite, because the generator's endpoints check and do not answer checks. A single UDP port, as aiosfu has,
-        and on loopback alone: with `node_ip` every IPv4 interface's candidate is called 127.0.0.1, and of those that
-        look alike the server keeps one, of an interface that it chooses at random when it starts. If that is not the
-        loopback interface, nobody's checks are ever answered.
+        and on that address alone: with `node_ip` every IPv4 interface's candidate is called by it, and of those that
+        look alike the server keeps one, of an interface that it chooses at random when it starts. If that is another
+        interface, nobody's checks are ever answered.
         """
         rtc = {
             "udp_port": udp,
             "tcp_port": 0,
-            "node_ip": "127.0.0.1",
-            "ips": {"includes": ["127.0.0.1/32"]},
+            "node_ip": self.address,
+            "ips": {"includes": [f"{self.address}/32"]},
             "use_external_ip": False,
             "use_ice_lite": True,
-            "enable_loopback_candidate": True,
+            "enable_loopback_candidate": self.address == LOOPBACK,
+            "congestion_control": {"use_send_side_bwe": self.send_side},
         }
         key, secret = self._key()
         keys = {key: secret}
         logging = {"level": "warn", "pion_level": "error"}
-        return json.dumps({"port": port, "bind_addresses": ["127.0.0.1"], "rtc": rtc, "keys": keys, "logging": logging})
+        addresses = [self.address]
+        return json.dumps({"port": port, "bind_addresses": addresses, "rtc": rtc, "keys": keys, "logging": logging})
 
     def _key(self) -> tuple[str, str]:
         """The API key and secret with which participants join."""
         return self.options.get("key", "devkey"), self.options.get("secret", "secret")
+
+    def token(self, room: str, identity: str) -> str:
+        """Return a token with which `identity` may join `room`."""
+        return make_token(*self._key(), room, identity)
 
     def pid(self) -> int:
         """Return the id of the server's process: of the one started here, or else the option `pid`."""
@@ -98,9 +110,8 @@ class LiveKit:
         """Let a participant join; return when its transport is connected."""
         participant = Participant(plan, self._dtls)
         self._participants.append(participant)
-        token = make_token(*self._key(), plan.room, plan.identity)
         try:
-            return await participant.join(self.url, token)
+            return await participant.join(self.url, self.token(plan.room, plan.identity))
         except BaseException as error:
             self._participants.remove(participant)
             participant.abandon()

@@ -13,9 +13,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from bench.network.namespaces import NetworkUnavailable
 from tests.clients.chromium import running_chromium
 from tests.clients.firefox import Firefox, running_firefox
-from tests.clients.network import ADDRESS, NetworkUnavailable, enter_own_network
+from tests.clients.network import ADDRESS, enter_own_network
 from tests.clients.pages import WEB, serving_pages
 from tests.clients.peers import BrowserPeer, Peer, SdkPeer
 from tests.clients.sfu_server import ServerUnderTest, running_server

@@ -12,7 +12,7 @@ from typing import Any
 
 import websockets
 
-from tests.clients.two_paths import Namespace
+from bench.network.namespaces import Namespace
 
 START_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
@@ -126,7 +126,7 @@ async def _connect(port: int, namespace: Namespace | None) -> "websockets.Client
     async with asyncio.timeout(START_TIMEOUT_S):
         while True:
             with contextlib.suppress(OSError, websockets.WebSocketException):
-                connection = namespace.socket(loopback) if namespace is not None else loopback()
+                connection = namespace.inside(loopback) if namespace is not None else loopback()
                 return await websockets.connect(url, sock=connection, max_size=None, proxy=None)
             await asyncio.sleep(0.2)
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
+from bench.network.namespaces import NetworkUnavailable
 from tests.clients.chromium import running_chromium
 from tests.clients.conftest import PeerFactory, require_program, without_client
 from tests.clients.firefox import running_firefox
-from tests.clients.network import NetworkUnavailable
 from tests.clients.peers import BrowserPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest, running_server
 from tests.clients.two_paths import SUBNETS, WAYS, Seen, TwoPaths, serving_loopback, two_paths, watching

@@ -7,69 +7,22 @@ What goes over each way is read at our end of it, so it says what the server has
 
 import asyncio
 import contextlib
-import ctypes
-import os
 import select
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.clients.network import NetworkUnavailable
+from bench.network.namespaces import Namespace
+from bench.network.namespaces import run_command as _run
 
 WAYS = ("one", "two")
 SUBNETS = {"one": "10.9.10", "two": "10.9.11"}
 """Our end is .1, the client's .2."""
-_CLONE_NEWNET = 0x40000000
 _ETH_P_ALL, _PACKET_OUTGOING, _UDP = 3, 4, 17
-
-
-class Namespace:
-    """A network namespace that lives as long as a process of ours which waits in it."""
-
-    def __init__(self) -> None:
-        command = ["unshare", "--net", "sh", "-c", "echo; exec cat"]
-        pipe = subprocess.PIPE
-        try:
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
-        except OSError as error:
-            raise NetworkUnavailable(f"unshare: {error}") from error
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline():
-            self.close()
-            raise NetworkUnavailable("unshare --net is refused")
-        self.path = f"/proc/{self._process.pid}/ns/net"
-        self.pid = self._process.pid
-
-    def prefix(self) -> list[str]:
-        """What stands before a command to run it in there."""
-        return ["nsenter", f"--net={self.path}"]
-
-    def socket(self, make: Callable[[], socket.socket]) -> socket.socket:
-        """A socket that `make` opened in there: a socket stays in the namespace of the thread that made it."""
-
-        def enter_and_make() -> socket.socket:
-            libc = ctypes.CDLL(None, use_errno=True)
-            with open(self.path) as namespace:
-                if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                    raise NetworkUnavailable(f"setns: {os.strerror(ctypes.get_errno())}")
-            return make()
-
-        with ThreadPoolExecutor(1) as threads:  # one thread for this alone: it does not come back from there
-            return threads.submit(enter_and_make).result()
-
-    def close(self) -> None:
-        self._process.communicate()  # ends it: its input ends
-
-
-def _run(command: str, prefix: list[str] | None = None) -> None:
-    done = subprocess.run([*(prefix or []), *command.split()], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NetworkUnavailable(f"{command}: {done.stderr.strip()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +78,7 @@ class TwoPaths:
 
     async def loopback(self, port: int) -> asyncio.Server:
         """Serve 127.0.0.1:port of the client from that port of ours."""
-        listening = self.client.socket(lambda: socket.create_server(("127.0.0.1", port)))
+        listening = self.client.inside(lambda: socket.create_server(("127.0.0.1", port)))
 
         async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.suppress(OSError), contextlib.closing(writer):
