@@ -17,7 +17,7 @@ from sfu.media.bandwidth.loss import LOSS_NONE, NEEDED_OBSERVATIONS, note_recove
 from sfu.media.bandwidth.probe_result import probe_packet
 from sfu.media.bandwidth.rate_control import BETA, control_rate, set_delay_rate
 from sfu.media.bandwidth.trendline import DELAY_GROWING
-from sfu.schema.estimate_tables import ESTIMATE, MAX_BPS, MIN_BPS, RTT_REPORTS, START_BPS
+from sfu.schema.estimate_tables import ESTIMATE, MAX_BPS, MIN_BPS, PROBES, RTT_REPORTS, START_BPS
 
 STREAM_TIMEOUT_NS = 2_000_000_000
 """After so long without feedback, groups begin anew."""
@@ -34,6 +34,8 @@ _reset = row_reset(ESTIMATE.reset_parts(), ESTIMATE.dtype.itemsize)
 def open_estimate(estimate, now):
     """Begin at the start rate with nothing known; now: ns."""
     _reset(estimate)
+    for k in range(PROBES):
+        estimate.probes[k].cluster = 0
     estimate.still_ns = now
 
 

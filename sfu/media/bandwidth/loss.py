@@ -22,9 +22,9 @@ CANDIDATES = 5
 FACTOR_UP, FACTOR_DOWN = 1.02, 0.95
 NEWTON_STEP = 0.75
 MIN_INHERENT_LOSS = 0.001
-INHERENT_OFFSET, INHERENT_BALANCE_BPS = 0.05, 100_000.0
+INHERENT_OFFSET, INHERENT_BALANCE_BPS = 0.05, 150_000.0
 """Inherent loss is at most the offset, and more where the bandwidth is small: balance / bandwidth."""
-INSTANT_OFFSET, INSTANT_BALANCE_BPS = 0.05, 100_000.0
+INSTANT_OFFSET, INSTANT_BALANCE_BPS = 0.05, 150_000.0
 """With average loss beyond the offset no more is sent than balance / excess."""
 PREFERRED_LOSS, PREFERENCE_SMOOTHING = 0.2, 0.002
 """Below so much loss the larger candidate is preferred, above it the smaller."""

@@ -31,10 +31,10 @@ PROBE_PACKETS = 5
 RESULT_NS = 1_000_000_000
 """A cluster that is not sent, or a result that has not come, within this time is given up."""
 AGAIN_NS = 5_000_000_000
-"""Time between probes while application-limited or after a drop."""
+"""Time between probes while application-limited, after a drop, or where no capacity is known."""
 STILL_NS = 15_000_000_000
 STILL_SHARE = 0.05
-"""An estimate that changed by less than this share for so long stands still."""
+"""An estimate that for so long was never higher by this share than it had been stands still."""
 DROP_SHARE = 0.66
 REGAINED_SHARE = 0.85
 DROP_MEMORY_NS = 120_000_000_000
@@ -53,6 +53,7 @@ def probe_sent(estimate, size, packets, now):
     if estimate.probe_bytes_left == 0 and estimate.probe_packets_left == 0:
         estimate.probe_cluster = 0
         estimate.probe_ns = now  # the result is waited for from here
+        estimate.start_probes = max(estimate.start_probes - 1, 0)
 
 
 @njit(cache=True)
@@ -66,9 +67,8 @@ def note_target(estimate, now):
         estimate.dropped_ns = now
     elif estimate.dropped_ns and target >= REGAINED_SHARE * estimate.dropped_from_bps:
         estimate.dropped_ns = 0
-    if abs(target - estimate.still_bps) > STILL_SHARE * estimate.still_bps:
-        estimate.still_bps = target
-        estimate.still_ns = now
+    if target > (1.0 + STILL_SHARE) * estimate.still_bps:
+        _stand(estimate, now)
     if estimate.probe_result_bps > 0:
         estimate.start_probes = 0
         if estimate.probe_waiting and estimate.probe_cluster == 0:
@@ -87,13 +87,20 @@ def probe_pass(estimate, now):
         estimate.probe_waiting = 0
     if estimate.dropped_ns and now - estimate.dropped_ns > DROP_MEMORY_NS:
         estimate.dropped_ns = 0
-    if estimate.probe_cluster or estimate.probe_waiting or estimate.target_bps >= HEADROOM * estimate.wish_bps:
+    if estimate.probe_cluster or estimate.probe_waiting:
         return
     if estimate.start_probes > 0:
         _begin(estimate, START_SCALE * estimate.target_bps, now)
     elif _is_due(estimate, now):
         # Where feedback had stopped, what was carried before is tried at once.
         _begin(estimate, max(SCALE * estimate.target_bps, float(estimate.silent_from_bps)), now)
+
+
+@njit(cache=True)
+def _stand(estimate, now):
+    """Count from here the time in which the estimate gets no further, though it may fall and recover."""
+    estimate.still_bps = estimate.target_bps
+    estimate.still_ns = now
 
 
 @njit(cache=True)
@@ -104,6 +111,8 @@ def _is_due(estimate, now):
     since = now - estimate.probe_ns
     if estimate.application_limited and since >= AGAIN_NS:
         return True
+    if estimate.capacity_kbps == 0.0 and since >= AGAIN_NS:
+        return True  # no queue has grown yet at this rate
     if estimate.dropped_ns and since >= AGAIN_NS and now - estimate.dropped_ns >= AGAIN_NS:
         return True
     return since >= STILL_NS and now - estimate.still_ns >= STILL_NS
@@ -113,6 +122,8 @@ def _is_due(estimate, now):
 def _begin(estimate, bps, now):
     """Let the sender send a cluster at about `bps`, unless the path shows that it is full."""
     if estimate.delay_state != DELAY_NORMAL or estimate.loss_state == LOSS_DECREASING or estimate.silent:
+        return
+    if estimate.target_bps >= HEADROOM * estimate.wish_bps:
         return
     most = min(WISH_SCALE * estimate.wish_bps, float(MAX_BPS))
     if estimate.loss_state == LOSS_INCREASING:
@@ -138,5 +149,5 @@ def _begin(estimate, bps, now):
     estimate.probe_due = 0
     estimate.silent_from_bps = 0
     estimate.probed_wish_bps = estimate.wish_bps
-    estimate.start_probes = max(estimate.start_probes - 1, 0)
+    _stand(estimate, now)
     estimate.probe_further_bps = FURTHER_SHARE * rate if bps < most else 0.0

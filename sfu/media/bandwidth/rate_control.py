@@ -38,6 +38,8 @@ MIN_DEVIATION, MAX_DEVIATION = 0.4, 2.5
 DEVIATIONS = 3.0
 """Within so many standard deviations the rate is near the known capacity."""
 SECOND_NS = 1_000_000_000
+LIMITED_MS = 50.0
+"""Who sends far below the estimate is not the cause of a smaller queue: jitter is, or others."""
 STANDING_MS, GONE_MS = 100.0, 40.0
 """A queue of the first size stands, one of the second is gone."""
 MAX_DRAINS = 3
@@ -66,7 +68,9 @@ def control_rate(estimate, now):
     if queue < GONE_MS:
         estimate.drains = 0
     if estimate.delay_state == DELAY_GROWING:
-        if _may_decrease(estimate, now):
+        if estimate.application_limited and queue < LIMITED_MS:
+            estimate.rate_state = RATE_HOLD
+        elif _may_decrease(estimate, now):
             _decrease(estimate, now)
     elif queue > STANDING_MS and estimate.drains < MAX_DRAINS:
         # A full drop-tail queue does not grow, so the trendline is content with it; 0.85 of what arrives empties it.

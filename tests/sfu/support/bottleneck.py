@@ -97,7 +97,7 @@ class Flow:
         self.on_way_back: deque[tuple[int, list[Packet], int]] = deque()
         self.next_number = self.reported = 0
         self.dropped = self.lost = 0
-        self.bytes_sent = self.bytes_received = 0
+        self.bytes_sent = self.bytes_received = self.probe_bytes = 0
         self.next_frame = self.next_audio = self.start
         self.next_feedback = self.start + FEEDBACK_NS
         self.opened = False
@@ -146,6 +146,7 @@ class Flow:
             left = max(int(row["probe_bytes_left"]), 100)
             size = min(1200, max(left // max(int(row["probe_packets_left"]), 1), 100))
             self.send(now, size, cluster)
+            self.probe_bytes += size
             kernels.probe_sent(row, size, 1, now)
             budget -= size
 
