@@ -157,8 +157,7 @@ ESTIMATE = RowType(
         Column("dropped_ns", "i8", MEDIA, "When the estimate last fell by a third; 0: not, or forgotten."),
         Column("dropped_from_bps", "i8", MEDIA, "From where."),
         Column("still_ns", "i8", MEDIA, "Since when the estimate got no further."),
-        Column("still_bps", "i8", MEDIA, "Than there."),
-        Column("known_bps", "i8", MEDIA, "`target_bps` as probing last saw it.", initial=START_BPS),
+        Column("still_bps", "i8", MEDIA, "Than there.", initial=START_BPS),
     ),
     layout=Layout.WHOLE_LINES,
 )

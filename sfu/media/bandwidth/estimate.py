@@ -45,7 +45,10 @@ def resume_estimate(estimate, bps, now):
     rate = min(max(bps, MIN_BPS), MAX_BPS)
     set_delay_rate(estimate, float(rate), now)
     estimate.target_bps = rate
-    estimate.known_bps = rate
+    estimate.still_bps = rate
+    estimate.still_ns = now
+    estimate.start_probes = 0
+    estimate.probe_due = 1
 
 
 @njit(cache=True)
@@ -65,8 +68,6 @@ def path_changed(estimate, now):
         reports.rule_by_reports(estimate)
         return
     resume_estimate(estimate, int(rate), now)
-    estimate.start_probes = 0
-    estimate.probe_due = 1
 
 
 @njit(cache=True)

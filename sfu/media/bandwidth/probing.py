@@ -59,12 +59,13 @@ def probe_sent(estimate, size, packets, now):
 @njit(cache=True)
 def note_target(estimate, now):
     """After each change of `target_bps`: remember drops and standing still, and follow a probe that got through."""
-    target, before = estimate.target_bps, estimate.known_bps
-    estimate.known_bps = target
-    if target < DROP_SHARE * before:
+    target = estimate.target_bps
+    if target < DROP_SHARE * estimate.still_bps:
+        # However many steps it took: several decreases by 15 % are a drop too.
         if estimate.dropped_ns == 0:
-            estimate.dropped_from_bps = before
+            estimate.dropped_from_bps = estimate.still_bps
         estimate.dropped_ns = now
+        _stand(estimate, now)
     elif estimate.dropped_ns and target >= REGAINED_SHARE * estimate.dropped_from_bps:
         estimate.dropped_ns = 0
     if target > (1.0 + STILL_SHARE) * estimate.still_bps:

@@ -134,6 +134,9 @@ class TestPathChange:
 def test_a_resumed_client_begins_where_it_was(estimate: Any, bps: int, expected: int) -> None:
     kernels.resume_estimate(estimate, bps, START_NS)
     assert estimate["target_bps"] == expected
+    kernels.set_wish(estimate, 3_000_000, START_NS)
+    kernels.tick(estimate, START_NS + MS, 0)
+    assert estimate["probe_bps"] in {min(2 * expected, 6_000_000), 0}
 
 
 @pytest.mark.parametrize(("bps", "expected"), [(-(1 << 62), 0), ((1 << 63) - 1, MAX_BPS)])

@@ -59,7 +59,7 @@ class Prober:
         self.report(target)
         self.send()
         self.pass_time(2 * RESULT_NS)
-        self.estimate["known_bps"] = target
+        self.estimate["still_bps"], self.estimate["still_ns"] = target, self.now
         self.estimate["dropped_ns"] = 0
 
 
@@ -174,6 +174,13 @@ def test_after_a_drop_every_5_s_until_it_is_regained(prober: Prober) -> None:
     prober.report(900_000)
     assert prober.estimate["dropped_ns"] == 0
     assert prober.pass_time(AGAIN_NS) == 0
+
+
+def test_a_drop_may_take_several_steps(prober: Prober) -> None:
+    prober.settle(1_000_000)
+    for target in (850_000, 720_000, 610_000):
+        prober.report(0, target=target)
+    assert prober.pass_time(AGAIN_NS) == 1_220_000
 
 
 def test_a_drop_is_forgotten(prober: Prober) -> None:
