@@ -76,16 +76,16 @@ def _reporting(total: int, progress: Progress) -> Iterator[None]:
 def _call_everything() -> None:
     """Call each kernel that Python calls, with the types of the real calls; the media loop brings all the others."""
     from sfu.media import loop
-    from sfu.queues import notices, rings
+    from sfu.queues import control, notices
 
     memory = Memory()
     memory.open_wakeups()
     try:
         # before the loop: their callees are few, so that the first line of progress comes soon
-        rings.push_command(memory.record, np.zeros(1, command_t))
+        control.push_command(memory.record, np.zeros(1, command_t))
         notices.notice(memory.record, NoticeKind.CLOSED_TRANSPORT, 0)
         notices.take_notices(memory.record, np.zeros(NOTICE_BLOCK, notice_t))
-        rings.take_slow(memory.record, np.zeros(1, slow_t)[0])
+        control.take_slow(memory.record, np.zeros(1, slow_t)[0])
         memory.thread["stop"] = 1
         loop.media_loop(memory.record, memory.arena)
     finally:

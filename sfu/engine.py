@@ -242,7 +242,7 @@ class Engine:
 
     def request_key_frame(self, track: TrackId) -> None:
         """Ask the publisher for a key frame of every layer. It is sent one request in 500 ms at most, however often
-        this is called; new subscribers, layer switches and losses ask by themselves."""
+        this is called; new subscribers, layer switches and losses request one by themselves."""
         self._forwarding.request_key_frame(track)
         self._retry_if_needed()
 
@@ -333,7 +333,7 @@ class Engine:
         return statistics.limits(len(self.shards))
 
     def usage(self) -> dict[str, int]:
-        """Rows in use per table, and bytes of packet rings handed out, of all media threads together."""
+        """Rows in use per table, and bytes of packet caches handed out, of all media threads together."""
         total: Counter[str] = Counter()
         for shard in self.shards:
             total.update(statistics.usage(shard))
@@ -392,7 +392,7 @@ class Engine:
         self._serve(shard)
 
     def _serve(self, shard: Shard) -> None:
-        """Handle what a media thread has put into the rings, for SLICE_S at most."""
+        """Handle what a media thread has put into the queues, for SLICE_S at most."""
         end = time.monotonic() + SLICE_S
         while True:
             notices = shard.mailbox.take_notices()
@@ -431,8 +431,8 @@ class Engine:
                 | NoticeKind.TRANSPORT_BROKEN
             ):
                 self._handle_transport(shard, notice)
-            case NoticeKind.RING_WANTED | NoticeKind.RING_LEFT:
-                self._forwarding.ring_changes(shard, notice)
+            case NoticeKind.CACHE_REQUESTED | NoticeKind.CACHE_LEFT:
+                self._forwarding.cache_changes(shard, notice)
             case NoticeKind.STREAM_STARTED | NoticeKind.LAYERS_CHANGED:
                 self._handle_track(shard, notice)
             case NoticeKind.SUBSCRIPTION_STARTED:
@@ -490,5 +490,5 @@ class Engine:
             logger.error("the media thread named an unknown codec %d", codec)
 
     def _kernel_failed(self, error: BaseException) -> None:
-        """Called in the media thread."""
+        """Tell the control thread of an exception in a kernel. The media thread calls it."""
         logger.error("exception in the media thread", exc_info=error)

@@ -1,7 +1,7 @@
 """Errors of the engine.
 
 * `EngineError`: signalling asked for something that it must not (its fault)
-    * `TableFull`: no row or ring is left, or too many commands wait (ours: a limit of this process)
+    * `TableFull`: no row or packet cache is left, or too many commands wait (ours: a limit of this process)
 * `TransportFailure`: the peer or the network ended a transport; never leaves `sfu`, it becomes a `TransportFailed`
 """
 

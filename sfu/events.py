@@ -28,7 +28,7 @@ class TransportFailed:
 
 @dataclass(frozen=True, slots=True)
 class StreamStarted:
-    """The first packet of one layer of a track was bound, or the publisher turned to another codec there."""
+    """The first packet of one layer of a track came, or the publisher turned to another codec there."""
 
     track: TrackId
     layer: int
@@ -36,7 +36,7 @@ class StreamStarted:
     ssrc: int
     codec: Codec
     payload_type: int = -1
-    """In which the codec came; -1: unknown."""
+    """The payload type in which the codec came; -1: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

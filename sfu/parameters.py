@@ -69,7 +69,7 @@ EXTENSION_URIS: dict[str, Extension] = {
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": Extension.ABS_SEND_TIME,
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01": Extension.TRANSPORT_CC,
 }
-"""From the URI of an `a=extmap` line. Other extensions are not forwarded."""
+"""Meaning by the URI of an `a=extmap` line. Other extensions are not forwarded."""
 
 
 class DtlsRole(Enum):
@@ -84,7 +84,7 @@ class DtlsRole(Enum):
 GROUPS = 4096
 """Groups of voices (`PublishParameters.group`), 0 included, which is none."""
 MAX_SPATIAL, MAX_TEMPORAL = 2, 3
-"""Highest layers, spatial and temporal, that a subscriber can want; both mean everything."""
+"""Highest layers, spatial and temporal, that a subscriber can have; both together mean everything."""
 MAX_THREADS = 16
 """Media threads of one process."""
 
@@ -151,7 +151,7 @@ class PayloadType:
 
     codec: Codec
     clock_rate: int
-    """In Hz."""
+    """Ticks a second of its RTP timestamps."""
     associated: int = -1
     """RTX: the payload type that it repairs (`apt`); RED: the Opus payload type inside; else -1."""
     nack: bool = False
@@ -192,8 +192,6 @@ class PublishParameters:
     mid: str
     encodings: tuple[Encoding, ...]
     """At least one, at most three."""
-    svc: bool = False
-    """True: one encoding that carries several spatial layers (VP9 or AV1 SVC)."""
     group: int = 0
     """Audio: of the tracks with this number, below GROUPS, only the loudest are forwarded; 0: none."""
     group_limit: int = 0
@@ -208,18 +206,18 @@ class SubscribeParameters:
 
     mid: str
     payload_type: int
-    """Of the track's codec on the subscriber's transport."""
+    """What the track's codec is sent as on the subscriber's transport."""
     rtx_payload_type: int = -1
     """-1: retransmission was not negotiated; NACKs are then not answered."""
     red_payload_type: int = -1
     """Audio only: -1 means RED was not negotiated and is unwrapped to Opus in egress."""
     cname: str = ""
-    """The same for all subscriptions to one publisher (RFC 3550 section 6.5.1), at most 32 ASCII characters."""
+    """All subscriptions to one publisher have one (RFC 3550 section 6.5.1); at most 32 ASCII characters."""
     paused: bool = False
     """Send nothing until `Engine.set_paused` says so: the subscriber does not know the SSRCs yet."""
     spatial: int = MAX_SPATIAL
     temporal: int = MAX_TEMPORAL
-    """Highest layers wanted from the first packet on, until `Engine.set_layers` says otherwise."""
+    """Highest layers to forward from the first packet on, until `Engine.set_layers` says otherwise."""
     silence: bool = False
     """The track is muted: send silent Opus or padding, for five seconds or until media come, to a subscriber that waits
     for a first packet."""

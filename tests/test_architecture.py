@@ -92,7 +92,7 @@ CLOCK_PLACES = {
 POINTERS = {"address_of", "carray", "farray", "inttoptr"}
 POINTER_PLACES = {
     "sfu/compiler",
-    "sfu/queues/peers.py",  # another media thread's state
+    "sfu/queues/threads.py",  # another media thread's state
     "sfu/media/net/udp.py",  # the arena, copied from and to
 }
 """Where numbers become pointers. Everybody else passes addresses on."""

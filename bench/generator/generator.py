@@ -56,7 +56,7 @@ from bench.plans import Connected, Layer, SendStream
 from bench.results import Latency
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.compiler.native import ppoll
-from sfu.control.scheduling import ask_for_precedence
+from sfu.control.scheduling import raise_priority
 
 TICK_NS = 10_000_000
 FEEDBACK_TICKS = 10
@@ -232,7 +232,7 @@ class Generator:
 
     def _run(self, precedence: bool) -> None:
         if precedence:
-            ask_for_precedence()  # what waits for the signalling beside it would count as the server's latency
+            raise_priority()  # what waits for the signalling beside it would count as the server's latency
         try:
             run(self._tables.record)
         except BaseException as error:

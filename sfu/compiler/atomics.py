@@ -1,7 +1,7 @@
 """Acquire loads and release stores on one column of a table: how two threads tell each other something.
 
 Plain LLVM atomics, so kernels that use them cache on disk. A plain read may be hoisted out of a loop for ever and
-arm64 reorders plain stores: every published word (ring indices, `stop`, `idle`) goes through these.
+arm64 reorders plain stores: every published word (queue indices, `stop`, `idle`) goes through these.
 """
 
 from llvmlite import ir

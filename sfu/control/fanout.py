@@ -38,7 +38,7 @@ class Waiting(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of the message and of the list of its receivers."""
         return self.message.size + self.receivers_size
 
     def hold(self, sender: Transport | None) -> None:
@@ -48,7 +48,7 @@ class Waiting(NamedTuple):
             sender.hold_window(self.receivers_size)
 
     def let_go(self, sender: Transport | None) -> None:
-        """Give the window back."""
+        """Give the sender's window back."""
         self.message.let_go()
         if sender is not None:
             sender.release_window(self.receivers_size)
@@ -103,7 +103,7 @@ class Fanout:
             self._put(sender, waiting)
 
     def stop(self) -> None:
-        """Forget what waits."""
+        """Drop the messages that wait."""
         for sender, queue in self._queues.items():
             for waiting in queue.messages:
                 waiting.let_go(sender)

@@ -36,7 +36,7 @@ class Forwarding:
     """
 
     def __init__(self, owners: Mapping[Shard, Owners], drops: Counter[str]) -> None:
-        """owners: of each shard. drops: where rings are counted that a layer was not given."""
+        """owners: of each shard. drops: counts packet caches that a layer was not given."""
         self._owners = owners
         self._drops = drops
         self.tracks: dict[TrackId, Track] = {}
@@ -44,7 +44,7 @@ class Forwarding:
         self._numbers = itertools.count(1)
         self._last_number = 0
 
-    # --- tracks --------------------------------------------------------------------------------------------------
+    # --- tracks -------------------------------------------------------------------------------------------------------
     def publish(self, transport: Transport, parameters: PublishParameters) -> Track:
         """Open a track on an open transport. Raises EngineError (values out of range), TableFull."""
         shard = transport.shard
@@ -88,7 +88,7 @@ class Forwarding:
         else:
             track.transport.shard.mailbox.push(Command.REQUEST_KEY_FRAME, track.row, track.generation)
 
-    # --- subscriptions ----------------------------------------------------------------------------------------------
+    # --- subscriptions ------------------------------------------------------------------------------------------------
     def subscribe(self, number: TrackId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
         """Forward a track to an open transport. Raises EngineError, TableFull."""
         track = self.tracks.get(number)
@@ -143,7 +143,7 @@ class Forwarding:
         """Stop or go on without giving up the SSRCs. Raises EngineError."""
         self._change(number, Command.SET_PAUSED, paused=paused)
 
-    # --- closing with a transport, and notices ----------------------------------------------------------------------
+    # --- closing with a transport, and notices ------------------------------------------------------------------------
     def close_all_of(self, transport: Transport) -> None:
         """Close the subscriptions to a transport, and its tracks with theirs."""
         for subscription in list(transport.subscriptions):
@@ -169,26 +169,28 @@ class Forwarding:
         track.transport.ssrcs.give_back(track.ssrcs)
         shard.tables.give_back_track(track.row, track.streams)
 
-    def ring_changes(self, shard: Shard, notice: Notice) -> None:
-        """RING_WANTED: give a layer another packet ring if there is one. RING_LEFT: the one before is ours again."""
+    def cache_changes(self, shard: Shard, notice: Notice) -> None:
+        """CACHE_REQUESTED: give a layer another packet cache if there is space. CACHE_LEFT: the one before is free."""
         owners = self._owners[shard]
         track = owners.mirrors.get(notice.row) or owners.tracks.get(notice.row)
         if track is None or track.generation != notice.generation:
             return
         stream = track.streams[notice.value]
-        if notice.kind == NoticeKind.RING_LEFT:
-            shard.tables.ring_left(stream)
-        elif shard.mailbox.has_room and shard.tables.change_ring(stream, notice.extra, self._ring_bytes(track, shard)):
+        if notice.kind == NoticeKind.CACHE_LEFT:
+            shard.tables.cache_left(stream)
+            return
+        in_use = self._cache_bytes(track, shard)
+        if shard.mailbox.has_room and shard.tables.change_cache(stream, notice.extra, in_use):
             shard.mailbox.push(
-                Command.CHANGE_RING,
+                Command.CHANGE_CACHE,
                 track.row,
                 track.generation,
                 layer=notice.value,
-                ring_bytes=notice.extra,
-                ring_start=stream.ring_start,
+                cache_bytes=notice.extra,
+                cache_start=stream.cache_start,
             )
         else:
-            self._drops["ring_refused"] += 1
+            self._drops["cache_refused"] += 1
 
     def subscription_closed(self, shard: Shard, notice: Notice) -> None:
         """CLOSED_SUBSCRIPTION: the row and its SSRCs are ours again."""
@@ -221,12 +223,12 @@ class Forwarding:
         else:
             subscription.transport.shard.mailbox.push(kind, subscription.row, subscription.generation, **fields)
 
-    def _ring_bytes(self, track: Track | Mirror, shard: Shard) -> int:
-        """Bytes of the packet rings that a publisher has in a shard."""
+    def _cache_bytes(self, track: Track | Mirror, shard: Shard) -> int:
+        """Bytes of the packet caches that a publisher has in a shard."""
         publisher = track.track.transport if isinstance(track, Mirror) else track.transport
         tracks = (self.tracks[number] for number in publisher.tracks)
         there = (each if publisher.shard is shard else each.mirrors.get(shard) for each in tracks)
-        return sum(stream.ring_bytes for each in there if each is not None for stream in each.streams)
+        return sum(stream.cache_bytes for each in there if each is not None for stream in each.streams)
 
     def _part(self, subscription: Subscription) -> None:
         """Take a subscription from its track and its transport."""

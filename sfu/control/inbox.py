@@ -1,7 +1,7 @@
-"""DTLS datagrams on their way from the slow ring to their transports: one of each transport in turn.
+"""DTLS datagrams on their way from the slow queue to their transports: one of each transport in turn.
 
-So a peer that sends many, or costly ones, delays its own. How many of one transport wait, here and in the ring
-together, is bounded where they are put into the ring (`capacities.SLOW_PER_TRANSPORT`).
+So a peer that sends many, or costly ones, delays its own. How many of one transport wait, here and in the queue
+together, is bounded where they are put into the queue (`capacities.SLOW_PER_TRANSPORT`).
 """
 
 from collections import deque
@@ -9,9 +9,9 @@ from collections import deque
 from sfu.control.mailbox import Datagram, Mailbox
 
 BATCH = 64
-"""Datagrams taken out of the ring for each one that is handed out: it empties faster than it is filled."""
+"""Datagrams taken out of the queue for each one that is handed out: it empties faster than it is filled."""
 MAX_WAITING = 16_384
-"""Datagrams here. The rest stays in the ring, which is too full for more then."""
+"""Datagrams here. The rest stays in the queue, which is too full for more then."""
 
 
 class Inbox:
@@ -21,7 +21,7 @@ class Inbox:
         self._mailbox = mailbox
         self._count = 0
         self._waiting: dict[int, deque[Datagram]] = {}
-        """By transport row, the next one to be served first."""
+        """Datagrams by transport row, the row that is served next first."""
 
     def take(self) -> Datagram | None:
         """The next datagram, None when there is none. It counts as handled from now on."""

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sfu.errors import TableFull
+from sfu.queues.control import push_command, take_slow
 from sfu.queues.notices import take_notices
-from sfu.queues.rings import push_command, take_slow
-from sfu.schema.capacities import SLOW_RING
+from sfu.schema.capacities import SLOW_QUEUE
 from sfu.schema.codes import Command
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import COMMAND_FIELDS, command_t, notice_t, slow_t
 
 MAX_WAITING_COMMANDS = 65_536
-"""Commands beside the ring's own; only opening and closing ones may pass it, and those are bounded by the rows."""
+"""Commands beside the queue's own; only opening and closing ones may pass it, and those are bounded by the rows."""
 NOTICE_BATCH = 1024
 
 _ROWS = frozenset(
@@ -47,7 +47,7 @@ class Notice(NamedTuple):
 
 
 class Datagram(NamedTuple):
-    """One DTLS datagram from the slow ring."""
+    """One DTLS datagram from the slow queue."""
 
     transport: int
     generation: int
@@ -59,7 +59,7 @@ class Mailbox:
     """Commands out, notices and slow datagrams in."""
 
     def __init__(self, memory: Memory, wake: Callable[[], None]) -> None:
-        """wake: makes the media thread look into its ring soon."""
+        """wake: makes the media thread look into its queue soon."""
         self._state = memory.record
         self._wake = wake
         self._command = np.zeros(1, command_t)
@@ -67,9 +67,9 @@ class Mailbox:
         self._waiting: deque[bytes] = deque()
         self._settings: dict[tuple[Command, int], bytes] = {}
         self._notices = np.zeros(NOTICE_BATCH, notice_t)
-        self._given, self._heard = memory.table("thread")["notices"], 0
-        rings = memory.table("rings")
-        self._read, self._written = rings["read"], rings["written"]
+        self._given, self._taken = memory.table("thread")["notices"], 0
+        queues = memory.table("queues")
+        self._read, self._written = queues["read"], queues["written"]
         # Made once and read field by field: a record of numpy's, and each of its fields, costs as much as the datagram.
         slow = np.zeros(1, slow_t)
         self._slow: Any = slow[0]
@@ -79,7 +79,7 @@ class Mailbox:
 
     @property
     def waiting(self) -> int:
-        """Commands that are not in the ring yet."""
+        """Commands that are not in the queue yet."""
         return len(self._waiting) + len(self._settings)
 
     @property
@@ -102,12 +102,12 @@ class Mailbox:
         self.flush()
 
     def flush(self) -> None:
-        """Move waiting commands into the ring, as far as there is room."""
+        """Move waiting commands into the queue, as far as there is room."""
         if self._move():
             self._wake()
 
     def _packed(self, kind: Command, row: int, generation: int, fields: dict[str, int]) -> bytes:
-        """One command as it lies in the ring."""
+        """One command as it lies in the queue."""
         self._command.fill(0)
         command = self._command[0]
         command["kind"], command["row"], command["generation"] = kind, row, generation
@@ -116,12 +116,12 @@ class Mailbox:
         return bytes(self._command_bytes)
 
     def _put(self, packed: bytes) -> bool:
-        """Put one command into the ring; False when it is full."""
+        """Put one command into the queue; False when it is full."""
         self._command_bytes[:] = packed
         return bool(push_command(self._state, self._command))
 
     def _move(self) -> bool:
-        """Whether any was moved."""
+        """Move what waits into the queue. Returns whether anything was moved."""
         moved = False
         while self._waiting:
             if not self._put(self._waiting[0]):
@@ -139,11 +139,11 @@ class Mailbox:
     def take_notices(self) -> Sequence[Notice]:
         """The next notices, at most NOTICE_BATCH."""
         given = self._given.item(0)
-        if given == self._heard:
+        if given == self._taken:
             return ()
         count = take_notices(self._state, self._notices)
         if count == 0:  # all that had been told before
-            self._heard = given
+            self._taken = given
         return [
             Notice(kind, row, generation, value, extra)
             for kind, row, generation, value, extra in self._notices[:count].tolist()
@@ -151,20 +151,20 @@ class Mailbox:
 
     def take_datagram(self) -> Datagram | None:
         """The next DTLS datagram, None when there is none. `handled` must follow."""
-        if self._is_empty(SLOW_RING) or not take_slow(self._state, self._slow):
+        if self._is_empty(SLOW_QUEUE) or not take_slow(self._state, self._slow):
             return None
         transport, generation, path, size = [field.item(0) for field in self._slow_fields]
         return Datagram(transport, generation, path, self._slow_data[:size].tobytes())
 
     @property
     def has_no_datagram(self) -> bool:
-        """Whether the slow ring is empty."""
-        return self._is_empty(SLOW_RING)
+        """Whether the slow queue is empty."""
+        return self._is_empty(SLOW_QUEUE)
 
     def handled(self, transport: int) -> None:
         """A datagram of a transport row is done with: there is room for one more of it."""
         self._handled[transport] += 1
 
-    def _is_empty(self, ring: int) -> bool:
+    def _is_empty(self, queue: int) -> bool:
         """Whether nothing waits, without a kernel's call. What comes a moment later wakes this thread anyway."""
-        return bool(self._read.item(ring) == self._written.item(ring))
+        return bool(self._read.item(queue) == self._written.item(queue))

@@ -29,7 +29,7 @@ class MediaMaps:
 
     @property
     def newest(self) -> MediaParameters:
-        """As set last."""
+        """The parameters that were set last."""
         return self._waiting or self._handed
 
     def set(self, media: MediaParameters) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from sfu.control.scheduling import ask_for_precedence
+from sfu.control.scheduling import raise_priority
 from sfu.media import loop
 from sfu.queues.notices import notice
 from sfu.schema.codes import NoticeKind, RowState
@@ -52,7 +52,7 @@ class MediaThread:
         self._thread.start()
 
     def wake(self) -> None:
-        """Make the loop look into its command ring now."""
+        """Make the loop look into its command queue now."""
         os.eventfd_write(int(self._memory.thread["wake_fd"]), 1)
 
     def stop(self) -> None:
@@ -67,7 +67,7 @@ class MediaThread:
         self._thread = None
 
     def _run(self) -> None:
-        logger.info("%s runs with %s", threading.current_thread().name, ask_for_precedence())
+        logger.info("%s runs with %s", threading.current_thread().name, raise_priority())
         while True:
             try:
                 loop.media_loop(self._memory.record, self._memory.arena)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sfu.control.ring_space import RingSpace
+from sfu.control.cache_space import CacheSpace
 from sfu.control.security.srtp_keys import SendingCipher
 from sfu.errors import EngineError, TableFull
 from sfu.parameters import (
@@ -39,6 +39,7 @@ KINDS = {Kind.AUDIO: MediaKind.AUDIO, Kind.VIDEO: MediaKind.VIDEO}
 MAX_GENERATION = 0x7FFFFFFF
 MAX_USE = 0xFFFF
 NO_SOURCE = (-1, -1, 0)
+STREAM_NOTICES = (NoticeKind.STREAM_STARTED, NoticeKind.CACHE_REQUESTED, NoticeKind.CACHE_LEFT)
 SHA1_80_TAG_BYTES = 10
 
 
@@ -64,7 +65,7 @@ class Rows:
         return row
 
     def give_back(self, row: int) -> None:
-        """The row is free again."""
+        """Take a row back, which is free again."""
         heapq.heappush(self._returned, row)
         self.used -= 1
 
@@ -74,9 +75,9 @@ class StreamRow:
     """One layer's row and its piece of the arena."""
 
     row: int
-    ring_start: int
-    ring_bytes: int
-    old_ring: tuple[int, int] | None = None
+    cache_start: int
+    cache_bytes: int
+    old_cache: tuple[int, int] | None = None
     """Start and bytes of the one before, until the media thread has left it."""
 
 
@@ -85,13 +86,13 @@ class Tables:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.rings = RingSpace()
+        self.caches = CacheSpace()
         self.transports = Rows("transports", TRANSPORTS)
         self.tracks = Rows("tracks", TRACKS)
         self.streams = Rows("streams", STREAMS)
         self.subscriptions = Rows("subscriptions", SUBSCRIPTIONS)
         self._histories = Rows("history", SUBSCRIPTIONS)
-        self._noticed, self._heard = memory.table("noticed"), memory.table("heard")
+        self._noticed, self._taken = memory.table("noticed"), memory.table("taken")
         self._history_uses = 0
 
     def take_transport(self, ice: IceCredentials, ssrc: int) -> tuple[int, int]:
@@ -167,7 +168,7 @@ class Tables:
             raise
         self._forget_notices(row, (NoticeKind.LAYERS_CHANGED,))
         for stream in streams:
-            self._forget_notices(stream.row, (NoticeKind.STREAM_STARTED, NoticeKind.RING_WANTED, NoticeKind.RING_LEFT))
+            self._forget_notices(stream.row, STREAM_NOTICES)
         record = self._memory.table("tracks")[row]
         record["kind"] = KINDS[parameters.kind]
         record["codecs"] = 0 if source != NO_SOURCE else codec_mask(parameters.codecs)
@@ -184,36 +185,36 @@ class Tables:
         return row, _next_generation(record), streams
 
     def give_back_track(self, row: int, streams: Iterable[StreamRow]) -> None:
-        """The rows of a track and its layers are free again, and their rings."""
+        """Take the rows of a track and its layers back, and their packet caches."""
         self.tracks.give_back(row)
         self.give_back_streams(streams)
 
     def give_back_streams(self, streams: Iterable[StreamRow]) -> None:
-        """The layers' rows and rings are free again."""
+        """Take the layers' rows and packet caches back."""
         for stream in streams:
             self.streams.give_back(stream.row)
-            self.rings.give_back(stream.ring_start, stream.ring_bytes)
-            self.ring_left(stream)
+            self.caches.give_back(stream.cache_start, stream.cache_bytes)
+            self.cache_left(stream)
 
-    def change_ring(self, stream: StreamRow, size: int, in_use: int) -> bool:
-        """Take another ring for a layer. False: there is no space, or the last change is still on its way.
+    def change_cache(self, stream: StreamRow, size: int, in_use: int) -> bool:
+        """Take another packet cache for a layer. False: there is no space, or the last change is still on its way.
 
-        in_use: bytes of all rings of its transport, which decide whether it grows when space is scarce.
+        in_use: bytes of all packet caches of its transport, which decide whether it grows when space is scarce.
         """
-        if stream.old_ring is not None or (size > stream.ring_bytes and not self.rings.may_grow(size, in_use)):
+        if stream.old_cache is not None or (size > stream.cache_bytes and not self.caches.may_grow(size, in_use)):
             return False
-        start = self.rings.take(size)
+        start = self.caches.take(size)
         if start < 0:
             return False
-        stream.old_ring = stream.ring_start, stream.ring_bytes
-        stream.ring_start, stream.ring_bytes = start, size
+        stream.old_cache = stream.cache_start, stream.cache_bytes
+        stream.cache_start, stream.cache_bytes = start, size
         return True
 
-    def ring_left(self, stream: StreamRow) -> None:
-        """The ring before the last change is free again, if there is one."""
-        if stream.old_ring is not None:
-            self.rings.give_back(*stream.old_ring)
-            stream.old_ring = None
+    def cache_left(self, stream: StreamRow) -> None:
+        """Take back the packet cache before the last change, if there is one."""
+        if stream.old_cache is not None:
+            self.caches.give_back(*stream.old_cache)
+            stream.old_cache = None
 
     def take_subscription(
         self, track: int, transport: int, kind: Kind, ssrcs: tuple[int, int], parameters: SubscribeParameters
@@ -246,30 +247,30 @@ class Tables:
         return row, _next_generation(record)
 
     def give_back_subscription(self, row: int) -> None:
-        """The row of a subscription is free again, and what was remembered for it."""
+        """Take the row of a subscription back, and its row of `history`."""
         self.subscriptions.give_back(row)
         history = int(self._memory.table("subscriptions")[row]["history"])
         if history != SCRATCH_HISTORY:
             self._histories.give_back(history)
 
     def _forget_notices(self, row: int, kinds: Iterable[int]) -> None:
-        """What was told of a free row and not heard yet concerned its last use."""
+        """Skip the notices that were given of a free row and not taken yet: they concern its last use."""
         for kind in kinds:
             slot = NOTICE_FIRST[kind] + row
-            self._heard[slot] = self._noticed[slot]
+            self._taken[slot] = self._noticed[slot]
 
     def _take_streams(self, kind: int, count: int) -> tuple[StreamRow, ...]:
         taken: list[StreamRow] = []
         for layer in range(count):
-            size = RingSpace.size_for(kind, layer, count)
-            start = self.rings.take(size)
+            size = CacheSpace.size_for(kind, layer, count)
+            start = self.caches.take(size)
             if start < 0:
                 self.give_back_streams(taken)
-                raise TableFull("no space for another packet ring")
+                raise TableFull("no space for another packet cache")
             try:
                 taken.append(StreamRow(self.streams.take(), start, size))
             except TableFull:
-                self.rings.give_back(start, size)
+                self.caches.give_back(start, size)
                 self.give_back_streams(taken)
                 raise
         return tuple(taken)
@@ -285,12 +286,12 @@ class Tables:
         _write_text(record, "rid", rid)
         record["ssrc"] = encoding.ssrc
         record["rtx_ssrc"] = encoding.rtx_ssrc
-        record["ring_start"] = stream.ring_start
-        record["ring_bytes"] = stream.ring_bytes
+        record["cache_start"] = stream.cache_start
+        record["cache_bytes"] = stream.cache_bytes
 
 
 def codec_mask(codecs: Iterable[Codec]) -> int:
-    """Codecs as `tracks.codecs` holds them."""
+    """The bit mask by which `tracks.codecs` holds these codecs."""
     return sum({1 << codec for codec in codecs})
 
 

@@ -1,4 +1,4 @@
-"""Asks Linux to let media threads go first where cores are scarce."""
+"""Asks Linux to let media threads run first where cores are scarce."""
 
 import ctypes
 import enum
@@ -18,16 +18,16 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQII")
 _SCHED_OTHER, _CALLER = 0, 0
 
 
-class Precedence(enum.StrEnum):
+class Priority(enum.StrEnum):
     """What Linux granted a media thread."""
 
     REAL_TIME = "real-time priority"
     SHORT_SLICES = "short time slices"
-    NONE = "no precedence"
+    ORDINARY = "ordinary priority"
 
 
-def ask_for_precedence() -> Precedence:
-    """Let the calling thread run as soon as it wakes up, as far as this process may ask for that.
+def raise_priority() -> Priority:
+    """Let the calling thread run as soon as it wakes up, as far as this process may. Returns what Linux granted.
 
     Real-time priority (sched(7), SCHED_RR) needs root, CAP_SYS_NICE or RLIMIT_RTPRIO. Without it, Linux decides anew
     only at its tick, up to 4 ms later, whenever the waiting thread was just ahead of its fair share. Linux keeps a
@@ -36,11 +36,11 @@ def ask_for_precedence() -> Precedence:
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))
     except (OSError, AttributeError):  # not permitted, or a system without it
-        return Precedence.SHORT_SLICES if ask_for_short_slices() else Precedence.NONE
-    return Precedence.REAL_TIME
+        return Priority.SHORT_SLICES if shorten_slices() else Priority.ORDINARY
+    return Priority.REAL_TIME
 
 
-def ask_for_short_slices() -> bool:
+def shorten_slices() -> bool:
     """Let the calling thread, when it wakes up, interrupt others at once and not when their time slice is over.
 
     Linux has that from 6.12 on; before, it takes the value and ignores it. Needs no privilege. False: refused, or not

@@ -1,4 +1,4 @@
-"""One media thread as the control thread has it: memory, rows, rings, sockets."""
+"""One media thread as the control thread has it: memory, rows, queues, sockets."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from sfu.schema.memory import Memory
 
 
 class RunsMedia(Protocol):
-    """What is used of `media_thread.MediaThread`."""
+    """What a shard uses of `media_thread.MediaThread`."""
 
     failed: bool
 
     def start(self) -> None:
-        """Begin."""
+        """Start the loop in a thread of its own."""
 
     def wake(self) -> None:
-        """Look into the command ring."""
+        """Make the loop look into the command queue soon."""
 
     def stop(self) -> None:
-        """End; raises RuntimeError when it cannot."""
+        """End the loop. Raises RuntimeError when it cannot."""
 
 
 MakeThread = Callable[[Memory, Callable[[BaseException], None]], RunsMedia]
-"""From (memory, what to call with an exception in it)."""
+"""Makes a media thread from (memory, what to call with an exception in it)."""
 
 
 class Shard:
@@ -40,7 +40,7 @@ class Shard:
     def __init__(
         self, make_thread: MakeThread, on_exception: Callable[[BaseException], None], wake: Callable[["Shard"], None]
     ) -> None:
-        """wake: called when something was put into the command ring, to wake the thread soon."""
+        """wake: called when something was put into the command queue, to wake the thread soon."""
         self.memory = Memory()
         self.tables = Tables(self.memory)
         paths = self.memory.table("paths")

@@ -16,13 +16,13 @@ class Ssrcs:
     """
 
     def __init__(self) -> None:
-        """None is taken."""
+        """No SSRC is taken yet."""
         self.taken: set[int] = set()
         self._last = secrets.randbits(SSRC_BITS)
         self._step = secrets.randbits(SSRC_BITS) | 1
 
     def take(self) -> int:
-        """One of ours, not 0."""
+        """Take an SSRC for us; it is not 0."""
         while True:
             self._last = (self._last + self._step) & _MASK
             if self._last and self._last not in self.taken:

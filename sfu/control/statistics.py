@@ -10,6 +10,7 @@ import numpy as np
 
 from sfu.control.shards import Shard
 from sfu.control.tracks import Owners, Subscription, Track
+from sfu.media.stream.layers import is_scalable
 from sfu.parameters import TrackId
 from sfu.schema.capacities import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from sfu.schema.codes import Drop, RowState
@@ -46,7 +47,7 @@ class TrackStatistics:
     lost: int
     """RFC 3550 section 6.4.1, cumulative; retransmissions that arrived count against it."""
     jitter_ms: float
-    """Of the worst layer."""
+    """Jitter of the worst layer."""
     layers: tuple[LayerStatistics, ...]
 
 
@@ -57,7 +58,7 @@ class SubscriptionStatistics:
     packets: int
     """RTP packets that were sent, without retransmissions."""
     bytes: int
-    """Of their RTP payload."""
+    """Bytes of the RTP payload of these packets."""
     lost_fraction: float
     """0 to 1, from the last receiver report."""
     rtt_ms: float
@@ -106,14 +107,15 @@ def subscription_statistics(subscription: Subscription) -> SubscriptionStatistic
     memory = subscription.transport.shard.memory
     row = memory.table("subscriptions")[subscription.row]
     lost_fraction, rtt_ms = subscription_path(subscription)
-    svc = subscription.track.parameters.svc
+    stream = memory.table("streams")[int(row["stream"])]
+    scalable = is_scalable.py_func(len(subscription.track.streams), int(stream["codec"]))
     layer = int(row["layer"])
     return SubscriptionStatistics(
         packets=int(row["packets"]),
         bytes=int(row["octets"]),
         lost_fraction=lost_fraction,
         rtt_ms=rtt_ms,
-        layer=int(row["spatial"]) if svc and layer >= 0 else layer,
+        layer=int(row["spatial"]) if layer >= 0 and scalable else layer,
         temporal=int(row["temporal"]),
         bitrate_bps=int(row["bitrate_bps"]),
         retransmitted=int(row["retransmitted"]),
@@ -156,7 +158,7 @@ def limits(threads: int) -> dict[str, int]:
 
 
 def usage(shard: Shard) -> dict[str, int]:
-    """Rows in use per table, and bytes of packet rings handed out."""
+    """Rows in use per table, and bytes of packet caches handed out."""
     tables = shard.tables
     return {
         "transports": tables.transports.used,
@@ -165,7 +167,7 @@ def usage(shard: Shard) -> dict[str, int]:
         "subscriptions": tables.subscriptions.used,
         "paths": rows_in_use(shard.memory, "paths"),
         "sources": rows_in_use(shard.memory, "sources"),
-        "rings_bytes": tables.rings.used_bytes,
+        "packet_cache_bytes": tables.caches.used_bytes,
     }
 
 

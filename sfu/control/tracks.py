@@ -26,7 +26,7 @@ class RelayedTransport:
         self.set_media(publisher.media)
 
     def set_media(self, media: MediaParameters) -> None:
-        """The publisher negotiated anew."""
+        """Take over what the publisher has negotiated anew."""
         self._maps.set(media)
 
     def settle(self) -> bool:
@@ -63,7 +63,7 @@ class Track:
     parameters: PublishParameters
     subscriptions: dict[SubscriptionId, "Subscription"] = field(default_factory=dict)
     mirrors: dict[Shard, "Mirror"] = field(default_factory=dict)
-    """In other shards, while somebody there is subscribed."""
+    """The track's mirrors in other shards, while somebody there is subscribed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +90,7 @@ class Subscription:
     transport: Transport
     ssrcs: tuple[int, int]
     mirror: Mirror | None
-    """From which it is forwarded, when the track is another shard's."""
+    """The mirror from which it is forwarded, when the track is another shard's."""
 
 
 @dataclass(slots=True, eq=False)

@@ -73,7 +73,7 @@ class Follower(Protocol):
     """What stands for a transport elsewhere and has the same number maps."""
 
     def set_media(self, media: MediaParameters) -> None:
-        """The transport has negotiated anew."""
+        """Take over what the publisher's transport has negotiated."""
 
     def settle(self) -> bool:
         """Hand over what had to wait. True: all done."""
@@ -144,7 +144,7 @@ class Transport:
 
     @property
     def media(self) -> MediaParameters:
-        """As set last."""
+        """The media parameters that were set last."""
         return self._maps.newest
 
     def settle(self) -> bool:
@@ -180,7 +180,7 @@ class Transport:
             self._data.hold_window(size)
 
     def release_window(self, size: int) -> None:
-        """Announce them again."""
+        """Announce to the peer bytes that `hold_window` held back."""
         if self._data is not None:
             try:
                 self._data.release_window(size)
@@ -230,8 +230,8 @@ class Transport:
             for packet in packets[:MAX_RECORDS_PER_DATAGRAM]:
                 if self._data is not None:
                     self._data.receive(packet)
-        except TransportFailure as failure:
-            self.fail(str(failure))
+        except TransportFailure as error:
+            self.fail(str(error))
             return
         if len(packets) > MAX_RECORDS_PER_DATAGRAM:
             self._drops["dtls_records"] += len(packets) - MAX_RECORDS_PER_DATAGRAM
@@ -254,8 +254,8 @@ class Transport:
             return
         try:
             self._dtls.send(data)
-        except TransportFailure as failure:
-            self.fail(str(failure))
+        except TransportFailure as error:
+            self.fail(str(error))
             return
         self._send_waiting(self._dtls)  # and no timer: of the handshake's flights nothing has changed
 
@@ -301,8 +301,8 @@ class Transport:
             return
         try:
             dtls.start()
-        except TransportFailure as failure:
-            self.fail(str(failure))
+        except TransportFailure as error:
+            self.fail(str(error))
             return
         self._flush()
 
@@ -350,8 +350,8 @@ class Transport:
             return
         try:
             self._dtls.handle_timeout()
-        except TransportFailure as failure:
-            self.fail(str(failure))
+        except TransportFailure as error:
+            self.fail(str(error))
             return
         self._flush()
 

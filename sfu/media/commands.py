@@ -14,12 +14,12 @@ from sfu.media.net.paths import close_paths
 from sfu.media.receive.sources import close_sources
 from sfu.media.send.relay_out import add_mirror, remove_mirror
 from sfu.media.send.silence import begin_silence
-from sfu.media.stream.ring_size import change_ring
-from sfu.media.subscriptions import close_subscription, open_subscription, set_layers, set_paused, set_targets
+from sfu.media.stream.cache_size import change_cache
+from sfu.media.subscriptions import close_subscription, open_subscription, prefer_layers, set_layers, set_paused
 from sfu.media.tracks import close_track, open_track
 from sfu.queues.notices import notice
 from sfu.schema.capacities import (
-    COMMAND_RING,
+    COMMAND_QUEUE,
     COMMANDS,
     MEDIA_PER_TRANSPORT,
     PATHS,
@@ -36,13 +36,13 @@ _reset_arrivals = row_reset(ARRIVAL_LOG.reset_parts(), ARRIVAL_LOG.dtype.itemsiz
 
 @njit(cache=True)
 def apply_commands(state, arena, now):
-    """Apply every command that waits in the ring."""
-    first = state.rings[COMMAND_RING].read
-    end = load_acquire(state.rings.written, COMMAND_RING)
+    """Apply every command that waits in the queue."""
+    first = state.queues[COMMAND_QUEUE].read
+    end = load_acquire(state.queues.written, COMMAND_QUEUE)
     for index in range(first, end):
         command = state.commands[index & (COMMANDS - 1)]
         # taken before it is applied: one that raises is not tried again for ever
-        store_release(state.rings.read, COMMAND_RING, index + 1)
+        store_release(state.queues.read, COMMAND_QUEUE, index + 1)
         if command.kind <= Command.CLOSE_TRANSPORT:
             _apply_to_transport(state, command, now)
         elif command.kind <= Command.REMOVE_MIRROR:
@@ -53,7 +53,7 @@ def apply_commands(state, arena, now):
 
 @njit(cache=True)
 def _apply_to_transport(state, command, now):
-    row = int(command.row)
+    row = np.int64(command.row)
     if row < 0 or row >= TRANSPORTS:
         return
     transport = state.transports[row]
@@ -82,7 +82,7 @@ def _apply_to_transport(state, command, now):
 
 @njit(cache=True)
 def _open_transport(state, row, relayed, now):
-    """The control thread has written generation, ufrag[0], password[0] and ssrc. Counters of the slow ring go on.
+    """The control thread has written generation, ufrag[0], password[0] and ssrc. Counters of the slow queue go on.
 
     relayed: nobody reaches this transport by the network, another media thread has the publisher.
     """
@@ -98,7 +98,7 @@ def _open_transport(state, row, relayed, now):
     if not relayed:
         insert_ufrag(state, row, 0)
     transport.state = RowState.OPEN
-    thread.transport_end = max(int(thread.transport_end), row + 1)
+    thread.transport_end = max(np.int64(thread.transport_end), row + 1)
     thread.open_transports += 1
 
 
@@ -124,9 +124,9 @@ def _close_transport(state, row):
     """Free everything that hangs on a transport; after the notice the control thread may free the SRTP sessions."""
     transport = state.transports[row]
     while transport.first_subscription >= 0:
-        close_subscription(state, int(transport.first_subscription))
+        close_subscription(state, np.int64(transport.first_subscription))
     while transport.first_track >= 0:
-        close_track(state, int(transport.first_track))
+        close_track(state, np.int64(transport.first_track))
     close_sources(state, row)
     if not transport.relayed:
         remove_ufrag(state, row, 0)
@@ -143,7 +143,7 @@ def _close_transport(state, row):
 
 @njit(cache=True)
 def _apply_to_track(state, arena, command, now):
-    row = int(command.row)
+    row = np.int64(command.row)
     if row < 0 or row >= TRACKS:
         return
     track = state.tracks[row]
@@ -158,12 +158,12 @@ def _apply_to_track(state, arena, command, now):
         elif command.kind == Command.REQUEST_KEY_FRAME:
             for layer in range(track.layer_count):
                 if track.streams[layer] >= 0:
-                    state.streams[track.streams[layer]].key_wanted = 1
+                    state.streams[track.streams[layer]].key_frame_requested = 1
         elif command.kind == Command.SET_CODECS:
             track.codecs = command.codecs
-        elif command.kind == Command.CHANGE_RING:
-            start, size = np.int64(command.ring_start), np.int64(command.ring_bytes)
-            change_ring(state, arena, row, np.int64(command.layer), start, size)
+        elif command.kind == Command.CHANGE_CACHE:
+            start, size = np.int64(command.cache_start), np.int64(command.cache_bytes)
+            change_cache(state, arena, row, np.int64(command.layer), start, size)
         elif command.kind == Command.ADD_MIRROR:
             there, generation = np.int64(command.other_row), np.int64(command.other_generation)
             add_mirror(state, arena, row, np.int64(command.thread), there, generation, now)
@@ -178,7 +178,7 @@ def _is_open(state, row):
 
 @njit(cache=True)
 def _apply_to_subscription(state, command, now):
-    row = int(command.row)
+    row = np.int64(command.row)
     if row < 0 or row >= SUBSCRIPTIONS:
         return
     subscription = state.subscriptions[row]
@@ -188,7 +188,7 @@ def _apply_to_subscription(state, command, now):
         if subscription.state == RowState.FREE and _is_open(state, subscription.transport):
             open_subscription(state, row, now)
             set_paused(state, row, np.int64(command.paused))
-            set_targets(state, row, np.int64(command.spatial), np.int64(command.temporal))
+            prefer_layers(state, row, np.int64(command.spatial), np.int64(command.temporal))
             if command.silent:
                 begin_silence(state, row)
     elif subscription.state == RowState.OPEN:

@@ -9,7 +9,7 @@ from sfu.media.net.stun import handle_stun
 from sfu.media.net.udp import arrival
 from sfu.media.receive.ingress import receive_rtp
 from sfu.media.rtcp.incoming import receive_rtcp
-from sfu.queues.rings import push_slow
+from sfu.queues.control import push_slow
 from sfu.schema.codes import Drop
 
 MSG_TRUNC = 0x20

@@ -16,7 +16,7 @@ from sfu.media.net.udp import flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
 from sfu.media.timers import next_timer, run_timers, set_wall_offset
-from sfu.schema.capacities import COMMAND_RING, RX_SLOTS
+from sfu.schema.capacities import COMMAND_QUEUE, RX_SLOTS
 from sfu.schema.codes import Scratch
 
 MAX_BATCHES = 8
@@ -80,7 +80,7 @@ def _wait(state):
         timeout = limit  # the passes have nothing to pass over
     state.scratch[Scratch.TIMEOUT] = 0
     state.scratch[Scratch.TIMEOUT + 1] = timeout
-    wake = int(thread.socket_count)
+    wake = np.int64(thread.socket_count)
     state.poll[wake].revents = 0
     store_release(state.thread.idle, 0, 1)
     fence()
@@ -100,5 +100,6 @@ def media_loop(state, arena):
     state.thread[0].clock_runs = 1
     while load_acquire(state.thread.stop, 0) == 0:
         turn(state, arena, read_clock(state, CLOCK_MONOTONIC))
-        if load_acquire(state.rings.written, COMMAND_RING) == state.rings[COMMAND_RING].read and not relays_wait(state):
+        commands_wait = load_acquire(state.queues.written, COMMAND_QUEUE) != state.queues[COMMAND_QUEUE].read
+        if not commands_wait and not relays_wait(state):
             _wait(state)

@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from sfu.media.stream.ring_size import check_ring
+from sfu.media.stream.cache_size import check_cache
 from sfu.schema.codes import RowState
 
 RATES_NS = 1_000_000_000
@@ -11,7 +11,7 @@ RATES_NS = 1_000_000_000
 @njit(cache=True)
 def rates_pass(state, now):
     """Once a second, however often it is called: bits per second of streams as received and of subscriptions as sent
-    (RTP payload), and whether the packet rings of streams have the right size."""
+    (RTP payload), and whether the packet caches of streams have the right size."""
     elapsed = now - state.thread[0].rates_ns
     if elapsed < RATES_NS:
         return
@@ -21,8 +21,8 @@ def rates_pass(state, now):
         if stream.state == RowState.OPEN:
             stream.bitrate_bps = (stream.bytes - stream.bytes_at_check) * 8_000_000 // (elapsed // 1000)
             stream.bytes_at_check = stream.bytes
-            if stream.ring_written > 0:
-                check_ring(state, row)
+            if stream.cache_written > 0:
+                check_cache(state, row)
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]
         if subscription.state == RowState.OPEN:

@@ -1,4 +1,7 @@
-"""What arrives from other media threads: packets and reports of tracks mirrored here, wishes for tracks of our own."""
+"""What arrives from other media threads.
+
+Packets and reports of tracks that are mirrored here, and requests for key frames of tracks that are published here.
+"""
 
 import numpy as np
 from numba import njit
@@ -7,9 +10,9 @@ from sfu.compiler.atomics import load_acquire, store_release
 from sfu.media.receive.reception import count_packet
 from sfu.media.receive.storage import is_new, same_format, set_codec, store
 from sfu.media.send.egress import forward_all
-from sfu.media.stream.key_frames import want_key
+from sfu.media.stream.key_frames import request_key_frame
 from sfu.media.wire.rtp import parse_header
-from sfu.queues.peers import copy_from_entry
+from sfu.queues.threads import copy_from_entry
 from sfu.schema.capacities import RELAY_SLOTS, RX_SLOTS, TRACKS
 from sfu.schema.codes import Drop, Relayed, RowState
 
@@ -64,12 +67,12 @@ def _take(state, arena, thread, number, now):
         stream.report_timestamp = entry.timestamp
         stream.report_ns = entry.arrival_ns
     else:
-        want_key(state, stream_row)
+        request_key_frame(state, stream_row)
 
 
 @njit(cache=True)
 def _take_packet(state, arena, entry, thread, number, stream_row):
-    """As ingress does with a packet of its own publisher, from the parsed header on."""
+    """Take a packet of a mirrored track, as ingress takes one of a publisher from the parsed header on."""
     stream, size = state.streams[stream_row], np.int64(entry.size)
     copy_from_entry(state, thread, number, size)
     packet = state.incoming[0]

@@ -7,12 +7,11 @@ from numba import njit
 from sfu.compiler.rows import row_reset
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
 from sfu.media.net.srtp import forget_srtp_stream
-from sfu.media.send.selection import ask_for_wanted, choose_for
+from sfu.media.send.selection import choose_target_layer, request_target_key_frame
 from sfu.media.send.silence import end_silence
 from sfu.media.stream.arrivals import list_track
-from sfu.media.wire.dependency import MAX_SPATIAL_ID, MAX_TEMPORAL_ID
 from sfu.queues.notices import notice
-from sfu.schema.capacities import SEQUENCE_START
+from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, SEQUENCE_START
 from sfu.schema.codes import MediaKind, NoticeKind, RowState
 from sfu.schema.subscription_tables import SUBSCRIPTION
 
@@ -24,7 +23,7 @@ _reset_subscription = row_reset(SUBSCRIPTION.reset_parts(), SUBSCRIPTION.dtype.i
 
 @njit(cache=True)
 def _scramble(ssrc, now):
-    """A number that nobody outside can guess from one SSRC: xorshift64* over SSRC and clock."""
+    """A number that cannot be guessed from one SSRC: xorshift64* over SSRC and clock."""
     x = np.uint64(ssrc) << np.uint64(32) ^ np.uint64(now) | np.uint64(1)
     x ^= x >> np.uint64(12)
     x ^= x << np.uint64(25)
@@ -51,9 +50,9 @@ def open_subscription(state, row, now):
         insert_outgoing(state, row, 1)
     subscription.state = RowState.OPEN
     thread.subscription_end = max(np.int64(thread.subscription_end), row + 1)
-    choose_for(state, row)
+    choose_target_layer(state, row)
     if track.state == RowState.OPEN:
-        list_track(state, np.int64(subscription.track))  # the ring may hold a key frame to start from
+        list_track(state, np.int64(subscription.track))  # the packet cache may hold a key frame to start from
 
 
 @njit(cache=True)
@@ -104,31 +103,50 @@ def _unlink_from_transport(state, row):
 
 
 @njit(cache=True)
-def set_targets(state, row, spatial, temporal):
-    """The highest layers that a new subscriber wants; numbers out of range mean the nearest one.
+def renew_target(state, row):
+    """Compute what is sent on a subscription of what its subscriber prefers and what is allowed.
 
-    Nobody is asked for a key frame yet: the ring may hold one to start from.
+    To be called after a change of either; nothing else reads those columns. Egress and selection follow the targets.
+    It requests no key frame: the packet cache may hold one to start from (`request_target_key_frame`).
     """
     subscription = state.subscriptions[row]
-    subscription.target_spatial = min(max(spatial, 0), MAX_SPATIAL_ID)
-    subscription.target_temporal = min(max(temporal, 0), MAX_TEMPORAL_ID)
-    choose_for(state, row)
+    allowed = np.int64(subscription.allowed_spatial)
+    subscription.target_spatial = max(min(np.int64(subscription.preferred_spatial), allowed), 0)
+    subscription.target_temporal = min(subscription.preferred_temporal, subscription.allowed_temporal)
+    choose_target_layer(state, row)
+    _pause(state, row, subscription.pause_requested != 0 or allowed < 0)
+
+
+@njit(cache=True)
+def _pause(state, row, paused):
+    """Stop sending, or go on: video with a key frame, from the packet cache if there is a recent one."""
+    subscription = state.subscriptions[row]
+    if (subscription.paused != 0) == paused:
+        return
+    subscription.paused = paused
+    subscription.layer = -1
+    if not paused and subscription.kind == MediaKind.VIDEO:
+        list_track(state, np.int64(subscription.track))
+
+
+@njit(cache=True)
+def prefer_layers(state, row, spatial, temporal):
+    """Note the highest layers that a new subscriber prefers; numbers out of range mean the nearest one."""
+    subscription = state.subscriptions[row]
+    subscription.preferred_spatial = min(max(spatial, 0), MAX_SPATIAL_ID)
+    subscription.preferred_temporal = min(max(temporal, 0), MAX_TEMPORAL_ID)
+    renew_target(state, row)
 
 
 @njit(cache=True)
 def set_layers(state, row, spatial, temporal):
-    """The highest layers that the subscriber wants from now on; numbers out of range mean the nearest one."""
-    set_targets(state, row, spatial, temporal)
-    ask_for_wanted(state, row)
+    """Note the highest layers that the subscriber prefers from now on, and request a key frame where that takes one."""
+    prefer_layers(state, row, spatial, temporal)
+    request_target_key_frame(state, row)
 
 
 @njit(cache=True)
 def set_paused(state, row, paused):
-    """Stop sending, or go on: video with a key frame, from the ring if there is a recent one."""
-    subscription = state.subscriptions[row]
-    if subscription.paused == paused:
-        return
-    subscription.paused = 1 if paused else 0
-    subscription.layer = -1
-    if not paused and subscription.kind == MediaKind.VIDEO:
-        list_track(state, np.int64(subscription.track))
+    """Note that the subscriber wants nothing for now, or again what it prefers."""
+    state.subscriptions[row].pause_requested = 1 if paused else 0
+    renew_target(state, row)

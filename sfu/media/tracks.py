@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.rows import row_reset
-from sfu.media.receive.sources import forget_surplus, unbind
+from sfu.media.receive.sources import forget_surplus, unassign
 from sfu.media.stream.arrivals import unlist_track
 from sfu.media.stream.loudest import join_group, leave_group
 from sfu.media.wire.dependency import reset_dependency
@@ -27,7 +27,7 @@ def _open_stream(state, row):
         if state.packets[row, index].sequence != 0:  # reading an untouched page costs no memory, writing does
             state.packets[row, index].sequence = 0
     stream.state = RowState.OPEN
-    state.thread[0].stream_end = max(int(state.thread[0].stream_end), row + 1)
+    state.thread[0].stream_end = max(np.int64(state.thread[0].stream_end), row + 1)
 
 
 @njit(cache=True)
@@ -35,14 +35,14 @@ def open_track(state, row):
     """Start a track whose CONTROL and HANDED columns, and its streams', are written; link it to its transport."""
     track, thread = state.tracks[row], state.thread[0]
     transport = state.transports[track.transport]
-    for layer in range(int(track.layer_count)):
-        _open_stream(state, int(track.streams[layer]))
+    for layer in range(np.int64(track.layer_count)):
+        _open_stream(state, np.int64(track.streams[layer]))
     _reset_track(track)
     track.next = transport.first_track
     transport.first_track = row
     join_group(state, row)
     track.state = RowState.OPEN
-    thread.track_end = max(int(thread.track_end), row + 1)
+    thread.track_end = max(np.int64(thread.track_end), row + 1)
 
 
 @njit(cache=True)
@@ -51,26 +51,26 @@ def _unlink_from_transport(state, row):
     if transport.first_track == row:
         transport.first_track = state.tracks[row].next
         return
-    before = int(transport.first_track)
+    before = np.int64(transport.first_track)
     while before >= 0 and state.tracks[before].next != row:
-        before = int(state.tracks[before].next)
+        before = np.int64(state.tracks[before].next)
     if before >= 0:
         state.tracks[before].next = state.tracks[row].next
 
 
 @njit(cache=True)
 def close_track(state, row):
-    """Unlink a track, part its SSRCs from its streams, and tell the control thread that the rows are free."""
+    """Unlink a track, take the sources from its streams, and tell the control thread that the rows are free."""
     track = state.tracks[row]
     _unlink_from_transport(state, row)
     unlist_track(state, row)
     leave_group(state, row)
-    for layer in range(int(track.layer_count)):
+    for layer in range(np.int64(track.layer_count)):
         stream = state.streams[track.streams[layer]]
         if stream.source >= 0:
-            unbind(state, int(stream.source))
+            unassign(state, np.int64(stream.source))
         if stream.rtx_source >= 0:
-            unbind(state, int(stream.rtx_source))
+            unassign(state, np.int64(stream.rtx_source))
         stream.level = 0.0
         stream.state = RowState.FREE
     forget_surplus(state, np.int64(track.transport))

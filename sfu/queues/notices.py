@@ -1,7 +1,7 @@
 """What the media thread tells the control thread: a counter for each fact of each row, never an entry in a queue.
 
 The media thread counts up, writes what the fact is about into the row, and wakes the control thread; that looks which
-counters differ from what it heard last. So a fact is told until it is heard, however many others there are, and one
+counters differ from what it saw last. So a fact is told until it is taken, however many others there are, and one
 that a peer repeats at will costs the others nothing: between two looks it is one fact. Counters of a row are never set
 back, whoever has the row.
 """
@@ -30,22 +30,22 @@ def notice(state, kind, row):
 
 @njit(cache=True)
 def take_notices(state, out):
-    """Control thread: write facts that were not heard yet into `out` (1-D notice_t, at least NOTICE_BLOCK). Returns how
+    """Control thread: write facts that were not taken yet into `out` (1-D notice_t, at least NOTICE_BLOCK). Returns how
     many; 0: none waits.
 
-    A call goes on where the last one ended for want of room, so that no row waits for others that always have something
+    A call goes on where the last one ended for lack of room, so that no row waits for others that always have something
     to say, and ends with the last row: subscriptions come before their tracks, and these before their transports.
     """
     count = 0
     for _ in range(NOTICE_BLOCKS):
-        block = np.int64(state.heard_next[0])
+        block = np.int64(state.next_block[0])
         given = load_acquire(state.noticed_blocks, block)  # before the counters: one that moves on later differs again
-        if given != state.heard_blocks[block]:
+        if given != state.taken_blocks[block]:
             if len(out) - count < NOTICE_BLOCK:
                 break
-            state.heard_blocks[block] = given
+            state.taken_blocks[block] = given
             count = _take_block(state, block, out, count)
-        state.heard_next[0] = (block + 1) % NOTICE_BLOCKS
+        state.next_block[0] = (block + 1) % NOTICE_BLOCKS
         if count > 0 and block + 1 == NOTICE_BLOCKS:
             break
     return count
@@ -59,8 +59,8 @@ def _take_block(state, block, out, count):
         kind -= 1
     for slot in range(first, first + NOTICE_BLOCK):
         given = load_acquire(state.noticed, slot)
-        if given != state.heard[slot]:
-            state.heard[slot] = given
+        if given != state.taken[slot]:
+            state.taken[slot] = given
             _describe(state, kind, slot - _FIRST[kind], out[count])
             count += 1
     return count
@@ -82,8 +82,8 @@ def _describe(state, kind, row, entry):
         entry.value = stream.layer
         if kind == NoticeKind.STREAM_STARTED:
             entry.extra = stream.announced
-        elif kind == NoticeKind.RING_WANTED:
-            entry.extra = stream.ring_wanted
+        elif kind == NoticeKind.CACHE_REQUESTED:
+            entry.extra = stream.requested_bytes
     elif kind <= NoticeKind.CLOSED_TRACK:
         entry.generation = state.tracks[row].generation
         if kind == NoticeKind.LAYERS_CHANGED:

@@ -34,6 +34,8 @@ TEMPLATES = 64
 DECODE_TARGETS = 32
 SCRATCH_DEPENDENCY = STREAMS
 """Row of `dependencies` into which a structure is parsed before it is believed."""
+MAX_SPATIAL_ID, MAX_TEMPORAL_ID = 3, 7
+"""Highest layers that a dependency descriptor can name."""
 EXTENSION_IDS = 256
 COPIED = 7
 """Extension kinds 1 to 6 are copied from publisher to subscriber (see parameters.Extension)."""
@@ -49,10 +51,10 @@ SOURCES = 16_384
 """SSRCs that publishers send, RTX ones included."""
 STAGING_PATH = PATHS - 1
 """Not handed out: holds the address pair of the STUN message being worked on, before it is known whose it is."""
-UNBOUND_PER_TRANSPORT = 64
-MAX_UNBOUND = SOURCES // 2
+UNASSIGNED_PER_TRANSPORT = 64
+MAX_UNASSIGNED = SOURCES // 2
 """Sources without a stream, of all transports together; the other half is for those that have one."""
-CROWDED_UNBOUND = MAX_UNBOUND // TRANSPORTS
+CROWDED_UNASSIGNED = MAX_UNASSIGNED // TRANSPORTS
 """How many of them a transport may have when there are so many."""
 RTCP_SENDERS = 8
 """SSRCs per transport that send RTCP and no RTP; libsrtp forgets older ones, so its list stays short."""
@@ -67,19 +69,19 @@ SOCKETS = 16
 SLOW_SLOTS = 4096
 SLOW_BYTES = 2000
 SLOW_PER_TRANSPORT = 1024
-"""Datagrams of one transport that wait for the control thread, in the ring and beside it. The SCTP window that is
+"""Datagrams of one transport that wait for the control thread, in the queue and beside it. The SCTP window that is
 announced follows from it (`association.WINDOW_BYTES`)."""
 CROWDED_SLOW, CROWDED_SLOW_PER_TRANSPORT = SLOW_SLOTS // 4 * 3, 16
-"""With so many datagrams in the ring, a transport may have so few of them: a handshake goes on when others flood it."""
+"""With so many datagrams in the queue, a transport may have so few of them: handshakes go on when others flood it."""
 COMMANDS = 16_384
 RELAY_SLOTS = 512
 """Packets on their way from one media thread to another; a thread that is so far behind loses the newest."""
 
 ARENA_BYTES = 1 << 30
-"""Address space for packet rings; a page costs memory when it is first written."""
-RING_BYTES = {"audio": 1 << 14, "low": 1 << 16, "mid": 1 << 17, "high": 1 << 18}
-"""What a stream begins with; its bit rate decides what it gets (`ring_size`)."""
-MIN_RING_BYTES, MAX_RING_BYTES = 1 << 13, 1 << 21
+"""Address space for packet caches; a page costs memory when it is first written."""
+CACHE_BYTES = {"audio": 1 << 14, "low": 1 << 16, "mid": 1 << 17, "high": 1 << 18}
+"""What a stream begins with; its bit rate decides what it gets (`cache_size`)."""
+MIN_CACHE_BYTES, MAX_CACHE_BYTES = 1 << 13, 1 << 21
 
 SEQUENCE_START = 1 << 16
 """Extended sequence numbers count from here, so that they never go below zero when packets come late."""
@@ -90,8 +92,8 @@ SCRATCH_WORDS = 16
 DROPS = 64
 """Counters of `drops`; `Drop` has fewer reasons."""
 
-COMMAND_RING, SLOW_RING = 0, 1
-"""Rows of `rings`."""
+COMMAND_QUEUE, SLOW_QUEUE = 0, 1
+"""Rows of `queues`."""
 
 NOTICE_ROWS = (*2 * (SUBSCRIPTIONS,), *3 * (STREAMS,), *2 * (TRACKS,), *4 * (TRANSPORTS,))
 """Rows that can have a notice, by `NoticeKind`."""

@@ -39,7 +39,7 @@ class Command(IntEnum):
     OPEN_TRACK = 7
     CLOSE_TRACK = 8
     REQUEST_KEY_FRAME = 9
-    CHANGE_RING = 10
+    CHANGE_CACHE = 10
     SET_CODECS = 11
     ADD_MIRROR = 12
     REMOVE_MIRROR = 13
@@ -60,11 +60,11 @@ class NoticeKind(IntEnum):
     CLOSED_SUBSCRIPTION = 1
     """Its row is the control thread's again."""
     STREAM_STARTED = 2
-    """An SSRC was bound to the stream, see `announced`."""
-    RING_WANTED = 3
-    """The stream's packet ring should have `ring_wanted` bytes."""
-    RING_LEFT = 4
-    """The stream has the ring of the last CHANGE_RING, and no longer the one before."""
+    """A source was assigned to the stream, see `announced`."""
+    CACHE_REQUESTED = 3
+    """The stream's packet cache should have `requested_bytes`."""
+    CACHE_LEFT = 4
+    """The stream uses the packet cache of the last CHANGE_CACHE, and no longer the one before."""
     LAYERS_CHANGED = 5
     """`live` of the track changed."""
     CLOSED_TRACK = 6
@@ -77,6 +77,16 @@ class NoticeKind(IntEnum):
     """An exception in a kernel while a packet of the transport was in hand."""
     CLOSED_TRANSPORT = 10
     """Its row is the control thread's again, its SRTP sessions may go."""
+
+
+class Consent(IntEnum):
+    """Whether a transport's peer consents to be sent to (RFC 7675)."""
+
+    NONE = 0
+    """No valid check came yet."""
+    RUNNING = 1
+    EXPIRED = 2
+    """The notice CONSENT_EXPIRED was given."""
 
 
 class Scratch(IntEnum):
@@ -109,7 +119,7 @@ class Drop(IntEnum):
     STUN_INTEGRITY = 5
     STUN_PATHS_FULL = 6
     STUN_ADDRESS_TAKEN = 7
-    DTLS_RING_FULL = 8
+    DTLS_QUEUE_FULL = 8
     DTLS_QUOTA = 9
     NOT_READY = 10
     SRTP_AUTH = 11
@@ -117,8 +127,8 @@ class Drop(IntEnum):
     SRTCP = 13
     RTP_MALFORMED = 14
     UNKNOWN_PAYLOAD_TYPE = 15
-    UNBOUND_SSRC = 16
-    UNBOUND_FULL = 17
+    UNASSIGNED_SSRC = 16
+    UNASSIGNED_FULL = 17
     DUPLICATE = 18
     TOO_OLD = 19
     RTCP_MALFORMED = 20
@@ -153,7 +163,7 @@ class Relayed(IntEnum):
 
     PACKET = 1
     REPORT = 2
-    WISH = 3
+    KEY_FRAME_REQUEST = 3
 
 
 class PacketFlag(IntEnum):

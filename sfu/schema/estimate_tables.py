@@ -81,9 +81,11 @@ ESTIMATE = RowType(
         Column("groups_reordered", "i8", MEDIA, "Groups in a row that arrived before the one before."),
         # trendline
         Column("delay_count", "i8", MEDIA, "Changes of delay seen, at most 1,000."),
-        Column("trend_arrivals_ms", "f8", MEDIA, "Arrivals of the last groups, a ring.", shape=TREND_GROUPS),
+        Column(
+            "trend_arrivals_ms", "f8", MEDIA, "Arrivals of the last groups, the oldest overwritten.", shape=TREND_GROUPS
+        ),
         Column("trend_delays_ms", "f8", MEDIA, "Their smoothed delays.", shape=TREND_GROUPS),
-        Column("trend_length", "i8", MEDIA, "How many are in the ring."),
+        Column("trend_length", "i8", MEDIA, "How many groups are there."),
         Column("trend_next", "i8", MEDIA, "Where the next is written."),
         Column("trend_first_ns", "i8", MEDIA, "Arrival from which the others are counted."),
         Column("trend_last_ms", "f8", MEDIA, "Arrival of the newest group."),
@@ -117,7 +119,7 @@ ESTIMATE = RowType(
         Column("loss_result_bps", "f8", MEDIA, "What the model lets be sent."),
         Column("average_loss", "f8", MEDIA, "Share of lost bytes in all observations, without the extremes."),
         Column("observations", "i8", MEDIA, "How many there were."),
-        Column("observed_bytes", "f8", MEDIA, "Bytes reported in each, a ring.", shape=OBSERVATIONS),
+        Column("observed_bytes", "f8", MEDIA, "Bytes reported in each, the oldest overwritten.", shape=OBSERVATIONS),
         Column("observed_lost", "f8", MEDIA, "Those reported missing.", shape=OBSERVATIONS),
         Column("observed_bps", "f8", MEDIA, "Rate at which they were sent.", shape=OBSERVATIONS),
         Column("observed_end_ns", "i8", MEDIA, "When the last packet of each left.", shape=OBSERVATIONS),

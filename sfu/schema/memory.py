@@ -25,7 +25,7 @@ HUGE = ("history", "media", "transports", "paths", "subscriptions")
 """What egress goes through row by row: with small pages, each subscriber costs it several TLB misses."""
 HUGE_BYTES = 2 << 20
 USED_UP = ("commands", "slow", "path_slots", "source_slots", "outgoing_slots", "ufrag_slots")
-"""Rings that are written from end to end before they begin again, and hash tables: after some 900 participants have
+"""Queues that are written from end to end before they begin again, and hash tables: after some 900 participants have
 come and gone they would be resident all the same, and until then each would look like a leak of 10 KiB."""
 
 
@@ -133,7 +133,7 @@ class Memory:
         thread["number"] = next(number for number, each in enumerate(memories) if each is self)
         thread["thread_count"] = len(memories)
         for number, each in enumerate(memories):
-            thread["peers_at"][number] = each.state.ctypes.data
+            thread["states_at"][number] = each.state.ctypes.data
 
     def open_wakeups(self) -> None:
         """Create the two eventfds; `close_wakeups` closes them."""

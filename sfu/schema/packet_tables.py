@@ -5,10 +5,10 @@ from sfu.schema.columns import MEDIA, Column, RowType
 
 PACKET = RowType(
     "packet",
-    "One stored packet and its description; valid while `sequence` matches and the ring has not passed `start`.",
+    "One stored packet and its description; valid while `sequence` matches and the cache has not passed `start`.",
     (
         Column("sequence", "i8", MEDIA, "Extended; 0: never used."),
-        Column("start", "i8", MEDIA, "Ring_written before it was stored (its place is start & (ring_bytes - 1))."),
+        Column("start", "i8", MEDIA, "`cache_written` before it was stored (its place is start & (cache_bytes - 1))."),
         Column("arrival_ns", "i8", MEDIA, "When it came."),
         Column("timestamp", "u4", MEDIA, "RTP timestamp."),
         Column("size", "u2", MEDIA, "Whole plaintext RTP packet as stored."),

@@ -10,19 +10,19 @@ COMMAND = RowType(
     (
         Column("kind", "u1", CONTROL, "Which `Command`; the columns after `generation` are of some commands only."),
         Column("relayed", "u1", CONTROL, "The transport stands for a publisher of another media thread."),
-        Column("paused", "u1", CONTROL, "Nothing is sent."),
+        Column("paused", "u1", CONTROL, "The subscriber wants nothing for now."),
         Column("silent", "u1", CONTROL, "Send silence until media come."),
-        Column("layer", "u1", CONTROL, "Whose ring it is."),
+        Column("layer", "u1", CONTROL, "Whose packet cache it is."),
         Column("thread", "u1", CONTROL, "Number of another media thread."),
         Column("row", "i4", CONTROL, "Of the table that the command is about."),
         Column("generation", "i4", CONTROL, "Of the row: the command is ignored when the row is another one by now."),
-        Column("spatial", "i4", CONTROL, "Highest spatial layer wanted."),
-        Column("temporal", "i4", CONTROL, "Highest temporal layer wanted."),
+        Column("spatial", "i4", CONTROL, "Highest spatial layer that the subscriber prefers."),
+        Column("temporal", "i4", CONTROL, "Highest temporal layer that the subscriber prefers."),
         Column("codecs", "u4", CONTROL, "New value of `codecs` of the track."),
         Column("other_row", "i4", CONTROL, "Of `media`, of `paths`, or of `tracks` of the other media thread."),
         Column("other_generation", "i4", CONTROL, "Of that row."),
-        Column("ring_bytes", "u4", CONTROL, "Size of the new ring."),
-        Column("ring_start", "u4", CONTROL, "Its offset into the arena."),
+        Column("cache_bytes", "u4", CONTROL, "Size of the new packet cache."),
+        Column("cache_start", "u4", CONTROL, "Its offset into the arena."),
         Column("srtp_in", "u8", CONTROL, "Address of the receiving srtp_t."),
         Column("srtp_out", "u8", CONTROL, "Address of the sending srtp_t."),
     ),
@@ -33,7 +33,7 @@ COMMAND_FIELDS = dict.fromkeys(Command, frozenset[str]()) | {
     Command.START_SRTP: frozenset(("srtp_in", "srtp_out")),
     Command.SET_MEDIA: frozenset(("other_row",)),
     Command.FOLLOW_PATH: frozenset(("other_row",)),
-    Command.CHANGE_RING: frozenset(("layer", "ring_bytes", "ring_start")),
+    Command.CHANGE_CACHE: frozenset(("layer", "cache_bytes", "cache_start")),
     Command.SET_CODECS: frozenset(("codecs",)),
     Command.ADD_MIRROR: frozenset(("thread", "other_row", "other_generation")),
     Command.REMOVE_MIRROR: frozenset(("thread",)),
@@ -69,8 +69,8 @@ SLOW = RowType(
 )
 slow_t = SLOW.dtype
 
-RING = RowType(
-    "ring",
+QUEUE = RowType(
+    "queue",
     "How far a queue is written and read; the words of its two ends lie on cache lines of their own.",
     (
         Column("written", "i8", ENDS, "Entries ever written."),

@@ -1,6 +1,6 @@
 """What is forwarded to whom, and what left."""
 
-from sfu.schema.capacities import PAST_WORDS
+from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, PAST_WORDS
 from sfu.schema.columns import CONTROL, MEDIA, Column, RowType
 from sfu.schema.layout import Layout
 
@@ -16,26 +16,26 @@ SUBSCRIPTION = RowType(
         # what every packet needs: SUBSCRIPTION_LINES cache lines. Who, and which layer is forwarded
         Column("state", "u1", MEDIA, "FREE or OPEN."),
         Column("kind", "u1", CONTROL, "AUDIO or VIDEO."),
-        Column("paused", "u1", MEDIA, "By command."),
+        Column("paused", "u1", MEDIA, "Nothing is sent: the subscriber paused it, or no layer is allowed."),
         Column("started", "u1", MEDIA, "A packet left."),
         Column("payload_type", "u1", CONTROL, "What it is sent with."),
         Column("mid_acknowledged", "u1", MEDIA, "An RR named the SSRC: mid is no longer sent."),
         Column("last_marker", "u1", MEDIA, "Marker bit of the packet last sent."),
         Column("layer", "i1", MEDIA, "Simulcast: layer being forwarded, -1 none; SVC: 0 once started.", initial=-1),
-        Column("wanted_layer", "i1", MEDIA, "Simulcast: layer waited for."),
+        Column("target_layer", "i1", MEDIA, "Simulcast: layer to forward, from its next key frame on."),
         Column("temporal", "u1", MEDIA, "Highest temporal layer being forwarded."),
         Column(
             "target_spatial",
             "u1",
             MEDIA,
-            "Highest spatial layer that the subscriber wants, by command.",
+            "Highest spatial layer to forward: the lower one of those preferred and allowed.",
             initial=EVERYTHING_SPATIAL,
         ),
         Column(
             "target_temporal",
             "u1",
             MEDIA,
-            "Highest temporal layer that the subscriber wants, by command.",
+            "Highest temporal layer to forward: the lower one of those preferred and allowed.",
             initial=EVERYTHING_TEMPORAL,
         ),
         Column("red_payload_type", "i2", CONTROL, "-1: unwrap."),
@@ -102,6 +102,30 @@ SUBSCRIPTION = RowType(
             "targets", "u4", MEDIA, "SVC: active decode target mask to write; 0: descriptors are copied as they are."
         ),
         Column("produced_targets", "u4", MEDIA, "SVC: active targets of the encoder when decode_target was chosen."),
+        # what the subscriber prefers and what may be sent: `renew_target` of sfu/media/subscriptions.py reads both
+        Column("pause_requested", "u1", MEDIA, "The subscriber wants nothing for now, by command."),
+        Column(
+            "preferred_spatial",
+            "i1",
+            MEDIA,
+            "Highest spatial layer that the subscriber prefers, by command.",
+            initial=EVERYTHING_SPATIAL,
+        ),
+        Column(
+            "preferred_temporal",
+            "i1",
+            MEDIA,
+            "Highest temporal layer that the subscriber prefers, by command.",
+            initial=EVERYTHING_TEMPORAL,
+        ),
+        Column(
+            "allowed_spatial",
+            "i1",
+            MEDIA,
+            "Highest spatial layer that may be sent; -1: nothing may.",
+            initial=MAX_SPATIAL_ID,
+        ),
+        Column("allowed_temporal", "i1", MEDIA, "Highest temporal layer that may be sent.", initial=MAX_TEMPORAL_ID),
         # retransmission, feedback and reports
         Column("next_of_transport", "i4", MEDIA, "Next subscription towards the transport; -1: none.", initial=-1),
         Column("rtx_payload_type", "i2", CONTROL, "-1: none."),
@@ -120,7 +144,7 @@ SUBSCRIPTION = RowType(
         Column("jitter", "u4", MEDIA, "In clock ticks, from the last receiver report."),
         Column("silent_next", "i4", MEDIA, "Next subscription with silent_packets, + 1; 0: none."),
         Column("silent_before", "i4", MEDIA, "The one before it, + 1; 0: none."),
-        Column("key_asked_ns", "i8", MEDIA, "When the subscriber last asked for a key frame."),
+        Column("pli_ns", "i8", MEDIA, "When the subscriber last requested a key frame (PLI or FIR)."),
         Column("bytes_at_check", "i8", MEDIA, "`octets` at the last bit rate pass."),
         Column("bitrate_bps", "i8", MEDIA, "As measured last."),
         # what `dropped`, `sent`, `indices` and `pictures_dropped` say about earlier numbers: for late packets

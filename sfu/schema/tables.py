@@ -2,7 +2,7 @@
 
 Each media thread has a state of its own; only `relays` and `relay_entries` of it are written by the other ones.
 
-Read this file first. A kernel takes `state` (one record of `state_t`) and `arena` (bytes of the packet rings) and
+Read this file first. A kernel takes `state` (one record of `state_t`) and `arena` (bytes of the packet caches) and
 writes `state.transports[i].packets_in += 1`; Python reads and writes the same bytes through `Memory.table`. Every
 column names its one writing thread (`columns.Writer`). Everything the control thread changes on an open row goes
 through a command, and what the media thread has to say is a counter in `noticed` that moves on (`notices`).
@@ -48,7 +48,7 @@ from sfu.schema.columns import CONTROL, MEDIA, ROWS, Column, RowType
 from sfu.schema.estimate_tables import ESTIMATE
 from sfu.schema.layout import Layout
 from sfu.schema.packet_tables import DEPENDENCY, HEADER, PACKET
-from sfu.schema.queue_tables import COMMAND, RELAY, RING, SLOW
+from sfu.schema.queue_tables import COMMAND, QUEUE, RELAY, SLOW
 from sfu.schema.send_log_tables import SEND_LOG
 from sfu.schema.subscription_tables import ARRIVAL, HISTORY_ENTRY, SUBSCRIPTION
 from sfu.schema.thread_tables import SOCKET, THREAD, iovec_t, mmsghdr_t, pollfd_t
@@ -61,15 +61,15 @@ STATE = RowType(
     (
         Column("thread", THREAD, ROWS, "The media thread itself.", shape=1),
         Column("drops", "i8", MEDIA, "How much was dropped, by `Drop`.", shape=DROPS),
-        Column("rings", RING, ROWS, "COMMAND_RING and SLOW_RING.", shape=2),
+        Column("queues", QUEUE, ROWS, "COMMAND_QUEUE and SLOW_QUEUE.", shape=2),
         Column("commands", COMMAND, ROWS, "Control thread -> media thread.", shape=COMMANDS),
         Column(
             "noticed", "u4", MEDIA, "How often a notice was given, by NOTICE_FIRST[kind] + row.", shape=NOTICE_SLOTS
         ),
-        Column("noticed_blocks", "u4", MEDIA, "How often one of a block was given.", shape=NOTICE_BLOCKS),
-        Column("heard", "u4", CONTROL, "What `noticed` said when the notice was last taken.", shape=NOTICE_SLOTS),
-        Column("heard_blocks", "u4", CONTROL, "What `noticed_blocks` said then.", shape=NOTICE_BLOCKS),
-        Column("heard_next", "i4", CONTROL, "Block where taking goes on.", shape=1),
+        Column("noticed_blocks", "u4", MEDIA, "How often a notice of a block was given.", shape=NOTICE_BLOCKS),
+        Column("taken", "u4", CONTROL, "What `noticed` said when the notice was last taken.", shape=NOTICE_SLOTS),
+        Column("taken_blocks", "u4", CONTROL, "What `noticed_blocks` said then.", shape=NOTICE_BLOCKS),
+        Column("next_block", "i4", CONTROL, "Block where taking goes on.", shape=1),
         Column("slow", SLOW, ROWS, "Datagrams for the control thread.", shape=SLOW_SLOTS),
         Column("sockets", SOCKET, ROWS, "UDP sockets.", shape=SOCKETS),
         Column("poll", pollfd_t, MEDIA, "What ppoll waits for: the sockets and wake_fd.", shape=SOCKETS + 1),
@@ -127,7 +127,7 @@ STATE = RowType(
         ),
         Column("batch", ARRIVAL, ROWS, "Arrivals that egress is working on.", shape=BATCH),
         Column("groups", "i4", MEDIA, "First track of each group + 1; 0: none.", shape=GROUPS),
-        Column("relays", RING, ROWS, "Queues from other media threads, by sending thread.", shape=MAX_THREADS),
+        Column("relays", QUEUE, ROWS, "Queues from other media threads, by sending thread.", shape=MAX_THREADS),
         Column("relay_entries", RELAY, ROWS, "What lies in them.", shape=(MAX_THREADS, RELAY_SLOTS)),
     ),
     layout=Layout.OWN_LINES,

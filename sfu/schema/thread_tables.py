@@ -45,7 +45,7 @@ THREAD = RowType(
         Column("subscription_end", "i4", MEDIA, "As `transport_end`, of subscriptions."),
         Column("free_path", "i4", MEDIA, "First free row of `paths`, by `next`; -1: none."),
         Column("free_source", "i4", MEDIA, "First free row of `sources`, by `next`; -1: none."),
-        Column("unbound", "i4", MEDIA, "Sources without a stream, of all transports."),
+        Column("unassigned", "i4", MEDIA, "Sources that are assigned to no stream, of all transports."),
         Column("segment_offload", "u1", CONTROL, "UDP_SEGMENT works here."),
         Column("tx_count", "i4", MEDIA, "Slots filled since the last flush."),
         Column("numbered", "u1", MEDIA, "The packet just written carries a transport-wide number."),
@@ -81,7 +81,7 @@ THREAD = RowType(
         # the media threads of this process
         Column("number", "i4", CONTROL, "Which of the media threads this is."),
         Column("thread_count", "i4", CONTROL, "How many there are."),
-        Column("peers_at", "u8", CONTROL, "The states of all of them.", shape=MAX_THREADS),
+        Column("states_at", "u8", CONTROL, "The states of all media threads, by number.", shape=MAX_THREADS),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Peers: the paths to them, what they negotiated, their keys, what they were heard to send."""
+"""Transports: the paths to their peers, what was negotiated, their keys, and the SSRCs that arrive."""
 
 from sfu.schema.capacities import ARRIVALS, EXTENSION_IDS, EXTENSION_KINDS, RTCP_SENDERS, SEQUENCE_START
 from sfu.schema.columns import CONTROL, HANDED, MEDIA, Column, RowType
@@ -103,7 +103,7 @@ TRANSPORT = RowType(
             "Newest ice_generation that got a nominated check; -1: none.",
             initial=-1,
         ),
-        Column("consent", "u1", MEDIA, "NO_CONSENT, CONSENT_RUNNING, CONSENT_GONE of paths.py."),
+        Column("consent", "u1", MEDIA, "Which `Consent`."),
         Column("first_path", "i4", MEDIA, "First of its paths, by `next`; -1: none.", initial=-1),
         Column("path_count", "i4", MEDIA, "How many paths it has."),
         Column(
@@ -117,7 +117,7 @@ TRANSPORT = RowType(
             "first_subscription", "i4", MEDIA, "Subscriptions towards this transport, by next_of_transport.", initial=-1
         ),
         Column("first_source", "i4", MEDIA, "First SSRC that the peer sends, by `next`; -1: none.", initial=-1),
-        Column("unbound", "i4", MEDIA, "Sources of this transport without a stream."),
+        Column("unassigned", "i4", MEDIA, "Sources of this transport that are assigned to no stream."),
         Column(
             "rtcp_senders",
             "u4",
@@ -138,14 +138,14 @@ TRANSPORT = RowType(
         Column("ntp_sampled_ns", "i8", MEDIA, "Arrival of the newest sender report in ntp_shift_ns; 0: none yet."),
         Column("reported_ns", "i8", MEDIA, "Last RR/SR compound sent."),
         Column(
-            "slow_pushed", "i8", MEDIA, "Datagrams put into the slow ring.", kept="it goes on, as `slow_taken` does"
+            "slow_pushed", "i8", MEDIA, "Datagrams put into the slow queue.", kept="it goes on, as `slow_taken` does"
         ),
         Column("slow_taken", "i8", CONTROL, "Handled."),
         Column("packets_in", "i8", MEDIA, "Authentic RTP packets received."),
         Column("bytes_in", "i8", MEDIA, "Bytes of them."),
-        Column("heard_ns", "i8", MEDIA, "Last authentic and new packet on the selected path; 0: none yet."),
-        Column("compared_ns", "i8", MEDIA, "When one on another path was last looked at."),
-        Column("followed_ns", "i8", MEDIA, "When one on another path last changed the selection."),
+        Column("last_packet_ns", "i8", MEDIA, "Last authentic and new packet on the selected path; 0: none yet."),
+        Column("compared_ns", "i8", MEDIA, "When a packet on another path was last looked at."),
+        Column("followed_ns", "i8", MEDIA, "When a packet on another path last changed the selection."),
     ),
     layout=Layout.WHOLE_LINES,
 )
@@ -174,7 +174,7 @@ SOURCE = RowType(
         Column("rtx", "u1", MEDIA, "It repeats packets of another SSRC."),
         Column("transport", "i4", MEDIA, "Whose peer sends it."),
         Column("ssrc", "u4", MEDIA, "The SSRC."),
-        Column("stream", "i4", MEDIA, "-1: unbound.", initial=-1),
+        Column("stream", "i4", MEDIA, "Stream row that it is assigned to; -1: none.", initial=-1),
         Column("next", "i4", MEDIA, "Next source of the transport, or of the free list."),
         Column("seen_ns", "i8", MEDIA, "Arrival of its last packet."),
         Column("displaced_ns", "i8", MEDIA, "When it lost its stream to another SSRC or by BYE; 0: never."),

@@ -128,10 +128,8 @@ class Publishing:
         self._claims[section.mid] = (track, codec)
         if codec not in offered:
             codec = None
-        leading = codec or (offered[0] if offered else Codec.NONE)
         return PublishDecision(
             codec=codec,
-            svc=leading in SVC_CODECS and len(section.encodings) <= 1,
             track_sid=track.sid,
             dtx=not track.info.disable_dtx,
             stereo=track.info.stereo,

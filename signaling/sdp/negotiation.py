@@ -132,7 +132,6 @@ class PublishDecision:
 
     codec: Codec | None
     """The codec to prefer. None, or one that was not offered, stands for the first supported one in the offer."""
-    svc: bool
     track_sid: str
     dtx: bool
     stereo: bool

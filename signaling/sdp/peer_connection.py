@@ -338,11 +338,10 @@ class AnsweringConnection:
         if m_section.decision is None:
             return None
         encodings = encodings_of(m_section.section, _has_rids(m_section))
-        svc = m_section.decision.svc and len(encodings) == 1
         formats = publish_formats(m_section.formats, m_section.decision)
         try:
             parameters = PublishParameters(
-                m_section.kind, m_section.mid, encodings, svc, *m_section.decision.voices, codecs=sent_codecs(formats)
+                m_section.kind, m_section.mid, encodings, *m_section.decision.voices, codecs=sent_codecs(formats)
             )
             engine_track = self._engine.publish(self.transport, parameters)
         except EngineError as error:

@@ -24,7 +24,15 @@ from tests.sfu.support.webrtc_client import OPUS, WebRtcClient
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 
-EMPTY = {"transports": 0, "tracks": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
+EMPTY = {
+    "transports": 0,
+    "tracks": 0,
+    "streams": 0,
+    "subscriptions": 0,
+    "paths": 0,
+    "sources": 0,
+    "packet_cache_bytes": 0,
+}
 
 
 @pytest.fixture(params=[1, 2, 4])

@@ -29,8 +29,8 @@ from sfu.parameters import (
     TrackId,
     TransportId,
 )
+from sfu.queues.control import push_slow
 from sfu.queues.notices import notice
-from sfu.queues.rings import push_slow
 from sfu.schema.capacities import COMMANDS, NOTICE_ROWS
 from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
@@ -40,7 +40,15 @@ AUDIO = PublishParameters(Kind.AUDIO, "0", (Encoding(ssrc=1000),))
 VIDEO = PublishParameters(Kind.VIDEO, "1", (Encoding("q"), Encoding("h"), Encoding("f")))
 SUBSCRIBE = SubscribeParameters("2", 96, 97, cname="somebody")
 REMOTE = RemoteTransport(IceCredentials("peer", "p" * 22), (("sha-256", "AA:BB"),), DtlsRole.SERVER, 5000)
-EMPTY = {"transports": 0, "tracks": 0, "streams": 0, "subscriptions": 0, "paths": 0, "sources": 0, "rings_bytes": 0}
+EMPTY = {
+    "transports": 0,
+    "tracks": 0,
+    "streams": 0,
+    "subscriptions": 0,
+    "paths": 0,
+    "sources": 0,
+    "packet_cache_bytes": 0,
+}
 
 
 class Bench:
@@ -75,10 +83,10 @@ class Bench:
         self.thread.memory.table("tracks")[0]["live"] = layers
         self.thread.notice(NoticeKind.LAYERS_CHANGED, 0)
 
-    def want_ring(self, size: int) -> None:
-        """Another ring for stream 0."""
-        self.thread.memory.table("streams")[0]["ring_wanted"] = size
-        self.thread.notice(NoticeKind.RING_WANTED, 0)
+    def want_cache(self, size: int) -> None:
+        """Another cache for stream 0."""
+        self.thread.memory.table("streams")[0]["requested_bytes"] = size
+        self.thread.notice(NoticeKind.CACHE_REQUESTED, 0)
 
     async def event(self) -> Event:
         return await asyncio.wait_for(self.engine.next_event(), 5)
@@ -295,7 +303,7 @@ async def test_ssrcs_differ_from_each_other_and_from_the_clients(bench: Bench) -
     assert publisher in bench.engine._transports
 
 
-async def test_commands_that_the_ring_cannot_take_are_sent_later(bench: Bench) -> None:
+async def test_commands_that_the_queue_cannot_take_are_sent_later(bench: Bench) -> None:
     subscription = bench.open_call()[3].id
     await bench.settle()
     bench.thread.commands.clear()
@@ -383,8 +391,8 @@ async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -
     memory = bench.thread.memory
     for kind in (
         NoticeKind.STREAM_STARTED,
-        NoticeKind.RING_WANTED,
-        NoticeKind.RING_LEFT,
+        NoticeKind.CACHE_REQUESTED,
+        NoticeKind.CACHE_LEFT,
         NoticeKind.LAYERS_CHANGED,
         NoticeKind.SUBSCRIPTION_STARTED,
     ):
@@ -451,6 +459,22 @@ async def test_statistics_read_the_columns(bench: Bench) -> None:
     sent = bench.engine.subscription_statistics(subscription.id)
     assert (sent.lost_fraction, sent.rtt_ms, sent.layer, sent.temporal, sent.retransmitted) == (0.25, 20.0, 1, 2, 3)
     assert bench.engine.drops()["srtp_auth"] == 0
+
+
+@pytest.mark.parametrize(("codec", "layer"), [(Codec.VP9, 2), (Codec.AV1, 2), (Codec.VP8, 0)])
+async def test_the_layer_of_a_single_stream_is_the_spatial_one_inside_it(
+    bench: Bench, codec: Codec, layer: int
+) -> None:
+    publisher, subscriber = bench.engine.open_transport().id, bench.engine.open_transport().id
+    track = bench.engine.publish(publisher, PublishParameters(Kind.VIDEO, "1", (Encoding(),)))
+    subscription = bench.engine.subscribe(track, subscriber, SUBSCRIBE)
+    memory = bench.engine.shards[0].memory
+    memory.table("streams")[0]["codec"] = codec
+    row = memory.table("subscriptions")[0]
+    row["stream"], row["spatial"], row["layer"] = 0, 2, -1
+    assert bench.engine.subscription_statistics(subscription.id).layer == -1
+    row["layer"] = 0
+    assert bench.engine.subscription_statistics(subscription.id).layer == layer
 
 
 async def test_port_in_use_is_an_os_error(bench: Bench) -> None:
@@ -542,26 +566,26 @@ async def test_thread_that_fails_to_start_is_an_error_and_leaves_nothing_open() 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_a_stream_gets_another_ring_and_the_old_one_comes_back(bench: Bench) -> None:
+async def test_a_stream_gets_another_cache_and_the_old_one_comes_back(bench: Bench) -> None:
     bench.open_call()
     await bench.settle()
     shard = bench.engine.shards[0]
-    rings, stream = shard.tables.rings, bench.engine._owners[shard].tracks[0].streams[0]
-    before = stream.ring_bytes
-    others = rings.used_bytes - before
-    bench.want_ring(4 * before)
+    caches, stream = shard.tables.caches, bench.engine._owners[shard].tracks[0].streams[0]
+    before = stream.cache_bytes
+    others = caches.used_bytes - before
+    bench.want_cache(4 * before)
     await bench.settle()
-    bench.want_ring(8 * before)  # the first change is on its way
+    bench.want_cache(8 * before)  # the first change is on its way
     await bench.settle()
-    assert (stream.ring_bytes, rings.used_bytes) == (4 * before, 5 * before + others)
+    assert (stream.cache_bytes, caches.used_bytes) == (4 * before, 5 * before + others)
     kind, row, fields = bench.thread.commands[-1]
-    assert (kind, row, fields["layer"], fields["ring_bytes"]) == (Command.CHANGE_RING, 0, 0, 4 * before)
-    assert fields["ring_start"] == stream.ring_start
-    bench.thread.notice(NoticeKind.RING_LEFT, 0)
+    assert (kind, row, fields["layer"], fields["cache_bytes"]) == (Command.CHANGE_CACHE, 0, 0, 4 * before)
+    assert fields["cache_start"] == stream.cache_start
+    bench.thread.notice(NoticeKind.CACHE_LEFT, 0)
     await bench.settle()
-    assert rings.used_bytes == 4 * before + others
-    bench.want_ring(before)
+    assert caches.used_bytes == 4 * before + others
+    bench.want_cache(before)
     await bench.settle()
     bench.engine.unpublish(next(iter(bench.engine._owners[shard].tracks.values())).id)
     await bench.settle()
-    assert rings.used_bytes == 0
+    assert caches.used_bytes == 0

@@ -34,7 +34,7 @@ from sfu.schema.capacities import SLOW_PER_TRANSPORT
 LOCAL_PORT = 5000
 """Our `a=sctp-port` (RFC 8841 section 5.2)."""
 WINDOW_BYTES = SLOW_PER_TRANSPORT << 10
-"""The receive window that we announce (RFC 9260 section 6.2). What a peer sends within it waits in the ring of DTLS
+"""The receive window that we announce (RFC 9260 section 6.2). What a peer sends within it waits in the queue of DTLS
 datagrams at most, and that holds it: 1 KiB is what a stack puts into a datagram when more waits."""
 MAX_UNREAD_BYTES = 4 * WINDOW_BYTES
 """Messages that keep the window closed, with what each costs beside its payload. Peers that heed the window stay below;
@@ -44,7 +44,7 @@ MAX_STREAMS = 64
 MAX_HELD_BYTES = 2 * WINDOW_BYTES
 """Received fragments that wait for the rest of their message."""
 MAX_HELD_CHUNKS = 2048
-"""The same, counted: small fragments cost far more memory than they carry."""
+"""Fragments of messages that are not whole yet: small ones cost far more memory than they carry."""
 MAX_MISORDERED = 1024
 """Received TSNs beyond a gap. More are dropped, and the peer sends them again."""
 MAX_TSN_AHEAD = (1 << 16) - 1

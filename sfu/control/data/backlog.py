@@ -25,7 +25,7 @@ class Window(Protocol):
         """Take bytes out of the window."""
 
     def release_window(self, size: int) -> None:
-        """Give them back."""
+        """Give these bytes back to the window."""
 
 
 class Ledger:
@@ -60,7 +60,7 @@ class Message:
         self._holds += 1
 
     def let_go(self) -> None:
-        """The end of one reason."""
+        """Take away one reason to hold the sender back."""
         self._holds -= 1
         if self._holds == 0 and self._sender is not None:
             self._sender.release_window(self.size)
@@ -98,7 +98,7 @@ class Backlog:
         return bool(self._held)
 
     def append(self, message: Message) -> None:
-        """Let a message wait."""
+        """Add a message to those that wait."""
         message.queued()
         self._messages.append(message)
         self.size += message.size
@@ -107,7 +107,7 @@ class Backlog:
             self._held.append((self._begun + self.size, message))
 
     def popleft(self) -> Message:
-        """Take the oldest message; raises IndexError when there is none."""
+        """Take the oldest message. Raises IndexError when there is none."""
         message = self._messages.popleft()
         message.unqueued()
         self.size -= message.size

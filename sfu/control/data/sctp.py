@@ -114,7 +114,7 @@ class DataChannels:
             raise TransportFailure("data: too many bad packets")
 
     def send(self, channel: Channel, message: Message) -> None:
-        """Send one message, or let it wait or drop it as the channel's nature asks."""
+        """Send one message, or let it wait or drop it, as the channel is reliable or not."""
         if len(message.payload) > self._max_message_bytes:
             self._drops["data_too_large"] += 1
         elif channel is Channel.RELIABLE:
@@ -193,7 +193,7 @@ class DataChannels:
             self._association.close_channel(through)
 
     def _accept(self, opened: RTCDataChannel) -> None:
-        """The peer opened a channel."""
+        """Take a channel that the peer opened."""
         channel = LABELS.get(opened.label)
         if channel is None:
             return

@@ -99,7 +99,7 @@ class SrtpSessions:
 
 
 class State(Enum):
-    """Of one DTLS association."""
+    """How far a DTLS association is."""
 
     NEW = "new"
     HANDSHAKING = "handshaking"

@@ -84,7 +84,7 @@ def _note_base(estimate, arrived_ms):
 
 @njit(cache=True)
 def _slope(estimate):
-    """Least squares through all groups of the ring; the slope before where all arrived at one time."""
+    """Least squares through the last groups; the slope before where all arrived at one time."""
     arrivals, delays = estimate.trend_arrivals_ms, estimate.trend_delays_ms
     start = arrivals[estimate.trend_next]  # the oldest: small numbers lose no digits
     sum_x = sum_y = sum_xx = sum_xy = 0.0

@@ -53,13 +53,13 @@ def is_newest_rtcp(state, row, ssrc, index):
 
 
 @njit(cache=True)
-def heard(state, row, k, now):
+def packet_received(state, row, k, now):
     """The packet in receive slot k is authentic and the newest of its SSRC: it says where transport `row` is."""
     path, transport = np.int64(state.thread[0].path_in_hand), state.transports[row]
     if path < 0:
         return
     if path == transport.path and not state.paths[path].shared:
-        transport.heard_ns = now
+        transport.last_packet_ns = now
     elif now - transport.compared_ns >= COMPARE_NS:
         transport.compared_ns = now
         follow(state, row, exact_path(state, k, path), now)
@@ -79,4 +79,4 @@ def follow(state, row, path, now):
             return
         transport.followed_ns = now
         move_to(state, row, path)
-    transport.heard_ns = now
+    transport.last_packet_ns = now

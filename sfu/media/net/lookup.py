@@ -162,7 +162,7 @@ def insert_outgoing(state, row, rtx):
 
 @njit(cache=True)
 def remove_outgoing(state, row, rtx):
-    """Take out what insert_outgoing entered."""
+    """Take out of the hash table what `insert_outgoing` entered."""
     subscription = state.subscriptions[row]
     ssrc = subscription.rtx_ssrc if rtx else subscription.ssrc
     at = _pair_hash(subscription.transport, ssrc) & (OUTGOING_SLOTS - 1)

@@ -12,7 +12,7 @@ from sfu.media.net.lookup import find_path, insert_path, remove_path
 from sfu.media.net.udp import flush, store_local
 from sfu.queues.notices import notice
 from sfu.schema.capacities import PATHS_PER_TRANSPORT, STAGING_PATH
-from sfu.schema.codes import Drop, NoticeKind, RowState
+from sfu.schema.codes import Consent, Drop, NoticeKind, RowState
 
 CONSENT_TIMEOUT_NS = 15_000_000_000
 """RFC 7675 section 5.1 lets consent live 30 s; a client that vanished must be gone from its room within 20."""
@@ -20,11 +20,9 @@ SILENT_NS = 5_000_000_000
 """A selected pair without a valid check or authentic packet for so long is left for another one."""
 ABANDONED_NS = 6_500_000_000
 """A transport of which nothing came for so long gives an address up to another one that checks from there. Consent is
-checked every 6 s at the latest (RFC 7675 section 5.1), so whoever is there has been heard."""
+checked every 6 s at the latest (RFC 7675 section 5.1), so something has come of whoever is there."""
 FOLLOW_NS = 250_000_000
 """How often a transport that has a live nominated path is moved to another one, by a nomination or by its packets."""
-NO_CONSENT, CONSENT_RUNNING, CONSENT_GONE = 0, 1, 2
-"""transports.consent: before the first valid check, after it, and after the notice that it expired."""
 
 
 @njit(cache=True)
@@ -106,7 +104,7 @@ def _free_address(state, row, now):
             return True
         owner = np.int64(state.paths[found].transport)
         transport = state.transports[owner]
-        vanished = now - max(np.int64(transport.checked_ns), np.int64(transport.heard_ns)) >= ABANDONED_NS
+        vanished = now - max(np.int64(transport.checked_ns), np.int64(transport.last_packet_ns)) >= ABANDONED_NS
         if not vanished and now - _last_sign(state, owner, found) < CONSENT_TIMEOUT_NS:
             return False
         _release_path(state, found)
@@ -196,8 +194,8 @@ def receive_check(state, row, path_row, which, priority, nominated, now):
             path.nominated = 1
             transport.nominated_generation = max(np.int64(transport.nominated_generation), generation)
     transport.checked_ns = now
-    if transport.consent == NO_CONSENT:
-        transport.consent = CONSENT_RUNNING
+    if transport.consent == Consent.NONE:
+        transport.consent = Consent.RUNNING
     select_path(state, row, now)
 
 
@@ -205,7 +203,7 @@ def receive_check(state, row, path_row, which, priority, nominated, now):
 def _last_sign(state, row, path_row):
     """When the last valid check came over a path of transport `row`, or authentic media over the selected one."""
     transport, checked = state.transports[row], np.int64(state.paths[path_row].checked_ns)
-    return max(checked, np.int64(transport.heard_ns)) if path_row == transport.path else checked
+    return max(checked, np.int64(transport.last_packet_ns)) if path_row == transport.path else checked
 
 
 @njit(cache=True)
@@ -245,7 +243,7 @@ def select_path(state, row, now):
     best, best_rank = -1, -1
     at = np.int64(transport.path)
     if at >= 0 and state.paths[at].ice_generation >= transport.nominated_generation:
-        if transport.heard_ns != 0 and now - _last_sign(state, row, at) < SILENT_NS:
+        if transport.last_packet_ns != 0 and now - _last_sign(state, row, at) < SILENT_NS:
             return
         best, best_rank = at, _rank(state, row, at, now)
     at = np.int64(transport.first_path)
@@ -258,7 +256,7 @@ def select_path(state, row, now):
         at = np.int64(state.paths[at].next)
     if best == transport.path or best < 0 or (_is_settled(state, row, now) and now - transport.followed_ns < FOLLOW_NS):
         return
-    transport.heard_ns = 0
+    transport.last_packet_ns = 0
     if state.paths[best].nominated:
         transport.followed_ns = now
     move_to(state, row, best)
@@ -288,10 +286,10 @@ def consent_pass(state, now):
     """
     for row in range(state.thread[0].transport_end):
         transport = state.transports[row]
-        if transport.state != RowState.OPEN or transport.consent != CONSENT_RUNNING:
+        if transport.state != RowState.OPEN or transport.consent != Consent.RUNNING:
             continue
         if transport.path >= 0:
             select_path(state, row, now)
         if now - transport.checked_ns >= CONSENT_TIMEOUT_NS:
-            transport.consent = CONSENT_GONE
+            transport.consent = Consent.EXPIRED
             notice(state, NoticeKind.CONSENT_EXPIRED, row)

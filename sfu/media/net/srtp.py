@@ -58,7 +58,7 @@ def send_rtp(state, row, slot, size, index):
 
 @njit(cache=True)
 def send_rtcp(state, row, slot, size):
-    """The same for a compound RTCP packet, always by libsrtp."""
+    """Protect the compound RTCP packet in a send slot by libsrtp, and queue it."""
     transport = state.transports[row]
     if transport.path < 0:
         state.drops[Drop.NOT_READY] += 1
@@ -143,7 +143,7 @@ def _write_iv(state, transport, out, index):
 
 @njit(cache=True)
 def _protect(state, session, slot, size, rtcp):
-    """By libsrtp in place; the size with tag and trailer, or -1."""
+    """Protect send slot `slot` by libsrtp, in place. Returns the size with tag and trailer, or -1."""
     thread = state.thread[0]
     lengths_at = thread.scratch_at + np.uint64(Scratch.LENGTH * 8)
     state.scratch[Scratch.LENGTH] = size  # little endian: the low four bytes are the int that libsrtp reads
@@ -161,7 +161,7 @@ def unprotect_rtp(state, session, k, size):
 
 @njit(cache=True)
 def unprotect_rtcp(state, session, k, size):
-    """The same for SRTCP."""
+    """Decrypt an SRTCP datagram in place."""
     return _unprotect(state, session, k, size, True)
 
 

@@ -51,7 +51,7 @@ _CRC = _crc_table()
 
 @njit(cache=True)
 def crc32(data, size):
-    """CRC-32 of data[:size], as `zlib.crc32`."""
+    """CRC-32 of data[:size], the number that `zlib.crc32` computes."""
     value = 0xFFFFFFFF
     for k in range(size):
         value = _CRC[(value ^ np.int64(data[k])) & 255] ^ (value >> 8)

@@ -67,7 +67,7 @@ def take_format(state, stream_row, media, packet, extended, arrival):
 
 @njit(cache=True)
 def _change(state, stream_row, extended, arrival):
-    """The stream begins anew with packet `extended`: nobody is shown what was before, or asks for it."""
+    """Let the stream begin anew with packet `extended`: nothing before it is sent or asked for any more."""
     stream = state.streams[stream_row]
     stream.codec_ns = arrival
     stream.key_sequence = -1

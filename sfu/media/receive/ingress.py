@@ -1,18 +1,18 @@
-"""An SRTP packet from its receive slot into the ring of its stream, and into the log that egress reads.
+"""An SRTP packet from its receive slot into its stream's packet cache, and into the log that egress reads.
 
-In order: decrypt, log for transport-cc, find or bind the stream, unwrap RTX, number, describe, store once.
+In order: decrypt, log for transport-cc, find the stream of the source, unwrap RTX, number, describe, store once.
 """
 
 import numpy as np
 from numba import njit
 
-from sfu.media.net.following import heard, is_newest
+from sfu.media.net.following import is_newest, packet_received
 from sfu.media.net.srtp import can_send, unprotect_rtp
 from sfu.media.receive.formats import repairs
 from sfu.media.receive.nack import measure_repair, note_gap, recovered
 from sfu.media.receive.reception import count_packet, extend_primary, extend_repair
 from sfu.media.receive.restore import gap_before, was_restored, write_lost
-from sfu.media.receive.sources import bind, known_source
+from sfu.media.receive.sources import assign, known_source
 from sfu.media.receive.storage import is_new, same_format, set_codec, store
 from sfu.media.receive.transport_cc import EARLY_COUNT, log_arrival, send_transport_feedback
 from sfu.media.stream.levels import observe_level
@@ -51,8 +51,8 @@ def receive_rtp(state, arena, k, size, row, arrival, now):
 
 @njit(cache=True)
 def receive_plain(state, arena, k, size, row, arrival, now):
-    """The same after decryption."""
-    media_row, data = int(state.transports[row].media), state.rx[k, :size]
+    """Take an RTP packet that is decrypted already."""
+    media_row, data = np.int64(state.transports[row].media), state.rx[k, :size]
     if size < FIXED_HEADER_BYTES or media_row < 0:
         state.drops[Drop.RTP_MALFORMED] += 1
         return
@@ -66,33 +66,33 @@ def receive_plain(state, arena, k, size, row, arrival, now):
     if source_row < 0 or not good:
         return
     media, packet = state.media[media_row], state.incoming[0]
-    codec = int(media.codec_of_pt[packet.payload_type])
-    repaired = _repaired_codec(media, int(packet.payload_type)) if codec == _RTX else codec
+    codec = np.int64(media.codec_of_pt[packet.payload_type])
+    repaired = _repaired_codec(media, np.int64(packet.payload_type)) if codec == _RTX else codec
     if repaired == _NONE:
         state.drops[Drop.UNKNOWN_PAYLOAD_TYPE] += 1
         return
     source = state.sources[source_row]
     newest = is_newest(source, np.int64(state.header[0].sequence))
-    if source.stream < 0 and bind(state, source_row, codec, repaired, data, now) < 0:
-        state.drops[Drop.UNBOUND_SSRC] += 1
+    if source.stream < 0 and assign(state, source_row, codec, repaired, data, now) < 0:
+        state.drops[Drop.UNASSIGNED_SSRC] += 1
         return
     if newest:
-        heard(state, row, k, now)
+        packet_received(state, row, k, now)
     if (codec == _RTX) != (source.rtx != 0):  # RTX on a primary SSRC or the other way round
         state.drops[Drop.UNKNOWN_PAYLOAD_TYPE] += 1
     elif codec == _RTX:
-        _receive_repair(state, arena, k, size, int(source.stream), media, arrival, now)
+        _receive_repair(state, arena, k, size, np.int64(source.stream), media, arrival, now)
     else:
-        _receive_primary(state, arena, k, size, int(source.stream), media, arrival, now)
+        _receive_primary(state, arena, k, size, np.int64(source.stream), media, arrival, now)
 
 
 @njit(cache=True)
 def _repaired_codec(media, payload_type):
     """The codec that an RTX payload type repairs, or NONE."""
-    original = int(media.associated_pt[payload_type])
+    original = np.int64(media.associated_pt[payload_type])
     if original < 0 or original >= PAYLOAD_TYPES:
         return _NONE
-    codec = int(media.codec_of_pt[original])
+    codec = np.int64(media.codec_of_pt[original])
     return _NONE if codec == _RTX else codec
 
 
@@ -111,7 +111,7 @@ def _log_transport_sequence(state, row, data, arrival, now):
 def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
     """A packet of the stream's own SSRC."""
     stream, packet = state.streams[stream_row], state.incoming[0]
-    extended = extend_primary(stream, int(state.header[0].sequence))
+    extended = extend_primary(stream, np.int64(state.header[0].sequence))
     if not is_new(state, stream_row, extended):
         if was_restored(state, stream_row, extended):
             count_packet(stream, extended, size, packet.timestamp, arrival)
@@ -127,7 +127,7 @@ def _receive_primary(state, arena, k, size, stream_row, media, arrival, now):
             note_gap(stream, before + 1, extended, now)
         stream.last_timestamp = packet.timestamp
         if stream.kind == MediaKind.AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
-            level = int(state.rx[k, packet.extension_at[_AUDIO_LEVEL]]) & 127
+            level = np.int64(state.rx[k, packet.extension_at[_AUDIO_LEVEL]]) & 127
             observe_level(stream, level, step)
     else:
         if stream.rtx_source < 0:  # then repairs come under their own number
@@ -155,8 +155,8 @@ def _restore_lost(state, arena, k, size, stream_row, media, extended, arrival):
 def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
     """An RTX packet (RFC 4588): restore the original in its receive slot and go on as if that had come."""
     stream, packet = state.streams[stream_row], state.incoming[0]
-    payload_at = int(packet.payload_at)
-    if size - int(packet.padding) - payload_at <= RTX_HEADER_BYTES:
+    payload_at = np.int64(packet.payload_at)
+    if size - np.int64(packet.padding) - payload_at <= RTX_HEADER_BYTES:
         state.drops[Drop.RTX_EMPTY] += 1  # a padding probe
         return
     if stream.highest < 0:
@@ -178,7 +178,7 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
     packet.payload_type = media.associated_pt[packet.payload_type]
     packet.codec = media.codec_of_pt[packet.payload_type]
     packet.size = size - RTX_HEADER_BYTES
-    data[RTX_HEADER_BYTES + 1] = int(packet.marker) << 7 | int(packet.payload_type)
+    data[RTX_HEADER_BYTES + 1] = np.int64(packet.marker) << 7 | np.int64(packet.payload_type)
     put_u16(data, RTX_HEADER_BYTES + 2, original)
     put_u32(data, RTX_HEADER_BYTES + 8, np.int64(stream.ssrc))
     if extended > stream.highest:

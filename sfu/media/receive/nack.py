@@ -1,7 +1,7 @@
 """Sequence numbers that a stream lacks: which to ask for again (RFC 4585 NACK), how often, and when to give up.
 
 The list of a stream is sorted, oldest first. What cannot be repaired (a gap wider than the list, a number asked for
-in vain or too old to be forwarded) makes video want a key frame; what precedes a key frame is not worth asking for,
+in vain or too old to be forwarded) makes video request a key frame; what precedes a key frame is not worth asking for,
 nor is padding. Frames of higher temporal layers are asked for a few times and need no key frame
 (`sfu.media.receive.gaps`).
 """
@@ -19,7 +19,7 @@ LATE_PACKETS = 2
 only have been overtaken."""
 MAX_TRIES = 10
 SPARE_TRIES = 3
-"""For frames that no later one needs: most senders do not keep them."""
+"""How often packets are asked for that no later frame needs: most senders do not keep them."""
 MIN_RETRY_NS = 40_000_000
 UNKNOWN_RTT_NS = 100_000_000
 """Retry interval while the round-trip time is unknown."""
@@ -38,7 +38,7 @@ def _move(stream, source, to):
 
 @njit(cache=True)
 def _drop_first(stream, count):
-    for k in range(count, int(stream.missing_count)):
+    for k in range(count, np.int64(stream.missing_count)):
         _move(stream, k, k - count)
     stream.missing_count -= count
 
@@ -48,7 +48,7 @@ def give_up(stream, count):
     """Stop asking for the `count` oldest numbers; without them video needs a key frame."""
     _drop_first(stream, count)
     if count > 0 and stream.kind == MediaKind.VIDEO:
-        stream.key_wanted = 1
+        stream.key_frame_requested = 1
 
 
 @njit(cache=True)
@@ -58,11 +58,11 @@ def note_gap(stream, first, end, now):
     if gap <= 0:
         return
     if gap > MISSING:
-        give_up(stream, int(stream.missing_count))
+        give_up(stream, np.int64(stream.missing_count))
         if stream.kind == MediaKind.VIDEO:
-            stream.key_wanted = 1
+            stream.key_frame_requested = 1
         return
-    give_up(stream, max(int(stream.missing_count) + gap - MISSING, 0))
+    give_up(stream, max(np.int64(stream.missing_count) + gap - MISSING, 0))
     for sequence in range(first, end):
         entry = stream.missing[stream.missing_count]
         entry.sequence = sequence
@@ -74,7 +74,7 @@ def note_gap(stream, first, end, now):
 
 @njit(cache=True)
 def _find(stream, sequence):
-    for k in range(int(stream.missing_count)):
+    for k in range(np.int64(stream.missing_count)):
         if stream.missing[k].sequence == sequence:
             return k
     return -1
@@ -83,7 +83,7 @@ def _find(stream, sequence):
 @njit(cache=True)
 def recovered(stream, sequence):
     """A number arrived after all, late or as RTX."""
-    found, count = _find(stream, sequence), int(stream.missing_count)
+    found, count = _find(stream, sequence), np.int64(stream.missing_count)
     if found < 0:
         return
     for k in range(found, count - 1):
@@ -135,13 +135,13 @@ def is_due(stream, index, rtt, now):
 
 @njit(cache=True)
 def review(state, stream_row, rtt, now):
-    """Before asking: forget numbers that carried padding only, and give up those that can no longer be repaired.
+    """Before a NACK is written, forget numbers that carried padding only, and give up what can no longer be repaired.
 
-    These are asked for in vain as often as it makes sense, or so old that what came would not be stored; everything
-    older is given up with them. rtt: ns, 0 unknown.
+    A number is given up after it was asked for in vain as often as it makes sense, or when it is so old that the packet
+    would not be stored. Everything older is given up with it. rtt: ns, 0 unknown.
     """
     stream = state.streams[stream_row]
-    count, kept, at, lost = int(stream.missing_count), 0, 0, False
+    count, kept, at, lost = np.int64(stream.missing_count), 0, 0, False
     kind, judged = VITAL, np.int64(-1)
     while at < count:
         end, due = at, False
@@ -165,7 +165,7 @@ def review(state, stream_row, rtt, now):
         at = end
     stream.missing_count = kept
     if lost and stream.kind == MediaKind.VIDEO:
-        stream.key_wanted = 1
+        stream.key_frame_requested = 1
 
 
 @njit(cache=True)

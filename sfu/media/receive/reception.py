@@ -31,7 +31,7 @@ def extend_primary(stream, sequence):
 
 @njit(cache=True)
 def extend_repair(stream, sequence):
-    """The same for the original number in an RTX packet, which no replay window has looked at."""
+    """The stream's extended number for the original one (16 bits) in an RTX packet, which no replay window has seen."""
     return extend16(sequence, stream.highest - stream.sequence_shift) + stream.sequence_shift
 
 

@@ -1,7 +1,7 @@
 """Lost Opus packets from the redundancy of the RED packet that follows them (RFC 2198), for whoever gets no RED.
 
-A RED packet repeats the payloads of those before it. What is missing in the ring is stored as a plain Opus packet with
-the number that it had, so subscribers that get Opus unwrapped have it too. Called by ingress.
+A RED packet repeats the payloads of those before it. What is missing is stored as a plain Opus packet with the number
+that it had, so that subscribers that get Opus unwrapped have it too. Called by ingress.
 """
 
 import numpy as np

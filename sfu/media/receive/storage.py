@@ -10,8 +10,8 @@ from sfu.media.net.udp import copy_to_arena
 from sfu.media.receive.formats import take_format
 from sfu.media.receive.nack import drop_before
 from sfu.media.stream.arrivals import log_packet
+from sfu.media.stream.cache_size import watch_burst
 from sfu.media.stream.loudest import QUIETEST, note_loudness
-from sfu.media.stream.ring_size import watch_burst
 from sfu.media.wire.describe import describe
 from sfu.parameters import Extension
 from sfu.schema.capacities import PACKETS
@@ -22,7 +22,7 @@ _AUDIO_LEVEL = int(Extension.AUDIO_LEVEL)
 
 @njit(cache=True)
 def is_new(state, stream_row, extended):
-    """Whether a number fits into the ring's index and is not stored yet."""
+    """Whether a number fits into the stream's index and is not stored yet."""
     if extended <= state.streams[stream_row].highest - PACKETS:
         state.drops[Drop.TOO_OLD] += 1
         return False
@@ -44,7 +44,7 @@ def same_format(state, stream_row, media, packet, extended, arrival):
 @njit(cache=True)
 def set_codec(stream, media, packet):
     """Note the payload type of a packet that was taken, and all that it means."""
-    payload_type = int(packet.payload_type)
+    payload_type = np.int64(packet.payload_type)
     packet.codec = media.codec_of_pt[payload_type]
     stream.codec = packet.codec
     stream.payload_type = payload_type
@@ -56,19 +56,19 @@ def set_codec(stream, media, packet):
 
 @njit(cache=True)
 def store(state, arena, k, offset, stream_row, extended, arrival):
-    """Describe the packet at `offset` in receive slot k, copy it into the stream's ring, and tell egress by the log."""
+    """Describe the packet at `offset` in receive slot k, copy it into the packet cache, and tell egress by the log."""
     stream, packet = state.streams[stream_row], state.incoming[0]
-    size = int(packet.size)
+    size = np.int64(packet.size)
     packet.sequence = extended
     packet.arrival_ns = arrival
     describe(state, stream_row, packet, state.rx[k, offset : offset + size])
-    room = stream.ring_bytes - (stream.ring_written & (stream.ring_bytes - 1))
+    room = stream.cache_bytes - (stream.cache_written & (stream.cache_bytes - 1))
     if size > room:  # a packet does not wrap around the end
-        stream.ring_written += room
-    packet.start = stream.ring_written
-    at = stream.ring_start + (stream.ring_written & (stream.ring_bytes - 1))
+        stream.cache_written += room
+    packet.start = stream.cache_written
+    at = stream.cache_start + (stream.cache_written & (stream.cache_bytes - 1))
     copy_to_arena(state, arena, at, k, offset, size)
-    stream.ring_written += size
+    stream.cache_written += size
     watch_burst(state, stream_row, arrival)
     index = extended & (PACKETS - 1)
     state.packets[stream_row, index] = packet
@@ -80,6 +80,6 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
         if packet.flags & PacketFlag.KEY_FRAME and extended > stream.key_sequence:
             stream.key_sequence = extended
             stream.key_ns = arrival
-            stream.key_wanted = 0
+            stream.key_frame_requested = 0
             drop_before(stream, extended)
     log_packet(state, stream, index)

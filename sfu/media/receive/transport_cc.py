@@ -1,7 +1,7 @@
 """Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 
-Every authenticated packet of a transport is logged by its transport-wide sequence number before anybody asks whose it
-is, because the sender's bandwidth estimate is made of all of them. The log is a ring over the last ARRIVALS numbers;
+Every authenticated packet of a transport is logged by its transport-wide sequence number before it is known whose it
+is, because the sender's bandwidth estimate is made of all of them. The log holds the last ARRIVALS numbers;
 a number that comes late moves the base of the next feedback back, as libwebrtc's receivers do.
 """
 
@@ -175,7 +175,7 @@ def write_feedback(state, transport_row, data, at, now):
     put_u16(data, at + 14, count)
     put_u24(data, at + 16, reference & 0xFFFFFF)
     data[at + 19] = log.feedback_count
-    log.feedback_count = (int(log.feedback_count) + 1) & 255
+    log.feedback_count = (np.int64(log.feedback_count) + 1) & 255
     log.first = base + count
     if log.first > log.highest:
         log.count = 0

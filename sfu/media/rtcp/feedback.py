@@ -36,27 +36,27 @@ REFERENCE_TIME_BYTES = 20
 
 REPORT_INTERVAL_NS = 1_000_000_000
 FIRST_REPORT_NS = 100_000_000
-"""A newly bound SSRC is reported this soon: the sender then stops repeating mid and rid."""
+"""A newly assigned SSRC is reported this soon: the sender then stops repeating mid and rid."""
 
 
 @njit(cache=True)
-def _write_feedback_header(state, transport_row, data, at, packet_type, packet_format, ssrc, end):
-    """RFC 4585 section 6.1, for a packet that ends at `end`."""
+def _write_feedback_header(data, at, packet_type, packet_format, sender, ssrc, end):
+    """Write the header of RFC 4585 section 6.1 at `at`, for a packet of ours (SSRC `sender`) that ends at `end`."""
     data[at] = 0x80 | packet_format
     data[at + 1] = packet_type
     put_u16(data, at + 2, (end - at) // 4 - 1)
-    put_u32(data, at + 4, np.int64(state.transports[transport_row].ssrc))
+    put_u32(data, at + 4, np.int64(sender))
     put_u32(data, at + 8, np.int64(ssrc))
 
 
 @njit(cache=True)
-def write_nack(state, transport_row, stream, data, at, rtt, now):
-    """Write a NACK for what is due; returns the offset behind it, or `at` when nothing is.
+def write_nack(stream, data, at, sender, rtt, now):
+    """Write a NACK for what is due; returns the offset behind it, or `at` when nothing is. sender: our SSRC.
 
     RFC 4585 section 6.2.1: pairs of a number and a mask of the 16 that follow it. What does not fit waits.
     """
     end, pairs, first = at + FEEDBACK_HEADER_BYTES, 0, 0
-    for k in range(int(stream.missing_count)):
+    for k in range(np.int64(stream.missing_count)):
         if not is_due(stream, k, rtt, now):
             continue
         entry = stream.missing[k]
@@ -78,18 +78,19 @@ def write_nack(state, transport_row, stream, data, at, rtt, now):
         entry.tries += 1
     if pairs == 0:
         return at
-    _write_feedback_header(state, transport_row, data, at, RTP_FEEDBACK, NACK, stream.ssrc, end)
+    _write_feedback_header(data, at, RTP_FEEDBACK, NACK, sender, stream.ssrc, end)
     return end
 
 
 @njit(cache=True)
-def write_pli(state, transport_row, stream, data, at, now):
-    """Write a picture loss indication (RFC 4585 section 6.3.1) if one is due; returns the offset behind it."""
+def write_pli(stream, data, at, sender, now):
+    """Write a picture loss indication (RFC 4585 section 6.3.1) if one is due; returns the offset behind it. sender: our
+    SSRC."""
     if not key_frame_due(stream, now):
         return at
-    stream.key_asked_ns = now
+    stream.pli_ns = now
     end = at + FEEDBACK_HEADER_BYTES
-    _write_feedback_header(state, transport_row, data, at, PAYLOAD_FEEDBACK, PLI, stream.ssrc, end)
+    _write_feedback_header(data, at, PAYLOAD_FEEDBACK, PLI, sender, stream.ssrc, end)
     return end
 
 
@@ -99,25 +100,25 @@ def _streams_feedback(state, transport_row, now):
     transport = state.transports[transport_row]
     rtt = max(transport.rtt_ns, transport.repair_ns)
     slot, at = take_slot(state), 0
-    track_row = int(transport.first_track)
+    track_row = np.int64(transport.first_track)
     while track_row >= 0:
         track = state.tracks[track_row]
-        for layer in range(int(track.layer_count)):
+        for layer in range(np.int64(track.layer_count)):
             stream = state.streams[track.streams[layer]]
             if stream.source < 0:
                 continue
             if stream.missing_count > 0:
                 review(state, np.int64(track.streams[layer]), rtt, now)
-            if stream.missing_count == 0 and not stream.key_wanted:
+            if stream.missing_count == 0 and not stream.key_frame_requested:
                 continue
             if at > DATAGRAM_BYTES - 2 * FEEDBACK_HEADER_BYTES - 4 * MAX_NACK_PAIRS:
                 send_rtcp(state, transport_row, slot, at)
                 slot, at = take_slot(state), 0
             if at == 0:
                 at = begin_compound(state.tx[slot], np.int64(transport.ssrc))
-            at = write_nack(state, transport_row, stream, state.tx[slot], at, rtt, now)
-            at = write_pli(state, transport_row, stream, state.tx[slot], at, now)
-        track_row = int(track.next)
+            at = write_nack(stream, state.tx[slot], at, transport.ssrc, rtt, now)
+            at = write_pli(stream, state.tx[slot], at, transport.ssrc, now)
+        track_row = np.int64(track.next)
     if at > EMPTY_REPORT_BYTES:
         send_rtcp(state, transport_row, slot, at)
 
@@ -125,7 +126,7 @@ def _streams_feedback(state, transport_row, now):
 @njit(cache=True)
 def feedback_pass(state, now):
     """Every 20 ms: NACKs, key frame requests, transport-cc feedback. now: ns."""
-    for row in range(int(state.thread[0].transport_end)):
+    for row in range(np.int64(state.thread[0].transport_end)):
         if not can_send(state, row):
             continue
         state.thread[0].row_in_hand = row
@@ -138,15 +139,15 @@ def feedback_pass(state, now):
 
 @njit(cache=True)
 def _report_due(state, transport_row, now):
-    """Whether a report is due; without bound streams there is none."""
+    """Whether a report is due; without streams that have a source there is none."""
     transport = state.transports[transport_row]
     elapsed = now - transport.reported_ns
     if elapsed < FIRST_REPORT_NS:
         return False
-    track_row = int(transport.first_track)
+    track_row = np.int64(transport.first_track)
     while track_row >= 0:
         track = state.tracks[track_row]
-        for layer in range(int(track.layer_count)):
+        for layer in range(np.int64(track.layer_count)):
             stream = state.streams[track.streams[layer]]
             if (
                 stream.source >= 0
@@ -154,30 +155,28 @@ def _report_due(state, transport_row, now):
                 and (elapsed >= REPORT_INTERVAL_NS or stream.acknowledged == 0)
             ):
                 return True
-        track_row = int(track.next)
+        track_row = np.int64(track.next)
     return False
 
 
 @njit(cache=True)
-def _write_report_header(state, slot, blocks):
-    data = state.tx[slot]
+def _write_report_header(data, blocks):
     data[0] = 0x80 | blocks
     put_u16(data, 2, 1 + 6 * blocks)
 
 
 @njit(cache=True)
-def _write_reference_time(state, transport_row, data, at, now):
+def _write_reference_time(data, at, sender, wall):
     """Write an extended report with the time (RFC 3611 section 4.4); returns the offset behind it.
 
-    The peer's answer (section 4.5) tells the round trip to a publisher who subscribes to nothing: who gets no sender
-    reports has none to echo.
+    sender: our SSRC. wall: ns of our wall clock. The peer's answer (section 4.5) tells the round trip to a publisher
+    that subscribes to nothing: one that gets no sender reports has none to echo.
     """
-    wall = now + state.thread[0].wall_offset_ns
     end = at + REFERENCE_TIME_BYTES
     data[at] = 0x80
     data[at + 1] = EXTENDED_REPORT
     put_u16(data, at + 2, (end - at) // 4 - 1)
-    put_u32(data, at + 4, np.int64(state.transports[transport_row].ssrc))
+    put_u32(data, at + 4, np.int64(sender))
     data[at + 8] = REFERENCE_TIME
     data[at + 9] = 0
     put_u16(data, at + 10, 2)
@@ -187,19 +186,19 @@ def _write_reference_time(state, transport_row, data, at, now):
 
 @njit(cache=True)
 def _receiver_report(state, transport_row, now):
-    """Send reports about all bound streams, 31 in each, and the time."""
+    """Send reports about all streams that have a source, 31 in each, and the time."""
     transport = state.transports[transport_row]
     transport.reported_ns = now
     slot, blocks = take_slot(state), 0
-    track_row = int(transport.first_track)
+    track_row = np.int64(transport.first_track)
     while track_row >= 0:
         track = state.tracks[track_row]
-        for layer in range(int(track.layer_count)):
+        for layer in range(np.int64(track.layer_count)):
             stream = state.streams[track.streams[layer]]
             if stream.source < 0 or stream.received == 0:
                 continue
             if blocks == MAX_REPORT_BLOCKS:
-                _write_report_header(state, slot, blocks)
+                _write_report_header(state.tx[slot], blocks)
                 send_rtcp(state, transport_row, slot, EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks)
                 slot, blocks = take_slot(state), 0
             if blocks == 0:
@@ -207,17 +206,18 @@ def _receiver_report(state, transport_row, now):
             write_report_block(stream, state.tx[slot], EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks, now)
             stream.acknowledged = 1
             blocks += 1
-        track_row = int(track.next)
+        track_row = np.int64(track.next)
     if blocks > 0:
-        _write_report_header(state, slot, blocks)
+        _write_report_header(state.tx[slot], blocks)
         at = EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks
-        send_rtcp(state, transport_row, slot, _write_reference_time(state, transport_row, state.tx[slot], at, now))
+        wall = now + state.thread[0].wall_offset_ns
+        send_rtcp(state, transport_row, slot, _write_reference_time(state.tx[slot], at, transport.ssrc, wall))
 
 
 @njit(cache=True)
 def receiver_reports_pass(state, now):
     """About once a second per transport, sooner for a new SSRC: receiver reports. Call every 100 ms or so."""
-    for row in range(int(state.thread[0].transport_end)):
+    for row in range(np.int64(state.thread[0].transport_end)):
         if state.transports[row].first_track >= 0 and can_send(state, row) and _report_due(state, row, now):
             state.thread[0].row_in_hand = row
             _receiver_report(state, row, now)

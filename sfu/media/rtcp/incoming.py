@@ -8,14 +8,14 @@ REMB about SSRCs of ours.
 import numpy as np
 from numba import njit
 
-from sfu.media.net.following import heard, is_newest_rtcp
+from sfu.media.net.following import is_newest_rtcp, packet_received
 from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
-from sfu.media.receive.sources import remember_rtcp_sender, unbind
+from sfu.media.receive.sources import remember_rtcp_sender, unassign
 from sfu.media.rtcp.transport_feedback import receive_transport_feedback
 from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack
-from sfu.media.send.selection import key_frame_asked
+from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.wire.numbers import get_u16, get_u24, get_u32, signed32
 from sfu.media.wire.rtcp import (
     BYE,
@@ -42,7 +42,7 @@ MAX_NACKED = 512
 """Numbers answered per datagram: HISTORY remembers no more, so a peer that asks for more asks twice."""
 MIN_REPORT_NS = 10_000_000
 """Sender reports that follow each other faster are passed over: fifty in each datagram, copied to other media threads,
-would leave their ring no room for packets."""
+would leave their packet cache no room for packets."""
 MAX_REMB_SHIFT = 44
 """18 bits of mantissa shifted further would leave 63 bits."""
 MAX_RTT_NS = 10_000_000_000
@@ -61,7 +61,7 @@ def receive_rtcp(state, arena, k, size, row, now):
     transport.bytes_in += size
     receive_compound(state, arena, state.rx[k, :size], size, row, now)
     if is_newest_rtcp(state, row, get_u32(state.rx[k], 4), index):
-        heard(state, row, k, now)
+        packet_received(state, row, k, now)
 
 
 @njit(cache=True)
@@ -74,7 +74,7 @@ def _srtcp_index(transport, data, size):
 @njit(cache=True)
 def _packet_end(data, at, size):
     """The end of the packet of a compound that begins at `at`; -1 when none does, or it is longer than the rest."""
-    if at + 4 > size or int(data[at]) >> 6 != 2:
+    if at + 4 > size or np.int64(data[at]) >> 6 != 2:
         return -1
     end = at + 4 + 4 * get_u16(data, at + 2)
     return end if end <= size else -1
@@ -86,16 +86,16 @@ def _content_end(data, at, end):
 
     Padding may be anywhere and of any length: libwebrtc pads each of several transport-cc packets in a compound.
     """
-    if int(data[at]) & 0x20 == 0:
+    if np.int64(data[at]) & 0x20 == 0:
         return end
-    padding = int(data[end - 1])
+    padding = np.int64(data[end - 1])
     return end - padding if 0 < padding <= end - at - 4 else at
 
 
 @njit(cache=True)
 def _holds(data, at, end):
     """Whether the packet at `at`, whose content ends at `end`, is long enough for its type and count."""
-    count, packet_type, size = int(data[at]) & 31, int(data[at + 1]), end - at
+    count, packet_type, size = np.int64(data[at]) & 31, np.int64(data[at + 1]), end - at
     if size < 4:
         return False
     if packet_type == SENDER_REPORT:
@@ -119,7 +119,7 @@ def _feedback_holds(data, at, packet_format, packet_type, size):
     if packet_format == FIR:
         return content >= 8 and content % 8 == 0
     if packet_format == REMB and content >= 8 and get_u32(data, at + 12) == REMB_MARK:
-        return content >= 8 + 4 * int(data[at + 16])
+        return content >= 8 + 4 * np.int64(data[at + 16])
     return True
 
 
@@ -129,7 +129,7 @@ def receive_compound(state, arena, data, size, row, now):
 
     A packet that is shorter than it says is passed over and counted. Where no packet begins, the rest ends.
     """
-    if size >= 8 and int(data[0]) >> 6 == 2:
+    if size >= 8 and np.int64(data[0]) >> 6 == 2:
         sender = get_u32(data, 4)
         if find_source(state, row, sender) < 0:
             remember_rtcp_sender(state, row, sender)
@@ -150,7 +150,7 @@ def receive_compound(state, arena, data, size, row, now):
 @njit(cache=True)
 def _obey(state, arena, row, data, at, end, budget, now):
     """Do what one packet that is long enough asks for. Returns what is left of the datagram's budget of NACKs."""
-    count, packet_type = int(data[at]) & 31, int(data[at + 1])
+    count, packet_type = np.int64(data[at]) & 31, np.int64(data[at + 1])
     if packet_type == SENDER_REPORT:
         _sender_info(state, row, data, at, now)
         _report_blocks(state, row, data, at + 8 + SENDER_INFO_BYTES, count, now)
@@ -178,7 +178,7 @@ def _extended_report(state, row, data, at, end, now):
         if block_end > end:
             state.drops[Drop.RTCP_MALFORMED] += 1
             return
-        if int(data[at]) == LAST_REFERENCE_TIME:
+        if np.int64(data[at]) == LAST_REFERENCE_TIME:
             for entry in range(at + 4, block_end - 11, 12):
                 sent = get_u32(data, entry + 4)
                 if get_u32(data, entry) == np.int64(transport.ssrc) and sent != 0:
@@ -249,8 +249,8 @@ def _note_rtt(state, row, sent, kept, now):
 
 @njit(cache=True)
 def _bye(state, row, data, at, count, now):
-    """RFC 3550 section 6.6. The stream keeps its numbers; packets that the BYE overtook do not bind the SSRC again,
-    newer ones do."""
+    """Take a BYE (RFC 3550 section 6.6). The streams keep their numbers. Packets that the BYE overtook do not assign
+    its SSRCs again, newer ones do."""
     for k in range(count):
         source_row = find_source(state, row, get_u32(data, at + 4 + 4 * k))
         if source_row < 0:
@@ -258,7 +258,7 @@ def _bye(state, row, data, at, count, now):
         source = state.sources[source_row]
         if source.stream < 0 or source.rtx:
             continue
-        unbind(state, source_row)
+        unassign(state, source_row)
         source.displaced_ns = now
         source.ended = 1
 
@@ -305,4 +305,4 @@ def _key_frame_request(state, row, ssrc, now):
     if found < 0:
         state.drops[Drop.FOREIGN_SSRC] += 1
     elif not found & 1:
-        key_frame_asked(state, found >> 1, now)
+        receive_key_frame_request(state, found >> 1, now)

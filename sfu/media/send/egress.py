@@ -15,10 +15,11 @@ from sfu.media.send.prefetch import look_ahead
 from sfu.media.send.relay_out import relay_batch
 from sfu.media.send.rewrite import pad_packet, payload_start, send_time, write_packet
 from sfu.media.send.scalability import admit_scalable, is_last_of_picture
-from sfu.media.send.selection import admit_temporal, ask_for_wanted, mark_live, may_start
+from sfu.media.send.selection import admit_temporal, mark_live, may_start, request_target_key_frame
 from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.send.timestamps import align_timestamps
-from sfu.media.stream.key_frames import recent_key
+from sfu.media.stream.key_frames import recent_key_frame
+from sfu.media.stream.layers import is_scalable
 from sfu.media.stream.loudest import is_loud
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import signed32
@@ -37,7 +38,7 @@ MAX_BACKWARD_TICKS = 90_000
 USUAL_ELEMENTS = 7
 """Bytes of abs-send-time and the transport-wide number, which nearly every packet carries."""
 
-_VP8, _VP9, _AV1 = int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
+_VP8, _VP9 = int(Codec.VP8), int(Codec.VP9)
 
 
 @njit(cache=True)
@@ -158,7 +159,7 @@ def _forward_batch(state, arena, row, count, now):
     if subscription.layer >= 0 and state.streams[subscription.stream].ssrc != subscription.source_ssrc:
         subscription.layer = -1  # another source goes on in its place
     if subscription.layer < 0 and subscription.kind == MediaKind.VIDEO:
-        _start_from_ring(state, arena, row, now)
+        _start_from_cache(state, arena, row, now)
     for k in range(count):
         arrival = state.batch[k]
         stream_row = np.int64(arrival.stream)
@@ -168,20 +169,20 @@ def _forward_batch(state, arena, row, count, now):
                 _begin(state, arena, row, np.int64(arrival.layer), stream_row, packet)
             continue
         _forward_packet(state, arena, row, stream_row, np.int64(arrival.index), np.int64(arrival.padding))
-    if subscription.wanted_layer != subscription.layer:
-        ask_for_wanted(state, row)
+    if subscription.target_layer != subscription.layer:
+        request_target_key_frame(state, row)
 
 
 @njit(cache=True)
-def _start_from_ring(state, arena, row, now):
-    """Show a new viewer the best layer that had a key frame just now, so that nobody has to make one."""
+def _start_from_cache(state, arena, row, now):
+    """Show a new viewer the best layer that had a key frame just now, so that the publisher need not make one."""
     subscription = state.subscriptions[row]
     track = state.tracks[subscription.track]
-    best = max(np.int64(subscription.target_spatial), np.int64(subscription.wanted_layer))
+    best = max(np.int64(subscription.target_spatial), np.int64(subscription.target_layer))
     for layer in range(min(best, np.int64(track.layer_count) - 1), -1, -1):
         stream_row = np.int64(track.streams[layer])
         stream = state.streams[stream_row]
-        first = recent_key(stream, now)
+        first = recent_key_frame(stream, now)
         if first < 0:
             continue
         if stream_row == subscription.stream and first <= subscription.in_highest:
@@ -225,8 +226,7 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
     scalable = False
     admitted = size > 0
     if admitted and subscription.kind == MediaKind.VIDEO:
-        if packet.codec == _VP9 or packet.codec == _AV1:
-            scalable = state.tracks[subscription.track].layer_count == 1
+        scalable = is_scalable(state.tracks[subscription.track].layer_count, packet.codec)
         if scalable:
             admitted = admit_scalable(state, subscription, stream_row, packet)
         else:
@@ -241,14 +241,14 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
         return
     marker = np.int64(packet.marker)
     if scalable and not marker and packet.flags & PacketFlag.FRAME_END:
-        marker = np.int64(is_last_of_picture(state, subscription, stream_row, packet))
+        marker = np.int64(is_last_of_picture(state.dependencies[stream_row], subscription, packet))
     sent = state.history[subscription.history, out_sequence & (HISTORY - 1)]
-    _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable)
+    _describe_sent(subscription, stream_row, packet, sent, out_sequence, marker, scalable)
     _send(state, arena, row, packet, sent, out_sequence - SEQUENCE_START, size, padding)
 
 
 @njit(cache=True)
-def _describe_sent(state, subscription, stream_row, packet, sent, out_sequence, marker, scalable):
+def _describe_sent(subscription, stream_row, packet, sent, out_sequence, marker, scalable):
     """Fill the history row from which the packet is written now, and again when it was lost."""
     sent.out_sequence = out_sequence
     sent.in_sequence = packet.sequence

@@ -1,16 +1,16 @@
 """A track's packets on their way to the mirrors that it has in other media threads.
 
 A mirror is a track of that thread's own tables with the same layers: its subscribers are served from there, with
-rings, layer choice and retransmission as everywhere. So a packet is copied once for each thread and no row is shared.
-Sender reports go the same way, wishes for key frames come back.
+its packet cache, layer choice and retransmission as everywhere. So a packet is copied once for each thread and no row
+is shared. Sender reports go the same way, requests for key frames come back.
 """
 
 import numpy as np
 from numba import njit
 
-from sfu.media.stream.key_frames import key_frame_due, recent_key
+from sfu.media.stream.key_frames import key_frame_due, recent_key_frame
 from sfu.media.stream.packet_cache import is_stored
-from sfu.queues.peers import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
+from sfu.queues.threads import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
 from sfu.schema.capacities import PACKETS
 from sfu.schema.codes import MediaKind, Relayed, RowState
 
@@ -36,7 +36,7 @@ def _send_packet(state, arena, track, thread, stream, packet):
     entry.ssrc = stream.ssrc
     entry.sequence = packet.sequence
     entry.arrival_ns = packet.arrival_ns
-    at = np.int64(stream.ring_start) + (packet.start & (np.int64(stream.ring_bytes) - 1))
+    at = np.int64(stream.cache_start) + (packet.start & (np.int64(stream.cache_bytes) - 1))
     copy_to_entry(state, arena, thread, number, at, size)
     publish(state, thread, number)
 
@@ -81,7 +81,7 @@ def relay_report(state, stream_row):
 
 @njit(cache=True)
 def add_mirror(state, arena, row, thread, mirror_row, generation, now):
-    """Relay a track from now on, and what it has of a recent key frame at once, so that nobody has to make one."""
+    """Relay a track from now on, with what it has of a recent key frame, so that its publisher need not make one."""
     track = state.tracks[row]
     if not 0 <= thread < state.thread[0].thread_count:
         return
@@ -94,7 +94,7 @@ def add_mirror(state, arena, row, thread, mirror_row, generation, now):
         stream = state.streams[stream_row]
         if stream.report_ntp != 0:
             _send_report(state, track, thread, stream)
-        first = recent_key(stream, now)
+        first = recent_key_frame(stream, now)
         if track.kind != MediaKind.VIDEO or first < 0:
             continue
         for sequence in range(first, stream.highest + 1):
@@ -114,8 +114,8 @@ def remove_mirror(state, row, thread):
 
 
 @njit(cache=True)
-def wishes_pass(state, now):
-    """Ask the threads of publishers for the key frames that mirrors here want; as often as a publisher is asked."""
+def relay_key_frame_requests(state, now):
+    """Tell publishers' threads which key frames are requested from mirrors here, as often as publishers are told."""
     for transport_row in range(state.thread[0].transport_end):
         transport = state.transports[transport_row]
         if transport.state != RowState.OPEN or not transport.relayed:
@@ -126,13 +126,13 @@ def wishes_pass(state, now):
             for layer in range(np.int64(track.layer_count)):
                 stream = state.streams[track.streams[layer]]
                 if key_frame_due(stream, now):
-                    stream.key_asked_ns = now
-                    _send_wish(state, track, layer)
+                    stream.pli_ns = now
+                    _send_key_frame_request(state, track, layer)
             row = np.int64(track.next)
 
 
 @njit(cache=True)
-def _send_wish(state, track, layer):
+def _send_key_frame_request(state, track, layer):
     thread = np.int64(track.source_thread)
     if not 0 <= thread < state.thread[0].thread_count:
         return
@@ -140,7 +140,7 @@ def _send_wish(state, track, layer):
     if number == NO_SLOT:
         return
     entry = entry_of(state, thread, number)
-    entry.kind = Relayed.WISH
+    entry.kind = Relayed.KEY_FRAME_REQUEST
     entry.track = track.source_row
     entry.generation = track.source_generation
     entry.layer = layer

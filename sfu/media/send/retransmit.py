@@ -1,7 +1,7 @@
 """Answers NACKs (RFC 4585 section 6.2.1) with RTX packets (RFC 4588), in the numbers of the subscriber.
 
-Called by RTCP reception for each sequence number that a peer misses. The packet is written anew from the ring, with
-the ids that it had; without negotiated RTX nothing is sent: other bytes under the same SRTP index would break GCM.
+Called by RTCP reception for each sequence number that a peer misses. The packet is written anew from the packet cache,
+with the ids that it had. Without negotiated RTX nothing is sent: other bytes under the same SRTP index would break GCM.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from sfu.schema.capacities import HISTORY, PACKETS, SCRATCH_HISTORY
 from sfu.schema.codes import Drop, RowState
 
 MAX_RESENDS = 10
-"""As often as libwebrtc asks for one packet."""
+"""How often one packet is sent again: libwebrtc asks for it as often."""
 UNKNOWN_ROUND_TRIP_NS = 20_000_000
 """A NACK is taken to have crossed the last repeat for one round trip, or this time."""
 RTX_BYTES = 60

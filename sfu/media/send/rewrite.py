@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.net.udp import copy_to_slot
+from sfu.media.stream.layers import is_scalable
 from sfu.media.wire.dependency_write import write_dependency
 from sfu.media.wire.numbers import get_u32, put_u16, put_u24, put_u32
 from sfu.parameters import Codec, Extension
@@ -23,7 +24,7 @@ MAX_ONE_BYTE_ID = 14
 MAX_ONE_BYTE_SIZE = 16
 DOES_NOT_FIT = -1
 
-_RED, _VP9, _AV1 = int(Codec.RED), int(Codec.VP9), int(Codec.AV1)
+_RED = int(Codec.RED)
 _DEPENDENCY, _CAPTURE = int(Extension.DEPENDENCY), int(Extension.ABS_CAPTURE_TIME)
 _MID, _SEND_TIME, _TRANSPORT_CC = int(Extension.MID), int(Extension.ABS_SEND_TIME), int(Extension.TRANSPORT_CC)
 
@@ -57,7 +58,7 @@ def write_packet(state, arena, slot, row, sent, rtx):
     transport = state.transports[subscription.transport]
     stream = state.streams[sent.stream]
     packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
-    base = stream.ring_start + (packet.start & (stream.ring_bytes - 1))
+    base = stream.cache_start + (packet.start & (stream.cache_bytes - 1))
     out = state.tx[slot]
     if rtx:
         put_u16(out, 2, np.int64(subscription.rtx_sequence))
@@ -207,7 +208,8 @@ def _write_variable(state, arena, out, media, subscription, sent, packet, base, 
             continue
         place = at + (2 if wide else 1)
         if kind == _DEPENDENCY:
-            if not _carries_descriptor(state, subscription, packet):
+            # descriptors of several streams do not continue each other; VP8 and H.264 do without
+            if not is_scalable(state.tracks[subscription.track].layer_count, packet.codec):
                 continue
             size = write_dependency(state, sent.stream, packet, arena, base, out, place, np.int64(sent.targets))
         if not _fits(extension_id, size, wide):
@@ -223,13 +225,6 @@ def _write_variable(state, arena, out, media, subscription, sent, packet, base, 
             _shift_capture_time(state, out, place, state.streams[sent.stream].transport)
         at = place + size
     return at
-
-
-@njit(cache=True)
-def _carries_descriptor(state, subscription, packet):
-    """Descriptors of several streams do not continue each other; VP8 and H.264 do without."""
-    several = state.tracks[subscription.track].layer_count > 1
-    return not several and (packet.codec == _VP9 or packet.codec == _AV1)
 
 
 @njit(cache=True)

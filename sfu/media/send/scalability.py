@@ -36,26 +36,27 @@ def admit_scalable(state, subscription, stream_row, packet):
 
 @njit(cache=True)
 def follow(state, subscription, stream_row, structure):
-    """From a key frame on: everything up to the targets. structure: the packet brings it, with all targets active."""
-    _take(state, subscription, stream_row, subscription.target_spatial, subscription.target_temporal, structure)
+    """Forward everything up to the target layers, from a key frame on. structure: the packet brings one, in which all
+    decode targets are active."""
+    dependency = state.dependencies[stream_row]
+    _take(dependency, subscription, subscription.target_spatial, subscription.target_temporal, structure)
 
 
 @njit(cache=True)
-def _take(state, subscription, stream_row, spatial, temporal, structure):
+def _take(dependency, subscription, spatial, temporal, structure):
     """Forward the layers up to these from now on, and tell the receiver which decode targets that leaves."""
     subscription.spatial = spatial
     subscription.temporal = temporal
-    subscription.decode_target = decode_target(state, stream_row, spatial, temporal)
-    _tell(state, subscription, stream_row, structure)
+    subscription.decode_target = decode_target(dependency, spatial, temporal)
+    _tell(dependency, subscription, structure)
 
 
 @njit(cache=True)
-def _tell(state, subscription, stream_row, structure):
+def _tell(dependency, subscription, structure):
     """Choose the active decode targets to write: those that get every one of their frames.
 
     Descriptors are copied while that says the same: everything produced is forwarded, and nothing else was told before.
     """
-    dependency = state.dependencies[stream_row]
     produced = np.int64(dependency.active_targets)
     subscription.produced_targets = produced
     if subscription.decode_target < 0:
@@ -78,12 +79,12 @@ def _tell(state, subscription, stream_row, structure):
 
 @njit(cache=True)
 def _move_by_layers(state, subscription, stream_row, packet, newer):
-    """Without descriptors: down at the start of a picture, up in time at a switching point."""
+    """Move to the target layers without descriptors: down where a picture starts, up in time at a switching point."""
     if newer:
         subscription.spatial = min(np.int64(subscription.spatial), np.int64(subscription.target_spatial))
         subscription.temporal = min(np.int64(subscription.temporal), np.int64(subscription.target_temporal))
         if subscription.spatial < subscription.target_spatial and packet.spatial > subscription.spatial:
-            state.streams[stream_row].key_wanted = 1
+            state.streams[stream_row].key_frame_requested = 1
     if (
         subscription.temporal < packet.temporal <= subscription.target_temporal
         and packet.spatial == 0
@@ -92,64 +93,65 @@ def _move_by_layers(state, subscription, stream_row, packet, newer):
     ):
         subscription.temporal = packet.temporal
     if packet.spatial > subscription.spatial and packet.spatial <= subscription.target_spatial:
-        state.streams[stream_row].key_wanted = 1
+        state.streams[stream_row].key_frame_requested = 1
 
 
 @njit(cache=True)
 def _move_by_targets(state, subscription, stream_row, packet, newer):
-    """With descriptors: to the wanted target if that is possible at this frame, else in time only, else ask."""
+    """Move to the target layers by descriptors: to the best decode target if it can be reached at this frame, else in
+    time only. Request a key frame for what is left."""
     spatial, temporal = np.int64(subscription.target_spatial), np.int64(subscription.target_temporal)
-    produced = state.dependencies[stream_row].active_targets
-    as_wanted = subscription.spatial == spatial and subscription.temporal == temporal
-    if as_wanted and subscription.produced_targets == produced:
+    dependency = state.dependencies[stream_row]
+    produced = dependency.active_targets
+    at_target = subscription.spatial == spatial and subscription.temporal == temporal
+    if at_target and subscription.produced_targets == produced:
         return
-    wanted = decode_target(state, stream_row, spatial, temporal)
-    if _reachable(state, subscription, stream_row, packet, newer, wanted):
-        _take(state, subscription, stream_row, spatial, temporal, 0)
+    best = decode_target(dependency, spatial, temporal)
+    if _reachable(dependency, subscription, packet, newer, best):
+        _take(dependency, subscription, spatial, temporal, 0)
         return
-    near = decode_target(state, stream_row, np.int64(subscription.spatial), temporal)
-    if near != subscription.decode_target and _reachable(state, subscription, stream_row, packet, newer, near):
-        _take(state, subscription, stream_row, np.int64(subscription.spatial), temporal, 0)
+    near = decode_target(dependency, np.int64(subscription.spatial), temporal)
+    if near != subscription.decode_target and _reachable(dependency, subscription, packet, newer, near):
+        _take(dependency, subscription, np.int64(subscription.spatial), temporal, 0)
     elif subscription.produced_targets != produced:
-        subscription.spatial = _spatial_of(state, stream_row, subscription)  # below the wanted one: tried again
-        _tell(state, subscription, stream_row, 0)
-    if state.dependencies[stream_row].target_spatial[wanted] != _spatial_of(state, stream_row, subscription):
-        state.streams[stream_row].key_wanted = 1
+        subscription.spatial = _spatial_of(dependency, subscription)  # below the best one: tried again
+        _tell(dependency, subscription, 0)
+    if dependency.target_spatial[best] != _spatial_of(dependency, subscription):
+        state.streams[stream_row].key_frame_requested = 1
 
 
 @njit(cache=True)
-def _spatial_of(state, stream_row, subscription):
-    return state.dependencies[stream_row].target_spatial[max(np.int64(subscription.decode_target), 0)]
+def _spatial_of(dependency, subscription):
+    return dependency.target_spatial[max(np.int64(subscription.decode_target), 0)]
 
 
 @njit(cache=True)
-def _reachable(state, subscription, stream_row, packet, newer, wanted):
-    """Whether the receiver can decode target `wanted` from this frame on. A frame of its own counts as received."""
+def _reachable(dependency, subscription, packet, newer, target):
+    """Whether the receiver can decode target `target` from this frame on. A frame of its own counts as received."""
     present = np.int64(subscription.decode_target)
-    if present < 0 or wanted < 0 or wanted == present:
+    if present < 0 or target < 0 or target == present:
         return True
-    if indication(packet, wanted) == SWITCH and indication(packet, present) != 0:
+    if indication(packet, target) == SWITCH and indication(packet, present) != 0:
         return True
     if not newer:
         return False
-    dependency = state.dependencies[stream_row]
-    produced = np.uint64(0)  # what the encoder has made so far; a layer that begins now is missed by nobody
-    for target in range(np.int64(dependency.target_count)):
-        if (np.int64(subscription.produced_targets) >> target) & 1:
-            produced |= np.uint64(3) << np.uint64(2 * target)
+    produced = np.uint64(0)  # what the encoder has made so far; no receiver lacks a layer that begins now
+    for each in range(np.int64(dependency.target_count)):
+        if (np.int64(subscription.produced_targets) >> each) & 1:
+            produced |= np.uint64(3) << np.uint64(2 * each)
     for k in range(np.int64(dependency.template_count)):
         frame = dependency.template_indications[k]
         if frame & produced == 0:
             continue
-        needed = (frame >> np.uint64(2 * wanted)) & np.uint64(3) != 0
+        needed = (frame >> np.uint64(2 * target)) & np.uint64(3) != 0
         if needed and (frame >> np.uint64(2 * present)) & np.uint64(3) == 0:
             return False
     return True
 
 
 @njit(cache=True)
-def is_last_of_picture(state, subscription, stream_row, packet):
-    """For a packet with FRAME_END: no higher spatial layer of its picture is forwarded."""
+def is_last_of_picture(dependency, subscription, packet):
+    """Whether a packet with FRAME_END ends its picture: no higher spatial layer of it is forwarded."""
     if packet.template != UNKNOWN_TEMPLATE and subscription.decode_target >= 0:
-        return packet.spatial >= _spatial_of(state, stream_row, subscription)
+        return packet.spatial >= _spatial_of(dependency, subscription)
     return packet.spatial >= subscription.spatial

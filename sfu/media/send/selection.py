@@ -1,8 +1,9 @@
 """Which layer of a track a subscription follows, where it may change, and who has to send a key frame for it.
 
 Simulcast: the best layer up to the target that is *live*, else the lowest live one; a change waits for a key frame of
-the layer wanted. A layer is dead when its siblings advanced DEAD_FRAMES since its last packet, and it has been silent
-for much longer than it usually is: a still screen, where nothing advances, kills nobody, nor does a low frame rate.
+the target layer. A layer is dead when its siblings advanced DEAD_FRAMES since its last packet, and it has been silent
+for much longer than it usually is. On a still screen nothing advances, so no layer dies; nor does a low frame rate
+end one.
 `sfu.media.send.scalability` decides about layers inside one stream.
 """
 
@@ -10,7 +11,8 @@ import numpy as np
 from numba import njit
 
 from sfu.media.send.pictures import is_dropped, renew_pictures
-from sfu.media.stream.key_frames import key_frame_arrives, want_key
+from sfu.media.stream.key_frames import key_frame_arrives, request_key_frame
+from sfu.media.stream.layers import is_scalable
 from sfu.media.wire.numbers import signed32
 from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec, Extension
@@ -33,13 +35,13 @@ QUARTERS = 4
 """usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
 distance of a second is remembered for some seconds of quick frames."""
 
-_NONE, _VP8, _VP9, _AV1 = int(Codec.NONE), int(Codec.VP8), int(Codec.VP9), int(Codec.AV1)
+_NONE, _VP8 = int(Codec.NONE), int(Codec.VP8)
 _DEPENDENCY = int(Extension.DEPENDENCY)
 
 
 @njit(cache=True)
 def choose_layer(track, target):
-    """The layer to forward to a subscriber who wants at most `target`; -1: none is live."""
+    """The best live layer up to `target`, else the lowest live one; -1: none is live."""
     chosen = -1
     for layer in range(np.int64(track.layer_count)):
         if (track.live >> layer) & 1 and (layer <= target or chosen < 0):
@@ -48,24 +50,25 @@ def choose_layer(track, target):
 
 
 @njit(cache=True)
-def choose_for(state, row):
-    """Renew a subscription's wanted layer, and ask for its key frame when that is another than is forwarded."""
+def choose_target_layer(state, row):
+    """Choose the target layer of a subscription anew, after its target or the live layers changed. It stays while none
+    is live."""
     subscription = state.subscriptions[row]
     track = state.tracks[subscription.track]
     chosen = choose_layer(track, np.int64(subscription.target_spatial))
     if chosen >= 0:
-        subscription.wanted_layer = chosen
+        subscription.target_layer = chosen
 
 
 @njit(cache=True)
-def ask_for_wanted(state, row):
-    """Want a key frame of the layer that a subscription waits for."""
+def request_target_key_frame(state, row):
+    """Request a key frame of a subscription's target layer, if that is another than is forwarded."""
     subscription = state.subscriptions[row]
-    if subscription.paused or subscription.kind != MediaKind.VIDEO or subscription.wanted_layer == subscription.layer:
+    if subscription.paused or subscription.kind != MediaKind.VIDEO or subscription.target_layer == subscription.layer:
         return
     track = state.tracks[subscription.track]
-    if 0 <= subscription.wanted_layer < track.layer_count:
-        want_key(state, np.int64(track.streams[subscription.wanted_layer]))
+    if 0 <= subscription.target_layer < track.layer_count:
+        request_key_frame(state, np.int64(track.streams[subscription.target_layer]))
 
 
 @njit(cache=True)
@@ -86,7 +89,7 @@ def _set_live(state, track_row, live):
     notice(state, NoticeKind.LAYERS_CHANGED, track_row)
     row = np.int64(track.first_subscription)
     while row >= 0:
-        choose_for(state, row)
+        choose_target_layer(state, row)
         row = np.int64(state.subscriptions[row].next_of_track)
 
 
@@ -105,17 +108,16 @@ def may_start(state, subscription, layer, packet):
         return True
     if packet.flags & PacketFlag.KEY_FRAME == 0 or packet.flags & PacketFlag.FRAME_START == 0:
         return False
-    welcome = subscription.layer < 0 and layer <= subscription.target_spatial
-    if layer != subscription.wanted_layer and not welcome:
+    first = subscription.layer < 0 and layer <= subscription.target_spatial  # a lower layer is better than nothing
+    if layer != subscription.target_layer and not first:
         return False
     if packet.extension_at[_DEPENDENCY] == 0 or packet.flags & PacketFlag.STRUCTURE:
         return True
-    if packet.codec != _VP9 and packet.codec != _AV1:
+    if not is_scalable(state.tracks[subscription.track].layer_count, packet.codec):
         return True  # its descriptors are not forwarded
     # a receiver that was promised descriptors can read them only once it has the structure
     media = state.media[state.transports[subscription.transport].media]
-    several = state.tracks[subscription.track].layer_count > 1
-    return several or media.id_of_extension[_DEPENDENCY] == 0
+    return media.id_of_extension[_DEPENDENCY] == 0
 
 
 @njit(cache=True)
@@ -151,35 +153,35 @@ def admit_temporal(subscription, packet):
 
 
 @njit(cache=True)
-def key_frame_asked(state, row, now):
-    """The subscriber sent PLI or FIR: pass it on, unless the key frame that it wants is on its way already."""
+def receive_key_frame_request(state, row, now):
+    """Take a PLI or FIR of a subscriber, and pass it on unless the key frame that it requests is on its way already."""
     subscription = state.subscriptions[row]
     if subscription.state != RowState.OPEN or subscription.kind != MediaKind.VIDEO or subscription.paused:
         return
-    subscription.key_asked_ns = now
+    subscription.pli_ns = now
     track = state.tracks[subscription.track]
-    ask_for_wanted(state, row)
+    request_target_key_frame(state, row)
     if not 0 <= subscription.layer < track.layer_count:
         return
     stream_row = np.int64(track.streams[subscription.layer])
     on_its_way = now - state.streams[stream_row].key_ns < state.transports[subscription.transport].rtt_ns
     if not on_its_way and not key_frame_arrives(state, stream_row, now):
-        want_key(state, stream_row)
+        request_key_frame(state, stream_row)
 
 
 @njit(cache=True)
 def liveness_pass(state, now):
-    """Every 100 ms or so: which layers live, and repeated wishes for key frames."""
+    """Every 100 ms or so: which layers live, and repeated requests for key frames."""
     for row in range(state.thread[0].track_end):
         track = state.tracks[row]
         if track.state == RowState.OPEN and track.layer_count > 1:
             _check_layers(state, row, now)
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]
-        if subscription.state == RowState.OPEN and subscription.wanted_layer != subscription.layer:
+        if subscription.state == RowState.OPEN and subscription.target_layer != subscription.layer:
             transport = state.transports[subscription.transport]
             if transport.secure and transport.path >= 0:
-                ask_for_wanted(state, row)
+                request_target_key_frame(state, row)
 
 
 @njit(cache=True)
@@ -218,8 +220,8 @@ def _note_silence(stream, most):
     stream.silent_checks += 1
     stream.frame_checks += 1
     stream.idle_frames += most
-    if stream.ring_written != stream.written_at_check:  # any packet: a large frame takes long to arrive
-        stream.written_at_check = stream.ring_written
+    if stream.cache_written != stream.written_at_check:  # any packet: a large frame takes long to arrive
+        stream.written_at_check = stream.cache_written
         stream.silent_checks = 0
         stream.idle_frames = 0
     if frames > 0:

@@ -1,7 +1,7 @@
 """What a subscriber gets of a muted track: a first packet, so that a client that waits for one knows the track.
 
 Silent Opus, or packets of padding only, for some seconds or until media come. They take output numbers and timestamps
-of the subscription, so that media continue them. They are not remembered: nobody misses anything with one that is lost.
+of the subscription, so that media continue them. They are not remembered: one that is lost lacks nothing.
 """
 
 import numpy as np
@@ -19,9 +19,9 @@ from sfu.schema.codes import Drop, MediaKind
 SILENT_OPUS = (0xF8, 0xFF, 0xFE)
 """20 ms of digital silence, which is how often `silence_pass` runs: RFC 6716 section 3.1, CELT, full band, mono."""
 MAX_SILENT_PACKETS = 250
-"""Of audio: five seconds."""
+"""Silent packets of an audio subscription: five seconds of them."""
 MAX_PADDING_PACKETS = 50
-"""Of video, in every fifth pass: five seconds too."""
+"""Padding packets of a video subscription, one in every fifth pass: five seconds too."""
 PADDING_TURNS = 5
 PADDING_BYTES = 4
 
@@ -90,7 +90,7 @@ def _send_silence(state, row, now):
     subscription = state.subscriptions[row]
     transport = state.transports[subscription.transport]
     media = state.media[transport.media]
-    timestamp = np.int64(subscription.ssrc)  # nobody expects any, as RFC 3550 section 5.1 wants of the first one
+    timestamp = np.int64(subscription.ssrc)  # RFC 3550 section 5.1: the first timestamp is random
     if subscription.packets > 0:
         clock_rate = np.int64(media.clock_of_pt[subscription.payload_type])
         timestamp = np.int64(subscription.last_timestamp) + ticks_of(now - subscription.last_ns, clock_rate)

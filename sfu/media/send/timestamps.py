@@ -16,7 +16,7 @@ NO_OUTPUT = 0
 MAX_DISAGREEMENT_S = 1
 """When reports and arrival differ by more, the reports are wrong."""
 FRAMES_PER_SECOND = 30
-"""Of the step taken when the new stream does not lead forward by itself."""
+"""When a new stream does not lead forward by itself, the timestamp advances by one frame at this rate."""
 FASTEST_FRAMES_PER_SECOND = 100
 
 _FIXED_HOUR = 3600 << 32

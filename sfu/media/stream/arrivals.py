@@ -1,5 +1,6 @@
 """Tracks with packets that egress has not looked at yet: each track's log of them, and the list of such tracks."""
 
+import numpy as np
 from numba import njit
 
 from sfu.schema.capacities import TRACK_LOG
@@ -15,9 +16,9 @@ def unlist_track(state, row):
     if thread.first_dirty_track == row:
         thread.first_dirty_track = track.dirty_next
     else:
-        before = int(thread.first_dirty_track)
+        before = np.int64(thread.first_dirty_track)
         while before >= 0 and state.tracks[before].dirty_next != row:
-            before = int(state.tracks[before].dirty_next)
+            before = np.int64(state.tracks[before].dirty_next)
         if before >= 0:
             state.tracks[before].dirty_next = track.dirty_next
     track.dirty_next = NOT_LISTED
@@ -36,6 +37,6 @@ def list_track(state, row):
 def log_packet(state, stream, index):
     """Note that a packet of the stream was stored at `index` of its packets, and list its track."""
     track = state.tracks[stream.track]
-    track.log[track.log_written & (TRACK_LOG - 1)] = int(stream.layer) << 16 | index
+    track.log[track.log_written & (TRACK_LOG - 1)] = np.int64(stream.layer) << 16 | index
     track.log_written += 1
-    list_track(state, int(stream.track))
+    list_track(state, np.int64(stream.track))

@@ -1,4 +1,4 @@
-"""A stream's key frames: that one is wanted, whether its publisher is to be asked, and the last one that came."""
+"""A stream's key frames: requests for one, when they are passed on to the publisher, and the last one that came."""
 
 import numpy as np
 from numba import njit
@@ -8,25 +8,27 @@ from sfu.schema.codes import MediaKind, RowState
 
 RECENT_KEY_NS = 1_000_000_000
 REPLAYED_PACKETS = 96
-"""A newcomer starts from a key frame in the ring when it is younger and nearer than this."""
+"""A newcomer starts from a key frame in the packet cache when so few packets lie behind it, and it is as young."""
 ARRIVING_NS = 500_000_000
 """A key frame of which no packet came for so long is not on its way any more."""
 
 KEY_FRAME_RETRY_NS = 500_000_000
 """PLIs for one stream are at least so far apart; the first leaves in the next pass."""
 KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
-"""The same while the stream sends nothing: a layer that is switched off must not cost its siblings key frames."""
+"""How far PLIs lie apart for a stream that sends nothing: a layer that is switched off must not cost its siblings key
+frames."""
 
 
 @njit(cache=True)
-def want_key(state, stream_row):
-    """Ask the publisher for a key frame of a stream; feedback throttles, a key frame that arrives answers it."""
+def request_key_frame(state, stream_row):
+    """Request a key frame of a stream from its publisher. Feedback sends the PLI, not too often; a key frame that
+    arrives answers the request."""
     if stream_row >= 0 and state.streams[stream_row].state == RowState.OPEN:
-        state.streams[stream_row].key_wanted = 1
+        state.streams[stream_row].key_frame_requested = 1
 
 
 @njit(cache=True)
-def recent_key(stream, now):
+def recent_key_frame(stream, now):
     """Extended number of the first packet of a key frame to start a newcomer from; -1: a new one costs less."""
     first = stream.key_sequence
     if first < 0 or now - stream.key_ns > RECENT_KEY_NS or stream.highest - first >= REPLAYED_PACKETS:
@@ -37,7 +39,7 @@ def recent_key(stream, now):
 @njit(cache=True)
 def key_frame_arrives(state, stream_row, now):
     """Whether the newest packet of a stream belongs to its last key frame and does not end it: a large one takes long,
-    and whoever sees nothing meanwhile asks for another."""
+    and whoever sees nothing meanwhile requests another."""
     stream = state.streams[stream_row]
     if stream.key_sequence < 0:
         return False
@@ -51,10 +53,10 @@ def key_frame_arrives(state, stream_row, now):
 
 @njit(cache=True)
 def key_frame_due(stream, now):
-    """Whether a stream's publisher is to be asked for a key frame now."""
-    if not stream.key_wanted or stream.kind != MediaKind.VIDEO:
+    """Whether a stream's publisher is to be sent a PLI now."""
+    if not stream.key_frame_requested or stream.kind != MediaKind.VIDEO:
         return False
-    if stream.key_asked_ns == 0:
+    if stream.pli_ns == 0:
         return True
-    idle = stream.last_ns < stream.key_asked_ns
-    return now - stream.key_asked_ns >= (KEY_FRAME_IDLE_RETRY_NS if idle else KEY_FRAME_RETRY_NS)
+    idle = stream.last_ns < stream.pli_ns
+    return now - stream.pli_ns >= (KEY_FRAME_IDLE_RETRY_NS if idle else KEY_FRAME_RETRY_NS)

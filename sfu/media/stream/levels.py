@@ -6,6 +6,7 @@ less what the silent part of the window takes away, as a linear factor, smoothed
 
 import math
 
+import numpy as np
 from numba import njit
 
 from sfu.schema.codes import MediaKind, RowState
@@ -17,7 +18,7 @@ MIN_ACTIVE_MS = WINDOW_MS * 40 // 100
 SMOOTHING = 2 / (2 + 1)
 """Weight of the newest window in an exponential average over two."""
 STALE_NS = 2 * WINDOW_MS * 1_000_000
-"""Without packets for so long (DTX, muted) the level is 0."""
+"""After so long without a packet (DTX, muted) the level is 0."""
 SILENCE = 127
 PACKET_MS = 20
 MAX_PACKET_MS = 120
@@ -30,13 +31,13 @@ def observe_level(stream, level, ticks):
     """One packet's level (-dBov, 0 loudest to 127) and the timestamp's step since the packet before, in clock ticks."""
     duration = PACKET_MS
     if stream.clock_rate > 0 and stream.received > 1:
-        step = ticks * 1000 // int(stream.clock_rate)
+        step = ticks * 1000 // np.int64(stream.clock_rate)
         if 0 < step <= MAX_PACKET_MS:
             duration = step
     stream.level_packets += 1
     if level <= ACTIVE_LEVEL:
         stream.level_active_ms += duration
-        stream.level_loudest = min(int(stream.level_loudest), level)
+        stream.level_loudest = min(np.int64(stream.level_loudest), level)
 
 
 @njit(cache=True)
@@ -59,7 +60,7 @@ def close_window(stream, now):
 @njit(cache=True)
 def levels_pass(state, now):
     """Every WINDOW_MS: renew the level of each audio stream. now: ns."""
-    for row in range(int(state.thread[0].stream_end)):
+    for row in range(np.int64(state.thread[0].stream_end)):
         stream = state.streams[row]
         if stream.state == RowState.OPEN and stream.kind == MediaKind.AUDIO:
             close_window(stream, now)

@@ -3,7 +3,7 @@ noise, and costs every listener's bandwidth.
 
 Decided for each packet, without a timer, from the levels that publishers send (RFC 6464). Who is forwarded keeps its
 place until somebody is clearly louder, so that two voices of one loudness do not cut each other up. A publisher has one
-place, whatever it publishes, and whose level never moves comes after all whose does: nobody speaks like that.
+place, whatever it publishes, and a level that never moves ranks below all that do, since no speech is like that.
 """
 
 import numpy as np
@@ -18,11 +18,11 @@ RELEASE = 2
 """Steps that loudness may fall from one packet to the next: 25 dB a second, so that a pause between words keeps the
 place."""
 ADVANTAGE = 6 * STEPS_PER_DB
-"""Of who is forwarded already."""
+"""Steps that a track which is forwarded already is ahead of others."""
 UNMOVED_PACKETS = 50
 """A second of usual packets with one and the same level: a constant tone, or a number that somebody made up."""
 MOVING = 1024
-"""Added to the loudness of who is heard speaking: more than all the rest can be."""
+"""Added to the loudness of a track whose level moves, as that of speech does: more than all the rest can be."""
 FORGOTTEN_NS = 500_000_000
 """A publisher that sends nothing for so long (muted, DTX, gone) holds no place."""
 
@@ -79,7 +79,7 @@ def note_loudness(track, level, arrival):
     track.loudness = max(loudness, np.int64(track.loudness) - RELEASE)
     track.unmoved = min(np.int64(track.unmoved) + 1, UNMOVED_PACKETS) if level == track.level else 0
     track.level = level
-    track.heard_ns = arrival
+    track.level_ns = arrival
 
 
 @njit(cache=True)
@@ -101,7 +101,7 @@ def is_loud(state, row, now):
         theirs = False
         while True:  # the tracks of one owner
             rival = state.tracks[at]
-            if at != row and now - rival.heard_ns < FORGOTTEN_NS:
+            if at != row and now - rival.level_ns < FORGOTTEN_NS:
                 rank = _rank(rival)
                 if rank > mine or (rank == mine and at < row):
                     if _same_owner(track, rival):

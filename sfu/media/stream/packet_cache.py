@@ -5,6 +5,6 @@ from numba import njit
 
 @njit(cache=True)
 def is_stored(stream, packet, sequence):
-    """Whether `packet` is still the one with this extended sequence number, and its bytes are in the ring."""
-    oldest = max(stream.ring_written - stream.ring_bytes, stream.ring_oldest)
+    """Whether `packet` is still the one with this extended sequence number, and its bytes are in the packet cache."""
+    oldest = max(stream.cache_written - stream.cache_bytes, stream.cache_oldest)
     return packet.sequence == sequence and packet.start >= oldest

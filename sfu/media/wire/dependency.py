@@ -11,11 +11,9 @@ from numba import njit
 from sfu.media.wire.bits import get_bits, get_non_symmetric
 from sfu.media.wire.numbers import get_u16
 from sfu.parameters import Extension
-from sfu.schema.capacities import SCRATCH_DEPENDENCY, TEMPLATES
+from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, SCRATCH_DEPENDENCY, TEMPLATES
 from sfu.schema.codes import PacketFlag
 
-MAX_SPATIAL_ID = 3
-MAX_TEMPORAL_ID = 7
 MANDATORY_BYTES = 3
 """Length of a descriptor without extended fields."""
 MANDATORY_BITS = 24
@@ -158,13 +156,13 @@ def _adopt_structure(state, stream_row, packet):
 
 
 @njit(cache=True)
-def _want_structure(state, stream_row, packet):
-    """Ask for a key frame when a frame starts whose structure never came; a late old packet does not matter."""
+def _request_structure(state, stream_row, packet):
+    """Request a key frame when a frame starts whose structure never came. A late old packet does not matter."""
     dependency = state.dependencies[stream_row]
     if packet.flags & PacketFlag.FRAME_START and (
         not dependency.valid or packet.sequence > dependency.structure_sequence
     ):
-        state.streams[stream_row].key_wanted = 1
+        state.streams[stream_row].key_frame_requested = 1
 
 
 @njit(cache=True)
@@ -237,7 +235,7 @@ def describe_dependency(state, stream_row, packet, data):
         _adopt_structure(state, stream_row, packet)
     index = template_index(dependency, first & 63)
     if index < 0:
-        _want_structure(state, stream_row, packet)
+        _request_structure(state, stream_row, packet)
         return
     targets = np.int64(dependency.target_count)
     active = np.int64(dependency.active_targets)
@@ -272,12 +270,11 @@ def reset_dependency(state, stream_row):
 
 
 @njit(cache=True)
-def decode_target(state, stream_row, spatial, temporal):
+def decode_target(dependency, spatial, temporal):
     """The best decode target with no higher layers than these; spatial counts before temporal.
 
     Targets that the encoder produces now come first. When all are higher, the lowest one. -1: no structure known.
     """
-    dependency = state.dependencies[stream_row]
     if not dependency.valid:
         return -1
     best, best_rank = -1, -1

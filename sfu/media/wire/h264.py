@@ -31,7 +31,7 @@ def _unit(data, at, end, kind):
 
 @njit(cache=True)
 def _inspect(data, start, end):
-    """The same for a whole payload: a single NAL unit, an aggregate (STAP-A) or a fragment (FU-A)."""
+    """What a whole payload says, in the bits of `_unit`: one NAL unit, an aggregate (STAP-A) or a fragment (FU-A)."""
     kind = np.int64(data[start]) & 31
     if kind == FU_A:
         if start + 1 >= end:
@@ -53,7 +53,7 @@ def _inspect(data, start, end):
 
 @njit(cache=True)
 def _lacks_sets(state, stream_row, packet):
-    """Whether a key frame's slice comes without the parameter sets that belong before it: then nobody can start here.
+    """Whether a key frame's slice comes without the parameter sets that belong before it: then none can start here.
 
     A stream that has sent some goes on doing so, and they are late or lost. Only when the packet right before is there
     and belongs to another frame did the sender leave them out.

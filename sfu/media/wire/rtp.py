@@ -33,7 +33,7 @@ def _clear(state, packet):
 @njit(cache=True)
 def _note_extension(state, media, identifier, at, size, packet):
     """Remember where extension element `identifier` has its data. An empty element counts as absent."""
-    kind = int(media.extension_of_id[identifier])
+    kind = np.int64(media.extension_of_id[identifier])
     if kind == 0 or kind >= EXTENSION_KINDS or size == 0:
         return
     header = state.header[0]
@@ -47,7 +47,7 @@ def _note_extension(state, media, identifier, at, size, packet):
 @njit(cache=True)
 def _one_byte_elements(state, media, data, at, end, packet):
     while at < end:
-        identifier, length = int(data[at]) >> 4, int(data[at]) & 15
+        identifier, length = np.int64(data[at]) >> 4, np.int64(data[at]) & 15
         if identifier == 0 and length == 0:  # padding
             at += 1
             continue
@@ -64,13 +64,13 @@ def _one_byte_elements(state, media, data, at, end, packet):
 @njit(cache=True)
 def _two_byte_elements(state, media, data, at, end, packet):
     while at < end:
-        identifier = int(data[at])
+        identifier = np.int64(data[at])
         if identifier == 0:  # padding has no length byte
             at += 1
             continue
         if at + 2 > end:
             return False
-        size = int(data[at + 1])
+        size = np.int64(data[at + 1])
         if at + 2 + size > end:
             return False
         _note_extension(state, media, identifier, at + 2, size, packet)
@@ -104,10 +104,10 @@ def parse_header(state, media_row, data, size, packet):
     timestamp, payload type, marker, size, padding, payload position and copied extensions.
     Returns False when the packet is malformed; what was filled then means nothing.
     """
-    if size < FIXED_HEADER_BYTES or int(data[0]) >> 6 != 2:
+    if size < FIXED_HEADER_BYTES or np.int64(data[0]) >> 6 != 2:
         return False
     _clear(state, packet)
-    first, second = int(data[0]), int(data[1])
+    first, second = np.int64(data[0]), np.int64(data[1])
     packet.marker = second >> 7
     packet.payload_type = second & 127
     packet.timestamp = get_u32(data, 4)
@@ -122,7 +122,7 @@ def parse_header(state, media_row, data, size, packet):
             return False
     padding = 0
     if first & 0x20:
-        padding = int(data[size - 1])
+        padding = np.int64(data[size - 1])
         if padding == 0 or at + padding > size:
             return False
     packet.padding = padding

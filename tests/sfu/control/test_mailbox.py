@@ -1,4 +1,4 @@
-"""The control thread's end of the rings."""
+"""The control thread's end of the queues."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ import pytest
 from sfu.control import mailbox
 from sfu.control.mailbox import Datagram, Mailbox, Notice
 from sfu.errors import TableFull
-from sfu.queues import rings
+from sfu.queues import control
 from sfu.queues.notices import notice
-from sfu.schema.capacities import COMMAND_RING, COMMANDS, STREAMS
+from sfu.schema.capacities import COMMAND_QUEUE, COMMANDS, STREAMS
 from sfu.schema.codes import Command, NoticeKind
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import COMMAND_FIELDS
 
 
 class Ends:
-    """A mailbox, and the media thread's hand on the rings."""
+    """A mailbox, and the media thread's hand on the queues."""
 
     def __init__(self) -> None:
         self.memory = Memory()
@@ -26,10 +26,10 @@ class Ends:
         self.woken += 1
 
     def take_commands(self) -> list[tuple[int, int]]:
-        """(kind, row) of everything in the ring, which is empty afterwards."""
-        ring = self.memory.table("rings")[COMMAND_RING]
-        indices = np.arange(int(ring["read"]), int(ring["written"])) & (COMMANDS - 1)
-        ring["read"] = ring["written"]
+        """(kind, row) of everything in the queue, which is empty afterwards."""
+        queue = self.memory.table("queues")[COMMAND_QUEUE]
+        indices = np.arange(int(queue["read"]), int(queue["written"])) & (COMMANDS - 1)
+        queue["read"] = queue["written"]
         taken = self.memory.table("commands")[indices]
         return list(zip(taken["kind"].tolist(), taken["row"].tolist(), strict=True))
 
@@ -128,8 +128,8 @@ def test_notices_come_in_batches_and_whole(ends: Ends) -> None:
 def test_datagrams_come_one_by_one(ends: Ends) -> None:
     ends.memory.table("rx")[0][:5] = list(b"hello")
     ends.memory.table("transports")[7]["generation"] = 9
-    rings.push_slow(ends.memory.record, 7, 2, 0, 5)
-    rings.push_slow(ends.memory.record, 7, 2, 0, 4)
+    control.push_slow(ends.memory.record, 7, 2, 0, 5)
+    control.push_slow(ends.memory.record, 7, 2, 0, 4)
     assert ends.mailbox.take_datagram() == Datagram(7, 9, 2, b"hello")
     assert ends.mailbox.take_datagram() == Datagram(7, 9, 2, b"hell")
     assert ends.mailbox.take_datagram() is None

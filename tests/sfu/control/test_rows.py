@@ -3,7 +3,7 @@
 import pytest
 
 from sfu.control import rows
-from sfu.control.ring_space import GROWING_BYTES, RING_SHARE_BYTES, SHARED_BYTES, RingSpace
+from sfu.control.cache_space import CACHE_SHARE_BYTES, GROWING_BYTES, SHARED_BYTES, CacheSpace
 from sfu.control.rows import Rows, Tables
 from sfu.errors import EngineError, TableFull
 from sfu.parameters import (
@@ -19,12 +19,12 @@ from sfu.parameters import (
 )
 from sfu.schema.capacities import (
     ARENA_BYTES,
-    MAX_RING_BYTES,
-    MIN_RING_BYTES,
+    CACHE_BYTES,
+    MAX_CACHE_BYTES,
+    MIN_CACHE_BYTES,
     PATH_SLOTS,
     PATHS,
     PATHS_PER_TRANSPORT,
-    RING_BYTES,
     SCRATCH_HISTORY,
     TRANSPORTS,
 )
@@ -124,8 +124,8 @@ def test_track_row_names_its_streams_and_they_name_it(memory: Memory, tables: Ta
     assert [record["rid"].tobytes()[: record["rid_bytes"]] for record in records] == [b"q", b"h", b"f"]
     assert [(int(record["ssrc"]), int(record["rtx_ssrc"])) for record in records] == [(0, 0), (0, 0), (7, 8)]
     assert {(int(record["track"]), int(record["transport"])) for record in records} == {(row, 17)}
-    assert [int(record["ring_bytes"]) for record in records] == [RING_BYTES[name] for name in ("low", "mid", "high")]
-    assert len({int(record["ring_start"]) for record in records}) == 3
+    assert [int(record["cache_bytes"]) for record in records] == [CACHE_BYTES[name] for name in ("low", "mid", "high")]
+    assert len({int(record["cache_start"]) for record in records}) == 3
 
 
 def test_reused_stream_row_forgets_the_rid_and_ssrc_before(memory: Memory, tables: Tables) -> None:
@@ -139,11 +139,11 @@ def test_reused_stream_row_forgets_the_rid_and_ssrc_before(memory: Memory, table
     assert memory.table("tracks")[row]["streams"].tolist() == [stream.row, -1, -1]
 
 
-def test_rings_come_back(tables: Tables) -> None:
-    for _ in range(2 * ARENA_BYTES // sum(RING_BYTES[name] for name in ("low", "mid", "high"))):
+def test_caches_come_back(tables: Tables) -> None:
+    for _ in range(2 * ARENA_BYTES // sum(CACHE_BYTES[name] for name in ("low", "mid", "high"))):
         row, _, streams = tables.take_track(0, SIMULCAST)
         tables.give_back_track(row, streams)
-    assert tables.rings.used_bytes == tables.tracks.used == tables.streams.used == 0
+    assert tables.caches.used_bytes == tables.tracks.used == tables.streams.used == 0
 
 
 def test_full_arena_gives_back_what_was_taken(tables: Tables) -> None:
@@ -229,46 +229,46 @@ def test_only_what_can_be_sent_again_is_remembered(memory: Memory, tables: Table
     assert (int(table[again]["history"]), int(table[again]["history_use"])) == (0, 4)
 
 
-def test_a_full_arena_is_cut_into_smaller_rings() -> None:
-    space = RingSpace()
+def test_a_full_arena_is_cut_into_smaller_caches() -> None:
+    space = CacheSpace()
     large = []
-    while (start := space.take(MAX_RING_BYTES)) >= 0:
+    while (start := space.take(MAX_CACHE_BYTES)) >= 0:
         large.append(start)
-    assert space.take(MIN_RING_BYTES) == -1
-    space.give_back(large.pop(), MAX_RING_BYTES)
-    small = [space.take(MIN_RING_BYTES) for _ in range(MAX_RING_BYTES // MIN_RING_BYTES)]
+    assert space.take(MIN_CACHE_BYTES) == -1
+    space.give_back(large.pop(), MAX_CACHE_BYTES)
+    small = [space.take(MIN_CACHE_BYTES) for _ in range(MAX_CACHE_BYTES // MIN_CACHE_BYTES)]
     assert len(set(small)) == len(small)
-    assert space.take(MIN_RING_BYTES) == -1
+    assert space.take(MIN_CACHE_BYTES) == -1
     assert space.used_bytes == ARENA_BYTES
 
 
-def test_small_rings_that_come_back_are_joined_into_large_ones() -> None:
-    space = RingSpace()
-    small = [space.take(RING_BYTES["audio"]) for _ in range(ARENA_BYTES // RING_BYTES["audio"])]
-    assert space.take(MIN_RING_BYTES) == -1
+def test_small_caches_that_come_back_are_joined_into_large_ones() -> None:
+    space = CacheSpace()
+    small = [space.take(CACHE_BYTES["audio"]) for _ in range(ARENA_BYTES // CACHE_BYTES["audio"])]
+    assert space.take(MIN_CACHE_BYTES) == -1
     for start in small[::2] + small[1::2]:
-        space.give_back(start, RING_BYTES["audio"])
-    large = [space.take(MAX_RING_BYTES) for _ in range(ARENA_BYTES // MAX_RING_BYTES)]
-    assert sorted(large) == list(range(0, ARENA_BYTES, MAX_RING_BYTES))
+        space.give_back(start, CACHE_BYTES["audio"])
+    large = [space.take(MAX_CACHE_BYTES) for _ in range(ARENA_BYTES // MAX_CACHE_BYTES)]
+    assert sorted(large) == list(range(0, ARENA_BYTES, MAX_CACHE_BYTES))
 
 
-def test_rings_that_grow_leave_space_for_tracks_that_begin(tables: Tables) -> None:
+def test_caches_that_grow_leave_space_for_tracks_that_begin(tables: Tables) -> None:
     def grow_all(transport: int, tracks: int) -> int:
-        """Publish and let each layer ask for the largest ring; returns the bytes that the transport has then."""
+        """Publish and let each layer ask for the largest cache; returns the bytes that the transport has then."""
         streams = [each for _ in range(tracks) for each in tables.take_track(transport, SIMULCAST)[2]]
         for stream in streams:
-            if tables.change_ring(stream, MAX_RING_BYTES, sum(each.ring_bytes for each in streams)):
-                tables.ring_left(stream)
-        return sum(each.ring_bytes for each in streams)
+            if tables.change_cache(stream, MAX_CACHE_BYTES, sum(each.cache_bytes for each in streams)):
+                tables.cache_left(stream)
+        return sum(each.cache_bytes for each in streams)
 
-    assert SHARED_BYTES - 2 * MAX_RING_BYTES < grow_all(0, 100) <= SHARED_BYTES
-    assert RING_SHARE_BYTES - MAX_RING_BYTES < grow_all(1, 20) <= RING_SHARE_BYTES, "others still have a share"
+    assert SHARED_BYTES - 2 * MAX_CACHE_BYTES < grow_all(0, 100) <= SHARED_BYTES
+    assert CACHE_SHARE_BYTES - MAX_CACHE_BYTES < grow_all(1, 20) <= CACHE_SHARE_BYTES, "others still have a share"
     others = [grow_all(transport, 4) for transport in range(2, 40)]
-    assert max(others) <= RING_SHARE_BYTES
-    assert tables.rings.used_bytes <= GROWING_BYTES + 40 * 12 * RING_BYTES["high"]
+    assert max(others) <= CACHE_SHARE_BYTES
+    assert tables.caches.used_bytes <= GROWING_BYTES + 40 * 12 * CACHE_BYTES["high"]
     _, _, streams = tables.take_track(50, SIMULCAST)
-    assert not tables.change_ring(streams[0], MAX_RING_BYTES, 0)
-    assert tables.change_ring(streams[2], MIN_RING_BYTES, 0), "smaller ones are always given"
+    assert not tables.change_cache(streams[0], MAX_CACHE_BYTES, 0)
+    assert tables.change_cache(streams[2], MIN_CACHE_BYTES, 0), "smaller ones are always given"
 
 
 def test_every_transport_can_have_all_of_its_paths() -> None:
@@ -281,4 +281,4 @@ def test_an_ssrc_out_of_range_takes_no_row(encoding: Encoding) -> None:
     tables = Tables(Memory())
     with pytest.raises(EngineError, match="SSRC"):
         tables.take_track(0, PublishParameters(Kind.VIDEO, "1", (Encoding(ssrc=1), encoding)))
-    assert (tables.tracks.used, tables.streams.used, tables.rings.used_bytes) == (0, 0, 0)
+    assert (tables.tracks.used, tables.streams.used, tables.caches.used_bytes) == (0, 0, 0)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sfu.control import scheduling
-from sfu.control.scheduling import SLICE_NS, SYSCALL_NUMBERS, Precedence, ask_for_precedence, ask_for_short_slices
+from sfu.control.scheduling import SLICE_NS, SYSCALL_NUMBERS, Priority, raise_priority, shorten_slices
 
 LINUX_WITH_SLICES = (6, 12)
 READ = 1
@@ -28,7 +28,7 @@ def test_a_thread_keeps_its_nice_value_and_gets_the_shortest_slice() -> None:
 
     def ask() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 7)
-        seen.append((ask_for_short_slices(), attributes()))
+        seen.append((shorten_slices(), attributes()))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -40,10 +40,10 @@ def test_a_thread_keeps_its_nice_value_and_gets_the_shortest_slice() -> None:
     assert slice_ns == (SLICE_NS if release >= LINUX_WITH_SLICES else 0)
 
 
-def scheduler_after_asking() -> tuple[Precedence, int]:
+def scheduler_after_asking() -> tuple[Priority, int]:
     """What a new thread is granted, and the policy that Linux then names for it."""
-    seen: list[tuple[Precedence, int]] = []
-    thread = threading.Thread(target=lambda: seen.append((ask_for_precedence(), os.sched_getscheduler(0))))
+    seen: list[tuple[Priority, int]] = []
+    thread = threading.Thread(target=lambda: seen.append((raise_priority(), os.sched_getscheduler(0))))
     thread.start()
     thread.join()
     return seen[0]
@@ -51,7 +51,7 @@ def scheduler_after_asking() -> tuple[Precedence, int]:
 
 def test_what_is_granted_is_what_linux_does() -> None:
     granted, policy = scheduler_after_asking()
-    assert (granted == Precedence.REAL_TIME) == (policy == os.SCHED_RR)
+    assert (granted == Priority.REAL_TIME) == (policy == os.SCHED_RR)
 
 
 def test_without_the_privilege_the_thread_gets_short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,10 +59,10 @@ def test_without_the_privilege_the_thread_gets_short_slices(monkeypatch: pytest.
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    monkeypatch.setattr(scheduling, "ask_for_short_slices", lambda: True)
-    assert scheduler_after_asking() == (Precedence.SHORT_SLICES, os.SCHED_OTHER)
+    monkeypatch.setattr(scheduling, "shorten_slices", lambda: True)
+    assert scheduler_after_asking() == (Priority.SHORT_SLICES, os.SCHED_OTHER)
 
 
 def test_elsewhere_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "pdp11")
-    assert not ask_for_short_slices()
+    assert not shorten_slices()

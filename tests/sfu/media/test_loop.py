@@ -16,7 +16,7 @@ from sfu.control.media_thread import MediaThread
 from sfu.control.sockets import Sockets
 from sfu.media import loop, timers
 from sfu.media.net.paths import CONSENT_TIMEOUT_NS
-from sfu.queues import rings
+from sfu.queues import control
 from sfu.schema.capacities import RX_BYTES, RX_SLOTS, TRANSPORTS
 from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
@@ -176,7 +176,7 @@ def test_dtls_of_a_checked_address_goes_to_the_control_thread(node: Node) -> Non
     node.send(DTLS)
     node.turn()
     out = np.zeros(1, slow_t)
-    assert rings.take_slow(node.memory.record, out[0])
+    assert control.take_slow(node.memory.record, out[0])
     assert (out[0]["transport"], out[0]["generation"], out[0]["path"]) == (ROW, GENERATION, node.transport["path"])
     assert out[0]["data"][:100].tobytes() == DTLS
     assert os.eventfd_read(int(node.memory.thread["control_fd"])) > 0

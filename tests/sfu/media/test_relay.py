@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sfu.media.relay_in import receive_relayed, relays_wait
-from sfu.media.send.relay_out import add_mirror, relay_report, remove_mirror, wishes_pass
+from sfu.media.send.relay_out import add_mirror, relay_key_frame_requests, relay_report, remove_mirror
 from sfu.parameters import Codec
 from sfu.schema.capacities import MEDIA_PER_TRANSPORT, RELAY_SLOTS
 from tests.sfu.support.ice import drop_counts
@@ -44,7 +44,7 @@ class Relay:
         """One more packet of the publisher is stored, forwarded and relayed."""
         data = packet(self.number, ssrc=77, payload_type=VP8, timestamp=3000 * self.number, payload=payload, marker=1)
         stored, stream = self.home.store_whole(data, self.number), self.home.stream()
-        at = int(stream["ring_start"]) + (int(stored["start"]) & (int(stream["ring_bytes"]) - 1))
+        at = int(stream["cache_start"]) + (int(stored["start"]) & (int(stream["cache_bytes"]) - 1))
         self.home.memory.arena[at : at + len(data)] = np.frombuffer(data, np.uint8)
         self.home.forward()
         self.number += 1
@@ -99,14 +99,14 @@ def test_a_key_frame_that_is_wanted_in_one_thread_is_asked_for_in_the_other(rela
     relay.publish(VP8_DELTA)
     relay.pass_on()
     assert relay.away.viewers[0].take() == []
-    relay.home.stream()["key_wanted"] = 0
+    relay.home.stream()["key_frame_requested"] = 0
     for _ in range(3):  # asked for once, however often the pass runs
-        wishes_pass(relay.away.record, relay.away.now)
+        relay_key_frame_requests(relay.away.record, relay.away.now)
     relays = relay.home.memory.table("relays")[AWAY]
     assert (relays["written"], relays["read"]) == (1, 0)
     assert relays_wait(relay.home.record)
     receive_relayed(relay.home.record, relay.home.memory.arena, relay.home.now)
-    assert relay.home.stream()["key_wanted"] == 1
+    assert relay.home.stream()["key_frame_requested"] == 1
     relay.publish(VP8_KEY)
     relay.pass_on()
     assert len(relay.away.viewers[0].take()) == 1

@@ -47,14 +47,14 @@ def test_a_notice_says_whose_it_is_and_what_the_row_says_when_it_is_taken(memory
     memory.table("subscriptions")["generation"][5] = 4
     track, stream = memory.table("tracks")[7], memory.table("streams")[9]
     track["generation"], track["live"] = 6, 0b101
-    stream["track"], stream["layer"], stream["announced"], stream["ring_wanted"] = 7, 2, 10 | 3 << 32, 1 << 20
+    stream["track"], stream["layer"], stream["announced"], stream["requested_bytes"] = 7, 2, 10 | 3 << 32, 1 << 20
     for kind, row in (
         (NoticeKind.CLOSED_TRANSPORT, TRANSPORTS - 1),
         (NoticeKind.PATH_SELECTED, TRANSPORTS - 1),
         (NoticeKind.SUBSCRIPTION_STARTED, 5),
         (NoticeKind.STREAM_STARTED, 9),
-        (NoticeKind.RING_WANTED, 9),
-        (NoticeKind.RING_LEFT, 9),
+        (NoticeKind.CACHE_REQUESTED, 9),
+        (NoticeKind.CACHE_LEFT, 9),
         (NoticeKind.LAYERS_CHANGED, 7),
         (NoticeKind.CLOSED_TRACK, 7),
     ):
@@ -63,8 +63,8 @@ def test_a_notice_says_whose_it_is_and_what_the_row_says_when_it_is_taken(memory
     assert taken(memory) == [
         (NoticeKind.SUBSCRIPTION_STARTED, 5, 4, 0, 0),
         (NoticeKind.STREAM_STARTED, 7, 6, 2, 10 | 3 << 32),
-        (NoticeKind.RING_WANTED, 7, 6, 2, 1 << 20),
-        (NoticeKind.RING_LEFT, 7, 6, 2, 0),
+        (NoticeKind.CACHE_REQUESTED, 7, 6, 2, 1 << 20),
+        (NoticeKind.CACHE_LEFT, 7, 6, 2, 0),
         (NoticeKind.LAYERS_CHANGED, 7, 6, 0b101, 0),
         (NoticeKind.CLOSED_TRACK, 7, 6, 0, 0),
         (NoticeKind.PATH_SELECTED, TRANSPORTS - 1, 3, 11, 0),
@@ -110,7 +110,7 @@ def test_rows_that_always_have_something_to_say_keep_nobody_waiting(memory: Memo
 
 def test_a_counter_that_comes_round_still_differs(memory: Memory) -> None:
     memory.table("noticed")[NOTICE_FIRST[NoticeKind.PATH_SELECTED]] = 0xFFFFFFFF
-    memory.table("heard")[NOTICE_FIRST[NoticeKind.PATH_SELECTED]] = 0xFFFFFFFF
+    memory.table("taken")[NOTICE_FIRST[NoticeKind.PATH_SELECTED]] = 0xFFFFFFFF
     notice(memory.record, NoticeKind.PATH_SELECTED, 0)
     assert [kind for kind, *_ in taken(memory)] == [NoticeKind.PATH_SELECTED]
     assert memory.table("noticed")[NOTICE_FIRST[NoticeKind.PATH_SELECTED]] == 0

@@ -109,7 +109,7 @@ def test_scratch_words_do_not_overlap() -> None:
 # --- readers and writers ----------------------------------------------------------------------------------------------
 OPENED = [each for each in row_types() if each.name in ("transport", "track", "stream", "subscription", "source")]
 SINGULAR = {each.name: each for each in row_types()}
-TAKEN = {"heard", "heard_blocks", "heard_next"}
+TAKEN = {"taken", "taken_blocks", "next_block"}
 """What `take_notices` writes, a kernel that the control thread calls."""
 FOR_TESTS = {
     "socket.port",
@@ -121,7 +121,7 @@ FOR_TESTS = {
     "transport.remb_ns",
     "track.subscription_count",
     "dependency.chain_count",
-    "subscription.key_asked_ns",
+    "subscription.pli_ns",
     "send_log.reported_lost",
 }
 """Columns by which only tests see what was done."""
@@ -234,7 +234,7 @@ def test_every_column_has_a_reader() -> None:
     unread = [
         f"{row_type.name}.{column.name}"
         for row_type in row_types()
-        if row_type is not STATE and row_type.name not in ("ring", "mmsghdr")
+        if row_type is not STATE and row_type.name not in ("queue", "mmsghdr")
         for column in row_type.columns
         if (row_type.name, column.name) not in read and column.name not in anywhere | python
     ]

@@ -37,15 +37,15 @@ class Stream:
 
     def __post_init__(self) -> None:
         reset_dependency(self.memory.record, ROW)
-        self.memory.table("streams")["key_wanted"][ROW] = 0
+        self.memory.table("streams")["key_frame_requested"][ROW] = 0
 
     @property
     def row(self) -> Any:
         return self.memory.table("dependencies")[ROW]
 
     @property
-    def key_wanted(self) -> bool:
-        return bool(self.memory.table("streams")["key_wanted"][ROW])
+    def key_frame_requested(self) -> bool:
+        return bool(self.memory.table("streams")["key_frame_requested"][ROW])
 
     def take(self, descriptor: bytes, *, sequence: int | None = None, timestamp: int = 0) -> Any:
         """The packet row after describe; without a sequence number the packet is the next one."""

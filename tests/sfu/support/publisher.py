@@ -11,7 +11,7 @@ from pylibsrtp._binding import ffi
 from sfu.media.receive.ingress import receive_plain, receive_rtp
 from sfu.media.tracks import open_track
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
-from sfu.schema.capacities import MEDIA_PER_TRANSPORT, PACKETS, RING_BYTES
+from sfu.schema.capacities import CACHE_BYTES, MEDIA_PER_TRANSPORT, PACKETS
 from sfu.schema.codes import MediaKind, RowState
 from sfu.schema.memory import Memory
 from tests.sfu.support.ice import all_notices, drop_counts
@@ -174,8 +174,8 @@ class Publisher:
             stream["rid"][: len(rid)] = np.frombuffer(rid.encode(), np.uint8)
             stream["ssrc"] = ssrcs[layer] if ssrcs else 0
             stream["rtx_ssrc"] = rtx_ssrcs[layer] if rtx_ssrcs else 0
-            stream["ring_bytes"] = RING_BYTES["low"]
-            stream["ring_start"] = number * RING_BYTES["low"]
+            stream["cache_bytes"] = CACHE_BYTES["low"]
+            stream["cache_start"] = number * CACHE_BYTES["low"]
         open_track(self.record, row)
         return row
 
@@ -209,13 +209,13 @@ class Publisher:
         return [self.inbound.unprotect_rtcp(bytes(slots[k][: sizes[k]])) for k in range(count)]
 
     def stored(self, stream: int, sequence: int) -> bytes:
-        """The stored packet with an extended sequence number; raises KeyError when it is not in the ring."""
+        """The stored packet with an extended sequence number; raises KeyError when it is not in the packet cache."""
         entry = self.memory.table("packets")[stream][sequence & (PACKETS - 1)]
         row = self.stream(stream)
-        oldest = max(row["ring_written"] - row["ring_bytes"], row["ring_oldest"])
+        oldest = max(row["cache_written"] - row["cache_bytes"], row["cache_oldest"])
         if entry["sequence"] != sequence or entry["start"] < oldest:
             raise KeyError(sequence)
-        at = int(row["ring_start"]) + (int(entry["start"]) & (int(row["ring_bytes"]) - 1))
+        at = int(row["cache_start"]) + (int(entry["start"]) & (int(row["cache_bytes"]) - 1))
         return bytes(self.memory.arena[at : at + int(entry["size"])])
 
     def log(self, track: int = 0) -> list[tuple[int, int]]:

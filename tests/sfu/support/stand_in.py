@@ -11,9 +11,9 @@ from collections.abc import Callable
 from aioice import stun
 
 from sfu.control.sockets import source_control
-from sfu.queues import rings
+from sfu.queues.control import push_slow
 from sfu.queues.notices import notice
-from sfu.schema.capacities import COMMAND_RING, COMMANDS, MEDIA_PER_TRANSPORT
+from sfu.schema.capacities import COMMAND_QUEUE, COMMANDS, MEDIA_PER_TRANSPORT
 from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import COMMAND_FIELDS
@@ -42,7 +42,7 @@ NOTICE_OF_CLOSING = {
 
 class StandIn:
     """What `sfu.control.media_thread.MediaThread` offers. `commands` are those applied; `held` leaves them in the
-    ring."""
+    queue."""
 
     def __init__(self, memory: Memory, on_exception: Callable[[BaseException], None]) -> None:
         self.memory = memory
@@ -72,11 +72,11 @@ class StandIn:
             self.apply()
 
     def apply(self) -> None:
-        """Apply every command in the ring, as `sfu.media.commands` does."""
-        ring = self.memory.table("rings")[COMMAND_RING]
-        while ring["read"] < ring["written"]:
-            command = self.memory.table("commands")[int(ring["read"]) & (COMMANDS - 1)]
-            ring["read"] += 1
+        """Apply every command in the queue, as `sfu.media.commands` does."""
+        queue = self.memory.table("queues")[COMMAND_QUEUE]
+        while queue["read"] < queue["written"]:
+            command = self.memory.table("commands")[int(queue["read"]) & (COMMANDS - 1)]
+            queue["read"] += 1
             kind = Command(int(command["kind"]))
             fields = {name: int(command[name]) for name in COMMAND_FIELDS[kind]}
             self._apply(kind, int(command["row"]), int(command["generation"]), fields)
@@ -139,7 +139,7 @@ class StandIn:
                 if path is not None:
                     self.memory.table("rx")[0][: len(data)] = list(data)
                     row = int(self.memory.table("paths")[path]["transport"])
-                    rings.push_slow(self.memory.record, row, path, 0, len(data))
+                    push_slow(self.memory.record, row, path, 0, len(data))
                     self.notify()
 
     def _check(self, index: int, data: bytes, control: list[tuple[int, int, bytes]], name: tuple[str, int]) -> None:

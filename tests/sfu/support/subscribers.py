@@ -16,7 +16,7 @@ from sfu.media.tracks import open_track
 from sfu.media.wire.describe import describe
 from sfu.media.wire.rtp import parse_header
 from sfu.parameters import Codec, Extension
-from sfu.schema.capacities import MEDIA_PER_TRANSPORT, PACKETS, RING_BYTES, SCRATCH_HISTORY, SEQUENCE_START, TRACK_LOG
+from sfu.schema.capacities import CACHE_BYTES, MEDIA_PER_TRANSPORT, PACKETS, SCRATCH_HISTORY, SEQUENCE_START, TRACK_LOG
 from sfu.schema.codes import MediaKind, PacketFlag, RowState
 from sfu.schema.memory import Memory
 from tests.sfu.support.ice import notices
@@ -64,9 +64,7 @@ class Viewer:
 class Room:
     """One track of one publisher, and viewers."""
 
-    def __init__(
-        self, codec: Codec = Codec.VP8, layers: int = 1, kind: int = MediaKind.VIDEO, svc: bool = False
-    ) -> None:
+    def __init__(self, codec: Codec = Codec.VP8, layers: int = 1, kind: int = MediaKind.VIDEO) -> None:
         self.memory = Memory()
         self.record = self.memory.record
         self.codec, self.kind, self.now = codec, kind, START
@@ -79,8 +77,8 @@ class Room:
             track["streams"][layer] = layer
             stream = self.stream(layer)
             stream["kind"], stream["layer"], stream["transport"] = kind, layer, PUBLISHER
-            stream["ring_bytes"] = RING_BYTES["low"]
-            stream["ring_start"] = layer * RING_BYTES["low"]
+            stream["cache_bytes"] = CACHE_BYTES["low"]
+            stream["cache_start"] = layer * CACHE_BYTES["low"]
             stream["ssrc"] = 77 + layer
         open_track(self.record, 0)
         for layer in range(layers):
@@ -161,13 +159,13 @@ class Room:
             places[kind] = (len(header), len(value))
             header += value
         data = bytes(header) + payload + bytes(padding)
-        ring = int(stream["ring_bytes"])
-        if (int(stream["ring_written"]) & (ring - 1)) + len(data) > ring:
-            stream["ring_written"] += ring - (int(stream["ring_written"]) & (ring - 1))
-        start = int(stream["ring_written"])
-        at = int(stream["ring_start"]) + (start & (ring - 1))
+        cache = int(stream["cache_bytes"])
+        if (int(stream["cache_written"]) & (cache - 1)) + len(data) > cache:
+            stream["cache_written"] += cache - (int(stream["cache_written"]) & (cache - 1))
+        start = int(stream["cache_written"])
+        at = int(stream["cache_start"]) + (start & (cache - 1))
         self.memory.arena[at : at + len(data)] = np.frombuffer(data, np.uint8)
-        stream["ring_written"] += len(data)
+        stream["cache_written"] += len(data)
         index = sequence & (PACKETS - 1)
         packet = self.memory.table("packets")[layer][index]
         packet["tl0_at"] = packet["picture_at"] = packet["primary_at"] = packet["tl0"] = 0
@@ -187,7 +185,7 @@ class Room:
         if flags & PacketFlag.FRAME_START:
             stream["frames"] += 1
         if flags & PacketFlag.KEY_FRAME and flags & PacketFlag.FRAME_START:
-            stream["key_sequence"], stream["key_ns"], stream["key_wanted"] = sequence, self.now, 0
+            stream["key_sequence"], stream["key_ns"], stream["key_frame_requested"] = sequence, self.now, 0
         track = self.track
         track["log"][int(track["log_written"]) & (TRACK_LOG - 1)] = layer << 16 | index
         track["log_written"] += 1
@@ -205,7 +203,7 @@ class Room:
         describe(self.record, 0, packet, buffer)
         if packet["flags"] & PacketFlag.KEY_FRAME and packet["flags"] & PacketFlag.FRAME_START:
             stream = self.stream()
-            stream["key_sequence"], stream["key_ns"], stream["key_wanted"] = FIRST + number, self.now, 0
+            stream["key_sequence"], stream["key_ns"], stream["key_frame_requested"] = FIRST + number, self.now, 0
         return packet
 
     def vp8(

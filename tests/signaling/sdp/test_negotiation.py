@@ -66,7 +66,7 @@ def video(lines: str) -> Section:
 
 
 def decision(codec: Codec | None = None, *, red: bool = True) -> PublishDecision:
-    return PublishDecision(codec, False, "TR_x", dtx=True, stereo=False, red=red)
+    return PublishDecision(codec, "TR_x", dtx=True, stereo=False, red=red)
 
 
 def track(*sources: tuple[Codec, str, int]) -> WantedTrack:

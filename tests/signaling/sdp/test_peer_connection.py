@@ -37,8 +37,8 @@ def offer(name: str) -> str:
     return (Path(__file__).parents[1] / "offers" / f"{name}.sdp").read_text()
 
 
-def publish(codec: Codec | None = None, *, stereo: bool = False, svc: bool = False) -> Decide:
-    return lambda section: PublishDecision(codec, svc, f"TR_{section.mid}", dtx=True, stereo=stereo, red=True)
+def publish(codec: Codec | None = None, *, stereo: bool = False) -> Decide:
+    return lambda section: PublishDecision(codec, f"TR_{section.mid}", dtx=True, stereo=stereo, red=True)
 
 
 def refuse(section: SendingSection) -> PublishDecision | None:
@@ -160,10 +160,9 @@ def test_simulcast_is_published_with_its_layers(engine: RecordingEngine, connect
 
 
 def test_svc_is_one_encoding_in_the_codec_decided(engine: RecordingEngine, connection: AnsweringConnection) -> None:
-    result = connection.answer(offer("chromium-publish"), publish(Codec.VP9, svc=True))
+    result = connection.answer(offer("chromium-publish"), publish(Codec.VP9))
     parameters = {call[2].mid: call[2] for call in engine.calls if call[0] == "publish"}
-    assert parameters["4"].svc
-    assert not parameters["3"].svc, "three rids are simulcast whatever was announced"
+    assert [len(parameters[mid].encodings) for mid in "43"] == [1, 3]
     assert parse(result.sdp).sections[4].profile.formats[:2] == ("98", "99")
     assert {p.mid: p.fmtp for p in result.published}["4"] == "profile-id=0"
 

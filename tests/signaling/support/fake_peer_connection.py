@@ -174,7 +174,7 @@ class FakeAnsweringConnection(_Forwarding):
             return None
         media = [entry for entry in codecs if entry[0] is not Codec.RED]
         codec, fmtp = next((entry for entry in media if entry[0] is decision.codec), media[0])
-        parameters = PublishParameters(kind, mid, encodings, decision.svc, *decision.voices)
+        parameters = PublishParameters(kind, mid, encodings, *decision.voices)
         engine_track = self._engine.publish(self.transport, parameters)
         preferred_first = sorted(codecs, key=lambda entry: entry[0] not in (codec, Codec.RED))
         formats = tuple((96 + number, *entry) for number, entry in enumerate(preferred_first))

@@ -279,7 +279,7 @@ def test_address_of_an_owner_that_vanished_is_rebound_after_seconds(memory: Memo
 def test_address_over_which_media_still_comes_is_not_rebound(memory: Memory) -> None:
     check(memory, A)
     later = NOW + 2 * paths.CONSENT_TIMEOUT_NS
-    memory.table("transports")[ROW]["heard_ns"] = later - paths.ABANDONED_NS + 1
+    memory.table("transports")[ROW]["last_packet_ns"] = later - paths.ABANDONED_NS + 1
     assert not check(memory, A, ufrag=OTHER_UFRAG, at=later)
     assert owner(memory, A) == ROW
 

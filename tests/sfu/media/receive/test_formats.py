@@ -87,10 +87,10 @@ def test_only_what_the_section_may_carry_is_taken() -> None:
     publisher.track(row)["codecs"] = 1 << Codec.VP8
     publisher.receive(packet(1, ssrc=10, mid="0", payload_type=VP9, payload=VP9_KEY))
     publisher.receive(packet(2, ssrc=11, mid="0", payload_type=VP9_RTX))
-    assert publisher.drops == {"unbound_ssrc": 2}
+    assert publisher.drops == {"unassigned_ssrc": 2}
     publisher.receive(packet(2, ssrc=10, mid="0", payload=VP8_KEY))
     publisher.receive(vp9(3))
-    assert publisher.drops == {"unbound_ssrc": 2, "unknown_payload_type": 1}
+    assert publisher.drops == {"unassigned_ssrc": 2, "unknown_payload_type": 1}
     assert publisher.stream()["highest"] == SEQUENCE_START + 2
     assert started(publisher) == [(10, Codec.VP8, VP8)]
 

@@ -1,4 +1,4 @@
-"""From the receive slot into the ring: what is stored, what is dropped and why."""
+"""From the receive slot into the packet cache: what is stored, what is dropped and why."""
 
 import itertools
 
@@ -120,7 +120,7 @@ def test_unbound_packets_are_dropped_but_counted_for_transport_cc(publisher: Pub
     )
     publisher.receive(packet(4, mid="0", transport_sequence_number=13))
     assert publisher.arrivals["count"] == 4
-    assert publisher.drops == {"unbound_ssrc": 2, "unknown_payload_type": 1}
+    assert publisher.drops == {"unassigned_ssrc": 2, "unknown_payload_type": 1}
 
 
 def test_malformed_packets_are_dropped(publisher: Publisher) -> None:
@@ -159,8 +159,8 @@ def test_a_track_is_listed_once_as_having_news(publisher: Publisher) -> None:
     assert publisher.track(1)["dirty_next"] == -1
 
 
-def test_the_ring_never_wraps_inside_a_packet(publisher: Publisher) -> None:
-    publisher.stream()["ring_bytes"] = 1 << 17
+def test_the_cache_never_wraps_inside_a_packet(publisher: Publisher) -> None:
+    publisher.stream()["cache_bytes"] = 1 << 17
     sizes = itertools.cycle([1200, 40, 1200, 900, 7])
     expected = {}
     for k, size in zip(range(400), sizes, strict=False):
@@ -175,7 +175,7 @@ def test_the_ring_never_wraps_inside_a_packet(publisher: Publisher) -> None:
             continue
         kept += 1
         assert stored == data
-    assert 150 < kept < 400  # the ring is smaller than what was sent
+    assert 150 < kept < 400  # the packet cache is smaller than what was sent
     assert publisher.drops == {}
 
 
@@ -252,10 +252,10 @@ def test_a_key_frame_answers_the_wish_and_ends_older_searches(publisher: Publish
     start(publisher)
     publisher.receive(packet(105))
     assert publisher.stream()["missing_count"] == 4
-    publisher.stream()["key_wanted"] = 1
+    publisher.stream()["key_frame_requested"] = 1
     publisher.receive(packet(108, payload=VP8_KEY), now=START + 5)
     stream = publisher.stream()
-    assert (stream["key_wanted"], stream["key_ns"]) == (0, START + 5)
+    assert (stream["key_frame_requested"], stream["key_ns"]) == (0, START + 5)
     assert stream["key_sequence"] == SEQUENCE_START + 108
     assert stream["missing_count"] == 0
 

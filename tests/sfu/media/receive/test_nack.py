@@ -35,7 +35,7 @@ def publisher() -> Publisher:
 class Stream:
     def __init__(self, publisher: Publisher, kind: int = MediaKind.VIDEO) -> None:
         self.row = publisher.memory.record["streams"][0]
-        self.row["missing_count"] = self.row["key_wanted"] = 0
+        self.row["missing_count"] = self.row["key_frame_requested"] = 0
         self.row["kind"] = kind
         self.row["highest"] = BASE
         self.transport = publisher.transport
@@ -45,7 +45,7 @@ class Stream:
         self.packets["sequence"] = 0
 
     def hold(self, number: int, *, whole: bool | int = True, payload: int = 100, **columns: int) -> None:
-        """Let the ring have a packet, of a frame of its own if `whole`."""
+        """Let the packet cache have a packet, of a frame of its own if `whole`."""
         entry = self.packets[(BASE + number) & (PACKETS - 1)]
         entry["tl0_at"] = entry["tl0"] = entry["temporal"] = entry["spatial"] = entry["padding"] = 0
         entry["picture_id"] = entry["frame_number"] = -1
@@ -75,8 +75,8 @@ class Stream:
         return [int(n) - BASE for n in self.row["missing"]["sequence"][: int(self.row["missing_count"])]]
 
     @property
-    def key_wanted(self) -> bool:
-        return bool(self.row["key_wanted"])
+    def key_frame_requested(self) -> bool:
+        return bool(self.row["key_frame_requested"])
 
 
 @pytest.fixture
@@ -101,20 +101,20 @@ def test_a_gap_wider_than_the_list_wants_a_key_frame(stream: Stream) -> None:
     stream.gap(1, 3)
     stream.gap(4, 5 + MISSING)
     assert stream.missing == []
-    assert stream.key_wanted
+    assert stream.key_frame_requested
 
 
 def test_a_gap_as_wide_as_the_list_is_asked_for(stream: Stream) -> None:
     stream.gap(1, 1 + MISSING)
     assert len(stream.missing) == MISSING
-    assert not stream.key_wanted
+    assert not stream.key_frame_requested
 
 
 def test_a_full_list_gives_up_its_oldest(stream: Stream) -> None:
     stream.gap(1, MISSING)
     stream.gap(1000, 1003)
     assert stream.missing == [*range(3, MISSING), 1000, 1001, 1002]
-    assert stream.key_wanted
+    assert stream.key_frame_requested
 
 
 def test_audio_never_wants_a_key_frame(publisher: Publisher) -> None:
@@ -122,7 +122,7 @@ def test_audio_never_wants_a_key_frame(publisher: Publisher) -> None:
     stream.gap(1, 5 + MISSING)
     stream.gap(1000, 1000 + MISSING)
     stream.gap(2000, 2001)
-    assert not stream.key_wanted
+    assert not stream.key_frame_requested
     assert stream.missing[-1] == 2000
 
 
@@ -164,7 +164,7 @@ def test_the_last_try_is_given_its_time(stream: Stream) -> None:
     assert stream.missing == [1, 2, 3]
     review(stream.record, 0, 50 * MS, START + 50 * MS)
     assert stream.missing == [3]
-    assert stream.key_wanted
+    assert stream.key_frame_requested
 
 
 def test_what_can_no_longer_be_forwarded_asks_for_a_key_frame_at_once(stream: Stream) -> None:
@@ -175,7 +175,7 @@ def test_what_can_no_longer_be_forwarded_asks_for_a_key_frame_at_once(stream: St
     stream.row["highest"] = BASE + PACKETS + 1
     review(stream.record, 0, 50 * MS, START + 1)
     assert stream.missing == [2]
-    assert stream.key_wanted
+    assert stream.key_frame_requested
 
 
 class TestNumbersThatNeverCome:
@@ -184,7 +184,7 @@ class TestNumbersThatNeverCome:
         stream.hold(3)
         stream.gap(1, 3)
         assert stream.tries() == MAX_TRIES
-        assert stream.key_wanted
+        assert stream.key_frame_requested
 
     @pytest.mark.parametrize(("bytes_", "left", "right"), [(2, 0x7FFF, 0), (1, 0x7F, 0), (2, 5, 6)])
     def test_padding_between_two_pictures_is_not_asked_for(
@@ -196,7 +196,7 @@ class TestNumbersThatNeverCome:
         stream.hold(5, picture_id=right, picture_bytes=bytes_)
         stream.gap(2, 4)
         assert stream.tries() == 0
-        assert not stream.key_wanted
+        assert not stream.key_frame_requested
 
     def test_padding_lost_and_padding_that_came_may_alternate(self, stream: Stream) -> None:
         stream.hold(0, picture_id=7, picture_bytes=1)
@@ -206,7 +206,7 @@ class TestNumbersThatNeverCome:
         stream.hold(61, picture_id=8, picture_bytes=1)
         stream.row["highest"] = BASE + 61
         assert stream.tries() == 0
-        assert not stream.key_wanted
+        assert not stream.key_frame_requested
 
     def test_each_gap_has_frames_of_its_own_around_it(self, stream: Stream) -> None:
         for number, picture in ((0, 7), (2, 8), (4, 10), (6, 11)):
@@ -223,7 +223,7 @@ class TestNumbersThatNeverCome:
         stream.hold(3, frame_number=0, spatial=1)
         stream.gap(1, 3)
         assert stream.tries() == 0
-        assert not stream.key_wanted
+        assert not stream.key_frame_requested
 
     @pytest.mark.parametrize(
         ("left", "right"),
@@ -242,7 +242,7 @@ class TestNumbersThatNeverCome:
         stream.hold(2, **{"picture_bytes": 2, **right})
         stream.gap(1, 2)
         assert stream.tries() == MAX_TRIES
-        assert stream.key_wanted
+        assert stream.key_frame_requested
 
     @pytest.mark.parametrize(
         ("left", "right"),
@@ -260,7 +260,7 @@ class TestNumbersThatNeverCome:
         stream.hold(2, tl0_at=4, **right)
         stream.gap(1, 2)
         assert stream.tries() == SPARE_TRIES
-        assert not stream.key_wanted
+        assert not stream.key_frame_requested
 
     @pytest.mark.parametrize(
         ("left", "right"),
@@ -280,7 +280,7 @@ class TestNumbersThatNeverCome:
         stream.hold(2, tl0_at=4, **right)
         stream.gap(1, 2)
         assert stream.tries() == MAX_TRIES
-        assert stream.key_wanted
+        assert stream.key_frame_requested
 
 
 class TestRepairTime:
@@ -347,5 +347,5 @@ def test_the_list_stays_sorted_bounded_and_a_subset_of_what_is_missing(
         assert stream.missing == sorted(set(stream.missing))
         assert len(stream.missing) <= MISSING
         assert set(stream.missing) <= wanted
-        if not stream.key_wanted:
+        if not stream.key_frame_requested:
             assert set(stream.missing) == wanted

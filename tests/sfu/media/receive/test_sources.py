@@ -3,10 +3,10 @@
 import pytest
 from pylibsrtp import Error
 
-from sfu.media.receive.sources import DISPLACED_NS, UNBOUND_IDLE_NS, close_sources
+from sfu.media.receive.sources import DISPLACED_NS, UNASSIGNED_IDLE_NS, close_sources
 from sfu.media.tracks import close_track
 from sfu.parameters import Codec
-from sfu.schema.capacities import CROWDED_UNBOUND, MAX_UNBOUND, SEQUENCE_START, UNBOUND_PER_TRANSPORT
+from sfu.schema.capacities import CROWDED_UNASSIGNED, MAX_UNASSIGNED, SEQUENCE_START, UNASSIGNED_PER_TRANSPORT
 from sfu.schema.codes import MediaKind, NoticeKind
 from tests.sfu.support.publisher import MS, OPUS, ROW, START, VP8, VP8_KEY, VP8_RTX, Publisher, packet, rtx
 
@@ -87,7 +87,7 @@ def test_not_by_mid_alone_when_there_are_several(publisher: Publisher) -> None:
     publisher.receive(packet(1, ssrc=10, mid="0"))
     publisher.receive(packet(1, ssrc=11, mid="0", rtp_stream_id="x"))
     assert bound(publisher) == {}
-    assert publisher.drops == {"unbound_ssrc": 2}
+    assert publisher.drops == {"unassigned_ssrc": 2}
 
 
 def test_by_a_rid_that_only_one_track_has(publisher: Publisher) -> None:
@@ -123,16 +123,16 @@ def test_a_guess_displaces_nobody(publisher: Publisher) -> None:
 def test_audio_does_not_bind_to_a_video_track(publisher: Publisher) -> None:
     publisher.add_track("0", kind=MediaKind.VIDEO, ssrcs=(10,))
     publisher.receive(packet(1, ssrc=10, mid="0", payload_type=OPUS))
-    assert publisher.drops == {"unbound_ssrc": 1}
+    assert publisher.drops == {"unassigned_ssrc": 1}
 
 
 def test_an_ssrc_that_came_before_its_track_is_bound_later(publisher: Publisher) -> None:
     publisher.receive(packet(1, ssrc=10, mid="0"))
-    assert publisher.transport["unbound"] == 1
+    assert publisher.transport["unassigned"] == 1
     publisher.add_track("0")
     publisher.receive(packet(2, ssrc=10, mid="0"))
     assert bound(publisher) == {0: 10}
-    assert publisher.transport["unbound"] == 0
+    assert publisher.transport["unassigned"] == 0
 
 
 def test_the_start_is_told_once(publisher: Publisher) -> None:
@@ -148,25 +148,25 @@ class TestUnbound:
             publisher.receive(packet(1, ssrc=ssrc), now=now)
 
     def test_there_is_room_for_a_few(self, publisher: Publisher) -> None:
-        self.flood(publisher, UNBOUND_PER_TRANSPORT + 10)
-        assert publisher.drops == {"unbound_ssrc": UNBOUND_PER_TRANSPORT, "unbound_full": 10}
-        assert len(known(publisher)) == UNBOUND_PER_TRANSPORT
+        self.flood(publisher, UNASSIGNED_PER_TRANSPORT + 10)
+        assert publisher.drops == {"unassigned_ssrc": UNASSIGNED_PER_TRANSPORT, "unassigned_full": 10}
+        assert len(known(publisher)) == UNASSIGNED_PER_TRANSPORT
 
     def test_bound_ones_do_not_count(self, publisher: Publisher) -> None:
         publisher.add_track("0", ssrcs=(9999,))
-        self.flood(publisher, UNBOUND_PER_TRANSPORT - 1)
+        self.flood(publisher, UNASSIGNED_PER_TRANSPORT - 1)
         publisher.receive(packet(1, ssrc=9999))
         self.flood(publisher, 1, first=500)
-        assert "unbound_full" not in publisher.drops
+        assert "unassigned_full" not in publisher.drops
 
     def test_silent_ones_give_way(self, publisher: Publisher) -> None:
-        self.flood(publisher, UNBOUND_PER_TRANSPORT)
-        later = START + UNBOUND_IDLE_NS + 1
+        self.flood(publisher, UNASSIGNED_PER_TRANSPORT)
+        later = START + UNASSIGNED_IDLE_NS + 1
         publisher.receive(packet(2, ssrc=1), now=later)
         self.flood(publisher, 5, now=later, first=500)
-        assert "unbound_full" not in publisher.drops
+        assert "unassigned_full" not in publisher.drops
         assert set(range(500, 505)) | {1} <= set(known(publisher))
-        assert len(known(publisher)) == UNBOUND_PER_TRANSPORT
+        assert len(known(publisher)) == UNASSIGNED_PER_TRANSPORT
 
     def test_a_flood_does_not_keep_a_bound_stream_from_flowing(self, publisher: Publisher) -> None:
         publisher.add_track("0", ssrcs=(9999,))
@@ -176,32 +176,32 @@ class TestUnbound:
         assert len(publisher.log()) == 2
 
     def test_libsrtp_keeps_no_state_of_those_turned_away(self, publisher: Publisher) -> None:
-        self.flood(publisher, UNBOUND_PER_TRANSPORT)
+        self.flood(publisher, UNASSIGNED_PER_TRANSPORT)
         data = publisher.out.protect(packet(1, ssrc=7777))
         publisher.receive_protected(data)
         publisher.receive_protected(data)  # with state kept this would be a replay
-        assert publisher.drops["unbound_full"] == 2
+        assert publisher.drops["unassigned_full"] == 2
 
     def test_when_all_together_have_too_many_each_may_have_a_few(self, publisher: Publisher) -> None:
-        publisher.memory.thread["unbound"] = MAX_UNBOUND
+        publisher.memory.thread["unassigned"] = MAX_UNASSIGNED
         publisher.add_track("0", ssrcs=(9999,))
         publisher.receive(packet(1, ssrc=9999))
-        self.flood(publisher, CROWDED_UNBOUND + 10)
-        assert publisher.drops == {"unbound_ssrc": CROWDED_UNBOUND, "unbound_full": 10}
-        assert len(known(publisher)) == 1 + CROWDED_UNBOUND
+        self.flood(publisher, CROWDED_UNASSIGNED + 10)
+        assert publisher.drops == {"unassigned_ssrc": CROWDED_UNASSIGNED, "unassigned_full": 10}
+        assert len(known(publisher)) == 1 + CROWDED_UNASSIGNED
         assert bound(publisher) == {0: 9999}
 
     def test_tracks_that_end_leave_no_more_of_them(self, publisher: Publisher) -> None:
-        for row in range(UNBOUND_PER_TRANSPORT + 10):
+        for row in range(UNASSIGNED_PER_TRANSPORT + 10):
             publisher.add_track(str(row), ssrcs=(1000 + row,))
             publisher.receive(packet(1, ssrc=1000 + row))
-        assert (len(known(publisher)), publisher.memory.thread["unbound"]) == (UNBOUND_PER_TRANSPORT + 10, 0)
-        for row in range(UNBOUND_PER_TRANSPORT + 10):
+        assert (len(known(publisher)), publisher.memory.thread["unassigned"]) == (UNASSIGNED_PER_TRANSPORT + 10, 0)
+        for row in range(UNASSIGNED_PER_TRANSPORT + 10):
             close_track(publisher.record, row)
-        assert len(known(publisher)) == publisher.transport["unbound"] == UNBOUND_PER_TRANSPORT
-        assert publisher.memory.thread["unbound"] == UNBOUND_PER_TRANSPORT
+        assert len(known(publisher)) == publisher.transport["unassigned"] == UNASSIGNED_PER_TRANSPORT
+        assert publisher.memory.thread["unassigned"] == UNASSIGNED_PER_TRANSPORT
         close_sources(publisher.record, ROW)
-        assert publisher.memory.thread["unbound"] == 0
+        assert publisher.memory.thread["unassigned"] == 0
 
 
 class TestRestart:
@@ -251,7 +251,7 @@ class TestRestart:
             publisher.receive(packet(900 + k, ssrc=20, mid="0", rtp_stream_id="f"), now=START + k)
             publisher.receive(packet(600 + k, ssrc=10, mid="0", rtp_stream_id="f"), now=START + k)
         assert bound(publisher) == {1: 20}
-        assert publisher.drops == {"unbound_ssrc": 5}
+        assert publisher.drops == {"unassigned_ssrc": 5}
         publisher.receive(packet(605, ssrc=10, mid="0", rtp_stream_id="f"), now=START + DISPLACED_NS + MS)
         assert bound(publisher) == {1: 10}
 
@@ -268,11 +268,11 @@ def test_closing_a_track_leaves_its_ssrcs_unbound(publisher: Publisher) -> None:
     publisher.receive(packet(1, ssrc=10))
     publisher.receive(rtx(packet(0), 1, ssrc=11))
     close_track(publisher.record, 0)
-    assert publisher.transport["unbound"] == 2
+    assert publisher.transport["unassigned"] == 2
     assert publisher.transport["first_track"] == -1
     assert publisher.notices()[-1][:3] == (NoticeKind.CLOSED_TRACK, 0, 7)
     publisher.receive(packet(2, ssrc=10))
-    assert publisher.drops["unbound_ssrc"] == 1
+    assert publisher.drops["unassigned_ssrc"] == 1
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
@@ -301,7 +301,7 @@ def test_closing_the_sources_frees_every_row(publisher: Publisher) -> None:
         rows.add(row)
         row = int(publisher.memory.table("sources")[row]["next"])
     assert len(rows) == len(publisher.memory.table("sources"))
-    assert publisher.memory.thread["unbound"] == 0
+    assert publisher.memory.thread["unassigned"] == 0
     assert free in rows
 
 

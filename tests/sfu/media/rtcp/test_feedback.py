@@ -135,7 +135,7 @@ class TestKeyFrames:
     @pytest.fixture
     def publisher(self, publisher: Publisher) -> Publisher:
         arrive(publisher, 1)
-        publisher.stream()["key_wanted"] = 1
+        publisher.stream()["key_frame_requested"] = 1
         return publisher
 
     def test_the_first_request_leaves_with_the_next_pass(self, publisher: Publisher) -> None:
@@ -162,8 +162,8 @@ class TestKeyFrames:
 
     def test_a_stream_that_never_came_is_asked_when_it_comes(self, publisher: Publisher) -> None:
         publisher.add_track("1")
-        publisher.stream(0)["key_wanted"] = 0
-        publisher.stream(1)["key_wanted"] = 1
+        publisher.stream(0)["key_frame_requested"] = 0
+        publisher.stream(1)["key_frame_requested"] = 1
         assert feedback(publisher, START + PASS) == []
         publisher.receive(packet(1, ssrc=2222, mid="1"))
         assert [pli.media_ssrc for pli in feedback(publisher, START + 2 * PASS)] == [2222]
@@ -255,7 +255,7 @@ class TestReceiverReports:
 @pytest.mark.parametrize(("column", "value"), [("secure", 0), ("path", -1), ("state", RowState.FREE)])
 def test_nothing_is_sent_while_it_cannot_leave(publisher: Publisher, column: str, value: int) -> None:
     arrive(publisher, 1, 4, 5, transport_sequence_number=1)
-    publisher.stream()["key_wanted"] = 1
+    publisher.stream()["key_frame_requested"] = 1
     publisher.memory.table("transports")[ROW][column] = value
     feedback_pass(publisher.record, START + PASS)
     receiver_reports_pass(publisher.record, START + REPORT_INTERVAL_NS)

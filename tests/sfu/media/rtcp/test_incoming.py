@@ -52,7 +52,7 @@ def make_peer() -> Publisher:
     row["ssrc"], row["rtx_ssrc"], row["rtx_payload_type"] = OUT, OUT_RTX, 97
     row["history_use"] = 1
     row["packets"], row["out_highest"], row["generation"] = 1, 1000, 1
-    row["layer"] = row["wanted_layer"] = 0
+    row["layer"] = row["target_layer"] = 0
     insert_outgoing(result.record, SUBSCRIPTION, 0)
     insert_outgoing(result.record, SUBSCRIPTION, 1)
     return result
@@ -182,19 +182,19 @@ class TestNack:
 class TestKeyFrameRequests:
     def test_pli_is_passed_on(self, peer: Publisher) -> None:
         receive(peer, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT))
-        assert subscription(peer)["key_asked_ns"] == START
-        assert peer.stream()["key_wanted"] == 1
+        assert subscription(peer)["pli_ns"] == START
+        assert peer.stream()["key_frame_requested"] == 1
 
     def test_fir_names_its_ssrcs_inside(self, peer: Publisher) -> None:
         entries = struct.pack("!LLLL", 999, 0, OUT, 1 << 24)
         receive(peer, RtcpPsfbPacket(fmt=4, ssrc=PEER, media_ssrc=0, fci=entries))
-        assert subscription(peer)["key_asked_ns"] == START
+        assert subscription(peer)["pli_ns"] == START
         assert peer.drops == {"foreign_ssrc": 1}
 
     def test_those_about_repairs_and_strangers_are_not(self, peer: Publisher) -> None:
         receive(peer, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT_RTX))
         receive(peer, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=10))
-        assert peer.stream()["key_wanted"] == 0
+        assert peer.stream()["key_frame_requested"] == 0
         assert peer.drops == {"foreign_ssrc": 1}
 
 
@@ -265,7 +265,7 @@ def test_a_whole_compound_is_read(peer: Publisher) -> None:
         RtcpPsfbPacket(fmt=1, ssrc=10, media_ssrc=OUT),
     )
     assert peer.stream()["report_ns"] == START
-    assert subscription(peer)["key_asked_ns"] == START
+    assert subscription(peer)["pli_ns"] == START
     assert peer.drops == {"feedback_unknown": 1}  # of a number that was never sent
 
 
@@ -276,7 +276,7 @@ def test_any_packet_may_be_padded(peer: Publisher, padding: int) -> None:
     transport_cc = struct.pack("!BBH", 0xAF, 205, len(body) // 4) + body
     receive(peer, transport_cc, transport_cc, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT))
     assert peer.drops == {"feedback_unknown": 2}
-    assert subscription(peer)["key_asked_ns"] == START
+    assert subscription(peer)["pli_ns"] == START
 
 
 good = bytes(RtcpRrPacket(ssrc=PEER, reports=[block(OUT)]))
@@ -326,7 +326,7 @@ def test_a_bad_part_costs_the_others_nothing(peer: Publisher, bad: bytes) -> Non
     receive(peer, good, bad, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT))
     assert peer.drops == {"rtcp_malformed": 1}
     assert subscription(peer)["mid_acknowledged"] == 1
-    assert subscription(peer)["key_asked_ns"] == START
+    assert subscription(peer)["pli_ns"] == START
 
 
 class TestReferenceTimes:

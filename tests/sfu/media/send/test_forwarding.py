@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.media.send.retransmit import answer_nack
-from sfu.media.send.selection import key_frame_asked
+from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.parameters import EXTENSION_URIS, Codec, Extension
 from sfu.schema.capacities import PACKETS, SEQUENCE_START, TX_BYTES, TX_SLOTS
@@ -65,7 +65,7 @@ def test_a_viewer_starts_with_a_key_frame_and_is_announced_once() -> None:
     room.vp8(0, 5)
     room.forward()
     assert viewer.take() == []
-    assert room.stream()["key_wanted"]
+    assert room.stream()["key_frame_requested"]
     room.vp8(1, 6, flags=KEY)
     room.vp8(2, 7)
     room.forward()
@@ -77,7 +77,7 @@ def test_a_viewer_starts_with_a_key_frame_and_is_announced_once() -> None:
     assert (room.subscription()["packets"], room.subscription()["octets"]) == (2, 20)
 
 
-def test_a_new_viewer_starts_from_the_recent_key_frame_in_the_ring_without_asking() -> None:
+def test_a_new_viewer_starts_from_the_recent_key_frame_in_the_cache_without_asking() -> None:
     room = Room()
     room.vp8(0, 5, flags=KEY)
     room.vp8(1, 6)
@@ -86,7 +86,7 @@ def test_a_new_viewer_starts_from_the_recent_key_frame_in_the_ring_without_askin
     viewer = room.add_viewer()
     room.forward()
     assert [packet.timestamp for packet in viewer.take()] == [0, 3000]
-    assert not room.stream()["key_wanted"]
+    assert not room.stream()["key_frame_requested"]
     room.vp8(2, 7)
     room.forward()
     assert [packet.timestamp for packet in viewer.take()] == [6000]
@@ -104,7 +104,7 @@ def test_a_key_frame_that_is_old_or_far_back_is_not_replayed(age: int, behind: i
     room.vp8(behind + 1, 6 + behind)
     room.forward()
     assert viewer.take() == []
-    assert room.stream()["key_wanted"]
+    assert room.stream()["key_frame_requested"]
 
 
 def test_packets_that_overtook_the_start_of_the_key_frame_follow_it() -> None:
@@ -313,7 +313,7 @@ def test_a_paused_viewer_gets_nothing_and_resumes_with_a_key_frame_without_a_gap
     room.vp8(5, 10)
     room.forward()
     assert viewer.take() == []
-    assert room.stream()["key_wanted"]
+    assert room.stream()["key_frame_requested"]
     room.vp8(6, 11, flags=KEY)
     room.forward()
     packet = viewer.take()[0]
@@ -404,19 +404,19 @@ def test_a_packet_that_does_not_fit_is_counted(room: Room) -> None:
     assert room.memory.table("drops").sum() == 1
 
 
-def test_bytes_that_the_ring_has_overwritten_are_not_sent(room: Room) -> None:
+def test_bytes_that_the_cache_has_overwritten_are_not_sent(room: Room) -> None:
     room.vp8(1, 6)
-    room.stream()["ring_written"] += room.stream()["ring_bytes"]
+    room.stream()["cache_written"] += room.stream()["cache_bytes"]
     room.forward()
     assert room.viewers[0].take() == []
 
 
 def test_a_key_frame_request_is_passed_on_unless_one_is_on_its_way(room: Room) -> None:
     room.transport()["rtt_ns"] = 50 * MS
-    key_frame_asked(room.record, 0, room.now + 10 * MS)
-    assert not room.stream()["key_wanted"]
-    key_frame_asked(room.record, 0, room.now + 60 * MS)
-    assert room.stream()["key_wanted"]
+    receive_key_frame_request(room.record, 0, room.now + 10 * MS)
+    assert not room.stream()["key_frame_requested"]
+    receive_key_frame_request(room.record, 0, room.now + 60 * MS)
+    assert room.stream()["key_frame_requested"]
 
 
 def test_closing_unlinks_the_subscription_and_frees_its_srtp_streams(room: Room) -> None:

@@ -1,4 +1,4 @@
-"""Simulcast and temporal layers: what is forwarded, when it changes, and whom a key frame is asked of."""
+"""Simulcast and temporal layers: what is forwarded, when it changes, and of whom a key frame is requested."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.media.send.selection import DEAD_FRAMES, choose_layer, liveness_pass
-from sfu.media.subscriptions import set_layers, set_paused, set_targets
+from sfu.media.subscriptions import prefer_layers, renew_target, set_layers, set_paused
 from sfu.parameters import Codec
 from sfu.schema.capacities import MEDIA_PER_TRANSPORT
 from sfu.schema.codes import NoticeKind, PacketFlag
@@ -58,10 +58,10 @@ def test_a_viewer_takes_the_first_key_frame_and_moves_up_with_those_that_follow(
 def test_a_viewer_begins_with_the_layer_that_it_opened_for(target: int) -> None:
     room, _ = simulcast()
     viewer = room.add_viewer()
-    set_targets(room.record, 1, target, 3)
+    prefer_layers(room.record, 1, target, 3)
     room.forward()
     assert bodies(viewer) == [b"key%d" % target]
-    assert not any(room.stream(layer)["key_wanted"] for layer in range(3)), "the ring had one"
+    assert not any(room.stream(layer)["key_frame_requested"] for layer in range(3)), "the packet cache had one"
 
 
 def test_only_the_layer_of_the_target_flows() -> None:
@@ -91,18 +91,20 @@ def test_h264_begins_with_its_parameter_sets_when_they_come_after_the_slice_they
     store(2, H264_SLICE, 3_000)
     store(4, H264_IDR, 6_000)
     assert viewer.take() == []
-    assert room.stream()["key_wanted"]
+    assert room.stream()["key_frame_requested"]
     store(5, H264_SLICE, 9_000)
     store(3, H264_SETS, 6_000)
     assert [each.payload for each in viewer.take()] == [H264_SETS, H264_IDR, H264_SLICE]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (1, 2)])
-def test_a_change_waits_for_a_key_frame_of_the_layer_wanted(before: int, after: int) -> None:
+def test_a_change_waits_for_a_key_frame_of_the_target_layer(before: int, after: int) -> None:
     room, viewer = simulcast(target=before)
     viewer.take()
     set_layers(room.record, 0, after, 3)
-    assert [int(room.stream(layer)["key_wanted"]) for layer in range(3)] == [layer == after for layer in range(3)]
+    assert [int(room.stream(layer)["key_frame_requested"]) for layer in range(3)] == [
+        layer == after for layer in range(3)
+    ]
     advance(room, (0, 1, 2), 1, 2)
     assert bodies(viewer) == [b"%d" % before] * 2
     room.vp8(3, 300, layer=after, flags=KEY, body=b"switched")
@@ -110,6 +112,45 @@ def test_a_change_waits_for_a_key_frame_of_the_layer_wanted(before: int, after: 
     room.forward()
     assert bodies(viewer) == [b"switched"]
     assert room.subscription()["layer"] == after
+
+
+@pytest.mark.parametrize(("preferred", "allowed", "target"), [(2, 1, 1), (1, 2, 1), (0, 2, 0), (2, 0, 0)])
+def test_the_lower_one_of_the_layers_preferred_and_allowed_is_sent(preferred: int, allowed: int, target: int) -> None:
+    room, viewer = simulcast()
+    viewer.take()
+    set_layers(room.record, 0, preferred, preferred)
+    room.subscription()["allowed_spatial"] = room.subscription()["allowed_temporal"] = allowed
+    renew_target(room.record, 0)
+    subscription = room.subscription()
+    assert (subscription["target_spatial"], subscription["target_temporal"], subscription["target_layer"]) == (
+        target,
+    ) * 3
+    for layer in range(3):
+        room.vp8(1, 50 * layer + 1, layer=layer, flags=KEY, body=b"key%d" % layer)
+    room.forward()
+    assert bodies(viewer)[-1] == b"key%d" % target
+    set_layers(room.record, 0, 2, 3)
+    assert room.subscription()["target_spatial"] == allowed, (
+        "what may be sent stays when the subscriber changes its mind"
+    )
+
+
+def test_nothing_is_sent_while_no_layer_is_allowed_or_the_subscriber_has_paused() -> None:
+    room, viewer = simulcast()
+    viewer.take()
+    for paused, allowed in ((0, -1), (1, -1), (1, 2), (0, -1)):
+        room.subscription()["allowed_spatial"] = allowed
+        renew_target(room.record, 0)
+        set_paused(room.record, 0, paused)
+        assert room.subscription()["paused"]
+    advance(room, (0, 1, 2), 1, 2)
+    assert bodies(viewer) == []
+    room.subscription()["allowed_spatial"] = 2
+    renew_target(room.record, 0)
+    assert room.subscription()["paused"] == 0
+    room.vp8(3, 103, layer=2, flags=KEY, body=b"again")
+    room.forward()
+    assert bodies(viewer)[-1] == b"again"
 
 
 def test_a_switch_inside_a_frame_leaves_one_number_free() -> None:
@@ -140,7 +181,7 @@ def test_a_dead_layer_is_left_for_the_best_live_one_at_its_key_frame() -> None:
     advance(room, (0, 1, 2), 1, 1)
     advance(room, (0, 1), 2, DEAD_FRAMES)
     assert room.notices(NoticeKind.LAYERS_CHANGED)[-1] == (0, 0b011)
-    assert room.stream(1)["key_wanted"]
+    assert room.stream(1)["key_frame_requested"]
     viewer.take()
     room.vp8(DEAD_FRAMES + 2, 120, layer=1, flags=KEY, body=b"down")
     room.forward()
@@ -190,13 +231,13 @@ def test_the_chosen_layer_is_the_best_live_one_up_to_the_target_else_the_lowest(
 def test_a_waiting_viewer_asks_again_until_the_key_frame_comes() -> None:
     room, _ = simulcast(target=0)
     set_layers(room.record, 0, 2, 3)
-    room.stream(2)["key_wanted"] = 0
+    room.stream(2)["key_frame_requested"] = 0
     liveness_pass(room.record, room.now)
-    assert room.stream(2)["key_wanted"]
-    room.stream(2)["key_wanted"] = 0
+    assert room.stream(2)["key_frame_requested"]
+    room.stream(2)["key_frame_requested"] = 0
     set_paused(room.record, 0, 1)
     liveness_pass(room.record, room.now)
-    assert not room.stream(2)["key_wanted"]
+    assert not room.stream(2)["key_frame_requested"]
 
 
 def test_timestamps_of_layers_are_aligned_by_sender_reports() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sfu.media.send.selection import DEAD_FRAMES, REVIVED_FRAMES, key_frame_asked, liveness_pass
+from sfu.media.send.selection import DEAD_FRAMES, REVIVED_FRAMES, liveness_pass, receive_key_frame_request
 from sfu.media.subscriptions import set_layers
 from sfu.schema.codes import NoticeKind, PacketFlag
 from tests.sfu.support.subscribers import MS, SECOND, START, START_OF_KEY, Room, Viewer
@@ -74,10 +74,10 @@ class Encoder:
         if self.seconds + 1e-9 < layer.due:
             return
         layer.due += 1 / rate
-        key = layer.picture == 0 or bool(self.room.stream(number)["key_wanted"])
+        key = layer.picture == 0 or bool(self.room.stream(number)["key_frame_requested"])
         if key and layer.picture > 0:
             self.asked += 1
-            self.room.stream(number)["key_wanted"] = 0
+            self.room.stream(number)["key_frame_requested"] = 0
         layer.keys += key
         count = layer.packets(key)
         timestamp = round(self.seconds * 90_000)
@@ -141,11 +141,11 @@ def test_who_sees_nothing_of_an_arriving_key_frame_does_not_make_the_publisher_b
     encoder.play(0.1)
     for _ in range(6):
         encoder.play(0.09)
-        key_frame_asked(encoder.room.record, 0, encoder.room.now)
-        assert not encoder.room.stream()["key_wanted"]
+        receive_key_frame_request(encoder.room.record, 0, encoder.room.now)
+        assert not encoder.room.stream()["key_frame_requested"]
     encoder.play(0.2)  # it is whole, and the viewer cannot decode it all the same
-    key_frame_asked(encoder.room.record, 0, encoder.room.now)
-    assert encoder.room.stream()["key_wanted"]
+    receive_key_frame_request(encoder.room.record, 0, encoder.room.now)
+    assert encoder.room.stream()["key_frame_requested"]
 
 
 @pytest.mark.parametrize("rate", [10, 30, 60])

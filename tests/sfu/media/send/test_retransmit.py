@@ -148,9 +148,9 @@ def test_numbers_that_were_never_sent_are_counted(room: Room, offset: int) -> No
     assert room.memory.table("drops")[Drop.NACK_UNKNOWN] == 1
 
 
-def test_a_packet_that_left_the_ring_is_not_answered(room: Room) -> None:
+def test_a_packet_that_left_the_cache_is_not_answered(room: Room) -> None:
     number = room.viewers[0].take()[0].sequence_number
-    room.stream()["ring_written"] += room.stream()["ring_bytes"]
+    room.stream()["cache_written"] += room.stream()["cache_bytes"]
     assert nack(room, number) == []
 
 

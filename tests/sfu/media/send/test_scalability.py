@@ -93,7 +93,7 @@ class Received:
 
 def open_room(name: str, without: frozenset[Extension] = frozenset()) -> Room:
     legend, _ = recorded(name)
-    room = Room(CODEC[name[:3]], svc="l3" in name)
+    room = Room(CODEC[name[:3]])
     own = room.memory.table("media")[PUBLISHER * MEDIA_PER_TRANSPORT]
     set_media(room.memory, legend, without)
     for column in own.dtype.names:
@@ -222,7 +222,7 @@ def test_a_higher_spatial_layer_comes_with_the_next_key_frame_and_is_asked_for(n
         spatial = [frames_of(name)[frame].spatial for frame in numbers]
         room.viewers[0].received.clear()
         if number > 40 and not reached:
-            asked |= bool(room.stream()["key_wanted"])
+            asked |= bool(room.stream()["key_frame_requested"])
             reached = bool(key)
             assert reached or max(spatial, default=0) == 0
     assert asked

@@ -76,7 +76,7 @@ def test_frames_after_a_structure_are_read_by_it(memory: Memory, data: st.DataOb
         check_described(packet, descriptor, structure)
         if descriptor.active_targets is not None:
             assert stream.row["active_targets"] == descriptor.active_targets
-    assert not stream.key_wanted
+    assert not stream.key_frame_requested
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -99,13 +99,13 @@ def test_a_frame_without_its_structure_stays_unknown_and_asks_for_a_key_frame(me
         packet["flags"] & (PacketFlag.FRAME_START | PacketFlag.FRAME_END | PacketFlag.KEY_FRAME)
         == PacketFlag.FRAME_START | PacketFlag.FRAME_END
     )
-    assert stream.key_wanted
+    assert stream.key_frame_requested
 
 
 def test_a_packet_inside_a_frame_does_not_ask_for_a_structure(memory: Memory) -> None:
     stream = Stream(memory)
     stream.take(serialize(replace(DELTA, start=False)))
-    assert not stream.key_wanted
+    assert not stream.key_frame_requested
 
 
 def test_template_ids_wrap_around(memory: Memory) -> None:
@@ -132,7 +132,7 @@ def test_a_late_old_structure_does_not_replace_a_newer_one(memory: Memory) -> No
     stream.take(serialize(KEY), sequence=SEQUENCE_START + 50)
     late = stream.take(serialize(replace(KEY, template_id=10, structure=old)), sequence=SEQUENCE_START + 40)
     assert late["template"] == UNKNOWN_TEMPLATE
-    assert not stream.key_wanted
+    assert not stream.key_frame_requested
     assert stream.row["structure_offset"] == 60
 
 
@@ -198,19 +198,19 @@ def test_the_best_decode_target_within_the_layers_is_chosen(memory: Memory) -> N
     stream = Stream(memory)
     recorded = next(described("av1_l3t3_key"))
     stream.take(recorded.descriptor)
-    record = memory.record
+    dependency = memory.table("dependencies")[ROW]
     stream.row["active_targets"] = 0x1FF
-    assert [decode_target(record, ROW, s, t) for s in range(3) for t in range(3)] == list(range(9))
-    assert decode_target(record, ROW, 2, 3) == 8
+    assert [decode_target(dependency, s, t) for s in range(3) for t in range(3)] == list(range(9))
+    assert decode_target(dependency, 2, 3) == 8
     stream.row["active_targets"] = 0x3F
-    assert decode_target(record, ROW, 2, 2) == 5, "the highest spatial layer is not produced now"
+    assert decode_target(dependency, 2, 2) == 5, "the highest spatial layer is not produced now"
     stream.row["active_targets"] = 0
-    assert decode_target(record, ROW, 2, 2) == 8
+    assert decode_target(dependency, 2, 2) == 8
 
 
 def test_without_a_structure_there_is_no_decode_target(memory: Memory) -> None:
     Stream(memory)
-    assert decode_target(memory.record, ROW, 2, 2) == -1
+    assert decode_target(memory.table("dependencies")[ROW], 2, 2) == -1
 
 
 def test_the_lowest_target_serves_when_all_are_higher(memory: Memory) -> None:
@@ -218,8 +218,8 @@ def test_the_lowest_target_serves_when_all_are_higher(memory: Memory) -> None:
     structure = Structure(0, 2, (Template(0, 0, (2, 2)), Template(0, 1, (3, 2)), Template(1, 0, (2, 0))))
     stream = Stream(memory)
     packet = stream.take(serialize(replace(KEY, template_id=1, structure=structure)))
-    assert decode_target(memory.record, ROW, 0, 0) == 1
-    assert decode_target(memory.record, ROW, 1, 1) == 0
+    assert decode_target(memory.table("dependencies")[ROW], 0, 0) == 1
+    assert decode_target(memory.table("dependencies")[ROW], 1, 1) == 0
     assert [indication(packet, target) for target in range(2)] == [3, 2]
 
 
@@ -233,7 +233,7 @@ def test_decode_targets_stay_within_the_layers_when_any_does(
     layers = {k: structure.layers_of_target(k) for k in range(structure.targets)}
     used = {k: value for k, value in layers.items() if value}
     fitting = {k: value for k, value in used.items() if value[0] <= spatial and value[1] <= temporal}
-    chosen = decode_target(memory.record, ROW, spatial, temporal)
+    chosen = decode_target(memory.table("dependencies")[ROW], spatial, temporal)
     if not used:
         assert chosen == -1
         return

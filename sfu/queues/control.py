@@ -1,4 +1,4 @@
-"""The rings between the control thread and the media thread: commands in, slow datagrams out.
+"""The queues between the control thread and the media thread: commands in, slow datagrams out.
 
 Fixed size, one producer, one consumer; full means drop and count. Python and kernels use the same functions. They
 keep the GIL: a call this short must not give it up and wait to get it back.
@@ -8,13 +8,13 @@ from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.schema.capacities import (
-    COMMAND_RING,
+    COMMAND_QUEUE,
     COMMANDS,
     CROWDED_SLOW,
     CROWDED_SLOW_PER_TRANSPORT,
     SLOW_BYTES,
     SLOW_PER_TRANSPORT,
-    SLOW_RING,
+    SLOW_QUEUE,
     SLOW_SLOTS,
 )
 from sfu.schema.codes import Drop
@@ -22,13 +22,13 @@ from sfu.schema.codes import Drop
 
 @njit(cache=True)
 def push_command(state, commands):
-    """Control thread: append commands[0] (1-D command_t). False when the ring is full; the caller keeps it."""
-    ring = state.rings[COMMAND_RING]
-    written = ring.written
-    if written - load_acquire(state.rings.read, COMMAND_RING) >= COMMANDS:
+    """Control thread: append commands[0] (1-D command_t). False when the queue is full; the caller keeps it."""
+    queue = state.queues[COMMAND_QUEUE]
+    written = queue.written
+    if written - load_acquire(state.queues.read, COMMAND_QUEUE) >= COMMANDS:
         return False
     state.commands[written & (COMMANDS - 1)] = commands[0]
-    store_release(state.rings.written, COMMAND_RING, written + 1)
+    store_release(state.queues.written, COMMAND_QUEUE, written + 1)
     return True
 
 
@@ -36,16 +36,16 @@ def push_command(state, commands):
 def push_slow(state, row, path, slot, size):
     """Media thread: hand a DTLS datagram (receive slot, size) of transport `row` to the control thread."""
     transport = state.transports[row]
-    ring = state.rings[SLOW_RING]
-    written = ring.written
-    waiting = written - load_acquire(state.rings.read, SLOW_RING)
+    queue = state.queues[SLOW_QUEUE]
+    written = queue.written
+    waiting = written - load_acquire(state.queues.read, SLOW_QUEUE)
     quota = SLOW_PER_TRANSPORT if waiting < CROWDED_SLOW else CROWDED_SLOW_PER_TRANSPORT
     if transport.slow_pushed - load_acquire(state.transports.slow_taken, row) >= quota:
         state.drops[Drop.DTLS_QUOTA] += 1
         return
     if size > SLOW_BYTES or waiting >= SLOW_SLOTS:
-        ring.dropped += 1
-        state.drops[Drop.DTLS_RING_FULL] += 1
+        queue.dropped += 1
+        state.drops[Drop.DTLS_QUEUE_FULL] += 1
         return
     entry = state.slow[written & (SLOW_SLOTS - 1)]
     entry.transport = row
@@ -55,7 +55,7 @@ def push_slow(state, row, path, slot, size):
     for k in range(size):
         entry.data[k] = state.rx[slot, k]
     transport.slow_pushed += 1
-    store_release(state.rings.written, SLOW_RING, written + 1)
+    store_release(state.queues.written, SLOW_QUEUE, written + 1)
     state.thread[0].notify = 1
 
 
@@ -63,8 +63,8 @@ def push_slow(state, row, path, slot, size):
 def take_slow(state, out):
     """Control thread: move one datagram into `out` (one slow_t record). False when none waits. It counts against its
     transport's quota until `slow_taken` says that it was handled."""
-    first = state.rings[SLOW_RING].read
-    if load_acquire(state.rings.written, SLOW_RING) == first:
+    first = state.queues[SLOW_QUEUE].read
+    if load_acquire(state.queues.written, SLOW_QUEUE) == first:
         return False
     entry = state.slow[first & (SLOW_SLOTS - 1)]
     out.transport = entry.transport
@@ -73,5 +73,5 @@ def take_slow(state, out):
     out.path = entry.path
     for k in range(entry.size):
         out.data[k] = entry.data[k]
-    store_release(state.rings.read, SLOW_RING, first + 1)
+    store_release(state.queues.read, SLOW_QUEUE, first + 1)
     return True

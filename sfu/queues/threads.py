@@ -1,6 +1,6 @@
 """The states of the other media threads, of which a kernel may touch four things and no more.
 
-They are `relays[own number]` and `relay_entries[own number]`, the ring towards that thread, and its `idle` and
+They are `relays[own number]` and `relay_entries[own number]`, the queue towards that thread, and its `idle` and
 `wake_fd`, to wake it. Everything else of a state belongs to its own thread.
 """
 
@@ -20,15 +20,15 @@ _DATA_AT = relay_t.fields["data"][1]
 
 
 @njit(cache=True)
-def peer(state, thread):
+def state_of(state, thread):
     """The state of media thread `thread`."""
-    return carray(pointer(state.thread[0].peers_at[thread]), 1, state_t)[0]
+    return carray(pointer(state.thread[0].states_at[thread]), 1, state_t)[0]
 
 
 @njit(cache=True)
 def claim(state, thread):
     """Number of the next free entry towards `thread`; NO_SLOT when it is too far behind."""
-    me, theirs = np.int64(state.thread[0].number), peer(state, thread)
+    me, theirs = np.int64(state.thread[0].number), state_of(state, thread)
     written = theirs.relays[me].written
     if written - load_acquire(theirs.relays.read, me) >= RELAY_SLOTS:
         state.drops[Drop.RELAY_FULL] += 1
@@ -39,19 +39,19 @@ def claim(state, thread):
 @njit(cache=True)
 def entry_of(state, thread, number):
     """The entry that `claim` gave, to be filled."""
-    return peer(state, thread).relay_entries[np.int64(state.thread[0].number), number & (RELAY_SLOTS - 1)]
+    return state_of(state, thread).relay_entries[np.int64(state.thread[0].number), number & (RELAY_SLOTS - 1)]
 
 
 @njit(cache=True)
 def publish(state, thread, number):
     """Let `thread` see an entry that has been filled."""
-    store_release(peer(state, thread).relays.written, np.int64(state.thread[0].number), number + 1)
+    store_release(state_of(state, thread).relays.written, np.int64(state.thread[0].number), number + 1)
 
 
 @njit(cache=True)
 def wake(state, thread):
     """End the wait of `thread`, if it waits. Call after `publish`."""
-    theirs = peer(state, thread)
+    theirs = state_of(state, thread)
     fence()
     if load_acquire(theirs.thread.idle, 0):
         state.scratch[Scratch.THEIR_EVENT] = 1
@@ -61,7 +61,7 @@ def wake(state, thread):
 @njit(cache=True)
 def _data_at(state, thread, sender, number):
     entry = sender * RELAY_SLOTS + (number & (RELAY_SLOTS - 1))
-    return state.thread[0].peers_at[thread] + np.uint64(_ENTRIES_AT + entry * _ENTRY_BYTES + _DATA_AT)
+    return state.thread[0].states_at[thread] + np.uint64(_ENTRIES_AT + entry * _ENTRY_BYTES + _DATA_AT)
 
 
 @njit(cache=True)

@@ -1,17 +1,17 @@
-"""Rings between the control thread and the media thread: order, fullness, wraparound."""
+"""Queues between the control thread and the media thread: order, fullness, wraparound."""
 
 import numpy as np
 import pytest
 
-from sfu.queues import rings
+from sfu.queues import control
 from sfu.schema.capacities import (
-    COMMAND_RING,
+    COMMAND_QUEUE,
     COMMANDS,
     CROWDED_SLOW,
     CROWDED_SLOW_PER_TRANSPORT,
     SLOW_BYTES,
     SLOW_PER_TRANSPORT,
-    SLOW_RING,
+    SLOW_QUEUE,
     SLOW_SLOTS,
     TRANSPORTS,
 )
@@ -29,12 +29,12 @@ def memory() -> Memory:
 def take_slow(memory: Memory) -> tuple[int, bytes] | None:
     """(transport, datagram) of the next slow entry."""
     out = np.zeros(1, slow_t)
-    if not rings.take_slow(memory.record, out[0]):
+    if not control.take_slow(memory.record, out[0]):
         return None
     return int(out[0]["transport"]), bytes(out[0]["data"][: out[0]["size"]].tobytes())
 
 
-def test_commands_are_written_in_order_and_a_full_ring_says_so(memory: Memory) -> None:
+def test_commands_are_written_in_order_and_a_full_queue_says_so(memory: Memory) -> None:
     for n in range(COMMANDS):
         assert push_command(memory, 1, n, 2, spatial=-n, srtp_out=n << 40)
     assert not push_command(memory, 1, 0, 0)
@@ -43,7 +43,7 @@ def test_commands_are_written_in_order_and_a_full_ring_says_so(memory: Memory) -
     assert [int(commands[5][name]) for name in ("kind", "row", "generation", "spatial", "srtp_out", "srtp_in")] == [
         *(1, 5, 2, -5, 5 << 40, 0)
     ]
-    memory.table("rings")[COMMAND_RING]["read"] = 1
+    memory.table("queues")[COMMAND_QUEUE]["read"] = 1
     assert push_command(memory, 9, 0, 0)
     assert commands[0]["kind"] == 9
 
@@ -51,50 +51,50 @@ def test_commands_are_written_in_order_and_a_full_ring_says_so(memory: Memory) -
 def test_slow_datagrams_keep_their_bytes_and_their_transport(memory: Memory) -> None:
     memory.table("transports")["generation"][7] = 3
     memory.table("rx")[2][:5] = np.frombuffer(b"hello", np.uint8)
-    rings.push_slow(memory.record, 7, 11, 2, 5)
+    control.push_slow(memory.record, 7, 11, 2, 5)
     out = np.zeros(1, slow_t)
-    assert rings.take_slow(memory.record, out[0])
+    assert control.take_slow(memory.record, out[0])
     assert out[0][["transport", "generation", "path", "size"]].tolist() == (7, 3, 11, 5)
     assert out[0]["data"][:5].tobytes() == b"hello"
-    assert not rings.take_slow(memory.record, out[0])
+    assert not control.take_slow(memory.record, out[0])
 
 
 def test_one_transport_has_a_quota_and_others_keep_their_room(memory: Memory) -> None:
     for _ in range(SLOW_PER_TRANSPORT + 5):
-        rings.push_slow(memory.record, 7, 0, 0, 10)
-    rings.push_slow(memory.record, 8, 0, 0, 10)
+        control.push_slow(memory.record, 7, 0, 0, 10)
+    control.push_slow(memory.record, 8, 0, 0, 10)
     assert drop_counts(memory) == {"dtls_quota": 5}
     assert take_slow(memory) == (7, bytes(10))
-    rings.push_slow(memory.record, 7, 0, 0, 10)
+    control.push_slow(memory.record, 7, 0, 0, 10)
     assert drop_counts(memory) == {"dtls_quota": 6}, "what was taken waits elsewhere"
     memory.table("transports")["slow_taken"][7] += 1
-    rings.push_slow(memory.record, 7, 0, 0, 10)
+    control.push_slow(memory.record, 7, 0, 0, 10)
     assert drop_counts(memory) == {"dtls_quota": 6}, "what was handled makes room"
 
 
-def test_full_slow_ring_drops_and_counts(memory: Memory) -> None:
+def test_full_slow_queue_drops_and_counts(memory: Memory) -> None:
     for n in range(SLOW_SLOTS + 3):
-        rings.push_slow(memory.record, n % TRANSPORTS, 0, 0, 1)
-    assert drop_counts(memory) == {"dtls_ring_full": 3}
-    assert memory.table("rings")[SLOW_RING]["dropped"] == 3
+        control.push_slow(memory.record, n % TRANSPORTS, 0, 0, 1)
+    assert drop_counts(memory) == {"dtls_queue_full": 3}
+    assert memory.table("queues")[SLOW_QUEUE]["dropped"] == 3
 
 
-def test_flooded_slow_ring_takes_a_few_datagrams_of_everybody(memory: Memory) -> None:
+def test_flooded_slow_queue_takes_a_few_datagrams_of_everybody(memory: Memory) -> None:
     for row in range(SLOW_SLOTS // SLOW_PER_TRANSPORT):
         for _ in range(SLOW_PER_TRANSPORT):
-            rings.push_slow(memory.record, row, 0, 0, 10)
+            control.push_slow(memory.record, row, 0, 0, 10)
     waiting = CROWDED_SLOW + CROWDED_SLOW_PER_TRANSPORT
-    assert memory.table("rings")[SLOW_RING]["written"] == waiting
-    assert "dtls_ring_full" not in drop_counts(memory)
+    assert memory.table("queues")[SLOW_QUEUE]["written"] == waiting
+    assert "dtls_queue_full" not in drop_counts(memory)
     for _ in range(CROWDED_SLOW_PER_TRANSPORT + 1):
-        rings.push_slow(memory.record, 99, 0, 0, 10)
+        control.push_slow(memory.record, 99, 0, 0, 10)
     assert memory.table("transports")["slow_pushed"][99] == CROWDED_SLOW_PER_TRANSPORT
     assert drop_counts(memory) == {"dtls_quota": SLOW_SLOTS - waiting + 1}
 
 
 def test_oversized_datagram_is_not_taken(memory: Memory) -> None:
-    rings.push_slow(memory.record, 0, 0, 0, SLOW_BYTES)
-    rings.push_slow(memory.record, 0, 0, 0, SLOW_BYTES + 1)
-    assert drop_counts(memory) == {"dtls_ring_full": 1}
+    control.push_slow(memory.record, 0, 0, 0, SLOW_BYTES)
+    control.push_slow(memory.record, 0, 0, 0, SLOW_BYTES + 1)
+    assert drop_counts(memory) == {"dtls_queue_full": 1}
     assert take_slow(memory) == (0, bytes(SLOW_BYTES))
     assert take_slow(memory) is None
