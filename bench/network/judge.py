@@ -24,6 +24,8 @@ EARLY_S = 2.0
 QUEUE_MS = 100.0
 FREEZE_TIMES, FREEZE_MORE_S = 3.0, 0.15
 MEAN_OF = 30
+RECONNECTS = "reconnecting"
+"""An event that clients tell."""
 SAMPLES_PER_MS = 48.0
 
 
@@ -82,6 +84,8 @@ class ViewFigures:
     """Video packets that were received again, as share of all received."""
     key_frames: int
     plis: int
+    reconnects: int
+    """How often the client lost the server and began to connect again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,7 @@ def view(name: str, lines: Sequence[Say], begin: float, end: float) -> ViewFigur
         again=_share(video["again"], video["packets"]),
         key_frames=int(video["key_frames_decoded"]),
         plis=int(video["pli_count"]),
+        reconnects=sum(line.get("event") == RECONNECTS and begin <= line["at"] < end for line in lines),
     )
 
 
@@ -187,16 +192,21 @@ def _changes(values: Sequence[int]) -> int:
 
 
 def _growth(lines: Sequence[Say], kind: str, begin: float, end: float) -> Counter[str]:
-    """Return by how much the counters of a kind of stream grew in a time."""
-    told = [line for line in lines if kind in line and line["at"] < end]
-    if not told:
-        return Counter()
-    before = [line for line in told if line["at"] < begin]
-    first: Say = before[-1][kind] if before else {}
+    """Return by how much the counters of a kind of stream grew in a time.
+
+    A client that connected again counts from zero, which is seen where fewer packets are told than before.
+    """
     found: Counter[str] = Counter()
-    for name, value in told[-1][kind].items():
-        if not isinstance(value, str):
-            found[name] = value - first.get(name, 0)
+    before: Say = {}
+    for line in lines:
+        now: Say | None = line.get(kind)
+        if now is None or line["at"] >= end:
+            continue
+        if now["packets"] < before.get("packets", 0):
+            before = {}
+        if line["at"] >= begin:
+            found.update({name: value - before.get(name, 0) for name, value in now.items()})
+        before = now
     return found
 
 
@@ -228,6 +238,8 @@ def longest_gap_ms(lines: Sequence[Say], begin: float, end: float) -> float:
         now: Say | None = line.get("audio")
         if now is None or line["at"] >= end:
             continue
+        if before is not None and now["concealed_samples"] < before["concealed_samples"]:
+            before = None  # it connected again
         if before is not None and line["at"] >= begin:
             samples = now["concealed_samples"] - before["concealed_samples"]
             runs = now["concealment_events"] - before["concealment_events"]

@@ -35,6 +35,7 @@ VIEW_COLUMNS = (
     "lost",
     "again",
     "PLI",
+    "rejoins",
     "made up",
     "gap 2 s",
     "gap",
@@ -123,10 +124,11 @@ def _view_row(outcome: Outcome, figures: ViewFigures) -> Row:
             str(figures.freezes),
             _percent(figures.frozen_s / (figures.end - figures.begin)),
             f"{figures.longest_s:.1f} s",
-            f"{figures.oldest_ms / 1000:.1f} s",
+            f"{figures.oldest_ms / 1000:.1f} s" if figures.pictures else NOTHING,
             _percent(figures.lost),
             _percent(figures.again),
             str(figures.plis),
+            str(figures.reconnects),
             _percent(figures.concealed),
             f"{figures.early_gap_ms:.0f} ms",
             f"{figures.gap_ms:.0f} ms",
@@ -201,17 +203,19 @@ def _plots(outcome: Outcome) -> Iterator[str]:
     lines = [Line("sent", seconds, sent)]
     if max(rates) < inf:
         lines.insert(0, Line("capacity", seconds, rates, bound=True))
-    lines += [Line(f"{name}: video", *_video_rate(said)) for name, said in outcome.viewers.items()]
-    yield figure(f"{title}: rate", "sent to the bottleneck, and what viewers received", time_plot(lines, "kbit/s"))
+    lines += [Line(name, *_video_rate(said)) for name, said in outcome.viewers.items()]
+    yield figure(
+        f"{title}: rate", "sent to the bottleneck, and what each viewer received of video", time_plot(lines, "kbit/s")
+    )
     shown = [Line(name, *_heights(said)) for name, said in outcome.viewers.items()]
     hint = "lines of each picture that was shown; 0: it stood still"
     yield figure(f"{title}: picture", hint, time_plot(shown, "lines"))
     waits = [max((count.waited_ms for count in each), default=0.0) for each in counts]
     yield figure(f"{title}: queue", "longest wait in each second", time_plot([Line("queue", seconds, waits)], "ms"))
     gone = [_gone(outcome.record.media(direction, at, at + SECOND)) for at in seconds]
-    made_up = [Line(f"{name}: audio made up", *_concealed(said)) for name, said in outcome.viewers.items()]
-    lost = time_plot([Line("packets dropped or lost", seconds, gone), *made_up], "%")
-    yield figure(f"{title}: loss", "of the media packets, before repair; and of the audio", lost)
+    made_up = [Line(name, *_concealed(said)) for name, said in outcome.viewers.items()]
+    lost = time_plot([Line("packets", seconds, gone), *made_up], "%")
+    yield figure(f"{title}: loss", "of the media packets, before repair; audio that each viewer made up", lost)
 
 
 def _gone(counts: Sequence[Count]) -> float:
@@ -219,28 +223,31 @@ def _gone(counts: Sequence[Count]) -> float:
     return 100 * sum(count.dropped + count.lost for count in counts) / packets if packets else 0.0
 
 
-def _each_second(lines: Sequence[Say], kind: str) -> list[Say]:
-    """Return one line for each second, of those with statistics of this kind."""
+def _each_second(lines: Sequence[Say], kind: str) -> Iterator[tuple[float, Say, Say]]:
+    """Yield a time and the statistics of this kind at its begin and end, for each second in which they grew.
+
+    They do not where the client connected again and counts from zero.
+    """
     found: list[Say] = []
     for line in lines:
         if kind in line and (not found or line["at"] >= found[-1]["at"] + SECOND):
             found.append(line)
-    return found
+    for a, b in pairwise(found):
+        if a[kind]["packets"] <= b[kind]["packets"]:
+            yield a["at"], a[kind], b[kind]
 
 
 def _video_rate(lines: Sequence[Say]) -> tuple[list[float], list[float]]:
-    pairs = list(pairwise(_each_second(lines, "video")))
-    rates = [8 * (b["video"]["bytes"] - a["video"]["bytes"]) / 1000 / (b["at"] - a["at"]) for a, b in pairs]
-    return [a["at"] for a, _ in pairs], rates
+    rates = [(at, 8 * (b["bytes"] - a["bytes"]) / 1000 / SECOND) for at, a, b in _each_second(lines, "video")]
+    return [at for at, _ in rates], [rate for _, rate in rates]
 
 
 def _concealed(lines: Sequence[Say]) -> tuple[list[float], list[float]]:
     times, shares = [], []
-    for a, b in pairwise(_each_second(lines, "audio")):
-        before, after = a["audio"], b["audio"]
-        samples = after["total_samples_received"] - before["total_samples_received"]
-        times.append(a["at"])
-        shares.append(100 * (after["concealed_samples"] - before["concealed_samples"]) / max(1, samples))
+    for at, a, b in _each_second(lines, "audio"):
+        samples = b["total_samples_received"] - a["total_samples_received"]
+        times.append(at)
+        shares.append(100 * (b["concealed_samples"] - a["concealed_samples"]) / samples if samples > 0 else 0.0)
     return times, shares
 
 

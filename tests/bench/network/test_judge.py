@@ -79,6 +79,17 @@ def test_counters_begin_with_what_they_were_before_the_case() -> None:
     assert figures.concealed == pytest.approx(0.1, rel=0.15)
 
 
+def test_counters_of_a_client_that_connects_again_begin_anew() -> None:
+    lines = [line for line in watched(20) if line["at"] < 6]
+    lines.append({"at": 6.0, "event": "reconnecting"})
+    lines += [{**line, "at": line["at"] + 6.05} for line in watched(4)]
+    figures = view("v", lines, 0, 10)
+    assert figures.reconnects == 1
+    assert figures.video_bps == pytest.approx(400 * KILOBIT, rel=0.04)
+    assert view("v", lines, 7, 10).reconnects == 0
+    assert longest_gap_ms(concealing((4800, 1), (9600, 2), (0, 0), (960, 1)), 0.15, 1) == 20
+
+
 def test_a_picture_that_stands_still_is_a_freeze_even_when_it_never_moves_again() -> None:
     def times(*holes: tuple[float, float]) -> list[float]:
         frames = [number / 15 for number in range(300)]

@@ -24,7 +24,7 @@ def watched(
             {
                 "at": at,
                 "video": {**video, "key_frames_decoded": 1, "pli_count": 0},
-                "audio": {"ssrc": 78, "total_samples_received": int(48_000 * at), **samples},
+                "audio": {"ssrc": 78, "packets": int(50 * at), "total_samples_received": int(48_000 * at), **samples},
                 "pictures": pictures,
             }
         )
