@@ -22,6 +22,9 @@ MAX_BURST_NS = 10_000_000
 """A pass that comes late makes up for so much of its time."""
 REPEATED = 64
 """Newest packets of a subscription that are repeated."""
+SMALL_BELOW_BPS = 1_000_000
+"""A slower cluster is made of padding, since a cluster has five packets at least: as large as media they would fill a
+link of 150 kbit/s for a third of a second."""
 MAX_IN_PASS = 64
 """Packets of one transport in one pass."""
 PROBED_SHARE = 20
@@ -83,16 +86,17 @@ def _carrier(state, row):
 @njit(cache=True)
 def _send_due(state, row, carrier, until, now):
     """Send on subscription `carrier` until the transport has sent `until` bytes in all, as far as probing may."""
-    thread, log = state.thread[0], state.send_logs[row]
+    thread, log, estimate = state.thread[0], state.send_logs[row], state.estimates[row]
     arena = borrow_arena(state)
     number = np.int64(state.subscriptions[carrier].out_highest)
     oldest = number - REPEATED
+    small = estimate.probe_bps < SMALL_BELOW_BPS
     for _ in range(MAX_IN_PASS):
         if log.bytes >= until or thread.probe_bytes > PROBED_FREELY + thread.bytes_sent // PROBED_SHARE:
             return
         while number > oldest and not _is_remembered(state, carrier, number):
             number -= 1
-        if number > oldest:
+        if number > oldest and not small:
             subscription = state.subscriptions[carrier]
             sent = state.history[subscription.history, number & (HISTORY - 1)]
             done = resend(state, arena, carrier, sent, now)

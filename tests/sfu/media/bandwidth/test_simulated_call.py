@@ -79,6 +79,19 @@ def test_probes_carry_the_estimate_above_what_is_sent_and_not_beyond_the_wish() 
         assert int(call.memory.thread["probe_bytes"]) < 100_000
 
 
+def test_slow_probes_are_small() -> None:
+    with simulated_call() as call:
+        call.publish(60_000)
+        viewer = call.view(Link(START, ((0.0, 150_000),), queue_ns=1_000 * MS))
+        call.run(0.1)
+        call.memory.table("estimates")[viewer.row]["wish_bps"] = 240_000
+        call.memory.table("estimates")[viewer.row]["target_bps"] = 100_000
+        call.memory.table("estimates")[viewer.row]["delay_bps"] = 100_000
+        call.run(6.0)
+        assert estimate(call, viewer, "last_cluster") > 0
+        assert max(each.queue_ns for each in viewer.seconds) < 200 * MS
+
+
 def test_without_video_nothing_is_probed() -> None:
     with simulated_call() as call:
         call.publish()
