@@ -9,7 +9,7 @@ import pkgutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +19,7 @@ from numba.core.dispatcher import Dispatcher
 
 import sfu
 from sfu.compiler import kernel_cache
+from sfu.compiler.parallel import Call, compile_in_processes, worker_count
 from sfu.schema.capacities import NOTICE_BLOCK
 from sfu.schema.codes import NoticeKind
 from sfu.schema.memory import Memory
@@ -42,12 +43,24 @@ class _Counter(event.Listener):  # type: ignore[misc]
         """A compilation begins: nothing to report."""
 
     def on_end(self, event: Any) -> None:
-        """A compilation ended."""
+        """A compilation in this process ended."""
         function = event.data["dispatcher"].py_func
-        name = f"{function.__module__}.{function.__qualname__}"
+        self.count(f"{function.__module__}.{function.__qualname__}")
+
+    def count(self, name: str) -> None:
+        """A function was compiled, here or elsewhere."""
         if name not in self._done:
             self._done.add(name)
             self._progress(min(len(self._done), self._total), self._total, name)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear what this process compiles meanwhile."""
+        event.register("numba:compile", self)
+        try:
+            yield
+        finally:
+            event.unregister("numba:compile", self)
 
 
 def kernels(package: ModuleType = sfu) -> dict[str, Dispatcher]:
@@ -64,43 +77,50 @@ def kernels(package: ModuleType = sfu) -> dict[str, Dispatcher]:
 
 
 @contextmanager
-def _reporting(total: int, progress: Progress) -> Iterator[None]:
-    listener = _Counter(total, progress)
-    event.register("numba:compile", listener)
-    try:
-        yield
-    finally:
-        event.unregister("numba:compile", listener)
-
-
-def _call_everything() -> None:
-    """Call each kernel that Python calls, with the types of the real calls; the media loop brings all the others."""
+def _calls() -> Iterator[list[Call]]:
+    """A call of each kernel that Python calls, with the types of the real calls; the media loop brings the others."""
     from sfu.media import loop
     from sfu.queues import control, notices
 
     memory = Memory()
     memory.open_wakeups()
+    memory.thread["stop"] = 1
     try:
         # before the loop: their callees are few, so that the first line of progress comes soon
-        control.push_command(memory.record, np.zeros(1, command_t))
-        notices.notice(memory.record, NoticeKind.CLOSED_TRANSPORT, 0)
-        notices.take_notices(memory.record, np.zeros(NOTICE_BLOCK, notice_t))
-        control.take_slow(memory.record, np.zeros(1, slow_t)[0])
-        memory.thread["stop"] = 1
-        loop.media_loop(memory.record, memory.arena)
+        yield [
+            (control.push_command, (memory.record, np.zeros(1, command_t))),
+            (notices.notice, (memory.record, NoticeKind.CLOSED_TRANSPORT, 0)),
+            (notices.take_notices, (memory.record, np.zeros(NOTICE_BLOCK, notice_t))),
+            (control.take_slow, (memory.record, np.zeros(1, slow_t)[0])),
+            (loop.media_loop, (memory.record, memory.arena)),
+        ]
     finally:
         memory.close_wakeups()
 
 
 def compile_all(progress: Progress) -> None:
-    """Compile what is not cached yet. Returns within a second when everything is."""
+    """Compile what is not cached yet. Returns within a second when everything is.
+
+    Several processes compile, as far as cores and memory allow. Two callers do not do the same work: one waits for the
+    other.
+    """
     if kernel_cache.is_complete():
         return
-    total = len(kernels())
-    with _reporting(total, progress):
-        _call_everything()
-    progress(total, total, "")
-    kernel_cache.mark_complete()
+    with kernel_cache.locked(), _calls() as calls:
+        if kernel_cache.is_complete():
+            return
+        found = kernels()
+        counter = _Counter(len(found), progress)
+        count = worker_count()
+        if count > 1:
+            with closing(compile_in_processes(count, list(found.values()), calls)) as names:
+                for name in names:
+                    counter.count(name)
+        with counter.listening():
+            for kernel, arguments in calls:
+                kernel(*arguments)
+        progress(len(found), len(found), "")
+        kernel_cache.mark_complete()
 
 
 def main() -> None:

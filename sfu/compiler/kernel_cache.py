@@ -8,11 +8,13 @@ users can write is never used.
 """
 
 import ast
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
+from numba.core import caching
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sfu", "bench")
@@ -105,6 +108,14 @@ def is_complete() -> bool:
     return _is_complete(directory())
 
 
+@contextmanager
+def locked(name: str = "lock") -> Iterator[None]:
+    """Hold a lock of the directory, which other processes wait for. It ends with the process."""
+    with (directory() / name).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def mark_complete() -> None:
     """Say that every kernel has been compiled, and delete those of older sources; the last act of `sfu.compile`."""
     current = {stamp(file) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
@@ -148,7 +159,18 @@ class KernelLocator:
         return f"{'.'.join(self._source.relative_to(ROOT).parts)}-{self._line}-{stamp(self._source)}"
 
 
+class _SharedCacheFile(caching.IndexDataCacheFile):  # type: ignore[misc]
+    """One function's index and machine code. numba reads the index, adds a number and writes it back, so two processes
+    that compile one function for different types would give both the same number."""
+
+    def save(self, key: Any, data: Any) -> None:
+        """Add machine code; key: types, processor and code."""
+        with locked("index.lock"):
+            super().save(key, data)
+
+
 def install() -> None:
     """Make numba ask this locator first. Call before any module with `@njit(cache=True)` is imported."""
+    caching.IndexDataCacheFile = _SharedCacheFile
     ours = f"{__name__}.{KernelLocator.__name__}"
     numba.config.CACHE_LOCATOR_CLASSES = f"{ours},InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator"

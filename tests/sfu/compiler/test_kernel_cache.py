@@ -1,14 +1,12 @@
 """Compiled kernels are kept, but never used for other sources or other code options."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sfu.compiler import kernel_cache
+from tests.sfu.support.interpreter import run
 
 SFU = Path(kernel_cache.__file__).parents[1]
 LEAF = """
@@ -53,19 +51,6 @@ except IndexError:
 else:
     print("unchecked")
 """
-
-
-def run(code: str, directory: Path, home: Path, **options: str) -> str:
-    """Standard output of a new interpreter in `directory`, with its own user cache."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(home), "PYTHONPATH": str(directory)}
-    for name in ("NUMBA_BOUNDSCHECK", "NUMBA_CACHE_DIR"):
-        environment.pop(name, None)
-    environment |= options
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=directory, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.fixture
