@@ -111,9 +111,8 @@ class Engine:
 
     # --- life ---------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
-        """Bind the sockets, start the media threads and wait until they work. Kernels that are not in the cache are
-        compiled then, which takes minutes. Raises OSError when an address cannot be bound, RuntimeError when a thread
-        fails. An engine is started once."""
+        """Once: bind the sockets, start the media threads, wait until they work. Kernels that are not in the cache are
+        compiled. Raises OSError when an address cannot be bound, RuntimeError when a thread fails."""
         self._loop = asyncio.get_running_loop()
         certificate = LocalCertificate(tuple(profile.name for profile in SRTP_PROFILES))
         self._fingerprint = certificate.fingerprint
@@ -128,6 +127,11 @@ class Engine:
         except BaseException:
             await self.stop()
             raise
+
+    @staticmethod
+    def load_data_channels() -> None:
+        """Import what data channels are made with, which takes 0.2 s. Otherwise the first transport waits for it."""
+        import sfu.control.data.sctp  # noqa: F401
 
     async def stop(self) -> None:
         """Close everything, end the media threads, close the sockets. No event comes any more."""

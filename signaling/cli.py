@@ -163,6 +163,7 @@ def _compile(tell: Callable[[int, int], None]) -> None:
     """
     from sfu.compile import compile_all
 
+    gc.enable()  # a compilation makes garbage for a minute or more
     if not sys.stderr.isatty():
         compile_all(partial(_tell_sometimes, tell))
         return
@@ -189,6 +190,14 @@ def _tell_sometimes(tell: Callable[[int, int], None], done: int, total: int, _: 
 
 
 def _serve(config: Config) -> None:
+    gc.disable()  # until `_spare_the_collector`: what is imported stays, and a walk over it all takes long
+    try:
+        _open_and_run(config)
+    finally:
+        gc.enable()
+
+
+def _open_and_run(config: Config) -> None:
     from signaling.http import listener
     from signaling.logs import configure_logging
 
@@ -204,6 +213,9 @@ def _serve(config: Config) -> None:
 
 
 def _run(config: Config, sockets: list[socket.socket]) -> None:
+    _compile(lambda done, total: log.info("compiling kernels, as after each update", done=done, total=total))
+    gc.disable()
+
     import uvloop
 
     from sfu.engine import Engine, EngineOptions
@@ -212,16 +224,17 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
 
     def announce(addresses: list[tuple[str, int]]) -> None:
         _yield_to_media()
-        _spare_the_collector()
         for address, port in addresses:
             log.info("listening", address=address, tcp_port=port, udp_ports=list(engine.udp_ports))
         if config.development:
             click.echo(f"Demo page: {_demo_url(addresses)}")
+        # only now: nothing listens sooner for having them, but the first client would wait for them
+        engine.load_data_channels()
+        _spare_the_collector()
 
     async def run() -> None:
         await listener.serve(config, engine, Rooms(config, engine), sockets, announce)
 
-    _compile(lambda done, total: log.info("compiling kernels, as after each update", done=done, total=total))
     engine = Engine(EngineOptions(udp_ports=config.media_ports, bind=config.media_bind, node_ips=config.node_ips))
     uvloop.run(run())
 
@@ -237,6 +250,7 @@ def _spare_the_collector() -> None:
     """Keep Python's cyclic garbage collector from visiting the libraries' objects repeatedly while clients join."""
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()
 
 
 def _warn(config: Config) -> None:

@@ -58,6 +58,10 @@ def _imports(source: Path) -> frozenset[Path]:
 @cache
 def stamp(source: Path) -> str:
     """A hash over `source` and everything of ours that it imports, to any depth."""
+    return _kept_stamps().get(source) or _computed_stamp(source)
+
+
+def _computed_stamp(source: Path) -> str:
     seen: set[Path] = set()
     waiting = [source]
     while waiting:
@@ -70,7 +74,15 @@ def stamp(source: Path) -> str:
 
 @cache
 def _all_sources() -> str:
-    return _digest(file.read_bytes() for file in sorted((ROOT / "sfu").rglob("*.py")))
+    return _digest(_name(file).encode() + b" " + file.read_bytes() for file in _sources("sfu"))
+
+
+def _sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def _name(source: Path) -> str:
+    return source.relative_to(ROOT).as_posix()
 
 
 def _is_private(place: Path) -> bool:
@@ -80,7 +92,9 @@ def _is_private(place: Path) -> bool:
 
 def _is_complete(place: Path) -> bool:
     marker = place / COMPLETE
-    return marker.exists() and _is_private(place) and marker.read_text() == _all_sources()
+    if not marker.exists() or not _is_private(place):
+        return False
+    return marker.read_text(encoding="utf-8").partition("\n")[0] == _all_sources()
 
 
 @cache
@@ -108,6 +122,15 @@ def is_complete() -> bool:
     return _is_complete(directory())
 
 
+@cache
+def _kept_stamps() -> dict[Path, str]:
+    """Stamps that `mark_complete` wrote for just these sources: a start that compiles nothing parses nothing either."""
+    if not is_complete():
+        return {}
+    _, *lines = (directory() / COMPLETE).read_text(encoding="utf-8").splitlines()
+    return {ROOT / name: kept for kept, _, name in (line.partition(" ") for line in lines)}
+
+
 @contextmanager
 def locked(name: str = "lock") -> Iterator[None]:
     """Hold a lock of the directory, which other processes wait for. It ends with the process."""
@@ -118,12 +141,16 @@ def locked(name: str = "lock") -> Iterator[None]:
 
 def mark_complete() -> None:
     """Say that every kernel has been compiled, and delete those of older sources; the last act of `sfu.compile`."""
-    current = {stamp(file) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    current = {stamp(file) for package in PACKAGES for file in _sources(package)}
     for file in directory().glob("*.nb[ci]"):
         found = _STAMP.search(file.name)
         if found is None or found[1] not in current:
             file.unlink(missing_ok=True)
-    (directory() / COMPLETE).write_text(_all_sources())
+    marker = directory() / COMPLETE
+    unfinished = marker.with_suffix(".new")
+    lines = [_all_sources(), *(f"{stamp(file)} {_name(file)}" for file in _sources("sfu"))]
+    unfinished.write_text("\n".join(lines), encoding="utf-8")
+    unfinished.replace(marker)  # at once: the first line alone would say that all is there
 
 
 class KernelLocator:

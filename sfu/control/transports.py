@@ -14,7 +14,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from sfu.control.data.backlog import Message
-from sfu.control.data.sctp import DataChannels
 from sfu.control.event_queue import EventQueue
 from sfu.control.media_maps import MediaMaps
 from sfu.control.rows import pack_ufrag
@@ -84,6 +83,8 @@ class Transport:
 
     def __init__(self, number: TransportId, shard: Shard, events: EventQueue, drops: Counter[str]) -> None:
         """Takes a row and opens it. Raises TableFull."""
+        from sfu.control.data.sctp import DataChannels  # imports aiortc, which no engine needs to start
+
         self.id = number
         self.state = TransportState.OPEN
         self.ice = new_credentials()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from av import AudioFrame
@@ -20,6 +21,7 @@ from sfu.parameters import (
     SubscribeParameters,
     TrackId,
 )
+from tests.sfu.support.interpreter import run
 from tests.sfu.support.webrtc_client import OPUS, WebRtcClient
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
@@ -42,6 +44,18 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     await made.start()
     yield made
     await made.stop()
+
+
+def test_data_channels_are_imported_when_they_are_asked_for(tmp_path: Path) -> None:
+    """Their library takes longer than everything else of a start but numba; nobody has to wait for it to listen."""
+    code = """
+import sys
+from sfu.engine import Engine
+print("aiortc" in sys.modules)
+Engine.load_data_channels()
+print("aiortc" in sys.modules)
+"""
+    assert run(code, Path(__file__).parents[2], tmp_path) == "False\nTrue"
 
 
 @pytest.fixture

@@ -117,6 +117,15 @@ def test_complete_directory_stays_complete_until_a_source_changes(package: Path,
     assert run(question, package.parent, tmp_path / "home") == "False"
 
 
+def test_start_with_a_complete_directory_parses_no_source(package: Path, tmp_path: Path) -> None:
+    count = RUN + "from sfu.compiler import kernel_cache; print(kernel_cache._imports.cache_info().misses)"
+    assert run(count, package.parent, tmp_path / "home") == "20 0 0\n4"
+    run(RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
+    assert run(count, package.parent, tmp_path / "home") == "20 1 1\n0"
+    (package / "number.py").write_text("NUMBER = 11\n")
+    assert run(count, package.parent, tmp_path / "home") == "22 0 1\n4"
+
+
 def test_kernels_of_older_sources_are_deleted_when_all_are_compiled(package: Path, tmp_path: Path) -> None:
     finish = RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()"
     run(finish, package.parent, tmp_path / "home")
