@@ -1,13 +1,12 @@
 """Where compiled kernels are kept, and when they are stale.
 
 numba recompiles a cached function only when its own file changes, leaves options such as bounds checking out of its
-key, and refuses directories that it cannot write. This locator stamps a function with its file and every file of
-ours that it imports, directly or not; gives each library version and code option a directory of its own; and takes
-a complete read-only directory (an installed package) as it is. A cached kernel is a pickle: a directory that other
-users can write is never used.
+key, and refuses directories that it cannot write. This locator stamps a function with its source and that of everything
+of ours that it needs, directly or not (`sfu/compiler/dependencies.py`); gives each library version and code option a
+directory of its own; and takes a complete read-only directory (an installed package) as it is. A cached kernel is a
+pickle: a directory that other users can write is never used.
 """
 
-import ast
 import fcntl
 import hashlib
 import os
@@ -24,8 +23,8 @@ import numba
 import numpy as np
 from numba.core import caching
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("sfu", "bench")
+from sfu.compiler.dependencies import PACKAGES, ROOT, WHOLE, Part, kernels, needed, text
+
 COMPLETE = "complete"
 _STAMP = re.compile(r"-([0-9a-f]{20})\.py\d")
 CODE_OPTIONS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME")
@@ -42,34 +41,17 @@ def _build_name() -> str:
 
 
 @cache
-def _imports(source: Path) -> frozenset[Path]:
-    """Our own files that `source` imports with absolute imports."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-    candidates = (ROOT / f"{name.replace('.', '/')}.py" for name in names if name.split(".")[0] in PACKAGES)
-    return frozenset(path for path in candidates if path.exists())
+def stamp(source: Path, name: str = WHOLE) -> str:
+    """A hash over what a name at the top of `source` needs of ours to be compiled, or over all that `source` needs."""
+    return _kept_stamps().get((source, name)) or _digest(
+        f"{_name(file)} {part} {text(file, part)}".encode() for file, part in sorted(needed(source, name))
+    )
 
 
-@cache
-def stamp(source: Path) -> str:
-    """A hash over `source` and everything of ours that it imports, to any depth."""
-    return _kept_stamps().get(source) or _computed_stamp(source)
-
-
-def _computed_stamp(source: Path) -> str:
-    seen: set[Path] = set()
-    waiting = [source]
-    while waiting:
-        file = waiting.pop()
-        if file not in seen:
-            seen.add(file)
-            waiting.extend(_imports(file))
-    return _digest(file.name.encode() + b" " + file.read_bytes() for file in sorted(seen))
+def _stamps(*packages: str) -> dict[Part, str]:
+    """The stamps of all kernels of some packages, also of those that are not at the top of a file."""
+    files = [file for package in packages for file in _sources(package)]
+    return {(file, name): stamp(file, name) for file in files for name in (WHOLE, *kernels(file))}
 
 
 @cache
@@ -123,12 +105,12 @@ def is_complete() -> bool:
 
 
 @cache
-def _kept_stamps() -> dict[Path, str]:
+def _kept_stamps() -> dict[Part, str]:
     """Stamps that `mark_complete` wrote for just these sources: a start that compiles nothing parses nothing either."""
     if not is_complete():
         return {}
     _, *lines = (directory() / COMPLETE).read_text(encoding="utf-8").splitlines()
-    return {ROOT / name: kept for kept, _, name in (line.partition(" ") for line in lines)}
+    return {(ROOT / file, name): kept for kept, file, name in (line.split(" ") for line in lines)}
 
 
 @contextmanager
@@ -141,16 +123,22 @@ def locked(name: str = "lock") -> Iterator[None]:
 
 def mark_complete() -> None:
     """Say that every kernel has been compiled, and delete those of older sources; the last act of `sfu.compile`."""
-    current = {stamp(file) for package in PACKAGES for file in _sources(package)}
+    current = set(_stamps(*PACKAGES).values())
     for file in directory().glob("*.nb[ci]"):
         found = _STAMP.search(file.name)
         if found is None or found[1] not in current:
             file.unlink(missing_ok=True)
     marker = directory() / COMPLETE
     unfinished = marker.with_suffix(".new")
-    lines = [_all_sources(), *(f"{stamp(file)} {_name(file)}" for file in _sources("sfu"))]
+    lines = [_all_sources(), *(f"{kept} {_name(file)} {name}" for (file, name), kept in _stamps("sfu").items())]
     unfinished.write_text("\n".join(lines), encoding="utf-8")
     unfinished.replace(marker)  # at once: the first line alone would say that all is there
+
+
+def _part(source: Path, qualified_name: str) -> str:
+    if (source, qualified_name) in _kept_stamps() or qualified_name in kernels(source):
+        return qualified_name
+    return WHOLE  # made within another function
 
 
 class KernelLocator:
@@ -158,7 +146,7 @@ class KernelLocator:
 
     def __init__(self, function: Callable[..., Any], source: Path) -> None:
         self._source = source
-        self._line = function.__code__.co_firstlineno
+        self._stamp = stamp(source, _part(source, function.__qualname__))
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> "KernelLocator | None":
@@ -177,13 +165,13 @@ class KernelLocator:
 
     def get_source_stamp(self) -> str:
         """What must be unchanged for the machine code to be used."""
-        return stamp(self._source)
+        return self._stamp
 
     def get_disambiguator(self) -> str:
         """The part of the file name that tells functions of one name apart."""
         # With the stamp in it a file never changes its meaning: numba renews an index and its data separately, and two
         # processes with different sources would each find the other's machine code under the same number.
-        return f"{'.'.join(self._source.relative_to(ROOT).parts)}-{self._line}-{stamp(self._source)}"
+        return f"{'.'.join(self._source.relative_to(ROOT).parts)}-{self._stamp}"
 
 
 class _SharedCacheFile(caching.IndexDataCacheFile):  # type: ignore[misc]

@@ -58,7 +58,7 @@ def package(tmp_path: Path) -> Path:
     """A package named sfu with three small kernels and the real cache."""
     package = tmp_path / "site" / "sfu"
     (package / "compiler").mkdir(parents=True)
-    for name in ("__init__.py", "compiler/__init__.py", "compiler/kernel_cache.py"):
+    for name in ("__init__.py", "compiler/__init__.py", "compiler/dependencies.py", "compiler/kernel_cache.py"):
         shutil.copy(SFU / name, package / name)
     (package / "number.py").write_text("NUMBER = 10\n")
     (package / "leaf.py").write_text(LEAF.format(operation="+ 0"))
@@ -118,12 +118,25 @@ def test_complete_directory_stays_complete_until_a_source_changes(package: Path,
 
 
 def test_start_with_a_complete_directory_parses_no_source(package: Path, tmp_path: Path) -> None:
-    count = RUN + "from sfu.compiler import kernel_cache; print(kernel_cache._imports.cache_info().misses)"
+    count = RUN + "from sfu.compiler import dependencies; print(dependencies._source.cache_info().misses)"
     assert run(count, package.parent, tmp_path / "home") == "20 0 0\n4"
     run(RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()", package.parent, tmp_path / "home")
     assert run(count, package.parent, tmp_path / "home") == "20 1 1\n0"
     (package / "number.py").write_text("NUMBER = 11\n")
     assert run(count, package.parent, tmp_path / "home") == "22 0 1\n4"
+
+
+def test_kernel_that_only_moved_or_whose_neighbour_changed_is_not_compiled(package: Path, tmp_path: Path) -> None:
+    neighbour = "\n@njit(cache=True)\ndef neighbour():\n    return {}\n"
+    leaf = LEAF.format(operation="+ 0")
+    (package / "leaf.py").write_text(leaf + neighbour.format(1))
+    run(RUN, package.parent, tmp_path / "home")
+    (package / "leaf.py").write_text(leaf.replace("@njit", "# moved\n@njit") + neighbour.format(2))
+    assert run(RUN, package.parent, tmp_path / "home") == "20 1 1"
+    (package / "leaf.py").write_text(leaf.replace("NUMBER +", "neighbour() +") + neighbour.format(2))
+    assert run(RUN, package.parent, tmp_path / "home") == "4 0 1"
+    (package / "leaf.py").write_text(leaf.replace("NUMBER +", "neighbour() +") + neighbour.format(3))
+    assert run(RUN, package.parent, tmp_path / "home") == "6 0 1"
 
 
 def test_kernels_of_older_sources_are_deleted_when_all_are_compiled(package: Path, tmp_path: Path) -> None:

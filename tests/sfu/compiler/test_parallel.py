@@ -68,7 +68,13 @@ def package(tmp_path: Path) -> Path:
     """A package named sfu, in which `root` calls `left` and `right`, and both call `leaf`."""
     package = tmp_path / "site" / "sfu"
     (package / "compiler").mkdir(parents=True)
-    for name in ("__init__.py", "compiler/__init__.py", "compiler/kernel_cache.py", "compiler/parallel.py"):
+    for name in (
+        "__init__.py",
+        "compiler/__init__.py",
+        "compiler/dependencies.py",
+        "compiler/kernel_cache.py",
+        "compiler/parallel.py",
+    ):
         shutil.copy(SFU / name, package / name)
     for name, text in (("leaf", LEAF), ("left", LEFT), ("right", RIGHT), ("root", ROOT)):
         (package / f"{name}.py").write_text(text)
