@@ -102,7 +102,15 @@ class Case:
 
     def cut(self, seconds: float | None) -> Self:
         """Return this case with an end after `seconds`, or unchanged if that is None."""
-        return self if seconds is None else replace(self, seconds=min(seconds, self.seconds))
+        if seconds is None or seconds >= self.seconds:
+            return self
+        download = self.download
+        if download is not None:
+            within = download.begins_s < seconds
+            download = Download(download.begins_s, min(download.ends_s, seconds)) if within else None
+        viewers = tuple(viewer for viewer in self.viewers if (viewer.joins_s or 0) < seconds)
+        message = self.message if self.message is not None and self.message.at_s < seconds else None
+        return replace(self, seconds=seconds, viewers=viewers, download=download, message=message)
 
     def seen_by(self, client: str) -> Self:
         """Return this case with viewers that are all of one kind, a key of CLIENTS."""

@@ -21,30 +21,17 @@ from bench.results import now
 
 SECOND = 1.0
 LINK_COLUMNS = ("system", "seconds", "kbit/s", "sent", "arrived", "fits after", "queue p95", "over 100 ms", "dropped")
-VIEW_COLUMNS = (
-    "system",
-    "viewer",
-    "seconds",
-    "kbit/s",
-    "lines",
-    "switch",
-    "freeze",
-    "still",
-    "longest",
-    "oldest",
-    "lost",
-    "again",
-    "PLI",
-    "rejoins",
-    "made up",
-    "gap 2 s",
-    "gap",
-)
+VIEWER = ("system", "viewer", "seconds")
+PICTURE_COLUMNS = (*VIEWER, "kbit/s", "lines", "switches", "freezes", "still", "longest", "oldest")
+SOUND_COLUMNS = (*VIEWER, "made up", "gap, first 2 s", "gap, then", "lost", "again", "PLI", "reconnects")
 WORDS_OF_LINK = "kbit/s of the link, sent to it, and carried by it. fits after: until a half second's packets fit."
-WORDS_OF_VIEW = (
+WORDS_OF_PICTURE = (
     "kbit/s of video. lines: most seen in the second half. still: share of the time in which the picture froze. "
-    "longest: the longest freeze. oldest: the oldest picture when shown. lost after repair, again: of the video's "
-    "packets. made up: share of the audio; gap 2 s, gap: the longest at once in the first 2 s, and after."
+    "longest: the longest freeze. oldest: the oldest picture when shown."
+)
+WORDS_OF_SOUND = (
+    "made up: share of the audio that the client made up. gap: the longest at once. lost: video packets after repair. "
+    "again: video packets that were sent again."
 )
 
 
@@ -62,14 +49,16 @@ def judged(outcomes: Sequence[Outcome]) -> list[Judged]:
 
 
 def sheets(runs: Sequence[Judged]) -> Iterator[Sheet]:
-    """Yield two tables for each case. The systems are below each other."""
+    """Yield three tables for each case. The systems are below each other."""
     for case in dict.fromkeys(run.outcome.case.name for run in runs):
         mine = [run for run in runs if run.outcome.case.name == case]
         title = mine[0].outcome.case.title
         link = [_link_row(run.outcome, figures) for run in mine for figures in run.judgement.links]
-        seen = [_view_row(run.outcome, figures) for run in mine for figures in run.judgement.views]
+        seen = [(run.outcome, figures) for run in mine for figures in run.judgement.views]
+        pictures, sounds = (tuple(row(*each) for each in seen) for row in (_picture_row, _sound_row))
         yield Sheet(f"{case}: {title}", LINK_COLUMNS, tuple(link), f"{WORDS_OF_LINK} {_lateness(mine)}")
-        yield Sheet(f"{case}: what viewers saw and heard", VIEW_COLUMNS, tuple(seen), WORDS_OF_VIEW)
+        yield Sheet(f"{case}: what viewers saw", PICTURE_COLUMNS, pictures, WORDS_OF_PICTURE)
+        yield Sheet(f"{case}: what viewers heard, and what was repaired", SOUND_COLUMNS, sounds, WORDS_OF_SOUND)
 
 
 def _lateness(runs: Sequence[Judged]) -> str:
@@ -112,29 +101,34 @@ def _link_row(outcome: Outcome, figures: LinkFigures) -> Row:
     )
 
 
-def _view_row(outcome: Outcome, figures: ViewFigures) -> Row:
-    return Row(
-        (
-            outcome.system,
-            figures.viewer,
-            _span(figures.begin, figures.end),
-            _kbit(figures.video_bps),
-            str(figures.lines or NOTHING),
-            str(figures.switches),
-            str(figures.freezes),
-            _percent(figures.frozen_s / (figures.end - figures.begin)),
-            f"{figures.longest_s:.1f} s",
-            f"{figures.oldest_ms / 1000:.1f} s" if figures.pictures else NOTHING,
-            _percent(figures.lost),
-            _percent(figures.again),
-            str(figures.plis),
-            str(figures.reconnects),
-            _percent(figures.concealed),
-            f"{figures.early_gap_ms:.0f} ms",
-            f"{figures.gap_ms:.0f} ms",
-        ),
-        warn=not outcome.measured,
+def _viewer(outcome: Outcome, figures: ViewFigures) -> tuple[str, str, str]:
+    return outcome.system, figures.viewer, _span(figures.begin, figures.end)
+
+
+def _picture_row(outcome: Outcome, figures: ViewFigures) -> Row:
+    cells = (
+        _kbit(figures.video_bps),
+        str(figures.lines or NOTHING),
+        str(figures.switches),
+        str(figures.freezes),
+        _percent(figures.frozen_s / (figures.end - figures.begin)),
+        f"{figures.longest_s:.1f} s",
+        f"{figures.oldest_ms / 1000:.1f} s" if figures.pictures else NOTHING,
     )
+    return Row((*_viewer(outcome, figures), *cells), warn=not outcome.measured)
+
+
+def _sound_row(outcome: Outcome, figures: ViewFigures) -> Row:
+    cells = (
+        _percent(figures.concealed),
+        f"{figures.early_gap_ms:.0f} ms",
+        f"{figures.gap_ms:.0f} ms",
+        _percent(figures.lost),
+        _percent(figures.again),
+        str(figures.plis),
+        str(figures.reconnects),
+    )
+    return Row((*_viewer(outcome, figures), *cells), warn=not outcome.measured)
 
 
 def write_json(runs: Sequence[Judged], command: str, path: Path) -> None:

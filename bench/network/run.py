@@ -183,21 +183,31 @@ def since(lines: list[Say], began: float, seconds: float) -> list[Say]:
 async def _download(link: Bottleneck, begins_s: float, ends_s: float) -> None:
     """Download over TCP through the bottleneck, as fast as possible."""
     block = bytes(1 << 16)
+    writers: list[asyncio.StreamWriter] = []
+    ended = asyncio.Event()
 
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         with contextlib.suppress(OSError):
             while True:
                 writer.write(block)
                 await writer.drain()
+        ended.set()
 
     await asyncio.sleep(begins_s)
     async with await asyncio.start_server(serve, OUTSIDE, 0) as server:
         port = server.sockets[0].getsockname()[1]
         connect = f"import socket; s = socket.create_connection(({OUTSIDE!r}, {port}))\nwhile s.recv(1 << 16): pass"
         process = await asyncio.create_subprocess_exec(*link.clients.prefix(), sys.executable, "-c", connect)
-        await asyncio.sleep(ends_s - begins_s)
-        process.kill()
-        await process.wait()
+        try:
+            await asyncio.sleep(ends_s - begins_s)
+        finally:
+            process.kill()
+            await process.wait()
+            for writer in writers:
+                writer.transport.abort()
+        if writers:
+            await ended.wait()
 
 
 async def _message(publisher: Client, at_s: float, size: int) -> None:

@@ -47,7 +47,10 @@ def test_a_case_is_read(tmp_path: Path) -> None:
     assert case.down.delay_ms == case.up.delay_ms == 20
     assert list(case.phases()) == [(0, 5), (5, 20), (20, 30), (30, 40), (40, 50)]
     assert list(case.cut(25).phases()) == [(0, 5), (5, 20), (20, 25)]
-    assert case.cut(None) == case
+    assert case.cut(25).download == Download(5, 25)
+    assert (case.cut(1).download, case.cut(1).message, case.cut(2).message) == (None, None, Message(1, 5))
+    assert [viewer.name for viewer in case.cut(20).viewers] == ["a"]
+    assert case.cut(None) == case.cut(60) == case
     assert [(each.name, each.client) for each in case.seen_by("chromium").viewers] == [
         ("a", "chromium"),
         ("b", "chromium"),

@@ -22,18 +22,18 @@ def outcome(system: str = "aiosfu", rate: float = 1e6, **record: Any) -> RunOutc
 
 
 def test_tables_have_a_row_for_each_system_and_phase() -> None:
-    link, seen = sheets(judged([outcome(), outcome("livekit")]))
+    link, seen, heard = sheets(judged([outcome(), outcome("livekit")]))
     assert [row.cells[:4] for row in link.rows] == [(name, "0..12", "1,000", "80") for name in ("aiosfu", "livekit")]
     assert [row.cells[:5] for row in seen.rows] == [(n, "ada", "0..12", "397", "720") for n in ("aiosfu", "livekit")]
-    assert all(len(row.cells) == len(sheet.columns) for sheet in (link, seen) for row in sheet.rows)
-    assert not any(row.warn for row in (*link.rows, *seen.rows))
+    assert all(len(row.cells) == len(sheet.columns) for sheet in (link, seen, heard) for row in sheet.rows)
+    assert [row.cells[:4] for row in heard.rows] == [(n, "ada", "0..12", "0%") for n in ("aiosfu", "livekit")]
+    assert not any(row.warn for row in (*link.rows, *seen.rows, *heard.rows))
 
 
 def test_a_run_whose_bottleneck_was_late_is_said_not_to_be_measured() -> None:
-    link, seen = sheets(judged([outcome(late_ms=7.0, realtime=False)]))
+    link, seen, heard = sheets(judged([outcome(late_ms=7.0, realtime=False)]))
     assert "aiosfu 7.0 ms, without real-time priority, NOT MEASURED" in link.note
-    assert link.rows[0].warn
-    assert seen.rows[0].warn
+    assert all(sheet.rows[0].warn for sheet in (link, seen, heard))
 
 
 def test_json_has_figures_and_what_they_come_from(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_markdown_has_the_tables(tmp_path: Path) -> None:
     write_markdown(judged([outcome()]), "python -m bench network narrow", tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text()
     assert "**narrow: a narrow <link>**\n\n| system | seconds |" in text
-    assert text.count("| aiosfu |") == 2
+    assert text.count("| aiosfu |") == 3
     assert "`python -m bench network narrow`" in text
 
 
