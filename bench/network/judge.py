@@ -71,6 +71,8 @@ class ViewFigures:
     longest_s: float
     oldest_ms: int
     """The greatest age of a picture when it was shown."""
+    first_s: float | None
+    """Seconds from the viewer's first report to its first picture, if that was in this phase."""
     pictures: int
     concealed: float
     """The share of audio samples that the client made up (concealed)."""
@@ -155,7 +157,8 @@ def view(name: str, lines: Sequence[Say], begin: float, end: float) -> ViewFigur
     shown = [(at, height, age) for line in lines for at, height, age in line.get("pictures", ())]
     mine = [each for each in shown if begin <= each[0] < end]
     heights = [height for _, height, _ in mine]
-    freezes = freezes_of([at for at, _, _ in shown], begin, end)
+    came = max(begin, lines[0]["at"]) if lines else begin
+    freezes = freezes_of([at for at, _, _ in shown], begin, end) if shown else [end - came]
     video, audio = (_growth(lines, kind, begin, end) for kind in ("video", "audio"))
     late = max(begin, end - LAST_S)
     seen = Counter(height for at, height, _ in mine if at >= (begin + end) / 2).most_common(1)
@@ -171,6 +174,7 @@ def view(name: str, lines: Sequence[Say], begin: float, end: float) -> ViewFigur
         frozen_s=sum(freezes),
         longest_s=max(freezes, default=0.0),
         oldest_ms=max((age for _, _, age in mine if age is not None), default=0),
+        first_s=shown[0][0] - lines[0]["at"] if shown and shown[0] in mine else None,
         pictures=len(mine),
         concealed=_share(audio["concealed_samples"], audio["total_samples_received"]),
         early_gap_ms=longest_gap_ms(lines, begin, min(begin + EARLY_S, end)),

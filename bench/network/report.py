@@ -22,12 +22,12 @@ from bench.results import now
 SECOND = 1.0
 LINK_COLUMNS = ("system", "seconds", "kbit/s", "sent", "arrived", "fits after", "queue p95", "over 100 ms", "dropped")
 VIEWER = ("system", "viewer", "seconds")
-PICTURE_COLUMNS = (*VIEWER, "kbit/s", "lines", "switches", "freezes", "still", "longest", "oldest")
+PICTURE_COLUMNS = (*VIEWER, "kbit/s", "lines", "switches", "freezes", "still", "longest", "oldest", "first")
 SOUND_COLUMNS = (*VIEWER, "made up", "gap, first 2 s", "gap, then", "lost", "again", "PLI", "reconnects")
 WORDS_OF_LINK = "kbit/s of the link, sent to it, and carried by it. fits after: until a half second's packets fit."
 WORDS_OF_PICTURE = (
     "kbit/s of video. lines: most seen in the second half. still: share of the time in which the picture froze. "
-    "longest: the longest freeze. oldest: the oldest picture when shown."
+    "longest: the longest freeze. oldest: the oldest picture when shown. first: from joining to the first picture."
 )
 WORDS_OF_SOUND = (
     "made up: share of the audio that the client made up. gap: the longest at once. lost: video packets after repair. "
@@ -114,6 +114,7 @@ def _picture_row(outcome: Outcome, figures: ViewFigures) -> Row:
         _percent(figures.frozen_s / (figures.end - figures.begin)),
         f"{figures.longest_s:.1f} s",
         f"{figures.oldest_ms / 1000:.1f} s" if figures.pictures else NOTHING,
+        NOTHING if figures.first_s is None else f"{figures.first_s:.1f} s",
     )
     return Row((*_viewer(outcome, figures), *cells), warn=not outcome.measured)
 

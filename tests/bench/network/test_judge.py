@@ -104,6 +104,20 @@ def test_a_picture_that_stands_still_is_a_freeze_even_when_it_never_moves_again(
     assert freezes_of([], 0, 20) == []
 
 
+def test_a_viewer_that_never_saw_a_picture_saw_a_still_one() -> None:
+    blind = [{**line, "pictures": []} for line in watched(10) if line["at"] >= 4]
+    figures = view("v", blind, 0, 10)
+    assert (figures.lines, figures.freezes, figures.first_s) == (0, 1, None)
+    assert figures.frozen_s == pytest.approx(6)
+
+
+def test_the_first_picture_is_waited_for_from_joining_on() -> None:
+    late = [{**line, "pictures": [each for each in line["pictures"] if each[0] >= 5]} for line in watched(10)]
+    joined = [line for line in late if line["at"] >= 3]
+    assert view("v", joined, 0, 10).first_s == pytest.approx(2, abs=0.1)
+    assert view("v", joined, 6, 10).first_s is None
+
+
 def test_losses_that_were_repaired_do_not_count() -> None:
     lines = watched(10, lost=lambda at: int(at), again=lambda at: int(at) - 2 if at > 2 else 0)
     figures = view("v", lines, 0, 10)
