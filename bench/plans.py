@@ -48,6 +48,8 @@ class Plan:
     """It has data channels, and no media."""
     messages_per_second: float = 0.0
     """The rate at which it sends messages. It receives those of all others in its room."""
+    reports: bool = False
+    """It reports with transport-cc what arrives. A server that estimates bandwidth then limits what it sends."""
 
 
 @dataclass(slots=True)

@@ -121,7 +121,7 @@ class Participant:
             sends=send_streams(self.plan, remote, self._ssrcs),
             owner=self,
             check=self.endpoint.check_datagram,
-            receive_transport_cc_id=TRANSPORT_CC_ID if TRANSPORT_CC_ID in remote.extensions else 0,
+            receive_transport_cc_id=TRANSPORT_CC_ID if self.plan.reports else 0,
         )
 
     async def _open(self, url: str, token: str) -> None:

@@ -56,20 +56,19 @@ _CODECS = {
         )
     ),
 }
-_EXTENSION_TEXT = {
-    "audio": _extension_lines(MID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID),
-    "video": _extension_lines(MID_ID, RID_ID, TRANSPORT_CC_ID),
-}
+_EXTENSION_IDS = {"audio": (MID_ID, TRANSPORT_CC_ID, AUDIO_LEVEL_ID), "video": (MID_ID, RID_ID, TRANSPORT_CC_ID)}
+_TRANSPORT_CC_FEEDBACK = re.compile(r"a=rtcp-fb:\d+ transport-cc\r\n")
 
 
-def _section(kind: str, mid: int, direction: str) -> str:
+def _section(kind: str, mid: int, direction: str, *, reports: bool = True) -> str:
+    codecs = _CODECS[kind] if reports else _TRANSPORT_CC_FEEDBACK.sub("", _CODECS[kind])
     return _SECTION.format(
         kind=kind,
         mid=mid,
         direction=direction,
         formats=_FORMATS[kind],
-        extensions=_EXTENSION_TEXT[kind],
-        codecs=_CODECS[kind],
+        extensions=_extension_lines(*(each for each in _EXTENSION_IDS[kind] if reports or each != TRANSPORT_CC_ID)),
+        codecs=codecs,
     )
 
 
@@ -117,7 +116,7 @@ def offer(
     for mid, (track, cid, own) in enumerate(zip(plan.publish, cids, ssrcs, strict=True)):
         text += _section(track.kind, mid, "sendonly") + _sending_lines(track, cid, own)
     for mid, kind in enumerate(receiving, len(plan.publish)):
-        text += _section(kind, mid, "recvonly")
+        text += _section(kind, mid, "recvonly", reports=plan.reports)
     if plan.data:
         text += _DATA_SECTION.format(mid=count - 1, port=LOCAL_PORT, size=MAX_MESSAGE_BYTES)
     return text

@@ -99,6 +99,9 @@ class Scenario:
     message_bytes: int = 200
     """Bytes of a message's payload."""
     data_receivers: int = 0
+    reports: bool = False
+    """Whether those who receive media report its arrivals with transport-cc, as browsers do. A server that estimates
+    their bandwidth then sends less when its own machine delays packets, so capacity is measured without."""
     seed: int = 1
 
     @classmethod
@@ -237,9 +240,9 @@ class Scenario:
         if self.unit == "viewers":
             return [Plan("room", f"publisher-{k}", self.tracks, subscribe=False) for k in range(self.publishers)]
         if self.unit == "participants":
-            return [Plan("room", f"participant-{k}", self.tracks) for k in range(self.n)]
+            return [Plan("room", f"participant-{k}", self.tracks, reports=self.reports) for k in range(self.n)]
         return [
-            Plan(f"room-{room}", f"participant-{room}-{k}", self.tracks)
+            Plan(f"room-{room}", f"participant-{room}-{k}", self.tracks, reports=self.reports)
             for room in range(self.n)
             for k in range(self.room_size)
         ]
@@ -249,11 +252,13 @@ class Scenario:
         if self.unit != "viewers":
             return []
         media = bool(self.tracks)
-        return [Plan("room", f"viewer-{k}", subscribe=media, data=not media) for k in range(self.n)]
+        return [
+            Plan("room", f"viewer-{k}", subscribe=media, data=not media, reports=self.reports) for k in range(self.n)
+        ]
 
     def visitor(self, number: int) -> Plan:
         """Return one of the viewers that churn: it joins, receives everything in the room, and leaves."""
-        return Plan("room", f"visitor-{number}")
+        return Plan("room", f"visitor-{number}", reports=self.reports)
 
     @property
     def subscribers(self) -> int:
