@@ -26,7 +26,7 @@ from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
 from sfu.control.shards import MakeThread, Shard
 from sfu.control.sockets import candidates
-from sfu.control.statistics import LayerStatistics, SubscriptionStatistics, TrackStatistics
+from sfu.control.statistics import LayerStatistics, SubscriptionStatistics, ThreadLoad, Totals, TrackStatistics, Traffic
 from sfu.control.tracks import Owners
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError, TableFull
@@ -56,7 +56,10 @@ __all__ = [
     "LayerStatistics",
     "SubscriptionStatistics",
     "TableFull",
+    "ThreadLoad",
+    "Totals",
     "TrackStatistics",
+    "Traffic",
 ]
 
 logger = logging.getLogger(__name__)
@@ -305,29 +308,20 @@ class Engine:
 
     def track_statistics(self, track: TrackId) -> TrackStatistics:
         """What came of a track since it was opened. Raises EngineError for one that is not open."""
-        if track not in self._forwarding.tracks:
-            raise EngineError(f"no track {track}")
-        return statistics.track_statistics(self._forwarding.tracks[track])
+        return statistics.track_statistics(self._forwarding.open_track(track))
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
         """What went out on a subscription since it was opened. Raises EngineError for one that is not open."""
-        if subscription not in self._forwarding.subscriptions:
-            raise EngineError(f"no subscription {subscription}")
-        return statistics.subscription_statistics(self._forwarding.subscriptions[subscription])
+        return statistics.subscription_statistics(self._forwarding.open_subscription(subscription))
 
     def subscription_path(self, subscription: SubscriptionId) -> tuple[float, float]:
         """(fraction lost from 0 to 1, round-trip time in ms), cheaper than `subscription_statistics`. Raises
         EngineError for a subscription that is not open."""
-        if subscription not in self._forwarding.subscriptions:
-            raise EngineError(f"no subscription {subscription}")
-        return statistics.subscription_path(self._forwarding.subscriptions[subscription])
+        return statistics.subscription_path(self._forwarding.open_subscription(subscription))
 
     def drops(self) -> dict[str, int]:
         """What was dropped since the start, by reason: packets, data messages, events."""
-        total = Counter(self._drops)
-        for shard in self.shards:
-            total.update(statistics.drops(shard.memory))
-        return dict(total)
+        return statistics.drops(self.shards, self._drops)
 
     def limits(self) -> dict[str, int]:
         """Rows that there can be per table, of all media threads together: `transports`, `tracks`, `streams` and
@@ -338,10 +332,16 @@ class Engine:
 
     def usage(self) -> dict[str, int]:
         """Rows in use per table, and bytes of packet caches handed out, of all media threads together."""
-        total: Counter[str] = Counter()
-        for shard in self.shards:
-            total.update(statistics.usage(shard))
-        return dict(total)
+        return statistics.usage(self.shards)
+
+    def totals(self) -> Totals:
+        """Packets, bytes and feedback each way since the start, how full tables and queues are, and how much processor
+        time each media thread took."""
+        return statistics.totals(self.shards)
+
+    def estimates(self) -> list[int]:
+        """What the path to each client that gives transport-cc feedback is believed to carry, in bits a second."""
+        return statistics.estimates(self.shards)
 
     # --- inside -------------------------------------------------------------------------------------------------------
     async def _first_turn(self) -> None:

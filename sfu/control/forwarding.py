@@ -44,6 +44,18 @@ class Forwarding:
         self._numbers = itertools.count(1)
         self._last_number = 0
 
+    def open_track(self, number: TrackId) -> Track:
+        """The track. Raises EngineError for one that is not open."""
+        if number not in self.tracks:
+            raise EngineError(f"no track {number}")
+        return self.tracks[number]
+
+    def open_subscription(self, number: SubscriptionId) -> Subscription:
+        """The subscription. Raises EngineError for one that is not open."""
+        if number not in self.subscriptions:
+            raise EngineError(f"no subscription {number}")
+        return self.subscriptions[number]
+
     # --- tracks -------------------------------------------------------------------------------------------------------
     def publish(self, transport: Transport, parameters: PublishParameters) -> Track:
         """Open a track on an open transport. Raises EngineError (values out of range), TableFull."""
@@ -91,9 +103,7 @@ class Forwarding:
     # --- subscriptions ------------------------------------------------------------------------------------------------
     def subscribe(self, number: TrackId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
         """Forward a track to an open transport. Raises EngineError, TableFull."""
-        track = self.tracks.get(number)
-        if track is None:
-            raise EngineError(f"no track {number}")
+        track = self.open_track(number)
         _check_layers(parameters.spatial, parameters.temporal)
         shard = transport.shard
         owners = self._owners[shard]

@@ -4,6 +4,7 @@ The loop works without the GIL and returns only to stop, or by an exception. The
 which transport was in hand, and enters the loop again.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -40,6 +41,8 @@ class MediaThread:
         self._broken: set[tuple[int, int]] = set()
         self._failures = 0
         self._failed_turn = 0
+        self._clock: int | None = None
+        self._cpu_s = 0.0
         self.failed = False
         """The thread gave up: nothing is forwarded any more."""
 
@@ -66,7 +69,23 @@ class MediaThread:
             raise RuntimeError("the media thread does not stop")
         self._thread = None
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the thread has used; once it has ended, what it had used when this was last asked."""
+        clock = self._clock
+        if clock is not None:
+            with contextlib.suppress(OSError):  # it ends right now
+                self._cpu_s = time.clock_gettime(clock)
+        return self._cpu_s
+
     def _run(self) -> None:
+        # By the thread itself: of one that has ended, the C library must not be asked.
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        try:
+            self._serve()
+        finally:
+            self._clock = None
+
+    def _serve(self) -> None:
         logger.info("%s runs with %s", threading.current_thread().name, raise_priority())
         while True:
             try:

@@ -26,6 +26,9 @@ class RunsMedia(Protocol):
     def stop(self) -> None:
         """End the loop. Raises RuntimeError when it cannot."""
 
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used."""
+
 
 MakeThread = Callable[[Memory, Callable[[BaseException], None]], RunsMedia]
 """Makes a media thread from (memory, what to call with an exception in it)."""

@@ -3,19 +3,58 @@
 A value may be torn from its neighbours by a packet that comes in between; each alone is whole.
 """
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sfu.control.rows import KINDS
 from sfu.control.shards import Shard
 from sfu.control.tracks import Owners, Subscription, Track
 from sfu.media.stream.layers import is_scalable
-from sfu.parameters import TrackId
-from sfu.schema.capacities import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
+from sfu.parameters import Kind, TrackId
+from sfu.schema.capacities import (
+    COMMAND_QUEUE,
+    COMMANDS,
+    PATHS,
+    SLOW_QUEUE,
+    SLOW_SLOTS,
+    SOURCES,
+    STREAMS,
+    SUBSCRIPTIONS,
+    TRACKS,
+    TRANSPORTS,
+)
 from sfu.schema.codes import Drop, RowState
 from sfu.schema.memory import Memory
 
+ROWS = {
+    "transports": TRANSPORTS,
+    "tracks": TRACKS,
+    "streams": STREAMS,
+    "subscriptions": SUBSCRIPTIONS,
+    "paths": PATHS,
+    "sources": SOURCES,
+}
+"""Rows of the tables of one media thread."""
+TRAFFIC = (
+    "packets_received",
+    "bytes_received",
+    "retransmissions_received",
+    "retransmission_bytes_received",
+    "packets_sent",
+    "bytes_sent",
+    "retransmissions_sent",
+    "retransmission_bytes_sent",
+    "nacks_received",
+    "nacks_sent",
+    "plis_received",
+    "firs_received",
+    "plis_sent",
+)
+"""Columns of `thread` whose sums over media threads are a `Traffic`."""
 UNEVEN_SHARE = 8
 """One part in so many is not promised where several media threads may fill unevenly."""
 
@@ -71,6 +110,102 @@ class SubscriptionStatistics:
     """Bits a second, as measured last."""
     retransmitted: int
     """Packets that were sent again because the subscriber asked for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What media threads received and sent since the start. Bytes of `packets` are without the headers of UDP and IP,
+    those of `retransmissions` are RTP header and payload."""
+
+    packets_received: int
+    """SRTP and SRTCP datagrams that are authentic."""
+    bytes_received: int
+    retransmissions_received: int
+    """RTX packets (RFC 4588) among them, padding included."""
+    retransmission_bytes_received: int
+    packets_sent: int
+    """All datagrams but those of DTLS."""
+    bytes_sent: int
+    retransmissions_sent: int
+    """RTX packets among them, those that probe a path included."""
+    retransmission_bytes_sent: int
+    nacks_received: int
+    """Packets that subscribers asked for again."""
+    nacks_sent: int
+    """Packets that publishers were asked for again."""
+    plis_received: int
+    """Requests for a key frame from subscribers (RFC 4585 section 6.3.1)."""
+    firs_received: int
+    """The older form of them (RFC 5104 section 4.3.1)."""
+    plis_sent: int
+    """Requests for a key frame to publishers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadLoad:
+    """How busy one media thread is."""
+
+    cpu_seconds: float
+    """Processor time that it has used."""
+    command_queue_fill: float
+    """0 to 1: commands that it has not taken yet."""
+    datagram_queue_fill: float
+    """0 to 1: datagrams of DTLS that the control thread has not taken yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The numbers of the whole engine."""
+
+    traffic: Traffic
+    threads: tuple[ThreadLoad, ...]
+    """By number of the media thread."""
+    rows_used: Mapping[str, int]
+    """Rows in use per table, of all media threads together."""
+    rows: Mapping[str, int]
+    """Rows that there are in these tables."""
+    packet_cache_bytes: int
+    """Bytes of packet caches handed out."""
+    subscriptions: Mapping[Kind, int]
+    """Tracks that are being forwarded, by kind."""
+
+
+def totals(shards: Sequence[Shard]) -> Totals:
+    """The numbers of all media threads together."""
+    used = usage(shards)
+    cache_bytes = used.pop("packet_cache_bytes")
+    there = {name: count * len(shards) for name, count in ROWS.items()}
+    threads = [shard.memory.thread for shard in shards]
+    traffic = {name: sum(int(thread[name]) for thread in threads) for name in TRAFFIC}
+    loads = tuple(map(_load, shards))
+    return Totals(Traffic(**traffic), loads, used, there, cache_bytes, _subscriptions(shards))
+
+
+def _load(shard: Shard) -> ThreadLoad:
+    queues = shard.memory.table("queues")
+    waiting = (queues["written"] - queues["read"]).tolist()
+    return ThreadLoad(shard.thread.cpu_seconds(), waiting[COMMAND_QUEUE] / COMMANDS, waiting[SLOW_QUEUE] / SLOW_SLOTS)
+
+
+def _subscriptions(shards: Sequence[Shard]) -> dict[Kind, int]:
+    counts = dict.fromkeys(Kind, 0)
+    for shard in shards:
+        rows = shard.memory.table("subscriptions")[: int(shard.memory.thread["subscription_end"])]
+        kinds = rows["kind"][rows["state"] == RowState.OPEN]
+        for kind in Kind:
+            counts[kind] += int(np.count_nonzero(kinds == KINDS[kind]))
+    return counts
+
+
+def estimates(shards: Sequence[Shard]) -> list[int]:
+    """Bits a second that may be sent to each transport whose peer gives transport-cc feedback."""
+    found: list[int] = []
+    for shard in shards:
+        end = int(shard.memory.thread["transport_end"])
+        transports, rows = shard.memory.table("transports")[:end], shard.memory.table("estimates")[:end]
+        known = np.flatnonzero((transports["state"] == RowState.OPEN) & (transports["estimated"] != 0))
+        found += rows["target_bps"][known][rows["feedbacks"][known] > 0].tolist()
+    return found
 
 
 def track_statistics(track: Track) -> TrackStatistics:
@@ -142,10 +277,13 @@ def audio_levels(shard: Shard, owners: Owners) -> list[tuple[TrackId, float]]:
     ]
 
 
-def drops(memory: Memory) -> dict[str, int]:
-    """Packets that the media thread dropped, by reason."""
-    counts = memory.table("drops").tolist()
-    return {drop.name.lower(): counts[drop] for drop in Drop}
+def drops(shards: Sequence[Shard], others: Mapping[str, int]) -> dict[str, int]:
+    """What the media threads dropped by reason, added to `others`; also reasons for which nothing was."""
+    total = Counter(others)
+    for shard in shards:
+        counts = shard.memory.table("drops").tolist()
+        total.update({drop.name.lower(): counts[drop] for drop in Drop})
+    return dict(total)
 
 
 def limits(threads: int) -> dict[str, int]:
@@ -157,8 +295,15 @@ def limits(threads: int) -> dict[str, int]:
     return {"transports": transports, "tracks": TRACKS, "streams": STREAMS, "subscriptions": subscriptions}
 
 
-def usage(shard: Shard) -> dict[str, int]:
-    """Rows in use per table, and bytes of packet caches handed out."""
+def usage(shards: Sequence[Shard]) -> dict[str, int]:
+    """Rows in use per table, and bytes of packet caches handed out, of all media threads together."""
+    total: Counter[str] = Counter()
+    for shard in shards:
+        total.update(_usage(shard))
+    return dict(total)
+
+
+def _usage(shard: Shard) -> dict[str, int]:
     tables = shard.tables
     return {
         "transports": tables.transports.used,

@@ -54,6 +54,18 @@ THREAD = RowType(
         Column("send_time", "u4", MEDIA, "Abs-send-time of what egress writes now."),
         Column("messages_sent", "i8", MEDIA, "Datagrams or runs of them that the kernel took."),
         Column("packets_sent", "i8", MEDIA, "Datagrams sent."),
+        # what peers sent, and feedback: for metrics
+        Column("packets_received", "i8", MEDIA, "Authentic SRTP and SRTCP datagrams received."),
+        Column("bytes_received", "i8", MEDIA, "Of these, without the headers of UDP and IP."),
+        Column("retransmissions_received", "i8", MEDIA, "RTX packets received, padding included."),
+        Column("retransmission_bytes_received", "i8", MEDIA, "Header and payload of these."),
+        Column("nacks_received", "i8", MEDIA, "Packets that subscribers asked for again."),
+        Column("plis_received", "i8", MEDIA, "Picture loss indications from subscribers."),
+        Column("firs_received", "i8", MEDIA, "Full intra requests from subscribers."),
+        Column("nacks_sent", "i8", MEDIA, "Packets that publishers were asked for again."),
+        Column("plis_sent", "i8", MEDIA, "Picture loss indications to publishers."),
+        Column("retransmissions_sent", "i8", MEDIA, "RTX packets sent, those of probes included."),
+        Column("retransmission_bytes_sent", "i8", MEDIA, "Header and payload of these."),
         # timers
         Column("feedback_ns", "i8", MEDIA, "When transport-cc feedback is due."),
         Column("reports_ns", "i8", MEDIA, "When RTCP reports are due."),

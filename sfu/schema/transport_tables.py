@@ -141,7 +141,7 @@ TRANSPORT = RowType(
             "slow_pushed", "i8", MEDIA, "Datagrams put into the slow queue.", kept="it goes on, as `slow_taken` does"
         ),
         Column("slow_taken", "i8", CONTROL, "Handled."),
-        Column("packets_in", "i8", MEDIA, "Authentic RTP packets received."),
+        Column("packets_in", "i8", MEDIA, "Authentic SRTP and SRTCP packets received."),
         Column("bytes_in", "i8", MEDIA, "Bytes of them."),
         Column("last_packet_ns", "i8", MEDIA, "Last authentic and new packet on the selected path; 0: none yet."),
         Column("compared_ns", "i8", MEDIA, "When a packet on another path was last looked at."),

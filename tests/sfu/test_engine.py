@@ -111,6 +111,13 @@ async def test_audio_flows_between_two_clients_both_ways(
         assert engine.track_statistics(track).packets >= 10
         assert engine.track_statistics(track).lost == 0
     assert engine.drops()["srtp_auth"] == engine.drops()["unknown_payload_type"] == 0
+    totals = engine.totals()
+    assert min(totals.traffic.packets_received, totals.traffic.packets_sent) >= 20
+    assert totals.traffic.bytes_received > 20 * totals.traffic.packets_received
+    assert totals.traffic.retransmissions_sent == totals.traffic.firs_received == 0
+    assert totals.subscriptions == {Kind.AUDIO: 2, Kind.VIDEO: 0}
+    assert totals.rows_used["transports"] >= 2, "and those that stand for publishers in other threads"
+    assert [thread.cpu_seconds > 0 for thread in totals.threads] == [True] * len(engine.shards)
     for each in clients:
         engine.close_transport(each.transport)
     assert await empty(engine)

@@ -38,7 +38,7 @@ def receive_rtp(state, arena, k, size, row, arrival, now):
 
     arrival: ns when it reached the host; now: ns of this turn. Whatever is wrong with it is counted and ends here.
     """
-    transport = state.transports[row]
+    transport, thread, wire_bytes = state.transports[row], state.thread[0], size
     size = unprotect_rtp(state, transport.srtp_in, k, size)
     if size < 0:
         replay = size == -SRTP_REPLAY_FAIL or size == -SRTP_REPLAY_OLD
@@ -46,6 +46,8 @@ def receive_rtp(state, arena, k, size, row, arrival, now):
         return
     transport.packets_in += 1
     transport.bytes_in += size
+    thread.packets_received += 1
+    thread.bytes_received += wire_bytes
     receive_plain(state, arena, k, size, row, arrival, now)
 
 
@@ -156,6 +158,8 @@ def _receive_repair(state, arena, k, size, stream_row, media, arrival, now):
     """An RTX packet (RFC 4588): restore the original in its receive slot and go on as if that had come."""
     stream, packet = state.streams[stream_row], state.incoming[0]
     payload_at = np.int64(packet.payload_at)
+    state.thread[0].retransmissions_received += 1
+    state.thread[0].retransmission_bytes_received += size
     if size - np.int64(packet.padding) - payload_at <= RTX_HEADER_BYTES:
         state.drops[Drop.RTX_EMPTY] += 1  # a padding probe
         return

@@ -50,8 +50,9 @@ def _write_feedback_header(data, at, packet_type, packet_format, sender, ssrc, e
 
 
 @njit(cache=True)
-def write_nack(stream, data, at, sender, rtt, now):
-    """Write a NACK for what is due; returns the offset behind it, or `at` when nothing is. sender: our SSRC.
+def write_nack(thread, stream, data, at, sender, rtt, now):
+    """Write a NACK for what is due; returns the offset behind it, or `at` when nothing is. thread: counts the packets
+    asked for. sender: our SSRC.
 
     RFC 4585 section 6.2.1: pairs of a number and a mask of the 16 that follow it. What does not fit waits.
     """
@@ -76,6 +77,7 @@ def write_nack(stream, data, at, sender, rtt, now):
             break
         entry.asked_ns = now
         entry.tries += 1
+        thread.nacks_sent += 1
     if pairs == 0:
         return at
     _write_feedback_header(data, at, RTP_FEEDBACK, NACK, sender, stream.ssrc, end)
@@ -116,8 +118,11 @@ def _streams_feedback(state, transport_row, now):
                 slot, at = take_slot(state), 0
             if at == 0:
                 at = begin_compound(state.tx[slot], np.int64(transport.ssrc))
-            at = write_nack(stream, state.tx[slot], at, transport.ssrc, rtt, now)
+            at = write_nack(state.thread[0], stream, state.tx[slot], at, transport.ssrc, rtt, now)
+            before_pli = at
             at = write_pli(stream, state.tx[slot], at, transport.ssrc, now)
+            if at > before_pli:
+                state.thread[0].plis_sent += 1
         track_row = np.int64(track.next)
     if at > EMPTY_REPORT_BYTES:
         send_rtcp(state, transport_row, slot, at)

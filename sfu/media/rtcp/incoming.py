@@ -51,7 +51,7 @@ MAX_RTT_NS = 10_000_000_000
 @njit(cache=True)
 def receive_rtcp(state, arena, k, size, row, now):
     """Take an SRTCP datagram of `size` bytes in receive slot k from transport `row`, which is secure. now: ns."""
-    transport = state.transports[row]
+    transport, thread, wire_bytes = state.transports[row], state.thread[0], size
     index = _srtcp_index(transport, state.rx[k], size)
     size = unprotect_rtcp(state, transport.srtp_in, k, size)
     if size < 0:
@@ -59,6 +59,8 @@ def receive_rtcp(state, arena, k, size, row, now):
         return
     transport.packets_in += 1
     transport.bytes_in += size
+    thread.packets_received += 1
+    thread.bytes_received += wire_bytes
     receive_compound(state, arena, state.rx[k, :size], size, row, now)
     if is_newest_rtcp(state, row, get_u32(state.rx[k], 4), index):
         packet_received(state, row, k, now)
@@ -273,6 +275,7 @@ def _nack(state, arena, row, data, at, end, budget, now):
     if found & 1:  # a lost repair is asked for again by its original number
         return budget
     at += FEEDBACK_HEADER_BYTES
+    before = budget
     while at + 4 <= end and budget > 0:
         first, mask = get_u16(data, at), get_u16(data, at + 2)
         answer_nack(state, arena, found >> 1, first, now)
@@ -282,16 +285,17 @@ def _nack(state, arena, row, data, at, end, budget, now):
                 answer_nack(state, arena, found >> 1, (first + 1 + bit) & 0xFFFF, now)
                 budget -= 1
         at += 4
+    state.thread[0].nacks_received += before - budget
     return budget
 
 
 @njit(cache=True)
 def _payload_feedback(state, row, data, at, end, packet_format, now):
     if packet_format == PLI:
-        _key_frame_request(state, row, get_u32(data, at + 8), now)
+        state.thread[0].plis_received += _key_frame_request(state, row, get_u32(data, at + 8), now)
     elif packet_format == FIR:  # RFC 5104 section 4.3.1: the SSRC is in each entry
         for entry in range(at + FEEDBACK_HEADER_BYTES, end - 7, 8):
-            _key_frame_request(state, row, get_u32(data, entry), now)
+            state.thread[0].firs_received += _key_frame_request(state, row, get_u32(data, entry), now)
     elif packet_format == REMB and end - at >= 20 and get_u32(data, at + 12) == REMB_MARK:
         exponent, mantissa = np.int64(data[at + 17]) >> 2, get_u24(data, at + 17) & 0x3FFFF
         transport = state.transports[row]
@@ -301,8 +305,12 @@ def _payload_feedback(state, row, data, at, end, packet_format, now):
 
 @njit(cache=True)
 def _key_frame_request(state, row, ssrc, now):
+    """Pass a request for a key frame of our `ssrc` on. Returns how many requests it was: 1, or 0 for none of ours."""
     found = find_outgoing(state, row, ssrc)
     if found < 0:
         state.drops[Drop.FOREIGN_SSRC] += 1
-    elif not found & 1:
-        receive_key_frame_request(state, found >> 1, now)
+        return 0
+    if found & 1:
+        return 0
+    receive_key_frame_request(state, found >> 1, now)
+    return 1

@@ -81,4 +81,6 @@ def resend(state, arena, row, sent, now):
     if size < 0 or not send_rtp(state, np.int64(subscription.transport), slot, size, index):
         return False
     subscription.retransmitted += 1
+    state.thread[0].retransmissions_sent += 1
+    state.thread[0].retransmission_bytes_sent += size
     return True

@@ -240,6 +240,7 @@ def test_consent_expiry_is_noticed_by_a_turn(node: Node) -> None:
 def test_thread_answers_checks_and_stops(node: Node) -> None:
     errors: list[BaseException] = []
     thread = MediaThread(node.memory, errors.append)
+    assert thread.cpu_seconds() == 0
     node.open()
     thread.start()
     try:
@@ -248,9 +249,12 @@ def test_thread_answers_checks_and_stops(node: Node) -> None:
             node.send(binding_request())
             assert aioice_stun.parse_message(node.client.recv(2048)).message_class is aioice_stun.Class.RESPONSE
         assert select.select([int(node.memory.thread["control_fd"])], [], [], PATIENCE_S)[0]
+        used = thread.cpu_seconds()
+        assert used > 0
     finally:
         thread.stop()
     assert errors == []
+    assert thread.cpu_seconds() == used, "of a thread that has ended nothing is asked"
     assert not thread.failed
     thread.stop()
 

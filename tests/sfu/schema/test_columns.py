@@ -114,7 +114,6 @@ TAKEN = {"taken", "taken_blocks", "next_block"}
 FOR_TESTS = {
     "socket.port",
     "thread.messages_sent",
-    "thread.packets_sent",
     "transport.packets_in",
     "transport.bytes_in",
     "transport.remb_bps",

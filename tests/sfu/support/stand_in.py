@@ -71,6 +71,9 @@ class StandIn:
         if not self.held:
             self.apply()
 
+    def cpu_seconds(self) -> float:
+        return 0.0
+
     def apply(self) -> None:
         """Apply every command in the queue, as `sfu.media.commands` does."""
         queue = self.memory.table("queues")[COMMAND_QUEUE]

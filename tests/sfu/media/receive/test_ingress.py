@@ -134,6 +134,8 @@ def test_protected_packets_are_decrypted(publisher: Publisher) -> None:
     assert publisher.stored(0, SEQUENCE_START + 7) == packet(7, mid="0")
     assert publisher.transport["packets_in"] == 1
     assert publisher.transport["bytes_in"] == len(packet(7, mid="0"))
+    thread = publisher.memory.thread
+    assert (thread["packets_received"], thread["bytes_received"]) == (1, len(publisher.out.protect(packet(8, mid="0"))))
 
 
 def test_replayed_and_forged_packets_are_counted_apart(publisher: Publisher) -> None:
@@ -144,6 +146,7 @@ def test_replayed_and_forged_packets_are_counted_apart(publisher: Publisher) -> 
     publisher.receive_protected(packet(9))
     assert publisher.drops == {"srtp_replay": 1, "srtp_auth": 2}
     assert publisher.transport["packets_in"] == 1
+    assert publisher.memory.thread["packets_received"] == 1
 
 
 def test_a_track_is_listed_once_as_having_news(publisher: Publisher) -> None:
@@ -197,6 +200,7 @@ class TestRtx:
         entry = publisher.memory.table("packets")[0][(first + 1) & (PACKETS - 1)]
         assert (entry["codec"], entry["flags"] & PacketFlag.FRAME_START) == (Codec.VP8, PacketFlag.FRAME_START)
         assert publisher.stream()["missing_count"] == 0
+        assert publisher.memory.thread["retransmissions_received"] == 1
         assert publisher.stream()["received"] == 2  # RFC 4588: the report is about the original stream
 
     def test_padding_after_the_payload_stays(self, publisher: Publisher) -> None:
@@ -210,6 +214,8 @@ class TestRtx:
     def test_padding_probes_bind_their_ssrc_and_are_dropped(self, publisher: Publisher, payload: bytes) -> None:
         probe = packet(5, ssrc=999, payload_type=VP8_RTX, payload=payload, padding=100, mid="0")
         publisher.receive(probe)
+        thread = publisher.memory.thread
+        assert (thread["retransmissions_received"], thread["retransmission_bytes_received"]) == (1, len(probe))
         assert publisher.stream()["rtx_ssrc"] == 999
         assert publisher.drops == {"rtx_empty": 1}
 

@@ -81,6 +81,7 @@ class TestNack:
         assert isinstance(nack, RtcpRtpfbPacket)
         assert (nack.fmt, nack.ssrc, nack.media_ssrc) == (1, OUR_SSRC, 1111)
         assert wrapped(nack) == [(first + k) & 0xFFFF for k in (1, *range(3, 30))]
+        assert publisher.memory.thread["nacks_sent"] == len(nack.lost)
 
     def test_a_number_that_may_only_be_overtaken_waits(self, publisher: Publisher) -> None:
         arrive(publisher, 1, 3)
@@ -107,6 +108,7 @@ class TestNack:
         arrive(publisher, 1, 3, 4)
         found = [feedback(publisher, START + k * UNKNOWN_RTT_NS) for k in range(MAX_TRIES + 2)]
         assert [type(f[0]) if f else None for f in found] == [RtcpRtpfbPacket] * MAX_TRIES + [RtcpPsfbPacket, None]
+        assert (publisher.memory.thread["nacks_sent"], publisher.memory.thread["plis_sent"]) == (MAX_TRIES, 1)
 
     def test_without_negotiated_nack_nothing_is_asked_for(self) -> None:
         publisher = Publisher()

@@ -160,6 +160,7 @@ class TestNack:
     def test_each_number_is_answered(self, peer: Publisher) -> None:
         receive(peer, RtcpRtpfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT, lost=[7, 8, 23, 24, 400]))
         assert peer.drops == {"nack_unknown": 5}
+        assert peer.memory.thread["nacks_received"] == 5
 
     def test_the_mask_goes_over_the_wrap(self, peer: Publisher) -> None:
         receive(peer, struct.pack("!BBHLLHH", 0x81, 205, 3, PEER, OUT, 65_535, 1))
@@ -168,6 +169,7 @@ class TestNack:
     def test_those_about_repairs_are_ignored(self, peer: Publisher) -> None:
         receive(peer, RtcpRtpfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT_RTX, lost=[1]))
         assert peer.drops == {}
+        assert peer.memory.thread["nacks_received"] == 0
 
     def test_those_about_strangers_are_counted(self, peer: Publisher) -> None:
         receive(peer, RtcpRtpfbPacket(fmt=1, ssrc=PEER, media_ssrc=10, lost=[1]))
@@ -177,6 +179,7 @@ class TestNack:
         nack = struct.pack("!BBHLL", 0x81, 205, 2 + 50, PEER, OUT) + struct.pack("!HH", 5, 0xFFFF) * 50
         receive(peer, nack, nack)
         assert peer.drops == {"nack_unknown": MAX_NACKED}
+        assert peer.memory.thread["nacks_received"] == MAX_NACKED
 
 
 class TestKeyFrameRequests:
@@ -184,18 +187,21 @@ class TestKeyFrameRequests:
         receive(peer, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT))
         assert subscription(peer)["pli_ns"] == START
         assert peer.stream()["key_frame_requested"] == 1
+        assert (peer.memory.thread["plis_received"], peer.memory.thread["firs_received"]) == (1, 0)
 
     def test_fir_names_its_ssrcs_inside(self, peer: Publisher) -> None:
         entries = struct.pack("!LLLL", 999, 0, OUT, 1 << 24)
         receive(peer, RtcpPsfbPacket(fmt=4, ssrc=PEER, media_ssrc=0, fci=entries))
         assert subscription(peer)["pli_ns"] == START
         assert peer.drops == {"foreign_ssrc": 1}
+        assert (peer.memory.thread["plis_received"], peer.memory.thread["firs_received"]) == (0, 1)
 
     def test_those_about_repairs_and_strangers_are_not(self, peer: Publisher) -> None:
         receive(peer, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=OUT_RTX))
         receive(peer, RtcpPsfbPacket(fmt=1, ssrc=PEER, media_ssrc=10))
         assert peer.stream()["key_frame_requested"] == 0
         assert peer.drops == {"foreign_ssrc": 1}
+        assert peer.memory.thread["plis_received"] == 0
 
 
 @pytest.mark.parametrize("bitrate", [1, 262_143, 1_234_560_000, (1 << 40)])
@@ -360,6 +366,8 @@ def test_protected_rtcp_is_decrypted_and_forged_is_not(peer: Publisher) -> None:
     assert peer.drops == {"srtcp": 2}  # the second is a replay
     assert subscription(peer)["mid_acknowledged"] == 1
     assert peer.transport["packets_in"] == 1
+    thread = peer.memory.thread
+    assert (thread["packets_received"], thread["bytes_received"]) == (1, len(data))
 
 
 def test_libsrtp_remembers_few_senders_of_rtcp_alone(peer: Publisher) -> None:

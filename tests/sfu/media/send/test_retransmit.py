@@ -15,6 +15,8 @@ from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.subscribers import MS, REPAIR, RTX_PAYLOAD_TYPE, START_OF_KEY, Room
 
 KEY = START_OF_KEY | PacketFlag.FRAME_END
+TAG_BYTES = 16
+"""Of AEAD_AES_128_GCM."""
 
 
 def nack(room: Room, sequence: int) -> list[rtp.RtpPacket]:
@@ -41,12 +43,16 @@ def room() -> Room:
 def test_a_missing_packet_comes_again_with_the_ids_that_it_had(room: Room) -> None:
     sent = room.viewers[0].take()
     assert len(sent) == 3
+    bytes_before = int(room.memory.thread["bytes_sent"])
     again = nack(room, sent[2].sequence_number)[0]
     assert (again.ssrc, again.payload_type, again.timestamp) == (REPAIR, RTX_PAYLOAD_TYPE, sent[2].timestamp)
     assert again.payload[:2] == sent[2].sequence_number.to_bytes(2, "big")
     assert again.payload[2:] == sent[2].payload
     assert again.marker == sent[2].marker
     assert room.subscription()["retransmitted"] == 1
+    thread = room.memory.thread
+    assert thread["retransmissions_sent"] == 1
+    assert thread["retransmission_bytes_sent"] == thread["bytes_sent"] - bytes_before - TAG_BYTES
 
 
 def test_retransmissions_count_in_numbers_of_their_own_and_in_transport_wide_ones(room: Room) -> None:
