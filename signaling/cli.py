@@ -207,6 +207,7 @@ def _open_and_run(config: Config) -> None:
     try:
         # Before anything slow, so that a taken port is known at once.
         listener.check_media_ports(config)
+        listener.check_metrics_port(config)
         _run(config, listener.bind_sockets(config))
     except listener.PortInUse as error:
         raise ConfigError(str(error)) from error

@@ -5,6 +5,7 @@ Who calls it: the HTTP side (`admit`, `validate`) and the program's start and st
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Collection
 from functools import reduce
 from typing import assert_never
@@ -25,8 +26,10 @@ from sfu.events import (
     TransportConnected,
     TransportFailed,
 )
+from sfu.parameters import Kind
 from signaling.config.configuration import Config, RoomOptions
 from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters
+from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
 from signaling.participants.session import Session
 from signaling.rooms import room_log
@@ -142,6 +145,12 @@ class Rooms:
     def drops(self) -> dict[str, int]:
         """Return the number of clients' messages and requests dropped since the start, by reason."""
         return dict(self.node.dropped)
+
+    def census(self) -> Census:
+        """Count rooms, participants and published tracks."""
+        tracks = Counter(track.kind for room in self.rooms.values() for track in room.tracks.values())
+        participants = sum(len(room.participants) for room in self.rooms.values())
+        return Census(len(self.rooms), participants, {kind: tracks[kind] for kind in Kind})
 
     def _check(self, join: JoinParameters) -> Needs:
         """Return the rows of the engine's tables that the join will take.

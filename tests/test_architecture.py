@@ -38,6 +38,7 @@ ORDER = (
     {"signaling.errors", "signaling.identifiers", "signaling.limits", "signaling.profile", "signaling.texts"},
     {"signaling.drops", "signaling.watchdog"},
     {"signaling.sdp", "signaling.config"},
+    {"signaling.metrics"},
     {"signaling.http", "signaling.logs"},
     {"signaling.rooms"},
     {"signaling.participants"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
@@ -34,6 +34,7 @@ MIN_SECRET_LENGTH = 32
 DEVELOPMENT_KEYS = hide({"devkey": "secret"})
 LOOPBACK = ("127.0.0.1", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
+NO_PASSWORD = SecretStr("")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: dict[str, LogLevel] = {
@@ -63,6 +64,21 @@ class RoomOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PrometheusOptions:
+    """Where metrics are served, and to whom."""
+
+    port: int = 0
+    """TCP port of a server of their own, on the addresses of the main one; 0: there is none."""
+    username: str = ""
+    password: SecretStr = NO_PASSWORD
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether whoever reads them must give user name and password."""
+        return bool(self.username or self.password.get_secret_value())
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The configuration, checked and with defaults filled in."""
 
@@ -81,6 +97,7 @@ class Config:
     watchdog_s: float = 0.0
     """Seconds without a turn of the control thread after which the process ends itself; 0: never."""
     room: RoomOptions = RoomOptions()
+    prometheus: PrometheusOptions = PrometheusOptions()
     node_ips: tuple[str, ...] = ()
     """Addresses to tell clients, at most one per family; empty: all of the machine's."""
     log_level: LogLevel = "info"
@@ -204,10 +221,14 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
     if threads > len(ports) and ports != (0,):
         example = f"{ports[0]}-{ports[0] + threads - 1}"
         raise ConfigError(f"media_threads: {threads} threads need as many UDP ports, such as rtc.udp_port: {example}")
+    port = _latest(_check_port, file.port, ("--port", flags.port))
+    metrics_port = file.prometheus_port or file.prometheus.port
+    if metrics_port and metrics_port == port:
+        raise ConfigError(f"prometheus.port: {port} is the main port; metrics need another one")
     addresses = tuple(file.bind_addresses) or (LOOPBACK if flags.dev else ANY_ADDRESS)
     return Config(
         keys=keys or DEVELOPMENT_KEYS,
-        port=_latest(_check_port, file.port, ("--port", flags.port)),
+        port=port,
         bind_addresses=_latest(_check_addresses, addresses, ("--bind", flags.bind or None)),
         bind_addresses_given=bool(flags.bind or file.bind_addresses),
         udp_ports=ports,
@@ -216,6 +237,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         room=RoomOptions(
             file.room.empty_timeout, file.room.departure_timeout, file.room.max_participants, file.room.forward_loudest
         ),
+        prometheus=PrometheusOptions(metrics_port, file.prometheus.username, file.prometheus.password),
         node_ips=_latest(
             parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
         ),
@@ -314,6 +336,18 @@ class _Room(_Section):
     forward_loudest: Annotated[int, BeforeValidator(_check_count)] = 0
 
 
+def _check_username(value: object) -> str:
+    if ":" in str(value):
+        raise ValueError("a user name has no colon (RFC 7617)")
+    return str(value)
+
+
+class _Prometheus(_Section):
+    port: Annotated[int, BeforeValidator(_check_port)] = 0
+    username: Annotated[str, BeforeValidator(_check_username)] = ""
+    password: SecretStr = NO_PASSWORD
+
+
 class _Logging(_Section):
     level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
     json_: bool = Field(default=False, alias="json")
@@ -330,6 +364,8 @@ class _File(_Section):
     watchdog: Annotated[int, BeforeValidator(_check_count)] | None = None
     rtc: _Rtc = Field(default_factory=_Rtc)
     room: _Room = Field(default_factory=_Room)
+    prometheus: _Prometheus = Field(default_factory=_Prometheus)
+    prometheus_port: Annotated[int, BeforeValidator(_check_port)] = 0
     logging: _Logging = Field(default_factory=_Logging)
 
 

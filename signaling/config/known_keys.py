@@ -66,7 +66,8 @@ KNOWN_KEYS: KeyTable = {
             "item_sample_interval pion_level"
         ),
     },
-    "prometheus": _ignored("port username password"),
+    "prometheus": dict.fromkeys(("port", "username", "password"), Use.ACTED_ON),
+    "prometheus_port": Use.ACTED_ON,
     "debug_handler": _ignored("port"),
     "redis": _ignored(
         "address username password db use_tls tls sentinel_master_name sentinel_username sentinel_password "
@@ -121,7 +122,7 @@ KNOWN_KEYS: KeyTable = {
     "trace": _ignored("jaeger_url"),
     "node_stats": _ignored("stats_update_interval stats_rate_measurement_intervals stats_max_delay"),
     "api": _ignored("execution_timeout check_interval max_check_interval enable_psrpc_for_get_list_participants"),
-    **_ignored("prometheus_port key_file region development enable_data_tracks enable_participant_data_blob"),
+    **_ignored("key_file region development enable_data_tracks enable_participant_data_blob"),
 }
 
 IGNORED_ENVIRONMENT = ("REDIS_HOST", "REDIS_PASSWORD", "LIVEKIT_REGION", "LIVEKIT_TURN_CERT", "LIVEKIT_TURN_KEY")

@@ -10,7 +10,7 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from functools import partial
 from typing import Protocol, cast
 
@@ -28,7 +28,10 @@ from signaling.http.http_protocol import (
     SignalProtocol,
     limit_websockets,
 )
+from signaling.http.metrics import metrics_route
 from signaling.http.server import Rooms, build_app
+from signaling.metrics import numbers
+from signaling.metrics.collector import Scrapes, ServerCollector
 from signaling.watchdog import notify, watching
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
@@ -48,7 +51,7 @@ Announce = Callable[[list[tuple[str, int]]], None]
 log = structlog.get_logger("signaling.http")
 
 
-class Engine(Protocol):
+class Engine(numbers.Engine, Protocol):
     """The part of `sfu.engine.Engine` that this file uses."""
 
     async def start(self) -> None:
@@ -61,22 +64,27 @@ class Engine(Protocol):
     async def stop(self) -> None:
         """Close the media sockets."""
 
-    def drops(self) -> Mapping[str, int]:
-        """Return what was dropped since the start, by reason."""
-
 
 class PortInUse(Exception):
     """An address cannot be bound. The text is one line that names it and the reason."""
 
 
 def bind_sockets(config: Config) -> list[socket.socket]:
-    """Bind (and not yet listen on) every address of `config`.
+    """Bind (and not yet listen on) every address of `config` for clients.
 
     Raises:
         PortInUse: an address is taken, or is not of this machine. Default addresses may be missing.
     """
+    return _bind_addresses(config, config.port)
+
+
+def bind_metrics_sockets(config: Config) -> list[socket.socket]:
+    """Bind the same addresses for metrics, if `config` has a port for them. Raises what `bind_sockets` does."""
+    return _bind_addresses(config, config.prometheus.port) if config.prometheus.port else []
+
+
+def _bind_addresses(config: Config, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
-    port = config.port
     try:
         for address in config.bind_addresses:
             try:
@@ -93,6 +101,13 @@ def bind_sockets(config: Config) -> list[socket.socket]:
             bound.close()
         raise
     return sockets
+
+
+def check_metrics_port(config: Config) -> None:
+    """Bind what `running` will bind for metrics for a moment, so that a taken port is known before kernels are
+    compiled. Raises what `bind_sockets` does."""
+    for bound in bind_metrics_sockets(config):
+        bound.close()
 
 
 def check_media_ports(config: Config) -> None:
@@ -202,7 +217,9 @@ async def running(
     Raises:
         PortInUse: a TCP or UDP port cannot be bound.
     """
+    metrics_sockets: list[socket.socket] = []
     try:
+        metrics_sockets = bind_metrics_sockets(config)
         addresses = [bound.getsockname()[:2] for bound in sockets]
         try:
             await engine.start()
@@ -210,34 +227,84 @@ async def running(
             raise _media_port_in_use(config, error) from error
         try:
             await rooms.start()
-            async with _serving(build_app(config, rooms), engine, rooms, sockets):
+            async with _serving(config, engine, rooms, sockets, metrics_sockets):
                 yield addresses
         finally:
             await engine.stop()
     finally:
-        for bound in sockets:
+        for bound in (*sockets, *metrics_sockets):
             bound.close()
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: Starlette, engine: Engine, rooms: Rooms, sockets: list[socket.socket]) -> AsyncIterator[None]:
+async def _serving(
+    config: Config,
+    engine: Engine,
+    rooms: Rooms,
+    sockets: list[socket.socket],
+    metrics_sockets: list[socket.socket],
+) -> AsyncIterator[None]:
+    app = build_app(config, rooms)
     server = http_server(app)
+
+    async def leave() -> None:
+        app.state.ready = False
+        await rooms.stop()
+
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_listening(server, sockets, leave))
+        if metrics_sockets or config.development:
+            collector = ServerCollector(engine, rooms, (lambda: server.intake.dropped,), app.state.joins)
+            await stack.enter_async_context(_telling_metrics(config, app, collector, metrics_sockets))
+        app.state.ready = True
+        await stack.enter_async_context(telling_drops(engine.drops, rooms.drops, lambda: server.intake.dropped))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _telling_metrics(
+    config: Config, app: Starlette, collector: ServerCollector, sockets: list[socket.socket]
+) -> AsyncIterator[None]:
+    """Serve metrics while the block lasts: on `sockets` if there are any, and in `app` with `--dev`."""
+    route = metrics_route(Scrapes(collector), config.prometheus)
+    if config.development:
+        app.router.routes.append(route)
+    sampling = asyncio.create_task(collector.samples.keep(), name="metrics")
+    try:
+        if not sockets:
+            yield
+            return
+        async with _listening(http_server(Starlette(routes=[route])), sockets):
+            log.info("metrics", tcp_port=config.prometheus.port)
+            yield
+    finally:
+        sampling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sampling
+
+
+async def _nothing() -> None:
+    pass
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    server: HttpServer, sockets: list[socket.socket], before_end: Callable[[], Awaitable[None]] = _nothing
+) -> AsyncIterator[None]:
+    """Listen on `sockets` while the block lasts. At its end `before_end` is called, then connections are closed."""
     serving = asyncio.create_task(server.serve(sockets=sockets), name="http")
     listening = asyncio.create_task(server.listening.wait())
     try:
         await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving
-        app.state.ready = True
-        async with telling_drops(engine.drops, rooms.drops, lambda: server.intake.dropped):
-            yield
+        yield
     except OSError as error:
         # Two processes may both bind; only one of them may listen.
         raise PortInUse(f"cannot listen on TCP port {sockets[0].getsockname()[1]}: {error.strerror}") from error
     finally:
-        app.state.ready = False
         listening.cancel()
-        await rooms.stop()
+        await before_end()
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
 

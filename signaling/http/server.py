@@ -27,6 +27,7 @@ from signaling.config.configuration import Config
 from signaling.http.connection import SOCKET_GONE, SignalConnection
 from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
 from signaling.http.tokens import create
+from signaling.metrics.numbers import Census, Joins
 
 PREFLIGHT_MAX_AGE_S = 86_400
 MAX_QUERY_PARAMETERS = 100
@@ -78,9 +79,15 @@ class Rooms(Protocol):
     def drops(self) -> Mapping[str, int]:
         """Return the number of clients' messages and requests dropped since the start, by reason."""
 
+    def census(self) -> Census:
+        """Count rooms, participants and tracks."""
+
 
 def build_app(config: Config, rooms: Rooms) -> Starlette:
-    """Build the application. Until `app.state.ready` is True it answers 503 to health checks and joins."""
+    """Build the application. Until `app.state.ready` is True it answers 503 to health checks and joins.
+
+    `app.state.joins` counts joins.
+    """
     routes: list[BaseRoute] = [
         Route("/", _health),
         WebSocketRoute("/rtc", _connect),
@@ -107,6 +114,7 @@ def build_app(config: Config, rooms: Rooms) -> Starlette:
     app.router.redirect_slashes = False
     app.state.config = config
     app.state.rooms = rooms
+    app.state.joins = Joins()
     app.state.ready = False
     return app
 
@@ -145,9 +153,11 @@ async def _connect(websocket: WebSocket) -> None:
         join = _join_parameters(HTTPConnection(websocket.scope))
         session: Session = websocket.app.state.rooms.admit(join)
     except JoinError as error:
+        websocket.app.state.joins.refused(error.status)
         log.info("join refused", status=error.status, reason=error.text)
         await websocket.send_denial_response(PlainTextResponse(error.text, status_code=error.status))
         return
+    websocket.app.state.joins.accepted(join.reconnect)
     as_json = SUBPROTOCOL_JSON in websocket.scope.get("subprotocols", [])
     try:
         await websocket.accept(subprotocol=SUBPROTOCOL_JSON if as_json else None)

@@ -243,3 +243,32 @@ def test_the_watchdog_is_systemds_unless_the_file_says_otherwise() -> None:
     assert load("keys: {a: b}\n", systemd).watchdog_s == 15
     assert load("keys: {a: b}\nwatchdog: 7\n", systemd).watchdog_s == 7
     assert load("keys: {a: b}\nwatchdog: 0\n", systemd).watchdog_s == 0
+
+
+def test_prometheus_keys_are_acted_on() -> None:
+    config = load("keys: {a: b}\nprometheus: {port: 6789, username: scraper, password: 0123}")
+    assert (config.prometheus.port, config.prometheus.username) == (6789, "scraper")
+    assert config.prometheus.password.get_secret_value() == "0123"
+    assert "0123" not in repr(config)
+    assert config.ignored == ()
+    assert not load("keys: {a: b}\nprometheus:\n  username:\n").prometheus.is_protected
+
+
+def test_the_older_key_of_the_metrics_port_wins() -> None:
+    config = load("keys: {a: b}\nprometheus_port: 6788\nprometheus: {port: 6789}")
+    assert config.prometheus.port == 6788
+    assert config.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("prometheus: {port: 70000}", "prometheus.port"),
+        ("prometheus_port: x", "prometheus_port"),
+        ("prometheus: {username: 'a:b'}", "no colon"),
+        ("prometheus: {port: 7880}", "is the main port"),
+        ("prometheus: {secret: x}", "unknown key prometheus.secret"),
+    ],
+)
+def test_prometheus_values_that_make_no_sense_are_refused(text: str, expected: str) -> None:
+    assert expected in refusal(f"keys: {{a: b}}\n{text}")

@@ -22,6 +22,8 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
+from sfu.engine import Totals
+from sfu.parameters import Kind
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
 from signaling.http import connection
@@ -29,6 +31,8 @@ from signaling.http.connection import SignalConnection
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
 from signaling.http.tokens import verify
+from signaling.metrics.numbers import Census
+from tests.signaling.support.fake_engine import played_totals
 
 KEYS = hide({"devkey": "secret"})
 CONFIG = Config(keys=KEYS, port=0, bind_addresses=("127.0.0.1",), bind_addresses_given=True, development=True)
@@ -92,6 +96,9 @@ class PlayedRooms:
     def drops(self) -> dict[str, int]:
         return {"malformed_messages": 2}
 
+    def census(self) -> Census:
+        return Census(2, 5, {Kind.AUDIO: 4, Kind.VIDEO: 3})
+
 
 @dataclass
 class PlayedEngine:
@@ -108,6 +115,12 @@ class PlayedEngine:
 
     def drops(self) -> dict[str, int]:
         return {"srtp_auth": 3, "garbage": 0}
+
+    def totals(self) -> Totals:
+        return played_totals(packets_received=7, packets_sent=9, retransmissions_sent=2)
+
+    def estimates(self) -> list[int]:
+        return [700_000]
 
 
 def running_on(

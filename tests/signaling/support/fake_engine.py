@@ -3,13 +3,23 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 
-from sfu.engine import EngineError, LayerStatistics, SubscriptionStatistics, TrackStatistics
+from sfu.engine import (
+    EngineError,
+    LayerStatistics,
+    SubscriptionStatistics,
+    ThreadLoad,
+    Totals,
+    TrackStatistics,
+    Traffic,
+)
 from sfu.events import Event
 from sfu.parameters import (
     Candidate,
     Channel,
     IceCredentials,
+    Kind,
     LocalSubscription,
     LocalTransport,
     MediaParameters,
@@ -22,6 +32,14 @@ from sfu.parameters import (
 )
 
 FINGERPRINT = ("sha-256", ":".join(["AB"] * 32))
+
+
+def played_totals(**traffic: int) -> Totals:
+    """Totals of two media threads with this traffic."""
+    counts = {each.name: traffic.get(each.name, 0) for each in fields(Traffic)}
+    loads = (ThreadLoad(1.5, 0.25, 0.0), ThreadLoad(2.5, 0.0, 0.5))
+    rows = {"transports": 8192}
+    return Totals(Traffic(**counts), loads, {"transports": 3}, rows, 65_536, {Kind.AUDIO: 2, Kind.VIDEO: 1})
 
 
 class FakeEngine:
@@ -47,6 +65,9 @@ class FakeEngine:
         """Subscription -> (lost fraction, round-trip time in ms) in the statistics."""
         self.restarts: list[TransportId] = []
         self.key_frames: Counter[TrackId] = Counter()
+        self.traffic: dict[str, int] = {}
+        """What `totals` says, by field of `Traffic`; 0 of the others."""
+        self.estimated: list[int] = []
         self.capacity = 1_000
         self.rows = {"transports": 1_000, "tracks": 1_000, "streams": 3_000, "subscriptions": 10_000}
         """What `limits` says."""
@@ -192,6 +213,12 @@ class FakeEngine:
             "tracks": len(self.tracks),
             "subscriptions": len(self.subscriptions),
         }
+
+    def totals(self) -> Totals:
+        return played_totals(**self.traffic)
+
+    def estimates(self) -> list[int]:
+        return self.estimated
 
     @staticmethod
     def _check(row: int, table: object) -> None:
