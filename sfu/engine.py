@@ -30,7 +30,7 @@ from sfu.control.statistics import LayerStatistics, SubscriptionStatistics, Thre
 from sfu.control.tracks import Owners
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError, TableFull
-from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
+from sfu.events import Event, LayersChanged, StreamStarted, TransportFailed
 from sfu.parameters import (
     MAX_THREADS,
     Candidate,
@@ -189,14 +189,14 @@ class Engine:
         return await self._events.get()
 
     # --- transports ---------------------------------------------------------------------------------------------------
-    def open_transport(self) -> LocalTransport:
-        """Make a transport. ICE checks to its credentials are answered from now on. Raises TableFull, and EngineError
-        before `start` and after `stop`."""
+    def open_transport(self, may_pause: bool = False) -> LocalTransport:
+        """Make a transport, whose ICE checks are answered from now on. may_pause: a video is paused where its path does
+        not carry even key frames. Raises TableFull, and EngineError before `start` and after `stop`."""
         if not self._candidates:
             raise EngineError("the engine does not run")
         number = TransportId(next(self._numbers))
         shard = min(self.shards, key=lambda each: each.tables.transports.used)
-        transport = self._transports[number] = Transport(number, shard, self._events, self._drops)
+        transport = self._transports[number] = Transport(number, shard, self._events, self._drops, may_pause)
         self._owners[shard].transports[transport.row] = transport
         return self._local(transport)
 
@@ -267,10 +267,12 @@ class Engine:
         self._forwarding.unsubscribe(subscription)
         self._retry_if_needed()
 
-    def set_layers(self, subscription: SubscriptionId, spatial: int, temporal: int) -> None:
-        """Say up to which layers to forward, counted from 0; (MAX_SPATIAL, MAX_TEMPORAL) is everything. The best layer
-        up to there that is live is sent, from its next key frame on. Raises EngineError for layers out of range."""
-        self._forwarding.set_layers(subscription, spatial, temporal)
+    def set_layers(
+        self, subscription: SubscriptionId, spatial: int, temporal: int, priority: int = 0, pixels: int = 0
+    ) -> None:
+        """Forward up to these layers, counted from 0: the best one that is live, from its next key frame on. priority:
+        1 is the highest, 0 none; pixels: how large the video is shown. Raises EngineError for layers out of range."""
+        self._forwarding.set_layers(subscription, spatial, temporal, priority, pixels)
         self._retry_if_needed()
 
     def set_paused(self, subscription: SubscriptionId, paused: bool) -> None:
@@ -439,10 +441,10 @@ class Engine:
                 self._forwarding.cache_changes(shard, notice)
             case NoticeKind.STREAM_STARTED | NoticeKind.LAYERS_CHANGED:
                 self._handle_track(shard, notice)
-            case NoticeKind.SUBSCRIPTION_STARTED:
-                subscription = self._forwarding.subscription_of(shard, notice)
-                if subscription is not None:
-                    self._events.put(SubscriptionStarted(subscription.id))
+            case NoticeKind.SUBSCRIPTION_STARTED | NoticeKind.ALLOWANCE_CHANGED:
+                event = self._forwarding.subscription_event(shard, notice)
+                if event is not None:
+                    self._events.put(event)
 
     def _handle_transport(self, shard: Shard, notice: Notice) -> None:
         owners = self._owners[shard]

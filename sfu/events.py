@@ -72,6 +72,14 @@ class SubscriptionStarted:
     subscription: SubscriptionId
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriptionPaused:
+    """A video is sent no longer because not even key frames fit into what the path carries, or is sent again."""
+
+    subscription: SubscriptionId
+    paused: bool
+
+
 Event = (
     TransportConnected
     | TransportFailed
@@ -80,4 +88,5 @@ Event = (
     | ChannelOpened
     | DataReceived
     | SubscriptionStarted
+    | SubscriptionPaused
 )

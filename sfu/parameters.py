@@ -198,6 +198,8 @@ class PublishParameters:
     """How many of the group are forwarded at a time."""
     codecs: frozenset[Codec] = frozenset()
     """What the answer accepts; packets of other codecs are dropped. Empty: whatever the transport's numbers mean."""
+    screen: bool = False
+    """A shared screen: it is the most important video of its viewers, and its rate comes in bursts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,10 @@ class SubscribeParameters:
     spatial: int = MAX_SPATIAL
     temporal: int = MAX_TEMPORAL
     """Highest layers to forward from the first packet on, until `Engine.set_layers` says otherwise."""
+    priority: int = 0
+    """The subscriber's: 1 is the highest, 0 is none. By it bandwidth is shared out, then by `pixels`."""
+    pixels: int = 0
+    """Width times height of what the subscriber shows; 0: not known."""
     silence: bool = False
     """The track is muted: send silent Opus or padding, for five seconds or until media come, to a subscriber that waits
     for a first packet."""

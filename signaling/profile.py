@@ -38,3 +38,5 @@ class ClientSettings:
     """Tracks without an explicit choice are wanted."""
     adaptive_stream: bool = False
     """The client will say how large it shows tracks."""
+    allow_pause: bool = False
+    """A video of which not even key frames fit may be paused."""

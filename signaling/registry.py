@@ -22,6 +22,7 @@ from sfu.events import (
     Event,
     LayersChanged,
     StreamStarted,
+    SubscriptionPaused,
     SubscriptionStarted,
     TransportConnected,
     TransportFailed,
@@ -223,7 +224,7 @@ class Rooms:
             case StreamStarted() | LayersChanged():
                 track = node.tracks.get(event.track)
                 return track.publisher if track is not None else None
-            case SubscriptionStarted():
+            case SubscriptionStarted() | SubscriptionPaused():
                 subscriber = node.subscribers.get(event.subscription)
                 return subscriber[0] if subscriber is not None else None
         assert_never(event)

@@ -23,7 +23,7 @@ ORDER = (
     {"sfu.queues"},
     # media threads, by the stages of a packet's way
     {"sfu.media.wire"},
-    {"sfu.media.bandwidth"},
+    {"sfu.media.allocation"},
     {"sfu.media.net"},
     {"sfu.media.stream"},
     {"sfu.media.receive", "sfu.media.send"},

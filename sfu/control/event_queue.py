@@ -7,7 +7,7 @@ channel: what one client does at will takes no place from what is said once of o
 import asyncio
 from collections import Counter, deque
 
-from sfu.events import ChannelOpened, DataReceived, Event, LayersChanged, StreamStarted
+from sfu.events import ChannelOpened, DataReceived, Event, LayersChanged, StreamStarted, SubscriptionPaused
 
 MAX_EVENTS = 65_536
 """Facts that wait. Signalling reads them at once; a consumer this far behind will not recover by having more."""
@@ -70,4 +70,6 @@ def _subject(event: Event) -> tuple[object, ...]:
             return LayersChanged, event.track
         case ChannelOpened():
             return ChannelOpened, event.transport, event.channel
+        case SubscriptionPaused():
+            return SubscriptionPaused, event.subscription
     return ()

@@ -16,6 +16,7 @@ from sfu.control.shards import Shard
 from sfu.control.tracks import Mirror, Owners, Subscription, Track
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError
+from sfu.events import SubscriptionPaused, SubscriptionStarted
 from sfu.parameters import (
     MAX_SPATIAL,
     MAX_TEMPORAL,
@@ -27,6 +28,9 @@ from sfu.parameters import (
     TrackId,
 )
 from sfu.schema.codes import Command, NoticeKind
+
+MAX_COMMAND_VALUE = 0x7FFFFFFF
+"""Of a priority and of pixels: more means no more."""
 
 
 class Forwarding:
@@ -132,6 +136,8 @@ class Forwarding:
             silent=parameters.silence,
             spatial=parameters.spatial,
             temporal=parameters.temporal,
+            priority=min(parameters.priority, MAX_COMMAND_VALUE),
+            pixels=min(parameters.pixels, MAX_COMMAND_VALUE),
         )
         return LocalSubscription(mine, ssrc, rtx_ssrc)
 
@@ -144,10 +150,20 @@ class Forwarding:
         subscription.transport.shard.mailbox.push(Command.CLOSE_SUBSCRIPTION, subscription.row, subscription.generation)
         self._part(subscription)
 
-    def set_layers(self, number: SubscriptionId, spatial: int, temporal: int) -> None:
-        """Highest layers to forward, from 0. Raises EngineError."""
+    def set_layers(
+        self, number: SubscriptionId, spatial: int, temporal: int, priority: int = 0, pixels: int = 0
+    ) -> None:
+        """Highest layers to forward, from 0, and how important they are, as `SubscribeParameters` says it. Raises
+        EngineError."""
         _check_layers(spatial, temporal)
-        self._change(number, Command.SET_LAYERS, spatial=spatial, temporal=temporal)
+        self._change(
+            number,
+            Command.SET_LAYERS,
+            spatial=spatial,
+            temporal=temporal,
+            priority=min(priority, MAX_COMMAND_VALUE),
+            pixels=min(pixels, MAX_COMMAND_VALUE),
+        )
 
     def set_paused(self, number: SubscriptionId, paused: bool) -> None:
         """Stop or go on without giving up the SSRCs. Raises EngineError."""
@@ -220,11 +236,14 @@ class Forwarding:
         fits = track is not None and track.generation == notice.generation and track.id in self.tracks
         return track if fits else None
 
-    def subscription_of(self, shard: Shard, notice: Notice) -> Subscription | None:
-        """The open subscription that a notice is about."""
+    def subscription_event(self, shard: Shard, notice: Notice) -> SubscriptionStarted | SubscriptionPaused | None:
+        """What signalling is told of a subscription that is still open."""
         found = self._owners[shard].subscriptions.get(notice.row)
-        fits = found is not None and found.generation == notice.generation and found.id in self.subscriptions
-        return found if fits else None
+        if found is None or found.generation != notice.generation or found.id not in self.subscriptions:
+            return None
+        if notice.kind == NoticeKind.SUBSCRIPTION_STARTED:
+            return SubscriptionStarted(found.id)
+        return SubscriptionPaused(found.id, bool(notice.value))
 
     def _change(self, number: SubscriptionId, kind: Command, **fields: int) -> None:
         subscription = self.subscriptions.get(number)

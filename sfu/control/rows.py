@@ -95,8 +95,9 @@ class Tables:
         self._noticed, self._taken = memory.table("noticed"), memory.table("taken")
         self._history_uses = 0
 
-    def take_transport(self, ice: IceCredentials, ssrc: int) -> tuple[int, int]:
-        """Row and generation of a transport with these local credentials; ssrc: ours for RTCP."""
+    def take_transport(self, ice: IceCredentials, ssrc: int, may_pause: bool = False) -> tuple[int, int]:
+        """Row and generation of a transport with these local credentials. ssrc: ours for RTCP; may_pause: of a video
+        nothing at all may be sent when not even key frames fit."""
         row = self.transports.take()
         self._forget_notices(row, (NoticeKind.PATH_SELECTED, NoticeKind.CONSENT_EXPIRED, NoticeKind.TRANSPORT_BROKEN))
         record = self._memory.table("transports")[row]
@@ -104,6 +105,7 @@ class Tables:
         record["ufrag"][1] = 0
         record["password"][0] = list(ice.password.encode())
         record["ssrc"] = ssrc
+        record["may_pause"] = may_pause
         record["cipher"] = record["srtcp_tag_bytes"] = 0
         # The media thread's, but the control thread reads them, maybe before the OPEN command is applied.
         record["path"] = -1
@@ -173,6 +175,7 @@ class Tables:
         record["kind"] = KINDS[parameters.kind]
         record["codecs"] = 0 if source != NO_SOURCE else codec_mask(parameters.codecs)
         record["layer_count"] = len(streams)
+        record["screen"] = parameters.screen
         record["transport"] = transport
         _write_text(record, "mid", mid)
         record["group"], record["group_limit"] = parameters.group, parameters.group_limit
@@ -229,7 +232,7 @@ class Tables:
             if not -1 <= number < 128:
                 raise EngineError(f"payload type {number} is out of range")
         row = self.subscriptions.take()
-        self._forget_notices(row, (NoticeKind.SUBSCRIPTION_STARTED,))
+        self._forget_notices(row, (NoticeKind.SUBSCRIPTION_STARTED, NoticeKind.ALLOWANCE_CHANGED))
         record = self._memory.table("subscriptions")[row]
         # as many rows as subscriptions, so there is one
         record["history"] = self._histories.take() if ssrcs[1] else SCRATCH_HISTORY

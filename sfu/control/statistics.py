@@ -14,7 +14,8 @@ from sfu.control.rows import KINDS
 from sfu.control.shards import Shard
 from sfu.control.tracks import Owners, Subscription, Track
 from sfu.media.stream.layers import is_scalable
-from sfu.parameters import Kind, TrackId
+from sfu.parameters import MAX_SPATIAL, MAX_TEMPORAL, Kind, TrackId
+from sfu.schema.bandwidth_codes import Reason
 from sfu.schema.capacities import (
     COMMAND_QUEUE,
     COMMANDS,
@@ -27,7 +28,7 @@ from sfu.schema.capacities import (
     TRACKS,
     TRANSPORTS,
 )
-from sfu.schema.codes import Drop, RowState
+from sfu.schema.codes import Drop, MediaKind, RowState
 from sfu.schema.memory import Memory
 
 ROWS = {
@@ -110,6 +111,13 @@ class SubscriptionStatistics:
     """Bits a second, as measured last."""
     retransmitted: int
     """Packets that were sent again because the subscriber asked for them."""
+    wished: tuple[int, int] = (MAX_SPATIAL, MAX_TEMPORAL)
+    """Highest spatial and temporal layer that the subscriber wishes."""
+    allowed: tuple[int, int] = (MAX_SPATIAL, MAX_TEMPORAL)
+    """Highest layers that its path carries beside all else; -1: none, it is paused."""
+    reason: str = Reason.CLIENT.name.lower()
+    """Why it is not sent more: "client" (it wishes no more), "bandwidth", "not_live" (the publisher does not send it),
+    "paused" (for lack of bandwidth), "key_frame" (which has not come yet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +128,19 @@ class Traffic:
     packets_received: int
     """SRTP and SRTCP datagrams that are authentic."""
     bytes_received: int
+    """Bytes of them, without the headers of UDP and IP."""
     retransmissions_received: int
     """RTX packets (RFC 4588) among them, padding included."""
     retransmission_bytes_received: int
+    """RTP header and payload of these packets."""
     packets_sent: int
     """All datagrams but those of DTLS."""
     bytes_sent: int
+    """Bytes of them, without the headers of UDP and IP."""
     retransmissions_sent: int
     """RTX packets among them, those that probe a path included."""
     retransmission_bytes_sent: int
+    """RTP header and payload of these packets."""
     nacks_received: int
     """Packets that subscribers asked for again."""
     nacks_sent: int
@@ -158,6 +170,7 @@ class Totals:
     """The numbers of the whole engine."""
 
     traffic: Traffic
+    """Of all media threads together."""
     threads: tuple[ThreadLoad, ...]
     """By number of the media thread."""
     rows_used: Mapping[str, int]
@@ -254,7 +267,16 @@ def subscription_statistics(subscription: Subscription) -> SubscriptionStatistic
         temporal=int(row["temporal"]),
         bitrate_bps=int(row["bitrate_bps"]),
         retransmitted=int(row["retransmitted"]),
+        wished=(int(row["preferred_spatial"]), int(row["preferred_temporal"])),
+        allowed=(int(row["allowed_spatial"]), int(row["allowed_temporal"])),
+        reason=_reason(row).name.lower(),
     )
+
+
+def _reason(row: Any) -> Reason:
+    """Why no more is sent on a row of `subscriptions`."""
+    waits = row["kind"] == MediaKind.VIDEO and not row["paused"] and row["target_layer"] != row["layer"]
+    return Reason.KEY_FRAME if waits else Reason(int(row["reason"]))
 
 
 def subscription_path(subscription: Subscription) -> tuple[float, float]:

@@ -81,7 +81,9 @@ class Follower(Protocol):
 class Transport:
     """One ICE/DTLS/SRTP association. Exceptions of the peer's making end in a TransportFailed event."""
 
-    def __init__(self, number: TransportId, shard: Shard, events: EventQueue, drops: Counter[str]) -> None:
+    def __init__(
+        self, number: TransportId, shard: Shard, events: EventQueue, drops: Counter[str], may_pause: bool = False
+    ) -> None:
         """Takes a row and opens it. Raises TableFull."""
         from sfu.control.data.sctp import DataChannels  # imports aiortc, which no engine needs to start
 
@@ -107,7 +109,7 @@ class Transport:
         self._newest_record = -1
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_ice: IceCredentials | None = None
-        self.row, self.generation = shard.tables.take_transport(self.ice, self.ssrcs.take())
+        self.row, self.generation = shard.tables.take_transport(self.ice, self.ssrcs.take(), may_pause)
         self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
         self._record = shard.memory.table("transports")[self.row]
         self._maps = MediaMaps(shard.tables, self.row, self._record, self._send_media)

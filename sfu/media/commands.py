@@ -15,7 +15,14 @@ from sfu.media.receive.sources import close_sources
 from sfu.media.send.relay_out import add_mirror, remove_mirror
 from sfu.media.send.silence import begin_silence
 from sfu.media.stream.cache_size import change_cache
-from sfu.media.subscriptions import close_subscription, open_subscription, prefer_layers, set_layers, set_paused
+from sfu.media.subscriptions import (
+    close_subscription,
+    open_subscription,
+    prefer_layers,
+    prioritise,
+    set_layers,
+    set_paused,
+)
 from sfu.media.tracks import close_track, open_track
 from sfu.queues.notices import notice
 from sfu.schema.capacities import (
@@ -188,6 +195,7 @@ def _apply_to_subscription(state, command, now):
         if subscription.state == RowState.FREE and _is_open(state, subscription.transport):
             open_subscription(state, row, now)
             set_paused(state, row, np.int64(command.paused))
+            prioritise(state, row, np.int64(command.priority), np.int64(command.pixels))
             prefer_layers(state, row, np.int64(command.spatial), np.int64(command.temporal))
             if command.silent:
                 begin_silence(state, row)
@@ -195,6 +203,7 @@ def _apply_to_subscription(state, command, now):
         if command.kind == Command.CLOSE_SUBSCRIPTION:
             close_subscription(state, row)
         elif command.kind == Command.SET_LAYERS:
+            prioritise(state, row, np.int64(command.priority), np.int64(command.pixels))
             set_layers(state, row, np.int64(command.spatial), np.int64(command.temporal))
         elif command.kind == Command.SET_PAUSED:
             set_paused(state, row, np.int64(command.paused))

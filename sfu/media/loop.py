@@ -15,6 +15,7 @@ from sfu.media.net.clock import CLOCK_MONOTONIC, read_clock
 from sfu.media.net.udp import flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
+from sfu.media.sharing import sharing_pass
 from sfu.media.timers import next_timer, run_timers, set_wall_offset
 from sfu.schema.capacities import COMMAND_QUEUE, RX_SLOTS
 from sfu.schema.codes import Scratch
@@ -33,6 +34,7 @@ def turn(state, arena, now):
     thread = state.thread[0]
     thread.now_ns = now
     apply_commands(state, arena, now)
+    sharing_pass(state, now)  # before new subscriptions are sent anything
     if thread.thread_count > 1:
         receive_relayed(state, arena, now)
     for socket in range(thread.socket_count):

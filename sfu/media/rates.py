@@ -1,7 +1,10 @@
 """Bit rates of everything that is received and sent."""
 
+import numpy as np
 from numba import njit
 
+from sfu.media.allocation.due import list_subscribers
+from sfu.media.allocation.measure import CAMERA_MEAN_NS, SCREEN_MEAN_NS, measure_layers
 from sfu.media.stream.cache_size import check_cache
 from sfu.schema.codes import RowState
 
@@ -11,10 +14,11 @@ RATES_NS = 1_000_000_000
 @njit(cache=True)
 def rates_pass(state, now):
     """Once a second, however often it is called: bits per second of streams as received and of subscriptions as sent
-    (RTP payload), and whether the packet caches of streams have the right size."""
+    (RTP payload), what each layer of a stream sends, and whether the packet caches of streams have the right size.
+    Returns whether it was time."""
     elapsed = now - state.thread[0].rates_ns
     if elapsed < RATES_NS:
-        return
+        return False
     state.thread[0].rates_ns = now
     for row in range(state.thread[0].stream_end):
         stream = state.streams[row]
@@ -23,9 +27,13 @@ def rates_pass(state, now):
             stream.bytes_at_check = stream.bytes
             if stream.cache_written > 0:
                 check_cache(state, row)
+                track = state.tracks[stream.track]
+                if measure_layers(stream, elapsed, SCREEN_MEAN_NS if track.screen else CAMERA_MEAN_NS):
+                    list_subscribers(state, np.int64(stream.track))
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]
         if subscription.state == RowState.OPEN:
             octets = subscription.octets - subscription.bytes_at_check
             subscription.bitrate_bps = octets * 8_000_000 // (elapsed // 1000)
             subscription.bytes_at_check = subscription.octets
+    return True

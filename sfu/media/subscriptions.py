@@ -5,9 +5,10 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.rows import row_reset
+from sfu.media.allocation.due import list_transport
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
 from sfu.media.net.srtp import forget_srtp_stream
-from sfu.media.send.selection import choose_target_layer, request_target_key_frame
+from sfu.media.send.selection import choose_target_layer, renew_temporal, request_target_key_frame
 from sfu.media.send.silence import end_silence
 from sfu.media.stream.arrivals import list_track
 from sfu.queues.notices import notice
@@ -50,6 +51,7 @@ def open_subscription(state, row, now):
         insert_outgoing(state, row, 1)
     subscription.state = RowState.OPEN
     thread.subscription_end = max(np.int64(thread.subscription_end), row + 1)
+    list_transport(state, np.int64(subscription.transport), True)
     choose_target_layer(state, row)
     if track.state == RowState.OPEN:
         list_track(state, np.int64(subscription.track))  # the packet cache may hold a key frame to start from
@@ -68,6 +70,7 @@ def close_subscription(state, row):
         remove_outgoing(state, row, 1)
         forget_srtp_stream(session, np.int64(subscription.rtx_ssrc))
     end_silence(state, row)
+    list_transport(state, np.int64(subscription.transport), False)
     subscription.state = RowState.FREE
     notice(state, NoticeKind.CLOSED_SUBSCRIPTION, row)
 
@@ -112,8 +115,8 @@ def renew_target(state, row):
     subscription = state.subscriptions[row]
     allowed = np.int64(subscription.allowed_spatial)
     subscription.target_spatial = max(min(np.int64(subscription.preferred_spatial), allowed), 0)
-    subscription.target_temporal = min(subscription.preferred_temporal, subscription.allowed_temporal)
     choose_target_layer(state, row)
+    renew_temporal(subscription)
     _pause(state, row, subscription.pause_requested != 0 or allowed < 0)
 
 
@@ -130,6 +133,14 @@ def _pause(state, row, paused):
 
 
 @njit(cache=True)
+def prioritise(state, row, priority, pixels):
+    """Note how important a video is to its subscriber; by that bandwidth is shared out."""
+    subscription = state.subscriptions[row]
+    subscription.priority = max(priority, 0)
+    subscription.pixels = max(pixels, 0)
+
+
+@njit(cache=True)
 def prefer_layers(state, row, spatial, temporal):
     """Note the highest layers that a new subscriber prefers; numbers out of range mean the nearest one."""
     subscription = state.subscriptions[row]
@@ -141,8 +152,10 @@ def prefer_layers(state, row, spatial, temporal):
 @njit(cache=True)
 def set_layers(state, row, spatial, temporal):
     """Note the highest layers that the subscriber prefers from now on, and request a key frame where that takes one."""
+    state.subscriptions[row].by_bandwidth = 0
     prefer_layers(state, row, spatial, temporal)
     request_target_key_frame(state, row)
+    list_transport(state, np.int64(state.subscriptions[row].transport), False)
 
 
 @njit(cache=True)
@@ -150,3 +163,4 @@ def set_paused(state, row, paused):
     """Note that the subscriber wants nothing for now, or again what it prefers."""
     state.subscriptions[row].pause_requested = 1 if paused else 0
     renew_target(state, row)
+    list_transport(state, np.int64(state.subscriptions[row].transport), False)

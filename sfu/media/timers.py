@@ -12,6 +12,7 @@ from sfu.media.rtcp.reports import sender_reports_pass
 from sfu.media.send.relay_out import relay_key_frame_requests
 from sfu.media.send.selection import liveness_pass
 from sfu.media.send.silence import silence_pass
+from sfu.media.sharing import limited_pass
 from sfu.media.stream.levels import levels_pass
 
 FEEDBACK_NS = 20_000_000
@@ -51,7 +52,8 @@ def run_timers(state, now):
     if now >= thread.liveness_ns:
         thread.liveness_ns = now + LIVENESS_NS
         liveness_pass(state, now)
-        rates_pass(state, now)
+        if rates_pass(state, now):
+            limited_pass(state)
     if now >= thread.reports_ns:
         thread.reports_ns = now + REPORTS_NS
         receiver_reports_pass(state, now)

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.rows import row_reset
+from sfu.media.allocation.measure import begin_layers
 from sfu.media.receive.sources import forget_surplus, unassign
 from sfu.media.stream.arrivals import unlist_track
 from sfu.media.stream.loudest import join_group, leave_group
@@ -22,6 +23,7 @@ def _open_stream(state, row):
     """Begin a stream whose CONTROL and HANDED columns are written."""
     stream = state.streams[row]
     _reset_stream(stream)
+    begin_layers(stream)
     reset_dependency(state, row)
     for index in range(PACKETS):
         if state.packets[row, index].sequence != 0:  # reading an untouched page costs no memory, writing does

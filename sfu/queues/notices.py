@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
+from sfu.schema.bandwidth_codes import Rung
 from sfu.schema.capacities import NOTICE_BLOCK, NOTICE_BLOCKS, NOTICE_FIRST
 from sfu.schema.codes import NoticeKind
 
@@ -75,6 +76,8 @@ def _describe(state, kind, row, entry):
     entry.extra = 0
     if kind < NoticeKind.STREAM_STARTED:
         entry.generation = state.subscriptions[row].generation
+        if kind == NoticeKind.ALLOWANCE_CHANGED:
+            entry.value = state.subscriptions[row].rung == Rung.PAUSED
     elif kind < NoticeKind.LAYERS_CHANGED:
         stream = state.streams[row]
         entry.row = stream.track

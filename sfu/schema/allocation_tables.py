@@ -5,7 +5,8 @@ from sfu.schema.columns import MEDIA, Column, RowType
 
 COST_SPATIAL, COST_TEMPORAL = 3, 4
 """Layers whose costs are told apart; what is above counts with the highest of them."""
-LADDER = 2 + COST_SPATIAL * COST_TEMPORAL
+MEASURED_LAYERS = COST_SPATIAL * COST_TEMPORAL
+LADDER = 2 + MEASURED_LAYERS
 """Paused, key frames only, and each layer."""
 MAX_SHARED = 128
 """Video subscriptions of one transport that share its bandwidth; further ones are given the lowest rung."""
@@ -35,12 +36,15 @@ DEMAND = RowType(
         Column("reason", "i4", MEDIA, "`Reason`."),
         # what upgrades and overdrafts led to before
         Column("raised_ns", "i8", MEDIA, "When it was last given more than before; 0: never."),
+        Column("raised_bps", "i8", MEDIA, "What its path was believed to carry then."),
         Column("failed_ns", "i8", MEDIA, "When it last had to give that back soon afterwards; 0: never."),
+        Column("failed_bps", "i8", MEDIA, "What its path had been believed to carry when that was given."),
         Column("failures", "i4", MEDIA, "How often in a row that happened."),
         Column("overdrawn_ns", "i8", MEDIA, "A screen: when it last began to exceed the budget; 0: never."),
         # working space
         Column("order", "i4", MEDIA, "Of the row that many places behind the most important one: its number."),
         Column("rungs", "i4", MEDIA, "How many of `ladder_cost` are valid; 0: no layer is live."),
+        Column("measured", "i8", MEDIA, "Bit/s of each layer alone.", shape=(COST_SPATIAL, COST_TEMPORAL)),
         Column("ladder_cost", "i8", MEDIA, "Bit/s of each rung, rising.", shape=LADDER),
         Column("ladder_place", "i4", MEDIA, "What each rung is: `Rung`, or a layer's number above.", shape=LADDER),
         Column("at", "i4", MEDIA, "Rung reached."),

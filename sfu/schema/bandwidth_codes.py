@@ -20,6 +20,16 @@ class Rung(IntEnum):
     """A higher spatial layer."""
 
 
+class Held(IntEnum):
+    """What a video subscription is not sent of the layer that it follows."""
+
+    NOTHING = 0
+    KEY_FRAMES = 1
+    """Everything but key frames."""
+    SWITCH = 2
+    """All that begins from now on: the picture stands until the key frame of a lower layer comes."""
+
+
 class Reason(IntEnum):
     """Why a video subscription is sent what it is sent, and not more."""
 

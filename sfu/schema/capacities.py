@@ -95,7 +95,7 @@ DROPS = 64
 COMMAND_QUEUE, SLOW_QUEUE = 0, 1
 """Rows of `queues`."""
 
-NOTICE_ROWS = (*2 * (SUBSCRIPTIONS,), *3 * (STREAMS,), *2 * (TRACKS,), *4 * (TRANSPORTS,))
+NOTICE_ROWS = (*3 * (SUBSCRIPTIONS,), *3 * (STREAMS,), *2 * (TRACKS,), *4 * (TRANSPORTS,))
 """Rows that can have a notice, by `NoticeKind`."""
 NOTICE_FIRST = tuple(sum(NOTICE_ROWS[:kind]) for kind in range(len(NOTICE_ROWS)))
 """Place of row 0's counter in `noticed`, by `NoticeKind`."""

@@ -57,25 +57,27 @@ class NoticeKind(IntEnum):
 
     SUBSCRIPTION_STARTED = 0
     """Its first packet left."""
-    CLOSED_SUBSCRIPTION = 1
+    ALLOWANCE_CHANGED = 1
+    """It was paused for lack of bandwidth, or goes on."""
+    CLOSED_SUBSCRIPTION = 2
     """Its row is the control thread's again."""
-    STREAM_STARTED = 2
+    STREAM_STARTED = 3
     """A source was assigned to the stream, see `announced`."""
-    CACHE_REQUESTED = 3
+    CACHE_REQUESTED = 4
     """The stream's packet cache should have `requested_bytes`."""
-    CACHE_LEFT = 4
+    CACHE_LEFT = 5
     """The stream uses the packet cache of the last CHANGE_CACHE, and no longer the one before."""
-    LAYERS_CHANGED = 5
+    LAYERS_CHANGED = 6
     """`live` of the track changed."""
-    CLOSED_TRACK = 6
+    CLOSED_TRACK = 7
     """Its row and its streams' are the control thread's again."""
-    PATH_SELECTED = 7
+    PATH_SELECTED = 8
     """`path` of the transport changed."""
-    CONSENT_EXPIRED = 8
+    CONSENT_EXPIRED = 9
     """No valid check for CONSENT_TIMEOUT_NS."""
-    TRANSPORT_BROKEN = 9
+    TRANSPORT_BROKEN = 10
     """An exception in a kernel while a packet of the transport was in hand."""
-    CLOSED_TRANSPORT = 10
+    CLOSED_TRANSPORT = 11
     """Its row is the control thread's again, its SRTP sessions may go."""
 
 
@@ -145,6 +147,7 @@ class Drop(IntEnum):
     CODEC_CHANGED = 31
     FEEDBACK_UNKNOWN = 32
     REPAIR_SHARE = 33
+    ALLOCATION_FULL = 34
 
 
 class SentState(IntEnum):

@@ -18,6 +18,8 @@ COMMAND = RowType(
         Column("generation", "i4", CONTROL, "Of the row: the command is ignored when the row is another one by now."),
         Column("spatial", "i4", CONTROL, "Highest spatial layer that the subscriber prefers."),
         Column("temporal", "i4", CONTROL, "Highest temporal layer that the subscriber prefers."),
+        Column("priority", "i4", CONTROL, "Of the subscription; 1 is the highest, 0: none."),
+        Column("pixels", "i4", CONTROL, "Width times height that is shown; 0: not known."),
         Column("codecs", "u4", CONTROL, "New value of `codecs` of the track."),
         Column("other_row", "i4", CONTROL, "Of `media`, of `paths`, or of `tracks` of the other media thread."),
         Column("other_generation", "i4", CONTROL, "Of that row."),
@@ -37,8 +39,8 @@ COMMAND_FIELDS = dict.fromkeys(Command, frozenset[str]()) | {
     Command.SET_CODECS: frozenset(("codecs",)),
     Command.ADD_MIRROR: frozenset(("thread", "other_row", "other_generation")),
     Command.REMOVE_MIRROR: frozenset(("thread",)),
-    Command.OPEN_SUBSCRIPTION: frozenset(("paused", "silent", "spatial", "temporal")),
-    Command.SET_LAYERS: frozenset(("spatial", "temporal")),
+    Command.OPEN_SUBSCRIPTION: frozenset(("paused", "silent", "spatial", "temporal", "priority", "pixels")),
+    Command.SET_LAYERS: frozenset(("spatial", "temporal", "priority", "pixels")),
     Command.SET_PAUSED: frozenset(("paused",)),
 }
 """What a command says beside its row and generation."""

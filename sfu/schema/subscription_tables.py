@@ -1,5 +1,6 @@
 """What is forwarded to whom, and what left."""
 
+from sfu.schema.bandwidth_codes import Rung
 from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, PAST_WORDS
 from sfu.schema.columns import CONTROL, MEDIA, Column, RowType
 from sfu.schema.layout import Layout
@@ -98,6 +99,7 @@ SUBSCRIPTION = RowType(
             "SVC with dependency descriptors: target of (spatial, temporal); -1 unknown.",
             initial=-1,
         ),
+        Column("held", "u1", MEDIA, "Of video, what is not sent of the layer being forwarded: `Held`."),
         Column(
             "targets", "u4", MEDIA, "SVC: active decode target mask to write; 0: descriptors are copied as they are."
         ),
@@ -126,6 +128,66 @@ SUBSCRIPTION = RowType(
             initial=MAX_SPATIAL_ID,
         ),
         Column("allowed_temporal", "i1", MEDIA, "Highest temporal layer that may be sent.", initial=MAX_TEMPORAL_ID),
+        # how its transport's bandwidth is shared out: sfu/media/sharing.py
+        Column(
+            "priority",
+            "i4",
+            MEDIA,
+            "The client's, by command: 1 is the highest; 0: none.",
+            kept="the command that opens it says it",
+        ),
+        Column(
+            "pixels",
+            "i4",
+            MEDIA,
+            "Width times height that the client shows, by command; 0: not known.",
+            kept="the command that opens it says it",
+        ),
+        Column("rung", "i1", MEDIA, "`Rung` that was allocated.", initial=int(Rung.NONE)),
+        Column("reason", "u1", MEDIA, "`Reason` why it is not more."),
+        Column("by_bandwidth", "u1", MEDIA, "Another layer is waited for because of bandwidth, not of a wish."),
+        Column(
+            "failures",
+            "i4",
+            MEDIA,
+            "Upgrades in a row that had to be taken back soon.",
+            kept="`rung` says whether it is valid",
+        ),
+        Column(
+            "raised_ns",
+            "i8",
+            MEDIA,
+            "When it was last given more than before; 0: never.",
+            kept="`rung` says whether it is valid",
+        ),
+        Column(
+            "raised_bps",
+            "i8",
+            MEDIA,
+            "What its path was believed to carry then.",
+            kept="`rung` says whether it is valid",
+        ),
+        Column(
+            "failed_ns",
+            "i8",
+            MEDIA,
+            "When it last had to give that back soon; 0: never.",
+            kept="`rung` says whether it is valid",
+        ),
+        Column(
+            "failed_bps",
+            "i8",
+            MEDIA,
+            "What its path had been believed to carry when that was given.",
+            kept="`rung` says whether it is valid",
+        ),
+        Column(
+            "overdrawn_ns",
+            "i8",
+            MEDIA,
+            "A screen: when it last began to exceed the budget; 0: never.",
+            kept="`rung` says whether it is valid",
+        ),
         # retransmission, feedback and reports
         Column("next_of_transport", "i4", MEDIA, "Next subscription towards the transport; -1: none.", initial=-1),
         Column("rtx_payload_type", "i2", CONTROL, "-1: none."),

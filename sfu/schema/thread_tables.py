@@ -37,6 +37,8 @@ THREAD = RowType(
         Column(
             "first_dirty_track", "i4", MEDIA, "First track with unread arrivals, by `dirty_next`; -1: none.", initial=-1
         ),
+        Column("first_due", "i4", MEDIA, "First transport whose bandwidth is to be shared out; -1: none.", initial=-1),
+        Column("last_due", "i4", MEDIA, "The last one, if there is a first."),
         Column("first_silent", "i4", MEDIA, "First subscription with silent_packets, + 1; 0: none."),
         Column("silence_turn", "i4", MEDIA, "Passes of silence_pass."),
         Column("transport_end", "i4", MEDIA, "Rows at or beyond were never opened; passes stop there."),

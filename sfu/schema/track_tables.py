@@ -1,6 +1,7 @@
 """What is published: tracks and their layers."""
 
 from sfu.parameters import MAX_THREADS
+from sfu.schema.allocation_tables import MEASURED_LAYERS
 from sfu.schema.capacities import LAYERS, MISSING, TRACK_LOG
 from sfu.schema.columns import CONTROL, HANDED, MEDIA, Column, RowType
 
@@ -14,6 +15,7 @@ TRACK = RowType(
         Column("state", "u1", MEDIA, "FREE or OPEN."),
         Column("kind", "u1", CONTROL, "AUDIO or VIDEO."),
         Column("layer_count", "u1", CONTROL, "How many layers it has."),
+        Column("screen", "u1", CONTROL, "It is a shared screen."),
         Column("codecs", "u4", HANDED, "Bit mask of what the m-section may carry; 0: whatever the transport knows."),
         Column("generation", "i4", CONTROL, "Counts uses of the row."),
         Column("transport", "i4", CONTROL, "The publisher's."),
@@ -35,6 +37,10 @@ TRACK = RowType(
         ),
         Column("log_written", "i8", MEDIA, "Entries ever written to `log`."),
         Column("log_read", "i8", MEDIA, "Cursor of egress."),
+        Column("switch_request_ns", "i8", MEDIA, "When a key frame was last requested because bandwidth changed."),
+        Column(
+            "switch_credit_ns", "i8", MEDIA, "When all requests of that kind would be paid for, one in SWITCH_EVERY_NS."
+        ),
         # audio of which only the loudest of a group is forwarded: sfu/media/stream/loudest.py
         Column("group", "i4", CONTROL, "0: none."),
         Column("group_limit", "i4", CONTROL, "How many of them."),
@@ -144,6 +150,32 @@ STREAM = RowType(
         Column("dead", "u1", MEDIA, "It lived and was found dead."),
         Column("bytes_at_check", "i8", MEDIA, "`bytes` at the last bit rate pass."),
         Column("bitrate_bps", "i8", MEDIA, "As measured last."),
+        # what each spatial and temporal layer in it sends: sfu/media/allocation/measure.py
+        Column(
+            "layer_traffic",
+            "i8",
+            MEDIA,
+            "Ever sent: packets << 40 | bytes.",
+            shape=MEASURED_LAYERS,
+            kept="`layer_checked` says what was there before",
+        ),
+        Column(
+            "layer_checked",
+            "i8",
+            MEDIA,
+            "`layer_traffic` at the last pass.",
+            shape=MEASURED_LAYERS,
+            kept="it is set when the stream opens",
+        ),
+        Column(
+            "layer_bytes",
+            "i4",
+            MEDIA,
+            "Mean per second; 0: none came yet, -1: not measured yet.",
+            shape=MEASURED_LAYERS,
+        ),
+        Column("layer_packets", "i4", MEDIA, "Mean per second.", shape=MEASURED_LAYERS),
+        Column("rate_told", "i8", MEDIA, "Sum of `layer_bytes` for which bandwidth was last shared out."),
         # sender reports from the publisher
         Column("report_ntp", "u8", MEDIA, "0: none yet."),
         Column("report_timestamp", "u4", MEDIA, "RTP timestamp of that report."),

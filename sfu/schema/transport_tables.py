@@ -141,6 +141,19 @@ TRANSPORT = RowType(
             "slow_pushed", "i8", MEDIA, "Datagrams put into the slow queue.", kept="it goes on, as `slow_taken` does"
         ),
         Column("slow_taken", "i8", CONTROL, "Handled."),
+        # what its subscriptions share: sfu/media/sharing.py
+        Column("may_pause", "u1", CONTROL, "A video may be sent nothing at all when not even key frames fit."),
+        Column("unreported", "u1", MEDIA, "Its peer sends no transport-cc feedback, although it was negotiated."),
+        Column("limited", "u1", MEDIA, "It is sent less than it wishes."),
+        Column("estimate_bps", "i8", MEDIA, "What its path carries; 0: no feedback ever came, nothing is limited."),
+        Column("shared_bps", "i8", MEDIA, "`estimate_bps` when it was last shared out."),
+        Column("wish_bps", "i8", MEDIA, "What everything that it wishes would cost, then."),
+        Column("allocated_ns", "i8", MEDIA, "When that was; 0: never."),
+        Column("allocation_urgent", "u1", MEDIA, "It is to be shared out at once."),
+        Column("allocation_listed", "u1", MEDIA, "It is to be shared out.", kept="the list may still hold the row"),
+        Column(
+            "allocation_next", "i4", MEDIA, "Next such transport; -1: none.", kept="the list may still hold the row"
+        ),
         Column("packets_in", "i8", MEDIA, "Authentic SRTP and SRTCP packets received."),
         Column("bytes_in", "i8", MEDIA, "Bytes of them."),
         Column("last_packet_ns", "i8", MEDIA, "Last authentic and new packet on the selected path; 0: none yet."),

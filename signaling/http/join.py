@@ -62,6 +62,8 @@ class JoinParameters:
     """The participant's metadata: the request's if it has some and the token allows that, else the token's."""
     attributes: dict[str, str]
     """The token's attributes, replaced by those of the request if the token allows that."""
+    allow_pause: bool = False
+    """A video may be paused for lack of bandwidth."""
 
     @property
     def profile(self) -> Profile:
@@ -73,7 +75,9 @@ class JoinParameters:
     @property
     def settings(self) -> ClientSettings:
         """The settings of its client."""
-        return ClientSettings(self.client_info, self.single_pc, self.auto_subscribe, self.adaptive_stream)
+        return ClientSettings(
+            self.client_info, self.single_pc, self.auto_subscribe, self.adaptive_stream, self.allow_pause
+        )
 
     @property
     def video(self) -> VideoGrant:
@@ -137,6 +141,7 @@ def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
         sync_state=message.sync_state if message.HasField("sync_state") else None,
         metadata=metadata,
         attributes=attributes,
+        allow_pause=message.connection_settings.subscriber_allow_pause,
     )
 
 
@@ -203,6 +208,7 @@ def _request_from_query(query: Mapping[str, str]) -> rtc.JoinRequest:
         connection_settings=rtc.ConnectionSettings(
             auto_subscribe=_boolean(auto_subscribe) if auto_subscribe else True,
             adaptive_stream=_boolean(query.get("adaptive_stream", "")),
+            subscriber_allow_pause=_boolean(query.get("subscriber_allow_pause", "")),
         ),
         participant_attributes=_query_attributes(query.get("attributes", "")),
         reconnect=_boolean(query.get("reconnect", "")),

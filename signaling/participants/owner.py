@@ -47,6 +47,10 @@ class Owner(Member, Protocol):
         """The room that it is in."""
 
     @property
+    def allow_pause(self) -> bool:
+        """Whether its videos may be paused for lack of bandwidth."""
+
+    @property
     def permission(self) -> ParticipantPermission:
         """What it may do."""
 

@@ -20,10 +20,14 @@ from livekit.protocol.models import (
     ParticipantPermission,
 )
 from livekit.protocol.rtc import (
+    ACTIVE,
+    PAUSED,
     LeaveRequest,
     ParticipantUpdate,
     RequestResponse,
     SignalResponse,
+    StreamStateInfo,
+    StreamStateUpdate,
     SyncState,
     TrackSubscribed,
 )
@@ -34,6 +38,7 @@ from sfu.events import (
     Event,
     LayersChanged,
     StreamStarted,
+    SubscriptionPaused,
     SubscriptionStarted,
     TransportConnected,
     TransportFailed,
@@ -141,6 +146,8 @@ class Participant:
         """Media has been connected once."""
         self.disconnect_on_resume = False
         """A simulated fault: the next resumed socket is closed at once."""
+        self.allow_pause = self.settings.allow_pause
+        """Its videos may be paused for lack of bandwidth."""
         self.subscriber_primary = (
             not self.settings.single_pc
             and self.client.protocol >= FIRST_PROTOCOL_WITH_SUBSCRIBER_PRIMARY
@@ -366,6 +373,8 @@ class Participant:
                 self.publishing.stream_started(event)
             case SubscriptionStarted():
                 self._subscription_started(event)
+            case SubscriptionPaused():
+                self._subscription_paused(event)
             case LayersChanged() | ChannelOpened():
                 # The engine selects among live layers and queues until a channel opens; nobody has to be told.
                 return
@@ -383,6 +392,13 @@ class Participant:
         if track is not None and not track.first_packet_sent:
             track.first_packet_sent = True
             track.publisher.send(SignalResponse(track_subscribed=TrackSubscribed(track_sid=track.sid)))
+
+    def _subscription_paused(self, event: SubscriptionPaused) -> None:
+        track = self.room.tracks.get(self.node.subscribers[event.subscription][1])
+        if track is not None:
+            state = PAUSED if event.paused else ACTIVE
+            info = StreamStateInfo(participant_sid=track.publisher.sid, track_sid=track.sid, state=state)
+            self.send(SignalResponse(stream_state_update=StreamStateUpdate(stream_states=[info])))
 
     def _transport_failed(self, reason: str) -> None:
         """React to the loss of a transport.

@@ -7,7 +7,16 @@ and the room tells everybody else (`apply`). A packet in another codec than was 
 
 from collections.abc import Iterable
 
-from livekit.protocol.models import AUDIO, MICROPHONE, UNKNOWN, VIDEO, AudioTrackFeature, TrackInfo, TrackSource
+from livekit.protocol.models import (
+    AUDIO,
+    MICROPHONE,
+    SCREEN_SHARE,
+    UNKNOWN,
+    VIDEO,
+    AudioTrackFeature,
+    TrackInfo,
+    TrackSource,
+)
 from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalResponse, TrackUnpublishedResponse
 
 from sfu.events import StreamStarted
@@ -135,6 +144,7 @@ class Publishing:
             stereo=track.info.stereo,
             red=not track.info.disable_red,
             voices=self._voices(track),
+            screen=track.info.source == SCREEN_SHARE,
         )
 
     def _voices(self, track: Track) -> tuple[int, int]:

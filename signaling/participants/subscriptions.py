@@ -167,6 +167,7 @@ class Subscriptions:
                 width=request.width,
                 height=request.height,
                 fps=request.fps,
+                priority=request.priority,
             )
             if (forwarding := self.active.get(sid)) is not None:
                 self._apply(forwarding)
@@ -207,7 +208,7 @@ class Subscriptions:
         engine, track = self._participant.node.engine, self._track(forwarding)
         settings = self._settings.get(track.sid, self._default)
         if track.kind is Kind.VIDEO:
-            engine.set_layers(forwarding.id, *_layers(track, settings))
+            engine.set_layers(forwarding.id, *_layers(track, settings), settings.priority, _pixels(settings))
         engine.set_paused(forwarding.id, _is_paused(settings) or not forwarding.ready)
 
     def _track(self, forwarding: Forwarding) -> Track:
@@ -235,8 +236,8 @@ class Subscriptions:
         silence = waits and track.info.muted
         if track.kind is not Kind.VIDEO:
             return Beginning(silence=silence)
-        spatial, temporal = _layers(track, self._settings.get(track.sid, self._default))
-        return Beginning(spatial, temporal, silence)
+        settings = self._settings.get(track.sid, self._default)
+        return Beginning(*_layers(track, settings), settings.priority, _pixels(settings), silence)
 
     def _note_demand(self, forwarding: Forwarding) -> None:
         track = self._track(forwarding)
@@ -296,3 +297,8 @@ def _is_paused(settings: UpdateTrackSettings) -> bool:
 def _layers(track: Track, settings: UpdateTrackSettings) -> tuple[int, int]:
     """Highest spatial and temporal layer of use."""
     return spatial_layer(track.info, settings), temporal_layer(settings.fps)
+
+
+def _pixels(settings: UpdateTrackSettings) -> int:
+    """How large a client shows a track; 0: it has not said so."""
+    return settings.width * settings.height

@@ -91,6 +91,9 @@ class Beginning:
     spatial: int = MAX_SPATIAL
     temporal: int = MAX_TEMPORAL
     """The highest layers that the client wants."""
+    priority: int = 0
+    pixels: int = 0
+    """How important it is to the client, as in `SubscribeParameters`."""
     silence: bool = False
     """Send silence: the track is muted, and the client waits for its first packet."""
 
@@ -138,6 +141,8 @@ class PublishDecision:
     red: bool
     voices: tuple[int, int] = (0, 0)
     """The group of voices of which only the loudest are forwarded, and how many; (0, 0): it is always forwarded."""
+    screen: bool = False
+    """It is a shared screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,8 @@ class Selection:
             paused=paused,
             spatial=begin.spatial,
             temporal=begin.temporal,
+            priority=begin.priority,
+            pixels=begin.pixels,
             silence=begin.silence,
             codec=self.media.codec,
         )

@@ -145,7 +145,7 @@ class _Learned:
 class OfferingConnection:
     """A client's connection on which we make the offers; the client only receives on it."""
 
-    def __init__(self, engine: Engine, *, renews_sections: bool = False) -> None:
+    def __init__(self, engine: Engine, *, renews_sections: bool = False, may_pause: bool = False) -> None:
         """Open a transport.
 
         Args:
@@ -153,6 +153,7 @@ class OfferingConnection:
             renews_sections: give an m-section whose track went away another mid before it is used again, as RFC 8829
                 section 5.2.2 allows after a rejection. It is a new one to the client then, and there are never more
                 m-sections than tracks were sent at one time.
+            may_pause: see `Engine.open_transport`.
 
         Raises:
             EngineError: the engine has no room for a transport.
@@ -161,7 +162,7 @@ class OfferingConnection:
         self._renews_sections = renews_sections
         self._mids = 0
         """The number of mids given so far, without that of the data channels."""
-        self._local = engine.open_transport()
+        self._local = engine.open_transport(may_pause)
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)

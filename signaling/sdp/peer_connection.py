@@ -147,14 +147,17 @@ class _Layout:
 class AnsweringConnection:
     """A client's connection on which the client makes the offers."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, may_pause: bool = False) -> None:
         """Open a transport.
+
+        Args:
+            may_pause: see `Engine.open_transport`.
 
         Raises:
             EngineError: the engine has no room for one.
         """
         self._engine = engine
-        self._local = engine.open_transport()
+        self._local = engine.open_transport(may_pause)
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
@@ -335,23 +338,23 @@ class AnsweringConnection:
         return tuple(changed)
 
     def _publish(self, m_section: _MSection) -> Published | None:
-        if m_section.decision is None:
+        if (decision := m_section.decision) is None:
             return None
         encodings = encodings_of(m_section.section, _has_rids(m_section))
-        formats = publish_formats(m_section.formats, m_section.decision)
+        formats = publish_formats(m_section.formats, decision)
         try:
             parameters = PublishParameters(
-                m_section.kind, m_section.mid, encodings, *m_section.decision.voices, codecs=sent_codecs(formats)
+                m_section.kind, m_section.mid, encodings, *decision.voices, sent_codecs(formats), decision.screen
             )
             engine_track = self._engine.publish(self.transport, parameters)
         except EngineError as error:
-            log.warning("publication refused", track=m_section.decision.track_sid, reason=str(error))
+            log.warning("publication refused", track=decision.track_sid, reason=str(error))
             m_section.decision = None
             return None
         accepted = next(f for f in formats if f.codec in PRIMARY)
         m_section.published = Published(
             mid=m_section.mid,
-            track_sid=m_section.decision.track_sid,
+            track_sid=decision.track_sid,
             cid=track_id(m_section.section),
             engine_track=engine_track,
             kind=m_section.kind,

@@ -10,7 +10,7 @@ import pytest
 
 from sfu import engine as engine_module
 from sfu.engine import Engine, EngineError, EngineOptions, TableFull
-from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
+from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionPaused, SubscriptionStarted, TransportFailed
 from sfu.parameters import (
     Channel,
     Codec,
@@ -31,6 +31,7 @@ from sfu.parameters import (
 )
 from sfu.queues.control import push_slow
 from sfu.queues.notices import notice
+from sfu.schema.bandwidth_codes import Reason, Rung
 from sfu.schema.capacities import COMMANDS, NOTICE_ROWS
 from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
@@ -218,7 +219,7 @@ async def test_settings_become_commands(bench: Bench) -> None:
     _, _, track, subscription = bench.open_call()
     await bench.settle()
     bench.thread.commands.clear()
-    bench.engine.set_layers(subscription.id, 2, 3)
+    bench.engine.set_layers(subscription.id, 2, 3, 1, 1 << 40)
     bench.engine.set_paused(subscription.id, True)
     bench.engine.request_key_frame(track)
     for _ in range(2):
@@ -226,7 +227,7 @@ async def test_settings_become_commands(bench: Bench) -> None:
     await bench.settle()
     codecs = 1 << Codec.VP8 | 1 << Codec.AV1
     assert bench.thread.commands == [
-        (Command.SET_LAYERS, 0, {"spatial": 2, "temporal": 3}),
+        (Command.SET_LAYERS, 0, {"spatial": 2, "temporal": 3, "priority": 1, "pixels": 0x7FFFFFFF}),
         (Command.SET_PAUSED, 0, {"paused": 1}),
         (Command.REQUEST_KEY_FRAME, 0, {}),
         (Command.SET_CODECS, 0, {"codecs": codecs}),
@@ -380,6 +381,10 @@ async def test_notices_become_events_of_signallings_numbers(bench: Bench) -> Non
     assert await bench.event() == LayersChanged(track, 0b101)
     bench.thread.notice(NoticeKind.SUBSCRIPTION_STARTED, 0)
     assert await bench.event() == SubscriptionStarted(subscription.id)
+    for rung in (Rung.PAUSED, Rung.LOWEST):
+        bench.thread.memory.table("subscriptions")[0]["rung"] = rung
+        bench.thread.notice(NoticeKind.ALLOWANCE_CHANGED, 0)
+        assert await bench.event() == SubscriptionPaused(subscription.id, rung == Rung.PAUSED)
     bench.thread.notice(NoticeKind.CONSENT_EXPIRED, 0)
     assert await bench.event() == TransportFailed(publisher, "consent expired")
     bench.thread.notice(NoticeKind.CONSENT_EXPIRED, 0)  # once is enough
@@ -404,6 +409,7 @@ async def test_notices_about_an_earlier_use_of_a_row_are_ignored(bench: Bench) -
     used = bench.engine.usage()
     for kind in (
         NoticeKind.SUBSCRIPTION_STARTED,
+        NoticeKind.ALLOWANCE_CHANGED,
         NoticeKind.CLOSED_SUBSCRIPTION,
         *range(NoticeKind.LAYERS_CHANGED, len(NOTICE_ROWS)),
     ):
@@ -451,13 +457,16 @@ async def test_statistics_read_the_columns(bench: Bench) -> None:
     memory.table("streams")[1]["jitter"], memory.table("streams")[1]["clock_rate"] = 16 * 900, 90_000
     numbers = bench.engine.track_statistics(track)
     assert (numbers.packets, numbers.bytes, numbers.lost, numbers.jitter_ms) == (60, 300, -1, 10.0)
-    assert [layer.live for layer in numbers.layers] == [False, True, False]
-    assert numbers.layers[2].bitrate_bps == 2000
+    assert [(layer.live, layer.bitrate_bps) for layer in numbers.layers] == [(False, 0), (True, 1000), (False, 2000)]
     row = memory.table("subscriptions")[0]
     row["fraction_lost"], row["packets"], row["layer"], row["temporal"], row["retransmitted"] = 64, 5, 1, 2, 3
     memory.table("transports")[1]["rtt_ns"] = 20_000_000
     sent = bench.engine.subscription_statistics(subscription.id)
     assert (sent.lost_fraction, sent.rtt_ms, sent.layer, sent.temporal, sent.retransmitted) == (0.25, 20.0, 1, 2, 3)
+    assert (sent.wished, sent.allowed, sent.reason) == ((2, 3), (2, 3), "key_frame")
+    row["allowed_spatial"], row["target_layer"], row["reason"] = 1, 1, Reason.BANDWIDTH
+    sent = bench.engine.subscription_statistics(subscription.id)
+    assert (sent.allowed, sent.reason) == ((1, 3), "bandwidth")
     assert bench.engine.drops()["srtp_auth"] == 0
 
 

@@ -1,1 +1,1 @@
-"""How much each subscriber's path carries, and what it is sent of that: estimate and allocation. Media threads."""
+"""How much each subscriber's path carries: the estimate, and probes for it. Media threads."""

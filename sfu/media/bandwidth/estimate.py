@@ -13,7 +13,15 @@ from sfu.media.bandwidth import probing, reports
 from sfu.media.bandwidth.acknowledged import acknowledge_packet
 from sfu.media.bandwidth.application_limit import spend_budget
 from sfu.media.bandwidth.groups import forget_groups, group_packet
-from sfu.media.bandwidth.loss import LOSS_NONE, NEEDED_OBSERVATIONS, note_recovered, note_reported, observe, update_loss
+from sfu.media.bandwidth.loss import (
+    LOSS_NONE,
+    NEEDED_OBSERVATIONS,
+    note_probe,
+    note_recovered,
+    note_reported,
+    observe,
+    update_loss,
+)
 from sfu.media.bandwidth.probe_result import probe_packet
 from sfu.media.bandwidth.rate_control import BETA, control_rate, set_delay_rate
 from sfu.media.bandwidth.trendline import DELAY_GROWING
@@ -208,6 +216,8 @@ def _delay_rate(estimate, now):
     # A result far below what arrives is no good measurement, and one below the estimate is no reason to rise.
     floor = min(estimate.delay_bps, BETA * estimate.acknowledged_bps)
     set_delay_rate(estimate, max(float(estimate.probe_result_bps), floor), now)
+    if note_probe(estimate, int(estimate.delay_bps)):
+        estimate.probe_due = 1  # the next one need not be as careful
 
 
 @njit(cache=True)

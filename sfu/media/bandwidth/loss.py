@@ -111,6 +111,24 @@ def update_loss(estimate):
 
 
 @njit(cache=True)
+def note_probe(estimate, bps):
+    """A probe got through at so many bit/s: what was lost earlier no longer limits to less. Returns whether it did.
+
+    Without this a subscriber that is sent two thirds of the estimate would stay there, because an increase is bound by
+    what arrives. libwebrtc pads up to the estimate instead.
+    """
+    if estimate.loss_state != LOSS_INCREASING or bps <= estimate.loss_result_bps:
+        return False
+    estimate.loss_bps = max(estimate.loss_bps, float(bps))
+    estimate.loss_result_bps = float(bps)
+    estimate.loss_state = LOSS_NONE
+    estimate.hold_until_ns = 0
+    estimate.hold_bps = 0.0
+    estimate.ramp_ns = 0
+    return True
+
+
+@njit(cache=True)
 def _bound_increase(estimate, bps):
     """While limited by loss: 1.3 x in 300 ms, and within what arrives."""
     known, arriving = estimate.loss_bps, estimate.acknowledged_bps

@@ -6,6 +6,7 @@ Packets of a publisher come here from ingress, those of a mirrored track from an
 import numpy as np
 from numba import njit
 
+from sfu.media.allocation.measure import count_layer
 from sfu.media.net.udp import copy_to_arena
 from sfu.media.receive.formats import take_format
 from sfu.media.receive.nack import drop_before
@@ -65,6 +66,7 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
     room = stream.cache_bytes - (stream.cache_written & (stream.cache_bytes - 1))
     if size > room:  # a packet does not wrap around the end
         stream.cache_written += room
+    count_layer(stream, packet, size)
     packet.start = stream.cache_written
     at = stream.cache_start + (stream.cache_written & (stream.cache_bytes - 1))
     copy_to_arena(state, arena, at, k, offset, size)

@@ -15,7 +15,15 @@ from sfu.media.send.prefetch import look_ahead
 from sfu.media.send.relay_out import relay_batch
 from sfu.media.send.rewrite import pad_packet, payload_start, send_time, write_packet
 from sfu.media.send.scalability import admit_scalable, is_last_of_picture
-from sfu.media.send.selection import admit_temporal, mark_live, may_start, request_target_key_frame
+from sfu.media.send.selection import (
+    admit_temporal,
+    completes_key_frame,
+    is_held,
+    mark_live,
+    may_start,
+    renew_temporal,
+    request_target_key_frame,
+)
 from sfu.media.send.sequence import NOT_SENT, drop, send, synchronise
 from sfu.media.send.timestamps import align_timestamps
 from sfu.media.stream.key_frames import recent_key_frame
@@ -25,6 +33,7 @@ from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import signed32
 from sfu.parameters import Codec
 from sfu.queues.notices import notice
+from sfu.schema.bandwidth_codes import Held
 from sfu.schema.capacities import BATCH, COPIED, HISTORY, LAYERS, PACKETS, SEQUENCE_START, TRACK_LOG
 from sfu.schema.codes import Drop, MediaKind, NoticeKind, PacketFlag, RowState
 from sfu.schema.track_tables import NOT_LISTED
@@ -165,7 +174,14 @@ def _forward_batch(state, arena, row, count, now):
         stream_row = np.int64(arrival.stream)
         if arrival.layer != subscription.layer:
             packet = state.packets[stream_row, arrival.index]
-            if (arrival.key_start or subscription.layer < 0) and may_start(state, subscription, arrival.layer, packet):
+            if subscription.layer >= 0 and arrival.layer > subscription.layer:
+                if arrival.layer == subscription.target_layer and completes_key_frame(state, stream_row, packet):
+                    packet = state.packets[stream_row, state.streams[stream_row].key_sequence & (PACKETS - 1)]
+                    if may_start(state, subscription, arrival.layer, packet):
+                        _begin(state, arena, row, np.int64(arrival.layer), stream_row, packet)
+            elif (arrival.key_start or subscription.layer < 0) and may_start(
+                state, subscription, arrival.layer, packet
+            ):
                 _begin(state, arena, row, np.int64(arrival.layer), stream_row, packet)
             continue
         _forward_packet(state, arena, row, stream_row, np.int64(arrival.index), np.int64(arrival.padding))
@@ -207,6 +223,10 @@ def _begin(state, arena, row, layer, stream_row, packet):
     subscription.stream = stream_row
     subscription.source_ssrc = stream.ssrc
     subscription.picture_timestamp = packet.timestamp - 1
+    subscription.by_bandwidth = 0
+    if subscription.held == Held.SWITCH:
+        subscription.held = Held.NOTHING
+    renew_temporal(subscription)
     subscription.temporal = subscription.target_temporal
     subscription.report_ns = 0  # the receiver needs the new timestamps soon
     end = min(max(stream.highest, packet.sequence) + 1, packet.sequence + PACKETS)
@@ -225,7 +245,9 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
     size = np.int64(packet.size) - np.int64(packet.padding) - payload_start(subscription, packet)
     scalable = False
     admitted = size > 0
-    if admitted and subscription.kind == MediaKind.VIDEO:
+    if subscription.held and is_held(subscription, packet):
+        admitted = False
+    elif admitted and subscription.kind == MediaKind.VIDEO:
         scalable = is_scalable(state.tracks[subscription.track].layer_count, packet.codec)
         if scalable:
             admitted = admit_scalable(state, subscription, stream_row, packet)

@@ -9,7 +9,7 @@ are all among the old one's. Without descriptors VP9's layer ids decide, and spa
 import numpy as np
 from numba import njit
 
-from sfu.media.send.selection import is_newer
+from sfu.media.send.selection import is_newer, may_request_switch
 from sfu.media.wire.dependency import SWITCH, decode_target, indication
 from sfu.media.wire.describe import UNKNOWN_TEMPLATE
 from sfu.schema.codes import PacketFlag
@@ -84,7 +84,7 @@ def _move_by_layers(state, subscription, stream_row, packet, newer):
         subscription.spatial = min(np.int64(subscription.spatial), np.int64(subscription.target_spatial))
         subscription.temporal = min(np.int64(subscription.temporal), np.int64(subscription.target_temporal))
         if subscription.spatial < subscription.target_spatial and packet.spatial > subscription.spatial:
-            state.streams[stream_row].key_frame_requested = 1
+            _request_key_frame(state, subscription, stream_row)
     if (
         subscription.temporal < packet.temporal <= subscription.target_temporal
         and packet.spatial == 0
@@ -93,7 +93,7 @@ def _move_by_layers(state, subscription, stream_row, packet, newer):
     ):
         subscription.temporal = packet.temporal
     if packet.spatial > subscription.spatial and packet.spatial <= subscription.target_spatial:
-        state.streams[stream_row].key_frame_requested = 1
+        _request_key_frame(state, subscription, stream_row)
 
 
 @njit(cache=True)
@@ -117,7 +117,16 @@ def _move_by_targets(state, subscription, stream_row, packet, newer):
         subscription.spatial = _spatial_of(dependency, subscription)  # below the best one: tried again
         _tell(dependency, subscription, 0)
     if dependency.target_spatial[best] != _spatial_of(dependency, subscription):
-        state.streams[stream_row].key_frame_requested = 1
+        _request_key_frame(state, subscription, stream_row)
+
+
+@njit(cache=True)
+def _request_key_frame(state, subscription, stream_row):
+    """Request a key frame because a subscription is to follow more spatial layers than without one."""
+    stream = state.streams[stream_row]
+    track, now = state.tracks[subscription.track], state.thread[0].now_ns
+    if not subscription.by_bandwidth or may_request_switch(track, stream, True, now):
+        stream.key_frame_requested = 1
 
 
 @njit(cache=True)

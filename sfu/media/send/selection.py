@@ -10,6 +10,7 @@ end one.
 import numpy as np
 from numba import njit
 
+from sfu.media.allocation.due import list_subscribers
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.stream.key_frames import key_frame_arrives, request_key_frame
 from sfu.media.stream.layers import is_scalable
@@ -17,6 +18,8 @@ from sfu.media.wire.numbers import signed32
 from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec, Extension
 from sfu.queues.notices import notice
+from sfu.schema.bandwidth_codes import Held
+from sfu.schema.capacities import PACKETS
 from sfu.schema.codes import MediaKind, NoticeKind, PacketFlag, RowState
 
 DEAD_FRAMES = 15
@@ -31,6 +34,13 @@ SETTLED_NS: an encoder pauses after a large one, and who has just turned to the 
 SETTLED_NS = 3_000_000_000
 MAX_USUAL_CHECKS = 25
 """A longer distance between two frames is an interruption and says nothing about the next one."""
+SWITCH_EVERY_NS = 10_000_000_000
+"""Between two requests for key frames of a track that changes of bandwidth may cause in the long run."""
+SWITCH_BURST = 6
+"""How many of them may come at once."""
+SWITCHES_DOWN = 3
+"""How many of these only viewers may cause that need less."""
+SWITCH_SHARED_NS = 300_000_000
 QUARTERS = 4
 """usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
 distance of a second is remembered for some seconds of quick frames."""
@@ -67,8 +77,71 @@ def request_target_key_frame(state, row):
     if subscription.paused or subscription.kind != MediaKind.VIDEO or subscription.target_layer == subscription.layer:
         return
     track = state.tracks[subscription.track]
-    if 0 <= subscription.target_layer < track.layer_count:
-        request_key_frame(state, np.int64(track.streams[subscription.target_layer]))
+    if not 0 <= subscription.target_layer < track.layer_count:
+        return
+    stream_row = np.int64(track.streams[subscription.target_layer])
+    if subscription.layer >= 0 and key_frame_arrives(state, stream_row, state.thread[0].now_ns):
+        return
+    if subscription.by_bandwidth:
+        rises = 0 <= subscription.layer < subscription.target_layer
+        if not may_request_switch(track, state.streams[stream_row], rises, state.thread[0].now_ns):
+            return
+    request_key_frame(state, stream_row)
+
+
+@njit(cache=True)
+def may_request_switch(track, stream, rises, now):
+    """Whether a key frame of a stream may be requested because a viewer's bandwidth changed, which is counted.
+
+    A publisher answers with key frames of all layers, which cost all viewers: a track is asked SWITCH_BURST times at
+    once and otherwise once in SWITCH_EVERY_NS, some of that only for those that need less. Switches within
+    SWITCH_SHARED_NS share a request.
+    """
+    if stream.key_frame_requested:
+        return True  # it was counted, or somebody else needs it
+    if track.switch_request_ns != 0 and now - track.switch_request_ns < SWITCH_SHARED_NS:
+        return False
+    paid = max(np.int64(track.switch_credit_ns), now)
+    if paid - now > (SWITCH_BURST - 1 - (SWITCHES_DOWN if rises else 0)) * SWITCH_EVERY_NS:
+        return False
+    track.switch_credit_ns = paid + SWITCH_EVERY_NS
+    track.switch_request_ns = now
+    return True
+
+
+@njit(cache=True)
+def renew_temporal(subscription):
+    """Renew the highest temporal layer to forward. While a lower spatial layer is waited for because the one that is
+    forwarded is not allowed any more, that is the base layer."""
+    temporal = min(subscription.preferred_temporal, subscription.allowed_temporal)
+    falls = subscription.by_bandwidth and 0 <= subscription.target_layer < subscription.layer
+    subscription.target_temporal = 0 if falls else temporal
+
+
+@njit(cache=True)
+def is_held(subscription, packet):
+    """Whether a packet is not sent because of `held`. A picture that has begun is sent to its end."""
+    if packet.timestamp == subscription.picture_timestamp:
+        return False
+    if subscription.held == Held.KEY_FRAMES and subscription.layer == subscription.target_layer:
+        return packet.flags & PacketFlag.KEY_FRAME == 0
+    return True
+
+
+@njit(cache=True)
+def completes_key_frame(state, stream_row, packet):
+    """Whether a packet, which was stored just now, makes the last key frame of its stream complete."""
+    stream = state.streams[stream_row]
+    newest = state.packets[stream_row, stream.highest & (PACKETS - 1)]
+    if newest.timestamp == packet.timestamp and not newest.marker:
+        return False  # it is still arriving
+    for sequence in range(max(stream.key_sequence, 0), min(stream.highest + 1, stream.key_sequence + PACKETS)):
+        each = state.packets[stream_row, sequence & (PACKETS - 1)]
+        if each.sequence != sequence or each.timestamp != packet.timestamp:
+            return False
+        if each.marker:
+            return True
+    return False
 
 
 @njit(cache=True)
@@ -91,6 +164,7 @@ def _set_live(state, track_row, live):
     while row >= 0:
         choose_target_layer(state, row)
         row = np.int64(state.subscriptions[row].next_of_track)
+    list_subscribers(state, track_row)
 
 
 @njit(cache=True)
@@ -163,6 +237,8 @@ def receive_key_frame_request(state, row, now):
     request_target_key_frame(state, row)
     if not 0 <= subscription.layer < track.layer_count:
         return
+    if subscription.by_bandwidth and subscription.target_layer < subscription.layer:
+        return  # nobody is asked for what is denied
     stream_row = np.int64(track.streams[subscription.layer])
     on_its_way = now - state.streams[stream_row].key_ns < state.transports[subscription.transport].rtt_ns
     if not on_its_way and not key_frame_arrives(state, stream_row, now):

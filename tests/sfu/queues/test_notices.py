@@ -52,6 +52,7 @@ def test_a_notice_says_whose_it_is_and_what_the_row_says_when_it_is_taken(memory
         (NoticeKind.CLOSED_TRANSPORT, TRANSPORTS - 1),
         (NoticeKind.PATH_SELECTED, TRANSPORTS - 1),
         (NoticeKind.SUBSCRIPTION_STARTED, 5),
+        (NoticeKind.ALLOWANCE_CHANGED, 5),
         (NoticeKind.STREAM_STARTED, 9),
         (NoticeKind.CACHE_REQUESTED, 9),
         (NoticeKind.CACHE_LEFT, 9),
@@ -62,6 +63,7 @@ def test_a_notice_says_whose_it_is_and_what_the_row_says_when_it_is_taken(memory
     memory.table("transports")["path"][TRANSPORTS - 1] = 11
     assert taken(memory) == [
         (NoticeKind.SUBSCRIPTION_STARTED, 5, 4, 0, 0),
+        (NoticeKind.ALLOWANCE_CHANGED, 5, 4, 1, 0),
         (NoticeKind.STREAM_STARTED, 7, 6, 2, 10 | 3 << 32),
         (NoticeKind.CACHE_REQUESTED, 7, 6, 2, 1 << 20),
         (NoticeKind.CACHE_LEFT, 7, 6, 2, 0),

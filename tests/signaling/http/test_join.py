@@ -70,6 +70,7 @@ def test_single_parameters_are_read() -> None:
             "browser": "Firefox",
             "capabilities": "CAP_COMPRESSION_DEFLATE_RAW, CAP_FROM_THE_FUTURE",
             "adaptive_stream": "1",
+            "subscriber_allow_pause": "1",
             "auto_subscribe": "0",
             "reconnect": "1",
             "reconnect_reason": "2",
@@ -81,6 +82,7 @@ def test_single_parameters_are_read() -> None:
     assert (info.browser, info.address) == ("Firefox", "192.0.2.7")
     assert list(info.capabilities) == [models.ClientInfo.CAP_COMPRESSION_DEFLATE_RAW]
     assert (join.room, join.single_pc, join.adaptive_stream, join.auto_subscribe) == ("r", False, True, False)
+    assert join.settings.allow_pause
     assert (join.reconnect, join.reconnect_reason, join.participant_sid) == (True, 2, "PA_x")
     assert join.publisher_offer is None
     assert join.sync_state is None
@@ -89,6 +91,7 @@ def test_single_parameters_are_read() -> None:
 def test_a_client_that_says_nothing_subscribes_by_itself() -> None:
     join = parse({"access_token": token()})
     assert (join.auto_subscribe, join.adaptive_stream, join.reconnect) == (True, False, False)
+    assert not join.settings.allow_pause
 
 
 @pytest.mark.parametrize("compress", [True, False])

@@ -3,7 +3,7 @@
 import pytest
 from livekit.protocol import models, rtc
 
-from sfu.events import LayersChanged, StreamStarted, SubscriptionStarted, TransportFailed
+from sfu.events import LayersChanged, StreamStarted, SubscriptionPaused, SubscriptionStarted, TransportFailed
 from sfu.parameters import Codec, SubscriptionId
 from signaling.http.connection import BadMessage
 from signaling.limits import MAX_BAD_MESSAGES
@@ -135,6 +135,7 @@ async def test_events_of_rows_that_are_gone_are_harmless(call: Call) -> None:
         StreamStarted(engine_track, 0, 1, Codec.OPUS),
         LayersChanged(engine_track, 1),
         SubscriptionStarted(SubscriptionId(99)),
+        SubscriptionPaused(SubscriptionId(99), True),
     ):
         await call.emit(event)
     assert not call.room.participants

@@ -3,7 +3,7 @@
 import pytest
 from livekit.protocol import models, rtc
 
-from sfu.events import SubscriptionStarted
+from sfu.events import SubscriptionPaused, SubscriptionStarted
 from sfu.parameters import SubscriptionId
 from signaling.participants.renegotiation import ANSWER_TIMEOUT_S
 from tests.signaling.support.call import ALL_VIDEO, Call, Client, sdp
@@ -250,6 +250,41 @@ async def test_track_settings_choose_layers(call: Call, settings: dict[str, int]
     assert call.engine.layers[subscription] == (2, 3)
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], **settings))  # type: ignore[arg-type]
     assert call.engine.layers[subscription] == layers
+
+
+async def test_priority_and_dimensions_decide_whose_picture_suffers_last(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    sid = await ann.publish("cam", "video")
+    settings = rtc.UpdateTrackSettings(track_sids=[sid], width=640, height=360, priority=2)
+    await bob.send(track_setting=settings)
+    await bob.renegotiate()
+    subscription = subscription_of(call, bob, sid)
+    assert call.engine.importance[subscription] == (2, 640 * 360)
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], quality=models.HIGH, priority=1))
+    assert call.engine.importance[subscription] == (1, 0)
+
+
+@pytest.mark.parametrize(("source", "screen"), [(models.CAMERA, False), (models.SCREEN_SHARE, True)])
+async def test_the_engine_is_told_what_is_a_shared_screen(call: Call, source: int, screen: bool) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("video", "video", source=source)
+    assert call.engine.tracks[ann.engine_track(sid)][1].screen is screen
+
+
+@pytest.mark.parametrize(("single_pc", "allow_pause"), [(True, True), (False, True), (True, False)])
+async def test_a_client_says_whether_its_videos_may_be_paused_and_hears_when_they_are(
+    call: Call, single_pc: bool, allow_pause: bool
+) -> None:
+    ann = await call.join("ann")
+    sid = await ann.publish("cam", "video")
+    bob = await call.join("bob", single_pc=single_pc, allow_pause=allow_pause)
+    transports = bob.participant.renegotiation.transports
+    assert [call.engine.may_pause[each] for each in transports] == len(transports) * [allow_pause]
+    subscription = subscription_of(call, bob, sid)
+    for paused, state in ((True, rtc.PAUSED), (False, rtc.ACTIVE)):
+        await call.emit(SubscriptionPaused(subscription, paused))
+        (info,) = bob.of("stream_state_update")[-1].stream_states
+        assert (info.participant_sid, info.track_sid, info.state) == (ann.sid, sid, state)
 
 
 async def test_adaptive_client_starts_with_the_lowest_layer(call: Call) -> None:

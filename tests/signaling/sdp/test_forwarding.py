@@ -37,10 +37,11 @@ def test_a_track_begins_as_is_said_when_it_starts() -> None:
     tracks = forwardings(engine)
     said = [Beginning()]
     tracks.want(replace(track("TR_a", 1), begin=lambda: said[-1]))
-    said.append(Beginning(0, 1, silence=True))
+    said.append(Beginning(0, 1, 2, 640 * 360, silence=True))
     assert tracks.start(tracks.by_sid["TR_a"], "0", VP8_OF_1, paused=True)
     parameters = engine.last("subscribe")[2]
     assert (parameters.spatial, parameters.temporal, parameters.silence, parameters.paused) == (0, 1, True, True)
+    assert (parameters.priority, parameters.pixels) == (2, 640 * 360)
 
 
 def test_a_subscription_lives_while_its_receiver_does() -> None:

@@ -54,6 +54,8 @@ class FakeEngine:
         self.tracks: dict[TrackId, tuple[TransportId, PublishParameters]] = {}
         self.subscriptions: dict[SubscriptionId, tuple[TrackId, TransportId, SubscribeParameters]] = {}
         self.layers: dict[SubscriptionId, tuple[int, int]] = {}
+        self.may_pause: dict[TransportId, bool] = {}
+        self.importance: dict[SubscriptionId, tuple[int, int]] = {}
         self.paused: dict[SubscriptionId, bool] = {}
         self.channels: list[TransportId] = []
         self.sent: list[tuple[tuple[TransportId, ...], Channel, bytes]] = []
@@ -92,11 +94,12 @@ class FakeEngine:
     def limits(self) -> dict[str, int]:
         return dict(self.rows)
 
-    def open_transport(self) -> LocalTransport:
+    def open_transport(self, may_pause: bool = False) -> LocalTransport:
         if len(self.transports) >= self.capacity:
             raise EngineError("transport table full")
         transport = TransportId(self._next())
         self.transports[transport] = None
+        self.may_pause[transport] = may_pause
         return self._local(transport)
 
     def _local(self, transport: TransportId) -> LocalTransport:
@@ -159,9 +162,12 @@ class FakeEngine:
         self.layers.pop(subscription, None)
         self.paused.pop(subscription, None)
 
-    def set_layers(self, subscription: SubscriptionId, spatial: int, temporal: int) -> None:
+    def set_layers(
+        self, subscription: SubscriptionId, spatial: int, temporal: int, priority: int = 0, pixels: int = 0
+    ) -> None:
         self._check(subscription, self.subscriptions)
         self.layers[subscription] = (spatial, temporal)
+        self.importance[subscription] = (priority, pixels)
 
     def set_paused(self, subscription: SubscriptionId, paused: bool) -> None:
         self._check(subscription, self.subscriptions)

@@ -43,9 +43,9 @@ def parse(sdp: str) -> list[dict[str, Any]]:
 class _Forwarding:
     """Wanted tracks and their sections."""
 
-    def __init__(self, engine: FakeEngine) -> None:
+    def __init__(self, engine: FakeEngine, may_pause: bool) -> None:
         self._engine = engine
-        self.transport = engine.open_transport().id
+        self.transport = engine.open_transport(may_pause).id
         self.forwardings: dict[str, Forwarding] = {}
         """By track sid."""
         self._decodes = DECODES
@@ -112,8 +112,8 @@ class _Forwarding:
 class FakeAnsweringConnection(_Forwarding):
     """The client offers."""
 
-    def __init__(self, engine: FakeEngine) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: FakeEngine, *, may_pause: bool = False) -> None:
+        super().__init__(engine, may_pause)
         self._published: dict[str, Published] = {}
         self._free: dict[str, Kind] = {}
         self._receiving: dict[str, Kind] = {}
@@ -174,7 +174,7 @@ class FakeAnsweringConnection(_Forwarding):
             return None
         media = [entry for entry in codecs if entry[0] is not Codec.RED]
         codec, fmtp = next((entry for entry in media if entry[0] is decision.codec), media[0])
-        parameters = PublishParameters(kind, mid, encodings, *decision.voices)
+        parameters = PublishParameters(kind, mid, encodings, *decision.voices, screen=decision.screen)
         engine_track = self._engine.publish(self.transport, parameters)
         preferred_first = sorted(codecs, key=lambda entry: entry[0] not in (codec, Codec.RED))
         formats = tuple((96 + number, *entry) for number, entry in enumerate(preferred_first))
@@ -185,8 +185,8 @@ class FakeAnsweringConnection(_Forwarding):
 class FakeOfferingConnection(_Forwarding):
     """We offer."""
 
-    def __init__(self, engine: FakeEngine, *, renews_sections: bool = False) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: FakeEngine, *, renews_sections: bool = False, may_pause: bool = False) -> None:
+        super().__init__(engine, may_pause)
         self.renews_sections = renews_sections
         self._outstanding = False
         self._offered = False

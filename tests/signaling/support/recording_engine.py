@@ -54,7 +54,7 @@ class RecordingEngine:
         if self.full:
             raise EngineError("the table is full")
 
-    def open_transport(self) -> LocalTransport:
+    def open_transport(self, may_pause: bool = False) -> LocalTransport:
         return self._local(TransportId(self._next()))
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfu.media.bandwidth.costs import (
+from sfu.media.allocation.costs import (
     FIRST_LAYER_BPS,
     KEY_FRAME_SHARE,
     SRTP_TAG_BYTES,
@@ -30,7 +30,7 @@ def costs(measured: Any, live: int | None = None) -> list[list[int]]:
     """Of simulcast if `live` is given, else of one stream with all layers."""
     cost = np.full((COST_SPATIAL, COST_TEMPORAL), -1, np.int64)
     if live is None:
-        scalable_costs(cost, measured)
+        scalable_costs(cost, measured, 1)
     else:
         simulcast_costs(cost, measured, live)
     return [[int(each) for each in row] for row in cost]
@@ -66,10 +66,18 @@ def test_a_scalable_layer_costs_what_all_below_it_send_too() -> None:
 
 def test_a_scalable_layer_that_sends_nothing_is_not_there() -> None:
     assert costs(table((60, 30), (), (700, 350))) == [[60, 90, 0, 0], [0, 0, 0, 0], [760, 1140, 0, 0]]
-    assert costs(table()) == 3 * [4 * [0]]
+    cost = np.ones((COST_SPATIAL, COST_TEMPORAL), np.int64)
+    scalable_costs(cost, table((60, 30)), 0)
+    assert not cost.any()
 
 
-@pytest.mark.parametrize(("measured", "expected"), [(table((400, 1)), 100), (table((), (80,)), 20), (table(), 0)])
+def test_a_single_stream_that_was_not_measured_yet_has_one_layer() -> None:
+    assert costs(table()) == [[FIRST_LAYER_BPS, 0, 0, 0], 4 * [0], 4 * [0]]
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"), [(table((400, 1)), 100), (table((), (80,)), 20), (table(), FIRST_LAYER_BPS // 4)]
+)
 def test_key_frames_only_cost_a_part_of_the_lowest_layer(measured: Any, expected: int) -> None:
     assert KEY_FRAME_SHARE == 4
     cost = np.array(costs(measured), np.int64)

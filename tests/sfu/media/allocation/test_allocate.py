@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.bandwidth.allocate import (
+from sfu.media.allocation.allocate import (
     BACK_OFF_NS,
     FAILED_WITHIN_NS,
     FORGIVEN_NS,
@@ -245,6 +245,18 @@ def test_an_upgrade_that_holds_ends_the_row_of_failures() -> None:
     subscriber.run(600, after=MAX_BACK_OFF_NS)
     subscriber.run(600, after=FORGIVEN_NS)
     assert subscriber.rows["failures"][0] == 0
+
+
+def test_nothing_backs_off_from_a_path_that_is_much_better_now() -> None:
+    """A link that was nearly cut is whole again: it does not matter what failed before."""
+    subscriber = Subscriber(Video())
+    subscriber.run(120)
+    upgrades(subscriber, (200, 120), 60)
+    assert subscriber.rows["failures"][0] > 2
+    subscriber.run(290)
+    assert subscriber.layer() == (0, 1), "not much better"
+    subscriber.run(3_000)
+    assert subscriber.layer() == (2, 3)
 
 
 def test_a_path_that_becomes_worse_later_is_no_failed_upgrade() -> None:

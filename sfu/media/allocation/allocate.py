@@ -16,22 +16,25 @@ An upgrade that had to be taken back soon is not tried again for a time that dou
 import numpy as np
 from numba import njit
 
-from sfu.media.bandwidth.ladder import (
+from sfu.media.allocation.ladder import (
     FIRST_LAYER,
     build_ladder,
+    highest_spatial,
     highest_temporal,
     layer_at,
     lowest_spatial,
     present_cost,
     present_place,
 )
-from sfu.schema.allocation_tables import MAX_SHARED
+from sfu.schema.allocation_tables import COST_SPATIAL, MAX_SHARED
 from sfu.schema.bandwidth_codes import Reason, Rung
 
 UPGRADE_PERCENT = 90
 """An upgrade has to fit into so much of the estimate."""
 FAILED_WITHIN_NS = 10_000_000_000
 """An upgrade that bandwidth takes back within this time has failed."""
+PROMISING_PERCENT = 150
+"""An estimate that is so much higher than at the failed upgrade is another matter: nothing backs off."""
 BACK_OFF_NS = 8_000_000_000
 """How long an upgrade is not tried again after it failed once; doubles with each failure in a row."""
 MAX_BACK_OFF_NS = 120_000_000_000
@@ -78,7 +81,7 @@ def allocate(demands, count, estimate_bps, audio_bps, may_pause, now):
                 continue
             step = demand.ladder_cost[demand.at + 1] - demand.ladder_cost[demand.at]
             excess = OVERDRAFT_BPS if k == 0 and _may_overdraw(demand, now) else 0
-            if used + step <= _limit(demand, budget + excess, upgrade_budget, now):
+            if used + step <= _limit(demand, estimate_bps, budget + excess, upgrade_budget, now):
                 used += step
                 demand.at += 1
                 demand.ended = 1 if demand.at + 1 >= demand.rungs else 0
@@ -88,7 +91,7 @@ def allocate(demands, count, estimate_bps, audio_bps, may_pause, now):
     if shared > 0 and used > budget:
         _note_overdraft(demands[demands[0].order], now)
     for k in range(count):
-        _conclude(demands[k], now)
+        _conclude(demands[k], estimate_bps, now)
     return used
 
 
@@ -117,13 +120,13 @@ def _put_in_order(demands, count):
 
 
 @njit(cache=True)
-def _limit(demand, budget, upgrade_budget, now):
+def _limit(demand, estimate_bps, budget, upgrade_budget, now):
     """Up to how many bit/s in all the next rung of a video may be given: `budget` for what it had already, or what
     costs no more than that."""
     cost, place = demand.ladder_cost[demand.at + 1], demand.ladder_place[demand.at + 1]
     if demand.rung != Rung.NONE and (place <= present_place(demand) or cost <= present_cost(demand)):
         return budget
-    if _backs_off(demand, now):
+    if _backs_off(demand, estimate_bps, now):
         return np.int64(-1)
     return upgrade_budget
 
@@ -146,16 +149,16 @@ def _note_overdraft(demand, now):
 
 
 @njit(cache=True)
-def _backs_off(demand, now):
-    """Whether the last upgrade of a video failed so recently that none is tried."""
-    if demand.failures == 0:
+def _backs_off(demand, estimate_bps, now):
+    """Whether the last upgrade of a video failed so recently, with an estimate such as this one, that none is tried."""
+    if demand.failures == 0 or estimate_bps * 100 >= demand.failed_bps * PROMISING_PERCENT:
         return False
     wait = min(BACK_OFF_NS << min(np.int64(demand.failures) - 1, 16), MAX_BACK_OFF_NS)
     return now - demand.failed_ns < wait
 
 
 @njit(cache=True)
-def _conclude(demand, now):
+def _conclude(demand, estimate_bps, now):
     """Turn the rung that a video has reached into layers, a reason, and what is remembered of it."""
     before, present_bps = present_place(demand), present_cost(demand)
     if demand.rungs == 0:
@@ -167,7 +170,7 @@ def _conclude(demand, now):
         return
     at = np.int64(demand.at)
     place = np.int64(demand.ladder_place[at])
-    _remember(demand, before, present_bps, place, np.int64(demand.ladder_cost[at]), now)
+    _remember(demand, before, present_bps, estimate_bps, now)
     lowest = lowest_spatial(demand)
     if place < FIRST_LAYER:
         demand.rung = place
@@ -188,17 +191,21 @@ def _conclude(demand, now):
 
 
 @njit(cache=True)
-def _remember(demand, before, present_bps, place, cost, now):
+def _remember(demand, before, present_bps, estimate_bps, now):
     """Note an upgrade, an upgrade that bandwidth takes back, and one that has held."""
     if demand.rung == Rung.NONE:
         return
+    place, cost = np.int64(demand.ladder_place[demand.at]), np.int64(demand.ladder_cost[demand.at])
     top = np.int64(demand.ladder_place[demand.rungs - 1])
     if place > before and cost > present_bps:
         demand.raised_ns = now
+        demand.raised_bps = estimate_bps
     elif place < min(before, top) and cost < present_bps:
         if demand.raised_ns != 0 and now - demand.raised_ns < FAILED_WITHIN_NS:
-            demand.failures += 1
+            another = demand.raised_bps * 100 >= demand.failed_bps * PROMISING_PERCENT
+            demand.failures = 1 if another else demand.failures + 1  # of a narrower link than this one
             demand.failed_ns = now
+            demand.failed_bps = demand.raised_bps
         demand.raised_ns = 0
     if demand.raised_ns != 0 and now - demand.raised_ns >= FORGIVEN_NS:
         demand.failures = 0
@@ -208,4 +215,11 @@ def _remember(demand, before, present_bps, place, cost, now):
 def _reason(demand, place):
     if demand.at + 1 < demand.rungs:
         return Reason.PAUSED if place == Rung.PAUSED else Reason.BANDWIDTH
-    return Reason.CLIENT if demand.spatial >= min(np.int64(demand.wish_spatial), 2) else Reason.NOT_LIVE
+    return reason_unlimited(demand)
+
+
+@njit(cache=True)
+def reason_unlimited(demand):
+    """Why a video that is sent all that there is is not sent more."""
+    wished = min(np.int64(demand.wish_spatial), COST_SPATIAL - 1)
+    return Reason.CLIENT if highest_spatial(demand) >= wished else Reason.NOT_LIVE

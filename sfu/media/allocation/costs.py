@@ -11,7 +11,9 @@ from numba import njit
 from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
 
 SRTP_TAG_BYTES = 16
-"""Of GCM; CM takes 10."""
+"""Of GCM."""
+SHA1_80_TAG_BYTES = 10
+"""Of AES128_CM_SHA1_80."""
 UDP_IP_BYTES = 8 + 20
 UDP_IP6_BYTES = 8 + 40
 MARGIN_PERCENT = 110
@@ -19,7 +21,7 @@ MARGIN_PERCENT = 110
 UNMEASURED_FACTOR = 3
 """A layer that was not measured yet costs so many times what the layer below costs."""
 FIRST_LAYER_BPS = 150_000
-"""A lowest layer that was not measured yet."""
+"""A lowest layer, or a single one, that was not measured yet."""
 KEY_FRAME_SHARE = 4
 """Key frames only, one in four seconds, cost one part in so many of the base layer: each is as large as about eight of
 its frames, of which there are about eight a second."""
@@ -47,14 +49,18 @@ def simulcast_costs(cost, measured, live):
 
 
 @njit(cache=True)
-def scalable_costs(cost, measured):
+def scalable_costs(cost, measured, live):
     """Costs of a track whose one stream has all layers: a layer costs what it sends itself and all below it.
 
     cost: written, [spatial][temporal] in bit/s, cumulative. measured: bit/s of each layer alone; what sends nothing is
-    not there.
+    not there. live: 0 if the stream sends nothing, then nothing has a cost.
     """
     for spatial in range(COST_SPATIAL):
-        _sum_up(cost, measured, 0, spatial)
+        cost[spatial, :] = 0
+        if live:
+            _sum_up(cost, measured, 0, spatial)
+    if live and not cost.any():
+        cost[0, 0] = FIRST_LAYER_BPS
 
 
 @njit(cache=True)

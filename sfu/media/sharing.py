@@ -1,0 +1,323 @@
+"""Each subscriber's bandwidth, shared among what it is sent: gathers its videos, lets `allocate` decide, and puts the
+result in force.
+
+Audio is taken off first. A transport from which no feedback ever came has no estimate, and is never limited.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.media.allocation.allocate import allocate, reason_unlimited
+from sfu.media.allocation.costs import (
+    SHA1_80_TAG_BYTES,
+    SRTP_TAG_BYTES,
+    UDP_IP6_BYTES,
+    UDP_IP_BYTES,
+    key_frame_cost,
+    scalable_costs,
+    simulcast_costs,
+)
+from sfu.media.allocation.due import is_due, list_transport, take_listed, usable_estimate
+from sfu.media.allocation.ladder import present_cost
+from sfu.media.allocation.measure import LEAST, measured_layer
+from sfu.media.send.selection import request_target_key_frame
+from sfu.media.stream.key_frames import request_key_frame
+from sfu.media.subscriptions import renew_target
+from sfu.queues.notices import notice
+from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL, MAX_SHARED, MEASURED_LAYERS
+from sfu.schema.bandwidth_codes import Held, Reason, Rung
+from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID
+from sfu.schema.codes import Drop, MediaKind, NoticeKind, RowState
+
+MAX_RUNS = 16
+"""Transports whose bandwidth is shared out in one turn."""
+MAX_VISITS = 4 * MAX_RUNS
+"""Listed transports that are looked at in one turn."""
+ABRUPT_PERCENT = 130
+"""When what is sent costs more than so much of what there is, pictures stand until key frames of lower layers come."""
+KEY_FRAME_NS = 4_000_000_000
+"""Viewers that are sent key frames only get one so often at least: one request serves all of a track."""
+
+_HELD_NOTHING, _HELD_KEY_FRAMES, _HELD_SWITCH = int(Held.NOTHING), int(Held.KEY_FRAMES), int(Held.SWITCH)
+
+
+@njit(cache=True)
+def sharing_pass(state, now):
+    """Share out the bandwidth of the transports that are listed and due."""
+    runs, visits = 0, 0
+    first_kept = np.int64(-1)
+    while runs < MAX_RUNS and visits < MAX_VISITS:
+        row = np.int64(state.thread[0].first_due)
+        if row < 0 or row == first_kept:
+            return
+        take_listed(state)
+        visits += 1
+        if not is_due(state, row, now):
+            list_transport(state, row, False)
+            first_kept = row if first_kept < 0 else first_kept
+        elif state.transports[row].state == RowState.OPEN:
+            runs += 1
+            state.thread[0].row_in_hand = row
+            share_bandwidth(state, row, now)
+            state.thread[0].row_in_hand = -1
+
+
+@njit(cache=True)
+def limited_pass(state):
+    """Once a second: list the transports that are sent less than they wish, because times of backing off end."""
+    for row in range(state.thread[0].transport_end):
+        if state.transports[row].limited and state.transports[row].state == RowState.OPEN:
+            list_transport(state, row, False)
+
+
+@njit(cache=True)
+def share_bandwidth(state, row, now):
+    """Decide what each video subscription of transport `row` is sent, and let selection follow that."""
+    transport = state.transports[row]
+    transport.allocated_ns = now
+    transport.allocation_urgent = 0
+    estimate = usable_estimate(state, row)
+    transport.shared_bps = estimate
+    count, audio_bps = _gather(state, row)
+    transport.wish_bps = audio_bps + _wish(state, count)
+    if estimate == 0:
+        for k in range(count):
+            _unlimit(state, state.demands[k])
+        transport.limited = 0
+        return
+    abrupt = _present(state, count) * 100 > max(estimate - audio_bps, 0) * ABRUPT_PERCENT
+    used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0, now)
+    limited = False
+    for k in range(count):
+        demand = state.demands[k]
+        limited |= demand.reason == Reason.BANDWIDTH or demand.reason == Reason.PAUSED
+        _apply(state, demand, abrupt, now)
+    transport.limited = 1 if limited else 0
+    if used > max(estimate - audio_bps, 0):  # an overdraft ends in time
+        list_transport(state, row, False)
+
+
+@njit(cache=True)
+def _gather(state, row):
+    """Write a row of `demands` for each video subscription of a transport. Returns how many, and the bit/s that its
+    audio costs."""
+    transport = state.transports[row]
+    overhead = _packet_overhead(state, transport)
+    count, audio_bps = np.int64(0), np.int64(0)
+    number = np.int64(transport.first_subscription)
+    while number >= 0:
+        subscription = state.subscriptions[number]
+        track = state.tracks[subscription.track]
+        if subscription.state == RowState.OPEN and not subscription.pause_requested and track.state == RowState.OPEN:
+            if subscription.kind != MediaKind.VIDEO:
+                audio_bps += _audio_cost(state, track, overhead)
+            elif count < MAX_SHARED:
+                _demand(state, number, count, overhead)
+                count += 1
+            else:
+                state.drops[Drop.ALLOCATION_FULL] += 1
+                _limit_to_key_frames(state, number)
+        number = np.int64(subscription.next_of_transport)
+    return count, audio_bps
+
+
+@njit(cache=True)
+def _packet_overhead(state, transport):
+    """Bytes on the wire that a packet to this transport has beside the RTP packet."""
+    tag = SRTP_TAG_BYTES if transport.cipher != 0 else SHA1_80_TAG_BYTES
+    if transport.path >= 0 and state.paths[transport.path].family == 6:
+        return tag + UDP_IP6_BYTES
+    return tag + UDP_IP_BYTES
+
+
+@njit(cache=True)
+def _audio_cost(state, track, overhead):
+    """Bit/s of an audio track; 0 while others are louder, or before it was measured."""
+    if (track.group > 0 and not track.loud) or track.streams[0] < 0:
+        return np.int64(0)
+    return measured_layer(state.streams[track.streams[0]], 0, 0, overhead)
+
+
+@njit(cache=True)
+def _demand(state, number, k, overhead):
+    """Say in row k of `demands` what subscription `number` wishes, what that costs, and what it has."""
+    subscription, demand = state.subscriptions[number], state.demands[k]
+    track = state.tracks[subscription.track]
+    demand.subscription = number
+    demand.screen = track.screen
+    demand.priority = subscription.priority
+    demand.pixels = subscription.pixels
+    demand.wish_spatial = subscription.preferred_spatial
+    demand.wish_temporal = subscription.preferred_temporal
+    track_costs(state, track, demand, overhead)
+    demand.rung = subscription.rung
+    demand.spatial = subscription.allowed_spatial
+    demand.temporal = subscription.allowed_temporal
+    known = subscription.rung != Rung.NONE
+    demand.raised_ns = subscription.raised_ns if known else 0
+    demand.raised_bps = subscription.raised_bps if known else 0
+    demand.failed_ns = subscription.failed_ns if known else 0
+    demand.failed_bps = subscription.failed_bps if known else 0
+    demand.failures = subscription.failures if known else 0
+    demand.overdrawn_ns = subscription.overdrawn_ns if known else 0
+
+
+@njit(cache=True)
+def track_costs(state, track, demand, overhead):
+    """Write what each layer of a track costs now. A track of several streams has a spatial layer in each."""
+    several = track.layer_count > 1
+    for spatial in range(COST_SPATIAL):
+        for temporal in range(COST_TEMPORAL):
+            demand.measured[spatial, temporal] = 0
+            if not several:
+                demand.measured[spatial, temporal] = _measured(state, track, 0, spatial, temporal, overhead)
+            elif spatial < track.layer_count:
+                for inner in range(COST_SPATIAL):
+                    bps = _measured(state, track, spatial, inner, temporal, overhead)
+                    demand.measured[spatial, temporal] += bps
+    if several:
+        simulcast_costs(demand.cost, demand.measured, np.int64(track.live))
+    else:
+        scalable_costs(demand.cost, demand.measured, np.int64(track.live))
+    demand.key_cost = key_frame_cost(demand.cost)
+
+
+@njit(cache=True)
+def _measured(state, track, layer, spatial, temporal, overhead):
+    if track.streams[layer] < 0:
+        return np.int64(0)
+    return measured_layer(state.streams[track.streams[layer]], spatial, temporal, overhead)
+
+
+@njit(cache=True)
+def _wish(state, count):
+    """Bit/s of everything that the first `count` rows of `demands` wish."""
+    total = np.int64(0)
+    for k in range(count):
+        total += _wish_cost(state.demands[k])
+    return total
+
+
+@njit(cache=True)
+def _wish_cost(demand):
+    """Bit/s of the highest layer that is wished and live."""
+    highest = np.int64(0)
+    for spatial in range(min(np.int64(demand.wish_spatial), COST_SPATIAL - 1) + 1):
+        for temporal in range(min(np.int64(demand.wish_temporal), COST_TEMPORAL - 1) + 1):
+            highest = max(highest, np.int64(demand.cost[spatial, temporal]))
+    return highest
+
+
+@njit(cache=True)
+def _present(state, count):
+    """Bit/s of what the first `count` rows of `demands` have been allowed so far: everything before the first time."""
+    total = np.int64(0)
+    for k in range(count):
+        demand = state.demands[k]
+        total += _wish_cost(demand) if demand.rung == Rung.NONE else present_cost(demand)
+    return total
+
+
+@njit(cache=True)
+def _apply(state, demand, abrupt, now):
+    """Put an allocation in force, and keep what the next one has to know. abrupt: much more is sent than fits."""
+    number = np.int64(demand.subscription)
+    subscription = state.subscriptions[number]
+    was_paused, paused = subscription.rung == Rung.PAUSED, demand.rung == Rung.PAUSED
+    subscription.rung = demand.rung
+    subscription.reason = demand.reason
+    subscription.raised_ns = demand.raised_ns
+    subscription.raised_bps = demand.raised_bps
+    subscription.failed_ns = demand.failed_ns
+    subscription.failed_bps = demand.failed_bps
+    subscription.failures = demand.failures
+    subscription.overdrawn_ns = demand.overdrawn_ns
+    spatial = np.int64(-1) if paused else np.int64(demand.spatial)
+    _allow(state, number, spatial, np.int64(demand.temporal), demand.rung == Rung.KEY_FRAMES_ONLY, abrupt)
+    if paused != was_paused:
+        notice(state, NoticeKind.ALLOWANCE_CHANGED, number)
+    if demand.rung == Rung.KEY_FRAMES_ONLY:
+        _request_now_and_then(state, number, now)
+
+
+@njit(cache=True)
+def _unlimit(state, demand):
+    """Let a subscription be sent all that its subscriber wishes."""
+    subscription = state.subscriptions[demand.subscription]
+    subscription.reason = reason_unlimited(demand)
+    if subscription.rung != Rung.NONE:
+        subscription.rung = Rung.NONE
+        number = np.int64(demand.subscription)
+        _allow(state, number, np.int64(MAX_SPATIAL_ID), np.int64(MAX_TEMPORAL_ID), False, False)
+
+
+@njit(cache=True)
+def _allow(state, number, spatial, temporal, key_frames_only, abrupt):
+    """Let a subscription be sent no more than these layers, and of them only key frames if so said."""
+    subscription = state.subscriptions[number]
+    only_keys = subscription.held == Held.KEY_FRAMES
+    unchanged = subscription.allowed_spatial == spatial and subscription.allowed_temporal == temporal
+    # the wish may have changed, or what is live
+    stands_for_nothing = subscription.held == Held.SWITCH and subscription.target_layer >= subscription.layer
+    if unchanged and only_keys == key_frames_only and not stands_for_nothing:
+        return
+    subscription.allowed_spatial = spatial
+    subscription.allowed_temporal = temporal
+    subscription.by_bandwidth = subscription.started  # a new viewer's first picture is no switch
+    renew_target(state, number)
+    if subscription.target_layer == subscription.layer and state.tracks[subscription.track].layer_count > 1:
+        subscription.by_bandwidth = 0  # no other stream is waited for
+    held = _hold(state, number, key_frames_only, abrupt)
+    if subscription.held and not held:
+        subscription.layer = -1  # what was left out is missed by what comes now: it goes on with a key frame
+    subscription.held = held
+    request_target_key_frame(state, number)
+
+
+@njit(cache=True)
+def _hold(state, number, key_frames_only, abrupt):
+    """What a subscription is not sent of the layer that it follows.
+
+    On the way down to another stream the upper temporal layers of the old one are left out until the key frame comes.
+    Where it has none, or that would not be enough, the picture stands.
+    """
+    if key_frames_only:
+        return _HELD_KEY_FRAMES
+    subscription = state.subscriptions[number]
+    if not 0 <= subscription.target_layer < subscription.layer:
+        return _HELD_NOTHING
+    if abrupt or subscription.held or not _has_upper_temporal(state.streams[subscription.stream]):
+        return _HELD_SWITCH
+    return _HELD_NOTHING
+
+
+@njit(cache=True)
+def _has_upper_temporal(stream):
+    """Whether a stream has been sending more than its base temporal layer."""
+    most = np.int64(0)
+    for layer in range(MEASURED_LAYERS):
+        if layer % COST_TEMPORAL > 0:
+            most = max(most, np.int64(stream.layer_bytes[layer]))
+    return most > LEAST
+
+
+@njit(cache=True)
+def _limit_to_key_frames(state, number):
+    """What a video is given beyond MAX_SHARED of them, where bandwidth is limited at all."""
+    subscription = state.subscriptions[number]
+    if usable_estimate(state, np.int64(subscription.transport)) > 0:
+        subscription.rung = Rung.KEY_FRAMES_ONLY
+        subscription.reason = Reason.BANDWIDTH
+        _allow(state, number, np.int64(0), np.int64(0), True, False)
+
+
+@njit(cache=True)
+def _request_now_and_then(state, number, now):
+    """One key frame in KEY_FRAME_NS for those who get nothing else: the last one serves all of them."""
+    subscription = state.subscriptions[number]
+    track = state.tracks[subscription.track]
+    layer = np.int64(subscription.target_layer)
+    if 0 <= layer < track.layer_count and track.streams[layer] >= 0:
+        stream = state.streams[track.streams[layer]]
+        if now - stream.key_ns >= KEY_FRAME_NS:
+            request_key_frame(state, np.int64(track.streams[layer]))

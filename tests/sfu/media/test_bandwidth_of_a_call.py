@@ -1,0 +1,92 @@
+"""What viewers of simulcast get over links that change: estimate, allocation and switching together, in simulated
+time."""
+
+from itertools import pairwise
+
+import pytest
+
+from sfu.schema.bandwidth_codes import Rung
+from tests.sfu.support.simulated_call import START, SimulatedCall, Viewer, simulated_call
+from tests.sfu.support.simulated_link import MS, SECOND, Link
+
+pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
+
+LAYERS = 150_000, 500_000, 1_700_000
+AMPLE_BPS = 5_000_000
+
+
+def video(call: SimulatedCall, viewer: Viewer) -> tuple[int, int]:
+    """(layer being forwarded, rung allocated) of a viewer's video."""
+    row = call.memory.table("subscriptions")[
+        min(row for kind, row in viewer.subscriptions.values() if kind.value == "video")
+    ]
+    return int(row["layer"]), int(row["rung"])
+
+
+def longest_gap(times: list[int], first: float, last: float) -> int:
+    """The longest time between two arrivals, in ms, among those in seconds from `first` to `last`."""
+    inside = [at for at in times if START + first * SECOND <= at <= START + last * SECOND]
+    return max((b - a for a, b in pairwise(inside)), default=10**12) // MS
+
+
+def test_an_ample_link_has_the_best_picture_soon() -> None:
+    with simulated_call() as call:
+        call.publish(*LAYERS)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),), delay_ns=20 * MS))
+        call.run(4.0)
+        assert [each.layer for each in viewer.seconds[2:4]] == [2, 2]
+        assert viewer.seconds[0].frames > 0
+        call.run(10.0)
+        assert {each.layer for each in viewer.seconds[3:]} == {2}, "and keeps it"
+
+
+def test_a_viewer_who_sends_no_feedback_gets_the_best_picture() -> None:
+    with simulated_call() as call:
+        call.publish(*LAYERS)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)), reports=False)
+        call.run(4.0)
+        assert video(call, viewer) == (2, Rung.NONE)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "layers", "restored"),
+    [
+        (700_000, {0, 1}, 50),
+        # Without a pacer the first key frames of a better layer fill the queue of the new link too: back-off follows.
+        (300_000, {0}, 70),
+    ],
+)
+def test_a_link_that_narrows_has_the_picture_that_fits(capacity: int, layers: set[int], restored: int) -> None:
+    with simulated_call() as call:
+        publisher = call.publish(*LAYERS)
+        viewer = call.view(Link(START, ((0.0, 3_000_000), (10.0, capacity), (40.0, 3_000_000)), delay_ns=20 * MS))
+        call.run(40.0)
+        assert viewer.seconds[9].layer == 2
+        narrow = viewer.seconds[15:40]
+        assert {each.layer for each in narrow} <= layers
+        assert sum(each.dropped for each in narrow) <= 0.01 * sum(each.frames + each.audio for each in narrow)
+        assert longest_gap(viewer.audio_times, 13, 39) <= 100
+        assert longest_gap(viewer.frame_times, 13, 39) <= 700
+        assert publisher.key_requests <= 12
+        call.run(restored - 38)
+        assert viewer.seconds[restored].layer == 2
+
+
+def test_audio_is_whole_where_no_picture_fits() -> None:
+    with simulated_call() as call:
+        call.publish(*LAYERS)
+        viewer = call.view(Link(START, ((0.0, 3_000_000), (8.0, 120_000)), delay_ns=20 * MS))
+        call.run(30.0)
+        assert sum(each.audio for each in viewer.seconds[13:29]) >= 0.97 * 16 * 50
+        assert sum(each.dropped for each in viewer.seconds[13:29]) == 0
+        assert video(call, viewer)[1] in (Rung.KEY_FRAMES_ONLY, Rung.BASE_TEMPORAL)
+
+
+def test_others_are_not_disturbed_by_one_whose_link_narrows() -> None:
+    with simulated_call() as call:
+        call.publish(*LAYERS)
+        call.view(Link(START, ((0.0, 3_000_000), (10.0, 300_000)), delay_ns=20 * MS))
+        other = call.view(Link(START, ((0.0, AMPLE_BPS),), delay_ns=20 * MS))
+        call.run(25.0)
+        assert {each.layer for each in other.seconds[5:]} == {2}
+        assert longest_gap(other.frame_times, 5, 24) <= 200
