@@ -86,7 +86,9 @@ def share_bandwidth(state, row, now):
         transport.limited = 0
         return
     abrupt = _present(state, count) * 100 > max(estimate - audio_bps, 0) * ABRUPT_PERCENT
-    used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0, now)
+    # Without feedback nothing may be paused: what is sent is the only thing that can be reported.
+    reported = transport.estimate_bps > 0 and not (transport.estimated and state.estimates[row].silent)
+    used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0 and reported, now)
     limited = False
     for k in range(count):
         demand = state.demands[k]
@@ -305,7 +307,14 @@ def _has_upper_temporal(stream):
 def _limit_to_key_frames(state, number):
     """What a video is given beyond MAX_SHARED of them, where bandwidth is limited at all."""
     subscription = state.subscriptions[number]
-    if usable_estimate(state, np.int64(subscription.transport)) > 0:
+    if usable_estimate(state, np.int64(subscription.transport)) == 0:
+        if subscription.rung != Rung.NONE:
+            subscription.rung = Rung.NONE
+            _allow(state, number, np.int64(MAX_SPATIAL_ID), np.int64(MAX_TEMPORAL_ID), False, False)
+    else:
+        if subscription.rung == Rung.NONE:  # what stands there is of an earlier use of the row
+            subscription.raised_ns = subscription.failed_ns = subscription.overdrawn_ns = 0
+            subscription.failures = 0
         subscription.rung = Rung.KEY_FRAMES_ONLY
         subscription.reason = Reason.BANDWIDTH
         _allow(state, number, np.int64(0), np.int64(0), True, False)

@@ -26,6 +26,7 @@ SEND_LOG = RowType(
         Column("reported_lost", "i8", MEDIA, "Packets that feedback reported missing, and never as received since."),
         Column("path", "i4", MEDIA, "Path that the estimate is of; -1: none yet.", initial=-1),
         Column("probed_ns", "i8", MEDIA, "Until when the probe cluster that runs has been sent; 0: it begins."),
+        Column("probe_bytes", "i8", MEDIA, "Sent to it for nothing but probing, on the wire."),
         Column("probed_bytes", "i8", MEDIA, "`bytes` then."),
         Column("probed_count", "i8", MEDIA, "`count` then."),
         Column("repair_bytes", "f8", MEDIA, "How much may be repeated now."),

@@ -25,6 +25,8 @@ FIRST_LAYER_BPS = 150_000
 KEY_FRAME_SHARE = 4
 """Key frames only, one in four seconds, cost one part in so many of the base layer: each is as large as about eight of
 its frames, of which there are about eight a second."""
+MAX_KEY_FRAMES_BPS = 100_000
+"""One picture in four seconds costs no more, whatever a publisher sends: it is charged before anything is given."""
 
 
 @njit(cache=True)
@@ -69,7 +71,7 @@ def key_frame_cost(cost):
     for spatial in range(COST_SPATIAL):
         for temporal in range(COST_TEMPORAL):
             if cost[spatial, temporal] > 0:
-                return max(np.int64(cost[spatial, temporal]) // KEY_FRAME_SHARE, 1)
+                return min(max(np.int64(cost[spatial, temporal]) // KEY_FRAME_SHARE, 1), MAX_KEY_FRAMES_BPS)
     return np.int64(0)
 
 

@@ -18,6 +18,8 @@ MAX_RATIO = 2.0
 """Nothing can arrive so many times faster than it was sent."""
 SATURATED_RATIO, SATURATED_SHARE = 0.9, 0.95
 """What arrives slower than this share of the sending rate has filled the link: a little less than it is the result."""
+SENT_SHARE = 0.7
+"""A cluster that was sent slower than this share of its rate measured nothing below the estimate."""
 
 
 @njit(cache=True)
@@ -66,4 +68,6 @@ def _measure(estimate, probe):
     result = min(sending, arriving)
     if arriving < SATURATED_RATIO * sending:
         result = SATURATED_SHARE * arriving
+    elif sending < SENT_SHARE * meant and result < estimate.delay_bps:
+        return  # media alone filled the cluster, too slowly to say anything of the path
     estimate.probe_result_bps = max(int(result), MIN_BPS)

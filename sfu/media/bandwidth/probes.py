@@ -30,6 +30,9 @@ MAX_IN_PASS = 64
 PROBED_SHARE = 20
 """One of so many bytes of a media thread may be sent for nothing but probing, beyond PROBED_FREELY."""
 PROBED_FREELY = 1_000_000
+OWN_SHARE = 8
+"""And of one transport, beyond OWN_FREELY: nobody uses up what the others may send."""
+OWN_FREELY = 200_000
 
 
 @njit(cache=True)
@@ -55,6 +58,7 @@ def _continue_cluster(state, row, now):
     if carrier >= 0:
         _send_due(state, row, carrier, before + due, now)
     state.thread[0].probe_bytes += log.bytes - before
+    log.probe_bytes += log.bytes - before
     _account(state, row, now)
     transport.probe_cluster = estimate.probe_cluster
 
@@ -76,7 +80,8 @@ def _carrier(state, row):
     subscription_row = np.int64(state.transports[row].first_subscription)
     while subscription_row >= 0:
         each = state.subscriptions[subscription_row]
-        usable = each.kind == MediaKind.VIDEO and each.state == RowState.OPEN and each.started and not each.paused
+        usable = each.kind == MediaKind.VIDEO and each.state == RowState.OPEN and each.started
+        usable = usable and not each.pause_requested  # a pause for lack of bandwidth ends only by a probe
         if usable and each.rtx_ssrc != 0 and each.rtx_payload_type >= 0 and each.bitrate_bps > most:
             best, most = subscription_row, np.int64(each.bitrate_bps)
         subscription_row = np.int64(each.next_of_transport)
@@ -92,7 +97,9 @@ def _send_due(state, row, carrier, until, now):
     oldest = number - REPEATED
     small = estimate.probe_bps < SMALL_BELOW_BPS
     for _ in range(MAX_IN_PASS):
-        if log.bytes >= until or thread.probe_bytes > PROBED_FREELY + thread.bytes_sent // PROBED_SHARE:
+        if log.bytes >= until or log.probe_bytes > OWN_FREELY + log.bytes // OWN_SHARE:
+            return
+        if thread.probe_bytes > PROBED_FREELY + thread.bytes_sent // PROBED_SHARE:
             return
         while number > oldest and not _is_remembered(state, carrier, number):
             number -= 1

@@ -161,7 +161,7 @@ def _obey(state, arena, row, data, at, end, budget, now):
     elif packet_type == BYE:
         _bye(state, row, data, at, count, now)
     elif packet_type == RTP_FEEDBACK and count == TRANSPORT_CC:
-        receive_transport_feedback(state, row, data, at, end, now)
+        budget = receive_transport_feedback(state, row, data, at, end, budget, now)
     elif packet_type == RTP_FEEDBACK and count == NACK:
         budget = _nack(state, arena, row, data, at, end, budget, now)
     elif packet_type == PAYLOAD_FEEDBACK:

@@ -27,13 +27,28 @@ TICK_NS = 250_000
 REFERENCE_NS = 64_000_000
 NOT_RECEIVED, SMALL, LARGE = 0, 1, 2
 MALFORMED = -1
+FEEDBACK_COST, STATUSES_OF_A_NACK = 16, 8
+"""In numbers that are answered as missing: what a feedback costs, and how many statuses cost as much as one."""
 
 
 @njit(cache=True)
-def receive_transport_feedback(state, row, data, at, end, now):
-    """Take the feedback packet at data[at:end] of transport `row`, of which at least CHUNKS_AT bytes are there."""
-    log, transport = state.send_logs[row], state.transports[row]
+def receive_transport_feedback(state, row, data, at, end, budget, now):
+    """Take the feedback packet at data[at:end] of transport `row`, of which at least CHUNKS_AT bytes are there.
+
+    budget: what its datagram may yet cost; returns what is left of it.
+    """
     count = get_u16(data, at + COUNT_AT)
+    cost = FEEDBACK_COST + count // STATUSES_OF_A_NACK
+    if cost > budget:
+        state.drops[Drop.FEEDBACK_UNKNOWN] += 1
+        return budget
+    _take_feedback(state, row, data, at, end, count, now)
+    return budget - cost
+
+
+@njit(cache=True)
+def _take_feedback(state, row, data, at, end, count, now):
+    log, transport = state.send_logs[row], state.transports[row]
     deltas_at = _read_statuses(state, data, at + CHUNKS_AT, end, count)
     if deltas_at == MALFORMED or _bytes_of_deltas(state, count) > end - deltas_at:
         state.drops[Drop.RTCP_MALFORMED] += 1

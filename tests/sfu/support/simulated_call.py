@@ -210,9 +210,11 @@ class Arrival:
 class Viewer(Peer):
     """Subscribes, reports what arrives over its link."""
 
-    def __init__(self, call: "SimulatedCall", number: int, down: Link, up: Link, reports: bool = True) -> None:
+    def __init__(
+        self, call: "SimulatedCall", number: int, down: Link, up: Link, reports: bool = True, rtx: bool = True
+    ) -> None:
         super().__init__(call, number)
-        self.down, self.up, self.reports = down, up, reports
+        self.down, self.up, self.reports, self.rtx = down, up, reports, rtx
         self.subscriptions: dict[int, tuple[Kind, int]] = {}
         self.seconds: list[Second] = []
         self.order = itertools.count()
@@ -232,7 +234,9 @@ class Viewer(Peer):
         number = len(self.call.viewers) * 1_000 + len(self.subscriptions) * 2 + 500_000
         numbers = {Kind.AUDIO: (OPUS, -1), Kind.VIDEO: (VP8, RTX)}[kind]
         parameters = SubscribeParameters(str(len(self.subscriptions)), *numbers, cname="someone")
-        ssrcs = number, number + 1 if kind is Kind.VIDEO else 0
+        if not self.rtx:
+            numbers = numbers[0], -1
+        ssrcs = number, number + 1 if kind is Kind.VIDEO and self.rtx else 0
         row, generation = self.call.tables.take_subscription(publisher.tracks[kind], self.row, kind, ssrcs, parameters)
         self.call.command(Command.OPEN_SUBSCRIPTION, row, generation, spatial=2, temporal=3)
         self.subscriptions[number] = kind, row
@@ -383,9 +387,9 @@ class SimulatedCall:
         self.turn()
         return self.publishers[-1]
 
-    def view(self, down: Link, up: Link | None = None, reports: bool = True) -> Viewer:
+    def view(self, down: Link, up: Link | None = None, reports: bool = True, rtx: bool = True) -> Viewer:
         """Add a viewer behind a link, who subscribes to everything that is published now."""
-        viewer = Viewer(self, next(self._numbers), down, up or Link(START), reports)
+        viewer = Viewer(self, next(self._numbers), down, up or Link(START), reports, rtx)
         self.viewers.append(viewer)
         for publisher in self.publishers:
             for kind in publisher.tracks:

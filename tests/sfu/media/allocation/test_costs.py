@@ -8,6 +8,7 @@ import pytest
 from sfu.media.allocation.costs import (
     FIRST_LAYER_BPS,
     KEY_FRAME_SHARE,
+    MAX_KEY_FRAMES_BPS,
     SRTP_TAG_BYTES,
     UDP_IP_BYTES,
     key_frame_cost,
@@ -82,3 +83,11 @@ def test_key_frames_only_cost_a_part_of_the_lowest_layer(measured: Any, expected
     assert KEY_FRAME_SHARE == 4
     cost = np.array(costs(measured), np.int64)
     assert key_frame_cost(cost) == expected
+
+
+def test_key_frames_of_a_fat_stream_leave_room_for_everybody_else() -> None:
+    cost = np.zeros((COST_SPATIAL, COST_TEMPORAL), np.int64)
+    cost[0, 0] = 24_000_000
+    assert key_frame_cost(cost) == MAX_KEY_FRAMES_BPS
+    cost[0, 0] = 120_000
+    assert key_frame_cost(cost) == 30_000

@@ -79,6 +79,19 @@ def test_probes_carry_the_estimate_above_what_is_sent_and_not_beyond_the_wish() 
         assert int(call.memory.thread["probe_bytes"]) < 100_000
 
 
+def test_a_probe_that_cannot_be_filled_takes_nothing_from_the_estimate() -> None:
+    with simulated_call() as call:
+        call.publish(150_000, 500_000, 1_700_000)
+        viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)), rtx=False)
+        call.run(1.0)
+        lowest = estimate(call, viewer, "target_bps")
+        for _ in range(80):
+            call.run(0.1)
+            lowest = min(lowest, estimate(call, viewer, "target_bps"))
+        assert estimate(call, viewer, "last_cluster") > 1
+        assert lowest >= 1_700_000  # the first cluster came together with a key frame, which filled it
+
+
 def test_slow_probes_are_small() -> None:
     with simulated_call() as call:
         call.publish(60_000)

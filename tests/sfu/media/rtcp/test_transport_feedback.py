@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sfu.media.net.send_log import begin_flush, log_sent, mark_unsent
 from sfu.media.net.udp import commit
-from sfu.media.rtcp.incoming import receive_compound
+from sfu.media.rtcp.incoming import MAX_NACKED, receive_compound
+from sfu.media.rtcp.transport_feedback import FEEDBACK_COST, STATUSES_OF_A_NACK
 from sfu.schema.capacities import SENT_PACKETS, SEQUENCE_START
 from sfu.schema.codes import SentState
 from sfu.schema.memory import Memory
@@ -186,6 +187,16 @@ def test_malformed_feedback_is_dropped_and_counted(data: bytes) -> None:
     assert drop_counts(sender.memory) == {"rtcp_malformed": 1}
     assert sender.states(5) == [SENT] * 5
     assert int(sender.log["feedbacks"]) == 0
+
+
+def test_feedback_in_one_datagram_has_a_budget() -> None:
+    sender = Sender(SENT_PACKETS)
+    one = packet(0, SENT_PACKETS, struct.pack("!H", SENT_PACKETS))  # none of them arrived
+    sender.report(one * 60)
+    assert int(sender.log["feedbacks"]) == MAX_NACKED // (FEEDBACK_COST + SENT_PACKETS // STATUSES_OF_A_NACK)
+    assert drop_counts(sender.memory)["feedback_unknown"] == 60 - int(sender.log["feedbacks"])
+    sender.report(one)  # of the next datagram
+    assert int(sender.log["feedbacks"]) == 4
 
 
 def test_a_run_and_one_bit_symbols_are_read() -> None:
