@@ -24,10 +24,15 @@ PLUGINS = {"pytest-timeout"}
 """Used by being installed."""
 
 
+def _normal(name: str) -> str:
+    """The name of a package in its normal form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def declared(group: str) -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = project["dependencies"] if group == "dependencies" else project["optional-dependencies"][group]
-    return {re.split(r"[<>=!~\[; ]", line)[0].lower() for line in lines}
+    return {_normal(re.split(r"[<>=!~\[; ]", line)[0]) for line in lines}
 
 
 def modules(folder: str) -> Iterator[str]:
@@ -59,7 +64,7 @@ def distribution(module: str) -> str:
     owners = _owners().get(parts[0], [parts[0]])
     if len(owners) > 1:
         owners = [each for each in owners if {"/".join(parts[:2]), "/".join(parts[:2]) + ".py"} & _folders(each)]
-    return owners[0].lower() if owners else module
+    return _normal(owners[0]) if owners else module
 
 
 def imported(group: str) -> set[str]:

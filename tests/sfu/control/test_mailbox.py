@@ -47,9 +47,11 @@ def test_command_arrives_with_all_its_fields_and_wakes(ends: Ends) -> None:
     assert ends.woken == 1
 
 
-@pytest.mark.parametrize("fields", [{}, {"spatial": 1}, {"spatial": 1, "temporal": 2, "layer": 0}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"spatial": 1}, {"spatial": 1, "temporal": 2, "priority": 0, "pixels": 0, "layer": 0}]
+)
 def test_a_command_takes_all_fields_of_its_kind_and_no_others(ends: Ends, fields: dict[str, int]) -> None:
-    with pytest.raises(TypeError, match=r"SET_LAYERS takes \['spatial', 'temporal'\]"):
+    with pytest.raises(TypeError, match=r"SET_LAYERS takes \['pixels', 'priority', 'spatial', 'temporal'\]"):
         ends.mailbox.push(Command.SET_LAYERS, 1, 1, **fields)
     assert ends.mailbox.waiting == 0
     assert ends.take_commands() == []
@@ -97,9 +99,10 @@ def test_of_settings_that_wait_only_the_newest_of_a_row_does_and_refuses_nobody(
 ) -> None:
     monkeypatch.setattr(mailbox, "MAX_WAITING_COMMANDS", 10)
     for row in range(COMMANDS):
-        ends.mailbox.push(Command.OPEN_SUBSCRIPTION, row, 1, paused=0, silent=0, spatial=0, temporal=0)
+        opening = dict.fromkeys(COMMAND_FIELDS[Command.OPEN_SUBSCRIPTION], 0)
+        ends.mailbox.push(Command.OPEN_SUBSCRIPTION, row, 1, **opening)
     for spatial in range(1000):  # what one client asks for again and again
-        ends.mailbox.push(Command.SET_LAYERS, 5, 1, spatial=spatial, temporal=3)
+        ends.mailbox.push(Command.SET_LAYERS, 5, 1, spatial=spatial, temporal=3, priority=0, pixels=0)
         ends.mailbox.push(Command.REQUEST_KEY_FRAME, 7, 1)
     ends.mailbox.push(Command.OPEN_TRACK, 9, 1)
     assert ends.mailbox.waiting == 3

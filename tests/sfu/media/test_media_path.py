@@ -262,7 +262,7 @@ def test_subscription_opens_with_its_layers(call: Call) -> None:
     for layers in ({}, {"spatial": 0, "temporal": 1}, {"spatial": 99, "temporal": -1}):
         reopen(call, **layers)
         row = call.memory.table("subscriptions")[call.subscription]
-        targets.append((int(row["target_spatial"]), int(row["target_temporal"])))
+        targets.append((int(row["preferred_spatial"]), int(row["preferred_temporal"])))
     assert targets == [(2, 3), (0, 1), (3, 0)]
 
 
