@@ -5,12 +5,10 @@ Peers are plain sockets with libsrtp, packets are made and read by aiortc, the c
 
 import contextlib
 import itertools
-import socket
 from collections.abc import Iterator
 
 import pytest
 from aiortc import rtp
-from pylibsrtp._binding import ffi
 
 from sfu.control import rows
 from sfu.control.sockets import Sockets
@@ -20,19 +18,17 @@ from sfu.parameters import (
     Codec,
     Encoding,
     Extension,
-    IceCredentials,
     Kind,
     MediaParameters,
     PayloadType,
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.schema.capacities import MEDIA_PER_TRANSPORT
 from sfu.schema.codes import Command, NoticeKind
 from sfu.schema.memory import Memory
 from sfu.schema.subscription_tables import EVERYTHING_SPATIAL, EVERYTHING_TEMPORAL
 from tests.sfu.support.commands import push_command
-from tests.sfu.support.ice import PASSWORD, binding_request, drop_counts, notices
+from tests.sfu.support.ice import drop_counts, notices
 from tests.sfu.support.publisher import (
     EXTENSIONS,
     MS,
@@ -43,8 +39,8 @@ from tests.sfu.support.publisher import (
     VP8_KEY,
     VP8_RTX,
     packet,
-    srtp_pair,
 )
+from tests.sfu.support.socket_peer import SocketPeer
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 
@@ -80,61 +76,25 @@ def is_transport_cc(packet: bytes) -> bool:
     return packet[1] == rtp.RTCP_RTPFB and packet[0] & 31 == 15
 
 
-class Peer:
-    """One client: its socket, its SRTP sessions, its transport row."""
-
-    def __init__(self, call: "Call", ufrag: str, our_ssrc: int, media: MediaParameters) -> None:
-        self._call = call
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.socket.setblocking(False)
-        self._outgoing, self._server_in = srtp_pair()
-        self._server_out, self._incoming = srtp_pair()
-        self.our_ssrc = our_ssrc
-        self.row, self.generation = call.tables.take_transport(IceCredentials(ufrag, PASSWORD), our_ssrc)
-        media_row = self.row * MEDIA_PER_TRANSPORT + 1
-        call.tables.write_media(media_row, media)
-        call.command(Command.OPEN_TRANSPORT, self.row, self.generation)
-        call.command(Command.SET_MEDIA, self.row, self.generation, other_row=media_row)
-        sessions = [int(ffi.cast("uintptr_t", each._srtp[0])) for each in (self._server_in, self._server_out)]
-        call.command(Command.START_SRTP, self.row, self.generation, srtp_in=sessions[0], srtp_out=sessions[1])
-        self.send_datagram(binding_request(ufrag=ufrag, nominate=True))
-        call.turn()
-        assert len(self.datagrams()) == 1
-
-    def send_datagram(self, data: bytes) -> None:
-        self.socket.sendto(data, ("127.0.0.1", self._call.sockets.port))
-
-    def send_rtp(self, data: bytes) -> None:
-        self.send_datagram(self._outgoing.protect(data))
-
-    def send_rtcp(self, data: bytes) -> None:
-        self.send_datagram(self._outgoing.protect_rtcp(data))
-
-    def datagrams(self) -> list[bytes]:
-        """Everything that has arrived; loopback delivers before sendmmsg returns."""
-        found = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                found.append(self.socket.recv(2048))
-        return found
+class Peer(SocketPeer):
+    """A client that reads what it gets."""
 
     def received(self) -> tuple[list[rtp.RtpPacket], list[object]]:
         """RTP and RTCP packets that arrived, decrypted and parsed."""
         media, control = [], list[object]()
         for data in self.datagrams():
             if 192 <= data[1] <= 223:
-                parts = split_compound(self._incoming.unprotect_rtcp(data))
+                parts = split_compound(self.incoming.unprotect_rtcp(data))
                 control += [
                     packet for part in parts if not is_transport_cc(part) for packet in rtp.RtcpPacket.parse(part)
                 ]
             else:
-                media.append(rtp.RtpPacket.parse(self._incoming.unprotect(data)))
+                media.append(rtp.RtpPacket.parse(self.incoming.unprotect(data)))
         return media, control
 
     def transport_feedback(self) -> list[bytes]:
         """Transport-wide congestion control packets that arrived."""
-        compounds = [self._incoming.unprotect_rtcp(data) for data in self.datagrams() if 192 <= data[1] <= 223]
+        compounds = [self.incoming.unprotect_rtcp(data) for data in self.datagrams() if 192 <= data[1] <= 223]
         return [part for plain in compounds for part in split_compound(plain) if is_transport_cc(part)]
 
 
@@ -387,7 +347,7 @@ def test_both_sides_get_reports(call: Call) -> None:
 def test_replayed_and_forged_packets_are_counted_and_go_nowhere(call: Call) -> None:
     call.publish(100, first_key=True)
     call.subscriber.received()
-    protected = call.publisher._outgoing.protect(packet(101, ssrc=SSRC, timestamp=3000, mid="v0"))
+    protected = call.publisher.outgoing.protect(packet(101, ssrc=SSRC, timestamp=3000, mid="v0"))
     forged = bytearray(protected)
     forged[-1] ^= 1
     for data in (bytes(forged), protected, protected):

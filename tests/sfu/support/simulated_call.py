@@ -7,14 +7,11 @@ report as libwebrtc does: transport-cc every 100 ms, NACKs, and a PLI when a pic
 import contextlib
 import heapq
 import itertools
-import socket
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
-
-from pylibsrtp._binding import ffi
 
 from sfu.control import rows
 from sfu.control.sockets import Sockets
@@ -23,20 +20,17 @@ from sfu.parameters import (
     Codec,
     Encoding,
     Extension,
-    IceCredentials,
     Kind,
     MediaParameters,
     PayloadType,
     PublishParameters,
     SubscribeParameters,
 )
-from sfu.schema.capacities import MEDIA_PER_TRANSPORT
 from sfu.schema.codes import Command
 from sfu.schema.memory import Memory
 from tests.sfu.support.commands import push_command
-from tests.sfu.support.ice import PASSWORD, binding_request
-from tests.sfu.support.publisher import srtp_pair
 from tests.sfu.support.simulated_link import MS, SECOND, Link
+from tests.sfu.support.socket_peer import SocketPeer
 
 START = 1_000 * SECOND
 OPUS, VP8, RTX = 111, 96, 97
@@ -64,40 +58,12 @@ NACK, TRANSPORT_FEEDBACK, PLI = 1, 15, 1
 RTPFB, PSFB = 205, 206
 
 
-class Peer:
-    """One client: its socket, its SRTP sessions, its transport row."""
+class Peer(SocketPeer):
+    """One client of a simulated call."""
 
     def __init__(self, call: "SimulatedCall", number: int) -> None:
+        super().__init__(call, f"peer{number:04}", 70 + number, MEDIA)
         self.call = call
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self.socket.bind(("127.0.0.1", 0))
-        self.socket.setblocking(False)
-        self.outgoing, self._server_in = srtp_pair()
-        self._server_out, self.incoming = srtp_pair()
-        ufrag = f"peer{number:04}"
-        self.row, self.generation = call.tables.take_transport(IceCredentials(ufrag, PASSWORD), 70 + number)
-        media_row = self.row * MEDIA_PER_TRANSPORT + 1
-        call.tables.write_media(media_row, MEDIA)
-        call.command(Command.OPEN_TRANSPORT, self.row, self.generation)
-        call.command(Command.SET_MEDIA, self.row, self.generation, other_row=media_row)
-        sessions = [int(ffi.cast("uintptr_t", each._srtp[0])) for each in (self._server_in, self._server_out)]
-        call.command(Command.START_SRTP, self.row, self.generation, srtp_in=sessions[0], srtp_out=sessions[1])
-        self.send(binding_request(ufrag=ufrag, nominate=True))
-        call.turn()
-        self.datagrams()
-
-    def send(self, data: bytes) -> None:
-        """A datagram that arrives at the server at once."""
-        self.socket.sendto(data, ("127.0.0.1", self.call.sockets.port))
-
-    def datagrams(self) -> list[bytes]:
-        """Everything that the server sent since the last call."""
-        found = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                found.append(self.socket.recv(2048))
-        return found
 
 
 @dataclass
@@ -143,7 +109,7 @@ class Publisher(Peer):
         while self._audio_due <= now and Kind.AUDIO in self.tracks:
             header = struct.pack("!BBHII", 0x80, 0x80 | OPUS, self._audio_sequence & 0xFFFF,
                                  960 * self._audio_sequence & 0xFFFFFFFF, self._audio_ssrc)  # fmt: skip
-            self.send(self.outgoing.protect(header + bytes(AUDIO_BYTES)))
+            self.send_rtp(header + bytes(AUDIO_BYTES))
             self._audio_sequence += 1
             self._audio_due += AUDIO_NS
         while self._frame_due <= now and Kind.VIDEO in self.tracks:
@@ -181,7 +147,7 @@ class Publisher(Peer):
             part, last = frame[at : at + MAX_PAYLOAD], at + MAX_PAYLOAD >= len(frame)
             header = struct.pack("!BBHII", 0x80, last << 7 | VP8, layer.sequence & 0xFFFF, timestamp, layer.ssrc)
             head = descriptor if at == 0 else bytes((descriptor[0] & ~0x10,)) + descriptor[1:]
-            self.send(self.outgoing.protect(header + head + part))
+            self.send_rtp(header + head + part)
             layer.sequence += 1
 
 
@@ -267,7 +233,7 @@ class Viewer(Peer):
             self._feedback_due += FEEDBACK_NS
             self._report(now)
         while self.outbox and self.outbox[0][0] <= now:
-            self.send(heapq.heappop(self.outbox)[2])
+            self.send_datagram(heapq.heappop(self.outbox)[2])
         for kind, row in self.subscriptions.values():
             if kind is Kind.VIDEO:
                 second.layer = max(second.layer, int(self.call.memory.table("subscriptions")[row]["layer"]))

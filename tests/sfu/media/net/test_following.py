@@ -63,10 +63,10 @@ class Moving:
         """The next packet of the track, protected."""
         self.number += 1
         data = packet(self.number, ssrc=ssrc, payload=VP8_DELTA, timestamp=3000 * self.number, mid="v0")
-        return bytes(self.call.publisher._outgoing.protect(data))
+        return bytes(self.call.publisher.outgoing.protect(data))
 
     def rtcp(self, ssrc: int = REPORTER) -> bytes:
-        return bytes(self.call.publisher._outgoing.protect_rtcp(bytes(rtp.RtcpRrPacket(ssrc=ssrc))))
+        return bytes(self.call.publisher.outgoing.protect_rtcp(bytes(rtp.RtcpRrPacket(ssrc=ssrc))))
 
     def is_sent_to(self, via: socket.socket) -> bool:
         """Whether this socket is the one that is sent to."""
@@ -137,7 +137,7 @@ def test_packets_of_an_ssrc_that_belongs_to_no_stream_are_not_followed(moving: M
     moving.turn(SECOND)
     moving.number += 1
     stray = packet(moving.number, ssrc=5555, payload=VP8_DELTA, mid="none")
-    moving.send(moving.new, moving.call.publisher._outgoing.protect(stray))
+    moving.send(moving.new, moving.call.publisher.outgoing.protect(stray))
     assert moving.is_sent_to(moving.old)
 
 
@@ -244,7 +244,7 @@ def test_a_client_that_turns_to_another_address_of_ours_from_the_same_port_is_fo
 
         def send(number: int, to: str) -> None:
             data = packet(number, ssrc=SSRC, payload=VP8_DELTA, timestamp=3000 * number, mid="v0")
-            publisher.socket.sendto(publisher._outgoing.protect(data), (to, port))
+            publisher.socket.sendto(publisher.outgoing.protect(data), (to, port))
             call.turn(SECOND)
 
         send(1, "127.0.0.1")

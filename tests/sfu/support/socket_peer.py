@@ -1,0 +1,72 @@
+"""A client for tests that turn the media loop by hand: a socket of loopback, libsrtp, and a transport row."""
+
+import contextlib
+import socket
+from typing import Protocol
+
+from pylibsrtp._binding import ffi
+
+from sfu.control.rows import Tables
+from sfu.control.sockets import Sockets
+from sfu.parameters import IceCredentials, MediaParameters
+from sfu.schema.capacities import MEDIA_PER_TRANSPORT
+from sfu.schema.codes import Command
+from tests.sfu.support.ice import PASSWORD, binding_request
+from tests.sfu.support.publisher import srtp_pair
+
+
+class Call(Protocol):
+    """What a peer needs of the server's side."""
+
+    tables: Tables
+    sockets: Sockets
+
+    def command(self, kind: Command, row: int, generation: int, **fields: int) -> None:
+        """Put a command into the queue of the media thread."""
+
+    def turn(self) -> None:
+        """One turn of the media loop."""
+
+
+class SocketPeer:
+    """One client, connected."""
+
+    def __init__(self, call: Call, ufrag: str, our_ssrc: int, media: MediaParameters) -> None:
+        self._port = call.sockets.port
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self.outgoing, self._server_in = srtp_pair()
+        self._server_out, self.incoming = srtp_pair()
+        self.our_ssrc = our_ssrc
+        self.row, self.generation = call.tables.take_transport(IceCredentials(ufrag, PASSWORD), our_ssrc)
+        media_row = self.row * MEDIA_PER_TRANSPORT + 1
+        call.tables.write_media(media_row, media)
+        call.command(Command.OPEN_TRANSPORT, self.row, self.generation)
+        call.command(Command.SET_MEDIA, self.row, self.generation, other_row=media_row)
+        sessions = [int(ffi.cast("uintptr_t", each._srtp[0])) for each in (self._server_in, self._server_out)]
+        call.command(Command.START_SRTP, self.row, self.generation, srtp_in=sessions[0], srtp_out=sessions[1])
+        self.send_datagram(binding_request(ufrag=ufrag, nominate=True))
+        call.turn()
+        assert len(self.datagrams()) == 1
+
+    def send_datagram(self, data: bytes) -> None:
+        """A datagram that arrives at the server at once."""
+        self.socket.sendto(data, ("127.0.0.1", self._port))
+
+    def send_rtp(self, data: bytes) -> None:
+        """A plaintext RTP packet, protected."""
+        self.send_datagram(self.outgoing.protect(data))
+
+    def send_rtcp(self, data: bytes) -> None:
+        """A plaintext RTCP compound, protected."""
+        self.send_datagram(self.outgoing.protect_rtcp(data))
+
+    def datagrams(self) -> list[bytes]:
+        """Everything that the server sent since the last call; loopback delivers before sendmmsg returns."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.socket.recv(2048))
+        return found
