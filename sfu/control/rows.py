@@ -12,6 +12,7 @@ from typing import Any
 from sfu.control.cache_space import CacheSpace
 from sfu.control.security.srtp_keys import SendingCipher
 from sfu.errors import EngineError, TableFull
+from sfu.media.wire.overhead import SHA1_80_TAG_BYTES
 from sfu.parameters import (
     Codec,
     Encoding,
@@ -40,7 +41,6 @@ MAX_GENERATION = 0x7FFFFFFF
 MAX_USE = 0xFFFF
 NO_SOURCE = (-1, -1, 0)
 STREAM_NOTICES = (NoticeKind.STREAM_STARTED, NoticeKind.CACHE_REQUESTED, NoticeKind.CACHE_LEFT)
-SHA1_80_TAG_BYTES = 10
 
 
 class Rows:

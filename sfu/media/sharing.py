@@ -8,21 +8,14 @@ import numpy as np
 from numba import njit
 
 from sfu.media.allocation.allocate import allocate, reason_unlimited
-from sfu.media.allocation.costs import (
-    SHA1_80_TAG_BYTES,
-    SRTP_TAG_BYTES,
-    UDP_IP6_BYTES,
-    UDP_IP_BYTES,
-    key_frame_cost,
-    scalable_costs,
-    simulcast_costs,
-)
+from sfu.media.allocation.costs import key_frame_cost, scalable_costs, simulcast_costs
 from sfu.media.allocation.due import is_due, list_transport, take_listed, usable_estimate
 from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, measured_layer
 from sfu.media.send.selection import request_target_key_frame
 from sfu.media.stream.key_frames import request_key_frame
 from sfu.media.subscriptions import renew_target
+from sfu.media.wire.overhead import GCM_TAG_BYTES, SHA1_80_TAG_BYTES, udp_ip_bytes
 from sfu.queues.notices import notice
 from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL, MAX_SHARED, MEASURED_LAYERS
 from sfu.schema.bandwidth_codes import Held, Reason, Rung
@@ -126,10 +119,9 @@ def _gather(state, row):
 @njit(cache=True)
 def _packet_overhead(state, transport):
     """Bytes on the wire that a packet to this transport has beside the RTP packet."""
-    tag = SRTP_TAG_BYTES if transport.cipher != 0 else SHA1_80_TAG_BYTES
-    if transport.path >= 0 and state.paths[transport.path].family == 6:
-        return tag + UDP_IP6_BYTES
-    return tag + UDP_IP_BYTES
+    tag = GCM_TAG_BYTES if transport.cipher != 0 else SHA1_80_TAG_BYTES
+    family = state.paths[transport.path].family if transport.path >= 0 else 4
+    return tag + udp_ip_bytes(family)
 
 
 @njit(cache=True)

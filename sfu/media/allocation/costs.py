@@ -10,12 +10,6 @@ from numba import njit
 
 from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
 
-SRTP_TAG_BYTES = 16
-"""Of GCM."""
-SHA1_80_TAG_BYTES = 10
-"""Of AES128_CM_SHA1_80."""
-UDP_IP_BYTES = 8 + 20
-UDP_IP6_BYTES = 8 + 40
 MARGIN_PERCENT = 110
 """Encoders do not keep to their rates: a layer counts for more than its mean."""
 UNMEASURED_FACTOR = 3

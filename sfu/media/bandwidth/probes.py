@@ -10,10 +10,9 @@ from numba import njit
 from sfu.media.bandwidth.estimate import probe_sent
 from sfu.media.net.srtp import can_send, send_rtp
 from sfu.media.net.udp import borrow_arena, take_slot
-from sfu.media.send.retransmit import is_kept, resend
-from sfu.media.send.rewrite import HEADER_BYTES, pad_packet, send_time, write_extensions
-from sfu.media.wire.numbers import put_u16, put_u32
-from sfu.schema.capacities import HISTORY, SCRATCH_HISTORY
+from sfu.media.send.retransmit import is_kept, is_remembered, resend
+from sfu.media.send.rewrite import pad_packet, send_time, write_bare_header
+from sfu.schema.capacities import HISTORY
 from sfu.schema.codes import MediaKind, RowState
 
 MAX_PADDING = 255
@@ -101,46 +100,33 @@ def _send_due(state, row, carrier, until, now):
             return
         if thread.probe_bytes > PROBED_FREELY + thread.bytes_sent // PROBED_SHARE:
             return
-        while number > oldest and not _is_remembered(state, carrier, number):
+        while number > oldest and not _can_repeat(state, carrier, number):
             number -= 1
         if number > oldest and not small:
-            subscription = state.subscriptions[carrier]
-            sent = state.history[subscription.history, number & (HISTORY - 1)]
+            sent = state.history[state.subscriptions[carrier].history, number & (HISTORY - 1)]
             done = resend(state, arena, carrier, sent, now)
             number -= 1
         else:
-            done = _send_padding(state, arena, carrier, now)
+            done = _send_padding(state, carrier, now)
         if not done:
             return
 
 
 @njit(cache=True)
-def _is_remembered(state, row, number):
+def _can_repeat(state, row, number):
     """Whether the packet with output number `number` (extended) of a subscription can be repeated."""
     subscription = state.subscriptions[row]
-    if subscription.history == SCRATCH_HISTORY:
-        return False
     sent = state.history[subscription.history, number & (HISTORY - 1)]
-    known = sent.out_sequence == number & 0xFFFFFFFF and sent.use == subscription.history_use
-    return known and is_kept(state, row, sent)
+    return is_remembered(subscription, sent, number) and is_kept(state, row, sent)
 
 
 @njit(cache=True)
-def _send_padding(state, arena, row, now):
+def _send_padding(state, row, now):
     """One packet of padding only under the RTX SSRC, which carries no media. False: dropped."""
     subscription = state.subscriptions[row]
-    transport = state.transports[subscription.transport]
     state.thread[0].send_time = send_time(now + state.thread[0].wall_offset_ns)
     slot = take_slot(state)
-    out = state.tx[slot]
     subscription.rtx_sequence += 1
-    put_u16(out, 2, np.int64(subscription.rtx_sequence))
-    put_u32(out, 4, np.int64(subscription.last_timestamp))
-    put_u32(out, 8, np.int64(subscription.rtx_ssrc))
-    out[1] = subscription.rtx_payload_type
-    mid = not subscription.rtx_mid_acknowledged
-    nothing = state.history[SCRATCH_HISTORY, 0]
-    at = write_extensions(state, arena, out, subscription, transport, nothing, state.nothing[0], np.int64(0), mid)
-    out[0] = 0x90 if at > HEADER_BYTES else 0x80
-    size = pad_packet(out, at, MAX_PADDING)
+    at = write_bare_header(state, slot, subscription, np.int64(subscription.last_timestamp), True)
+    size = pad_packet(state.tx[slot], at, MAX_PADDING)
     return send_rtp(state, np.int64(subscription.transport), slot, size, np.int64(subscription.rtx_sequence))

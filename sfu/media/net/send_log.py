@@ -10,12 +10,11 @@ from numba import njit
 
 from sfu.compiler.rows import row_reset
 from sfu.media.net.clock import present
+from sfu.media.wire.overhead import udp_ip_bytes
 from sfu.schema.capacities import FLUSHES, SENT_PACKETS, SEQUENCE_START
 from sfu.schema.codes import SentState
 from sfu.schema.send_log_tables import SEND_LOG
 
-IP4_BYTES, IP6_BYTES = 28, 48
-"""Headers of IP and UDP, which the link carries too."""
 NOT_LOGGED = -1
 
 _reset_log = row_reset(SEND_LOG.reset_parts(), SEND_LOG.dtype.itemsize)
@@ -30,8 +29,7 @@ def log_sent(state, row, slot):
         _reset_log(log)
     place = np.int64(transport.next_number) & (SENT_PACKETS - 1)
     transport.next_number += 1
-    headers = IP4_BYTES if state.paths[state.tx_path[slot]].family == 4 else IP6_BYTES
-    size = np.int64(state.tx_size[slot]) + headers
+    size = np.int64(state.tx_size[slot]) + udp_ip_bytes(state.paths[state.tx_path[slot]].family)
     entry = log.entries[place]
     entry.flush = np.int64(state.thread[0].flushes) & 0xFFFFFFFF
     entry.size = size

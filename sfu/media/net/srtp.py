@@ -21,13 +21,12 @@ from sfu.compiler.native import (
 from sfu.media.net.send_log import log_sent
 from sfu.media.net.udp import commit
 from sfu.media.wire.numbers import get_u16
+from sfu.media.wire.overhead import GCM_TAG_BYTES
 from sfu.media.wire.rtp import FIXED_HEADER_BYTES
 from sfu.media.wire.windows import WINDOW, add_to_past, bit_of, is_other_block, leave_block, word_of
 from sfu.schema.capacities import RX_BYTES, TX_BYTES
 from sfu.schema.codes import Drop, RowState, Scratch
 
-TAG_BYTES = 16
-"""RFC 7714 section 12: both GCM profiles."""
 MAX_INDEX = (1 << 48) - 1
 """RFC 3711 section 3.3.1: 32 bits of rollover counter, 16 of sequence number."""
 EVP_CTRL_AEAD_GET_TAG = 0x10
@@ -112,7 +111,7 @@ def _encrypt(state, transport, slot, size, index):
     header = FIXED_HEADER_BYTES + 4 * (np.int64(out[0]) & 15)
     if out[0] & 0x10:
         header += 4 + 4 * get_u16(out, header + 2)
-    if header >= size or size + TAG_BYTES > TX_BYTES or index < 0 or index > MAX_INDEX:
+    if header >= size or size + GCM_TAG_BYTES > TX_BYTES or index < 0 or index > MAX_INDEX:
         return -1
     _write_iv(state, transport, out, index)
     thread, cipher = state.thread[0], transport.cipher
@@ -124,10 +123,10 @@ def _encrypt(state, transport, slot, size, index):
         or evp_cipher(cipher, nothing, at, header) != header
         or evp_cipher(cipher, payload, payload, size - header) != size - header
         or evp_cipher(cipher, nothing, nothing, 0) < 0
-        or evp_control(cipher, EVP_CTRL_AEAD_GET_TAG, TAG_BYTES, end) != 1
+        or evp_control(cipher, EVP_CTRL_AEAD_GET_TAG, GCM_TAG_BYTES, end) != 1
     ):
         return -1
-    return size + TAG_BYTES
+    return size + GCM_TAG_BYTES
 
 
 @njit(cache=True)

@@ -11,7 +11,19 @@ from numba import njit
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.wire.numbers import extend16, put_u16, put_u24, put_u32
-from sfu.media.wire.rtcp import RTP_FEEDBACK, TRANSPORT_CC, begin_compound
+from sfu.media.wire.rtcp import (
+    LARGE,
+    MAX_RUN,
+    NOT_RECEIVED,
+    ONE_BIT_STATUSES,
+    RTP_FEEDBACK,
+    SMALL,
+    TICK_NS,
+    TICKS_PER_REFERENCE,
+    TRANSPORT_CC,
+    TWO_BIT_STATUSES,
+    begin_compound,
+)
 from sfu.schema.capacities import ARRIVALS
 
 INTERVAL_NS = 50_000_000
@@ -19,12 +31,6 @@ INTERVAL_NS = 50_000_000
 EARLY_COUNT = ARRIVALS // 2
 MAX_STATUSES = 400
 """Numbers in one feedback packet: even if all deltas take two bytes it stays below 1000 bytes."""
-TICK_NS = 250_000
-TICKS_PER_REFERENCE = 256
-"""The reference time counts 64 ms."""
-NOT_RECEIVED, SMALL, LARGE = 0, 1, 2
-ONE_BIT_STATUSES, TWO_BIT_STATUSES = 14, 7
-MAX_RUN = 0x1FFF
 
 
 @njit(cache=True)

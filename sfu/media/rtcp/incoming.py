@@ -16,7 +16,7 @@ from sfu.media.rtcp.transport_feedback import receive_transport_feedback
 from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import receive_key_frame_request
-from sfu.media.wire.numbers import get_u16, get_u24, get_u32, signed32
+from sfu.media.wire.numbers import get_u16, get_u24, get_u32, signed24, signed32
 from sfu.media.wire.rtcp import (
     BYE,
     EXTENDED_REPORT,
@@ -228,8 +228,7 @@ def _report_block(state, row, data, at, now):
         return
     subscription.mid_acknowledged = 1
     subscription.fraction_lost = data[at + 4]
-    lost = get_u24(data, at + 5)
-    subscription.lost = lost - 0x1000000 if lost & 0x800000 else lost
+    subscription.lost = signed24(get_u24(data, at + 5))
     subscription.jitter = get_u32(data, at + 12)
     last_report = get_u32(data, at + 16)
     if last_report != 0:

@@ -17,15 +17,22 @@ from sfu.media.bandwidth.estimate import (
 )
 from sfu.media.bandwidth.passes import begin_estimate
 from sfu.media.net.send_log import sent_at
-from sfu.media.wire.numbers import extend16, get_u16, get_u24
+from sfu.media.wire.numbers import extend16, get_u16, get_u24, signed16, signed24
+from sfu.media.wire.rtcp import (
+    LARGE,
+    MAX_RUN,
+    NOT_RECEIVED,
+    ONE_BIT_STATUSES,
+    SMALL,
+    TICK_NS,
+    TICKS_PER_REFERENCE,
+    TWO_BIT_STATUSES,
+)
 from sfu.schema.capacities import SENT_PACKETS, SEQUENCE_START
 from sfu.schema.codes import Drop, SentState
 
 BASE_AT, COUNT_AT, REFERENCE_AT, CHUNKS_AT = 12, 14, 16, 20
 """Offsets from the beginning of the RTCP packet."""
-TICK_NS = 250_000
-REFERENCE_NS = 64_000_000
-NOT_RECEIVED, SMALL, LARGE = 0, 1, 2
 MALFORMED = -1
 FEEDBACK_COST, STATUSES_OF_A_NACK = 16, 8
 """In numbers that are answered as missing: what a feedback costs, and how many statuses cost as much as one."""
@@ -69,8 +76,7 @@ def _take_feedback(state, row, data, at, end, count, now):
             arrival += np.int64(data[deltas_at]) * TICK_NS
             deltas_at += 1
         elif status == LARGE:
-            delta = get_u16(data, deltas_at)
-            arrival += (delta - 0x10000 if delta & 0x8000 else delta) * TICK_NS
+            arrival += signed16(get_u16(data, deltas_at)) * TICK_NS
             deltas_at += 2
         number = first + k
         if oldest <= number < transport.next_number:
@@ -116,23 +122,23 @@ def _read_statuses(state, data, at, end, count):
         chunk = get_u16(data, at)
         at += 2
         if chunk & 0x8000 == 0:  # section 3.1.3: a run
-            symbol, run = chunk >> 13, min(chunk & 0x1FFF, count - k)
+            symbol, run = chunk >> 13, min(chunk & MAX_RUN, count - k)
             if symbol == 3 or run == 0:
                 return MALFORMED
             for n in range(run):
                 statuses[k + n] = symbol
             k += run
         elif chunk & 0x4000:  # section 3.1.4: seven symbols of two bits
-            for n in range(min(7, count - k)):
+            for n in range(min(TWO_BIT_STATUSES, count - k)):
                 symbol = chunk >> (12 - 2 * n) & 3
                 if symbol == 3:
                     return MALFORMED
                 statuses[k + n] = symbol
-            k += min(7, count - k)
+            k += min(TWO_BIT_STATUSES, count - k)
         else:  # fourteen of one bit
-            for n in range(min(14, count - k)):
+            for n in range(min(ONE_BIT_STATUSES, count - k)):
                 statuses[k + n] = chunk >> (13 - n) & 1
-            k += min(14, count - k)
+            k += min(ONE_BIT_STATUSES, count - k)
     return at
 
 
@@ -151,6 +157,5 @@ def _reference_ns(log, low):
     if log.feedbacks == 0:
         log.reference = low
     else:
-        ahead = (low - log.reference) & 0xFFFFFF
-        log.reference += ahead - 0x1000000 if ahead & 0x800000 else ahead
-    return log.reference * REFERENCE_NS
+        log.reference += signed24(low - log.reference)
+    return log.reference * TICKS_PER_REFERENCE * TICK_NS

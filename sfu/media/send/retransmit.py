@@ -34,7 +34,7 @@ def answer_nack(state, arena, row, sequence, now):
         return
     extended = extend16(np.int64(sequence), subscription.out_highest)
     sent = state.history[subscription.history, extended & (HISTORY - 1)]
-    if sent.out_sequence != extended & 0xFFFFFFFF or sent.use != subscription.history_use:
+    if not is_remembered(subscription, sent, extended):
         state.drops[Drop.NACK_UNKNOWN] += 1
         return
     transport = state.transports[subscription.transport]
@@ -58,6 +58,12 @@ def answer_nack(state, arena, row, sequence, now):
     if resend(state, arena, row, sent, now):
         sent.resent += 1
         sent.resent_us = now_us
+
+
+@njit(cache=True)
+def is_remembered(subscription, sent, number):
+    """Whether `sent`, the history row of output number `number` (extended), still describes that packet."""
+    return sent.out_sequence == number & 0xFFFFFFFF and sent.use == subscription.history_use
 
 
 @njit(cache=True)

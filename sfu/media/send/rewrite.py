@@ -7,12 +7,12 @@ by a row of `history`, so that what is sent again says the same. RFC 3550 sectio
 import numpy as np
 from numba import njit
 
-from sfu.media.net.udp import copy_to_slot
+from sfu.media.net.udp import borrow_arena, copy_to_slot
 from sfu.media.stream.layers import is_scalable
 from sfu.media.wire.dependency_write import write_dependency
 from sfu.media.wire.numbers import get_u32, put_u16, put_u24, put_u32
 from sfu.parameters import Codec, Extension
-from sfu.schema.capacities import COPIED, PACKETS, TX_BYTES
+from sfu.schema.capacities import COPIED, PACKETS, SCRATCH_HISTORY, TX_BYTES
 from sfu.schema.codes import Drop
 
 HEADER_BYTES = 12
@@ -90,6 +90,28 @@ def write_packet(state, arena, slot, row, sent, rtx):
     elif packet.codec == _RED and subscription.red_payload_type >= 0:
         _write_block_types(out, at, at + min(size, np.int64(packet.primary_at)), subscription.payload_type)
     return at + size
+
+
+@njit(cache=True)
+def write_bare_header(state, slot, subscription, timestamp, rtx):
+    """Write header and extensions of a packet that comes from no publisher into send slot `slot`, under the newest
+    number of the subscription, or as retransmission (rtx). Returns where its payload begins."""
+    out, transport = state.tx[slot], state.transports[subscription.transport]
+    if rtx:
+        put_u16(out, 2, np.int64(subscription.rtx_sequence))
+        put_u32(out, 8, np.int64(subscription.rtx_ssrc))
+        out[1] = subscription.rtx_payload_type
+        mid = not subscription.rtx_mid_acknowledged
+    else:
+        put_u16(out, 2, subscription.out_highest)
+        put_u32(out, 8, np.int64(subscription.ssrc))
+        out[1] = subscription.payload_type
+        mid = not subscription.mid_acknowledged
+    put_u32(out, 4, timestamp)
+    nothing, arena = state.history[SCRATCH_HISTORY, 0], borrow_arena(state)
+    at = write_extensions(state, arena, out, subscription, transport, nothing, state.nothing[0], np.int64(0), mid)
+    out[0] = 0x90 if at > HEADER_BYTES else 0x80
+    return at
 
 
 @njit(cache=True)

@@ -8,12 +8,11 @@ import numpy as np
 from numba import njit
 
 from sfu.media.net.srtp import claim_index, send_rtp
-from sfu.media.net.udp import borrow_arena, take_slot
-from sfu.media.send.rewrite import HEADER_BYTES, pad_packet, send_time, write_extensions
-from sfu.media.wire.numbers import put_u16, put_u32
+from sfu.media.net.udp import take_slot
+from sfu.media.send.rewrite import pad_packet, send_time, write_bare_header
 from sfu.media.wire.rtp import ticks_of
 from sfu.parameters import Codec
-from sfu.schema.capacities import SCRATCH_HISTORY, SEQUENCE_START
+from sfu.schema.capacities import SEQUENCE_START
 from sfu.schema.codes import Drop, MediaKind
 
 SILENT_OPUS = (0xF8, 0xFF, 0xFE)
@@ -101,7 +100,7 @@ def _send_silence(state, row, now):
         return
     slot = take_slot(state)
     out = state.tx[slot]
-    at = _write_header(state, out, subscription, transport, timestamp)
+    at = write_bare_header(state, slot, subscription, timestamp, False)
     octets = 0
     if media.codec_of_pt[subscription.payload_type] == _OPUS:
         octets = len(SILENT_OPUS)
@@ -117,18 +116,3 @@ def _send_silence(state, row, now):
     subscription.last_marker = 1
     subscription.packets += 1
     subscription.octets += octets
-
-
-@njit(cache=True)
-def _write_header(state, out, subscription, transport, timestamp):
-    """Header and extensions of a packet that comes from no publisher; returns where its payload begins."""
-    put_u16(out, 2, subscription.out_highest)
-    put_u32(out, 4, timestamp)
-    put_u32(out, 8, np.int64(subscription.ssrc))
-    out[1] = subscription.payload_type
-    mid = not subscription.mid_acknowledged
-    sent = state.history[SCRATCH_HISTORY, 0]
-    arena = borrow_arena(state)
-    at = write_extensions(state, arena, out, subscription, transport, sent, state.nothing[0], np.int64(0), mid)
-    out[0] = 0x90 if at > HEADER_BYTES else 0x80
-    return at

@@ -60,6 +60,12 @@ def signed16(difference):
 
 
 @njit(cache=True)
+def signed24(difference):
+    """The shorter way round a 24-bit circle: -2^23 to 2^23 - 1."""
+    return ((difference + 0x800000) & 0xFFFFFF) - 0x800000
+
+
+@njit(cache=True)
 def signed32(difference):
     """The shorter way round a 32-bit circle: -2^31 to 2^31 - 1."""
     return ((difference + 0x80000000) & 0xFFFFFFFF) - 0x80000000

@@ -1,4 +1,5 @@
-"""RTCP's packet types, formats and header sizes (RFC 3550 section 6, RFC 3611, RFC 4585, RFC 5104), and NTP time."""
+"""RTCP's packet types, formats and header sizes (RFC 3550 section 6, RFC 3611, RFC 4585, RFC 5104), the form of
+transport-cc feedback, and NTP time."""
 
 import numpy as np
 from numba import njit
@@ -19,6 +20,17 @@ EMPTY_REPORT_BYTES = 8
 SENDER_INFO_BYTES = 20
 REPORT_BLOCK_BYTES = 24
 FEEDBACK_HEADER_BYTES = 12
+
+TICK_NS = 250_000
+"""Unit of transport-cc receive deltas (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1.5)."""
+TICKS_PER_REFERENCE = 256
+"""Of the reference time, which counts 64 ms."""
+NOT_RECEIVED, SMALL, LARGE = 0, 1, 2
+"""Packet statuses (section 3.1.1); the number is how many bytes its receive delta has."""
+ONE_BIT_STATUSES, TWO_BIT_STATUSES = 14, 7
+"""Statuses in a vector chunk (section 3.1.4)."""
+MAX_RUN = 0x1FFF
+"""Statuses in a run length chunk (section 3.1.3)."""
 
 NTP_EPOCH_S = 2_208_988_800
 """1970-01-01 in NTP seconds, which count from 1900."""

@@ -9,13 +9,12 @@ from sfu.media.allocation.costs import (
     FIRST_LAYER_BPS,
     KEY_FRAME_SHARE,
     MAX_KEY_FRAMES_BPS,
-    SRTP_TAG_BYTES,
-    UDP_IP_BYTES,
     key_frame_cost,
     scalable_costs,
     simulcast_costs,
     wire_bps,
 )
+from sfu.media.wire.overhead import GCM_TAG_BYTES, UDP_IP4_BYTES
 from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
 
 
@@ -39,7 +38,7 @@ def costs(measured: Any, live: int | None = None) -> list[list[int]]:
 
 def test_packets_cost_more_than_their_bytes() -> None:
     """100 packets of 1,000 bytes in a second: 44 bytes more each, and a tenth for what encoders exceed."""
-    assert wire_bps(100_000, 100, SRTP_TAG_BYTES + UDP_IP_BYTES) == 104_400 * 8 * 11 // 10
+    assert wire_bps(100_000, 100, GCM_TAG_BYTES + UDP_IP4_BYTES) == 104_400 * 8 * 11 // 10
     assert wire_bps(0, 0, 44) == 0
 
 

@@ -14,6 +14,7 @@ from pylibsrtp import Policy, Session, ffi
 from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher, derive
 from sfu.media.net import srtp
+from sfu.media.wire.overhead import GCM_TAG_BYTES
 from sfu.media.wire.windows import WINDOW
 from sfu.schema.capacities import TX_BYTES
 from sfu.schema.memory import Memory
@@ -94,7 +95,7 @@ def test_libsrtp_decrypts_whatever_the_header_has(profile: int, csrcs: int, exte
     sender, packet = Sender(profile), rtp(7, csrcs=csrcs, extension=extension)
     sent = sender.send(packet, 7)
     assert sent is not None
-    assert len(sent) == len(packet) + srtp.TAG_BYTES
+    assert len(sent) == len(packet) + GCM_TAG_BYTES
     assert sender.peer.unprotect(sent) == packet
 
 
@@ -153,7 +154,7 @@ def test_every_bit_is_authenticated() -> None:
         (b"\x90" + rtp(1, payload=b"\xff" * 40)[1:], 1),  # an extension that is longer than the packet
         (rtp(1), -1),
         (rtp(1), srtp.MAX_INDEX + 1),
-        (rtp(1, payload=bytes(TX_BYTES - 12 - srtp.TAG_BYTES + 1)), 1),
+        (rtp(1, payload=bytes(TX_BYTES - 12 - GCM_TAG_BYTES + 1)), 1),
     ],
 )
 def test_what_cannot_be_protected_is_counted_and_does_not_leave(packet: bytes, index: int) -> None:
@@ -166,7 +167,7 @@ def test_what_cannot_be_protected_is_counted_and_does_not_leave(packet: bytes, i
 
 def test_the_largest_packet_fits() -> None:
     sender = Sender()
-    packet = rtp(1, payload=bytes(TX_BYTES - 12 - srtp.TAG_BYTES))
+    packet = rtp(1, payload=bytes(TX_BYTES - 12 - GCM_TAG_BYTES))
     sent = sender.send(packet, 1)
     assert sent is not None
     assert len(sent) == TX_BYTES
