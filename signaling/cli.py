@@ -1,4 +1,4 @@
-"""The command line: `aiosfu serve`, `aiosfu token`, `aiosfu compile`.
+"""The command line: `aiosfu serve`, which is also what happens without a command, `aiosfu token`, and others.
 
 Who calls it: the console script. An operator's error becomes one line on standard error and exit status 2.
 The media engine is imported inside the commands that need it: it takes the time that numba takes to load.
@@ -7,19 +7,23 @@ The media engine is imported inside the commands that need it: it takes the time
 import contextlib
 import gc
 import os
+import secrets
 import socket
+import string
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import structlog
 
 from signaling.config.configuration import Config, Flags, load_config
 from signaling.config.document import ConfigError
+from signaling.config.settings import SHORT_FLAGS, Setting, take_flags
 from signaling.http.tokens import DEFAULT_TTL_S, create
 
 CONTROL_NICE = 10
@@ -34,6 +38,13 @@ EXIT_USAGE = 2
 SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
 """The sources that a token may allow, as LiveKit names them in `canPublishSources`."""
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LOG_LEVEL_NAMES = ("debug", "info", "warn", "warning", "error")
+PROBE_TIMEOUT_S = 2.0
+"""How long `list-nodes` waits for an answer."""
+JOIN_TOKEN_TTL_S = 30 * 86_400
+"""Validity of a token of `create-join-token`, as livekit-server gives it."""
+API_KEY_PREFIX, KEY_CHARACTERS, SECRET_BYTES = "API", 12, 32
+"""The shape of generated API keys and secrets, which is LiveKit's."""
 
 log = structlog.get_logger("signaling.cli")
 
@@ -53,29 +64,110 @@ class Duration(click.ParamType[int]):
         return int(number) * DURATION_UNITS_S[unit]
 
 
+SERVER_OPTIONS = (
+    click.option("--dev", is_flag=True, help="Development: keys 'devkey: secret', loopback by default."),
+    click.option("--bind", multiple=True, metavar="ADDRESS", help="Address for HTTP and WebSocket; may be repeated."),
+    click.option("--port", type=click.IntRange(0, 65535), help="TCP port of HTTP and WebSocket.  [default: 7880]"),
+    click.option("--udp-port", metavar="PORT[-PORT]", help="UDP port or ports for media.  [default: 7882]"),
+    click.option("--media-threads", type=int, help="Each with a UDP port of its own.  [default: cores - 1]"),
+    click.option("--node-ip", metavar="IPV4[,IPV6]", help="Address that clients are told to send media to."),
+    click.option("--keys", metavar="'KEY: SECRET'", help="API keys, one per line."),
+    click.option("--key-file", metavar="FILE", help="A file of API keys, which others must not be able to read."),
+    click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Configuration in LiveKit's YAML."),
+    click.option("--config-body", metavar="YAML", help="A configuration itself, in the place of a file."),
+    click.option("--disable-strict-config", "lenient", is_flag=True, help="Warn of keys that nobody knows."),
+    click.option("--region", help="The name of the place where the server is."),
+    click.option("--redis-host", metavar="HOST:PORT", help="Accepted; not used yet."),
+    click.option("--redis-password", help="Accepted; not used yet."),
+    click.option("--turn-cert", metavar="FILE", help="Accepted; not used yet."),
+    click.option("--turn-key", metavar="FILE", help="Accepted; not used yet."),
+    click.option("--log-level", type=click.Choice(LOG_LEVEL_NAMES, case_sensitive=False)),
+)
+OWN_FLAGS = frozenset(("port", "keys", "region"))
+"""Flags of the commands that are spelled like a key of the configuration."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def server_options(command: Command) -> Command:
+    """Give a command the flags of the server. Every scalar key of the configuration is a flag, too, as in LiveKit."""
+    for option in reversed(SERVER_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="aiosfu")
+@server_options
 @click.pass_context
-def application(context: click.Context) -> None:
-    """A WebRTC selective forwarding unit that speaks LiveKit's protocol."""
+def application(context: click.Context, /, **options: Any) -> None:
+    """A WebRTC selective forwarding unit that speaks LiveKit's protocol. Without a command, it serves."""
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        _serve(_flags(context, options))
 
 
 @application.command()
-@click.option("--dev", is_flag=True, help="Development: keys 'devkey: secret', loopback unless --bind says otherwise.")
-@click.option("--bind", multiple=True, metavar="ADDRESS", help="Address for HTTP and WebSocket; may be repeated.")
-@click.option("--port", type=click.IntRange(0, 65535), help="TCP port of HTTP and WebSocket.  [default: 7880]")
-@click.option("--udp-port", metavar="PORT[-PORT]", help="UDP port or ports for media.  [default: 7882]")
-@click.option("--media-threads", type=int, help="Each with a UDP port of its own.  [default: cores - 1]")
-@click.option("--node-ip", metavar="IPV4[,IPV6]", help="Address that clients are told to send media to.")
-@click.option("--keys", metavar="'KEY: SECRET'", help="API keys, one per line.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Configuration in LiveKit's YAML.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warn", "warning", "error"], case_sensitive=False))
-def serve(**options: Any) -> None:
+@server_options
+@click.pass_context
+def serve(context: click.Context, /, **options: Any) -> None:
     """Run the server until SIGTERM or SIGINT."""
-    config = load_config(Flags(**options), os.environ)
-    _serve(config)
+    _serve(_flags(context, options))
+
+
+@application.command()
+@server_options
+@click.pass_context
+def ports(context: click.Context, /, **options: Any) -> None:
+    """Print the ports that the server uses."""
+    config = load_config(_flags(context, options), os.environ)
+    tcp = [f"{config.port} - HTTP service"]
+    if config.prometheus.port:
+        tcp.append(f"{config.prometheus.port} - Prometheus")
+    first, last = config.media_ports[0], config.media_ports[-1]
+    udp = f"{first} - ICE/UDP" if first == last else f"{first}-{last} - ICE/UDP"
+    click.echo("\n".join(("TCP Ports", *tcp, "UDP Ports", udp)))
+
+
+@application.command("list-nodes")
+@server_options
+@click.pass_context
+def list_nodes(context: click.Context, /, **options: Any) -> None:
+    """Print the server of this configuration, which is alone, and whether it answers."""
+    config = load_config(_flags(context, options), os.environ)
+    address, port = _probed(config)
+    state = "SERVING" if _answers(address, port) else "NOT SERVING"
+    rows = {
+        "STATE": state,
+        "ADDRESS": f"{address}:{port}",
+        "REGION": config.region or "-",
+        "MEDIA THREADS": len(config.media_ports),
+        "CPUS": os.cpu_count(),
+    }
+    click.echo("\n".join(f"{name:14} {value}" for name, value in rows.items()))
+
+
+@application.command("generate-keys")
+def generate_keys() -> None:
+    """Print a new API key with its secret."""
+    key = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(KEY_CHARACTERS))
+    click.echo(f"API Key:  {API_KEY_PREFIX}{key}")
+    click.echo(f"API Secret:  {secrets.token_urlsafe(SECRET_BYTES)}")
+
+
+@application.command("create-join-token")
+@click.option("--room", required=True)
+@click.option("--identity", required=True)
+@click.option("--recorder", is_flag=True, help="Hidden, and may only receive.")
+@server_options
+@click.pass_context
+def create_join_token(context: click.Context, /, room: str, identity: str, recorder: bool, **options: Any) -> None:
+    """Print a token as livekit-server's command of this name does; `token` has more grants."""
+    keys = load_config(_flags(context, options), os.environ).keys
+    api_key, secret = next(iter(keys.items()))
+    video: dict[str, Any] = {"room": room, "roomJoin": True}
+    if recorder:
+        video |= {"hidden": True, "recorder": True, "canPublish": False, "canPublishData": False}
+    click.echo(f"Token: {create(api_key, secret, identity=identity, video=video, ttl_s=JOIN_TOKEN_TTL_S)}")
 
 
 @application.command()
@@ -126,7 +218,8 @@ def bench(arguments: tuple[str, ...]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     try:
-        status = application.main(args=arguments, prog_name="aiosfu", standalone_mode=False)
+        rest, settings = take_flags(sys.argv[1:] if arguments is None else arguments, OWN_FLAGS)
+        status = application.main(args=rest, prog_name="aiosfu", standalone_mode=False, obj=settings)
         sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
         _fail(error.format_message())
@@ -134,6 +227,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except click.Abort:
         sys.exit(130)
+
+
+def _flags(context: click.Context, options: Mapping[str, Any]) -> Flags:
+    """Put together the flags before and behind the name of a command; the latter win."""
+    root = context.find_root()
+    both = (*root.params.items(), *options.items())
+    given = {name: value for name, value in both if value is not None and value is not False and value != ()}
+    settings: tuple[Setting, ...] = context.obj or ()
+    for flag, path in SHORT_FLAGS.items():
+        if text := given.pop(flag.replace("-", "_"), None):
+            settings += (Setting(path, text, f"--{flag}"),)
+    return Flags(**given, settings=settings)
+
+
+def _probed(config: Config) -> tuple[str, int]:
+    """Return an address at which the server of a configuration answers on this machine, and its port."""
+    address = config.bind_addresses[0]
+    return ("127.0.0.1" if address in ("0.0.0.0", "::") else address), config.port
+
+
+def _answers(address: str, port: int) -> bool:
+    url = f"http://{f'[{address}]' if ':' in address else address}:{port}/"
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=PROBE_TIMEOUT_S) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
 
 
 def _fail(text: str) -> None:
@@ -189,15 +309,16 @@ def _tell_sometimes(tell: Callable[[int, int], None], done: int, total: int, _: 
         tell(done, total)
 
 
-def _serve(config: Config) -> None:
+def _serve(flags: Flags) -> None:
+    config = load_config(flags, os.environ)
     gc.disable()  # until `_spare_the_collector`: what is imported stays, and a walk over it all takes long
     try:
-        _open_and_run(config)
+        _open_and_run(config, partial(load_config, flags, os.environ) if config.files else None)
     finally:
         gc.enable()
 
 
-def _open_and_run(config: Config) -> None:
+def _open_and_run(config: Config, read_again: Callable[[], Config] | None) -> None:
     from signaling.http import listener
     from signaling.logs import configure_logging
 
@@ -208,12 +329,12 @@ def _open_and_run(config: Config) -> None:
         # Before anything slow, so that a taken port is known at once.
         listener.check_media_ports(config)
         listener.check_metrics_port(config)
-        _run(config, listener.bind_sockets(config))
+        _run(config, read_again, listener.bind_sockets(config))
     except listener.PortInUse as error:
         raise ConfigError(str(error)) from error
 
 
-def _run(config: Config, sockets: list[socket.socket]) -> None:
+def _run(config: Config, read_again: Callable[[], Config] | None, sockets: list[socket.socket]) -> None:
     _compile(lambda done, total: log.info("compiling kernels, as after each update", done=done, total=total))
     gc.disable()
 
@@ -234,7 +355,7 @@ def _run(config: Config, sockets: list[socket.socket]) -> None:
         _spare_the_collector()
 
     async def run() -> None:
-        await listener.serve(config, engine, Rooms(config, engine), sockets, announce)
+        await listener.serve(config, engine, Rooms(config, engine), sockets, announce, read_again)
 
     engine = Engine(EngineOptions(udp_ports=config.media_ports, bind=config.media_bind, node_ips=config.node_ips))
     uvloop.run(run())
@@ -255,8 +376,13 @@ def _spare_the_collector() -> None:
 
 
 def _warn(config: Config) -> None:
-    for name in config.ignored:
+    ignored = [name for name in config.ignored if not name.startswith("redis.")]
+    if len(ignored) < len(config.ignored):
+        log.info("redis is accepted and not used: this server needs no other")
+    for name in ignored:
         log.warning("livekit-server's setting is known and has no effect here yet", setting=name)
+    for name in config.unknown:
+        log.warning("unknown setting", setting=name)
     if config.development:
         log.warning("development mode: not for production", api_keys=list(config.keys))
     elif weak := config.weak_keys():

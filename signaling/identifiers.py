@@ -29,6 +29,11 @@ def node_id() -> str:
     return _random("ND_")
 
 
+def event_id() -> str:
+    """Return an id for a webhook message, `EV_...`."""
+    return _random("EV_")
+
+
 def track_sid(kind: TrackType, source: TrackSource) -> str:
     """Return a new track sid: `TR_`, A or V, and a letter for the source if it is known."""
     return _random("TR_" + ("V" if kind == VIDEO else "A") + _SOURCE_LETTERS.get(source, ""))

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, ExcInfo
 
-from signaling.config.configuration import LogLevel
+from signaling.config.values import LogLevel
 
 QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "asyncio", "numba", "aiortc", "aioice")
 """Libraries that are logged from warnings upwards only. Uvicorn's lines would also contain access tokens."""

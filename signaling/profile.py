@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 
 from livekit.protocol.models import ClientInfo, ParticipantInfo, ParticipantPermission
 
+HELPERS = frozenset((ParticipantInfo.AGENT, ParticipantInfo.EGRESS))
+"""Kinds of participants that are there for others: they neither fill a room nor keep it open."""
+
+
+def is_person(kind: ParticipantInfo.Kind, agent: bool, recorder: bool) -> bool:
+    """Tell whether a participant counts as a person, by its kind and the grants `agent` and `recorder`."""
+    return not (kind in HELPERS or agent or recorder)
+
 
 def _everything() -> ParticipantPermission:
     return ParticipantPermission(can_subscribe=True, can_publish=True, can_publish_data=True)

@@ -12,7 +12,7 @@ from typing import assert_never
 
 import structlog
 from livekit.protocol import models
-from livekit.protocol.models import ROOM_DELETED, SERVER_SHUTDOWN, STATE_MISMATCH
+from livekit.protocol.models import ROOM_CLOSED, ROOM_DELETED, SERVER_SHUTDOWN
 from livekit.protocol.rtc import LeaveRequest
 
 from sfu.engine import Engine
@@ -29,18 +29,22 @@ from sfu.events import (
 )
 from sfu.parameters import Kind
 from signaling.config.configuration import Config, RoomOptions
-from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters
+from signaling.http.join import JoinError, JoinParameters
 from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
 from signaling.participants.session import Session
 from signaling.rooms import room_log
 from signaling.rooms.capacity import SERVER_FULL, Needs
+from signaling.rooms.load import BEYOND_LIMITS, Load
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
 from signaling.rooms.tracks import Publisher
+from signaling.webhooks.notifier import Webhooks
 
 TICK_S = 0.4
 """The time between ticks of rooms, which is the engine's window for audio levels. Other periods are multiples."""
+NO_ROOM = "requested room does not exist"
+"""The answer to a join that may not create its room. Clients know it, and do not try another route."""
 MAX_ROOMS = 10_000
 """Rooms at a time. Those that nobody has joined yet count too, so refused upgrades cannot create more."""
 
@@ -60,18 +64,21 @@ class Rooms:
         self.rooms: dict[str, Room] = {}
         self.node.capacity.count = self._needs
         self.node.events.subscribe(room_log.tell)
+        self._webhooks = Webhooks(self.node)
+        self._load = Load(engine.totals, lambda: sum(len(room.tracks) for room in self.rooms.values()))
         self._options = options or config.room
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start the tasks that take the engine's events and keep time."""
+        self._webhooks.prepare()
         self._tasks = [
             asyncio.create_task(self._pump(), name="engine-events"),
             asyncio.create_task(self._keep_time(), name="room-timer"),
         ]
 
     async def stop(self) -> None:
-        """End all rooms, remove everybody and wait until their sockets are flushed."""
+        """End all rooms, remove everybody and wait until their sockets are flushed and webhooks are posted."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -82,7 +89,12 @@ class Rooms:
             # Whoever comes back finds the server that takes our place, or us again.
             room.close(SERVER_SHUTDOWN, LeaveRequest.RECONNECT)
         self.rooms.clear()
-        await self.node.finish()
+        await asyncio.gather(self.node.finish(), self._webhooks.stop())
+
+    def renew(self, config: Config) -> None:
+        """Use another configuration from now on: its keys, limits and webhooks. Options of rooms stay as they were."""
+        self.node.config = config
+        self._webhooks.prepare()
 
     def validate(self, join: JoinParameters) -> None:
         """Tell whether `admit` would succeed, without creating anything.
@@ -101,13 +113,13 @@ class Rooms:
 
         Raises:
             TooManyRooms: there are `MAX_ROOMS`.
-            ValueError: the name is empty or longer than `MAX_NAME_LENGTH` bytes.
+            ValueError: the name is empty or longer than the operator's limit.
         """
         room = self.rooms.get(name)
         if room is not None:
             return room
-        if not name or len(name.encode()) > MAX_NAME_LENGTH:
-            raise ValueError(f"a room's name has 1 to {MAX_NAME_LENGTH} bytes")
+        if not self.node.config.limits.hold_room_name(name):
+            raise ValueError(f"a room's name has 1 to {self.node.config.limits.room_name_bytes} bytes")
         if len(self.rooms) >= MAX_ROOMS:
             raise TooManyRooms
         return self._make(name, options or self._options)
@@ -157,14 +169,19 @@ class Rooms:
         """Return the rows of the engine's tables that the join will take.
 
         Raises:
-            JoinError: 503: the room or the server is full.
+            JoinError: 404: there is no such room, and a join may not create it; 503: the room or the server is full.
         """
         room = self.rooms.get(join.room)
         if room is None:
+            if not self.node.config.auto_create and not join.video.room_create:
+                raise JoinError(404, NO_ROOM)
             if len(self.rooms) >= MAX_ROOMS:
                 raise JoinError(503, "too many rooms")
-        elif room.is_full(join.claims.identity):
+        elif room.is_full(join.claims.identity, join.is_person):
             raise JoinError(503, "room is full")
+        if self._load.is_beyond(self.node.config.limits) and not (room and join.claims.identity in room.participants):
+            self.node.dropped["joins_beyond_limits"] += 1
+            raise JoinError(503, BEYOND_LIMITS)
         transports = 1 if join.single_pc else 2
         if room is None:
             needs = Needs(transports=transports)
@@ -193,11 +210,12 @@ class Rooms:
         self.node.capacity.promise(self._check(join))
         if room is None:
             room = self._make(join.room, self._options)
-        room.expected += 1
+        room.expect(join.is_person)
         return Session(room, join, None)
 
     def tick(self, now: float) -> None:
         """Let all rooms do what is due at `now`, in seconds of the node's clock."""
+        self._load.tick(now, self.node.config.limits)
         levels: dict[str, dict[str, float]] = {}
         for engine_track, level in self.node.engine.audio_levels():
             track = self.node.tracks.get(engine_track)
@@ -208,7 +226,7 @@ class Rooms:
         for room in tuple(self.rooms.values()):
             room.tick(now, levels.get(room.name, {}))
             if room.is_over(now):
-                self._end(room, STATE_MISMATCH, LeaveRequest.RECONNECT)
+                self._end(room, ROOM_CLOSED, LeaveRequest.DISCONNECT)
 
     def handle(self, event: Event) -> None:
         """Pass an event of the engine to the participant that it concerns. It is ignored if that has left."""

@@ -41,7 +41,7 @@ ORDER = (
     {"signaling.metrics"},
     {"signaling.http", "signaling.logs"},
     {"signaling.rooms"},
-    {"signaling.participants"},
+    {"signaling.participants", "signaling.webhooks"},
     {"signaling.registry"},
     {"signaling.cli"},
     # the benchmark

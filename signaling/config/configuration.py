@@ -1,50 +1,54 @@
 """The configuration: LiveKit's YAML (JSON is YAML too), its environment variables and the command line in one value.
 
-Who calls it: `cli.py`, once; everything else gets the frozen `Config`. Keys that LiveKit does not know and values that
-make no sense are errors with their line; keys that LiveKit knows and this server does not act on are named in
-`Config.ignored` (`known_keys.py` lists both kinds).
+Who calls it: `cli.py`, at the start and when the file is to be read again; everything else gets the frozen `Config`.
+Keys that LiveKit does not know and values that make no sense are errors with their line; keys that LiveKit knows and
+this server does not act on are named in `Config.ignored` (`known_keys.py` lists both kinds).
 """
 
 import ipaddress
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 
 from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
-from signaling.config.known_keys import IGNORED_ENVIRONMENT, KNOWN_KEYS
-from signaling.texts import encodable
+from signaling.config.known_keys import KNOWN_KEYS
+from signaling.config.options import LimitOptions, WebhookOptions
+from signaling.config.sections import LimitSection, Section, Size, WebhookSection
+from signaling.config.settings import Setting, read_variables
+from signaling.config.values import (
+    MAX_MEDIA_THREADS,
+    MAX_UDP_PORTS,
+    LogLevel,
+    parse_addresses,
+    parse_count,
+    parse_key_table,
+    parse_keys,
+    parse_level,
+    parse_node_ips,
+    parse_port,
+    parse_threads,
+    parse_udp_ports,
+    parse_username,
+)
 from signaling.watchdog import systemd_limit_s
 
 DEFAULT_PORT = 7880
 DEFAULT_UDP_PORT = 7882
-MAX_UDP_PORTS = 256
-"""Ports of one range: one is opened per media thread."""
-MAX_COUNT = 1_000_000
-"""The largest number of seconds or participants in the settings of rooms."""
-MAX_MEDIA_THREADS = 16
-"""The most media threads for which the engine has tables."""
 MIN_SECRET_LENGTH = 32
 """Characters below which a secret causes a warning: HS256 needs a key as long as its hash (RFC 7518 section 3.2)."""
 DEVELOPMENT_KEYS = hide({"devkey": "secret"})
 LOOPBACK = ("127.0.0.1", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
 NO_PASSWORD = SecretStr("")
-
-LogLevel = Literal["debug", "info", "warning", "error"]
-LOG_LEVELS: dict[str, LogLevel] = {
-    "debug": "debug",
-    "info": "info",
-    "warn": "warning",
-    "warning": "warning",
-    "error": "error",
-}
-"""Spelling (LiveKit's `warn` included) -> level."""
+RENEWABLE = ("keys", "webhook", "limits")
+"""Fields of `Config` that may change while the server runs."""
+READABLE_BY_OTHERS = 0o007
+"""The permissions of a file that everybody on the machine has."""
 
 Value = TypeVar("Value")
 
@@ -98,6 +102,12 @@ class Config:
     """Seconds without a turn of the control thread after which the process ends itself; 0: never."""
     room: RoomOptions = RoomOptions()
     prometheus: PrometheusOptions = PrometheusOptions()
+    webhook: WebhookOptions = field(default_factory=WebhookOptions)
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    auto_create: bool = True
+    """A join creates a room that is missing. Else only the API does, and joins whose token may."""
+    region: str = ""
+    """The name of the place where this server is, which clients are told."""
     node_ips: tuple[str, ...] = ()
     """Addresses to tell clients, at most one per family; empty: all of the machine's."""
     log_level: LogLevel = "info"
@@ -106,6 +116,10 @@ class Config:
     """`--dev`: placeholder keys if none are given, loopback by default, the token route of the demo page."""
     ignored: tuple[str, ...] = ()
     """Names of keys and variables that were given, that LiveKit knows, and that are not acted on."""
+    files: tuple[str, ...] = ()
+    """The files from which it was read, which may be read again."""
+    unknown: tuple[str, ...] = ()
+    """Names of keys that nobody knows. Only a configuration that is not read strictly may have some."""
 
     @property
     def media_ports(self) -> tuple[int, ...]:
@@ -125,6 +139,14 @@ class Config:
         loopback = self.node_ips and all(ipaddress.ip_address(address).is_loopback for address in self.node_ips)
         return self.node_ips if loopback else ()
 
+    def renewed(self, fresh: "Config") -> "Config":
+        """Return this configuration with what may change while the server runs taken from `fresh`."""
+        return replace(self, **{name: getattr(fresh, name) for name in RENEWABLE})
+
+    def differences(self, other: "Config") -> tuple[str, ...]:
+        """Return the names of the fields in which `other` is different."""
+        return tuple(each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name))
+
     def weak_keys(self) -> tuple[str, ...]:
         """Return the API keys whose secret is shorter than HS256 needs."""
         return tuple(key for key, secret in self.keys.items() if len(secret.get_secret_value()) < MIN_SECRET_LENGTH)
@@ -143,124 +165,112 @@ class Flags:
     config: Path | None = None
     log_level: str | None = None
     media_threads: int | None = None
-
-
-def _whole(value: object) -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        raise ValueError(f"{value!r} is no whole number") from None
-
-
-def parse_udp_ports(value: object) -> tuple[int, ...]:
-    """Read `7882` or a range `7882-7892`, both ends included.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    first, dash, last = str(value).partition("-")
-    try:
-        start = int(first)
-        end = int(last) if dash else start
-    except ValueError:
-        raise ValueError(f"{value!r} is neither a port nor a range like 7882-7892") from None
-    if not 0 <= start <= end <= 65535 or (dash and start == 0):
-        raise ValueError(f"{value!r} is no range of ports")
-    if end - start >= MAX_UDP_PORTS:
-        raise ValueError(f"{value!r} has more than {MAX_UDP_PORTS} ports")
-    return tuple(range(start, end + 1))
-
-
-def parse_node_ips(value: object) -> tuple[str, ...]:
-    """Read `192.0.2.1`, `2001:db8::1` or one of each with a comma between.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    addresses = [ipaddress.ip_address(part.strip()) for part in str(value).split(",")]
-    if len({address.version for address in addresses}) != len(addresses):
-        raise ValueError(f"{value!r} has more than one address of a family")
-    if any(address.is_unspecified for address in addresses):
-        raise ValueError(f"{value!r} is no address that a client could send to")
-    return tuple(str(address) for address in addresses)
-
-
-def parse_keys(text: object) -> Keys:
-    """Read `key: secret`, one per line, as `--keys` and `LIVEKIT_KEYS` have them.
-
-    Raises:
-        ValueError: a line has another form.
-    """
-    try:
-        keys = yaml.load(str(text), Loader=yaml.BaseLoader)  # the base loader makes strings only
-    except yaml.YAMLError:
-        keys = None
-    return _check_keys(keys)
+    config_body: str | None = field(default=None, repr=False)
+    lenient: bool = False
+    """Unknown keys are warned of, and no errors."""
+    settings: tuple[Setting, ...] = field(default=(), repr=False)
+    """Single settings, of which the last one for a key wins."""
 
 
 def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
-    """Put together file, environment and flags; later ones win. LIVEKIT_CONFIG replaces the file, as in livekit-server.
+    """Put together file, environment and flags; later ones win. A configuration in a flag or in LIVEKIT_CONFIG replaces
+    the file, as in livekit-server.
 
     Raises:
         ConfigError: a value cannot be used. The text is one line that names file and line, variable or flag.
     """
     document = _read(flags, environment)
-    ignored = check_names(document, KNOWN_KEYS)
-    ignored += [f"{name} (environment)" for name in IGNORED_ENVIRONMENT if environment.get(name)]
-    if flags.config is not None and environment.get("LIVEKIT_CONFIG"):
-        ignored.append("--config (LIVEKIT_CONFIG is set)")
+    for setting in (*read_variables(environment), *flags.settings):
+        document.set(*setting)
+    ignored, unknown = check_names(document, KNOWN_KEYS, strict=not flags.lenient)
+    if flags.config is not None and document.name != os.fspath(flags.config):
+        ignored.append(f"--config ({document.name} is set)")
     file = _validate(document)
+    development = flags.dev or file.development
 
-    keys = _latest(parse_keys, file.keys, ("LIVEKIT_KEYS", environment.get("LIVEKIT_KEYS")), ("--keys", flags.keys))
-    if not keys and not flags.dev:
+    keys = _keys(file, flags, environment, document)
+    if not keys and not development:
         raise ConfigError("no API keys: give keys in the configuration, LIVEKIT_KEYS or --keys, or use --dev")
-    threads = _latest(_check_threads, file.media_threads, ("--media-threads", flags.media_threads))
+    keys = keys or DEVELOPMENT_KEYS
+    if file.webhook.urls and file.webhook.api_key not in keys:
+        text = f"webhook.api_key: {file.webhook.api_key!r} is none of the API keys, and webhooks need one"
+        raise document.error(("webhook", "api_key"), text)
+    threads = _latest(parse_threads, file.media_threads, ("--media-threads", flags.media_threads))
     ports = _latest(
-        parse_udp_ports, file.rtc.udp_port, ("UDP_PORT", environment.get("UDP_PORT")), ("--udp-port", flags.udp_port)
+        parse_udp_ports, file.rtc.udp_ports, ("UDP_PORT", environment.get("UDP_PORT")), ("--udp-port", flags.udp_port)
     )
     if threads > len(ports) and ports != (0,):
         example = f"{ports[0]}-{ports[0] + threads - 1}"
         raise ConfigError(f"media_threads: {threads} threads need as many UDP ports, such as rtc.udp_port: {example}")
-    port = _latest(_check_port, file.port, ("--port", flags.port))
+    port = _latest(parse_port, file.port, ("--port", flags.port))
     metrics_port = file.prometheus_port or file.prometheus.port
     if metrics_port and metrics_port == port:
         raise ConfigError(f"prometheus.port: {port} is the main port; metrics need another one")
-    addresses = tuple(file.bind_addresses) or (LOOPBACK if flags.dev else ANY_ADDRESS)
+    addresses = tuple(file.bind_addresses) or (LOOPBACK if development else ANY_ADDRESS)
+    room = file.room
     return Config(
-        keys=keys or DEVELOPMENT_KEYS,
+        keys=keys,
         port=port,
-        bind_addresses=_latest(_check_addresses, addresses, ("--bind", flags.bind or None)),
+        bind_addresses=_latest(parse_addresses, addresses, ("--bind", flags.bind or None)),
         bind_addresses_given=bool(flags.bind or file.bind_addresses),
         udp_ports=ports,
         media_threads=threads,
         watchdog_s=systemd_limit_s(environment) if file.watchdog is None else file.watchdog,
-        room=RoomOptions(
-            file.room.empty_timeout, file.room.departure_timeout, file.room.max_participants, file.room.forward_loudest
-        ),
+        room=RoomOptions(room.empty_timeout, room.departure_timeout, room.max_participants, room.forward_loudest),
         prometheus=PrometheusOptions(metrics_port, file.prometheus.username, file.prometheus.password),
+        webhook=file.webhook.options(full_room=room.enable_full_room_in_webhooks),
+        limits=file.limit.options(
+            room.max_metadata_size, room.max_room_name_length, room.max_participant_identity_length
+        ),
+        auto_create=room.auto_create,
+        region=file.region,
         node_ips=_latest(
             parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
         ),
         log_level=_latest(
-            _check_level, file.logging.level or file.log_level or "info", ("--log-level", flags.log_level)
+            parse_level, file.logging.level or file.log_level or "info", ("--log-level", flags.log_level)
         ),
         log_json=file.logging.json_,
-        development=flags.dev,
+        development=development,
         ignored=tuple(ignored),
+        files=tuple(filter(None, (document.name if document.name == str(flags.config) else "", file.key_file))),
+        unknown=tuple(unknown),
     )
 
 
 def _read(flags: Flags, environment: Mapping[str, str]) -> Document:
+    if flags.config_body:
+        return Document("--config-body", flags.config_body)
     if body := environment.get("LIVEKIT_CONFIG"):
         return Document("LIVEKIT_CONFIG", body)
     if flags.config is None:
         return Document("", "")
+    return Document(os.fspath(flags.config), _text_of(flags.config))
+
+
+def _text_of(path: Path) -> str:
     try:
-        return Document(os.fspath(flags.config), flags.config.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{flags.config}: {error.strerror}") from error
+        raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{flags.config}: not UTF-8 text") from error
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+
+
+def _keys(file: "_File", flags: Flags, environment: Mapping[str, str], document: Document) -> Keys:
+    """Return the API keys: those of a key file if there is one, as in livekit-server, else the last ones given."""
+    given = (("LIVEKIT_KEYS", environment.get("LIVEKIT_KEYS")), ("--keys", flags.keys))
+    if not file.key_file:
+        return _latest(parse_keys, file.keys, *given)
+    path = Path(os.path.expandvars(file.key_file)).expanduser()
+    text = _text_of(path)
+    if path.stat().st_mode & READABLE_BY_OTHERS:
+        why = f"key_file: {path} must not be accessible to others (chmod o= {path})"
+        raise document.error(("key_file",), why)
+    try:
+        return parse_keys(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, object]) -> Value:
@@ -275,98 +285,65 @@ def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, ob
     return value
 
 
-def _check_keys(keys: object) -> Keys:
-    if not isinstance(keys, dict) or not keys or not all(isinstance(secret, str) for secret in keys.values()):
-        raise ValueError('keys must be "key: secret", with the space, one per line')
-    if not all(key and secret for key, secret in keys.items()):
-        raise ValueError("an API key or its secret is empty")
-    if encodable(keys) != keys:
-        raise ValueError("an API key or its secret has half a character in it")
-    return hide(keys)
-
-
-def _check_port(value: object) -> int:
-    port = _whole(value)
-    if not 0 <= port <= 65535:
-        raise ValueError(f"{port} is no port")
-    return port
-
-
-def _check_count(value: object) -> int:
-    count = _whole(value)
-    if not 0 <= count <= MAX_COUNT:
-        raise ValueError(f"{count} is not between 0 and {MAX_COUNT}")
-    return count
-
-
-def _check_threads(value: object) -> int:
-    threads = _whole(value)
-    if not 0 <= threads <= MAX_MEDIA_THREADS:
-        raise ValueError(f"{threads} is not between 0 and {MAX_MEDIA_THREADS}")
-    return threads
-
-
-def _check_addresses(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError("must be a list of addresses")
-    return tuple(str(ipaddress.ip_address(address)) for address in value)
-
-
-def _check_level(value: object) -> LogLevel:
-    level = LOG_LEVELS.get(str(value).lower())
-    if level is None:
-        raise ValueError(f"{value!r} is none of {', '.join(LOG_LEVELS)}")
-    return level
-
-
-class _Section(BaseModel):
-    # Unknown keys never get here: `check_names` has refused them with their line.
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-
-
-class _Rtc(_Section):
-    udp_port: Annotated[tuple[int, ...], BeforeValidator(parse_udp_ports)] = (DEFAULT_UDP_PORT,)
+class _Rtc(Section):
+    udp_port: Annotated[tuple[int, ...], BeforeValidator(parse_udp_ports)] = ()
     node_ip: Annotated[tuple[str, ...], BeforeValidator(parse_node_ips)] = ()
+    port_range_start: Annotated[int, BeforeValidator(parse_port)] = 0
+    port_range_end: Annotated[int, BeforeValidator(parse_port)] = 0
+
+    @property
+    def udp_ports(self) -> tuple[int, ...]:
+        """The ports for media: `udp_port`, else as many of the range as are used, else LiveKit's of development."""
+        if self.udp_port:
+            return self.udp_port
+        if not self.port_range_start:
+            return (DEFAULT_UDP_PORT,)
+        last = max(self.port_range_start, self.port_range_end)
+        return tuple(range(self.port_range_start, min(last, self.port_range_start + MAX_UDP_PORTS - 1) + 1))
 
 
-class _Room(_Section):
-    empty_timeout: Annotated[int, BeforeValidator(_check_count)] = 300
-    departure_timeout: Annotated[int, BeforeValidator(_check_count)] = 20
-    max_participants: Annotated[int, BeforeValidator(_check_count)] = 0
-    forward_loudest: Annotated[int, BeforeValidator(_check_count)] = 0
+class _Room(Section):
+    empty_timeout: Annotated[int, BeforeValidator(parse_count)] = 300
+    departure_timeout: Annotated[int, BeforeValidator(parse_count)] = 20
+    max_participants: Annotated[int, BeforeValidator(parse_count)] = 0
+    forward_loudest: Annotated[int, BeforeValidator(parse_count)] = 0
+    auto_create: bool = True
+    enable_full_room_in_webhooks: bool = False
+    max_metadata_size: Size = 0
+    max_room_name_length: Size = 0
+    max_participant_identity_length: Size = 0
 
 
-def _check_username(value: object) -> str:
-    if ":" in str(value):
-        raise ValueError("a user name has no colon (RFC 7617)")
-    return str(value)
-
-
-class _Prometheus(_Section):
-    port: Annotated[int, BeforeValidator(_check_port)] = 0
-    username: Annotated[str, BeforeValidator(_check_username)] = ""
+class _Prometheus(Section):
+    port: Annotated[int, BeforeValidator(parse_port)] = 0
+    username: Annotated[str, BeforeValidator(parse_username)] = ""
     password: SecretStr = NO_PASSWORD
 
 
-class _Logging(_Section):
-    level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
+class _Logging(Section):
+    level: Annotated[LogLevel, BeforeValidator(parse_level)] | None = None
     json_: bool = Field(default=False, alias="json")
 
 
-class _File(_Section):
+class _File(Section):
     """The keys of the file that are acted on."""
 
-    port: Annotated[int, BeforeValidator(_check_port)] = DEFAULT_PORT
-    bind_addresses: Annotated[tuple[str, ...], BeforeValidator(_check_addresses)] = ()
-    keys: Annotated[Keys, BeforeValidator(_check_keys)] = Field(default_factory=dict)
-    log_level: Annotated[LogLevel, BeforeValidator(_check_level)] | None = None
-    media_threads: Annotated[int, BeforeValidator(_check_threads)] = 0
-    watchdog: Annotated[int, BeforeValidator(_check_count)] | None = None
+    port: Annotated[int, BeforeValidator(parse_port)] = DEFAULT_PORT
+    bind_addresses: Annotated[tuple[str, ...], BeforeValidator(parse_addresses)] = ()
+    keys: Annotated[Keys, BeforeValidator(parse_key_table)] = Field(default_factory=dict)
+    log_level: Annotated[LogLevel, BeforeValidator(parse_level)] | None = None
+    media_threads: Annotated[int, BeforeValidator(parse_threads)] = 0
+    watchdog: Annotated[int, BeforeValidator(parse_count)] | None = None
     rtc: _Rtc = Field(default_factory=_Rtc)
     room: _Room = Field(default_factory=_Room)
     prometheus: _Prometheus = Field(default_factory=_Prometheus)
-    prometheus_port: Annotated[int, BeforeValidator(_check_port)] = 0
+    prometheus_port: Annotated[int, BeforeValidator(parse_port)] = 0
     logging: _Logging = Field(default_factory=_Logging)
+    webhook: WebhookSection = Field(default_factory=WebhookSection)
+    limit: LimitSection = Field(default_factory=LimitSection)
+    key_file: str = ""
+    region: str = ""
+    development: bool = False
 
 
 def _validate(document: Document) -> _File:

@@ -4,6 +4,7 @@ Who calls it: `configuration.py`. Scalars stay text (an API key "007" must not b
 them.
 """
 
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -35,6 +36,8 @@ class Document:
         """
         self.name = name
         self._lines: dict[Path, int] = {}
+        self._origins: dict[Path, str] = {}
+        """Where values come from that are not in the text."""
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -47,8 +50,21 @@ class Document:
             raise ConfigError(f"{name}:1: the configuration must be a mapping of keys")
         self.values = values or {}
 
+    def set(self, path: Path, text: str, origin: str) -> None:
+        """Put a value where one of the text may be, in whose place it comes. Errors about it name `origin`."""
+        values = self.values
+        for name in path[:-1]:
+            if not isinstance(values.get(name), dict):
+                values[name] = {}
+            values = values[name]
+        values[path[-1]] = text
+        self._origins[path] = origin
+
     def error(self, path: Path, text: str) -> ConfigError:
         """Build the error for the value at `path`."""
+        parts = (origin for inner, origin in self._origins.items() if inner[: len(path)] == path)
+        if origin := next(parts, ""):
+            return ConfigError(f"{origin}: {text}")
         while path and path not in self._lines:
             path = path[:-1]
         return ConfigError(f"{self.name}:{self._lines.get(path, 1)}: {text}")
@@ -81,20 +97,29 @@ class Document:
         return merged | values
 
 
-def check_names(document: Document, known: KeyTable) -> list[str]:
-    """Return the dotted names of the keys that are known and ignored.
+def check_names(document: Document, known: KeyTable, strict: bool = True) -> tuple[list[str], list[str]]:
+    """Return the dotted names of the keys that are known and ignored, and of those that are unknown.
+
+    Args:
+        document: what is checked. Unknown keys are taken out of it.
+        known: the keys that there are.
+        strict: an unknown key is an error.
 
     Raises:
-        ConfigError: for the first key that is not in `known`, with its line.
+        ConfigError: for the first key that is not in `known`, with its line; or a value should be a mapping.
     """
     ignored: list[str] = []
+    unknown: list[str] = []
 
     def walk(values: dict[str, Any], table: KeyTable, path: Path) -> None:
-        for name, value in values.items():
+        for name, value in tuple(values.items()):
             here = (*path, name)
             match table.get(name):
                 case None:
-                    raise document.error(here, f"unknown key {'.'.join(here)}")
+                    if strict:
+                        raise document.error(here, f"unknown key {'.'.join(here)}{_suggestion(name, table)}")
+                    unknown.append(".".join(here))
+                    del values[name]
                 case Use.IGNORED:
                     ignored.append(".".join(here))
                 case Use.ACTED_ON:
@@ -105,4 +130,9 @@ def check_names(document: Document, known: KeyTable) -> list[str]:
                     walk(value, nested, here)
 
     walk(document.values, known, ())
-    return ignored
+    return ignored, unknown
+
+
+def _suggestion(name: str, table: KeyTable) -> str:
+    close = get_close_matches(name, table, 1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -18,14 +18,23 @@ class Use(Enum):
 KeyTable = Mapping[str, "Use | KeyTable"]
 
 
+def _names(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
 def _ignored(names: str) -> dict[str, Use | KeyTable]:
     return dict.fromkeys(names.split(), Use.IGNORED)
+
+
+def _acted_on(names: str) -> dict[str, Use | KeyTable]:
+    return dict.fromkeys(names.split(), Use.ACTED_ON)
 
 
 _ADDRESS_FILTER = _ignored("includes excludes")
 _RTC: KeyTable = {
     "udp_port": Use.ACTED_ON,
     "node_ip": Use.ACTED_ON,
+    **_acted_on("port_range_start port_range_end"),
     "interfaces": _ADDRESS_FILTER,
     "ips": _ADDRESS_FILTER,
     "batch_io": _ignored("batch_size max_flush_interval"),
@@ -38,9 +47,11 @@ _RTC: KeyTable = {
     # A list of mappings, whose keys are not looked at.
     "turn_servers": Use.IGNORED,
     **_ignored(
-        "tcp_port port_range_start port_range_end use_stun_port_as_ice stun_servers use_external_ip "
+        "tcp_port use_stun_port_as_ice stun_servers use_external_ip "
         "use_ice_lite enable_loopback_candidate use_mdns external_ip_only sctp_min_cwnd sctp_fast_rtx_wnd "
-        "sctp_cwnd_ca_step force_tcp enable_warp strict_acks packet_buffer_size packet_buffer_size_video "
+        "sctp_cwnd_ca_step force_tcp enable_warp advertise_internal_ip skip_external_ip_validation "
+        "host_acceptance_min_wait srflx_acceptance_min_wait prflx_acceptance_min_wait relay_acceptance_min_wait "
+        "strict_acks packet_buffer_size packet_buffer_size_video "
         "packet_buffer_size_audio allow_tcp_fallback tcp_fallback_rtt_threshold allow_udp_unstable_fallback "
         "reconnect_on_publication_error reconnect_on_subscription_error reconnect_on_data_channel_error "
         "data_channel_max_buffered_amount datachannel_slow_threshold datachannel_lossy_target_latency "
@@ -85,31 +96,38 @@ KNOWN_KEYS: KeyTable = {
         # Ours.
         "forward_loudest": Use.ACTED_ON,
         "playout_delay": _ignored("enabled min max"),
+        **_acted_on(
+            "auto_create enable_full_room_in_webhooks max_metadata_size max_room_name_length "
+            "max_participant_identity_length"
+        ),
         **_ignored(
-            "auto_create enabled_codecs enable_remote_unmute "
-            "sync_streams create_room_timeout create_room_attempts enable_full_room_in_webhooks "
-            "update_batch_target_size max_metadata_size max_room_name_length max_participant_identity_length "
-            "room_configurations"
+            "enabled_codecs enable_remote_unmute sync_streams create_room_timeout create_room_attempts "
+            "update_batch_target_size room_configurations"
         ),
     },
     "turn": _ignored(
         "enabled domain cert_file key_file tls_port udp_port relay_range_start relay_range_end external_tls "
-        "bind_addresses per_user_relay_allocation_limit ttl_seconds allow_restricted_peer_cidrs deny_peer_cidrs"
+        "bind_addresses per_user_relay_allocation_limit ttl_seconds allow_restricted_peer_cidrs deny_peer_cidrs "
+        # Those of LiveKit's Helm chart, which it leaves in the server's configuration.
+        "loadBalancerAnnotations secretName"
     ),
     "ingress": _ignored("rtmp_base_url whip_base_url"),
     "sip": {},
     "webhook": {
+        # One queue for each room and URL takes the place of workers.
         "url_notifier": _ignored("num_workers queue_size"),
-        "resource_url_notifier": _ignored("max_age max_depth"),
-        "filter_params": _ignored("include_events exclude_events"),
-        **_ignored("urls api_key"),
+        "resource_url_notifier": _acted_on("max_age max_depth"),
+        "filter_params": _acted_on("include_events exclude_events"),
+        **_acted_on("urls api_key"),
     },
     "node_selector": _ignored("kind sort_by algorithm cpu_load_limit sysload_limit regions"),
     "signal_relay": _ignored("retry_timeout min_retry_interval max_retry_interval stream_buffer_size connect_attempts"),
     "psrpc": _ignored("max_attempts timeout backoff buffer_size"),
-    "limit": _ignored(
+    "limit": _acted_on(
         "num_tracks bytes_per_sec subscription_limit_video subscription_limit_audio max_metadata_size "
-        "max_attributes_size max_room_name_length max_participant_identity_length max_participant_name_length "
+        "max_attributes_size max_room_name_length max_participant_identity_length max_participant_name_length"
+    )
+    | _ignored(
         "max_data_blob_key_length max_data_blobs_size max_data_track_custom_encoding_length signal_message_size_limit "
         "agent_signal_message_size_limit max_api_request_body_size"
     ),
@@ -122,8 +140,28 @@ KNOWN_KEYS: KeyTable = {
     "trace": _ignored("jaeger_url"),
     "node_stats": _ignored("stats_update_interval stats_rate_measurement_intervals stats_max_delay"),
     "api": _ignored("execution_timeout check_interval max_check_interval enable_psrpc_for_get_list_participants"),
-    **_ignored("key_file region development enable_data_tracks enable_participant_data_blob"),
+    **_acted_on("key_file region development"),
+    **_ignored("enable_data_tracks enable_participant_data_blob"),
 }
 
-IGNORED_ENVIRONMENT = ("REDIS_HOST", "REDIS_PASSWORD", "LIVEKIT_REGION", "LIVEKIT_TURN_CERT", "LIVEKIT_TURN_KEY")
-"""Environment variables that livekit-server reads and this server does not act on yet."""
+PARTS: Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
+    ("rtc", "udp_port"): (("start",), ("end",)),
+    ("rtc", "node_ip"): (("ipv4",), ("ipv6",)),
+}
+"""Keys that LiveKit's generated flags give in parts."""
+
+BOOLEANS = _names(
+    "agents.enable_user_data_recording agents.enable_user_data_redaction api.enable_psrpc_for_get_list_participants "
+    "audio.active_red_encoding audio.enable_loss_proxying development enable_data_tracks enable_participant_data_blob "
+    "logging.json logging.sample redis.use_tls room.auto_create room.enable_remote_unmute "
+    "room.enable_full_room_in_webhooks room.playout_delay.enabled room.sync_streams rtc.advertise_internal_ip "
+    "rtc.allow_tcp_fallback rtc.allow_udp_unstable_fallback rtc.congestion_control.allow_pause "
+    "rtc.congestion_control.enabled "
+    "rtc.congestion_control.stream_allocator.disable_etimation_unmanaged_tracks "
+    "rtc.congestion_control.use_send_side_bwe rtc.congestion_control.use_send_side_bwe_interceptor "
+    "rtc.enable_loopback_candidate rtc.enable_rtp_stream_restart_detection rtc.external_ip_only rtc.force_tcp "
+    "rtc.reconnect_on_data_channel_error rtc.reconnect_on_publication_error rtc.reconnect_on_subscription_error "
+    "rtc.skip_external_ip_validation rtc.strict_acks rtc.use_external_ip rtc.use_ice_lite rtc.use_mdns "
+    "rtc.use_stun_port_as_ice turn.enabled turn.external_tls"
+)
+"""Keys whose flag needs no value."""

@@ -16,17 +16,16 @@ from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
 from signaling.config.api_keys import Keys
+from signaling.config.options import LimitOptions
 from signaling.http.bounds import TooManyEntries, check_join_request
 from signaling.http.tokens import Claims, TokenError, VideoGrant, verify
-from signaling.profile import ClientSettings, Profile
+from signaling.profile import ClientSettings, Profile, is_person
 from signaling.texts import encodable
 
 MAX_JOIN_REQUEST_BYTES = 1024 * 1024
 """Bytes of an unpacked join request, as in livekit-server."""
 MAX_NAME_LENGTH = 256
-"""UTF-8 bytes of a room name, an identity or a participant's name, as in livekit-server by default."""
-MAX_METADATA_BYTES = 512 * 1024
-MAX_ATTRIBUTES_BYTES = 64 * 1024
+"""UTF-8 bytes of the name of a track or of a demo room. Those of rooms and participants are the operator's limits."""
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 """zlib's code for a gzip header and any window size."""
 
@@ -80,6 +79,11 @@ class JoinParameters:
         )
 
     @property
+    def is_person(self) -> bool:
+        """Whether the participant counts as a person, and not as an agent or recorder."""
+        return is_person(self.claims.kind, self.video.agent, self.video.recorder)
+
+    @property
     def video(self) -> VideoGrant:
         """The token's video grant."""
         return self.claims.video
@@ -99,8 +103,8 @@ class RequestFacts:
     instead of a `join_request`, which a client that speaks JSON cannot build."""
 
 
-def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
-    """Read token and parameters of a connecting client.
+def parse_join(request: RequestFacts, keys: Keys, limits: LimitOptions) -> JoinParameters:
+    """Read token and parameters of a connecting client, whose texts must be within `limits`.
 
     Raises:
         JoinError: 401: the token does not allow the join; 400: the parameters cannot be used.
@@ -114,9 +118,13 @@ def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
     room = video.room or request.query.get("room", "")
     if not room:
         raise JoinError(400, "no room name")
-    for what, value in (("room name", room), ("identity", claims.identity), ("name", claims.name)):
-        if len(value.encode()) > MAX_NAME_LENGTH:
-            raise JoinError(400, f"{what} exceeds {MAX_NAME_LENGTH} bytes")
+    for what, value, limit in (
+        ("room name", room, limits.room_name_bytes),
+        ("identity", claims.identity, limits.identity_bytes),
+        ("name", claims.name, limits.name_bytes),
+    ):
+        if len(value.encode()) > limit:
+            raise JoinError(400, f"{what} exceeds {limit} bytes")
 
     wrapped = request.query.get("join_request", "")
     message = unwrap_join_request(wrapped) if wrapped else _request_from_query(request.query)
@@ -125,7 +133,7 @@ def parse_join(request: RequestFacts, keys: Keys) -> JoinParameters:
         check_join_request(message)
     except TooManyEntries as error:
         raise JoinError(400, f"join_request has {error}") from error
-    metadata, attributes = _participant_data(message, claims, video)
+    metadata, attributes = _participant_data(message, claims, video, limits)
     return JoinParameters(
         claims=claims,
         room=room,
@@ -248,17 +256,18 @@ def _query_attributes(text: str) -> dict[str, str]:
     return decoded
 
 
-def _participant_data(message: rtc.JoinRequest, claims: Claims, video: VideoGrant) -> tuple[str, dict[str, str]]:
+def _participant_data(
+    message: rtc.JoinRequest, claims: Claims, video: VideoGrant, limits: LimitOptions
+) -> tuple[str, dict[str, str]]:
     if (message.metadata or message.participant_attributes) and not video.can_update_own_metadata:
         raise JoinError(401, "permissions denied: the token does not allow own metadata or attributes")
     # An empty value would delete an attribute that the token set.
     own = {key: value for key, value in message.participant_attributes.items() if value}
     metadata, attributes = message.metadata or claims.metadata, claims.attributes | own
-    if len(metadata.encode()) > MAX_METADATA_BYTES:
-        raise JoinError(400, f"metadata exceeds {MAX_METADATA_BYTES} bytes")
-    texts = (text for pair in attributes.items() for text in pair)
-    if sum(len(text.encode()) for text in texts) > MAX_ATTRIBUTES_BYTES:
-        raise JoinError(400, f"attributes exceed {MAX_ATTRIBUTES_BYTES} bytes")
+    if not limits.hold_metadata(metadata):
+        raise JoinError(400, f"metadata exceeds {limits.metadata_bytes} bytes")
+    if not limits.hold_attributes(attributes):
+        raise JoinError(400, f"attributes exceed {limits.attributes_bytes} bytes")
     return metadata, attributes
 
 

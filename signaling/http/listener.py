@@ -19,6 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from signaling.config.configuration import Config
+from signaling.config.document import ConfigError
 from signaling.drops import telling_drops
 from signaling.http.http_protocol import (
     MAX_CONNECTIONS,
@@ -208,11 +209,15 @@ def http_server(app: Starlette) -> HttpServer:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: Config, engine: Engine, rooms: Rooms, sockets: list[socket.socket]
+    config: Config,
+    engine: Engine,
+    rooms: Rooms,
+    sockets: list[socket.socket],
+    read_again: Callable[[], Config] | None = None,
 ) -> AsyncIterator[list[tuple[str, int]]]:
     """Run everything while the block lasts. Yield the (address, port) pairs on which HTTP listens.
 
-    `sockets` come from `bind_sockets` and are closed at the end.
+    `sockets` come from `bind_sockets` and are closed at the end. SIGHUP calls `read_again` for a new configuration.
 
     Raises:
         PortInUse: a TCP or UDP port cannot be bound.
@@ -227,7 +232,7 @@ async def running(
             raise _media_port_in_use(config, error) from error
         try:
             await rooms.start()
-            async with _serving(config, engine, rooms, sockets, metrics_sockets):
+            async with _serving(config, engine, rooms, sockets, metrics_sockets, read_again):
                 yield addresses
         finally:
             await engine.stop()
@@ -243,6 +248,7 @@ async def _serving(
     rooms: Rooms,
     sockets: list[socket.socket],
     metrics_sockets: list[socket.socket],
+    read_again: Callable[[], Config] | None,
 ) -> AsyncIterator[None]:
     app = build_app(config, rooms)
     server = http_server(app)
@@ -257,8 +263,35 @@ async def _serving(
             collector = ServerCollector(engine, rooms, (lambda: server.intake.dropped,), app.state.joins)
             await stack.enter_async_context(_telling_metrics(config, app, collector, metrics_sockets))
         app.state.ready = True
+        if read_again is not None:
+            stack.enter_context(_renewing(app, rooms, read_again))
         await stack.enter_async_context(telling_drops(engine.drops, rooms.drops, lambda: server.intake.dropped))
         yield
+
+
+@contextlib.contextmanager
+def _renewing(app: Starlette, rooms: Rooms, read_again: Callable[[], Config]) -> Generator[None, None, None]:
+    """While the block lasts, take over with SIGHUP what may change in the configuration while the server runs."""
+
+    def renew() -> None:
+        before: Config = app.state.config
+        try:
+            fresh = read_again()
+        except ConfigError as error:
+            log.error("the configuration was not read again", why=str(error))
+            return
+        app.state.config = renewed = before.renewed(fresh)
+        rooms.renew(renewed)
+        log.info("the configuration was read again", changed=before.differences(renewed))
+        if waiting := renewed.differences(fresh):
+            log.warning("changed settings that need a new start", settings=waiting)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, renew)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextlib.asynccontextmanager
@@ -309,10 +342,17 @@ async def _listening(
         await asyncio.gather(serving, return_exceptions=True)
 
 
-async def serve(config: Config, engine: Engine, rooms: Rooms, sockets: list[socket.socket], announce: Announce) -> None:
+async def serve(
+    config: Config,
+    engine: Engine,
+    rooms: Rooms,
+    sockets: list[socket.socket],
+    announce: Announce,
+    read_again: Callable[[], Config] | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT. `sockets` come from `bind_sockets`.
 
-    `announce` is called once with the listening addresses, when joins are accepted.
+    `announce` is called once with the listening addresses, when joins are accepted. SIGHUP calls `read_again`.
 
     Raises:
         PortInUse: a TCP or UDP port cannot be bound.
@@ -322,7 +362,7 @@ async def serve(config: Config, engine: Engine, rooms: Rooms, sockets: list[sock
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        async with watching(config.watchdog_s), running(config, engine, rooms, sockets) as addresses:
+        async with watching(config.watchdog_s), running(config, engine, rooms, sockets, read_again) as addresses:
             announce(addresses)
             notify("READY=1")
             await stopped.wait()

@@ -76,6 +76,9 @@ class Rooms(Protocol):
             JoinError: `admit` would raise it.
         """
 
+    def renew(self, config: Config) -> None:
+        """Use another configuration from now on."""
+
     def drops(self) -> Mapping[str, int]:
         """Return the number of clients' messages and requests dropped since the start, by reason."""
 
@@ -185,6 +188,7 @@ def _join_parameters(connection: HTTPConnection) -> JoinParameters:
             single_pc=connection.scope["path"].startswith("/rtc/v1"),
         ),
         connection.app.state.config.keys,
+        connection.app.state.config.limits,
     )
 
 

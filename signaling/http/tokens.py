@@ -5,6 +5,7 @@ them. Grants are read leniently (absent and null mean LiveKit's default); signat
 """
 
 import base64
+import hashlib
 import hmac
 import json
 import time
@@ -33,6 +34,8 @@ LARGE_TOKEN_BYTES = 16 * 1024
 """Bytes above which a token's JSON is parsed only after its signature was verified."""
 DEFAULT_TTL_S = 6 * 3600
 """Validity of a token made by `create`, LiveKit's default."""
+BODY_TTL_S = 300
+"""Validity of the signature of a body, as livekit-server gives its webhooks."""
 
 
 # The length of a secret is judged once, when the configuration is read, and not again for each token.
@@ -165,6 +168,12 @@ def create(
     if attributes:
         claims["attributes"] = dict(attributes)
     return _sign(claims, api_key, secret, int(time.time()) + ttl_s)
+
+
+def sign_body(api_key: str, secret: SecretStr, body: bytes) -> str:
+    """Sign the body of a request: a token with its hash (`sha256`), which grants nothing."""
+    digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
+    return _sign({"sha256": digest}, api_key, secret, int(time.time()) + BODY_TTL_S)
 
 
 def refresh(

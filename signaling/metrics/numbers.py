@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sfu.engine import Totals
 
 ADMITTED, RESUMED = "admitted", "resumed"
-REFUSALS = {400: "malformed", 401: "unauthorized", 503: "full"}
+REFUSALS = {400: "malformed", 401: "unauthorized", 404: "no_room", 503: "full"}
 """Status of the answer to a join that is refused -> its result in the metrics."""
 OTHER = "other"
 """The result of a join that is refused with any other status."""

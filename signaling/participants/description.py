@@ -6,8 +6,8 @@ from livekit.protocol.models import ClientInfo, ParticipantInfo
 from livekit.protocol.rtc import RequestResponse
 
 from signaling import identifiers
+from signaling.config.options import LimitOptions
 from signaling.errors import RequestRefused
-from signaling.http.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES, MAX_NAME_LENGTH
 from signaling.limits import MAX_CAPABILITIES
 from signaling.profile import Profile
 
@@ -31,19 +31,17 @@ def describe(profile: Profile, client: ClientInfo) -> ParticipantInfo:
     )
 
 
-def set_texts(info: ParticipantInfo, name: str, metadata: str, attributes: dict[str, str]) -> None:
-    """Change name, metadata and attributes. Empty texts change nothing; empty attributes are deleted.
+def set_texts(
+    info: ParticipantInfo, name: str, metadata: str, attributes: dict[str, str], limits: LimitOptions
+) -> None:
+    """Change name, metadata and attributes within `limits`. Empty texts change nothing; empty attributes are deleted.
 
     Raises:
         RequestRefused: LIMIT_EXCEEDED; nothing was changed.
     """
     merged = {**info.attributes, **attributes}
     merged = {key: value for key, value in merged.items() if value}
-    if (
-        len(name.encode()) > MAX_NAME_LENGTH
-        or len(metadata.encode()) > MAX_METADATA_BYTES
-        or sum(len(key.encode()) + len(value.encode()) for key, value in merged.items()) > MAX_ATTRIBUTES_BYTES
-    ):
+    if not (limits.hold_name(name) and limits.hold_metadata(metadata) and limits.hold_attributes(merged)):
         raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, "name, metadata or attributes are too long")
     info.name = name or info.name
     info.metadata = metadata or info.metadata

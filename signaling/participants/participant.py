@@ -283,7 +283,7 @@ class Participant:
         Raises:
             RequestRefused: LIMIT_EXCEEDED; nothing was changed.
         """
-        set_texts(self._info, name, metadata, attributes)
+        set_texts(self._info, name, metadata, attributes, self.node.config.limits)
         self.changed()
         self._tell_itself()
         self.token.renew()

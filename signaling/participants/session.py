@@ -50,7 +50,7 @@ class Session:
         """Take back the admission, because the upgrade did not happen."""
         if self._expected and self._room is not None:
             self._expected = False
-            self._room.expected -= 1
+            self._room.arrive(self._join.is_person)
 
     async def run(self, connection: SignalConnection) -> None:
         """Serve the client until its socket ends. Whatever it sends, this returns."""
@@ -146,7 +146,7 @@ async def _refuse(connection: SignalConnection, leave: LeaveRequest) -> None:
 def _join(room: Room, join: JoinParameters, connection: SignalConnection) -> Participant | None:
     """Make the participant and send the messages that answer a join; None if the room or the engine is full."""
     try:
-        if room.is_full(join.claims.identity):
+        if room.is_full(join.claims.identity, join.is_person):
             raise JoinError(503, "room is full")
         participant = Participant(room.node, room, join.profile, join.settings, join.claims)
     except Exception:
@@ -216,5 +216,9 @@ def _join_response(participant: Participant) -> JoinResponse:
 
 def _server_info(node: Node) -> ServerInfo:
     return ServerInfo(
-        edition=ServerInfo.Standard, version=COMPATIBLE_VERSION, protocol=PROTOCOL_VERSION, node_id=node.id
+        edition=ServerInfo.Standard,
+        version=COMPATIBLE_VERSION,
+        protocol=PROTOCOL_VERSION,
+        node_id=node.id,
+        region=node.config.region,
     )

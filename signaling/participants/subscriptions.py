@@ -15,6 +15,7 @@ from livekit.protocol.models import (
     SE_TRACK_NOTFOUND,
     ClientInfo,
     Encryption,
+    ParticipantInfo,
     SubscriptionError,
 )
 from livekit.protocol.rtc import (
@@ -59,6 +60,8 @@ class Subscriptions:
         self._settings: dict[str, UpdateTrackSettings] = {}
         self._told: dict[str, bool] = {}
         """Sid of a wanted track that was once refused -> whether it is allowed now, as the client was told last."""
+        self._waiting: dict[str, None] = {}
+        """Sids of tracks that wait until the operator's limit allows one more, those that wait longest first."""
 
     @property
     def active(self) -> Mapping[str, Forwarding]:
@@ -73,13 +76,15 @@ class Subscriptions:
     def consider(self, track: Track) -> None:
         """Start or stop a subscription so that it matches choices, permissions and access."""
         wanted = track.announced and self._wants(track)
-        allowed = track.publisher.access.allows(self._participant.sid, self._participant.identity, track.sid)
+        allowed = self._may_have(track)
         if wanted and allowed != self._told.get(track.sid, True):
             self._send_access(track, allowed)
         if wanted and allowed:
-            if track.sid not in self.active:
+            if track.sid not in self.active and self._has_place(track):
                 self._start(track)
-        elif track.sid in self.active:
+            return
+        self._waiting.pop(track.sid, None)
+        if track.sid in self.active:
             self.drop(track)
 
     def repeat(self) -> None:
@@ -96,9 +101,12 @@ class Subscriptions:
             self._participant.node.subscribers.pop(forwarding.id, None)
         self._participant.renegotiation.unwant(track.sid)
         self._participant.room.set_demand(track, self._participant.sid, None)
+        for sid in tuple(self._waiting):
+            self.consider(self._participant.room.tracks[sid])
 
     def forget(self, track: Track) -> None:
         """Stop forwarding a track that has ended, and forget the client's choices for it."""
+        self._waiting.pop(track.sid, None)
         self.drop(track)
         self._choices.pop(track.sid, None)
         self._settings.pop(track.sid, None)
@@ -197,6 +205,24 @@ class Subscriptions:
             and self._participant.permission.can_subscribe
             and self._choices.get(track.sid, self._auto_subscribe)
         )
+
+    def _may_have(self, track: Track) -> bool:
+        """Tell whether its publisher lets the participant have a track. A recorder may have all."""
+        if self._participant.permission.recorder or self._participant.kind == ParticipantInfo.EGRESS:
+            return True
+        return track.publisher.access.allows(self._participant.sid, self._participant.identity, track.sid)
+
+    def _has_place(self, track: Track) -> bool:
+        """Tell whether the operator's limit allows one more of this kind; note that a track waits if it does not."""
+        limits = self._participant.node.config.limits
+        limit = limits.video_subscriptions if track.kind is Kind.VIDEO else limits.audio_subscriptions
+        if not limit or sum(self._track(each).kind is track.kind for each in self.active.values()) < limit:
+            self._waiting.pop(track.sid, None)
+            return True
+        if track.sid not in self._waiting:
+            self._waiting[track.sid] = None
+            self._participant.node.dropped["subscriptions_beyond_limit"] += 1
+        return False
 
     def _start(self, track: Track) -> None:
         self._participant.renegotiation.want(self._wanted(track))

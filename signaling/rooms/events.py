@@ -49,6 +49,8 @@ class RoomFinished:
     """A room has ended, after everybody left."""
 
     room: EventRoom
+    reason: DisconnectReason
+    """What members were told, if there were any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
 from signaling.limits import MAX_DEPARTURES
+from signaling.profile import is_person
 from signaling.rooms.capacity import Needs
 from signaling.rooms.dynacast import Dynacast
 from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
@@ -73,6 +74,8 @@ class Room:
         self.speakers = Speakers()
         self.expected = 0
         """The number of sessions that were admitted and have not joined yet."""
+        self._expected_people = 0
+        """How many of them are people."""
         self.voices = node.take_group() if options.forward_loudest else 0
         """The engine's group of microphones of which only the loudest are forwarded; 0: all are forwarded."""
         self._info = models.Room(
@@ -125,8 +128,9 @@ class Room:
             self.remove(previous, DUPLICATE_IDENTITY)
         self.participants[participant.identity] = participant
         self._counts_stale = True
-        self._empty_since = None
-        self._was_joined = True
+        if _is_person(participant):
+            self._empty_since = None
+            self._was_joined = True
 
     def remove(
         self,
@@ -152,7 +156,7 @@ class Room:
             self.participant_changed(participant)
             if not participant.hidden:
                 self._note_departure(participant.info)
-        if not self.participants:
+        if self._empty_since is None and not self._people():
             self._empty_since = self.node.clock()
         participant.release_parts()
         if participant.joined:
@@ -180,16 +184,28 @@ class Room:
         ]
 
     def is_over(self, now: float) -> bool:
-        """Tell whether the room has been empty for long enough."""
-        if self._empty_since is None or self.expected:
+        """Tell whether the room has been without people for long enough. Agents and recorders do not keep it open."""
+        if self._empty_since is None or self._expected_people:
             return False
         timeout = self.options.departure_timeout_s if self._was_joined else self.options.empty_timeout_s
         return now - self._empty_since >= timeout
 
-    def is_full(self, identity: str) -> bool:
-        """Tell whether the room has no place for a participant with this identity."""
+    def is_full(self, identity: str, person: bool = True) -> bool:
+        """Tell whether the room has no place for a participant with this identity. For agents and recorders it has."""
         limit = self.options.max_participants
-        return bool(limit) and identity not in self.participants and len(self.participants) + self.expected >= limit
+        if not limit or not person or identity in self.participants:
+            return False
+        return self._people() + self._expected_people >= limit
+
+    def expect(self, person: bool) -> None:
+        """Note that a session was admitted, which will call `arrive`."""
+        self.expected += 1
+        self._expected_people += person
+
+    def arrive(self, person: bool) -> None:
+        """Note that a session that was admitted joins now, or will not join."""
+        self.expected -= 1
+        self._expected_people -= person
 
     # Rows of the engine's tables.
 
@@ -341,7 +357,7 @@ class Room:
         self.node.give_back_group(self.voices)
         if not self.closed:
             self.closed = True
-            self.node.events.emit(RoomFinished(self))
+            self.node.events.emit(RoomFinished(self, reason))
 
     def _tell(self, told: list[tuple[Member, ParticipantInfo]]) -> None:
         """Send updates about participants.
@@ -398,9 +414,13 @@ class Room:
             self._room_update_at, self._counts = now, counts
             self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
 
+    def _people(self) -> int:
+        return sum(map(_is_person, self.participants.values()))
+
     def _count(self) -> tuple[int, int]:
+        """Return the numbers of people and of publishers, without those who are hidden."""
         visible = [participant for participant in self.participants.values() if not participant.hidden]
-        return len(visible), sum(participant.is_publisher for participant in visible)
+        return sum(map(_is_person, visible)), sum(participant.is_publisher for participant in visible)
 
     def _report_quality(self) -> None:
         """Tell everybody of connections whose quality changed, and new participants of all connections."""
@@ -419,6 +439,11 @@ class Room:
     def _update_dynacast(self) -> None:
         self._dynacast_handle = None
         self._dynacast.update(self.node.clock())
+
+
+def _is_person(participant: Member) -> bool:
+    info = participant.info
+    return is_person(info.kind, info.permission.agent, info.permission.recorder)
 
 
 def _update(infos: Iterable[ParticipantInfo]) -> SignalResponse:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from signaling import cli
 from signaling.cli import CONTROL_NICE, main
 from signaling.config.api_keys import hide
+from signaling.config.configuration import Flags
 from signaling.http.tokens import verify
 
 ROOT = Path(__file__).parents[2]
@@ -103,13 +105,57 @@ def test_an_unknown_config_key_is_named_with_its_line(capsys: pytest.CaptureFixt
     file = tmp_path / "config.yaml"
     file.write_text("keys:\n  a: b\nrtc:\n  udpport: 7882\n")
     status, _, err = run(capsys, "serve", "--config", str(file))
-    assert (status, err) == (2, f"aiosfu: {file}:4: unknown key rtc.udpport\n")
+    assert (status, err) == (2, f"aiosfu: {file}:4: unknown key rtc.udpport (did you mean udp_port?)\n")
 
 
-def test_without_a_command_the_help_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run(capsys)
+def test_the_help_says_which_commands_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "--help")
     assert (status, err) == (0, "")
     assert re.search(r"^Commands:\n.*^  serve ", out, re.MULTILINE | re.DOTALL)
+
+
+def test_without_a_command_the_server_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Flags] = []
+    monkeypatch.setattr(cli, "_serve", served.append)
+    run(capsys, "--dev", "--bind", "0.0.0.0", "--rtc.tcp_port", "7881", "--disable-strict-config")
+    run(capsys, "--dev", "--port", "0", "serve", "--bind", "::1", "--redis-host=r:1", "--key-file", "k")
+    first, second = served
+    assert (first.dev, first.bind, first.lenient) == (True, ("0.0.0.0",), True)
+    assert first.settings == ((("rtc", "tcp_port"), "7881", "--rtc.tcp_port"),)
+    assert (second.dev, second.bind, second.port) == (True, ("::1",), 0)
+    assert {setting.path for setting in second.settings} == {("redis", "address"), ("key_file",)}
+
+
+def test_generated_keys_are_long_and_new(capsys: pytest.CaptureFixture[str]) -> None:
+    _, first, _ = run(capsys, "generate-keys")
+    _, second, _ = run(capsys, "generate-keys")
+    assert re.fullmatch(r"API Key:  API\w{12}\nAPI Secret:  [\w-]{43}\n", first)
+    assert first != second
+
+
+def test_a_join_token_is_made_as_livekit_server_makes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("create-join-token", "--room", "r", "--identity", "i", "--keys", "devkey: secret")
+    _, out, _ = run(capsys, *arguments)
+    claims = verify(out.removeprefix("Token: ").strip(), KEYS)
+    assert (claims.identity, claims.video.room, claims.video.can_publish) == ("i", "r", True)
+    assert claims.expires_at - claims.raw["nbf"] > 29 * 86_400
+    _, out, _ = run(capsys, *arguments, "--recorder")
+    grant = verify(out.removeprefix("Token: ").strip(), KEYS).video
+    assert (grant.hidden, grant.recorder, grant.can_publish, grant.can_subscribe) == (True, True, False, True)
+
+
+def test_ports_are_those_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    body = "prometheus_port: 6789\nmedia_threads: 2\nrtc: {port_range_start: 50000, port_range_end: 60000}"
+    _, out, _ = run(capsys, "--dev", "--config-body", body, "ports")
+    assert out == "TCP Ports\n7880 - HTTP service\n6789 - Prometheus\nUDP Ports\n50000-50001 - ICE/UDP\n"
+
+
+def test_a_server_that_does_not_answer_is_listed_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "list-nodes", "--dev", "--port", "1", "--region", "here")
+    assert re.search(r"^STATE +NOT SERVING$", out, re.MULTILINE)
+    assert re.search(r"^REGION +here$", out, re.MULTILINE)
 
 
 def test_a_compilation_that_no_terminal_shows_is_told_in_lines(

@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from sfu.parameters import MAX_THREADS
 from signaling.config.api_keys import hide
-from signaling.config.configuration import (
+from signaling.config.configuration import Config, Flags, RoomOptions, load_config
+from signaling.config.document import ConfigError
+from signaling.config.values import (
     MAX_MEDIA_THREADS,
-    Config,
-    Flags,
-    RoomOptions,
-    load_config,
+    parse_duration_s,
     parse_keys,
     parse_node_ips,
+    parse_rate,
     parse_udp_ports,
+    parse_urls,
 )
-from signaling.config.document import ConfigError
 
 VISIO = """\
 port: 7880
@@ -58,9 +58,8 @@ def test_a_file_written_for_livekit_is_read_and_what_is_not_acted_on_is_named() 
         "rtc.tcp_port",
         "rtc.use_external_ip",
         "redis.address",
-        "webhook.api_key",
-        "webhook.urls",
     )
+    assert config.webhook.urls == ("http://app-dev:8000/webhooks-livekit/",)
 
 
 def test_json_is_yaml_too() -> None:
@@ -85,7 +84,7 @@ def test_development_needs_no_keys_and_stays_on_loopback() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("keys: {a: b}\nrtc:\n  udpport: 1\n", "LIVEKIT_CONFIG:3: unknown key rtc.udpport"),
+        ("keys: {a: b}\nrtc:\n  udpport: 1\n", "LIVEKIT_CONFIG:3: unknown key rtc.udpport (did you mean udp_port?)"),
         ("prot: 7880\n", "LIVEKIT_CONFIG:1: unknown key prot"),
         ("room:\n  playout_delay:\n    minimum: 3\n", "LIVEKIT_CONFIG:3: unknown key room.playout_delay.minimum"),
         ("a: &a\n  x: 1\n", "LIVEKIT_CONFIG:1: unknown key a"),
@@ -158,13 +157,13 @@ def test_a_bad_value_elsewhere_is_refused_by_the_name_of_its_source(
 
 def test_settings_that_have_no_effect_are_named() -> None:
     config = load("keys: {a: b}", {"REDIS_HOST": "redis:6379"}, config=Path("never-read.yaml"))
-    assert config.ignored == ("REDIS_HOST (environment)", "--config (LIVEKIT_CONFIG is set)")
+    assert config.ignored == ("redis.address", "--config (LIVEKIT_CONFIG is set)")
 
 
 def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("keys:\n  a: b\nrtc:\n  udpport: 7\n")
-    with pytest.raises(ConfigError, match=r"config\.yaml:4: unknown key rtc\.udpport$"):
+    with pytest.raises(ConfigError, match=r"config\.yaml:4: unknown key rtc\.udpport \(did you mean udp_port\?\)$"):
         load_config(Flags(config=file), {})
     with pytest.raises(ConfigError, match="No such file"):
         load_config(Flags(config=tmp_path / "absent"), {})
@@ -190,11 +189,19 @@ def test_several_keys_are_read_one_per_line() -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
-    for parse in (parse_udp_ports, parse_node_ips, parse_keys):
+    for parse in (parse_udp_ports, parse_node_ips, parse_keys, parse_duration_s, parse_rate):
         try:
-            assert parse(text)
+            parse(text)
         except ValueError as error:
             assert str(error)
+
+
+@given(st.lists(st.text(max_size=40)))
+def test_any_list_is_one_of_urls_or_a_value_error(texts: list[str]) -> None:
+    try:
+        parse_urls(texts)
+    except ValueError as error:
+        assert str(error)
 
 
 @given(st.text(max_size=200))

@@ -16,6 +16,7 @@ import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
 
+from signaling.config.options import MAX_METADATA_BYTES
 from signaling.http import http_protocol, listener
 from signaling.http.connection import SignalConnection
 from signaling.http.http_protocol import (
@@ -26,7 +27,6 @@ from signaling.http.http_protocol import (
     Intake,
     SignalProtocol,
 )
-from signaling.http.join import MAX_METADATA_BYTES
 from tests.signaling.http.test_server import (
     CONFIG,
     EchoSession,

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from livekit.protocol import models, rtc
 
 from signaling.config.api_keys import hide
+from signaling.config.options import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES, LimitOptions
 from signaling.http.join import (
-    MAX_ATTRIBUTES_BYTES,
     MAX_JOIN_REQUEST_BYTES,
-    MAX_METADATA_BYTES,
     JoinError,
     JoinParameters,
     RequestFacts,
@@ -34,8 +33,10 @@ def token(video: dict[str, Any] | None = None, **claims: Any) -> str:
     return jwt.encode(whole, "secret")
 
 
-def parse(query: dict[str, str], single_pc: bool = False, authorization: str = "") -> JoinParameters:
-    return parse_join(RequestFacts(query, authorization, "192.0.2.7", single_pc), KEYS)
+def parse(
+    query: dict[str, str], single_pc: bool = False, authorization: str = "", limits: LimitOptions | None = None
+) -> JoinParameters:
+    return parse_join(RequestFacts(query, authorization, "192.0.2.7", single_pc), KEYS, limits or LimitOptions())
 
 
 def refusal(query: dict[str, str], single_pc: bool = False, authorization: str = "") -> tuple[int, str]:
@@ -216,6 +217,25 @@ def test_oversized_participant_data_is_refused() -> None:
 
 
 NAMES = ("join_request", "attributes", "protocol", "reconnect_reason", "sdk", "room", "sid", "capabilities", "version")
+
+
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        (LimitOptions(room_name_bytes=1), "room name exceeds 1 bytes"),
+        (LimitOptions(identity_bytes=4), "identity exceeds 4 bytes"),
+        (LimitOptions(name_bytes=2), "name exceeds 2 bytes"),
+        (LimitOptions(metadata_bytes=1), "metadata exceeds 1 bytes"),
+        (LimitOptions(attributes_bytes=3), "attributes exceed 3 bytes"),
+    ],
+)
+def test_the_operator_limits_what_a_token_says(limits: LimitOptions, what: str) -> None:
+    claims = {"name": "abc", "metadata": "mm", "attributes": {"kk": "vv"}}
+    long = token({"roomJoin": True, "room": "rr"}, **claims)
+    assert parse({"access_token": long}).room == "rr"
+    with pytest.raises(JoinError, match=what) as caught:
+        parse({"access_token": long}, limits=limits)
+    assert caught.value.status == 400
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(st.characters(codec="utf-8"), max_size=60)))

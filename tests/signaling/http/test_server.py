@@ -11,7 +11,7 @@ import socket
 import time
 import weakref
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from sfu.engine import Totals
 from sfu.parameters import Kind
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
+from signaling.config.document import ConfigError
 from signaling.http import connection
 from signaling.http.connection import SignalConnection
 from signaling.http.join import JoinError, JoinParameters
@@ -74,6 +75,7 @@ class PlayedRooms:
     joins: list[JoinParameters] = field(default_factory=list)
     sessions: list[EchoSession] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    configs: list[Config] = field(default_factory=list)
     refuse: JoinError | None = None
     session: type[EchoSession] = EchoSession
 
@@ -92,6 +94,9 @@ class PlayedRooms:
     def validate(self, join: JoinParameters) -> None:
         if self.refuse is not None:
             raise self.refuse
+
+    def renew(self, config: Config) -> None:
+        self.configs.append(config)
 
     def drops(self) -> dict[str, int]:
         return {"malformed_messages": 2}
@@ -548,3 +553,42 @@ async def test_a_signal_stops_the_server() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     await task
     assert rooms.calls == ["rooms start", "rooms stop"]
+
+
+async def test_a_hangup_reads_keys_again_and_keeps_what_cannot_change() -> None:
+    announced: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
+    rooms = PlayedRooms()
+    fresh: list[Config | ConfigError] = [
+        ConfigError("livekit.yaml:1: unknown key prot"),
+        replace(CONFIG, keys=hide({"newkey": "secret"}), port=1),
+    ]
+
+    read = asyncio.Event()
+
+    def read_again() -> Config:
+        read.set()
+        if isinstance(following := fresh.pop(0), ConfigError):
+            raise following
+        return following
+
+    sockets = bind_sockets(CONFIG)
+    with capture_logs() as logs:
+        task = asyncio.create_task(serve(CONFIG, PlayedEngine(), rooms, sockets, announced.set_result, read_again))
+        ((address, port),) = await announced
+        async with httpx.AsyncClient(base_url=f"http://{address}:{port}") as client:
+            while fresh:
+                answer = await client.get("/rtc/validate", params={"access_token": token()})
+                assert answer.status_code == 200
+                read.clear()
+                os.kill(os.getpid(), signal.SIGHUP)
+                await read.wait()
+            answer = await client.get("/rtc/validate", params={"access_token": token()})
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+    assert answer.status_code == 401
+    (renewed,) = rooms.configs
+    assert (list(renewed.keys), renewed.port) == (["newkey"], 0)
+    told = [(line["event"], line.get("why") or line.get("changed") or line.get("settings")) for line in logs]
+    assert ("the configuration was not read again", "livekit.yaml:1: unknown key prot") in told
+    assert ("the configuration was read again", ("keys",)) in told
+    assert ("changed settings that need a new start", ("port",)) in told

@@ -9,8 +9,8 @@ from livekit.api import AccessToken, VideoGrants
 from livekit.protocol import models
 
 from signaling.config.api_keys import hide
+from signaling.config.options import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES
 from signaling.http.http_protocol import MAX_REQUEST_HEAD_BYTES
-from signaling.http.join import MAX_ATTRIBUTES_BYTES, MAX_METADATA_BYTES
 from signaling.http.tokens import (
     CLOCK_LEEWAY_S,
     LARGE_TOKEN_BYTES,

@@ -114,7 +114,15 @@ def test_joins_are_counted_by_few_results(server: Server) -> None:
         server.joins.refused(status)
     values = server.scrape()
     counts = {result: value(values, "aiosfu_joins_total", result=result) for result in JOIN_RESULTS}
-    assert counts == {"admitted": 1, "resumed": 1, "malformed": 1, "unauthorized": 2, "full": 1, "other": 2}
+    assert counts == {
+        "admitted": 1,
+        "resumed": 1,
+        "malformed": 1,
+        "unauthorized": 2,
+        "no_room": 1,
+        "full": 1,
+        "other": 1,
+    }
 
 
 def test_no_label_could_name_a_participant(server: Server) -> None:

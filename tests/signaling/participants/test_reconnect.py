@@ -7,8 +7,8 @@ import pytest
 from livekit.protocol import models, rtc
 from structlog.testing import capture_logs
 
+from signaling.config.options import MAX_METADATA_BYTES
 from signaling.http import tokens
-from signaling.http.join import MAX_METADATA_BYTES
 from signaling.participants import token_refresh
 from signaling.participants.participant import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
 from signaling.participants.token_refresh import TOKEN_PACE_S

@@ -123,7 +123,7 @@ def test_what_a_listener_causes_is_told_after_its_cause() -> None:
 
     def finish(event: RoomEvent) -> None:
         if isinstance(event, RoomStarted):
-            bus.emit(RoomFinished(ROOM))
+            bus.emit(RoomFinished(ROOM, models.ROOM_DELETED))
 
     bus.subscribe(finish)
     bus.subscribe(told.append)
@@ -140,14 +140,14 @@ def test_a_chain_of_events_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -
     def flood(event: RoomEvent) -> None:
         if isinstance(event, RoomStarted):
             for _ in range(5):
-                bus.emit(RoomFinished(ROOM))
+                bus.emit(RoomFinished(ROOM, models.ROOM_DELETED))
 
     bus.subscribe(flood)
     bus.subscribe(told.append)
     bus.emit(RoomStarted(ROOM))
     assert [type(event) for event in told] == [RoomStarted] + [RoomFinished] * 3
     assert dropped == {"room_events": 2}
-    bus.emit(RoomFinished(ROOM))
+    bus.emit(RoomFinished(ROOM, models.ROOM_DELETED))
     assert len(told) == 5
 
 

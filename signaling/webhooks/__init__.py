@@ -1,0 +1,1 @@
+"""Webhooks: what happens in rooms, posted to applications as livekit-server posts it."""
