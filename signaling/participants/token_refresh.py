@@ -7,7 +7,7 @@ from functools import partial
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.rtc import SignalResponse
 
-from signaling.http.tokens import Claims, TokenTooLong, refresh
+from signaling.http.tokens import Claims, TokenError, TokenTooLong, refresh
 from signaling.participants.owner import Owner
 
 TOKEN_INTERVAL_S = 300.0
@@ -77,7 +77,8 @@ class TokenRefresh:
         """Sign the participant's present state.
 
         If that is longer than a client could send back, the former metadata and attributes are signed. If those are too
-        long as well, which only texts of control characters are, the result is empty.
+        long as well, which only texts of control characters are, the result is empty. It is also empty if the key that
+        signed the original is no longer configured: its bearer may stay, and cannot come back.
         """
         info, node = self._info, self._participant.node
         whole = partial(refresh, claims, node.config.keys, name=info.name, permission=self._participant.permission)
@@ -86,4 +87,7 @@ class TokenRefresh:
                 return sign()
             except TokenTooLong:
                 node.dropped["token too long"] += 1
+            except TokenError:
+                node.dropped["tokens_of_removed_keys"] += 1
+                break
         return ""

@@ -15,6 +15,9 @@ from typing import NamedTuple
 import structlog
 from livekit.protocol.webhook import WebhookEvent
 
+from signaling.webhooks.messages import ROOM_FINISHED, TRACK_PUBLISHED, TRACK_UNPUBLISHED
+
+ABOUT_TRACKS = frozenset((TRACK_PUBLISHED, TRACK_UNPUBLISHED))
 MAX_WAITING_MESSAGES = 20_000
 """Messages that wait for all receivers together."""
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -121,7 +124,7 @@ class Outbox:
         """Queue a message about a room for a URL. It is dropped if too much waits already."""
         queue = self._queues.get((url, room))
         size = message.ByteSize()
-        if queue is not None and len(queue) >= self._bounds().max_depth:
+        if queue is not None and len(queue) >= self._depth(message.event):
             self._lose(url, message, "webhook_queue_full")
         elif self.messages >= MAX_WAITING_MESSAGES or self.bytes + size > MAX_WAITING_BYTES:
             self._lose(url, message, "webhooks_beyond_memory")
@@ -160,6 +163,17 @@ class Outbox:
             for waiting in queue:  # cut off by the end of the server
                 self._forget(waiting)
                 self._dropped["webhook_unsent"] += 1
+
+    def _depth(self, event: str) -> int:
+        """Return how many messages may wait before one of this event is dropped.
+
+        What a participant can cause again and again must not displace what others wait for: messages about tracks may
+        fill half of a queue, and the one that a room has ended finds a place in a full one.
+        """
+        depth = self._bounds().max_depth
+        if event == ROOM_FINISHED:
+            return depth + 1
+        return max(1, depth // 2) if event in ABOUT_TRACKS else depth
 
     def _forget(self, waiting: _Waiting) -> None:
         self.messages -= 1

@@ -1,6 +1,7 @@
 """Joining a room: what the client is told first, in which order, and what others hear of it."""
 
 import asyncio
+from dataclasses import replace
 
 import jwt
 import pytest
@@ -8,6 +9,7 @@ from livekit.protocol import models, rtc
 
 from sfu.events import TransportConnected
 from signaling import registry
+from signaling.config.api_keys import hide
 from signaling.config.configuration import RoomOptions
 from signaling.http.join import MAX_NAME_LENGTH, JoinError
 from signaling.registry import TooManyRooms
@@ -66,6 +68,19 @@ async def test_fresh_token_follows_at_once_and_every_five_minutes(call: Call) ->
     for _ in range(2):
         await call.pass_time(150)
     assert len(client.of("refresh_token")) == 2
+
+
+async def test_who_came_with_a_key_that_is_removed_stays_without_fresh_tokens(call: Call) -> None:
+    ann = await call.join("ann", {"can_update_own_metadata": True})
+    await ann.connect()
+    ann.forget()
+    call.rooms.renew(replace(call.rooms.node.config, keys=hide({"newkey": "secret"})))
+    await call.pass_time(301)
+    await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="new"))
+    assert ann.participant.info.metadata == "new"
+    assert ann.of("refresh_token") == []
+    assert ann.connection.code is None
+    assert call.rooms.node.dropped["tokens_of_removed_keys"] > 0
 
 
 async def test_others_see_joined_then_active_with_growing_versions(call: Call) -> None:

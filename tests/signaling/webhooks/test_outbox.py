@@ -43,9 +43,9 @@ class Receivers:
     def seen(self, url: str = A) -> list[str]:
         return [post.message.id for post in self.posts if post.url == url]
 
-    def put(self, *ids: str, url: str = A, room: str = "hall") -> None:
+    def put(self, *ids: str, url: str = A, room: str = "hall", event: str = "x") -> None:
         for each in ids:
-            self.outbox.put(url, room, WebhookEvent(event="x", id=each))
+            self.outbox.put(url, room, WebhookEvent(event=event, id=each))
 
     async def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
@@ -132,6 +132,20 @@ async def test_a_full_queue_drops_what_is_new(receivers: Receivers) -> None:
     receivers.hanging[A].set()
     await settle()
     assert sorted(receivers.seen()) == ["1", "2", "4"]
+
+
+async def test_tracks_do_not_displace_who_leaves_nor_the_end_of_the_room(receivers: Receivers) -> None:
+    receivers.bounds = Bounds(max_age_s=30, max_depth=4)
+    receivers.hanging[A] = asyncio.Event()
+    receivers.put("1", "2", "3", "4", event="track_published")
+    receivers.put("5", "6", "7", event="participant_left")
+    receivers.put("8", event="track_unpublished")
+    receivers.put("9", event="room_finished")
+    receivers.hanging[A].set()
+    await settle()
+    assert receivers.seen() == ["1", "2", "5", "6", "9"]
+    assert receivers.posts[-1].message.num_dropped == 0  # the message before it told of them
+    assert receivers.dropped == {"webhook_queue_full": 4}
 
 
 @pytest.mark.parametrize(("constant", "bound"), [("MAX_WAITING_MESSAGES", 3), ("MAX_WAITING_BYTES", 20)])
