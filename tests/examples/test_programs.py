@@ -1,15 +1,19 @@
 """Each program in `examples/` runs as its first lines say, and media really arrives."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
+from livekit import rtc
 
 from bench.results import Report
-from tests.clients.sfu_server import ServerUnderTest
+from tests.clients.sfu_server import KEY, SECRET, ServerUnderTest, free_port
 from tests.examples.media import loudest_hertz, pictures, shows_the_film, write_film
 
 pytestmark = [pytest.mark.client, pytest.mark.timeout(600)]  # kernels that are not in the cache are compiled first
@@ -59,6 +63,47 @@ async def test_a_published_file_is_recorded(server: ServerUnderTest, room: str, 
     seen = pictures(path)
     assert len(seen) >= ENOUGH_PICTURES
     assert all(shows_the_film(picture) for picture in seen[len(seen) // 2 :])
+
+
+async def listening(url: str) -> None:
+    """Wait until a program answers, whatever it answers."""
+    async with httpx.AsyncClient() as client, asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                await client.get(url)
+                return
+            await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def running(*words: str | Path, **environment: str) -> AsyncIterator[Process]:
+    """A program that runs until it is stopped."""
+    process = await started(*words, **environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def keys(server: ServerUnderTest) -> dict[str, str]:
+    return {"LIVEKIT_URL": server.http_url, "LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": SECRET}
+
+
+async def test_a_token_server_lets_in_who_has_logged_in(server: ServerUnderTest, room: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/token?room={room}"
+    program = running("examples/token_server.py", str(port), "alice:wonderland", "bob:", **keys(server))
+    async with program, httpx.AsyncClient() as client:
+        await listening(url)
+        for known in (None, ("alice", "x"), ("alice", ""), ("eve", "wonderland"), ("bob", "")):
+            assert (await client.get(url, auth=known)).status_code == 401
+        assert (await client.get(url.partition("?")[0], auth=("alice", "wonderland"))).status_code == 400
+        answer = (await client.get(url, auth=("alice", "wonderland"))).json()
+    joined = rtc.Room()
+    await joined.connect(answer["url"], answer["token"])
+    assert (joined.name, joined.local_participant.identity, joined.local_participant.name) == (room, "alice", "Alice")
+    await joined.disconnect()
 
 
 async def test_a_target_from_elsewhere_is_measured(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""A token server: whoever may enter asks it for a token, and the API secret stays here.
+
+    .venv/bin/pip install livekit-api starlette uvicorn
+    export LIVEKIT_URL=ws://127.0.0.1:7880 LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=secret
+    .venv/bin/python examples/token_server.py 8000 alice:wonderland bob:builder
+
+    curl -u alice:wonderland "http://127.0.0.1:8000/token?room=demo"
+
+It answers `{"url": ..., "token": ...}`, with which a client of LiveKit's SDKs connects. Passwords on a command line are
+for trying only: put your application's own login in the place of `login`.
+"""
+
+import base64
+import binascii
+import datetime
+import hmac
+import os
+import sys
+
+import uvicorn
+from livekit import api
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+VALID_FOR = datetime.timedelta(minutes=10)
+"""How long a token can be used to join. Whoever is in a room is sent newer ones by the server."""
+MAX_NAME = 64
+
+
+def login(request: Request) -> str | None:
+    """The name of who asks (HTTP basic authentication); None: nobody we know."""
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    try:
+        name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    expected = request.app.state.passwords.get(name, "")
+    known = bool(expected) and hmac.compare_digest(password.encode(), expected.encode())
+    return name if scheme.lower() == "basic" and known else None
+
+
+async def token(request: Request) -> JSONResponse:
+    """Give a token for the room in the query to who has logged in."""
+    name = login(request)
+    if name is None:
+        return JSONResponse({"error": "log in first"}, 401, {"WWW-Authenticate": 'Basic realm="rooms"'})
+    room = request.query_params.get("room", "")
+    if not 0 < len(room) <= MAX_NAME:
+        return JSONResponse({"error": f"a room has 1 to {MAX_NAME} characters"}, 400)
+    # The identity comes from the login and never from the query: it is what others and the server know somebody by.
+    made = (
+        api.AccessToken()  # reads LIVEKIT_API_KEY and LIVEKIT_API_SECRET
+        .with_identity(name)
+        .with_name(name.title())
+        .with_ttl(VALID_FOR)
+        .with_grants(api.VideoGrants(room_join=True, room=room, can_update_own_metadata=True))
+    )
+    return JSONResponse(
+        {"url": os.environ["LIVEKIT_URL"], "token": made.to_jwt()}, headers={"Cache-Control": "no-store"}
+    )
+
+
+def build(passwords: dict[str, str]) -> Starlette:
+    """The application. passwords: of each user."""
+    app = Starlette(routes=[Route("/token", token)])
+    app.state.passwords = passwords
+    return app
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    users = dict(word.partition(":")[::2] for word in sys.argv[2:])
+    uvicorn.run(build(users), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
