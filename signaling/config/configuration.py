@@ -25,6 +25,7 @@ from signaling.config.values import (
     MAX_UDP_PORTS,
     LogLevel,
     parse_addresses,
+    parse_codecs,
     parse_count,
     parse_key_table,
     parse_keys,
@@ -65,6 +66,8 @@ class RoomOptions:
     """0: as many as the engine has room for."""
     forward_loudest: int = 0
     """How many microphones, the loudest ones, are forwarded at a time; 0: all."""
+    enabled_codecs: tuple[str, ...] = ()
+    """The MIME types, in lower case, of the only codecs that may be published; none: all may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,13 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         udp_ports=ports,
         media_threads=threads,
         watchdog_s=systemd_limit_s(environment) if file.watchdog is None else file.watchdog,
-        room=RoomOptions(room.empty_timeout, room.departure_timeout, room.max_participants, room.forward_loudest),
+        room=RoomOptions(
+            empty_timeout_s=room.empty_timeout,
+            departure_timeout_s=room.departure_timeout,
+            max_participants=room.max_participants,
+            forward_loudest=room.forward_loudest,
+            enabled_codecs=room.enabled_codecs,
+        ),
         prometheus=PrometheusOptions(metrics_port, file.prometheus.username, file.prometheus.password),
         webhook=file.webhook.options(full_room=room.enable_full_room_in_webhooks),
         limits=file.limit.options(
@@ -307,6 +316,7 @@ class _Room(Section):
     departure_timeout: Annotated[int, BeforeValidator(parse_count)] = 20
     max_participants: Annotated[int, BeforeValidator(parse_count)] = 0
     forward_loudest: Annotated[int, BeforeValidator(parse_count)] = 0
+    enabled_codecs: Annotated[tuple[str, ...], BeforeValidator(parse_codecs)] = ()
     auto_create: bool = True
     enable_full_room_in_webhooks: bool = False
     max_metadata_size: Size = 0

@@ -201,6 +201,13 @@ def parse_texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def parse_codecs(value: object) -> tuple[str, ...]:
+    """Read LiveKit's list of codecs, `- mime: video/vp8`. The MIME types are returned in lower case."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) and item.get("mime") for item in value):
+        raise ValueError("must be a list of codecs like `- mime: video/vp8`")
+    return tuple(str(item["mime"]).lower() for item in value)
+
+
 def parse_urls(value: object) -> tuple[str, ...]:
     """Read a list of URLs of web servers, each of them once."""
     urls = tuple(dict.fromkeys(parse_texts(value)))

@@ -132,7 +132,10 @@ class Publishing:
         track = self._claim(section)
         if track is None:
             return None
-        offered = [codec for codec, _ in section.codecs]
+        barred = tracks.barred_codecs(self._participant.room.options.enabled_codecs)
+        offered = [codec for codec, _ in section.codecs if codec not in barred]
+        if not offered:
+            return None
         codec = _codec_for(track, section.cid) if section.kind is Kind.VIDEO else None
         self._claims[section.mid] = (track, codec)
         if codec not in offered:
@@ -145,6 +148,7 @@ class Publishing:
             red=not track.info.disable_red,
             voices=self._voices(track),
             screen=track.info.source == SCREEN_SHARE,
+            barred=barred,
         )
 
     def _voices(self, track: Track) -> tuple[int, int]:

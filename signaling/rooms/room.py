@@ -41,7 +41,7 @@ from signaling.rooms.member import Member
 from signaling.rooms.node import Node
 from signaling.rooms.quality import Qualities
 from signaling.rooms.speakers import Speakers
-from signaling.rooms.tracks import MIME_TYPES, Demand, Publisher, Track
+from signaling.rooms.tracks import Demand, Publisher, Track, enabled_codecs
 from signaling.rooms.updates import Updates, batches, without_texts
 
 TIMEOUT_CHECK_INTERVAL_S = 1.0
@@ -86,7 +86,7 @@ class Room:
             max_participants=options.max_participants,
             creation_time=int(now),
             creation_time_ms=int(now * 1000),
-            enabled_codecs=[models.Codec(mime=mime) for mime in MIME_TYPES.values()],
+            enabled_codecs=enabled_codecs(options.enabled_codecs),
         )
         self._dynacast = Dynacast()
         self._dynacast_handle: asyncio.Handle | None = None

@@ -6,8 +6,10 @@ adds a backup codec). Nothing here sends anything.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
+from livekit.protocol import models
 from livekit.protocol.models import (
     AUDIO,
     HIGH,
@@ -38,6 +40,8 @@ MIME_TYPES: dict[Codec, str] = {
     Codec.AV1: "video/AV1",
     Codec.AUDIO: "audio/PCMU",
 }
+_SAME_CODEC = {"audio/pcma": "audio/pcmu", "audio/g722": "audio/pcmu"}
+"""MIME types of which `Codec.AUDIO` has another's name."""
 CODECS_BY_NAME: dict[str, Codec] = {
     "opus": Codec.OPUS,
     "red": Codec.RED,
@@ -55,6 +59,19 @@ SUFFICIENT_SIZE = 0.9
 FRAME_RATES = ((8, 0), (15, 1))
 """(most frames per second, temporal layer): a quarter and a half of 30. A higher rate needs all layers."""
 _QUALITIES = (LOW, MEDIUM, HIGH)
+
+
+@lru_cache(maxsize=64)
+def barred_codecs(enabled: tuple[str, ...]) -> frozenset[Codec]:
+    """Return the codecs that may not be published where only those of these MIME types may be; none: all may be."""
+    types = {_SAME_CODEC.get(each, each) for each in enabled}
+    return frozenset(codec for codec, mime_type in MIME_TYPES.items() if types and mime_type.lower() not in types)
+
+
+def enabled_codecs(enabled: tuple[str, ...]) -> list[models.Codec]:
+    """Return how clients are told which codecs may be published, as for `barred_codecs`."""
+    barred = barred_codecs(enabled)
+    return [models.Codec(mime=mime_type) for codec, mime_type in MIME_TYPES.items() if codec not in barred]
 
 
 def codec_name(codec: Codec) -> str:

@@ -16,6 +16,8 @@ RTCP_CONFLICT = range(64, 96)
 """Payload types that look like RTCP behind rtcp-mux (RFC 5761 section 4)."""
 OPUS_FMTP = "minptime=10;useinbandfec=1"
 """We accept frames of 10 ms, and in-band FEC (RFC 7587 section 6.1)."""
+STEREO_FMTP = ";stereo=1;maxaveragebitrate=510000"
+"""The parameters that LiveKit adds for music. Without them libwebrtc sends Opus at the bit rates of speech."""
 
 _CODECS: dict[tuple[Kind, str, int], Codec] = {
     (Kind.AUDIO, "opus", 48_000): Codec.OPUS,
@@ -118,6 +120,20 @@ def _carries(companion: Format, formats: dict[int, Format]) -> bool:
 def companions(of: Format, formats: Iterable[Format], codec: Codec) -> tuple[Format, ...]:
     """Return the RTX (or RED) format of a format, at most one: a second one for a payload type is not used."""
     return tuple(f for f in formats if f.codec is codec and f.associated == of.payload_type)[:1]
+
+
+def without(formats: Sequence[Format], barred: frozenset[Codec]) -> Sequence[Format]:
+    """Return the formats but those of `barred` codecs and their companions; all, if no codec would be left."""
+    if not barred:
+        return formats
+    kept = {f.payload_type for f in formats if f.codec in PRIMARY and f.codec not in barred}
+    left = [f for f in formats if f.payload_type in kept or (f.associated in kept and f.codec not in barred)]
+    return left or formats
+
+
+def opus_fmtp(*, dtx: bool, stereo: bool) -> str:
+    """Return the Opus parameters of an answer to a publisher, which say how it should encode."""
+    return OPUS_FMTP + ";usedtx=1" * dtx + STEREO_FMTP * stereo
 
 
 def descriptions(formats: Iterable[Format]) -> tuple[tuple[int, Codec, str], ...]:

@@ -26,7 +26,7 @@ from sfu.parameters import (
     SubscribeParameters,
     TrackId,
 )
-from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, companions, most_compatible
+from signaling.sdp.codecs import PRIMARY, Format, companions, most_compatible, sent_codecs, without
 from signaling.sdp.parsing import MAX_CACHED_PROFILES, SdpError
 from signaling.sdp.session_description import (
     Direction,
@@ -76,8 +76,6 @@ FEEDBACK = (TRANSPORT_CC, "goog-remb", "ccm fir", "nack", "nack pli")
 """RTCP feedback that we act on."""
 _KINDS = {kind.value: kind for kind in Kind}
 _MIRRORED = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
-STEREO_FMTP = ";stereo=1;maxaveragebitrate=510000"
-"""The parameters that LiveKit adds for music. Without them libwebrtc sends Opus at the bit rates of speech."""
 
 
 Source = tuple[Codec, str, TrackId]
@@ -143,6 +141,12 @@ class PublishDecision:
     """The group of voices of which only the loudest are forwarded, and how many; (0, 0): it is always forwarded."""
     screen: bool = False
     """It is a shared screen."""
+    barred: frozenset[Codec] = frozenset()
+    """Codecs that may not be published in this room."""
+
+    def admitted(self, formats: Iterable[Format]) -> frozenset[Codec]:
+        """Return the codecs that the publisher may send when `formats` are accepted."""
+        return sent_codecs(formats) - self.barred
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +358,7 @@ def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tup
     The others stay in the answer, because pion can never send what its connection's first answers left out. RED comes
     first if it is wanted, and is left out otherwise.
     """
+    formats = without(formats, decision.barred)
     wanted = most_compatible(decision.codec, formats) if decision.codec is not None else None
     if wanted is None:
         wanted = most_compatible(next(f.codec for f in formats if f.codec in PRIMARY), formats)
@@ -366,11 +371,6 @@ def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tup
 def used_first(formats: tuple[Format, ...], selection: Selection) -> tuple[Format, ...]:
     """Return all formats, those of the selection first, because the first one is what we send."""
     return selection.formats + tuple(f for f in formats if f not in selection.formats)
-
-
-def opus_fmtp(*, dtx: bool, stereo: bool) -> str:
-    """Return the Opus parameters of an answer to a publisher, which say how it should encode."""
-    return OPUS_FMTP + ";usedtx=1" * dtx + STEREO_FMTP * stereo
 
 
 # M-sections that we write.

@@ -21,7 +21,7 @@ from sfu.parameters import (
     TrackId,
     TransportId,
 )
-from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, descriptions, sent_codecs, supported_formats
+from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, descriptions, opus_fmtp, supported_formats
 from signaling.sdp.forwarding import Forwarding, Forwardings, Sent, what_is_sent
 from signaling.sdp.matching import FreeSections, Matching, kind_of_source
 from signaling.sdp.negotiation import (
@@ -41,7 +41,6 @@ from signaling.sdp.negotiation import (
     is_data,
     kind_of,
     local_transport,
-    opus_fmtp,
     publish_extensions,
     publish_formats,
     rejected_section,
@@ -333,7 +332,7 @@ class AnsweringConnection:
                 continue
             formats = publish_formats(new.formats, new.decision)
             new.published = replace(new.published, formats=descriptions(formats))
-            self._engine.set_codecs(new.published.engine_track, sent_codecs(formats))
+            self._engine.set_codecs(new.published.engine_track, new.decision.admitted(formats))
             changed.append(new.published)
         return tuple(changed)
 
@@ -344,7 +343,7 @@ class AnsweringConnection:
         formats = publish_formats(m_section.formats, decision)
         try:
             parameters = PublishParameters(
-                m_section.kind, m_section.mid, encodings, *decision.voices, sent_codecs(formats), decision.screen
+                m_section.kind, m_section.mid, encodings, *decision.voices, decision.admitted(formats), decision.screen
             )
             engine_track = self._engine.publish(self.transport, parameters)
         except EngineError as error:

@@ -7,6 +7,8 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.parameters import Codec
+from signaling.config.configuration import RoomOptions
+from signaling.sdp.parsing import parse
 from tests.signaling.support.call import CAMERA_LAYERS, Call
 
 OFFERS = Path(__file__).parents[1] / "offers"
@@ -86,3 +88,34 @@ async def test_offer_of_a_megabyte_is_refused_and_the_room_goes_on(sdp_call: Cal
     assert ann.of("leave")[0].reason == models.MEDIA_FAILURE
     await bob.send(offer=offer("chromium-join.sdp", 2))
     assert [answer.id for answer in bob.of("answer")] == [1, 2]
+
+
+async def test_only_the_rooms_codecs_may_be_published(sdp_call: Call) -> None:
+    sdp_call.rooms.create("hall", RoomOptions(enabled_codecs=("audio/opus", "video/h264", "video/rtx")))
+    ann = await sdp_call.join("ann", publisher_offer=None)
+    enabled = ["audio/opus", "video/H264"]
+    assert [codec.mime for codec in ann.joined.enabled_publish_codecs] == enabled
+    assert [codec.mime for codec in ann.joined.room.enabled_codecs] == enabled
+    await ann.send(add_track=rtc.AddTrackRequest(cid=MICROPHONE, type=models.AUDIO, source=models.MICROPHONE))
+    wish = rtc.SimulcastCodec(codec="vp8", cid=CAMERA)
+    await ann.send(
+        add_track=rtc.AddTrackRequest(cid=CAMERA, type=models.VIDEO, layers=CAMERA_LAYERS, simulcast_codecs=[wish])
+    )
+    await ann.send(offer=offer("chromium-publish.sdp"))
+    (answer,) = ann.of("answer")
+    assert len(answer.mid_to_track_id) == 2
+    parsed = parse(answer.sdp)
+    names = [{each.name.lower() for each in section.profile.rtpmaps} for section in parsed.sections[2:4]]
+    assert names == [{"opus"}, {"h264", "rtx"}]
+    admitted = [parameters.codecs for _, parameters in sdp_call.engine.tracks.values()]
+    assert admitted == [{Codec.OPUS}, {Codec.H264}]
+
+
+async def test_an_m_section_with_none_of_the_rooms_codecs_is_not_taken(sdp_call: Call) -> None:
+    sdp_call.rooms.create("hall", RoomOptions(enabled_codecs=("audio/opus",)))
+    ann = await sdp_call.join("ann", publisher_offer=None)
+    await ann.send(add_track=rtc.AddTrackRequest(cid=CAMERA, type=models.VIDEO, layers=CAMERA_LAYERS))
+    await ann.send(offer=offer("chromium-publish.sdp"))
+    (answer,) = ann.of("answer")
+    assert dict(answer.mid_to_track_id) == {}
+    assert sdp_call.engine.tracks == {}
