@@ -17,6 +17,10 @@ class RequestRefused(Exception):
         self.text = text
 
 
+class TooManyRooms(Exception):
+    """No more rooms can be created now."""
+
+
 class SessionEnded(Exception):
     """A session ends. The client gets a `leave`, and the participant is removed from its room."""
 

@@ -34,6 +34,21 @@ def event_id() -> str:
     return _random("EV_")
 
 
+def dispatch_id() -> str:
+    """Return an id for an agent's dispatch to a room, `AD_...`."""
+    return _random("AD_")
+
+
+def sip_trunk_id() -> str:
+    """Return an id for a SIP trunk, `ST_...`."""
+    return _random("ST_")
+
+
+def sip_rule_id() -> str:
+    """Return an id for a SIP dispatch rule, `SDR_...`."""
+    return _random("SDR_")
+
+
 def track_sid(kind: TrackType, source: TrackSource) -> str:
     """Return a new track sid: `TR_`, A or V, and a letter for the source if it is known."""
     return _random("TR_" + ("V" if kind == VIDEO else "A") + _SOURCE_LETTERS.get(source, ""))

@@ -51,6 +51,8 @@ MAX_ATTRIBUTES = 16_000
 """Attributes in one request. Together they have at most 64 KiB."""
 MAX_JOIN_TRACKS = 32
 """Tracks that one join request may announce. Further ones are announced by requests."""
+MAX_DISPATCHES = 100
+"""Agents that are dispatched to one room."""
 MAX_ECHO_BYTES = 64 * 1024
 """Bytes above which a refused request is not repeated in the refusal."""
 MAX_TOLD_ERRORS = 100
@@ -59,3 +61,14 @@ MAX_JSON_ENTRIES = 5_000
 """Entries of all lists and objects of one JSON message, which cost a hundred times what protobuf's do."""
 MAX_JSON_CHARACTERS = 256 * 1024
 """Characters of one JSON message without SDP and metadata. A request with `MAX_JSON_ENTRIES` sids has half of that."""
+
+# What the server API can make rooms hold; the API's own bounds are in `signaling/api/`.
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Bytes of a data packet, which browsers take whole (`max-message-size` of their offers)."""
+MAX_NONCES = 1_000
+"""Nonces of data packets that a room remembers, so that a repeated packet is not sent twice."""
+MAX_REVOCATIONS = 100_000
+"""Identities of rooms whose older tokens are refused. The oldest are forgotten first (`revocations`)."""
+MAX_RPC_CALLS = 1_000
+"""Calls of the server to participants that wait for an answer. Further ones fail (`rpc_calls`)."""

@@ -6,7 +6,7 @@ Who calls it: the HTTP side (`admit`, `validate`) and the program's start and st
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import reduce
 from typing import assert_never
 
@@ -14,6 +14,7 @@ import structlog
 from livekit.protocol import models
 from livekit.protocol.models import ROOM_CLOSED, ROOM_DELETED, SERVER_SHUTDOWN
 from livekit.protocol.rtc import LeaveRequest
+from starlette.routing import BaseRoute
 
 from sfu.engine import Engine
 from sfu.events import (
@@ -28,7 +29,9 @@ from sfu.events import (
     TransportFailed,
 )
 from sfu.parameters import Kind
+from signaling.api.routes import api_routes
 from signaling.config.configuration import Config, RoomOptions
+from signaling.errors import TooManyRooms
 from signaling.http.join import JoinError, JoinParameters
 from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
@@ -37,7 +40,7 @@ from signaling.rooms import room_log
 from signaling.rooms.capacity import SERVER_FULL, Needs
 from signaling.rooms.load import BEYOND_LIMITS, Load
 from signaling.rooms.node import Node
-from signaling.rooms.room import Room
+from signaling.rooms.room import Room, RoomSettings
 from signaling.rooms.tracks import Publisher
 from signaling.webhooks.notifier import Webhooks
 
@@ -49,10 +52,6 @@ MAX_ROOMS = 10_000
 """Rooms at a time. Those that nobody has joined yet count too, so refused upgrades cannot create more."""
 
 log = structlog.get_logger("signaling.rooms")
-
-
-class TooManyRooms(Exception):
-    """There are `MAX_ROOMS` rooms already."""
 
 
 class Rooms:
@@ -100,29 +99,33 @@ class Rooms:
         """Tell whether `admit` would succeed, without creating anything.
 
         Raises:
-            JoinError: 503 when the room or the server is full.
+            JoinError: 401 when the token is revoked, 503 when the room or the server is full.
         """
+        self._check_token(join)
         self._check(join)
 
-    def create(self, name: str, options: RoomOptions | None = None) -> Room:
+    def create(self, name: str, options: RoomOptions | None = None, settings: RoomSettings | None = None) -> Room:
         """Return the room of this name. A missing one is created, and ends after its empty timeout if nobody joins.
 
         Args:
             name: as tokens carry it.
             options: those of a new room; None: as for one that a join creates.
+            settings: what is set of them changes the room, whether it is new or not. Agents are for a new one only.
 
         Raises:
             TooManyRooms: there are `MAX_ROOMS`.
-            ValueError: the name is empty or longer than the operator's limit.
+            ValueError: the name is longer than the operator's limit.
         """
         room = self.rooms.get(name)
         if room is not None:
+            if settings is not None:
+                room.configure(settings)
             return room
         if not self.node.config.limits.hold_room_name(name):
-            raise ValueError(f"a room's name has 1 to {self.node.config.limits.room_name_bytes} bytes")
+            raise ValueError(f"a room's name has at most {self.node.config.limits.room_name_bytes} bytes")
         if len(self.rooms) >= MAX_ROOMS:
             raise TooManyRooms
-        return self._make(name, options or self._options)
+        return self._make(name, options or self._options, settings)
 
     def list(self, names: Collection[str] = ()) -> list[models.Room]:
         """Return copies of the descriptions of the rooms with these names, or of all, oldest first."""
@@ -144,8 +147,12 @@ class Rooms:
         self._end(room, ROOM_DELETED, LeaveRequest.DISCONNECT)
         return True
 
-    def _make(self, name: str, options: RoomOptions) -> Room:
-        room = self.rooms[name] = Room(self.node, name, options)
+    def routes(self) -> Sequence[BaseRoute]:
+        """Return the routes of the server API."""
+        return api_routes(self)
+
+    def _make(self, name: str, options: RoomOptions, settings: RoomSettings | None) -> Room:
+        room = self.rooms[name] = Room(self.node, name, options, settings)
         return room
 
     def _end(self, room: Room, reason: models.DisconnectReason, action: LeaveRequest.Action) -> None:
@@ -164,6 +171,15 @@ class Rooms:
         tracks = Counter(track.kind for room in self.rooms.values() for track in room.tracks.values())
         participants = sum(len(room.participants) for room in self.rooms.values())
         return Census(len(self.rooms), participants, {kind: tracks[kind] for kind in Kind})
+
+    def _check_token(self, join: JoinParameters) -> None:
+        """Refuse a token that is older than the removal of its bearer.
+
+        Raises:
+            JoinError: 401.
+        """
+        if self.node.revocations.covers(join.room, join.claims.identity, join.claims.not_before):
+            raise JoinError(401, "the token was revoked")
 
     def _check(self, join: JoinParameters) -> Needs:
         """Return the rows of the engine's tables that the join will take.
@@ -197,8 +213,9 @@ class Rooms:
         """Admit a client, or find the participant that it resumes. A missing room is created.
 
         Raises:
-            JoinError: 503: the room or the server is full.
+            JoinError: 401: the token is revoked; 503: the room or the server is full.
         """
+        self._check_token(join)
         room = self.rooms.get(join.room)
         if join.reconnect:
             # A resume never creates anything; a participant that is gone is told over the socket to start again.
@@ -209,7 +226,9 @@ class Rooms:
             return Session(room, join, None)
         self.node.capacity.promise(self._check(join))
         if room is None:
-            room = self._make(join.room, self._options)
+            room = self._make(join.room, self._options, join.room_config)
+        elif join.room_config is not None:
+            room.configure(join.room_config)
         room.expect(join.is_person)
         return Session(room, join, None)
 

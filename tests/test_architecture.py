@@ -42,6 +42,7 @@ ORDER = (
     {"signaling.http", "signaling.logs"},
     {"signaling.rooms"},
     {"signaling.participants", "signaling.webhooks"},
+    {"signaling.api"},
     {"signaling.registry"},
     {"signaling.cli"},
     # the benchmark

@@ -68,6 +68,8 @@ class RoomOptions:
     """How many microphones, the loudest ones, are forwarded at a time; 0: all."""
     enabled_codecs: tuple[str, ...] = ()
     """The MIME types, in lower case, of the only codecs that may be published; none: all may be."""
+    remote_unmute: bool = False
+    """The server API may unmute tracks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
             max_participants=room.max_participants,
             forward_loudest=room.forward_loudest,
             enabled_codecs=room.enabled_codecs,
+            remote_unmute=room.enable_remote_unmute,
         ),
         prometheus=PrometheusOptions(metrics_port, file.prometheus.username, file.prometheus.password),
         webhook=file.webhook.options(full_room=room.enable_full_room_in_webhooks),
@@ -319,6 +322,7 @@ class _Room(Section):
     enabled_codecs: Annotated[tuple[str, ...], BeforeValidator(parse_codecs)] = ()
     auto_create: bool = True
     enable_full_room_in_webhooks: bool = False
+    enable_remote_unmute: bool = False
     max_metadata_size: Size = 0
     max_room_name_length: Size = 0
     max_participant_identity_length: Size = 0

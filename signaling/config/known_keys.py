@@ -97,12 +97,11 @@ KNOWN_KEYS: KeyTable = {
         "forward_loudest": Use.ACTED_ON,
         "playout_delay": _ignored("enabled min max"),
         **_acted_on(
-            "auto_create enabled_codecs enable_full_room_in_webhooks max_metadata_size max_room_name_length "
-            "max_participant_identity_length"
+            "auto_create enabled_codecs enable_full_room_in_webhooks enable_remote_unmute max_metadata_size "
+            "max_room_name_length max_participant_identity_length"
         ),
         **_ignored(
-            "enable_remote_unmute sync_streams create_room_timeout create_room_attempts "
-            "update_batch_target_size room_configurations"
+            "sync_streams create_room_timeout create_room_attempts update_batch_target_size room_configurations"
         ),
     },
     "turn": _ignored(

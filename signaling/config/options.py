@@ -69,5 +69,5 @@ class LimitOptions:
         return len(name.encode()) <= self.name_bytes
 
     def hold_room_name(self, name: str) -> bool:
-        """Tell whether a room may have this name, which must not be empty."""
-        return 0 < len(name.encode()) <= self.room_name_bytes
+        """Tell whether a room may have this name."""
+        return len(name.encode()) <= self.room_name_bytes

@@ -1,7 +1,8 @@
 """Bounds on the entries of repeated fields in clients' messages, checked before anything loops over them.
 
-Who calls it: `handlers.answer` for every request, `join.parse_join` for a join request, and `connection.decode_request`
-for JSON before it is read. A frame of 2 MiB can hold a million empty entries.
+Who calls it: `handlers.answer` for every request, `join.parse_join` for a join request, `connection.decode_request` for
+JSON before it is read, and the server API for the requests of its calls. A frame of 2 MiB can hold a million empty
+entries.
 """
 
 import re
@@ -11,11 +12,13 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from livekit.protocol import rtc
+from livekit.protocol.room import RoomConfiguration
 
 from signaling.limits import (
     MAX_ATTRIBUTES,
     MAX_CAPABILITIES,
     MAX_DATA_CHANNELS,
+    MAX_DISPATCHES,
     MAX_FEATURES,
     MAX_JOIN_TRACKS,
     MAX_JSON_CHARACTERS,
@@ -64,6 +67,15 @@ MAX_ENTRIES: dict[str, int] = {
 }
 """Message.field -> entries in one message. A test fails if a repeated field is missing here."""
 
+API_ENTRIES: dict[str, int] = {
+    "UpdateParticipantRequest.attributes": MAX_ATTRIBUTES,
+    "CreateAgentDispatchRequest.attributes": MAX_ATTRIBUTES,
+    "RoomAgentDispatch.attributes": MAX_ATTRIBUTES,
+    "CreateRoomRequest.agents": MAX_DISPATCHES,
+    "RoomConfiguration.agents": MAX_DISPATCHES,
+}
+"""Message.field of the server API -> entries in one message. Where a field is missing, `MAX_REQUEST_SIDS` holds."""
+
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """Matches a JSON string, also one that never ends, in one pass."""
 _LONG_JSON = frozenset(("offer", "answer", "syncState", "sync_state", "updateMetadata", "update_metadata"))
@@ -95,12 +107,29 @@ def _field(field: FieldDescriptor, around: tuple[Any, ...]) -> _Field | None:
     inner = _fields(of, around) if of is not None and of not in around and not is_map else []
     if field.is_repeated:
         name = f"{around[-1].name}.{field.name}"
-        return _Field(field.name, MAX_ENTRIES.get(name, MAX_REQUEST_SIDS), inner)
+        return _Field(field.name, MAX_ENTRIES.get(name) or API_ENTRIES.get(name, MAX_REQUEST_SIDS), inner)
     return _Field(field.name, 0, inner) if inner else None
+
+
+class Entries:
+    """The bounds on the entries of one kind of message, which are found once."""
+
+    def __init__(self, kind: type[Message]) -> None:
+        """Find the repeated fields of a kind of message."""
+        self._fields = _fields(kind.DESCRIPTOR)
+
+    def check(self, message: Message) -> None:
+        """Check a message of this kind.
+
+        Raises:
+            TooManyEntries: one repeated field, or all of them together, have too many.
+        """
+        _count(message, self._fields, MAX_REQUEST_ENTRIES)
 
 
 _REQUESTS = {field.name: field.inner for field in _fields(rtc.SignalRequest.DESCRIPTOR)}
 _REPEATED = {name: inner for name, inner in _REQUESTS.items() if inner}
+_ROOM_CONFIG = Entries(RoomConfiguration)
 _JOIN = _fields(rtc.JoinRequest.DESCRIPTOR)
 
 
@@ -113,6 +142,15 @@ def check_request(name: str, message: Any) -> None:
     fields = _REPEATED.get(name)
     if fields is not None:
         _count(message, fields, MAX_REQUEST_ENTRIES)
+
+
+def check_room_config(message: RoomConfiguration) -> None:
+    """Check the settings of a room that a token has.
+
+    Raises:
+        TooManyEntries: one repeated field, or all of them together, have too many.
+    """
+    _ROOM_CONFIG.check(message)
 
 
 def check_join_request(message: rtc.JoinRequest) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
+from livekit.protocol.room import RoomConfiguration
 
 from signaling.config.api_keys import Keys
 from signaling.config.options import LimitOptions
-from signaling.http.bounds import TooManyEntries, check_join_request
+from signaling.http.bounds import TooManyEntries, check_join_request, check_room_config
 from signaling.http.tokens import Claims, TokenError, VideoGrant, verify
 from signaling.profile import ClientSettings, Profile, is_person
 from signaling.texts import encodable
@@ -63,6 +65,8 @@ class JoinParameters:
     """The token's attributes, replaced by those of the request if the token allows that."""
     allow_pause: bool = False
     """A video may be paused for lack of bandwidth."""
+    room_config: RoomConfiguration | None = None
+    """The settings of the room, as the token has them."""
 
     @property
     def profile(self) -> Profile:
@@ -109,7 +113,7 @@ def parse_join(request: RequestFacts, keys: Keys, limits: LimitOptions) -> JoinP
     Raises:
         JoinError: 401: the token does not allow the join; 400: the parameters cannot be used.
     """
-    claims = _authenticate(request, keys)
+    claims = authenticate(request.query, request.authorization, keys)
     video = claims.video
     if not video.room_join:
         raise JoinError(401, "permissions denied")
@@ -150,6 +154,7 @@ def parse_join(request: RequestFacts, keys: Keys, limits: LimitOptions) -> JoinP
         metadata=metadata,
         attributes=attributes,
         allow_pause=message.connection_settings.subscriber_allow_pause,
+        room_config=_room_config(claims, limits),
     )
 
 
@@ -176,10 +181,15 @@ def unwrap_join_request(text: str) -> rtc.JoinRequest:
         raise JoinError(400, "cannot decode join_request") from error
 
 
-def _authenticate(request: RequestFacts, keys: Keys) -> Claims:
-    token = request.query.get("access_token", "")
-    if request.authorization:
-        scheme, _, token = request.authorization.partition(" ")
+def authenticate(query: Mapping[str, str], authorization: str, keys: Keys) -> Claims:
+    """Return the claims of the token in the header `Authorization`, else of the one in the query.
+
+    Raises:
+        JoinError: 401: there is none, or it is not valid. The text does not repeat it.
+    """
+    token = query.get("access_token", "")
+    if authorization:
+        scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise JoinError(401, "invalid authorization header, it must start with Bearer")
     if not token:
@@ -269,6 +279,21 @@ def _participant_data(
     if not limits.hold_attributes(attributes):
         raise JoinError(400, f"attributes exceed {limits.attributes_bytes} bytes")
     return metadata, attributes
+
+
+def _room_config(claims: Claims, limits: LimitOptions) -> RoomConfiguration | None:
+    if not claims.room_config:
+        return None
+    config = RoomConfiguration()
+    try:
+        json_format.ParseDict(claims.room_config, config, ignore_unknown_fields=True)
+        check_room_config(config)
+    except (json_format.ParseError, TooManyEntries) as error:
+        raise JoinError(400, f"roomConfig of the token: {error}") from error
+    texts = (config.metadata, *(agent.metadata for agent in config.agents))
+    if not all(map(limits.hold_metadata, texts)):
+        raise JoinError(400, f"metadata in roomConfig exceeds {limits.metadata_bytes} bytes")
+    return config
 
 
 def _boolean(text: str) -> bool:

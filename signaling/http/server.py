@@ -7,7 +7,7 @@ what a join means is decided by `registry.py`.
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -66,7 +66,7 @@ class Rooms(Protocol):
         """Admit a session that creates or resumes a participant.
 
         Raises:
-            JoinError: 503: the room or the server is full.
+            JoinError: 401: the token is revoked; 503: the room or the server is full.
         """
 
     def validate(self, join: JoinParameters) -> None:
@@ -78,6 +78,9 @@ class Rooms(Protocol):
 
     def renew(self, config: Config) -> None:
         """Use another configuration from now on."""
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """Return the routes of the server API."""
 
     def drops(self) -> Mapping[str, int]:
         """Return the number of clients' messages and requests dropped since the start, by reason."""
@@ -97,6 +100,7 @@ def build_app(config: Config, rooms: Rooms) -> Starlette:
         WebSocketRoute("/rtc/v1", _connect),
         Route("/rtc/validate", _validate),
         Route("/rtc/v1/validate", _validate),
+        *rooms.routes(),
     ]
     if config.development:
         routes.append(Route("/demo/token", _demo_token))

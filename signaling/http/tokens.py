@@ -123,6 +123,31 @@ class Claims:
         """The API key and the identity, which together say whose token it is."""
         return self.api_key, self.identity
 
+    @property
+    def not_before(self) -> int:
+        """The Unix time in seconds from which the token is valid, which a refreshed one keeps; 0: it names none."""
+        value = self.raw.get("nbf")
+        return int(value) if isinstance(value, int | float) else 0
+
+    @property
+    def body_hash(self) -> str:
+        """The base64 SHA-256 of the only request body for which the token is good; empty: it is good for every one."""
+        return _text(self.raw.get("sha256"))
+
+    @property
+    def room_preset(self) -> str:
+        """The name of the configured settings that a room gets when its bearer joins; empty: none."""
+        return _text(self.raw.get("roomPreset"))
+
+    @property
+    def room_config(self) -> dict[str, Any]:
+        """The settings that a room gets when its bearer joins, as protojson of `RoomConfiguration`."""
+        return _mapping(self.raw.get("roomConfig"))
+
+    def has_sip_grant(self, name: str) -> bool:
+        """Tell whether the token has a SIP grant of this name, `admin` or `call`."""
+        return _mapping(self.raw.get("sip")).get(name) is True
+
 
 def verify(token: str, keys: Keys) -> Claims:
     """Check signature and times of `token` against the secrets of `keys`. Every text of the result can be encoded.
@@ -188,7 +213,7 @@ def refresh(
     """Sign `claims` again with what has changed (None: unchanged), under the key that signed the original.
 
     The new token is valid for `REFRESHED_TOKEN_TTL_S`, or as long as the original if that is longer. Claims that this
-    server does not read are kept.
+    server does not read are kept, and so is `nbf`, so that revoking the original revokes it too.
 
     Raises:
         TokenError: the key is no longer configured.
@@ -199,6 +224,7 @@ def refresh(
         raise TokenError("invalid API key")
     fresh = dict(claims.raw)
     fresh["sub"] = claims.identity
+    fresh["nbf"] = claims.not_before
     if name is not None:
         fresh["name"] = name
     if metadata is not None:
@@ -214,8 +240,9 @@ def refresh(
 
 
 def _sign(claims: dict[str, Any], api_key: str, secret: SecretStr, expires_at: int) -> str:
-    # `nbf` lies in the past by the leeway, for verifiers whose clock is behind and who allow none.
-    times = {"iss": api_key, "nbf": int(time.time()) - CLOCK_LEEWAY_S, "exp": expires_at}
+    # A new `nbf` lies in the past by the leeway, for verifiers whose clock is behind and who allow none.
+    not_before = claims.get("nbf", int(time.time()) - CLOCK_LEEWAY_S)
+    times = {"iss": api_key, "nbf": not_before, "exp": expires_at}
     whole = encodable(claims | times)
     return jwt.encode(whole, secret.get_secret_value(), algorithm=ALGORITHM, json_encoder=_Utf8)
 

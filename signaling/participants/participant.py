@@ -20,16 +20,11 @@ from livekit.protocol.models import (
     ParticipantPermission,
 )
 from livekit.protocol.rtc import (
-    ACTIVE,
-    PAUSED,
     LeaveRequest,
     ParticipantUpdate,
     RequestResponse,
     SignalResponse,
-    StreamStateInfo,
-    StreamStateUpdate,
     SyncState,
-    TrackSubscribed,
 )
 
 from sfu.events import (
@@ -112,6 +107,8 @@ class Participant:
         self.settings = settings or ClientSettings()
         self.client = self.settings.info
         self.permission: ParticipantPermission = profile.permission
+        self._permission_is_ours = False
+        """The server API set it."""
         self.access = SubscriptionAccess()
         self.connection: SignalConnection | None = None
         self.share = Share(node.shares)
@@ -277,14 +274,23 @@ class Participant:
 
     # What it, or somebody on its behalf, requests.
 
-    def update(self, name: str, metadata: str, attributes: dict[str, str]) -> None:
+    def update(
+        self, name: str, metadata: str, attributes: dict[str, str], permission: ParticipantPermission | None = None
+    ) -> None:
         """Change name, metadata and attributes. Empty texts change nothing; empty attributes are deleted.
+
+        A permission replaces all of the former one, and holds until the participant leaves, whatever the token of a
+        resume says.
 
         Raises:
             RequestRefused: LIMIT_EXCEEDED; nothing was changed.
         """
         set_texts(self._info, name, metadata, attributes, self.node.config.limits)
-        self.changed()
+        if permission is not None:
+            self._permit(permission)
+            self._permission_is_ours = True
+        self._stale = True
+        self.room.participant_changed(self, at_once=permission is not None)
         self._tell_itself()
         self.token.renew()
 
@@ -342,10 +348,16 @@ class Participant:
     def set_claims(self, claims: Claims, permission: ParticipantPermission) -> None:
         """Take over the token of a resumed session, and end what it no longer allows."""
         self.claims = claims
+        if not self._permission_is_ours:
+            self._permit(permission)
+
+    def _permit(self, permission: ParticipantPermission) -> None:
+        """Replace the permission: end what it no longer allows, and subscribe to what it allows again."""
         if permission == self.permission:
             return
         was_hidden = self.hidden
-        self.permission = permission
+        self.permission = ParticipantPermission()
+        self.permission.CopyFrom(permission)
         self._info.permission.CopyFrom(permission)
         self.publishing.revoke_forbidden()
         if permission.hidden and not was_hidden:
@@ -372,9 +384,9 @@ class Participant:
             case StreamStarted():
                 self.publishing.stream_started(event)
             case SubscriptionStarted():
-                self._subscription_started(event)
+                self.subscriptions.started(event)
             case SubscriptionPaused():
-                self._subscription_paused(event)
+                self.subscriptions.paused(event)
             case LayersChanged() | ChannelOpened():
                 # The engine selects among live layers and queues until a channel opens; nobody has to be told.
                 return
@@ -386,19 +398,6 @@ class Participant:
             self.active = True
             self.set_state(ParticipantInfo.ACTIVE)
             self.node.events.emit(ParticipantActive(self.room, self))
-
-    def _subscription_started(self, event: SubscriptionStarted) -> None:
-        track = self.room.tracks.get(self.node.subscribers[event.subscription][1])
-        if track is not None and not track.first_packet_sent:
-            track.first_packet_sent = True
-            track.publisher.send(SignalResponse(track_subscribed=TrackSubscribed(track_sid=track.sid)))
-
-    def _subscription_paused(self, event: SubscriptionPaused) -> None:
-        track = self.room.tracks.get(self.node.subscribers[event.subscription][1])
-        if track is not None:
-            state = PAUSED if event.paused else ACTIVE
-            info = StreamStateInfo(participant_sid=track.publisher.sid, track_sid=track.sid, state=state)
-            self.send(SignalResponse(stream_state_update=StreamStateUpdate(stream_states=[info])))
 
     def _transport_failed(self, reason: str) -> None:
         """React to the loss of a transport.

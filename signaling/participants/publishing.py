@@ -17,7 +17,13 @@ from livekit.protocol.models import (
     TrackInfo,
     TrackSource,
 )
-from livekit.protocol.rtc import AddTrackRequest, RequestResponse, SignalResponse, TrackUnpublishedResponse
+from livekit.protocol.rtc import (
+    AddTrackRequest,
+    MuteTrackRequest,
+    RequestResponse,
+    SignalResponse,
+    TrackUnpublishedResponse,
+)
 
 from sfu.events import StreamStarted
 from sfu.parameters import Codec, Kind
@@ -84,15 +90,37 @@ class Publishing:
         return info
 
     def set_muted(self, sid: str, muted: bool) -> None:
-        """Note that a track is muted or not.
+        """Note that the client muted a track, or unmuted it, also one that the server had muted.
 
         Raises:
             RequestRefused: NOT_FOUND.
         """
         track = self.find(sid)
+        if not muted:
+            self._block(track, blocked=False)
         if track.info.muted != muted:
             track.info.muted = muted
             self._participant.changed()
+
+    def mute_by_server(self, sid: str, muted: bool) -> TrackInfo | None:
+        """Tell the client to mute or unmute a track; return its description, None if there is no such track.
+
+        A track that is muted so is not forwarded, even if the client goes on sending, until the client unmutes it.
+        """
+        self._participant.send(SignalResponse(mute=MuteTrackRequest(sid=sid, muted=muted)))
+        track = self.tracks.get(sid) or self.pending.get(sid)
+        if track is None:
+            return None
+        self._block(track, blocked=muted)
+        if track.info.muted != muted:
+            track.info.muted = muted
+            self._participant.changed()
+        return track.info
+
+    def _block(self, track: Track, blocked: bool) -> None:
+        if track.blocked != blocked:
+            track.blocked = blocked
+            self._participant.room.blocked_changed(track)
 
     def set_audio_features(self, sid: str, features: Iterable[AudioTrackFeature]) -> None:
         """Note the features of an audio track. Unknown features are left out.

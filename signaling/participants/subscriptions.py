@@ -19,14 +19,20 @@ from livekit.protocol.models import (
     SubscriptionError,
 )
 from livekit.protocol.rtc import (
+    ACTIVE,
+    PAUSED,
     RequestResponse,
     SignalResponse,
+    StreamStateInfo,
+    StreamStateUpdate,
     SubscriptionPermissionUpdate,
     SubscriptionResponse,
+    TrackSubscribed,
     UpdateSubscription,
     UpdateTrackSettings,
 )
 
+from sfu.events import SubscriptionPaused, SubscriptionStarted
 from sfu.parameters import Kind
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES, MAX_TOLD_ERRORS
@@ -119,6 +125,26 @@ class Subscriptions:
             return
         self._participant.renegotiation.want(self._wanted(track))
         self._note_demand(forwarding)
+
+    def blocked_changed(self, track: Track) -> None:
+        """Adapt to a track that the server muted, or that may be forwarded again."""
+        if (forwarding := self.active.get(track.sid)) is not None:
+            self._apply(forwarding)
+
+    def started(self, event: SubscriptionStarted) -> None:
+        """Tell the publisher of a track when its first packet goes to anybody."""
+        track = self._participant.room.tracks.get(self._participant.node.subscribers[event.subscription][1])
+        if track is not None and not track.first_packet_sent:
+            track.first_packet_sent = True
+            track.publisher.send(SignalResponse(track_subscribed=TrackSubscribed(track_sid=track.sid)))
+
+    def paused(self, event: SubscriptionPaused) -> None:
+        """Tell the client that a video is paused for lack of bandwidth, or goes on."""
+        track = self._participant.room.tracks.get(self._participant.node.subscribers[event.subscription][1])
+        if track is not None:
+            state = PAUSED if event.paused else ACTIVE
+            info = StreamStateInfo(participant_sid=track.publisher.sid, track_sid=track.sid, state=state)
+            self._participant.send(SignalResponse(stream_state_update=StreamStateUpdate(stream_states=[info])))
 
     def negotiated(self) -> None:
         """Take over the engine's subscriptions, and the codecs that the client lacks, after an offer or an answer."""
@@ -235,7 +261,7 @@ class Subscriptions:
         settings = self._settings.get(track.sid, self._default)
         if track.kind is Kind.VIDEO:
             engine.set_layers(forwarding.id, *_layers(track, settings), settings.priority, _pixels(settings))
-        engine.set_paused(forwarding.id, _is_paused(settings) or not forwarding.ready)
+        engine.set_paused(forwarding.id, track.blocked or _is_paused(settings) or not forwarding.ready)
 
     def _track(self, forwarding: Forwarding) -> Track:
         """Return a wanted track. It exists: everybody forgets a track in the call that ends it."""
@@ -253,7 +279,7 @@ class Subscriptions:
         )
 
     def _begin(self, track: Track) -> Beginning:
-        """Return the layers that the client wants so far, and whether it gets silence while the track is muted.
+        """Return the layers that the client wants so far, and whether it gets silence, or nothing, of a muted track.
 
         pion tells its application of a track with the first packet. Silence that the server makes is not encrypted, so
         an encrypted track has none.
@@ -261,9 +287,9 @@ class Subscriptions:
         waits = self._participant.client.sdk == ClientInfo.GO and track.info.encryption == Encryption.NONE
         silence = waits and track.info.muted
         if track.kind is not Kind.VIDEO:
-            return Beginning(silence=silence)
+            return Beginning(silence=silence, blocked=track.blocked)
         settings = self._settings.get(track.sid, self._default)
-        return Beginning(*_layers(track, settings), settings.priority, _pixels(settings), silence)
+        return Beginning(*_layers(track, settings), settings.priority, _pixels(settings), silence, track.blocked)
 
     def _note_demand(self, forwarding: Forwarding) -> None:
         track = self._track(forwarding)

@@ -29,6 +29,9 @@ class Subscriber(Protocol):
     def engine_tracks_changed(self, track: Track) -> None:
         """Adapt to a codec of the track that was added, removed or replaced."""
 
+    def blocked_changed(self, track: Track) -> None:
+        """Adapt to a track that the server muted, or that may be forwarded again."""
+
     def forget(self, track: Track) -> None:
         """Forget a track that has ended."""
 

@@ -16,9 +16,11 @@ import structlog
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
 from signaling.http.shares import Entrances, Shares
+from signaling.rooms.calls import Calls
 from signaling.rooms.capacity import Capacity
 from signaling.rooms.events import Events
 from signaling.rooms.member import Member
+from signaling.rooms.revocations import Revocations
 from signaling.rooms.tracks import Track
 
 if TYPE_CHECKING:
@@ -51,6 +53,10 @@ class Node:
     """Counts messages and requests of clients that were dropped, by reason."""
     events: Events = field(init=False)
     """Distributes the events of all rooms."""
+    calls: Calls = field(init=False)
+    """The server's calls to participants that wait for an answer."""
+    revocations: Revocations = field(init=False)
+    """Tokens that are no longer good for a room."""
     _groups: set[int] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -59,6 +65,9 @@ class Node:
         self.capacity = Capacity(self.engine, lambda: self.clock())
         self.shares = Shares(lambda: self.clock())
         self.events = Events(self.dropped)
+        self.calls = Calls(self.engine, self.dropped)
+        self.events.subscribe(self.calls.note)
+        self.revocations = Revocations(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
 
     def take_group(self) -> int:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -18,6 +19,7 @@ from livekit.protocol.models import (
     DisconnectReason,
     ParticipantInfo,
 )
+from livekit.protocol.room import CreateRoomRequest, RoomConfiguration
 from livekit.protocol.rtc import (
     ConnectionQualityInfo,
     ConnectionQualityUpdate,
@@ -35,10 +37,12 @@ from signaling.http.connection import Broadcast
 from signaling.limits import MAX_DEPARTURES
 from signaling.profile import is_person
 from signaling.rooms.capacity import Needs
+from signaling.rooms.dispatches import Dispatches
 from signaling.rooms.dynacast import Dynacast
 from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
 from signaling.rooms.member import Member
 from signaling.rooms.node import Node
+from signaling.rooms.nonces import Nonces
 from signaling.rooms.quality import Qualities
 from signaling.rooms.speakers import Speakers
 from signaling.rooms.tracks import Demand, Publisher, Track, enabled_codecs
@@ -53,6 +57,8 @@ RETOLD_S = 10.0
 does not prove that it had received ours, and later ones went to a socket that had ended."""
 TRANSPORTS_OF_A_JOIN = 2
 """The most transports that a client opens when it joins."""
+RoomSettings = CreateRoomRequest | RoomConfiguration
+"""What a call or a token says about a room. Zero and empty mean that it says nothing."""
 SMALL_ROOM = 50
 """The size up to which every change is told at once."""
 
@@ -62,8 +68,8 @@ log = structlog.get_logger("signaling.room")
 class Room:
     """A named place where participants meet."""
 
-    def __init__(self, node: Node, name: str, options: RoomOptions) -> None:
-        """Make an empty room."""
+    def __init__(self, node: Node, name: str, options: RoomOptions, settings: RoomSettings | None = None) -> None:
+        """Make an empty room with these options, and with what `settings` change of them."""
         now = time.time()
         self.node = node
         self.options = options
@@ -81,13 +87,14 @@ class Room:
         self._info = models.Room(
             sid=identifiers.room_sid(),
             name=name,
-            empty_timeout=options.empty_timeout_s,
-            departure_timeout=options.departure_timeout_s,
-            max_participants=options.max_participants,
             creation_time=int(now),
             creation_time_ms=int(now * 1000),
             enabled_codecs=enabled_codecs(options.enabled_codecs),
         )
+        self._note_options()
+        self.dispatches = Dispatches(name, node.dropped)
+        self.nonces = Nonces()
+        """Those of data packets that were sent already."""
         self._dynacast = Dynacast()
         self._dynacast_handle: asyncio.Handle | None = None
         self._qualities = Qualities(node.engine)
@@ -106,6 +113,10 @@ class Room:
         self._was_joined = False
         self.closed = False
         """The room has ended, and nobody can join it any more."""
+        if settings is not None:
+            self.configure(settings)
+            for agent in settings.agents:
+                self.dispatches.add(agent)
         node.events.emit(RoomStarted(self))
 
     @property
@@ -118,6 +129,29 @@ class Room:
         """The description of the room that clients are sent."""
         self._info.num_participants, self._info.num_publishers = self._count()
         return self._info
+
+    def configure(self, settings: RoomSettings) -> None:
+        """Take over the settings that are set; tell the members if one concerns them."""
+        now = self.options
+        self.options = replace(
+            now,
+            empty_timeout_s=settings.empty_timeout or now.empty_timeout_s,
+            departure_timeout_s=settings.departure_timeout or now.departure_timeout_s,
+            max_participants=settings.max_participants or now.max_participants,
+        )
+        self._note_options()
+        if settings.metadata and settings.metadata != self._info.metadata:
+            self.set_metadata(settings.metadata)
+
+    def set_metadata(self, metadata: str) -> None:
+        """Set the room's metadata, and tell the members."""
+        self._info.metadata = metadata
+        self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
+
+    def _note_options(self) -> None:
+        self._info.empty_timeout = self.options.empty_timeout_s
+        self._info.departure_timeout = self.options.departure_timeout_s
+        self._info.max_participants = self.options.max_participants
 
     # Members.
 
@@ -246,11 +280,15 @@ class Room:
             log.exception("error while serving a participant", room=self.name, identity=participant.identity)
             self.remove(participant, UNKNOWN_REASON, LeaveRequest.RECONNECT)
 
-    def participant_changed(self, participant: Member) -> None:
-        """Tell everybody of a participant's new state, soon, and before any SDP that depends on it."""
+    def participant_changed(self, participant: Member, at_once: bool = False) -> None:
+        """Tell everybody of a participant's new state, soon, and before any SDP that depends on it.
+
+        `at_once`: tell it in this turn of the event loop even if the room is large.
+        """
         self._counts_stale = True
         small = len(self.participants) <= SMALL_ROOM
-        self._updates.note(participant, soon=small or participant.hidden or participant.info.is_publisher)
+        soon = at_once or small or participant.hidden or participant.info.is_publisher
+        self._updates.note(participant, soon=soon)
 
     def before_description(self) -> None:
         """Send updates that are due in this turn, because a session description that depends on them is sent now."""
@@ -307,6 +345,11 @@ class Room:
         for track in self._tracks_of(publisher):
             if track.sid not in self._untold:
                 self._consider(track)
+
+    def blocked_changed(self, track: Track) -> None:
+        """Stop forwarding a track that the server muted, or go on."""
+        for other in self.others(track.publisher):
+            self.guard(other, partial(other.subscriptions.blocked_changed, track))
 
     def set_demand(self, track: Track, subscriber_sid: str, demand: Demand | None) -> None:
         """Note what a subscriber wants to see. The publisher is told in the next turn of the event loop."""

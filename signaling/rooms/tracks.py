@@ -174,6 +174,8 @@ class Track:
     engine_tracks: dict[TrackId, EngineTrack] = field(default_factory=dict)
     announced: bool = False
     """The track is negotiated, and the room knows it."""
+    blocked: bool = False
+    """The server muted it: nothing of it is forwarded until the client says that it is not muted any more."""
     first_packet_sent: bool = False
     """A first packet was sent to a subscriber."""
     demand: dict[str, Demand] = field(default_factory=dict)

@@ -54,10 +54,9 @@ RID_ORDER = "qhf"
 SCTP_PORT = 5_000
 MAX_MESSAGE_SIZE = 262_144
 """Bytes of one data channel message that we accept; what browsers offer."""
-MAX_REMOTE_MESSAGE_SIZE = 1 << 30
-"""The largest size that is taken from a peer. It also replaces 0, which means any size (RFC 8841 section 6)."""
-DEFAULT_REMOTE_MESSAGE_SIZE = 65_536
-"""The size if the peer gives none (RFC 8841 section 6)."""
+MAX_REMOTE_MESSAGE_SIZE, DEFAULT_REMOTE_MESSAGE_SIZE = 1 << 30, 65_536
+"""The largest size that is taken from a peer, also instead of 0, which means any size; the size if the peer gives none
+(RFC 8841 section 6)."""
 MIN_PASSWORD, MAX_PASSWORD = 22, 256
 """Characters (RFC 8839 section 5.4)."""
 MIN_UFRAG = 4
@@ -93,7 +92,8 @@ class Beginning:
     pixels: int = 0
     """How important it is to the client, as in `SubscribeParameters`."""
     silence: bool = False
-    """Send silence: the track is muted, and the client waits for its first packet."""
+    blocked: bool = False
+    """Send silence: the track is muted, and the client waits for its first packet. Send nothing."""
 
 
 EVERYTHING = Beginning()
@@ -166,7 +166,7 @@ class Selection:
             rtx_payload_type=self.rtx.payload_type if self.rtx else -1,
             red_payload_type=self.red.payload_type if self.red else -1,
             cname=cname,
-            paused=paused,
+            paused=paused or begin.blocked,
             spatial=begin.spatial,
             temporal=begin.temporal,
             priority=begin.priority,

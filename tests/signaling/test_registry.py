@@ -11,8 +11,8 @@ from sfu.events import TransportConnected
 from signaling import registry
 from signaling.config.api_keys import hide
 from signaling.config.configuration import RoomOptions
+from signaling.errors import TooManyRooms
 from signaling.http.join import MAX_NAME_LENGTH, JoinError
-from signaling.registry import TooManyRooms
 from tests.signaling.support.call import RECEIVING, Call, FakeConnection, sdp, settle
 
 
@@ -366,9 +366,8 @@ async def test_who_was_admitted_to_a_room_that_is_closed_does_not_join_it(call: 
 
 async def test_rooms_are_bounded_and_their_names_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "MAX_ROOMS", 1)
-    for name in ("", "n" * (MAX_NAME_LENGTH + 1)):
-        with pytest.raises(ValueError, match="name"):
-            call.rooms.create(name)
+    with pytest.raises(ValueError, match="name"):
+        call.rooms.create("n" * (MAX_NAME_LENGTH + 1))
     call.rooms.create("hall")
     with pytest.raises(TooManyRooms):
         call.rooms.create("attic")

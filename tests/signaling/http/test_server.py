@@ -20,6 +20,7 @@ import jwt
 import pytest
 import websockets
 from livekit.protocol import rtc
+from starlette.routing import BaseRoute
 from structlog.testing import capture_logs
 
 from sfu.engine import Totals
@@ -97,6 +98,9 @@ class PlayedRooms:
 
     def renew(self, config: Config) -> None:
         self.configs.append(config)
+
+    def routes(self) -> list[BaseRoute]:
+        return []
 
     def drops(self) -> dict[str, int]:
         return {"malformed_messages": 2}

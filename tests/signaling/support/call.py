@@ -188,7 +188,10 @@ class Call:
     def __init__(self, options: RoomOptions | None = None) -> None:
         self.now = 1000.0
         self.engine = FakeEngine()
-        self.rooms = Rooms(Config(keys=hide({"devkey": "secret"})), self.engine, options)  # type: ignore[arg-type]
+        self.config = Config(
+            keys=hide({"devkey": "secret"}), port=0, bind_addresses=("127.0.0.1",), bind_addresses_given=True
+        )
+        self.rooms = Rooms(self.config, self.engine, options)  # type: ignore[arg-type]
         self.rooms.node.clock = lambda: self.now
         self._tasks: list[asyncio.Task[None]] = []
 

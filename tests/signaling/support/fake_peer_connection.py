@@ -94,6 +94,7 @@ class _Forwarding:
             spatial=begin.spatial,
             temporal=begin.temporal,
             silence=begin.silence,
+            paused=begin.blocked,
             codec=source[0],
         )
         local = self._engine.subscribe(source[2], self.transport, parameters)

@@ -1,0 +1,1 @@
+"""LiveKit's server API: calls by which an application's backend manages rooms and participants."""

@@ -1,0 +1,173 @@
+"""Twirp (version 7 of its wire protocol): finds the method of a request, checks its token, and answers.
+
+Who calls it: Starlette, for every request below `/twirp/`. The order of the checks is livekit-server's: a bad token,
+the route, the content type, the body, the grant. Only the body of a bearer of a valid token is read.
+"""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from signaling.api.bodies import Bodies
+from signaling.api.encoding import Encoding, decode, encode
+from signaling.api.errors import ApiError, invalid, refused, unauthenticated
+from signaling.api.grants import Grant
+from signaling.api.repeats import HEADER, MAX_ID_CHARACTERS, Key, Repeats
+from signaling.errors import RequestRefused
+from signaling.http.bounds import Entries, TooManyEntries
+from signaling.http.join import JoinError, authenticate
+from signaling.http.shares import ExcessiveUse, Share
+from signaling.http.tokens import Claims
+from signaling.rooms.node import Node
+
+PREFIX = "/twirp"
+PACKAGE = "livekit"
+
+log = structlog.get_logger("signaling.api")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One call of a service."""
+
+    request: type[Message]
+    """The message that it takes."""
+    grant: Grant
+    """Who may make it."""
+    perform: Callable[[Any], Message | Awaitable[Message]]
+    """Does it and returns the answer. Raises `ApiError`, or `RequestRefused` as to a client."""
+    creates: bool = False
+    """A repeated request must not do it twice."""
+
+
+Services = Mapping[str, Mapping[str, Method]]
+"""Name of a service -> name of a method -> the method."""
+
+
+class Twirp:
+    """The ASGI application of the API."""
+
+    def __init__(self, services: Services, node: Node) -> None:
+        """Serve the methods of `services`, to tokens of the API keys of the node's configuration."""
+        self._node = node
+        self._methods = {
+            f"{PACKAGE}.{service}/{name}": (method, Entries(method.request))
+            for service, methods in services.items()
+            for name, method in methods.items()
+        }
+        self._bodies = Bodies(node.dropped)
+        self._repeats = Repeats(lambda: node.clock(), node.dropped)
+        self._shares: dict[str, Share] = {}
+        """The share of the control thread of each API key."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of the API, also below the path prefix of a proxy that does not remove it."""
+        return [Route(f"{prefix}{PREFIX}/{{call:path}}", self) for prefix in ("", "/{prefix:path}")]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Errors are JSON whatever the request was, since SDKs read them so."""
+        request = Request(scope, receive)
+        response: Response
+        try:
+            response = await self._answer(request)
+        except ApiError as error:
+            response = JSONResponse(error.body, error.status)
+        except Exception:
+            log.exception("an API call failed", call=request.path_params["call"])
+            response = JSONResponse(ApiError("internal", "internal error").body, 500)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        claims = self._claims(request)
+        name: str = request.path_params["call"]
+        encoding = Encoding.of(request.headers.get("content-type", ""))
+        if request.method != "POST":
+            raise ApiError("bad_route", f"unsupported method {request.method} (only POST is allowed)")
+        if name not in self._methods:
+            raise ApiError("bad_route", f"no handler for path {request.url.path}")
+        if encoding is None:
+            raise ApiError("bad_route", "unexpected Content-Type")
+        if claims is None:
+            raise unauthenticated()
+        if not request.app.state.ready:
+            raise ApiError("unavailable", "the server is starting or stopping")
+        body = await self._bodies.read(request)
+        if not _is_for(claims, body):
+            raise ApiError("unauthenticated", "the token is for another body")
+        share = await self._wait(claims)
+        began = share.clock()
+        try:
+            answer = self._perform(name, claims, body, encoding, request.headers.get(HEADER, ""))
+        finally:
+            share.spend(share.clock() - began)
+        try:
+            message = answer if isinstance(answer, Message) else await answer
+        except RequestRefused as error:
+            raise refused(error) from error
+        return Response(encode(message, encoding), media_type=encoding.value)
+
+    def _claims(self, request: Request) -> Claims | None:
+        """Return what the token says; None: there is no token."""
+        authorization, query = request.headers.get("authorization", ""), request.query_params
+        if not authorization and not query.get("access_token"):
+            return None
+        try:
+            return authenticate(query, authorization, self._node.config.keys)
+        except JoinError as error:
+            raise ApiError("unauthenticated", error.text) from error
+
+    async def _wait(self, claims: Claims) -> Share:
+        """Wait until it is the turn of this API key, and count its request."""
+        share = self._shares.get(claims.api_key)
+        if share is None:
+            share = self._shares[claims.api_key] = Share(self._node.shares)
+        if share.turn_is_over:
+            try:
+                await share.give_way()
+            except ExcessiveUse as error:
+                self._node.dropped["api_calls_beyond_their_share"] += 1
+                raise ApiError("resource_exhausted", "too many requests") from error
+        share.note()
+        return share
+
+    def _perform(
+        self, name: str, claims: Claims, body: bytes, encoding: Encoding, request_id: str
+    ) -> Message | Awaitable[Message]:
+        method, entries = self._methods[name]
+        message = method.request()
+        decode(body, message, encoding)
+        try:
+            entries.check(message)
+        except TooManyEntries as error:
+            self._node.dropped["requests_with_too_many_entries"] += 1
+            raise invalid(str(error)) from error
+        if not method.grant(claims, message):
+            raise unauthenticated()
+        key: Key | None = None
+        if method.creates and 0 < len(request_id) <= MAX_ID_CHARACTERS:
+            key = claims.api_key, name, request_id
+            if (before := self._repeats.find(key)) is not None:
+                return before
+        try:
+            answer = method.perform(message)
+        except RequestRefused as error:
+            raise refused(error) from error
+        if key is not None and isinstance(answer, Message):
+            self._repeats.keep(key, answer)
+        return answer
+
+
+def _is_for(claims: Claims, body: bytes) -> bool:
+    """Tell whether a token is for this body. One that names no hash is for every body."""
+    wanted = claims.body_hash
+    return not wanted or hmac.compare_digest(wanted.encode(), base64.b64encode(hashlib.sha256(body).digest()))
