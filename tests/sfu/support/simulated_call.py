@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import pylibsrtp
+
 from sfu.control import rows
 from sfu.control.sockets import Sockets
 from sfu.media import loop
@@ -30,6 +32,7 @@ from sfu.schema.codes import Command
 from sfu.schema.memory import Memory
 from tests.sfu.support.commands import push_command
 from tests.sfu.support.simulated_link import MS, SECOND, Link
+from tests.sfu.support.simulated_screen import Screen
 from tests.sfu.support.socket_peer import SocketPeer
 
 START = 1_000 * SECOND
@@ -45,14 +48,8 @@ MEDIA = MediaParameters(
 )
 TURN_NS = 5 * MS
 FEEDBACK_NS = 100 * MS
-FRAME_NS = 33_333_333
 AUDIO_NS = 20 * MS
-AUDIO_BYTES = 80
-KEY_FACTOR = 4
-"""A key frame is as large as so many others."""
 MAX_PAYLOAD = 1_100
-TEMPORAL = (0, 2, 1, 2)
-"""Temporal layers of four frames that follow each other, and the shares of the bit rate that they have."""
 OVERHEAD = 28
 NACK, TRANSPORT_FEEDBACK, PLI = 1, 15, 1
 RTPFB, PSFB = 205, 206
@@ -66,6 +63,31 @@ class Peer(SocketPeer):
         self.call = call
 
 
+@dataclass(frozen=True)
+class Encoders:
+    """How a publisher encodes."""
+
+    frame_ns: int = 33_333_333
+    temporal: tuple[int, ...] = (0, 2, 1, 2)
+    """Temporal layers of frames that follow each other."""
+    shares: tuple[float, ...] = (1.4, 0.87, 0.87)
+    """How large a frame of each temporal layer is, against the mean."""
+    key_factors: tuple[int, ...] = (4, 4, 4)
+    """A key frame of each spatial layer is as large as so many others."""
+    key_together: bool = False
+    """Whether a request for one layer is answered by key frames of all."""
+    saves: bool = False
+    """Whether frames after a key frame are smaller, until its size is made up for."""
+    audio_bytes: int = 80
+    """Payload of a packet of 20 ms."""
+
+
+NATIVE = Encoders(66_666_667, (0, 1), (1.2, 0.8), (6, 4, 3), key_together=True, saves=True, audio_bytes=235)
+"""LiveKit's native SDK as measured behind a bottleneck: VP8 at 15 frames/s, Opus with redundancy and without DTX."""
+SAVED_SHARE = 0.25
+"""Of each frame, while a key frame is being made up for."""
+
+
 @dataclass
 class Layer:
     """One encoding of the publisher."""
@@ -76,13 +98,18 @@ class Layer:
     picture: int = 0
     tl0: int = 0
     key: bool = True
+    debt: float = 0.0
+    """Bytes that a key frame had more than others, and that were not saved yet."""
 
 
 class Publisher(Peer):
-    """Sends 20 ms of Opus each, and VP8 in layers of 30 frames/s with three temporal ones, in bursts of a frame."""
+    """Sends 20 ms of Opus each, and VP8 in several layers, in bursts of a frame."""
 
-    def __init__(self, call: "SimulatedCall", number: int, bitrates: tuple[int, ...], audio: bool) -> None:
+    def __init__(
+        self, call: "SimulatedCall", number: int, bitrates: tuple[int, ...], audio: bool, encoders: Encoders
+    ) -> None:
         super().__init__(call, number)
+        self.encoders = encoders
         first = 10_000 * (number + 1)
         self.layers = [Layer(first + k, bitrate) for k, bitrate in enumerate(bitrates)]
         self.key_requests = 0
@@ -109,14 +136,14 @@ class Publisher(Peer):
         while self._audio_due <= now and Kind.AUDIO in self.tracks:
             header = struct.pack("!BBHII", 0x80, 0x80 | OPUS, self._audio_sequence & 0xFFFF,
                                  960 * self._audio_sequence & 0xFFFFFFFF, self._audio_ssrc)  # fmt: skip
-            self.send_rtp(header + bytes(AUDIO_BYTES))
+            self.send_rtp(header + bytes(self.encoders.audio_bytes))
             self._audio_sequence += 1
             self._audio_due += AUDIO_NS
         while self._frame_due <= now and Kind.VIDEO in self.tracks:
-            for layer in self.layers:
-                self._send_frame(layer)
+            for place, layer in enumerate(self.layers):
+                self._send_frame(layer, self.encoders.key_factors[place])
             self._frame += 1
-            self._frame_due += FRAME_NS
+            self._frame_due += self.encoders.frame_ns
 
     def _take(self, data: bytes) -> None:
         if not 192 <= data[1] <= 223:
@@ -126,23 +153,30 @@ class Publisher(Peer):
             if plain[at + 1] == PSFB and plain[at] & 31 == PLI:
                 asked = int.from_bytes(plain[at + 8 : at + 12], "big")
                 for layer in self.layers:
-                    layer.key |= layer.ssrc == asked
+                    layer.key |= layer.ssrc == asked or self.encoders.key_together
                     self.key_requests += layer.ssrc == asked
             at += 4 + 4 * int.from_bytes(plain[at + 2 : at + 4], "big")
 
-    def _send_frame(self, layer: Layer) -> None:
-        temporal = TEMPORAL[self._frame % 4]
-        mean = layer.bitrate // 8 * FRAME_NS // SECOND
-        size = int(mean * (1.4 if temporal == 0 else 0.87) * self._random.uniform(0.85, 1.15))
+    def _frame_bytes(self, layer: Layer, temporal: int, key_factor: int) -> int:
+        mean = layer.bitrate / 8 * self.encoders.frame_ns / SECOND
         if layer.key:
-            temporal, size = 0, KEY_FACTOR * mean
+            layer.debt += self.encoders.saves * (key_factor - 1) * mean
+            return int(key_factor * mean)
+        size = mean * self.encoders.shares[temporal] * self._random.uniform(0.85, 1.15)
+        saved = min(layer.debt, SAVED_SHARE * size)
+        layer.debt -= saved
+        return int(size - saved)
+
+    def _send_frame(self, layer: Layer, key_factor: int) -> None:
+        temporal = 0 if layer.key else self.encoders.temporal[self._frame % len(self.encoders.temporal)]
+        size = self._frame_bytes(layer, temporal, key_factor)
         layer.picture = (layer.picture + 1) & 0x7FFF
         layer.tl0 = (layer.tl0 + (temporal == 0)) & 0xFF
         descriptor = bytes((0x90, 0xE0, 0x80 | layer.picture >> 8, layer.picture & 0xFF, layer.tl0,
                             temporal << 6 | 0x20))  # fmt: skip
         frame = (bytes.fromhex("5001009d012a00052001") if layer.key else b"\x01") + bytes(size)
         layer.key = False
-        timestamp = self._frame * 3000 & 0xFFFFFFFF
+        timestamp = self._frame * self.encoders.frame_ns * 9 // 100_000 & 0xFFFFFFFF
         for at in range(0, len(frame), MAX_PAYLOAD):
             part, last = frame[at : at + MAX_PAYLOAD], at + MAX_PAYLOAD >= len(frame)
             header = struct.pack("!BBHII", 0x80, last << 7 | VP8, layer.sequence & 0xFFFF, timestamp, layer.ssrc)
@@ -194,6 +228,8 @@ class Viewer(Peer):
         self._highest: dict[int, int] = {}
         self.audio_times: list[int] = []
         self.frame_times: list[int] = []
+        self.screens: dict[int, Screen] = {}
+        """What is shown of each video, by its SSRC."""
 
     def subscribe(self, publisher: Publisher, kind: Kind) -> int:
         """Forward a track of a publisher to this viewer; returns the subscription's row."""
@@ -253,6 +289,27 @@ class Viewer(Peer):
                 second.frames += 1
                 self.frame_times.append(at)
             self._note_missing(ssrc, sequence, at)
+            self._show(ssrc, sequence, self._payload(data), data[1] >> 7, at)
+        elif (payload := self._payload(data)) and ssrc - 1 in self.subscriptions:
+            again = int.from_bytes(payload[:2], "big")
+            self._missing.pop((ssrc - 1, again), None)
+            self._show(ssrc - 1, again, payload[2:], data[1] >> 7, at)
+
+    def _payload(self, data: bytes) -> bytes:
+        """What an SRTP packet carries; empty for padding, and for what cannot be decrypted."""
+        try:
+            plain: bytes = self.incoming.unprotect(data)
+        except pylibsrtp.Error:
+            return b""
+        end = len(plain) - (plain[-1] if plain[0] & 0x20 else 0)
+        return plain[16 + 4 * int.from_bytes(plain[14:16], "big") if plain[0] & 0x10 else 12 : end]
+
+    def _show(self, ssrc: int, sequence: int, payload: bytes, marker: int, at: int) -> None:
+        screen = self.screens.setdefault(ssrc, Screen())
+        screen.take(sequence, payload, bool(marker), at)
+        behind = [key for key in self._missing if key[0] == ssrc and (key[1] - screen.next) & 0x8000]
+        for key in behind if screen.next >= 0 else ():
+            del self._missing[key]  # a picture behind it was shown
 
     def _note_number(self, data: bytes, at: int) -> None:
         end, place = 16 + 4 * int.from_bytes(data[14:16], "big"), 16
@@ -347,9 +404,9 @@ class SimulatedCall:
         """One turn of the media loop now."""
         loop.turn(self.memory.record, self.memory.arena, self.now)
 
-    def publish(self, *bitrates: int, audio: bool = True) -> Publisher:
+    def publish(self, *bitrates: int, audio: bool = True, encoders: Encoders | None = None) -> Publisher:
         """Add a publisher with these layers, bit/s, lowest first."""
-        self.publishers.append(Publisher(self, next(self._numbers), bitrates, audio))
+        self.publishers.append(Publisher(self, next(self._numbers), bitrates, audio, encoders or Encoders()))
         self.turn()
         return self.publishers[-1]
 
