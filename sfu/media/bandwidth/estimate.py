@@ -24,7 +24,8 @@ from sfu.media.bandwidth.loss import (
 )
 from sfu.media.bandwidth.probe_result import probe_packet
 from sfu.media.bandwidth.rate_control import BETA, control_rate, set_delay_rate
-from sfu.media.bandwidth.trendline import DELAY_GROWING
+from sfu.media.bandwidth.trains import measure_train, proven_bps, train_packet
+from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_NORMAL, newest_queue_ms
 from sfu.schema.estimate_tables import ESTIMATE, MAX_BPS, MIN_BPS, PROBES, RTT_REPORTS, START_BPS
 
 STREAM_TIMEOUT_NS = 2_000_000_000
@@ -101,6 +102,7 @@ def packet_received(estimate, sent_ns, arrival_ns, size, cluster):
     note_reported(estimate, sent_ns, size, False)
     acknowledge_packet(estimate, sent_ns, arrival_ns, size)
     group_packet(estimate, sent_ns, arrival_ns)
+    train_packet(estimate, sent_ns, arrival_ns, size)
     if cluster:
         probe_packet(estimate, cluster, sent_ns, arrival_ns, size)
 
@@ -130,6 +132,7 @@ def end_feedback(estimate, now):
         estimate.probe_due = 1
     if estimate.received:
         _measure_round_trip(estimate, now - estimate.newest_sent_ns)
+        measure_train(estimate)
         _delay_rate(estimate, now)
     if observe(estimate):
         update_loss(estimate)
@@ -212,12 +215,22 @@ def _delay_rate(estimate, now):
     """Take a probe's result if the queue does not grow, else let the rate control decide."""
     if estimate.probe_result_bps == 0 or estimate.delay_state == DELAY_GROWING:
         control_rate(estimate, now)
+        _rise_to_proven(estimate, now)
         return
     # A result far below what arrives is no good measurement, and one below the estimate is no reason to rise.
     floor = min(estimate.delay_bps, BETA * estimate.acknowledged_bps)
     set_delay_rate(estimate, max(float(estimate.probe_result_bps), floor), now)
     if note_probe(estimate, int(estimate.delay_bps)):
         estimate.probe_due = 1  # the next one need not be as careful
+
+
+@njit(cache=True)
+def _rise_to_proven(estimate, now):
+    """Bursts of our own that arrived are as good as a probe."""
+    proven = proven_bps(estimate, newest_queue_ms(estimate))
+    if estimate.delay_state == DELAY_NORMAL and proven > estimate.delay_bps:
+        set_delay_rate(estimate, proven, now)
+        note_probe(estimate, int(proven))
 
 
 @njit(cache=True)

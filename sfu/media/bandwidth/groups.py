@@ -6,6 +6,7 @@ their numbers and not of their arrival, so a group has arrived when the last of 
 
 from numba import njit
 
+from sfu.media.bandwidth.trains import own_queue_ms
 from sfu.media.bandwidth.trendline import add_delay, forget_trend
 
 GROUP_NS = 5_000_000
@@ -45,6 +46,7 @@ def group_packet(estimate, sent, arrival):
         estimate.group_arrival_ns = max(estimate.group_arrival_ns, arrival)
         estimate.group_heard_ns = estimate.feedback_ns
         return
+    estimate.group_own_ms = own_queue_ms(estimate)
     if estimate.before_known and not _compare(estimate):
         # Skipped for arriving early, or all was forgotten: the next group is compared with an older one or none.
         if estimate.group_open:

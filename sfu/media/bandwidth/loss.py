@@ -9,6 +9,8 @@ import math
 
 from numba import njit
 
+from sfu.media.bandwidth.trains import proven_bps
+from sfu.media.bandwidth.trendline import newest_queue_ms
 from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS, OBSERVATIONS
 
 LOSS_NONE, LOSS_INCREASING, LOSS_DECREASING = 0, 1, 2
@@ -176,13 +178,14 @@ def _enter_state(estimate, bounded, floor):
 
 @njit(cache=True)
 def _lower_bound(estimate):
-    """bit/s: what arrives can be sent, whatever is lost; of a ruined observation, what of it arrived."""
+    """bit/s: what arrives can be sent, whatever is lost, and what bursts have shown to arrive; of a ruined observation,
+    what of it arrived."""
     place = (estimate.observations - 1) % OBSERVATIONS
     size, lost = estimate.observed_bytes[place], estimate.observed_lost[place]
     arriving = estimate.acknowledged_bps
     if lost >= RUINED_LOSS * size:
         arriving = min(arriving, estimate.observed_bps[place] * (size - lost) / size)
-    return max(arriving, MIN_BPS)
+    return max(arriving, proven_bps(estimate, newest_queue_ms(estimate)), MIN_BPS)
 
 
 @njit(cache=True)

@@ -8,7 +8,8 @@ import math
 
 from numba import njit
 
-from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_SHRINKING, queue_ms
+from sfu.media.bandwidth.trains import is_own_queue, proven_of_queue
+from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_SHRINKING, newest_queue_ms, queue_ms
 from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS
 
 RATE_HOLD, RATE_INCREASE = 0, 1
@@ -68,13 +69,14 @@ def control_rate(estimate, now):
     if queue < GONE_MS:
         estimate.drains = 0
     if estimate.delay_state == DELAY_GROWING:
-        if estimate.application_limited and queue < LIMITED_MS:
+        if (estimate.application_limited and queue < LIMITED_MS) or _is_own(estimate):
             estimate.rate_state = RATE_HOLD
         elif _may_decrease(estimate, now):
             _decrease(estimate, now)
     elif queue > STANDING_MS and estimate.drains < MAX_DRAINS:
         # A full drop-tail queue does not grow, so the trendline is content with it; 0.85 of what arrives empties it.
-        if estimate.delay_state != DELAY_SHRINKING and now - estimate.rate_changed_ns >= DRAIN_NS:
+        drained = now - estimate.rate_changed_ns >= DRAIN_NS and not _is_own(estimate)
+        if estimate.delay_state != DELAY_SHRINKING and drained:
             estimate.drains += 1
             _decrease(estimate, now)
     elif estimate.delay_state == DELAY_SHRINKING:
@@ -85,6 +87,12 @@ def control_rate(estimate, now):
             estimate.rate_state = RATE_INCREASE
             estimate.rate_changed_ns = now
         _increase(estimate, now)
+
+
+@njit(cache=True)
+def _is_own(estimate):
+    """Whether what queues is a burst of ours that fits on the whole: 0.85 of what arrives would be far too little."""
+    return is_own_queue(estimate, newest_queue_ms(estimate))
 
 
 @njit(cache=True)
@@ -107,6 +115,7 @@ def _decrease(estimate, now):
     wanted = BETA * arriving
     if wanted > DRAIN_BPS:
         wanted -= DRAIN_BPS
+    wanted = max(wanted, proven_of_queue(estimate, newest_queue_ms(estimate)))
     if wanted > estimate.delay_bps and estimate.capacity_kbps > 0.0:
         wanted = BETA * 1000.0 * estimate.capacity_kbps
     if arriving < _capacity_bound(estimate, -DEVIATIONS):

@@ -74,6 +74,12 @@ def queue_ms(estimate):
 
 
 @njit(cache=True)
+def newest_queue_ms(estimate):
+    """How long the newest group waited on the path, not smoothed."""
+    return estimate.delay_ms - min(estimate.base_ms, estimate.base_before_ms)
+
+
+@njit(cache=True)
 def _note_base(estimate, arrived_ms):
     if arrived_ms - estimate.base_from_ms > BASE_MS:
         estimate.base_from_ms = arrived_ms

@@ -1,0 +1,130 @@
+"""What bursts of packets tell of the path: how fast they arrive, and the queue that they make by themselves.
+
+A picture leaves in one burst, and a key frame faster than the path may carry. Its packets then wait for each other, and
+the delay grows though less is sent than the path carries: no reason to send less, as the queue is gone before the next
+picture. The first filter of draft-ietf-rmcat-gcc-02 (section 5.3, later replaced) had a term for the size of what was
+sent; the trendline has none and relies on packets that are spaced evenly. Here the rate at which the packets of a burst
+arrive (a packet train: Dovrolis, Ramanathan and Moore 2001) gives the queue that is our own.
+"""
+
+import numpy as np
+from numba import njit
+
+APART_NS = 10_000_000
+"""Packets that leave further apart belong to different trains."""
+TOGETHER_NS = 1_000_000
+"""Packets that leave further apart belong to one train only if the later one arrived right after the other."""
+REST = 1.3
+"""One that took so many times longer than a packet of its size did before came after a rest of the path."""
+TRAIN_PACKETS = 4
+TRAIN_NS = 5_000_000
+"""A train of fewer packets, or that arrives in less time, measures nothing."""
+STRETCHED = 1.25
+"""A train that takes so much longer to arrive than it took to leave has filled the path."""
+VALID_NS = 10_000_000_000
+"""After so long without such a train nothing is known."""
+MEAN_NS = 1_000_000_000
+"""The time over which what is sent is averaged."""
+BUSY_SHARE = 0.85
+"""Who sends more than this share of what trains arrive at, on the average, fills the path."""
+OTHERS_MS = 10.0
+"""A queue that exceeds our own by more is that of others, or of a path that carries less than trains told."""
+TRUSTED_BPS = 1_000_000
+"""Trains that arrive faster tell nothing: a picture fills no fast path for long, and what a radio link bunches up seems
+to arrive so."""
+PROVEN_NS = 5_000_000_000
+"""For so long a train proves what may be sent."""
+
+
+@njit(cache=True)
+def train_packet(estimate, sent, arrival, size):
+    """Count a received packet of `size` bytes that left at `sent` and arrived at `arrival` (ns, the receiver's)."""
+    _queue(estimate, sent, size)
+    if not _follows(estimate, sent, arrival, size):
+        measure_train(estimate)
+        estimate.train_packets = 1
+        estimate.train_bytes = 0
+        estimate.train_first_sent_ns = estimate.train_sent_ns = sent
+        estimate.train_first_arrival_ns = estimate.train_arrival_ns = arrival
+        return
+    estimate.train_packets += 1
+    estimate.train_bytes += size
+    estimate.train_sent_ns = sent
+    estimate.train_arrival_ns = max(estimate.train_arrival_ns, arrival)
+
+
+@njit(cache=True)
+def _follows(estimate, sent, arrival, size):
+    """Whether a packet belongs to the train that grows."""
+    apart = sent - estimate.train_sent_ns
+    if estimate.train_packets == 0 or not 0 <= apart <= APART_NS:
+        return False
+    if apart <= TOGETHER_NS:
+        return True
+    took = np.float64(arrival - estimate.train_arrival_ns)
+    span = np.float64(estimate.train_arrival_ns - estimate.train_first_arrival_ns)
+    return estimate.train_packets > 1 and took * estimate.train_bytes <= REST * size * span
+
+
+@njit(cache=True)
+def measure_train(estimate):
+    """Note the rate at which it arrived so far, if it filled the path; less is believed at once, more by half."""
+    arrived = estimate.train_arrival_ns - estimate.train_first_arrival_ns
+    if estimate.train_packets < TRAIN_PACKETS or arrived < TRAIN_NS:
+        return
+    if arrived < STRETCHED * (estimate.train_sent_ns - estimate.train_first_sent_ns):
+        return
+    sample = estimate.train_bytes * 8e9 / arrived
+    if sample > TRUSTED_BPS:
+        estimate.train_bps = 0.0
+        return
+    known = estimate.train_bps if estimate.feedback_ns - estimate.train_ns <= VALID_NS else 0.0
+    estimate.train_bps = sample if known <= 0.0 or sample < known else (known + sample) / 2
+    estimate.train_ns = estimate.feedback_ns
+
+
+@njit(cache=True)
+def is_own_queue(estimate, queue):
+    """Whether a queue of `queue` ms, the newest one, is what our own bursts explain: then it goes by itself."""
+    if estimate.train_bps <= 0.0 or estimate.feedback_ns - estimate.train_ns > VALID_NS:
+        return False
+    if estimate.train_sent_ns - estimate.first_sent_ns < MEAN_NS:
+        return False  # the mean has only begun
+    if estimate.mean_bytes * 8e9 > BUSY_SHARE * estimate.train_bps * MEAN_NS:
+        return False
+    return queue <= estimate.group_own_ms + OTHERS_MS
+
+
+@njit(cache=True)
+def proven_bps(estimate, queue):
+    """bit/s that a slow path is known to carry by what arrived of our bursts, while a queue of `queue` ms is our own.
+
+    0: nothing is known. A few packets in between arrive at less, because less is sent.
+    """
+    if estimate.train_bps <= 0.0 or estimate.feedback_ns - estimate.train_ns > PROVEN_NS:
+        return 0.0
+    return BUSY_SHARE * estimate.train_bps if queue <= estimate.group_own_ms + OTHERS_MS else 0.0
+
+
+@njit(cache=True)
+def proven_of_queue(estimate, queue):
+    """`proven_bps` when a queue of `queue` ms is a reason to send less. If it is not our own, the path does not carry
+    any more what trains told: that is forgotten until the next one."""
+    if queue > estimate.group_own_ms + OTHERS_MS:
+        estimate.train_bps = 0.0
+    return proven_bps(estimate, queue)
+
+
+@njit(cache=True)
+def own_queue_ms(estimate):
+    """How long the newest packet would wait for ours before it, at the rate at which trains arrive."""
+    return estimate.own_bytes * 8e3 / estimate.train_bps if estimate.train_bps > 0.0 else 0.0
+
+
+@njit(cache=True)
+def _queue(estimate, sent, size):
+    """Add a packet to the mean and to the queue that drains at the rate of trains."""
+    elapsed = np.float64(max(sent - estimate.train_sent_ns, 0))
+    estimate.mean_bytes = estimate.mean_bytes * max(1.0 - elapsed / MEAN_NS, 0.0) + size
+    drained = estimate.train_bps * elapsed / 8e9 if estimate.train_bps > 0.0 else np.float64(estimate.own_bytes)
+    estimate.own_bytes = max(estimate.own_bytes - drained, 0.0) + size

@@ -1,0 +1,128 @@
+"""Bursts of our own on a narrow path: what they measure, and that they do not look like a full path."""
+
+from typing import Any
+
+import pytest
+
+from sfu.media.bandwidth.trains import (
+    OTHERS_MS,
+    TRAIN_PACKETS,
+    VALID_NS,
+    is_own_queue,
+    measure_train,
+    own_queue_ms,
+    train_packet,
+)
+from tests.sfu.support.bottleneck import MS, SECOND, START_NS, Flow, Link, run
+
+SIZE = 1_000
+GAP = 10 * MS
+"""Between two packets that arrive one after another: 800 kbit/s."""
+RATE = 800_000
+
+
+def burst(
+    estimate: Any, count: int = 10, *, at: int = START_NS, gap: int = GAP, apart: int = 0, measure: bool = True
+) -> None:
+    """So many packets leave `apart` ns from each other and arrive `gap` ns from each other; then comes feedback."""
+    for k in range(count):
+        train_packet(estimate, at + k * apart, at + 20 * MS + k * gap, SIZE)
+    estimate["feedback_ns"] = at + 20 * MS + count * gap
+    if measure:
+        measure_train(estimate)
+
+
+def test_a_burst_measures_how_fast_the_path_is(estimate: Any) -> None:
+    burst(estimate)
+    assert estimate["train_bps"] == pytest.approx(RATE)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [{"count": TRAIN_PACKETS - 1}, {"gap": MS // 2}, {"apart": 9 * MS}, {"apart": 11 * MS}],
+    ids=["too few", "too quick", "as it left", "too far apart"],
+)
+def test_what_does_not_fill_the_path_measures_nothing(estimate: Any, shape: dict[str, Any]) -> None:
+    burst(estimate, **shape)
+    assert estimate["train_bps"] == 0
+
+
+def test_less_is_believed_at_once_and_more_by_half(estimate: Any) -> None:
+    burst(estimate)
+    burst(estimate, at=START_NS + SECOND, gap=2 * GAP)
+    assert estimate["train_bps"] == pytest.approx(RATE / 2)
+    burst(estimate, at=START_NS + 2 * SECOND)
+    assert estimate["train_bps"] == pytest.approx(0.75 * RATE)
+    burst(estimate, at=START_NS + 3 * SECOND + VALID_NS)
+    assert estimate["train_bps"] == pytest.approx(RATE), "what was known is too old"
+
+
+def test_our_own_queue_is_what_we_sent_and_drains_at_the_rate_of_the_path(estimate: Any) -> None:
+    burst(estimate)
+    burst(estimate, at=START_NS + SECOND)
+    assert own_queue_ms(estimate) == pytest.approx(100)
+    burst(estimate, 1, at=START_NS + SECOND + 60 * MS, measure=False)
+    assert own_queue_ms(estimate) == pytest.approx(50)
+
+
+def test_a_burst_explains_its_own_queue_and_no_more(estimate: Any) -> None:
+    burst(estimate)
+    estimate["group_own_ms"] = 100
+    assert is_own_queue(estimate, 100 + OTHERS_MS)
+    assert not is_own_queue(estimate, 101 + OTHERS_MS), "others send, or the path has become narrower"
+    estimate["feedback_ns"] += VALID_NS
+    assert is_own_queue(estimate, 100)
+    estimate["feedback_ns"] += 1
+    assert not is_own_queue(estimate, 100), "nobody knows what the path is like now"
+
+
+def test_nothing_explains_a_queue_of_one_who_fills_the_path(estimate: Any) -> None:
+    for k in range(30):
+        burst(estimate, at=START_NS + k * 100 * MS)
+    estimate["group_own_ms"] = 100
+    assert not is_own_queue(estimate, 0)
+
+
+def test_without_trains_nothing_is_known(estimate: Any) -> None:
+    assert own_queue_ms(estimate) == 0
+    assert not is_own_queue(estimate, 0)
+
+
+def pictures(flow: Flow, size: int, every: int) -> Any:
+    """What sends a picture of `size` bytes at once, every so many tenths of a second."""
+
+    def each(at: float) -> None:
+        if round(at * 10) % every == 0:
+            flow._send_bytes(flow.link.now, size)
+
+    return each
+
+
+@pytest.mark.parametrize(("capacity", "size", "every"), [(300_000, 8_000, 40), (700_000, 16_000, 20)])
+def test_large_pictures_do_not_make_a_path_look_full(capacity: int, size: int, every: int) -> None:
+    """Each fills the queue for a fifth of a second; 0.85 of the little that is sent otherwise would end them all."""
+    link = Link(lambda _: capacity, queue_ms=500)
+    flow = Flow(link, audio=True)
+    run(link, [flow], 10)
+    flow.limit = 0
+    targets: list[int] = []
+    send = pictures(flow, size, every)
+
+    def each(at: float) -> None:
+        send(at)
+        targets.append(flow.target)
+
+    run(link, [flow], 30, each)
+    assert flow.dropped == 0
+    assert min(targets[20:]) >= 0.7 * capacity
+
+
+def test_a_path_that_becomes_narrower_is_noticed_among_bursts() -> None:
+    link = Link(lambda t: 700_000 if t < 20 * SECOND else 150_000, queue_ms=1000)
+    flow = Flow(link, audio=True)
+    flow.limit = 200_000
+    send = pictures(flow, 6_000, 10)
+    run(link, [flow], 20, send)
+    assert flow.target >= 300_000
+    run(link, [flow], 3, send)
+    assert flow.target <= 150_000
