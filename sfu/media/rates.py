@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.allocation.due import list_subscribers
-from sfu.media.allocation.measure import CAMERA_MEAN_NS, SCREEN_MEAN_NS, measure_layers
+from sfu.media.allocation.measure import measure_stream
 from sfu.media.stream.cache_size import check_cache
 from sfu.schema.codes import RowState
 
@@ -28,7 +28,7 @@ def rates_pass(state, now):
             if stream.cache_written > 0:
                 check_cache(state, row)
                 track = state.tracks[stream.track]
-                if measure_layers(stream, elapsed, SCREEN_MEAN_NS if track.screen else CAMERA_MEAN_NS):
+                if measure_stream(stream, elapsed, track.screen != 0, now):
                     list_subscribers(state, np.int64(stream.track))
     for row in range(state.thread[0].subscription_end):
         subscription = state.subscriptions[row]

@@ -13,7 +13,7 @@ from sfu.media.allocation.due import is_due, list_transport, take_listed, usable
 from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, measured_layer
 from sfu.media.send.selection import request_target_key_frame
-from sfu.media.stream.key_frames import request_key_frame
+from sfu.media.stream.key_frames import KEY_FRAME_NS, request_key_frame
 from sfu.media.subscriptions import renew_target
 from sfu.media.wire.overhead import GCM_TAG_BYTES, SHA1_80_TAG_BYTES, udp_ip_bytes
 from sfu.queues.notices import notice
@@ -28,8 +28,6 @@ MAX_VISITS = 4 * MAX_RUNS
 """Listed transports that are looked at in one turn."""
 ABRUPT_PERCENT = 130
 """When what is sent costs more than so much of what there is, pictures stand until key frames of lower layers come."""
-KEY_FRAME_NS = 4_000_000_000
-"""Viewers that are sent key frames only get one so often at least: one request serves all of a track."""
 
 _HELD_NOTHING, _HELD_KEY_FRAMES, _HELD_SWITCH = int(Held.NOTHING), int(Held.KEY_FRAMES), int(Held.SWITCH)
 

@@ -175,6 +175,7 @@ STREAM = RowType(
             shape=MEASURED_LAYERS,
         ),
         Column("layer_packets", "i4", MEDIA, "Mean per second.", shape=MEASURED_LAYERS),
+        Column("quiet_checks", "u1", MEDIA, "0: packets come; 1: none came just before a pass; 2: it has stopped."),
         Column("rate_told", "i8", MEDIA, "Sum of `layer_bytes` for which bandwidth was last shared out."),
         # sender reports from the publisher
         Column("report_ntp", "u8", MEDIA, "0: none yet."),

@@ -30,7 +30,8 @@ from sfu.schema.allocation_tables import COST_SPATIAL, MAX_SHARED
 from sfu.schema.bandwidth_codes import Reason, Rung
 
 UPGRADE_PERCENT = 90
-"""An upgrade has to fit into so much of the estimate."""
+"""An upgrade has to fit into so much of the estimate: encoders do not keep to their means, nor are estimates exact.
+What is sent already may take all of it, since it has shown what it does to the path."""
 FAILED_WITHIN_NS = 10_000_000_000
 """An upgrade that bandwidth takes back within this time has failed."""
 PROMISING_PERCENT = 150
@@ -97,15 +98,14 @@ def allocate(demands, count, estimate_bps, audio_bps, may_pause, now):
 
 @njit(cache=True)
 def importance(demand):
-    """A number that is larger the more important a video is: shared screens, then what the client gave a priority,
-    then what it shows large."""
+    """A number that is larger the more important a video is: what the client gave a priority, then shared screens,
+    then what it shows large. Its publisher says that a video is a screen, so the client's word goes before."""
     pixels = np.int64(demand.pixels)
     if pixels <= 0:
         pixels = PIXELS_OF_LAYER[min(max(np.int64(demand.wish_spatial), 0), len(PIXELS_OF_LAYER) - 1)]
-    priority = np.int64(demand.priority)
-    rank = min(priority, _NO_PRIORITY) if priority > 0 else _NO_PRIORITY
-    screen = np.int64(1) << 52 if demand.screen else np.int64(0)
-    return screen + ((_NO_PRIORITY - rank) << 32) + min(pixels, (1 << 32) - 1)
+    screen = np.int64(1) << 32 if demand.screen else np.int64(0)
+    rank = min(np.int64(demand.priority), _NO_PRIORITY) if demand.priority > 0 else _NO_PRIORITY
+    return ((_NO_PRIORITY - rank) << 33) + screen + min(pixels, (1 << 32) - 1)
 
 
 @njit(cache=True)

@@ -10,8 +10,6 @@ from numba import njit
 
 from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
 
-MARGIN_PERCENT = 110
-"""Encoders do not keep to their rates: a layer counts for more than its mean."""
 UNMEASURED_FACTOR = 3
 """A layer that was not measured yet costs so many times what the layer below costs."""
 FIRST_LAYER_BPS = 150_000
@@ -25,8 +23,8 @@ MAX_KEY_FRAMES_BPS = 100_000
 
 @njit(cache=True)
 def wire_bps(bytes_per_second, packets_per_second, packet_overhead):
-    """Bit/s that an allocation counts for packets of so many bytes (whole plaintext RTP)."""
-    return (bytes_per_second + packets_per_second * packet_overhead) * 8 * MARGIN_PERCENT // 100
+    """Bit/s on the wire of packets of so many bytes (whole plaintext RTP)."""
+    return (bytes_per_second + packets_per_second * packet_overhead) * 8
 
 
 @njit(cache=True)

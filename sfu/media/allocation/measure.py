@@ -16,6 +16,10 @@ STARTED = -1
 """Mean of a layer whose first packet came within the last interval, of which it sent an unknown part."""
 LEAST = 1
 """Mean of a layer that has sent something at some time: it may go on, so it does not cost nothing."""
+QUIET_NS = 300_000_000
+"""A stream whose last packet is so old may have stopped."""
+STOPPED = 2
+"""`quiet_checks` of a stream from which no packet came for a whole interval."""
 CHANGE_PERCENT = 15
 """A stream whose rate moved by so much since it was last told of is told of again, as at Jitsi."""
 
@@ -42,9 +46,51 @@ def begin_layers(stream):
 
 
 @njit(cache=True)
-def measure_layers(stream, elapsed_ns, mean_ns):
+def measure_stream(stream, elapsed_ns, screen, now):
     """Bring the means of a stream's layers up to date with what was counted in the last `elapsed_ns`. Returns whether
-    its rate has changed so much that costs are to be looked at again."""
+    its rate has changed so much that costs are to be looked at again.
+
+    A camera or microphone that falls silent has been muted, or its layer switched off: meanwhile it costs nothing, and
+    what it cost before counts again as soon as it goes on. A second in which it began or ended says nothing of it. A
+    screen may stand still for long, and then costs little.
+    """
+    quiet = not screen and now - stream.last_ns > QUIET_NS
+    if not quiet and stream.quiet_checks < STOPPED:
+        stream.quiet_checks = 0
+        return _measure(stream, elapsed_ns, SCREEN_MEAN_NS if screen else CAMERA_MEAN_NS)
+    if not quiet:
+        resume_stream(stream)
+    elif stream.quiet_checks == 0:
+        stream.quiet_checks = 1
+    elif _has_news(stream):
+        return _measure(stream, elapsed_ns, CAMERA_MEAN_NS)  # it is slow, not silent
+    elif stream.quiet_checks == 1:
+        stream.quiet_checks = STOPPED
+        stream.rate_told = 0
+        begin_layers(stream)
+        return True
+    begin_layers(stream)
+    return not quiet
+
+
+@njit(cache=True)
+def resume_stream(stream):
+    """A packet came: a stream that had stopped costs what it did before."""
+    stream.quiet_checks = 0
+
+
+@njit(cache=True)
+def _has_news(stream):
+    """Whether a packet came since the last pass."""
+    news = np.int64(0)
+    for layer in range(MEASURED_LAYERS):
+        news |= stream.layer_traffic[layer] ^ stream.layer_checked[layer]
+    return news != 0
+
+
+@njit(cache=True)
+def _measure(stream, elapsed_ns, mean_ns):
+    """Take what was counted in the last `elapsed_ns` into the means; whether they moved so far as to be told."""
     total = np.int64(0)
     for layer in range(MEASURED_LAYERS):
         traffic = np.int64(stream.layer_traffic[layer])
@@ -75,8 +121,10 @@ def measure_layers(stream, elapsed_ns, mean_ns):
 
 @njit(cache=True)
 def measured_layer(stream, spatial, temporal, packet_overhead):
-    """Bit/s on the wire of one layer alone, with the margin of costs; 0: it sends nothing or was not measured yet."""
+    """Bit/s on the wire of one layer alone; 0: it sends nothing or was not measured yet."""
     layer = spatial * COST_TEMPORAL + temporal
     if stream.layer_bytes[layer] <= 0:
         return np.int64(0)
+    if stream.quiet_checks == STOPPED:
+        return wire_bps(LEAST, np.int64(0), packet_overhead)
     return wire_bps(np.int64(stream.layer_bytes[layer]), np.int64(stream.layer_packets[layer]), packet_overhead)

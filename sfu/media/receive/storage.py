@@ -6,7 +6,8 @@ Packets of a publisher come here from ingress, those of a mirrored track from an
 import numpy as np
 from numba import njit
 
-from sfu.media.allocation.measure import count_layer
+from sfu.media.allocation.due import list_subscribers
+from sfu.media.allocation.measure import STOPPED, count_layer, resume_stream
 from sfu.media.net.udp import copy_to_arena
 from sfu.media.receive.formats import take_format
 from sfu.media.receive.nack import drop_before
@@ -84,4 +85,7 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
             stream.key_ns = arrival
             stream.key_frame_requested = 0
             drop_before(stream, extended)
+            if stream.quiet_checks == STOPPED:  # it begins again: those who are sent it may be too many things at once
+                resume_stream(stream)
+                list_subscribers(state, np.int64(stream.track))
     log_packet(state, stream, index)

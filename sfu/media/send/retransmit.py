@@ -13,6 +13,7 @@ from sfu.media.send.repair_share import may_repeat, round_trip_ns
 from sfu.media.send.rewrite import send_time, write_packet
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import extend16
+from sfu.schema.bandwidth_codes import Held
 from sfu.schema.capacities import HISTORY, PACKETS, SCRATCH_HISTORY
 from sfu.schema.codes import Drop, RowState
 
@@ -37,6 +38,8 @@ def answer_nack(state, arena, row, sequence, now):
     if not is_remembered(subscription, sent, extended):
         state.drops[Drop.NACK_UNKNOWN] += 1
         return
+    if sent.stream != subscription.stream or subscription.held == Held.SWITCH:
+        return  # the picture goes on with a key frame of another stream: what came before it would only delay that
     transport = state.transports[subscription.transport]
     if sent.resent >= MAX_RESENDS or not transport.secure or transport.path < 0:
         return

@@ -12,7 +12,7 @@ from numba import njit
 
 from sfu.media.allocation.due import list_subscribers
 from sfu.media.send.pictures import is_dropped, renew_pictures
-from sfu.media.stream.key_frames import key_frame_arrives, request_key_frame
+from sfu.media.stream.key_frames import KEY_FRAME_NS, key_frame_arrives, request_key_frame
 from sfu.media.stream.layers import is_scalable
 from sfu.media.wire.numbers import signed32
 from sfu.media.wire.red import codec_family
@@ -79,12 +79,14 @@ def request_target_key_frame(state, row):
     track = state.tracks[subscription.track]
     if not 0 <= subscription.target_layer < track.layer_count:
         return
-    stream_row = np.int64(track.streams[subscription.target_layer])
-    if subscription.layer >= 0 and key_frame_arrives(state, stream_row, state.thread[0].now_ns):
+    stream_row, now = np.int64(track.streams[subscription.target_layer]), state.thread[0].now_ns
+    if subscription.layer >= 0 and key_frame_arrives(state, stream_row, now):
         return
-    if subscription.by_bandwidth:
+    stream = state.streams[stream_row]
+    stands = subscription.held == Held.SWITCH and now - stream.key_ns >= KEY_FRAME_NS
+    if subscription.by_bandwidth and not stands:
         rises = 0 <= subscription.layer < subscription.target_layer
-        if not may_request_switch(track, state.streams[stream_row], rises, state.thread[0].now_ns):
+        if not may_request_switch(track, stream, rises, now):
             return
     request_key_frame(state, stream_row)
 
@@ -95,7 +97,8 @@ def may_request_switch(track, stream, rises, now):
 
     A publisher answers with key frames of all layers, which cost all viewers: a track is asked SWITCH_BURST times at
     once and otherwise once in SWITCH_EVERY_NS, some of that only for those that need less. Switches within
-    SWITCH_SHARED_NS share a request.
+    SWITCH_SHARED_NS share a request. A viewer whose picture stands meanwhile is served like those that are sent key
+    frames only: where none came for KEY_FRAME_NS.
     """
     if stream.key_frame_requested:
         return True  # it was counted, or somebody else needs it

@@ -17,6 +17,8 @@ KEY_FRAME_RETRY_NS = 500_000_000
 KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
 """How far PLIs lie apart for a stream that sends nothing: a layer that is switched off must not cost its siblings key
 frames."""
+KEY_FRAME_NS = 4_000_000_000
+"""Viewers that are sent key frames only get one so often at least: one request serves all of a track."""
 
 
 @njit(cache=True)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from sfu.schema.bandwidth_codes import Rung
-from tests.sfu.support.simulated_call import START, SimulatedCall, Viewer, simulated_call
+from tests.sfu.support.simulated_call import NATIVE, START, SimulatedCall, Viewer, simulated_call
 from tests.sfu.support.simulated_link import MS, SECOND, Link
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
@@ -70,6 +70,23 @@ def test_a_link_that_narrows_has_the_picture_that_fits(capacity: int, layers: se
         assert publisher.key_requests <= 12
         call.run(restored - 38)
         assert viewer.seconds[restored].layer == 2
+
+
+@pytest.mark.parametrize(("capacity", "layer", "used", "settled"), [(700_000, 1, 0.75, 16), (300_000, 0, 0.75, 26)])
+def test_pictures_and_sound_of_the_native_client_go_on_in_what_a_narrow_link_carries(
+    capacity: int, layer: int, used: float, settled: int
+) -> None:
+    """Its sound takes 120 kbit/s and its key frames are large, beside which there is room for pictures all the same."""
+    with simulated_call() as call:
+        call.publish(140_000, 440_000, 1_680_000, encoders=NATIVE)
+        viewer = call.view(Link(START, ((0.0, 3_000_000), (10.0, capacity)), delay_ns=20 * MS))
+        call.run(40.0)
+        narrow = viewer.seconds[settled:]
+        assert {each.layer for each in narrow} == {layer}
+        assert sum(each.sent_bytes for each in narrow) * 8 / len(narrow) >= used * capacity
+        (screen,) = viewer.screens.values()
+        assert longest_gap(screen.shown, settled, 39) <= 250
+        assert sum(each.dropped for each in narrow) == 0
 
 
 def test_audio_is_whole_where_no_picture_fits() -> None:

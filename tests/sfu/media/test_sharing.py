@@ -21,7 +21,8 @@ from sfu.media.send.selection import (
     liveness_pass,
     receive_key_frame_request,
 )
-from sfu.media.sharing import KEY_FRAME_NS, MAX_RUNS, limited_pass, sharing_pass
+from sfu.media.sharing import MAX_RUNS, limited_pass, sharing_pass
+from sfu.media.stream.key_frames import KEY_FRAME_NS
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.schema.allocation_tables import COST_TEMPORAL, MAX_SHARED
 from sfu.schema.bandwidth_codes import Held, Reason, Rung
@@ -34,7 +35,7 @@ KEY = START_OF_KEY | PacketFlag.FRAME_END
 FRAME = PacketFlag.FRAME_START | PacketFlag.FRAME_END
 KBIT = 1000
 CAMERA = ((60, 30, 60), (200, 100, 200), (700, 350, 700))
-"""kbit/s on the wire of the temporal layers of three spatial ones; with the margin of a tenth: 165, 550 and 1925."""
+"""kbit/s of the temporal layers of three spatial ones; with a tenth of headers on the wire: 165, 550 and 1925."""
 SINGLE = ((150,), (500,), (1750,))
 """The same without temporal layers."""
 OVERHEAD = 16 + 28
@@ -50,11 +51,11 @@ class Sharing(Room):
         self.track["live"] = (1 << layers) - 1
 
     def measure(self, rates: tuple[tuple[int, ...], ...]) -> None:
-        """Let each layer have sent so many kbit/s on the wire, in ten packets a second."""
+        """Let each layer have sent so many kbit/s and a tenth more on the wire, in ten packets a second."""
         for layer, temporals in enumerate(rates[: int(self.track["layer_count"])]):
             for temporal in range(COST_TEMPORAL):
                 kbit = temporals[temporal] if temporal < len(temporals) else 0
-                self.stream(layer)["layer_bytes"][temporal] = kbit * KBIT // 8 - 10 * OVERHEAD if kbit else 0
+                self.stream(layer)["layer_bytes"][temporal] = kbit * KBIT * 11 // 80 - 10 * OVERHEAD if kbit else 0
                 self.stream(layer)["layer_packets"][temporal] = 10 if kbit else 0
 
     def add_viewer(self, **rest: bool) -> Viewer:
@@ -575,6 +576,24 @@ def test_some_of_that_is_kept_for_those_who_need_less() -> None:
     assert risen == SWITCH_BURST - SWITCHES_DOWN
     room.share(300, SWITCH_BURST - 1, after=SWITCH_SHARED_NS)
     assert room.requested() == [0]
+
+
+def test_a_picture_that_stands_does_not_wait_for_a_budget_that_is_used_up() -> None:
+    """Without temporal layers nothing of the old layer is sent once it costs too much."""
+    room = Sharing(SINGLE)
+    room.watch(kbit=3_000)
+    room.keys()
+    room.track["switch_credit_ns"] = room.now + 100 * SWITCH_EVERY_NS
+    room.share(300, after=SWITCH_SHARED_NS)
+    assert (room.requested(), room.subscription()["held"]) == ([], Held.SWITCH)
+    room.turn(KEY_FRAME_NS - SWITCH_SHARED_NS - MS)
+    liveness_pass(room.record, room.now)
+    assert room.requested() == []
+    room.turn(MS)
+    liveness_pass(room.record, room.now)
+    assert room.requested() == [0]
+    room.keys()
+    assert room.subscription()["layer"] == 0
 
 
 def test_switches_at_nearly_the_same_time_share_a_request() -> None:

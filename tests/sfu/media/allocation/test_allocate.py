@@ -124,12 +124,13 @@ def test_audio_is_taken_off_first() -> None:
     assert subscriber.layer() == Rung.KEY_FRAMES_ONLY
 
 
-def test_the_screen_comes_first_then_priorities_then_large_tiles() -> None:
+def test_priorities_come_first_then_the_screen_then_large_tiles() -> None:
+    """A publisher cannot take what the client wants most by calling its video a screen."""
     large, small = Video(pixels=1280 * 720), Video(pixels=320 * 180)
     screen, pinned = Video(STILL, screen=True, pixels=10), Video(priority=1)
     subscriber = Subscriber(small, Video(priority=2), large, pinned, screen)
     subscriber.run(10_000)
-    assert list(subscriber.rows["order"]) == [4, 3, 1, 2, 0]
+    assert list(subscriber.rows["order"]) == [3, 1, 4, 2, 0]
 
 
 def test_without_dimensions_the_wished_layer_says_how_large_a_tile_is() -> None:

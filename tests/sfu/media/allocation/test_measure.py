@@ -13,9 +13,9 @@ BYTES, PACKETS = 1000, 20
 """Of each packet (without a few of its header) and in each second."""
 
 
-def vp8(temporal: int) -> bytes:
-    """A payload of a descriptor with a temporal layer, and some bytes of a delta frame."""
-    return bytes((0x90, 0xE0, 0x80, 1, 0, temporal << 6)) + b"\x01" + bytes(BYTES)
+def vp8(temporal: int, key: bool = False) -> bytes:
+    """A payload of a descriptor with a temporal layer, and some bytes of a frame."""
+    return bytes((0x90, 0xE0, 0x80, 1, 0, temporal << 6)) + (b"\x00" if key else b"\x01") + bytes(BYTES)
 
 
 class Measured(Publisher):
@@ -28,15 +28,20 @@ class Measured(Publisher):
         self.now, self.number, self.size = START, 0, 0
         rates_pass(self.record, self.now)
 
-    def second(self, *temporals: int, count: int = PACKETS) -> None:
+    def second(
+        self, *temporals: int, count: int = PACKETS, early: bool = False, key: bool = False, measure: bool = True
+    ) -> None:
+        at = self.now + (MS if early else SECOND - 20 * MS)
         for temporal in temporals:
             for _ in range(count):
-                data = packet(self.number, mid="0", timestamp=3000 * self.number, payload=vp8(temporal))
+                payload = vp8(temporal, key and temporal == 0)
+                data = packet(self.number, mid="0", timestamp=3000 * self.number, payload=payload)
                 self.size = len(data)
-                self.receive(data, self.now)
+                self.receive(data, at)
                 self.number += 1
         self.now += SECOND
-        rates_pass(self.record, self.now)
+        if measure:
+            rates_pass(self.record, self.now)
 
     def bytes(self, temporal: int = 0) -> int:
         return int(self.stream()["layer_bytes"][temporal])
@@ -53,7 +58,7 @@ def test_bytes_and_packets_are_counted_for_each_temporal_layer() -> None:
         0,
     ]
     assert list(publisher.stream()["layer_packets"][:4]) == [PACKETS, 0, 2 * PACKETS, 0]
-    wire = 2 * PACKETS * (publisher.size + 44) * 8 * 11 // 10
+    wire = 2 * PACKETS * (publisher.size + 44) * 8
     assert measured_layer(publisher.stream(), 0, 2, 44) == wire
     assert publisher.stream()["layer_bytes"][COST_TEMPORAL:].sum() == 0
     assert publisher.stream()["layer_bytes"].size == MEASURED_LAYERS
@@ -77,8 +82,44 @@ def test_rates_are_means_of_two_seconds_and_of_five_for_a_screen(screen: bool, m
     assert publisher.bytes() == pytest.approx(before + 2 * before * SECOND / mean_ns, abs=2)
 
 
-def test_a_layer_that_is_silent_may_go_on_and_costs_something() -> None:
+def test_a_track_that_is_muted_costs_next_to_nothing_and_afterwards_what_it_did_before() -> None:
+    """Otherwise all that its viewers are sent would be too much for their paths until it is measured again."""
     publisher = Measured()
+    publisher.second(0)
+    publisher.second(0)
+    before = measured_layer(publisher.stream(), 0, 0, 44)
+    for _ in range(60):
+        publisher.second()
+    assert measured_layer(publisher.stream(), 0, 0, 44) == LEAST * 8
+    publisher.second(0, key=True, measure=False)
+    assert measured_layer(publisher.stream(), 0, 0, 44) == before
+    publisher.second(0, count=2)
+    assert measured_layer(publisher.stream(), 0, 0, 44) == pytest.approx(before * 0.6, rel=0.2), "measured as before"
+
+
+def test_the_second_in_which_a_track_is_muted_says_nothing_of_its_rate() -> None:
+    publisher = Measured()
+    publisher.second(0)
+    publisher.second(0)
+    before = publisher.bytes()
+    publisher.second(0, count=3, early=True)
+    publisher.second()
+    publisher.second(0)
+    assert publisher.bytes() == before
+
+
+def test_a_slow_track_is_measured_however_old_its_last_packet_is() -> None:
+    publisher = Measured()
+    publisher.second(0)
+    publisher.second(0)
+    for _ in range(20):
+        publisher.second(0, count=1, early=True)
+    assert publisher.bytes() == pytest.approx(publisher.size, rel=0.05)
+
+
+def test_a_screen_that_stands_still_costs_ever_less() -> None:
+    publisher = Measured(screen=True)
+    publisher.second(0)
     publisher.second(0)
     for _ in range(60):
         publisher.second()
@@ -106,7 +147,7 @@ def test_audio_is_measured_too() -> None:
     for second in range(2):
         for number in range(50):
             data = packet(50 * second + number, payload_type=111, mid="a", payload=bytes(80))
-            publisher.receive(data, START + 20 * MS)
+            publisher.receive(data, START + second * SECOND + 980 * MS)
         rates_pass(publisher.record, START + (second + 1) * SECOND)
     assert publisher.stream()["layer_packets"][0] == 50
     assert VP8 != 111
