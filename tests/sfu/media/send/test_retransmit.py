@@ -8,6 +8,7 @@ from aiortc import rtp
 from sfu.media.send.retransmit import MAX_RESENDS, RTX_BYTES, answer_nack
 from sfu.media.subscriptions import close_subscription, set_layers
 from sfu.parameters import Extension
+from sfu.schema.bandwidth_codes import Held
 from sfu.schema.capacities import HISTORY
 from sfu.schema.codes import Drop, PacketFlag
 from tests.sfu.media.send.test_forwarding import elements
@@ -145,6 +146,27 @@ def test_what_came_before_a_key_frame_that_has_arrived_is_not_repeated(room: Roo
     room.pass_time(81 * MS)
     assert nack(room, numbers[2]) == []
     assert len(nack(room, numbers[3])) == 1
+
+
+def test_what_was_sent_of_a_layer_that_was_left_is_not_repeated() -> None:
+    """Repairs of it would only delay the key frame of the next layer, on a path that has become narrow."""
+    room = Room(layers=2)
+    room.add_viewer()
+    room.vp8(0, 100, 10, flags=KEY, layer=1)
+    room.vp8(1, 101, 11, layer=1)
+    room.forward()
+    old = [packet.sequence_number for packet in room.viewers[0].take()]
+    assert len(nack(room, old[1])) == 1
+    set_layers(room.record, 0, 0, 0)
+    room.vp8(0, 104, 10, flags=KEY, layer=0)
+    room.forward()
+    new = [packet.sequence_number for packet in room.viewers[0].take()]
+    room.pass_time(200 * MS)
+    assert nack(room, old[1]) == []
+    assert len(nack(room, new[0])) == 1
+    room.subscription()["held"] = Held.SWITCH
+    room.pass_time(200 * MS)
+    assert nack(room, new[0]) == [], "the picture stands until a key frame of another layer comes"
 
 
 @pytest.mark.parametrize("offset", [-1, 3, HISTORY, 5000])
