@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import structlog
 from livekit.protocol.webhook import WebhookEvent
@@ -35,6 +36,12 @@ pause = asyncio.sleep
 """Waits between two posts of a message; tests have their own."""
 
 log = structlog.get_logger("signaling.webhooks")
+
+
+def shown(url: str) -> str:
+    """Return `url` for logs, without user, password and query, which may hold secrets."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class Outcome(Enum):
@@ -204,20 +211,20 @@ class Outbox:
         try:
             return await self._post(post)
         except Exception as error:
-            log.exception("a webhook could not be posted", url=post.url)
+            log.exception("a webhook could not be posted", url=shown(post.url))
             return Answer(Outcome.AGAIN, repr(error))
 
     def _note(self, url: str, receiver: _Receiver, answer: Answer) -> None:
         """Log when a receiver begins to fail and when it works again, not each message."""
         fails = answer.outcome is not Outcome.DELIVERED
         if fails and not receiver.fails:
-            log.warning("a webhook was not taken", url=url, why=answer.why)
+            log.warning("a webhook was not taken", url=shown(url), why=answer.why)
         elif receiver.fails and not fails:
-            log.info("webhooks are taken again", url=url)
+            log.info("webhooks are taken again", url=shown(url))
         receiver.fails = fails
 
     def _lose(self, url: str, message: WebhookEvent, reason: str) -> None:
         """Drop a message, and tell the receiver of it by the number in a later one."""
         self._dropped[reason] += 1
         self._receivers.setdefault(url, _Receiver()).lost += message.num_dropped + 1
-        log.debug("webhook dropped", url=url, webhook=message.event, id=message.id, reason=reason)
+        log.debug("webhook dropped", url=shown(url), webhook=message.event, id=message.id, reason=reason)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from livekit.protocol.webhook import WebhookEvent
+from structlog.testing import capture_logs
 
 from signaling.webhooks import outbox as module
 from signaling.webhooks.outbox import MAX_POSTS, POST_TIMEOUT_S, Answer, Bounds, Outbox, Outcome, Post
@@ -121,6 +122,16 @@ async def test_a_post_never_takes_longer_than_its_message_may_wait(receivers: Re
     receivers.put("2")
     await settle()
     assert [post.timeout_s for post in receivers.posts] == [3, POST_TIMEOUT_S]
+
+
+async def test_secrets_in_a_url_do_not_get_into_the_log(receivers: Receivers) -> None:
+    url = "https://user:password@example.org/hooks?key=secret"
+    receivers.answers[url] = [REFUSED, AGAIN, ValueError("bug")]
+    with capture_logs() as logs:
+        receivers.put("1", "2", url=url)
+        await settle(100)
+    assert [line["url"] for line in logs] == ["https://example.org/hooks"] * len(logs)
+    assert {line["log_level"] for line in logs} == {"warning", "debug", "error", "info"}
 
 
 async def test_a_full_queue_drops_what_is_new(receivers: Receivers) -> None:
