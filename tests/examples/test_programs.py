@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from livekit import rtc
+from livekit import api, rtc
 
 from bench.results import Report
-from tests.clients.sfu_server import KEY, SECRET, ServerUnderTest, free_port
+from tests.clients.network import ADDRESS
+from tests.clients.sfu_server import KEY, SECRET, ServerUnderTest, free_port, running_server
 from tests.examples.media import loudest_hertz, pictures, shows_the_film, write_film
 
 pytestmark = [pytest.mark.client, pytest.mark.timeout(600)]  # kernels that are not in the cache are compiled first
@@ -104,6 +106,36 @@ async def test_a_token_server_lets_in_who_has_logged_in(server: ServerUnderTest,
     await joined.connect(answer["url"], answer["token"])
     assert (joined.name, joined.local_participant.identity, joined.local_participant.name) == (room, "alice", "Alice")
     await joined.disconnect()
+
+
+async def test_a_moderation_bot_removes_and_mutes(own_network: None, room: str, tmp_path: Path) -> None:
+    port = free_port()
+    hook = f"http://127.0.0.1:{port}/webhook"
+    (tmp_path / "livekit.yaml").write_text(f"webhook: {{api_key: {KEY}, urls: [{hook}]}}\n")
+    serving = running_server(tmp_path, node_ip=ADDRESS, extra=("--config", str(tmp_path / "livekit.yaml")))
+    with serving as server:
+        async with running("examples/moderation_bot.py", str(port), "mallory", **keys(server)) as bot:
+            await listening(hook)
+            assert bot.stdout is not None
+            mallory = rtc.Room()
+            await mallory.connect(server.url, server.token(room, "mallory"))
+            assert await bot.stdout.readline() == b"removed mallory\n"
+
+            bob, told = rtc.Room(), asyncio.Queue[rtc.DataPacket]()
+            bob.on("data_received", told.put_nowait)
+            await bob.connect(server.url, server.token(room, "bob"))
+            track = rtc.LocalVideoTrack.create_video_track("screen", rtc.VideoSource(640, 360))
+            options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_SCREENSHARE)
+            published = await bob.local_participant.publish_track(track, options)
+            assert await bot.stdout.readline() == b"muted the screen of bob\n"
+            async with asyncio.timeout(30):
+                packet = await told.get()
+            assert (packet.topic, json.loads(packet.data)) == ("moderation", {"muted": published.sid})
+            async with api.LiveKitAPI(server.http_url, KEY, SECRET) as livekit:
+                (known,) = (await livekit.room.list_participants(api.ListParticipantsRequest(room=room))).participants
+            assert [(each.sid, each.muted) for each in known.tracks] == [(published.sid, True)]
+            await bob.disconnect()
+            await mallory.disconnect()
 
 
 async def test_a_target_from_elsewhere_is_measured(tmp_path: Path) -> None:
