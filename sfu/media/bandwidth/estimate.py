@@ -137,7 +137,7 @@ def end_feedback(estimate, now):
     if observe(estimate):
         update_loss(estimate)
     _set_target(estimate)
-    if estimate.delay_recovered and estimate.dropped_ns:
+    if estimate.delay_recovered and estimate.dropped_ns and now - estimate.probe_ns >= probing.RECOVERED_NS:
         estimate.probe_due = 1
     probing.note_target(estimate, now)
 

@@ -32,6 +32,8 @@ RESULT_NS = 1_000_000_000
 """A cluster that is not sent, or a result that has not come, within this time is given up."""
 AGAIN_NS = 5_000_000_000
 """Time between probes while application-limited, after a drop, or where no capacity is known."""
+RECOVERED_NS = 1_000_000_000
+"""Between probes because a queue has gone, after a drop."""
 STILL_NS = 15_000_000_000
 STILL_SHARE = 0.05
 """An estimate that for so long was never higher by this share than it had been stands still."""

@@ -27,11 +27,12 @@ MEAN_NS = 1_000_000_000
 """The time over which what is sent is averaged."""
 BUSY_SHARE = 0.85
 """Who sends more than this share of what trains arrive at, on the average, fills the path."""
+BUSY_FAST_SHARE = 0.5
+"""The same beyond TRUSTED_BPS: who shares a path has about half of it."""
 OTHERS_MS = 10.0
 """A queue that exceeds our own by more is that of others, or of a path that carries less than trains told."""
 TRUSTED_BPS = 1_000_000
-"""Trains that arrive faster tell nothing: a picture fills no fast path for long, and what a radio link bunches up seems
-to arrive so."""
+"""Trains that arrive faster prove nothing: what a radio link bunches up seems to arrive so."""
 PROVEN_NS = 5_000_000_000
 """For so long a train proves what may be sent."""
 
@@ -75,9 +76,6 @@ def measure_train(estimate):
     if arrived < STRETCHED * (estimate.train_sent_ns - estimate.train_first_sent_ns):
         return
     sample = estimate.train_bytes * 8e9 / arrived
-    if sample > TRUSTED_BPS:
-        estimate.train_bps = 0.0
-        return
     known = estimate.train_bps if estimate.feedback_ns - estimate.train_ns <= VALID_NS else 0.0
     estimate.train_bps = sample if known <= 0.0 or sample < known else (known + sample) / 2
     estimate.train_ns = estimate.feedback_ns
@@ -90,7 +88,8 @@ def is_own_queue(estimate, queue):
         return False
     if estimate.train_sent_ns - estimate.first_sent_ns < MEAN_NS:
         return False  # the mean has only begun
-    if estimate.mean_bytes * 8e9 > BUSY_SHARE * estimate.train_bps * MEAN_NS:
+    share = BUSY_SHARE if estimate.train_bps <= TRUSTED_BPS else BUSY_FAST_SHARE
+    if estimate.mean_bytes * 8e9 > share * estimate.train_bps * MEAN_NS:
         return False
     return queue <= estimate.group_own_ms + OTHERS_MS
 
@@ -101,7 +100,7 @@ def proven_bps(estimate, queue):
 
     0: nothing is known. A few packets in between arrive at less, because less is sent.
     """
-    if estimate.train_bps <= 0.0 or estimate.feedback_ns - estimate.train_ns > PROVEN_NS:
+    if not 0.0 < estimate.train_bps <= TRUSTED_BPS or estimate.feedback_ns - estimate.train_ns > PROVEN_NS:
         return 0.0
     return BUSY_SHARE * estimate.train_bps if queue <= estimate.group_own_ms + OTHERS_MS else 0.0
 
