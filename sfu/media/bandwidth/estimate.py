@@ -218,7 +218,8 @@ def _delay_rate(estimate, now):
         _rise_to_proven(estimate, now)
         return
     # A result far below what arrives is no good measurement, and one below the estimate is no reason to rise.
-    floor = min(estimate.delay_bps, BETA * estimate.acknowledged_bps)
+    proven = proven_bps(estimate, newest_queue_ms(estimate))
+    floor = min(estimate.delay_bps, max(BETA * estimate.acknowledged_bps, proven))
     set_delay_rate(estimate, max(float(estimate.probe_result_bps), floor), now)
     if note_probe(estimate, int(estimate.delay_bps)):
         estimate.probe_due = 1  # the next one need not be as careful

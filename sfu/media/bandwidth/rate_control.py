@@ -115,9 +115,9 @@ def _decrease(estimate, now):
     wanted = BETA * arriving
     if wanted > DRAIN_BPS:
         wanted -= DRAIN_BPS
-    wanted = max(wanted, proven_of_queue(estimate, newest_queue_ms(estimate)))
     if wanted > estimate.delay_bps and estimate.capacity_kbps > 0.0:
         wanted = BETA * 1000.0 * estimate.capacity_kbps
+    wanted = max(wanted, proven_of_queue(estimate, newest_queue_ms(estimate)))
     if arriving < _capacity_bound(estimate, -DEVIATIONS):
         estimate.capacity_kbps = 0.0
     _note_capacity(estimate, arriving / 1000.0)

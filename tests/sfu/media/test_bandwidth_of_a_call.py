@@ -72,7 +72,7 @@ def test_a_link_that_narrows_has_the_picture_that_fits(capacity: int, layers: se
         assert viewer.seconds[restored].layer == 2
 
 
-@pytest.mark.parametrize(("capacity", "layer", "used", "settled"), [(700_000, 1, 0.75, 16), (300_000, 0, 0.75, 26)])
+@pytest.mark.parametrize(("capacity", "layer", "used", "settled"), [(700_000, 1, 0.75, 16), (300_000, 0, 0.7, 26)])
 def test_pictures_and_sound_of_the_native_client_go_on_in_what_a_narrow_link_carries(
     capacity: int, layer: int, used: float, settled: int
 ) -> None:
