@@ -47,7 +47,7 @@ def decode(body: bytes, into: Message, encoding: Encoding) -> None:
     except TooManyEntries as error:
         raise ApiError("invalid_argument", str(error)) from error
     except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ApiError("malformed", "the request could not be decoded") from error
+        raise ApiError("malformed", f"the {encoding.name.lower()} request could not be decoded") from error
 
 
 def encode(message: Message, encoding: Encoding) -> bytes:

@@ -10,8 +10,8 @@ from livekit.protocol.agent_dispatch import CreateAgentDispatchRequest, RoomAgen
 from signaling.api.errors import exceeds
 from signaling.config.options import LimitOptions
 
-MAX_AGENT_NAME_BYTES = 256
-"""UTF-8 bytes of an agent's name and of its deployment."""
+MAX_AGENT_NAME_BYTES, MAX_DEPLOYMENT_BYTES = 256, 64
+"""UTF-8 bytes of an agent's name, and of the name of its deployment."""
 
 
 def check_name(name: str, limits: LimitOptions) -> None:
@@ -62,6 +62,7 @@ def check_agent(agent: RoomAgentDispatch | CreateAgentDispatchRequest, limits: L
     """
     check_metadata(agent.metadata, limits)
     check_attributes(agent.attributes, limits)
-    for what, text in (("agent name", agent.agent_name), ("deployment", agent.deployment)):
-        if len(text.encode()) > MAX_AGENT_NAME_BYTES:
-            raise exceeds(f"{what} length exceeds limits", MAX_AGENT_NAME_BYTES)
+    if len(agent.agent_name.encode()) > MAX_AGENT_NAME_BYTES:
+        raise exceeds("agent name length exceeds limits", MAX_AGENT_NAME_BYTES)
+    if len(agent.deployment.encode()) > MAX_DEPLOYMENT_BYTES:
+        raise exceeds("deployment length exceeds limits", MAX_DEPLOYMENT_BYTES)

@@ -25,8 +25,7 @@ RPC_CODES: dict[int, str] = {
     calls.RpcCode.CONNECTION_TIMEOUT: "canceled",
     calls.RpcCode.RESPONSE_TIMEOUT: "canceled",
     calls.RpcCode.RECIPIENT_DISCONNECTED: "unavailable",
-    calls.RpcCode.RESPONSE_TOO_LARGE: "malformed",
-    calls.RpcCode.REQUEST_TOO_LARGE: "malformed",
+    calls.RpcCode.REQUEST_TOO_LARGE: "invalid_argument",
     calls.RpcCode.UNSUPPORTED_METHOD: "invalid_argument",
     calls.RpcCode.RECIPIENT_NOT_FOUND: "not_found",
     calls.RpcCode.UNSUPPORTED_SERVER: "unimplemented",
@@ -69,7 +68,7 @@ class RoomService:
 
     def create_room(self, request: room.CreateRoomRequest) -> models.Room:
         """Create a room, or change the settings of one that is there."""
-        if request.HasField("egress"):
+        if request.egress.HasField("room"):
             raise ApiError("internal", EGRESS_NOT_CONNECTED)
         check_metadata(request.metadata, self._limits)
         for agent in request.agents:
@@ -195,5 +194,6 @@ class RoomService:
     ) -> room.MoveParticipantResponse:
         """Refuse: a participant stays in its room, as in the open livekit-server."""
         if request.room == request.destination_room:
-            raise invalid("destination room cannot be the same as source room")
+            text = "destination room cannot be the same as source room"
+            raise ApiError("invalid_argument", text, {"argument": text})
         raise ApiError("unimplemented", "not implemented")

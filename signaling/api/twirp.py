@@ -92,11 +92,11 @@ class Twirp:
         name: str = request.path_params["call"]
         encoding = Encoding.of(request.headers.get("content-type", ""))
         if request.method != "POST":
-            raise ApiError("bad_route", f"unsupported method {request.method} (only POST is allowed)")
+            raise _bad_route(request, f'unsupported method "{request.method}" (only POST is allowed)')
         if name not in self._methods:
-            raise ApiError("bad_route", f"no handler for path {request.url.path}")
+            raise _bad_route(request, f'no handler for path "{request.url.path}"')
         if encoding is None:
-            raise ApiError("bad_route", "unexpected Content-Type")
+            raise _bad_route(request, f'unexpected Content-Type: "{request.headers.get("content-type", "")}"')
         if claims is None:
             raise unauthenticated()
         if not request.app.state.ready:
@@ -165,6 +165,10 @@ class Twirp:
         if key is not None and isinstance(answer, Message):
             self._repeats.keep(key, answer)
         return answer
+
+
+def _bad_route(request: Request, text: str) -> ApiError:
+    return ApiError("bad_route", text, {"twirp_invalid_route": f"{request.method} {request.url.path}"})
 
 
 def _is_for(claims: Claims, body: bytes) -> bool:
