@@ -70,6 +70,8 @@ class RoomOptions:
     """The MIME types, in lower case, of the only codecs that may be published; none: all may be."""
     remote_unmute: bool = False
     """The server API may unmute tracks."""
+    sync_streams: bool = False
+    """Clients play the sound of a camera or screen in step with its picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
             forward_loudest=room.forward_loudest,
             enabled_codecs=room.enabled_codecs,
             remote_unmute=room.enable_remote_unmute,
+            sync_streams=room.sync_streams,
         ),
         prometheus=PrometheusOptions(metrics_port, file.prometheus.username, file.prometheus.password),
         webhook=file.webhook.options(full_room=room.enable_full_room_in_webhooks),
@@ -323,6 +326,7 @@ class _Room(Section):
     auto_create: bool = True
     enable_full_room_in_webhooks: bool = False
     enable_remote_unmute: bool = False
+    sync_streams: bool = False
     max_metadata_size: Size = 0
     max_room_name_length: Size = 0
     max_participant_identity_length: Size = 0

@@ -8,9 +8,13 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from livekit.protocol.models import (
+    CAMERA,
     HIGH,
     LOW,
+    MICROPHONE,
     OFF,
+    SCREEN_SHARE,
+    SCREEN_SHARE_AUDIO,
     SE_CODEC_UNSUPPORTED,
     SE_TRACK_NOTFOUND,
     ClientInfo,
@@ -46,6 +50,11 @@ EVERYTHING = UpdateTrackSettings(quality=HIGH)
 """The settings of a client that has not said how it shows a track."""
 LOWEST = UpdateTrackSettings(quality=LOW)
 """The settings of an adaptive client until it says how it shows a track. More could overload it in a large grid."""
+
+
+FIRST_PROTOCOL_WITH_SYNC_STREAMS = 10
+IN_STEP = {CAMERA: "camera", MICROPHONE: "camera", SCREEN_SHARE: "screen", SCREEN_SHARE_AUDIO: "screen"}
+"""Source of a track -> the stream with which a receiver plays it in step, as livekit-server names them."""
 
 
 class Subscriptions:
@@ -276,7 +285,18 @@ class Subscriptions:
             cname=track.publisher.public_sid,
             stereo=track.info.stereo,
             begin=partial(self._begin, track),
+            in_step=self._in_step(track),
         )
+
+    def _in_step(self, track: Track) -> str:
+        """Return the name of what a track is played in step with; empty: nothing, or the client could not know it.
+
+        Firefox does not read a track's name in SDP but that of its stream, and old clients need it there as well.
+        """
+        client = self._participant.client
+        if client.protocol < FIRST_PROTOCOL_WITH_SYNC_STREAMS or client.browser.lower().startswith("firefox"):
+            return ""
+        return IN_STEP.get(track.info.source, "") if self._participant.room.options.sync_streams else ""
 
     def _begin(self, track: Track) -> Beginning:
         """Return the layers that the client wants so far, and whether it gets silence, or nothing, of a muted track.

@@ -138,6 +138,7 @@ class Room:
             empty_timeout_s=settings.empty_timeout or now.empty_timeout_s,
             departure_timeout_s=settings.departure_timeout or now.departure_timeout_s,
             max_participants=settings.max_participants or now.max_participants,
+            sync_streams=settings.sync_streams or now.sync_streams,
         )
         self._note_options()
         if settings.metadata and settings.metadata != self._info.metadata:

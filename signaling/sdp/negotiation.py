@@ -55,8 +55,7 @@ SCTP_PORT = 5_000
 MAX_MESSAGE_SIZE = 262_144
 """Bytes of one data channel message that we accept; what browsers offer."""
 MAX_REMOTE_MESSAGE_SIZE, DEFAULT_REMOTE_MESSAGE_SIZE = 1 << 30, 65_536
-"""The largest size that is taken from a peer, also instead of 0, which means any size; the size if the peer gives none
-(RFC 8841 section 6)."""
+"""The largest size of a peer's, which also stands for 0 (any size); the size if it gives none (RFC 8841 section 6)."""
 MIN_PASSWORD, MAX_PASSWORD = 22, 256
 """Characters (RFC 8839 section 5.4)."""
 MIN_UFRAG = 4
@@ -75,7 +74,6 @@ FEEDBACK = (TRANSPORT_CC, "goog-remb", "ccm fir", "nack", "nack pli")
 """RTCP feedback that we act on."""
 _KINDS = {kind.value: kind for kind in Kind}
 _MIRRORED = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
-
 
 Source = tuple[Codec, str, TrackId]
 """(codec, `Format.description`, engine track): one form in which a track can be had."""
@@ -112,6 +110,8 @@ class WantedTrack:
     stereo: bool = False
     begin: Callable[[], Beginning] = field(default=Beginning, compare=False)
     """Called when forwarding starts. Until then the client may change what it shows, and the publisher may mute."""
+    in_step: str = ""
+    """What of the publisher's the client plays in step with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +424,7 @@ def with_simulcast(answer: Section, offered: Section) -> Section:
 
 def with_track(answer: Section, track: WantedTrack, local: LocalSubscription) -> Section:
     """Return the m-section with the names and SSRCs of the track that we send on it."""
-    stream = f"{track.publisher_sid}|{track.track_sid}"
+    stream = f"{track.publisher_sid}|{track.in_step or track.track_sid}"
     ssrcs = [local.ssrc, local.rtx_ssrc] if local.rtx_ssrc else [local.ssrc]
     values = (("cname", track.cname), ("msid", f"{stream} {track.track_sid}"))
     return replace(

@@ -70,6 +70,7 @@ def test_livekits_sample_starts_with_every_key_in_effect() -> None:
     assert config.node_ips == ("203.0.113.7",)
     assert (config.webhook.api_key, config.webhook.urls) == ("key1", ("https://your-host.com/handler",))
     assert not config.auto_create
+    assert config.room.sync_streams
     assert config.room.enabled_codecs == ("audio/opus", "video/vp8")
     assert config.room.remote_unmute
     assert (config.limits.tracks, config.limits.bytes_per_s) == (0, 1e9)

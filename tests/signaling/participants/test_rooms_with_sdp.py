@@ -119,3 +119,27 @@ async def test_an_m_section_with_none_of_the_rooms_codecs_is_not_taken(sdp_call:
     (answer,) = ann.of("answer")
     assert dict(answer.mid_to_track_id) == {}
     assert sdp_call.engine.tracks == {}
+
+
+@pytest.mark.parametrize(
+    ("client", "streams"),
+    [
+        (models.ClientInfo(protocol=17), ["camera", "camera"]),
+        (models.ClientInfo(protocol=9), ["", ""]),
+        (models.ClientInfo(protocol=17, browser="Firefox"), ["", ""]),
+    ],
+)
+async def test_sound_and_picture_share_a_stream_where_that_is_wanted(
+    sdp_call: Call, client: models.ClientInfo, streams: list[str]
+) -> None:
+    sdp_call.rooms.create("hall", RoomOptions(sync_streams=True))
+    ann = await sdp_call.join("ann", publisher_offer=None)
+    sources = ((MICROPHONE, models.AUDIO, models.MICROPHONE), (CAMERA, models.VIDEO, models.CAMERA))
+    for cid, kind, source in sources:
+        await ann.send(add_track=rtc.AddTrackRequest(cid=cid, type=kind, source=source, layers=CAMERA_LAYERS))
+    sids = [answer.track.sid for answer in ann.of("track_published")]
+    await ann.send(offer=offer("chromium-publish.sdp"))
+    bob = await sdp_call.join("bob", publisher_offer=offer("chromium-join.sdp"), client_info=client)
+    (answer,) = bob.of("answer")
+    for sid, stream in zip(sids, streams, strict=True):
+        assert f"a=msid:{ann.sid}|{stream or sid} {sid}\r\n" in answer.sdp
