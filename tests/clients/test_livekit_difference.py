@@ -24,7 +24,7 @@ from tests.clients.network import ADDRESS
 from tests.clients.peers import SdkPeer
 from tests.clients.sfu_server import KEY, SECRET, ServerUnderTest, free_port
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.client
 
 START_TIMEOUT_S = 20
 ROOM = "difference"
@@ -207,6 +207,7 @@ def steady(value: Any) -> Any:
     return value.removeprefix(PREFIX).strip() if isinstance(value, str) else value
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_both_servers_answer_alike(both: tuple[ServerUnderTest, ServerUnderTest]) -> None:
     ours, theirs = both
     wrong = []
@@ -219,4 +220,4 @@ async def test_both_servers_answer_alike(both: tuple[ServerUnderTest, ServerUnde
 
 def test_every_difference_is_told_to_users() -> None:
     told = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text(encoding="utf-8")
-    assert {call.differs for call in CALLS if f"**{call.differs}**" not in told} == {""}
+    assert [call.differs for call in CALLS if call.differs and f"**{call.differs}**" not in told] == []
