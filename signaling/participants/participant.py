@@ -179,6 +179,11 @@ class Participant:
         return self._info.kind
 
     @property
+    def records(self) -> bool:
+        """Whether it is a recorder, so that the room is being recorded."""
+        return self.permission.recorder or self.kind == ParticipantInfo.EGRESS
+
+    @property
     def who(self) -> tuple[str, str]:
         """The API key and identity to which its joins are charged. Without a token the API key is empty."""
         return self.claims.who if self.claims is not None else ("", self.identity)

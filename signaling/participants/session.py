@@ -24,8 +24,9 @@ from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participants import handlers
 from signaling.participants.participant import CLOSE_NORMAL, CLOSE_RECONNECT, PING_TIMEOUT_S, Participant
+from signaling.rooms.departures import RETOLD_S
 from signaling.rooms.node import Node
-from signaling.rooms.room import RETOLD_S, Room
+from signaling.rooms.room import Room
 
 PROTOCOL_VERSION = 17
 """The version of LiveKit's signalling protocol that is implemented here."""

@@ -59,6 +59,10 @@ class Member(Publisher, Protocol):
         """Whether media has been connected once."""
 
     @property
+    def records(self) -> bool:
+        """Whether it is a recorder, so that the room is being recorded."""
+
+    @property
     def removed(self) -> bool:
         """Whether it has left."""
 

@@ -6,7 +6,6 @@ only that participant.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -34,9 +33,9 @@ from signaling import identifiers
 from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
-from signaling.limits import MAX_DEPARTURES
 from signaling.profile import is_person
 from signaling.rooms.capacity import Needs
+from signaling.rooms.departures import Departures
 from signaling.rooms.dispatches import Dispatches
 from signaling.rooms.dynacast import Dynacast
 from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
@@ -46,15 +45,12 @@ from signaling.rooms.nonces import Nonces
 from signaling.rooms.quality import Qualities
 from signaling.rooms.speakers import Speakers
 from signaling.rooms.tracks import Demand, Publisher, Track, enabled_codecs
-from signaling.rooms.updates import Updates, batches, without_texts
+from signaling.rooms.updates import Updates, batches
 
 TIMEOUT_CHECK_INTERVAL_S = 1.0
 """The time between two checks of each participant's timeouts, which are all longer."""
 QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
-RETOLD_S = 10.0
-"""What a client was sent up to this long before its own last message is sent again when it resumes. Its last message
-does not prove that it had received ours, and later ones went to a socket that had ended."""
 TRANSPORTS_OF_A_JOIN = 2
 """The most transports that a client opens when it joins."""
 RoomSettings = CreateRoomRequest | RoomConfiguration
@@ -101,11 +97,9 @@ class Room:
         self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
         self._untold: dict[str, Track] = {}
         """Announced tracks of which nobody was told yet, because the update waits; by sid."""
-        self._departures: deque[tuple[float, str, bytes]] = deque()
-        """Departures as (time, identity, what others were told). The last is a serialized `ParticipantInfo`, which
-        takes a tenth of the message's memory."""
-        self._departures_since = node.clock()
-        """The time before which departures are forgotten."""
+        self._departures = Departures(node.clock())
+        self._recorders: set[str] = set()
+        """The sids of participants that record."""
         self._counts = (0, 0)
         self._counts_stale = False
         self._quality_at = self._room_update_at = self._timeouts_checked_at = node.clock()
@@ -147,6 +141,9 @@ class Room:
     def set_metadata(self, metadata: str) -> None:
         """Set the room's metadata, and tell the members."""
         self._info.metadata = metadata
+        self._tell_room()
+
+    def _tell_room(self) -> None:
         self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
 
     def _note_options(self) -> None:
@@ -162,6 +159,7 @@ class Room:
         if previous is not None:
             self.remove(previous, DUPLICATE_IDENTITY)
         self.participants[participant.identity] = participant
+        self._note_recorder(participant)
         self._counts_stale = True
         if _is_person(participant):
             self._empty_since = None
@@ -181,6 +179,7 @@ class Room:
         if self.participants.get(participant.identity) is participant:
             del self.participants[participant.identity]
             self._counts_stale = True
+            self._note_recorder(participant)
         try:
             participant.close()
         except Exception:
@@ -190,12 +189,22 @@ class Room:
         if participant.joined:
             self.participant_changed(participant)
             if not participant.hidden:
-                self._note_departure(participant.info)
+                self._departures.note(participant.info, self.node.clock())
         if self._empty_since is None and not self._people():
             self._empty_since = self.node.clock()
         participant.release_parts()
         if participant.joined:
             self.node.events.emit(ParticipantLeft(self, participant, reason))
+
+    def _note_recorder(self, participant: Member) -> None:
+        """Tell everybody when a recording begins or ends (`active_recording`)."""
+        if participant.records and not participant.removed:
+            self._recorders.add(participant.sid)
+        else:
+            self._recorders.discard(participant.sid)
+        if self._info.active_recording != bool(self._recorders):
+            self._info.active_recording = bool(self._recorders)
+            self._tell_room()
 
     def others(self, participant: Publisher) -> list[Member]:
         """Return all other participants, hidden ones included."""
@@ -206,17 +215,8 @@ class Room:
         return [other.info for other in self.others(participant) if other.joined and not other.hidden]
 
     def departures_since(self, time_s: float) -> list[ParticipantInfo] | None:
-        """Return who left after `time_s` or up to `RETOLD_S` before, and is not back; None: too many to remember.
-
-        A client that knows of a departure already ignores it.
-        """
-        if time_s < self._departures_since:
-            return None
-        return [
-            ParticipantInfo.FromString(info)
-            for left_at, identity, info in self._departures
-            if left_at >= time_s - RETOLD_S and ((now := self.participants.get(identity)) is None or now.hidden)
-        ]
+        """Return who left since a time or shortly before, and is not back; None: too many to remember."""
+        return self._departures.since(time_s, self.participants)
 
     def is_over(self, now: float) -> bool:
         """Tell whether the room has been without people for long enough. Agents and recorders do not keep it open."""
@@ -287,6 +287,7 @@ class Room:
         `at_once`: tell it in this turn of the event loop even if the room is large.
         """
         self._counts_stale = True
+        self._note_recorder(participant)
         small = len(self.participants) <= SMALL_ROOM
         soon = at_once or small or participant.hidden or participant.info.is_publisher
         self._updates.note(participant, soon=soon)
@@ -300,7 +301,7 @@ class Room:
         self._silence(participant)
         self._updates.forget(participant)
         info = ParticipantInfo(sid=participant.sid, identity=participant.identity, state=ParticipantInfo.DISCONNECTED)
-        self._note_departure(info)
+        self._departures.note(info, self.node.clock())
         self._broadcast(_update([info]), but=(participant,))
 
     # Changes of tracks.
@@ -445,18 +446,12 @@ class Room:
         if gone := self.speakers.forget(participant.sid, self.node.clock()):
             self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=gone)))
 
-    def _note_departure(self, info: ParticipantInfo) -> None:
-        if len(self._departures) >= MAX_DEPARTURES:
-            self._departures_since = self._departures.popleft()[0]
-        short = without_texts(info).SerializeToString()
-        self._departures.append((self.node.clock(), info.identity, short))
-
     def _tell_counts(self, now: float) -> None:
         self._counts_stale = False
         counts = self._count()
         if counts != self._counts:
             self._room_update_at, self._counts = now, counts
-            self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
+            self._tell_room()
 
     def _people(self) -> int:
         return sum(map(_is_person, self.participants.values()))

@@ -342,7 +342,7 @@ async def test_simulated_disconnect_hits_the_next_resume(call: Call) -> None:
 
 
 async def test_too_many_departures_to_tell_mean_a_full_reconnect(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signaling.rooms.room.MAX_DEPARTURES", 2)
+    monkeypatch.setattr("signaling.rooms.departures.MAX_DEPARTURES", 2)
     ann = await call.join("ann")
     await ann.connect()
     await ann.lose_socket()

@@ -208,3 +208,21 @@ async def test_texts_are_within_the_operators_limits(call: Call) -> None:
     assert call.rooms.create("sixsix").name == "sixsix"
     with pytest.raises(ValueError, match="at most 6 bytes"):
         call.rooms.create("seven77")
+
+
+async def test_a_room_is_told_when_a_recording_begins_and_ends(call: Call) -> None:
+    ann = await call.join("ann")
+    ann.forget()
+    recorder = await call.join("recorder", {"hidden": True, "recorder": True})
+    assert recorder.joined.room.active_recording
+    assert ann.of("room_update")[-1].room.active_recording
+    ben = await call.join("ben")
+    assert ben.joined.room.active_recording
+    ann.forget()
+    await call.join("egress", kind=models.ParticipantInfo.EGRESS)
+    await recorder.send(leave=rtc.LeaveRequest())
+    assert not ann.of("room_update"), "another one still records"
+    call.room.remove(call.room.participants["egress"], models.CLIENT_INITIATED)
+    assert not ann.of("room_update")[-1].room.active_recording
+    call.room.participants["ben"].update("", "", {}, models.ParticipantPermission(recorder=True))
+    assert ann.of("room_update")[-1].room.active_recording

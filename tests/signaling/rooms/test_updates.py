@@ -145,7 +145,7 @@ async def test_departures_are_remembered_without_texts(call: Call) -> None:
     ann, bob = await call.join("ann", {"can_update_own_metadata": True}), await call.join("bob")
     await ann.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * 1_000))
     await ann.send(leave=rtc.LeaveRequest())
-    ((_, identity, told),) = call.room._departures
+    ((_, identity, told),) = call.room._departures._left
     assert (identity, models.ParticipantInfo.FromString(told).metadata) == ("ann", "")
     assert bob.connection.code is None
 
