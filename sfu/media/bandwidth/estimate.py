@@ -24,7 +24,7 @@ from sfu.media.bandwidth.loss import (
 )
 from sfu.media.bandwidth.probe_result import probe_packet
 from sfu.media.bandwidth.rate_control import BETA, control_rate, set_delay_rate
-from sfu.media.bandwidth.trains import measure_train, proven_bps, train_packet
+from sfu.media.bandwidth.trains import forget_slow_trains, measure_train, proven_bps, train_packet
 from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_NORMAL, newest_queue_ms
 from sfu.schema.estimate_tables import ESTIMATE, MAX_BPS, MIN_BPS, PROBES, RTT_REPORTS, START_BPS
 
@@ -132,6 +132,7 @@ def end_feedback(estimate, now):
         estimate.probe_due = 1
     if estimate.received:
         _measure_round_trip(estimate, now - estimate.newest_sent_ns)
+        forget_slow_trains(estimate, newest_queue_ms(estimate))
         measure_train(estimate)
         _delay_rate(estimate, now)
     if observe(estimate):

@@ -33,6 +33,8 @@ OTHERS_MS = 10.0
 """A queue that exceeds our own by more is that of others, or of a path that carries less than trains told."""
 TRUSTED_BPS = 1_000_000
 """Trains that arrive faster prove nothing: what a radio link bunches up seems to arrive so."""
+DISPROVED_MS = 100.0
+"""A queue that is so much shorter than ours would be at the rate of trains: the path carries more by now."""
 PROVEN_NS = 5_000_000_000
 """For so long a train proves what may be sent."""
 
@@ -79,6 +81,14 @@ def measure_train(estimate):
     known = estimate.train_bps if estimate.feedback_ns - estimate.train_ns <= VALID_NS else 0.0
     estimate.train_bps = sample if known <= 0.0 or sample < known else (known + sample) / 2
     estimate.train_ns = estimate.feedback_ns
+
+
+@njit(cache=True)
+def forget_slow_trains(estimate, queue):
+    """Forget the rate of trains if a queue of `queue` ms shows that the path carries more than that by now."""
+    if estimate.group_own_ms > queue + DISPROVED_MS:
+        estimate.train_bps = 0.0
+        estimate.own_bytes = estimate.group_own_ms = 0.0
 
 
 @njit(cache=True)

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from sfu.media.bandwidth.trains import (
+    DISPROVED_MS,
     OTHERS_MS,
     TRAIN_PACKETS,
     VALID_NS,
+    forget_slow_trains,
     is_own_queue,
     measure_train,
     own_queue_ms,
@@ -81,6 +83,15 @@ def test_nothing_explains_a_queue_of_one_who_fills_the_path(estimate: Any) -> No
         burst(estimate, at=START_NS + k * 100 * MS)
     estimate["group_own_ms"] = 100
     assert not is_own_queue(estimate, 0)
+
+
+def test_a_path_that_carries_more_by_now_is_noticed_without_a_train(estimate: Any) -> None:
+    burst(estimate)
+    estimate["group_own_ms"] = 50 + DISPROVED_MS
+    forget_slow_trains(estimate, 50)
+    assert estimate["train_bps"] == pytest.approx(RATE)
+    forget_slow_trains(estimate, 49)
+    assert estimate["train_bps"] == 0
 
 
 def test_without_trains_nothing_is_known(estimate: Any) -> None:
