@@ -37,8 +37,7 @@ from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
 from signaling.participants.session import Session
 from signaling.rooms import room_log
-from signaling.rooms.capacity import SERVER_FULL, Needs
-from signaling.rooms.load import BEYOND_LIMITS, Load
+from signaling.rooms.capacity import BEYOND_LIMITS, SERVER_FULL, Load, Needs
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room, RoomSettings
 from signaling.rooms.tracks import Publisher

@@ -19,7 +19,6 @@ from livekit.protocol.models import (
     SE_TRACK_NOTFOUND,
     ClientInfo,
     Encryption,
-    ParticipantInfo,
     SubscriptionError,
 )
 from livekit.protocol.rtc import (
@@ -243,7 +242,7 @@ class Subscriptions:
 
     def _may_have(self, track: Track) -> bool:
         """Tell whether its publisher lets the participant have a track. A recorder may have all."""
-        if self._participant.permission.recorder or self._participant.kind == ParticipantInfo.EGRESS:
+        if self._participant.records:
             return True
         return track.publisher.access.allows(self._participant.sid, self._participant.identity, track.sid)
 

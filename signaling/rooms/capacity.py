@@ -1,4 +1,5 @@
-"""Checks whether the media engine has rows for a join or a publication before it is admitted.
+"""Checks whether the media engine has rows for a join or a publication before it is admitted, and whether the
+operator's limits allow a join.
 
 The size of the engine's tables is fixed. It is not enough to count the rows in use: a track that was just announced
 gets its subscriptions with the next negotiations, and a client that was just admitted opens its transports later. So
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from sfu.engine import Engine
+    from sfu.engine import Engine, Totals
+    from signaling.config.options import LimitOptions
 
 
 class Needs(NamedTuple):
@@ -41,6 +43,9 @@ class Needs(NamedTuple):
 SERVER_FULL = "the server is full"
 MEASURE_INTERVAL_S = 0.4
 """The least time between two counts of everything."""
+LOAD_INTERVAL_S = 2.0
+"""The time between two measurements, as livekit-server updates its statistics."""
+BEYOND_LIMITS = "node has exceeded its configured limit"
 
 
 class Capacity:
@@ -73,3 +78,34 @@ class Capacity:
             return False
         self.promised = self.promised.plus(needs)
         return True
+
+
+class Load:
+    """The tracks and bytes a second of this server, measured only if there is a limit on them."""
+
+    def __init__(self, totals: "Callable[[], Totals]", published: Callable[[], int]) -> None:
+        """`totals` returns what the engine counted since the start, `published` how many tracks there are."""
+        self._totals = totals
+        self._published = published
+        self._measured_at = -math.inf
+        self._bytes = 0
+        self.tracks = 0
+        """Tracks that are received and forwarded."""
+        self.bytes_per_s = 0.0
+        """Bytes a second that were received and sent between the last two measurements."""
+
+    def is_beyond(self, limits: "LimitOptions") -> bool:
+        """Tell whether a limit is reached."""
+        too_many = 0 < limits.tracks <= self.tracks
+        return too_many or 0 < limits.bytes_per_s <= self.bytes_per_s
+
+    def tick(self, now: float, limits: "LimitOptions") -> None:
+        """Measure if it is time and there are limits. `now` is the node's clock, in seconds."""
+        if now - self._measured_at < LOAD_INTERVAL_S or not (limits.tracks or limits.bytes_per_s):
+            return
+        totals = self._totals()
+        counted = totals.traffic.bytes_received + totals.traffic.bytes_sent
+        if math.isfinite(self._measured_at):
+            self.bytes_per_s = (counted - self._bytes) / (now - self._measured_at)
+        self._measured_at, self._bytes = now, counted
+        self.tracks = self._published() + sum(totals.subscriptions.values())

@@ -11,7 +11,7 @@ from sfu.parameters import Kind
 from signaling.config.configuration import RoomOptions
 from signaling.config.options import LimitOptions
 from signaling.http.join import JoinError
-from signaling.rooms.load import BEYOND_LIMITS, MEASURE_S, Load
+from signaling.rooms.capacity import BEYOND_LIMITS, LOAD_INTERVAL_S, Load
 from tests.signaling.support.call import Call
 from tests.signaling.support.fake_engine import played_totals
 
@@ -161,10 +161,10 @@ async def test_nobody_new_is_taken_in_beyond_the_limit_of_tracks(call: Call) -> 
     configure(call, limits=LimitOptions(tracks=4))  # the played engine forwards three
     ann = await call.join("ann")
     await ann.connect()
-    await call.pass_time(MEASURE_S)
+    await call.pass_time(LOAD_INTERVAL_S)
     await call.join("bob")
     await ann.publish("mic", "audio")
-    await call.pass_time(MEASURE_S)
+    await call.pass_time(LOAD_INTERVAL_S)
     assert refusal(call, "eve") == (503, BEYOND_LIMITS)
     call.rooms.validate(call.parameters("ann"))  # whoever is here may come back
     assert call.rooms.node.dropped["joins_beyond_limits"] == 2
