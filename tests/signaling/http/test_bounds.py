@@ -20,8 +20,8 @@ from signaling.http.join import MAX_JOIN_REQUEST_BYTES
 from signaling.http.listener import MAX_MESSAGE_BYTES
 from signaling.limits import MAX_ECHO_BYTES, MAX_JSON_CHARACTERS, MAX_JSON_ENTRIES, MAX_REQUEST_ENTRIES, MAX_TOLD_ERRORS
 from signaling.participants import handlers
+from tests.counting import calls_of
 from tests.signaling.support.call import Call
-from tests.signaling.support.counting import calls_of
 
 Path = tuple[FieldDescriptor, ...]
 CALLS_PER_ENTRY = 60

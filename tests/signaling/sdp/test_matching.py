@@ -8,7 +8,7 @@ from signaling.sdp.matching import Matching
 from signaling.sdp.offering import OfferingConnection
 from signaling.sdp.parsing import parse
 from signaling.sdp.peer_connection import AnsweringConnection, PublishDecision, SendingSection, WantedTrack
-from tests.signaling.support.counting import calls_of
+from tests.counting import calls_of
 from tests.signaling.support.recording_engine import RecordingEngine, subscription_of
 
 PROFILES = ("42001f", "42e01f", "4d001f", "640c1f", "64001f")
