@@ -7,11 +7,17 @@ from livekit.protocol.models import CAMERA, MICROPHONE, SCREEN_SHARE, SCREEN_SHA
 _ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _RANDOM_CHARACTERS = 12
 """Characters of the random part. 57^12 is about 2^70, so there are no collisions."""
+_IDENTIFIERS = len(_ALPHABET) ** _RANDOM_CHARACTERS
 _SOURCE_LETTERS: dict[TrackSource, str] = {CAMERA: "C", MICROPHONE: "M", SCREEN_SHARE: "S", SCREEN_SHARE_AUDIO: "s"}
 
 
 def _random(prefix: str) -> str:
-    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
+    # One number, read digit by digit: a random number for each character costs twelve times as much.
+    number, characters = secrets.randbelow(_IDENTIFIERS), prefix
+    for _ in range(_RANDOM_CHARACTERS):
+        number, digit = divmod(number, len(_ALPHABET))
+        characters += _ALPHABET[digit]
+    return characters
 
 
 def room_sid() -> str:

@@ -6,6 +6,7 @@ begins as `ShortLivedHttp`, parsed by h11. If it asks for an upgrade, it goes on
 """
 
 import asyncio
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from signaling.http.connection import DIRECT
@@ -50,6 +51,11 @@ pings and pongs cost 10 us or more each, and do not count as requests."""
 
 LIST_HEADERS = (b"connection:", b"upgrade:", b"sec-websocket-", b"transfer-encoding:", b"expect:")
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
+
+FIN = 0x80
+"""The bit of a frame that ends its message."""
+_MEDIUM, _LARGE = struct.Struct("!BBH"), struct.Struct("!BBQ")
+"""Heads of frames of at least 126 bytes, and of at least 64 KiB."""
 
 log = structlog.get_logger("signaling.http")
 
@@ -331,16 +337,21 @@ class SignalProtocol(WebSocketsSansIOProtocol):
         """Implement `Direct.send_now`. If it returns False, `send` waits or raises."""
         if self.conn.state is not OPEN or self.transport.is_closing() or not self.writable.is_set():
             return False
-        if isinstance(frame, str):
-            self.conn.send_text(frame.encode())
-        else:
-            self.conn.send_binary(frame)
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        # As `conn.send_binary` would write it, at a fifth of the cost: in a large room one join is many frames.
+        opcode, data = (Opcode.TEXT, frame.encode()) if isinstance(frame, str) else (Opcode.BINARY, frame)
+        self.transport.write(frame_head(opcode, len(data)) + data)
         return True
 
     def _end(self) -> None:
         if not self.handshake_complete:
             self.transport.close()
+
+
+def frame_head(opcode: int, size: int) -> bytes:
+    """Return what precedes `size` bytes of a whole message from a server (RFC 6455 section 5.2)."""
+    if size < 126:
+        return bytes((FIN | opcode, size))
+    return _MEDIUM.pack(FIN | opcode, 126, size) if size < 1 << 16 else _LARGE.pack(FIN | opcode, 127, size)
 
 
 def limit_websockets() -> None:

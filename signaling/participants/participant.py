@@ -38,7 +38,7 @@ from sfu.events import (
     TransportConnected,
     TransportFailed,
 )
-from sfu.parameters import SubscriptionId, TrackId, TransportId
+from sfu.parameters import SubscriptionId, TrackId
 from signaling import identifiers
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.http.connection import Broadcast, SignalConnection
@@ -119,7 +119,8 @@ class Participant:
 
         self._info = describe(profile, self.client)
         self._stale = False
-        self._alias = identifiers.participant_sid()
+        self._alias = ""
+        """The sid that stands for a hidden participant, once one is needed."""
 
         # Times of the node's clock, in seconds.
         self.joined_at = node.clock()
@@ -155,6 +156,8 @@ class Participant:
         self.subscriptions = Subscriptions(self, self.settings.auto_subscribe, self.settings.adaptive_stream)
         kind = SingleConnection if self.settings.single_pc else DualConnection
         self.renegotiation: Renegotiation = kind(self, self.publishing, self.subscriptions)
+        self.data_transport = self.renegotiation.data_transport
+        """The transport over which data packets for it go."""
         for transport in self.renegotiation.transports:
             node.participants[transport] = self
 
@@ -194,16 +197,6 @@ class Participant:
         return self.room.name
 
     @property
-    def track_count(self) -> int:
-        """The number of tracks that it publishes or has announced."""
-        return self.publishing.count
-
-    @property
-    def data_transport(self) -> TransportId:
-        """The transport over which data packets for it go."""
-        return self.renegotiation.data_transport
-
-    @property
     def hidden(self) -> bool:
         """Whether it is hidden, so that others are not told of it."""
         return self.permission.hidden
@@ -211,12 +204,10 @@ class Participant:
     @property
     def public_sid(self) -> str:
         """The sid that SDP and RTCP give for its media. While it is hidden, this is a sid that nobody has."""
-        return self._alias if self.hidden else self.sid
-
-    @property
-    def is_publisher(self) -> bool:
-        """Whether it has published a track since it joined."""
-        return self._info.is_publisher
+        if not self.hidden:
+            return self.sid
+        self._alias = self._alias or identifiers.participant_sid()
+        return self._alias
 
     @property
     def info(self) -> ParticipantInfo:

@@ -48,6 +48,8 @@ class Publishing:
         """Tracks that are announced and have no m-section yet, by sid, oldest first."""
         self.tracks: dict[str, Track] = {}
         """Tracks with an engine track, by sid."""
+        self._counted = 0
+        """The part of the room's `track_count` that is this participant's."""
         self._claims: dict[str, tuple[Track, Codec | None]] = {}
         """mid -> (its track, the codec announced for it). `decide` fills it; `apply` of the same offer empties it."""
 
@@ -87,6 +89,7 @@ class Publishing:
         if not self._participant.node.capacity.promise(needs_of(info)._replace(subscriptions=listeners)):
             raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, SERVER_FULL)
         self.pending[info.sid] = Track(info, self._participant, tracks.announced_codecs(info))
+        self._recount()
         return info
 
     def set_muted(self, sid: str, muted: bool) -> None:
@@ -228,8 +231,17 @@ class Publishing:
     def close(self) -> None:
         """Take all tracks out of the room. The engine's rows are closed together with the transport."""
         self.pending.clear()
-        for track in tuple(self.tracks.values()):
-            self._forget(track)
+        try:
+            for track in tuple(self.tracks.values()):
+                self._forget(track)
+        finally:
+            self.tracks.clear()
+            self._recount()
+
+    def _recount(self) -> None:
+        """Tell the room how many tracks there are now, so that it need not ask everybody for each join."""
+        self._participant.room.track_count += self.count - self._counted
+        self._counted = self.count
 
     def _check(self, request: AddTrackRequest) -> None:
         if not self._may_publish(request.source):
@@ -299,6 +311,7 @@ class Publishing:
     def _forget(self, track: Track) -> None:
         self.pending.pop(track.sid, None)
         self.tracks.pop(track.sid, None)
+        self._recount()
         for engine_track in track.engine_tracks:
             self._participant.node.tracks.pop(engine_track, None)
         if track.announced:

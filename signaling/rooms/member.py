@@ -67,10 +67,6 @@ class Member(Publisher, Protocol):
         """Whether it has left."""
 
     @property
-    def is_publisher(self) -> bool:
-        """Whether it has published a track since it joined."""
-
-    @property
     def expires_at(self) -> float | None:
         """When to remove a client whose media failed, in seconds of the node's clock; None: it has not."""
 
@@ -81,10 +77,6 @@ class Member(Publisher, Protocol):
     @property
     def subscriptions(self) -> Subscriber:
         """Its subscriptions to the room's tracks."""
-
-    @property
-    def track_count(self) -> int:
-        """The number of tracks that it publishes or has announced."""
 
     @property
     def data_transport(self) -> TransportId:

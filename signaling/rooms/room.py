@@ -33,12 +33,12 @@ from signaling import identifiers
 from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
-from signaling.profile import is_person
 from signaling.rooms.capacity import Needs
 from signaling.rooms.departures import Departures
 from signaling.rooms.dispatches import Dispatches
 from signaling.rooms.dynacast import Dynacast
 from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
+from signaling.rooms.headcount import Headcount, counts_as_person
 from signaling.rooms.member import Member
 from signaling.rooms.node import Node
 from signaling.rooms.nonces import Nonces
@@ -73,6 +73,8 @@ class Room:
         """The participants by identity."""
         self.tracks: dict[str, Track] = {}
         """Announced tracks, by sid."""
+        self.track_count = 0
+        """The tracks that all participants publish or are about to. Each `Publishing` adds and subtracts its own."""
         self.speakers = Speakers()
         self.expected = 0
         """The number of sessions that were admitted and have not joined yet."""
@@ -100,6 +102,7 @@ class Room:
         self._departures = Departures(node.clock())
         self._recorders: set[str] = set()
         """The sids of participants that record."""
+        self._headcount = Headcount()
         self._counts = (0, 0)
         self._counts_stale = False
         self._quality_at = self._room_update_at = self._timeouts_checked_at = node.clock()
@@ -121,7 +124,7 @@ class Room:
     @property
     def info(self) -> models.Room:
         """The description of the room that clients are sent."""
-        self._info.num_participants, self._info.num_publishers = self._count()
+        self._info.num_participants, self._info.num_publishers = self._headcount.count()
         return self._info
 
     def configure(self, settings: RoomSettings) -> None:
@@ -159,9 +162,10 @@ class Room:
         if previous is not None:
             self.remove(previous, DUPLICATE_IDENTITY)
         self.participants[participant.identity] = participant
+        self._headcount.note(participant)
         self._note_recorder(participant)
         self._counts_stale = True
-        if _is_person(participant):
+        if counts_as_person(participant):
             self._empty_since = None
             self._was_joined = True
 
@@ -178,6 +182,7 @@ class Room:
         participant.leave(reason, action)
         if self.participants.get(participant.identity) is participant:
             del self.participants[participant.identity]
+            self._headcount.forget(participant)
             self._counts_stale = True
             self._note_recorder(participant)
         try:
@@ -190,7 +195,7 @@ class Room:
             self.participant_changed(participant)
             if not participant.hidden:
                 self._departures.note(participant.info, self.node.clock())
-        if self._empty_since is None and not self._people():
+        if self._empty_since is None and not self._headcount.people():
             self._empty_since = self.node.clock()
         participant.release_parts()
         if participant.joined:
@@ -212,7 +217,8 @@ class Room:
 
     def visible_to(self, participant: Member) -> list[ParticipantInfo]:
         """Return the descriptions of all others that a participant may know of."""
-        return [other.info for other in self.others(participant) if other.joined and not other.hidden]
+        everybody = self.participants.values()
+        return [other.info for other in everybody if other is not participant and other.joined and not other.hidden]
 
     def departures_since(self, time_s: float) -> list[ParticipantInfo] | None:
         """Return who left since a time or shortly before, and is not back; None: too many to remember."""
@@ -230,7 +236,7 @@ class Room:
         limit = self.options.max_participants
         if not limit or not person or identity in self.participants:
             return False
-        return self._people() + self._expected_people >= limit
+        return self._headcount.people() + self._expected_people >= limit
 
     def expect(self, person: bool) -> None:
         """Note that a session was admitted, which will call `arrive`."""
@@ -246,7 +252,7 @@ class Room:
 
     def needs(self) -> Needs:
         """Return the rows that all members have or want, with those of sessions that have not joined yet."""
-        total, tracks = Needs(), self._track_count()
+        total, tracks = Needs(), self.track_count
         for participant in self.participants.values():
             total = total.plus(participant.needs(tracks))
         joining = self.expected
@@ -254,7 +260,7 @@ class Room:
 
     def needs_of_join(self, identity: str, transports: int, takes_all: bool) -> Needs:
         """Return the rows that a join takes, beyond those of the participant that it replaces."""
-        tracks = self._track_count()
+        tracks = self.track_count
         needs = Needs(transports=transports, subscriptions=tracks if takes_all else 0)
         replaced = self.participants.get(identity)
         return needs if replaced is None else needs.beyond(replaced.needs(tracks))
@@ -262,9 +268,6 @@ class Room:
     def listeners(self, publisher: Member) -> int:
         """Return how many will be subscribed to what `publisher` publishes next."""
         return sum(each.subscriptions.takes_all for each in self.participants.values() if each is not publisher)
-
-    def _track_count(self) -> int:
-        return sum(participant.track_count for participant in self.participants.values())
 
     # Changes of participants.
 
@@ -286,6 +289,8 @@ class Room:
 
         `at_once`: tell it in this turn of the event loop even if the room is large.
         """
+        if not participant.removed:
+            self._headcount.note(participant)
         self._counts_stale = True
         self._note_recorder(participant)
         small = len(self.participants) <= SMALL_ROOM
@@ -448,18 +453,10 @@ class Room:
 
     def _tell_counts(self, now: float) -> None:
         self._counts_stale = False
-        counts = self._count()
+        counts = self._headcount.count()
         if counts != self._counts:
             self._room_update_at, self._counts = now, counts
             self._tell_room()
-
-    def _people(self) -> int:
-        return sum(map(_is_person, self.participants.values()))
-
-    def _count(self) -> tuple[int, int]:
-        """Return the numbers of people and of publishers, without those who are hidden."""
-        visible = [participant for participant in self.participants.values() if not participant.hidden]
-        return sum(map(_is_person, visible)), sum(participant.is_publisher for participant in visible)
 
     def _report_quality(self) -> None:
         """Tell everybody of connections whose quality changed, and new participants of all connections."""
@@ -478,11 +475,6 @@ class Room:
     def _update_dynacast(self) -> None:
         self._dynacast_handle = None
         self._dynacast.update(self.node.clock())
-
-
-def _is_person(participant: Member) -> bool:
-    info = participant.info
-    return is_person(info.kind, info.permission.agent, info.permission.recorder)
 
 
 def _update(infos: Iterable[ParticipantInfo]) -> SignalResponse:

@@ -289,7 +289,7 @@ async def test_a_room_without_changes_is_not_counted(call: Call, monkeypatch: py
         counted.append(call.now)
         return (1, 0)
 
-    monkeypatch.setattr(call.room, "_count", count)
+    monkeypatch.setattr(call.room._headcount, "count", count)
     for _ in range(50):
         await call.pass_time(0.4)
     assert not counted

@@ -15,6 +15,7 @@ import pytest
 import websockets
 from livekit.protocol import rtc
 from structlog.testing import capture_logs
+from websockets.frames import Frame, Opcode
 
 from signaling.config.options import MAX_METADATA_BYTES
 from signaling.http import http_protocol, listener
@@ -26,6 +27,7 @@ from signaling.http.http_protocol import (
     SLICE_BYTES,
     Intake,
     SignalProtocol,
+    frame_head,
 )
 from tests.signaling.http.test_server import (
     CONFIG,
@@ -95,6 +97,13 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     rooms = HeardRooms()
     async with running_on(CONFIG, PlayedEngine(), rooms) as addresses:
         yield Running(rooms, addresses[0][1], intakes[0])
+
+
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
+def test_frames_that_are_sent_at_once_are_those_of_the_websocket_library(opcode: Opcode, size: int) -> None:
+    data = bytes(size)
+    assert frame_head(opcode, size) + data == Frame(opcode, data).serialize(mask=False)
 
 
 def token(**claims: Any) -> str:

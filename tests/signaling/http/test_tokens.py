@@ -1,10 +1,12 @@
 """signaling/http/tokens.py: who may do what, read from JSON Web Tokens."""
 
+import json
 import time
 from typing import Any
 
 import jwt
 import pytest
+from jwt.api_jws import PyJWS
 from livekit.api import AccessToken, VideoGrants
 from livekit.protocol import models
 
@@ -166,6 +168,42 @@ def test_half_a_character_is_replaced_wherever_a_token_has_one(half: str) -> Non
     assert verify(sign({"name": "\U0001f600"}), KEYS).name == "\U0001f600"
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"iss":"devkey","exp":%d,"name":"cut \xed\xa0\xbd"}',
+        '{"iss":"devkey","exp":%d,"name":"cut \\ud83d"}'.encode("utf-16"),
+        '{"iss":"devkey","exp":%d,"name":"cut \\ud83d"}'.encode("utf-16-be"),
+        '{"iss":"devkey","exp":%d,"name":"cut \\ud83d"}'.encode("utf-32-le"),
+    ],
+)
+def test_half_a_character_is_found_in_every_encoding_that_json_has(payload: bytes) -> None:
+    expiry = str(int(time.time()) + 60)
+    kind = {b"{": "utf-8", b"\xff": "utf-16-le", b"\0": "utf-16-be"}[payload[:1]]
+    kind = "utf-32-le" if payload[1:4] == b"\0\0\0" else kind
+    token = PyJWS().encode(payload.replace("%d".encode(kind), expiry.encode(kind)), "secret", "HS256")
+    assert verify(token, KEYS).name == "cut \ufffd" * 1
+
+
+@pytest.mark.parametrize(
+    "claims", [b"[]", b'"iss"', b"7", b"\xff", b"{}", b"", b'{"iss":7}', b"[" * 100_000], ids=lambda text: text[:9]
+)
+def test_claims_that_are_no_object_with_an_issuer_are_refused(claims: bytes) -> None:
+    with pytest.raises(TokenError, match="invalid authorization token"):
+        verify(PyJWS().encode(claims, "secret", "HS256"), KEYS)
+
+
+def test_what_is_not_signed_is_not_believed_for_its_issuer_alone() -> None:
+    """The issuer is read from the token before anything is verified."""
+    header, payload, signature = sign({}).split(".")
+    for forged in (f"{header}.{payload}.", f"{header}.{payload}", f"{header}.{payload}!.{signature}", f".{payload}."):
+        with pytest.raises(TokenError):
+            verify(forged, KEYS)
+    with pytest.raises(TokenError):
+        verify(f"{header}.{payload}.{signature}.{signature}", KEYS)
+    assert verify(f"{header}.{payload}.{signature}", KEYS).api_key == "devkey"
+
+
 def test_secrets_are_not_shown_by_what_holds_them() -> None:
     assert "x" * 40 not in f"{KEYS} {KEYS!r}"
 
@@ -199,7 +237,9 @@ def test_a_large_token_of_a_stranger_is_not_read(monkeypatch: pytest.MonkeyPatch
     def read(*_: Any, **__: Any) -> None:
         pytest.fail("it was parsed")
 
+    strangers = (sign(large, secret="guess"), "a" * LARGE_TOKEN_BYTES * 2, ".é" * LARGE_TOKEN_BYTES)
     monkeypatch.setattr(jwt, "decode", read)
-    for stranger in (sign(large, secret="guess"), "a" * LARGE_TOKEN_BYTES * 2, ".é" * LARGE_TOKEN_BYTES):
+    monkeypatch.setattr(json, "loads", read)
+    for stranger in strangers:
         with pytest.raises(TokenError, match="Signature verification failed"):
             verify(stranger, KEYS)
