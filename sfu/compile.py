@@ -91,7 +91,7 @@ def _calls() -> Iterator[list[Call]]:
             (control.push_command, (memory.record, np.zeros(1, command_t))),
             (notices.notice, (memory.record, NoticeKind.CLOSED_TRANSPORT, 0)),
             (notices.take_notices, (memory.record, np.zeros(NOTICE_BLOCK, notice_t))),
-            (control.take_slow, (memory.record, np.zeros(1, slow_t)[0])),
+            (control.take_slow, (memory.record, np.zeros(1, slow_t))),
             (loop.media_loop, (memory.record, memory.arena)),
         ]
     finally:

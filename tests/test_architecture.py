@@ -88,6 +88,7 @@ CLOCK_PLACES = {
     "sfu/control/media_thread.py",
     "sfu/engine.py",
     "sfu/compile.py",  # tells how long it took
+    "sfu/control/data/association.py",  # when a chunk was sent, as aiortc notes it and compares it later
 }
 """Outermost shells of the media engine. Everywhere else `now` is an argument."""
 

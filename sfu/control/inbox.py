@@ -6,12 +6,11 @@ together, is bounded where they are put into the queue (`capacities.SLOW_PER_TRA
 
 from collections import deque
 
-from sfu.control.mailbox import Datagram, Mailbox
+from sfu.control.mailbox import SLOW_BATCH, Datagram, Mailbox
 
-BATCH = 64
-"""Datagrams taken out of the queue for each one that is handed out: it empties faster than it is filled."""
 MAX_WAITING = 16_384
-"""Datagrams here. The rest stays in the queue, which is too full for more then."""
+"""Datagrams here. The rest stays in the queue, which is too full for more then. Of those there, a batch is taken for
+each that is handed out here: the queue empties faster than it is filled."""
 
 
 class Inbox:
@@ -25,12 +24,13 @@ class Inbox:
 
     def take(self) -> Datagram | None:
         """The next datagram, None when there is none. It counts as handled from now on."""
-        first = self._mailbox.take_datagram() if self._count < MAX_WAITING else None
-        if first is not None:
-            if not self._waiting and self._mailbox.has_no_datagram:  # nearly always
-                self._mailbox.handled(first.transport)
-                return first
-            self._fill(first)
+        if self._count <= MAX_WAITING - SLOW_BATCH:
+            taken = self._mailbox.take_datagrams()
+            if len(taken) == 1 and not self._waiting:  # nearly always
+                self._mailbox.handled(taken[0].transport)
+                return taken[0]
+            for each in taken:
+                self._put(each)
         if not self._waiting:
             return None
         row = next(iter(self._waiting))
@@ -42,14 +42,9 @@ class Inbox:
         self._mailbox.handled(row)
         return datagram
 
-    def _fill(self, first: Datagram) -> None:
-        datagram: Datagram | None = first
-        taken = 0
-        while datagram is not None:
-            queue = self._waiting.get(datagram.transport)
-            if queue is None:
-                queue = self._waiting[datagram.transport] = deque()
-            queue.append(datagram)
-            self._count += 1
-            taken += 1
-            datagram = self._mailbox.take_datagram() if taken < BATCH and self._count < MAX_WAITING else None
+    def _put(self, datagram: Datagram) -> None:
+        queue = self._waiting.get(datagram.transport)
+        if queue is None:
+            queue = self._waiting[datagram.transport] = deque()
+        queue.append(datagram)
+        self._count += 1

@@ -5,7 +5,7 @@ Nothing here waits: commands that do not fit stay here until `flush` finds room.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from sfu.schema.queue_tables import COMMAND_FIELDS, command_t, notice_t, slow_t
 MAX_WAITING_COMMANDS = 65_536
 """Commands beside the queue's own; only opening and closing ones may pass it, and those are bounded by the rows."""
 NOTICE_BATCH = 1024
+SLOW_BATCH = 64
+"""DTLS datagrams that are taken out of the queue at once: a kernel's call costs as much as the work on one of them."""
 
 _ROWS = frozenset(
     (
@@ -34,6 +36,9 @@ _ROWS = frozenset(
 """A row whose opening was refused would be in use for ever: nobody tells that it is closed."""
 _SETTINGS = frozenset((Command.FOLLOW_PATH, Command.REQUEST_KEY_FRAME, Command.SET_LAYERS, Command.SET_PAUSED))
 """What clients can ask for at will: of a row's, only the newest waits, beside the others and refusing none of them."""
+
+
+_EMPTY = bytes(command_t.itemsize)
 
 
 class Notice(NamedTuple):
@@ -70,11 +75,10 @@ class Mailbox:
         self._given, self._taken = memory.table("thread")["notices"], 0
         queues = memory.table("queues")
         self._read, self._written = queues["read"], queues["written"]
-        # Made once and read field by field: a record of numpy's, and each of its fields, costs as much as the datagram.
-        slow = np.zeros(1, slow_t)
-        self._slow: Any = slow[0]
-        self._slow_fields = [slow[name] for name in ("transport", "generation", "path", "size")]
-        self._slow_data = memoryview(slow["data"][0])
+        self._slow = np.zeros(SLOW_BATCH, slow_t)
+        # Views, made once: a record of numpy's, and each of its fields, costs as much as the datagram.
+        self._slow_heads = self._slow[["transport", "generation", "path", "size"]]
+        self._slow_data = [memoryview(data) for data in self._slow["data"]]
         self._handled = memory.table("transports")["slow_taken"]
 
     @property
@@ -108,7 +112,7 @@ class Mailbox:
 
     def _packed(self, kind: Command, row: int, generation: int, fields: dict[str, int]) -> bytes:
         """One command as it lies in the queue."""
-        self._command.fill(0)
+        self._command_bytes[:] = _EMPTY
         command = self._command[0]
         command["kind"], command["row"], command["generation"] = kind, row, generation
         for name, value in fields.items():
@@ -149,22 +153,17 @@ class Mailbox:
             for kind, row, generation, value, extra in self._notices[:count].tolist()
         ]
 
-    def take_datagram(self) -> Datagram | None:
-        """The next DTLS datagram, None when there is none. `handled` must follow."""
-        if self._is_empty(SLOW_QUEUE) or not take_slow(self._state, self._slow):
-            return None
-        transport, generation, path, size = [field.item(0) for field in self._slow_fields]
-        return Datagram(transport, generation, path, self._slow_data[:size].tobytes())
-
-    @property
-    def has_no_datagram(self) -> bool:
-        """Whether the slow queue is empty."""
-        return self._is_empty(SLOW_QUEUE)
+    def take_datagrams(self) -> Sequence[Datagram]:
+        """The next DTLS datagrams, at most SLOW_BATCH. `handled` must follow for each."""
+        # Without a kernel's call when nothing waits. What comes a moment later wakes this thread anyway.
+        if self._read.item(SLOW_QUEUE) == self._written.item(SLOW_QUEUE):
+            return ()
+        heads = self._slow_heads[: take_slow(self._state, self._slow)].tolist()
+        return [
+            Datagram(transport, generation, path, data[:size].tobytes())
+            for (transport, generation, path, size), data in zip(heads, self._slow_data, strict=False)
+        ]
 
     def handled(self, transport: int) -> None:
         """A datagram of a transport row is done with: there is room for one more of it."""
         self._handled[transport] += 1
-
-    def _is_empty(self, queue: int) -> bool:
-        """Whether nothing waits, without a kernel's call. What comes a moment later wakes this thread anyway."""
-        return bool(self._read.item(queue) == self._written.item(queue))

@@ -85,7 +85,8 @@ class TrackStatistics:
     bytes: int
     """Header and payload of these packets."""
     lost: int
-    """RFC 3550 section 6.4.1, cumulative; retransmissions that arrived count against it."""
+    """Packets that are missing, as in RFC 3550 section 6.4.1: those expected less those that arrived, retransmissions
+    included."""
     jitter_ms: float
     """Jitter of the worst layer."""
     layers: tuple[LayerStatistics, ...]
@@ -114,7 +115,8 @@ class SubscriptionStatistics:
     wished: tuple[int, int] = (MAX_SPATIAL, MAX_TEMPORAL)
     """Highest spatial and temporal layer that the subscriber wishes."""
     allowed: tuple[int, int] = (MAX_SPATIAL, MAX_TEMPORAL)
-    """Highest layers that its path carries beside all else; -1: none, it is paused."""
+    """Highest spatial and temporal layer for which its path has room beside everything else that goes there; -1: none,
+    so it is paused."""
     reason: str = Reason.CLIENT.name.lower()
     """Why it is not sent more: "client" (it wishes no more), "bandwidth", "not_live" (the publisher does not send it),
     "paused" (for lack of bandwidth), "key_frame" (which has not come yet)."""

@@ -53,11 +53,13 @@ SHORTEST_TIMER_S = 0.01
 
 def new_credentials() -> IceCredentials:
     """Fresh random ICE credentials of ours."""
-
-    def text(count: int) -> str:
-        return "".join(secrets.choice(ICE_CHARACTERS) for _ in range(count))
-
-    return IceCredentials(text(UFRAG_CHARACTERS), text(PASSWORD_CHARACTERS))
+    characters = ""
+    # One number, read digit by digit: a random number for each character costs thirty times as much.
+    number = secrets.randbelow(len(ICE_CHARACTERS) ** (UFRAG_CHARACTERS + PASSWORD_CHARACTERS))
+    for _ in range(UFRAG_CHARACTERS + PASSWORD_CHARACTERS):
+        number, digit = divmod(number, len(ICE_CHARACTERS))
+        characters += ICE_CHARACTERS[digit]
+    return IceCredentials(characters[:UFRAG_CHARACTERS], characters[UFRAG_CHARACTERS:])
 
 
 class TransportState(Enum):
@@ -221,15 +223,18 @@ class Transport:
         if self.state is not TransportState.OPEN:
             return
         self._last_path = path
-        if self._dtls is None:
+        dtls = self._dtls
+        if dtls is None:
             if len(self._early) < MAX_EARLY_DATAGRAMS:
                 self._early.append(datagram)
             return
-        was_secure = self._sessions is not None
         try:
-            packets = self._dtls.receive(datagram)
-            self._secure()
-            self._follow(datagram, path, was_secure, bool(packets))
+            if self._sessions is not None and is_one_data_record(datagram):
+                # Of data nothing follows. A repeated flight of the handshake, which may come later, must be answered.
+                self._receive_record(dtls, datagram, path)
+                return
+            packets = dtls.receive(datagram)
+            self._secure(path)
             for packet in packets[:MAX_RECORDS_PER_DATAGRAM]:
                 if self._data is not None:
                     self._data.receive(packet)
@@ -238,9 +243,7 @@ class Transport:
             return
         if len(packets) > MAX_RECORDS_PER_DATAGRAM:
             self._drops["dtls_records"] += len(packets) - MAX_RECORDS_PER_DATAGRAM
-        # Only of data nothing follows. A repeated flight of the handshake, which may come later, must be answered.
-        if not (was_secure and packets and is_one_data_record(datagram)):
-            self._flush()
+        self._flush()
 
     def fail(self, reason: str) -> None:
         """End the association and tell signalling, once. The row stays until `close`."""
@@ -285,17 +288,23 @@ class Transport:
                 return int(path)
         return -1
 
-    def _follow(self, datagram: bytes, path: int, was_secure: bool, has_data: bool) -> None:
-        """Let the media thread send where a datagram came from, if it is authentic and newer than all before: the one
-        that ended the handshake, or one record of data, whose epoch and number RFC 6347 section 4.1 puts first."""
-        if not was_secure:
-            follows = self._sessions is not None
-        elif has_data and is_one_data_record(datagram):
-            number = int.from_bytes(datagram[3:11])
-            follows, self._newest_record = number > self._newest_record, max(number, self._newest_record)
-        else:
-            follows = False
-        if follows and path != self.shard.selected_paths.item(self.row):
+    def _receive_record(self, dtls: DtlsConnection, datagram: bytes, path: int) -> None:
+        """Take one record of data. Follow it to its path, if it is authentic and newer than all before: its epoch and
+        number, which RFC 6347 section 4.1 puts first, say that."""
+        packet = dtls.receive_record(datagram)
+        if packet is None:
+            self._flush()
+            return
+        number = int.from_bytes(datagram[3:11])
+        if number > self._newest_record:
+            self._newest_record = number
+            self._follow(path)
+        if self._data is not None:
+            self._data.receive(packet)
+
+    def _follow(self, path: int) -> None:
+        """Let the media thread send where an authentic datagram came from that is newer than all before."""
+        if path != self.shard.selected_paths.item(self.row):
             self._push(Command.FOLLOW_PATH, other_row=path)
 
     def _start_dtls(self) -> None:
@@ -309,8 +318,8 @@ class Transport:
             return
         self._flush()
 
-    def _secure(self) -> None:
-        """The handshake has just ended: keys to the media thread, then data channels."""
+    def _secure(self, path: int) -> None:
+        """If a datagram over `path` has just ended the handshake: keys to the media thread, then data channels."""
         if self._dtls is None or self._sessions is not None or self._dtls.state is not DtlsState.CONNECTED:
             return
         self._sessions = self._dtls.sessions
@@ -320,6 +329,7 @@ class Transport:
         self._push(Command.START_SRTP, srtp_in=srtp_in, srtp_out=srtp_out)
         self._events.put(TransportConnected(self.id))
         self._start_data()
+        self._follow(path)
 
     def _start_data(self) -> None:
         """Begin SCTP when DTLS is up and data channels were negotiated; idempotent."""

@@ -61,17 +61,19 @@ def push_slow(state, row, path, slot, size):
 
 @njit(cache=True)
 def take_slow(state, out):
-    """Control thread: move one datagram into `out` (one slow_t record). False when none waits. It counts against its
-    transport's quota until `slow_taken` says that it was handled."""
+    """Control thread: move the oldest datagrams into `out` (1-D slow_t), as many as there are and it holds. Returns
+    their number. Each counts against its transport's quota until `slow_taken` says that it was handled."""
     first = state.queues[SLOW_QUEUE].read
-    if load_acquire(state.queues.written, SLOW_QUEUE) == first:
-        return False
-    entry = state.slow[first & (SLOW_SLOTS - 1)]
-    out.transport = entry.transport
-    out.generation = entry.generation
-    out.size = entry.size
-    out.path = entry.path
-    for k in range(entry.size):
-        out.data[k] = entry.data[k]
-    store_release(state.queues.read, SLOW_QUEUE, first + 1)
-    return True
+    count = min(load_acquire(state.queues.written, SLOW_QUEUE) - first, len(out))
+    for n in range(count):
+        entry = state.slow[(first + n) & (SLOW_SLOTS - 1)]
+        taken = out[n]
+        taken.transport = entry.transport
+        taken.generation = entry.generation
+        taken.size = entry.size
+        taken.path = entry.path
+        for k in range(entry.size):
+            taken.data[k] = entry.data[k]
+    if count > 0:
+        store_release(state.queues.read, SLOW_QUEUE, first + count)
+    return count

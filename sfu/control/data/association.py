@@ -2,17 +2,19 @@
 
 The SCTP is aiortc's, over an object with the five members that it asks for. Its coroutines never wait for anything
 but our `_send_data`, which does not wait either, so they run to their end at once here: no task per datagram, and
-what they raise is caught where it belongs. What is private of aiortc is touched in this file and in `reassembly`.
+what they raise is caught where it belongs. What is private of aiortc is touched in this file, in `retransmission`, in
+`reassembly` and in `sctp_packets`.
 """
 
-import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from aiortc.rtcdatachannel import RTCDataChannel
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcsctptransport import (
+    SCTP_DATA_UNORDERED,
     USERDATA_MAX_LENGTH,
     WEBRTC_BINARY,
     WEBRTC_BINARY_EMPTY,
@@ -21,12 +23,13 @@ from aiortc.rtcsctptransport import (
     ForwardTsnChunk,
     InitAckChunk,
     InitChunk,
-    RTCSctpTransport,
     SackChunk,
 )
 
 from sfu.control.data.backlog import Backlog
 from sfu.control.data.reassembly import WHOLE, Held, Stream
+from sfu.control.data.retransmission import Retransmission
+from sfu.control.data.sctp_packets import SentChunk, common_header, data_packet, read_bare_sack
 from sfu.errors import TransportFailure
 from sfu.parameters import DtlsRole
 from sfu.schema.capacities import SLOW_PER_TRANSPORT
@@ -56,8 +59,6 @@ MAX_CONGESTION_BYTES = 1 << 20
 MAX_UNDER_WAY = 1024
 """Chunks sent and not acknowledged; more wait. aiortc walks over them with each message and each SACK, and small ones
 are many: a window of 1 MiB has room for as many as it has bytes."""
-TIMER_SLACK_S = 0.002
-"""A timer that fires this much early is due: loops count in milliseconds."""
 
 
 class Wire:
@@ -67,7 +68,7 @@ class Wire:
 
     def __init__(self, role: DtlsRole, send: Callable[[bytes], None]) -> None:
         self._role = role.value
-        self._send = send
+        self.send = send
 
     def _register_data_receiver(self, receiver: Any) -> None:
         """The owner feeds the receiver itself."""
@@ -76,10 +77,20 @@ class Wire:
         """Nothing was registered."""
 
     async def _send_data(self, data: bytes) -> None:
-        self._send(data)
+        self.send(data)
 
 
-class Association(RTCSctpTransport):
+class Outlet(NamedTuple):
+    """A channel as its messages need it. None of this changes once it has a stream number."""
+
+    number: int
+    ordered: bool
+    max_retransmits: int | None
+    is_timed: bool
+    """Messages have a lifetime. aiortc knows the time."""
+
+
+class Association(Retransmission):
     """aiortc's association, bounded against peers that send what no honest stack sends."""
 
     def __init__(self, wire: Wire, backlog: Backlog, drops: Counter[str]) -> None:
@@ -92,9 +103,11 @@ class Association(RTCSctpTransport):
         """Payload bytes taken since the start; `_promised` is how far they may get by all that was ever announced."""
         super().__init__(cast(RTCDtlsTransport, wire), port=LOCAL_PORT)
         self._inbound_streams_max = MAX_STREAMS
-        self._t3_kept: asyncio.TimerHandle | None = None
-        self._t3_kept_until = self._t3_due = 0.0
         self._peer_window = MAX_CONGESTION_BYTES
+        self._send_packet = wire.send
+        self._header = b""
+        """The first bytes of each packet, made when they are needed."""
+        self._outlets: dict[RTCDataChannel, Outlet] = {}
         self._backlog = backlog
         self._backlog_first = False
         self.reliable: RTCDataChannel | None = None
@@ -154,6 +167,7 @@ class Association(RTCSctpTransport):
             if self._is_established():
                 self._drops["sctp_refused"] += 1
                 return
+            self._header = b""
             self._sack_misordered.clear()
             self._sack_duplicates.clear()
         await super()._receive_chunk(chunk)
@@ -224,6 +238,50 @@ class Association(RTCSctpTransport):
         if (chunk.cumulative_tsn - self._last_sacked_tsn) % (1 << 32) < 1 << 31:
             self._peer_window = chunk.advertised_rwnd
         await super()._receive_sack_chunk(chunk)
+        if not self._sent_queue:
+            self._resending = False
+
+    def take_bare_sack(self, packet: bytes) -> bool:
+        """Take a packet that `is_bare_sack`, if all is as it mostly is: it acknowledges what is under way or the
+        beginning of it, nothing is lost and nothing waits. False: it has to be taken as any other."""
+        told = read_bare_sack(packet)
+        sent: Any = self._sent_queue
+        if (
+            told is None
+            or told[0] != self._local_verification_tag
+            or not self._is_calm()
+            or self._something_waits()
+            or self._backlog
+            or self._flight_size >= self._cwnd
+            or self._association_state is not self.State.ESTABLISHED
+        ):
+            return False
+        done = (told[1] - self._last_sacked_tsn) % (1 << 32)
+        if done > len(sent):
+            return False  # it is old, or acknowledges what was never sent
+        self._peer_window = told[2]
+        self._last_sacked_tsn = self._advanced_peer_ack_tsn = told[1]
+        if done and sent[0]._sent_count == 1:
+            self._update_rto(time.time() - sent[0]._sent_time)
+        for _ in range(done):
+            chunk = sent.popleft()
+            if chunk._in_flight:
+                chunk._in_flight = False
+                self._flight_size -= chunk._book_size
+        if not sent:
+            self._t3_cancel()
+        elif done:
+            self._t3_restart()
+        return True
+
+    def _is_calm(self) -> bool:
+        """Whether no loss is being repaired, and no message given up that the peer must be told of."""
+        return (
+            self._fast_recovery_exit is None
+            and not self._resending
+            and self._forward_tsn_chunk is None
+            and self._advanced_peer_ack_tsn == self._last_sacked_tsn
+        )
 
     # --- sending ------------------------------------------------------------------------------------------------------
     async def _data_channel_flush(self) -> None:
@@ -275,85 +333,76 @@ class Association(RTCSctpTransport):
             waiting.extendleft(reversed(few))
             self._outbound_queue = waiting
 
-    def _maybe_abandon(self, chunk: DataChunk) -> bool:
-        """Whether a chunk's message is given up. aiortc searches for the message's other chunks among all that is under
-        way; most messages have none."""
-        sent: Any = chunk  # aiortc's own attributes, which its types do not know
-        if chunk.flags & WHOLE != WHOLE or sent._expiry is not None or sent._max_retransmits is None:
-            return super()._maybe_abandon(chunk)
-        if sent._sent_count > sent._max_retransmits:
-            sent._abandoned = True
-            sent._retransmit = False
-            self._flight_size_decrease(chunk)
-        return bool(sent._abandoned)
-
-    # T3 starts with almost every message and stops with its SACK, so the loop's timer is left to run instead: one that
-    # fires too early waits for the rest. aiortc takes `_t3_handle` for the answer to whether T3 runs.
-    def _t3_start(self) -> None:
-        self._t3_due = asyncio.get_running_loop().time() + self._rto
-        if self._t3_kept is None or self._t3_kept_until > self._t3_due:
-            self._t3_drop()
-            self._t3_arm(self._rto)
-        self._t3_handle = self._t3_kept
-
-    def _t3_restart(self) -> None:
-        self._t3_start()
-
-    def _t3_cancel(self) -> None:
-        self._t3_handle = None
-        if self._association_state is self.State.CLOSED:
-            self._t3_drop()
-
-    def _t3_arm(self, seconds: float) -> None:
-        self._t3_kept = asyncio.get_running_loop().call_later(seconds, self._t3_fired)
-        self._t3_kept_until = self._t3_due
-
-    def _t3_drop(self) -> None:
-        if self._t3_kept is not None:
-            self._t3_kept.cancel()
-            self._t3_kept = None
-
-    def _t3_fired(self) -> None:
-        self._t3_kept = None
-        if self._t3_handle is None:
-            return
-        rest = self._t3_due - asyncio.get_running_loop().time()
-        if rest > TIMER_SLACK_S:
-            self._t3_arm(rest)
-            self._t3_handle = self._t3_kept
-        else:
-            self._t3_expired()
-
     def send_binary(self, channel: RTCDataChannel, payload: bytes) -> None:
         """What `RTCDataChannel.send` does, but sent at once and not in a task of its own for every message."""
         kind, data = as_binary(payload)
-        number = channel.id
-        if number is None or channel.maxPacketLifeTime or self._something_waits() or not self._is_established():
+        outlet = self._outlets.get(channel) or self._open_outlet(channel)
+        if outlet is None or outlet.is_timed or self._something_waits() or not self._is_established():
             channel._addBufferedAmount(len(data))
             self._data_channel_queue.append((channel, kind, data))
             run_now(self._data_channel_flush())
         else:  # what the flush would do with this one message; what is buffered would go up and down again
-            run_now(self._send(number, kind, data, None, channel.maxRetransmits, channel.ordered))
+            self._send_first(outlet, kind, data)
 
     def _something_waits(self) -> bool:
         return bool(self._data_channel_queue or self._outbound_queue or self._reconfig_queue)
 
     def send_at_once(self, channel: RTCDataChannel, payload: bytes) -> bool:
         """Send a message on the reliable channel if nothing waits before it; otherwise it belongs into the backlog."""
-        number = channel.id
+        outlet = self._outlets.get(channel) or self._open_outlet(channel)
         if (
             self._backlog
             or self._outbound_queue
             or self._data_channel_queue
             or self._reconfig_queue
-            or number is None
+            or outlet is None
             or not payload
-            or channel.maxPacketLifeTime
+            or outlet.is_timed
             or self._association_state is not self.State.ESTABLISHED
         ):
             return False
-        run_now(self._send(number, WEBRTC_BINARY, payload, None, channel.maxRetransmits, channel.ordered))
+        self._send_first(outlet, WEBRTC_BINARY, payload)
         return True
+
+    def _open_outlet(self, channel: RTCDataChannel) -> Outlet | None:
+        if channel.id is None:
+            return None
+        timed = bool(channel.maxPacketLifeTime)
+        outlet = self._outlets[channel] = Outlet(channel.id, channel.ordered, channel.maxRetransmits, timed)
+        return outlet
+
+    def _data_channel_closed(self, stream_id: int) -> None:
+        self._outlets.clear()  # those of other channels are made again
+        super()._data_channel_closed(stream_id)
+
+    def _send_first(self, outlet: Outlet, kind: int, data: bytes) -> None:
+        """Send a message before which no other waits; what cannot go yet waits."""
+        number, ordered, most, _ = outlet
+        flight = self._flight_size
+        if (
+            len(data) > USERDATA_MAX_LENGTH
+            or flight >= min(self._cwnd, self._peer_window)
+            or len(self._sent_queue) >= MAX_UNDER_WAY
+            or not self._is_calm()
+        ):
+            run_now(self._send(number, kind, data, None, most, ordered))
+            return
+        # What aiortc would do with one chunk of which nothing has to be looked up or waited for.
+        tsn = self._local_tsn
+        self._local_tsn = (tsn + 1) % (1 << 32)
+        sequence = 0
+        if ordered:
+            sequence = self._outbound_stream_seq.get(number, 0)
+            self._outbound_stream_seq[number] = (sequence + 1) % (1 << 16)
+        flags = WHOLE if ordered else WHOLE | SCTP_DATA_UNORDERED
+        chunk = SentChunk(flags, tsn, number, sequence, kind, data, most, time.time())
+        self._sent_queue.append(chunk)
+        self._flight_size = flight + len(data)
+        if not self._header:
+            self._header = common_header(self._local_port, self._remote_port or 0, self._remote_verification_tag)
+        self._send_packet(data_packet(self._header, chunk))
+        if self._t3_handle is None:
+            self._t3_start()
 
     def flush(self) -> None:
         """Send what waits and may be sent."""
@@ -383,6 +432,7 @@ class Association(RTCSctpTransport):
         self._sent_queue.clear()
         self._outbound_queue.clear()
         self._data_channel_queue.clear()
+        self._outlets.clear()
         self._forward_tsn_chunk = None
 
 

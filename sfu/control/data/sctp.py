@@ -11,7 +11,7 @@ from aiortc.rtcsctptransport import RTCSctpCapabilities
 
 from sfu.control.data.association import Association, Wire, run_now
 from sfu.control.data.backlog import Backlog, Message
-from sfu.control.data.sctp_fence import refusal
+from sfu.control.data.sctp_fence import is_bare_sack, refusal
 from sfu.errors import TransportFailure
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
 
@@ -96,11 +96,13 @@ class DataChannels:
         if self._association is None:
             self._drops["sctp_early"] += 1
             return
-        if reason := refusal(packet):
+        is_sack = is_bare_sack(packet)
+        if not is_sack and (reason := refusal(packet)):
             self._refuse("sctp_refused", reason)
             return
         try:
-            self._association.take(packet)
+            if not (is_sack and self._association.take_bare_sack(packet)):
+                self._association.take(packet)
         except TransportFailure:
             raise
         except Exception as error:  # assertions, struct errors: the peer's bytes, so any exception may come

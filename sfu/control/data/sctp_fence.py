@@ -32,15 +32,18 @@ _ONCE = {SACK: 1, FORWARD_TSN: 2}
 """Bits for what a packet may have once: each costs a walk over all that was sent, or all that is held."""
 
 _BARE_SACK, _NO_BLOCKS = b"\3\0\0\x10", bytes(4)
-"""Half of all packets: one SACK without gaps or duplicates."""
+"""The header of a SACK of 16 bytes, and the numbers of its gaps and duplicates behind its TSN and window."""
 _CHUNK_HEADER = Struct("!BxH")
 _PAIR = Struct("!HH")
 
 
+def is_bare_sack(packet: bytes) -> bool:
+    """Whether a packet is one SACK without gaps or duplicates, as half of all packets are."""
+    return packet[12:16] == _BARE_SACK and packet[24:] == _NO_BLOCKS
+
+
 def refusal(packet: bytes) -> str:
     """Return why an SCTP packet must not be parsed; empty when it may."""
-    if packet[12:16] == _BARE_SACK and packet[24:] == _NO_BLOCKS:
-        return ""
     end = len(packet)
     at, chunks, control, seen = COMMON_HEADER_BYTES, 0, 0, 0
     while at + CHUNK_HEADER_BYTES <= end:

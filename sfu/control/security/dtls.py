@@ -10,8 +10,11 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from OpenSSL import SSL
+from OpenSSL._util import ffi as openssl_ffi
+from OpenSSL._util import lib as openssl
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi
 
@@ -27,9 +30,11 @@ RECORD_HEADER_BYTES = 13
 APPLICATION_DATA = 23
 """A record's content type, its first byte (RFC 5246 section 6.2.1)."""
 MAX_DATAGRAM_BYTES = SLOW_BYTES
-"""No record can be longer: it came in one datagram. pyOpenSSL zeroes a buffer of the size asked for at each read."""
+"""No record can be longer: it came in one datagram."""
 READ_BYTES = 4096
 """What one read of outgoing bytes takes; a flight may need several."""
+_BUFFER = openssl_ffi.new("char[]", READ_BYTES)
+"""Where OpenSSL puts what is read, until it is copied at once: the control thread has it to itself."""
 WINDOW_SIZE = 1024
 """Replay window of SRTP in packets, as mediasoup has it: video bursts are reordered by more than libsrtp's 128."""
 SENDING_WINDOW_SIZE = PACKETS
@@ -118,6 +123,11 @@ class DtlsConnection:
         self._fingerprints = fingerprints
         self._ssl = SSL.Connection(context, None)
         self._ssl.set_ciphertext_mtu(MTU_BYTES)
+        # What pyOpenSSL does around each of these calls costs a data message three times what OpenSSL does. A call that
+        # fails is handed to it, so that it raises what it always does.
+        self._handle: Any = self._ssl._ssl
+        self._incoming: Any = self._ssl._into_ssl
+        self._outgoing: Any = self._ssl._from_ssl
         if role is DtlsRole.SERVER:
             self._ssl.set_accept_state()
         else:
@@ -134,30 +144,42 @@ class DtlsConnection:
             return []
         # The BIO is a stream: read it empty after each datagram, then a broken record cannot swallow the next one.
         self._ssl.bio_write(datagram)
-        if self.state is State.CONNECTED:
-            return self._read(1 if is_one_data_record(datagram) else None)
-        self._shake_hands()
+        if self.state is not State.CONNECTED:
+            self._shake_hands()
         return self._read() if self.sessions is not None else []
+
+    def receive_record(self, datagram: bytes) -> bytes | None:
+        """Take a datagram that `is_one_data_record`. Returns what is in it; None when there is nothing that is
+        authentic, new and of this association. Raises TransportFailure."""
+        if self.state is not State.CONNECTED:
+            return None
+        openssl.BIO_write(self._incoming, datagram, len(datagram))
+        try:
+            return self._read_record()  # and no more: to find nothing would cost as much again
+        except SSL.WantReadError:
+            return None
 
     def send(self, data: bytes) -> None:
         """Encrypt application data as one record. Raises TransportFailure."""
         if self.state is not State.CONNECTED:
             return
-        try:
-            self._ssl.send(data)
-        except SSL.Error as error:
-            raise self._failure(error) from error
+        result = openssl.SSL_write(self._handle, data, len(data))
+        if result <= 0:
+            try:
+                self._ssl._raise_ssl_error(self._handle, result)
+            except SSL.Error as error:
+                raise self._failure(error) from error
 
     def datagrams_to_send(self) -> list[bytes]:
         """What must be sent now, whole records in datagrams of at most MTU_BYTES (a larger record goes alone)."""
         waiting = b""
-        try:
-            while len(waiting) % READ_BYTES == 0:
-                waiting += self._ssl.bio_read(READ_BYTES)
-        except SSL.WantReadError:  # nothing, or nothing more
-            if not waiting:
-                return []
-        return [waiting] if len(waiting) <= MTU_BYTES else split_at_records(waiting)
+        while (size := openssl.BIO_read(self._outgoing, _BUFFER, READ_BYTES)) > 0:
+            waiting += openssl_ffi.buffer(_BUFFER, size)[:]
+            if size < READ_BYTES:
+                break
+        if len(waiting) <= MTU_BYTES:
+            return [waiting] if waiting else []
+        return split_at_records(waiting)
 
     def timeout_s(self) -> float | None:
         """Seconds until `handle_timeout` is due; None: no flight is waiting for an answer."""
@@ -193,20 +215,30 @@ class DtlsConnection:
         self.sessions = self._make_sessions()
         self.state = State.CONNECTED
 
-    def _read(self, records: int | None = None) -> list[bytes]:
-        """Read until nothing is left, or as many records if the number is known: the last read would cost as much."""
+    def _read(self) -> list[bytes]:
+        """Read all records that have come."""
         received: list[bytes] = []
-        while len(received) != records:
+        while True:
             try:
-                received.append(self._ssl.recv(MAX_DATAGRAM_BYTES))
+                received.append(self._read_record())
             except SSL.WantReadError:
                 return received
-            except SSL.ZeroReturnError:
-                self.state = State.ENDED
-                raise TransportFailure("closed by peer") from None
-            except SSL.Error as error:
-                raise self._failure(error) from error
-        return received
+
+    def _read_record(self) -> bytes:
+        """Read one record of application data. Raises WantReadError when there is none, else TransportFailure."""
+        size = openssl.SSL_read(self._handle, _BUFFER, MAX_DATAGRAM_BYTES)
+        if size > 0:
+            return bytes(openssl_ffi.buffer(_BUFFER, size))
+        try:
+            self._ssl._raise_ssl_error(self._handle, size)
+        except SSL.WantReadError:
+            raise
+        except SSL.ZeroReturnError:
+            self.state = State.ENDED
+            raise TransportFailure("closed by peer") from None
+        except SSL.Error as error:
+            raise self._failure(error) from error
+        raise RuntimeError("OpenSSL read nothing and named no error")
 
     def _verify_fingerprint(self) -> None:
         """RFC 8122 section 6.2: the certificate must match one of the fingerprints, in either role."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sfu.control import inbox
-from sfu.control.inbox import BATCH, Inbox
-from sfu.control.mailbox import Mailbox
+from sfu.control.inbox import Inbox
+from sfu.control.mailbox import SLOW_BATCH, Mailbox
 from sfu.queues import control
 from sfu.schema.capacities import CROWDED_SLOW, SLOW_PER_TRANSPORT, SLOW_QUEUE
 from sfu.schema.memory import Memory
@@ -58,7 +58,7 @@ def test_datagram_behind_many_of_another_transport_is_served_soon(queue: Queue) 
         queue.push(1, number)
     queue.push(2, 0)
     turns = next(turn for turn in range(SLOW_PER_TRANSPORT) if queue.take() == (2, 0))
-    assert turns <= SLOW_PER_TRANSPORT // BATCH + 2
+    assert turns <= SLOW_PER_TRANSPORT // SLOW_BATCH + 2
 
 
 def test_what_waits_counts_against_its_transport_until_it_is_handed_out(queue: Queue) -> None:
@@ -83,14 +83,14 @@ def test_every_transport_may_send_what_its_window_lets_it(queue: Queue) -> None:
 def test_what_many_transports_send_at_once_stays_in_the_queue_when_there_is_no_room(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox, "MAX_WAITING", 2 * BATCH)
+    monkeypatch.setattr(inbox, "MAX_WAITING", 2 * SLOW_BATCH)
     for transport in range(3):
-        for number in range(2 * BATCH):
+        for number in range(2 * SLOW_BATCH):
             queue.push(transport, number)
     queue_row = queue.memory.table("queues")[SLOW_QUEUE]
     taken = [queue.take() for _ in range(4)]
-    assert queue_row["written"] - queue_row["read"] >= 6 * BATCH - 4 - 2 * BATCH
-    taken += [queue.take() for _ in range(6 * BATCH - 4)]
+    assert queue_row["written"] - queue_row["read"] >= 6 * SLOW_BATCH - 4 - 2 * SLOW_BATCH
+    taken += [queue.take() for _ in range(6 * SLOW_BATCH - 4)]
     assert all(taken)
     assert len(set(taken)) == len(taken)
     assert queue.take() is None

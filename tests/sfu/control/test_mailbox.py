@@ -128,11 +128,13 @@ def test_notices_come_in_batches_and_whole(ends: Ends) -> None:
     assert [each.row for each in ends.mailbox.take_notices()] == [4]
 
 
-def test_datagrams_come_one_by_one(ends: Ends) -> None:
+def test_datagrams_come_in_batches(ends: Ends) -> None:
     ends.memory.table("rx")[0][:5] = list(b"hello")
     ends.memory.table("transports")[7]["generation"] = 9
     control.push_slow(ends.memory.record, 7, 2, 0, 5)
     control.push_slow(ends.memory.record, 7, 2, 0, 4)
-    assert ends.mailbox.take_datagram() == Datagram(7, 9, 2, b"hello")
-    assert ends.mailbox.take_datagram() == Datagram(7, 9, 2, b"hell")
-    assert ends.mailbox.take_datagram() is None
+    assert ends.mailbox.take_datagrams() == [Datagram(7, 9, 2, b"hello"), Datagram(7, 9, 2, b"hell")]
+    assert not ends.mailbox.take_datagrams()
+    for _ in range(mailbox.SLOW_BATCH + 1):
+        control.push_slow(ends.memory.record, 7, 2, 0, 4)
+    assert [len(ends.mailbox.take_datagrams()) for _ in range(3)] == [mailbox.SLOW_BATCH, 1, 0]

@@ -8,7 +8,7 @@ import pytest
 
 from sfu.control.mailbox import Datagram
 from sfu.control.sockets import machine_addresses
-from sfu.control.transports import MAX_RECORDS_PER_DATAGRAM
+from sfu.control.transports import ICE_CHARACTERS, MAX_RECORDS_PER_DATAGRAM, new_credentials
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
@@ -39,6 +39,15 @@ async def next_of(engine: Engine, kind: type[Event]) -> Event:
             event = await engine.next_event()
             if isinstance(event, kind):
                 return event
+
+
+def test_credentials_are_random_characters_of_the_grammar() -> None:
+    made = [new_credentials() for _ in range(2000)]
+    for texts, length in (([each.ufrag for each in made], 8), ([each.password for each in made], 24)):
+        assert len(set(texts)) == len(made)
+        assert {len(text) for text in texts} == {length}
+        for place in range(length):
+            assert len({text[place] for text in texts}) == len(ICE_CHARACTERS), "each of them comes 32 times on average"
 
 
 @pytest.mark.parametrize("role", DtlsRole)
@@ -264,13 +273,12 @@ async def test_the_end_of_the_handshake_says_where_the_client_is(
 ) -> None:
     thread = engine.shards[0].thread
     assert isinstance(thread, StandIn)
-    take = engine.shards[0].mailbox.take_datagram
+    take = engine.shards[0].mailbox.take_datagrams
 
-    def elsewhere() -> Datagram | None:
-        datagram = take()
-        return datagram and datagram._replace(path=9)
+    def elsewhere() -> list[Datagram]:
+        return [datagram._replace(path=9) for datagram in take()]
 
-    monkeypatch.setattr(engine.shards[0].mailbox, "take_datagram", elsewhere)
+    monkeypatch.setattr(engine.shards[0].mailbox, "take_datagrams", elsewhere)
     await client.connect(data=False)
     await next_of(engine, TransportConnected)
     assert [fields["other_row"] for kind, _, fields in thread.commands if kind == Command.FOLLOW_PATH] == [9]

@@ -176,7 +176,7 @@ def test_dtls_of_a_checked_address_goes_to_the_control_thread(node: Node) -> Non
     node.send(DTLS)
     node.turn()
     out = np.zeros(1, slow_t)
-    assert control.take_slow(node.memory.record, out[0])
+    assert control.take_slow(node.memory.record, out) == 1
     assert (out[0]["transport"], out[0]["generation"], out[0]["path"]) == (ROW, GENERATION, node.transport["path"])
     assert out[0]["data"][:100].tobytes() == DTLS
     assert os.eventfd_read(int(node.memory.thread["control_fd"])) > 0

@@ -29,7 +29,7 @@ def memory() -> Memory:
 def take_slow(memory: Memory) -> tuple[int, bytes] | None:
     """(transport, datagram) of the next slow entry."""
     out = np.zeros(1, slow_t)
-    if not control.take_slow(memory.record, out[0]):
+    if not control.take_slow(memory.record, out):
         return None
     return int(out[0]["transport"]), bytes(out[0]["data"][: out[0]["size"]].tobytes())
 
@@ -53,10 +53,22 @@ def test_slow_datagrams_keep_their_bytes_and_their_transport(memory: Memory) -> 
     memory.table("rx")[2][:5] = np.frombuffer(b"hello", np.uint8)
     control.push_slow(memory.record, 7, 11, 2, 5)
     out = np.zeros(1, slow_t)
-    assert control.take_slow(memory.record, out[0])
+    assert control.take_slow(memory.record, out) == 1
     assert out[0][["transport", "generation", "path", "size"]].tolist() == (7, 3, 11, 5)
     assert out[0]["data"][:5].tobytes() == b"hello"
-    assert not control.take_slow(memory.record, out[0])
+    assert control.take_slow(memory.record, out) == 0
+
+
+def test_slow_datagrams_are_taken_in_order_as_many_as_fit_and_around_the_end_of_the_queue(memory: Memory) -> None:
+    memory.table("queues")[SLOW_QUEUE]["read"] = memory.table("queues")[SLOW_QUEUE]["written"] = SLOW_SLOTS - 3
+    for n in range(10):
+        memory.table("rx")[0][: n + 1] = n
+        control.push_slow(memory.record, n, 0, 0, n + 1)
+    out, taken = np.zeros(4, slow_t), []
+    for count in (4, 4, 2, 0):
+        assert control.take_slow(memory.record, out) == count
+        taken += [(int(each["transport"]), each["data"][: each["size"]].tobytes()) for each in out[:count]]
+    assert taken == [(n, bytes([n]) * (n + 1)) for n in range(10)]
 
 
 def test_one_transport_has_a_quota_and_others_keep_their_room(memory: Memory) -> None:
