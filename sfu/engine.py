@@ -86,7 +86,8 @@ class Engine:
         options: EngineOptions,
         media_thread: MakeThread = MediaThread,
     ) -> None:
-        """media_thread: makes a thread from (memory, what to call with an exception in it); tests put another one here.
+        """media_thread: called for each port with the memory that the thread shares with the control thread, and with a
+        function that takes its exceptions; returns the thread. Tests give one without media.
         Raises EngineError for no port or for more than MAX_THREADS."""
         if not 0 < len(options.udp_ports) <= MAX_THREADS:
             raise EngineError(f"1 to {MAX_THREADS} media threads, not {len(options.udp_ports)}")
@@ -201,8 +202,8 @@ class Engine:
         return self._local(transport)
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
-        """Take the peer's half; starts DTLS, and SCTP with a `sctp_port`. Later calls bring new ICE credentials or
-        the `sctp_port`. Raises EngineError when a later call changes the fingerprints or the role."""
+        """Take the peer's ICE credentials and fingerprints; start DTLS, and SCTP with a `sctp_port`. Later calls bring
+        new credentials or the `sctp_port`. Raises EngineError when one changes the fingerprints or the role."""
         self._transport(transport).connect(remote)
 
     def restart_ice(self, transport: TransportId) -> LocalTransport:
@@ -309,11 +310,11 @@ class Engine:
         return [level for shard in self.shards for level in statistics.audio_levels(shard, self._owners[shard])]
 
     def track_statistics(self, track: TrackId) -> TrackStatistics:
-        """What came of a track since it was opened. Raises EngineError for one that is not open."""
+        """What was received of a track since it was opened. Raises EngineError for one that is not open."""
         return statistics.track_statistics(self._forwarding.open_track(track))
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
-        """What went out on a subscription since it was opened. Raises EngineError for one that is not open."""
+        """What was sent on a subscription since it was opened. Raises EngineError for one that is not open."""
         return statistics.subscription_statistics(self._forwarding.open_subscription(subscription))
 
     def subscription_path(self, subscription: SubscriptionId) -> tuple[float, float]:
@@ -326,10 +327,9 @@ class Engine:
         return statistics.drops(self.shards, self._drops)
 
     def limits(self) -> dict[str, int]:
-        """Rows that there can be per table, of all media threads together: `transports`, `tracks`, `streams` and
-        `subscriptions`. A track that is subscribed to in other threads takes rows there too, so its tables count
-        once. Subscriptions are where their subscribers are, so with several threads an eighth is kept for what their
-        uneven filling costs."""
+        """The most rows in use of `transports`, `tracks`, `streams` and `subscriptions`. With several media threads,
+        `tracks` and `streams` are those of one, because a track needs rows in each thread that has a subscriber; and an
+        eighth of the others is left out, because one thread is full before the rest."""
         return statistics.limits(len(self.shards))
 
     def usage(self) -> dict[str, int]:

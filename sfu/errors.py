@@ -1,8 +1,9 @@
 """Errors of the engine.
 
-* `EngineError`: signalling asked for something that it must not (its fault)
-    * `TableFull`: no row or packet cache is left, or too many commands wait (ours: a limit of this process)
-* `TransportFailure`: the peer or the network ended a transport; never leaves `sfu`, it becomes a `TransportFailed`
+* `EngineError`: the caller made a mistake, and nothing has changed.
+    * `TableFull`: the caller made none; a limit of this process is reached, of rows, packet caches or waiting commands.
+* `TransportFailure`: the peer or the network ended a transport. It is raised inside `sfu` only; callers get the event
+  `TransportFailed`.
 """
 
 

@@ -54,7 +54,7 @@ READABLE_BY_OTHERS = 0o007
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoomOptions:
     """The options of rooms that a join creates."""
 
@@ -74,7 +74,7 @@ class RoomOptions:
     """Clients play the sound of a camera or screen in step with its picture."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrometheusOptions:
     """Where metrics are served, and to whom."""
 
@@ -232,7 +232,9 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
             remote_unmute=room.enable_remote_unmute,
             sync_streams=room.sync_streams,
         ),
-        prometheus=PrometheusOptions(metrics_port, file.prometheus.username, file.prometheus.password),
+        prometheus=PrometheusOptions(
+            port=metrics_port, username=file.prometheus.username, password=file.prometheus.password
+        ),
         webhook=file.webhook.options(full_room=room.enable_full_room_in_webhooks),
         limits=file.limit.options(
             room.max_metadata_size, room.max_room_name_length, room.max_participant_identity_length

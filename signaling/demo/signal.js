@@ -10,7 +10,7 @@ export class Signal extends EventTarget {
 
   /** Opens the socket; resolves with the first message ({join} or {reconnect}). Rejects with a readable Error. */
   async open(token, { resume = "" } = {}) {
-    const query = new URLSearchParams({ access_token: token, protocol: "16", auto_subscribe: "1", sdk: "js", version: "demo" });
+    const query = new URLSearchParams({ access_token: token, protocol: "17", auto_subscribe: "1", sdk: "js", version: "demo" });
     if (resume) {
       query.set("reconnect", "1");
       query.set("sid", resume);

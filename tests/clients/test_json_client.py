@@ -178,7 +178,7 @@ async def test_malformed_json_is_answered_and_forgiven(
 
 
 async def test_garbage_protobuf_is_answered_and_forgiven(server: ServerUnderTest, room: str, call: Call) -> None:
-    url = f"{server.url}/rtc/v1?access_token={server.token(room, 'hand')}&protocol=16"
+    url = f"{server.url}/rtc/v1?access_token={server.token(room, 'hand')}&protocol=17"
     async with asyncio.timeout(20), websockets.connect(url, proxy=None) as socket:
         assert SignalResponse.FromString(await socket.recv(decode=False)).HasField("join")
         await socket.send(b"\xff" * 50)

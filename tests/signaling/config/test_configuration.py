@@ -237,8 +237,12 @@ def test_the_bound_on_media_threads_is_the_engines() -> None:
 
 def test_rooms_are_made_as_the_file_says() -> None:
     text = "keys: {a: b}\nroom: {empty_timeout: 10, departure_timeout: 5, max_participants: 9, forward_loudest: 3}\n"
-    assert load(text).room == RoomOptions(10, 5, 9, 3)
-    assert load("keys: {a: b}\n").room == RoomOptions(300, 20, 0, 0)
+    assert load(text).room == RoomOptions(
+        empty_timeout_s=10, departure_timeout_s=5, max_participants=9, forward_loudest=3
+    )
+    assert load("keys: {a: b}\n").room == RoomOptions(
+        empty_timeout_s=300, departure_timeout_s=20, max_participants=0, forward_loudest=0
+    )
     codecs = "keys: {a: b}\nroom:\n  enabled_codecs: [{mime: audio/opus}, {mime: video/VP8}]\n"
     assert load(codecs).room.enabled_codecs == ("audio/opus", "video/vp8")
     assert refusal("keys: {a: b}\nroom: {enabled_codecs: [vp8]}\n").startswith(
