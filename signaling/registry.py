@@ -39,7 +39,8 @@ from signaling.participants.session import Session
 from signaling.rooms import room_log
 from signaling.rooms.capacity import BEYOND_LIMITS, SERVER_FULL, Load, Needs
 from signaling.rooms.node import Node
-from signaling.rooms.room import Room, RoomSettings
+from signaling.rooms.room import Room
+from signaling.rooms.settings import RoomSettings, UnknownPreset, with_preset
 from signaling.rooms.tracks import Publisher
 from signaling.webhooks.notifier import Webhooks
 
@@ -101,6 +102,7 @@ class Rooms:
             JoinError: 401 when the token is revoked, 503 when the room or the server is full.
         """
         self._check_token(join)
+        self._settings(join)
         self._check(join)
 
     def create(self, name: str, options: RoomOptions | None = None, settings: RoomSettings | None = None) -> Room:
@@ -180,6 +182,17 @@ class Rooms:
         if self.node.revocations.covers(join.room, join.claims.identity, join.claims.not_before):
             raise JoinError(401, "the token was revoked")
 
+    def _settings(self, join: JoinParameters) -> RoomSettings | None:
+        """Return what the token says about the room.
+
+        Raises:
+            JoinError: 400: it names a preset that is not configured.
+        """
+        try:
+            return with_preset(join.room_config, join.claims.room_preset, self.node.config.room_presets)
+        except UnknownPreset as error:
+            raise JoinError(400, "unknown room configuration in the token") from error
+
     def _check(self, join: JoinParameters) -> Needs:
         """Return the rows of the engine's tables that the join will take.
 
@@ -223,11 +236,12 @@ class Rooms:
             if isinstance(member, Participant) and join.participant_sid in ("", member.sid):
                 return Session(room, join, member)
             return Session(room, join, None)
+        settings = self._settings(join)
         self.node.capacity.promise(self._check(join))
         if room is None:
-            room = self._make(join.room, self._options, join.room_config)
-        elif join.room_config is not None:
-            room.configure(join.room_config)
+            room = self._make(join.room, self._options, settings)
+        elif settings is not None:
+            room.configure(settings)
         room.expect(join.is_person)
         return Session(room, join, None)
 

@@ -11,7 +11,8 @@ from signaling.config.configuration import RoomOptions
 from signaling.errors import RequestRefused, TooManyRooms
 from signaling.participants.participant import Participant
 from signaling.rooms.node import Node
-from signaling.rooms.room import Room, RoomSettings
+from signaling.rooms.room import Room
+from signaling.rooms.settings import RoomSettings
 
 Result = TypeVar("Result")
 

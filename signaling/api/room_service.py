@@ -16,6 +16,7 @@ from signaling.api.twirp import Method
 from signaling.config.options import LimitOptions
 from signaling.participants import data
 from signaling.rooms import calls
+from signaling.rooms.settings import UnknownPreset, with_preset
 
 NONCE_BYTES = 16
 MAX_METHOD_BYTES = 64
@@ -73,9 +74,11 @@ class RoomService:
         check_metadata(request.metadata, self._limits)
         for agent in request.agents:
             check_agent(agent, self._limits)
-        if request.room_preset:
-            raise invalid("unknown room configuration in create room request")
-        return create_room(self._rooms, request.name, request).info
+        try:
+            settings = with_preset(request, request.room_preset, self._rooms.node.config.room_presets)
+        except UnknownPreset as error:
+            raise invalid("unknown room configuration in create room request") from error
+        return create_room(self._rooms, request.name, settings).info
 
     def list_rooms(self, request: room.ListRoomsRequest) -> room.ListRoomsResponse:
         """List the rooms with these names, or all. Names of rooms that do not exist are left out."""

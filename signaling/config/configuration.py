@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 
@@ -18,6 +18,7 @@ from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
 from signaling.config.known_keys import KNOWN_KEYS
 from signaling.config.options import LimitOptions, WebhookOptions
+from signaling.config.presets import Presets, parse_presets
 from signaling.config.sections import LimitSection, Section, Size, WebhookSection
 from signaling.config.settings import Setting, read_variables
 from signaling.config.values import (
@@ -113,6 +114,8 @@ class Config:
     limits: LimitOptions = field(default_factory=LimitOptions)
     auto_create: bool = True
     """A join creates a room that is missing. Else only the API does, and joins whose token may."""
+    room_presets: Presets = field(default_factory=dict)
+    """Named settings of rooms, which tokens and the server API refer to."""
     region: str = ""
     """The name of the place where this server is, which clients are told."""
     node_ips: tuple[str, ...] = ()
@@ -240,6 +243,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
             room.max_metadata_size, room.max_room_name_length, room.max_participant_identity_length
         ),
         auto_create=room.auto_create,
+        room_presets=room.room_configurations,
         region=file.region,
         node_ips=_latest(
             parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
@@ -329,6 +333,7 @@ class _Room(Section):
     enable_full_room_in_webhooks: bool = False
     enable_remote_unmute: bool = False
     sync_streams: bool = False
+    room_configurations: Annotated[dict[str, Any], BeforeValidator(parse_presets)] = Field(default_factory=dict)
     max_metadata_size: Size = 0
     max_room_name_length: Size = 0
     max_participant_identity_length: Size = 0

@@ -98,9 +98,9 @@ KNOWN_KEYS: KeyTable = {
         "playout_delay": _ignored("enabled min max"),
         **_acted_on(
             "auto_create enabled_codecs enable_full_room_in_webhooks enable_remote_unmute max_metadata_size "
-            "max_room_name_length max_participant_identity_length sync_streams"
+            "max_room_name_length max_participant_identity_length sync_streams room_configurations"
         ),
-        **_ignored("create_room_timeout create_room_attempts update_batch_target_size room_configurations"),
+        **_ignored("create_room_timeout create_room_attempts update_batch_target_size"),
     },
     "turn": _ignored(
         "enabled domain cert_file key_file tls_port udp_port relay_range_start relay_range_end external_tls "

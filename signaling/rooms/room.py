@@ -18,7 +18,6 @@ from livekit.protocol.models import (
     DisconnectReason,
     ParticipantInfo,
 )
-from livekit.protocol.room import CreateRoomRequest, RoomConfiguration
 from livekit.protocol.rtc import (
     ConnectionQualityInfo,
     ConnectionQualityUpdate,
@@ -43,6 +42,7 @@ from signaling.rooms.member import Member
 from signaling.rooms.node import Node
 from signaling.rooms.nonces import Nonces
 from signaling.rooms.quality import Qualities
+from signaling.rooms.settings import RoomSettings
 from signaling.rooms.speakers import Speakers
 from signaling.rooms.tracks import Demand, Publisher, Track, enabled_codecs
 from signaling.rooms.updates import Updates, batches
@@ -53,8 +53,6 @@ QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
 TRANSPORTS_OF_A_JOIN = 2
 """The most transports that a client opens when it joins."""
-RoomSettings = CreateRoomRequest | RoomConfiguration
-"""What a call or a token says about a room. Zero and empty mean that it says nothing."""
 SMALL_ROOM = 50
 """The size up to which every change is told at once."""
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from livekit.api import TwirpError
 from livekit.protocol import models, room, rtc
 
@@ -361,6 +362,27 @@ async def test_a_room_that_cannot_be_as_wanted_is_not_created(api: Api, fields: 
     request = room.CreateRoomRequest(**fields)
     assert (await refusal(api.client.room.create_room(request)))[0] == code
     assert not api.call.rooms.rooms
+
+
+async def test_a_preset_fills_in_what_a_call_or_a_token_does_not_say(api: Api) -> None:
+    preset = room.RoomConfiguration(empty_timeout=11, max_participants=12, agents=[{"agent_name": "scribe"}])
+    api.call.rooms.node.config = replace(api.call.config, room_presets={"small": preset})
+    request = room.CreateRoomRequest(name="attic", room_preset="small", max_participants=3)
+    created = await api.client.room.create_room(request)
+    assert (created.empty_timeout, created.max_participants, created.departure_timeout) == (11, 3, 20)
+    (agent,) = api.call.rooms.rooms["attic"].dispatches.find("")
+    assert agent.agent_name == "scribe"
+    for name, status in (("small", 200), ("none", 400)):
+        bearer = token({"room": "hall", "roomJoin": True}, sub="ann", roomPreset=name)
+        assert (await api.validate(bearer)).status_code == status
+
+
+async def test_a_token_sets_up_the_room_that_its_bearer_creates_and_changes_one_that_is_there(api: Api) -> None:
+    for identity, settings in (("ann", {"metadata": "first", "emptyTimeout": 9}), ("ben", {"max_participants": 5})):
+        config = json_format.ParseDict(settings, room.RoomConfiguration())
+        await api.call.join(identity, room_config=config)
+    info = api.call.room.info
+    assert (info.metadata, info.empty_timeout, info.max_participants) == ("first", 9, 5)
 
 
 async def test_a_room_needs_no_name(api: Api) -> None:

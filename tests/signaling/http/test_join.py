@@ -22,7 +22,7 @@ from signaling.http.join import (
     parse_join,
     unwrap_join_request,
 )
-from signaling.limits import MAX_JOIN_TRACKS
+from signaling.limits import MAX_DISPATCHES, MAX_JOIN_TRACKS
 
 KEYS = hide({"devkey": "secret"})
 
@@ -273,3 +273,27 @@ def test_half_a_character_is_replaced_in_token_and_attributes(half: str) -> None
     whole = "cut \ufffd"
     assert (join.room, join.claims.identity, join.claims.name, join.metadata) == (whole, whole, whole, whole)
     assert join.attributes == {"from token": whole, whole: whole}
+
+
+def test_a_token_says_how_its_room_is() -> None:
+    config = {"emptyTimeout": 5, "max_participants": 3, "agents": [{"agentName": "a"}], "unknown": 1}
+    parsed = parse({"access_token": token(roomConfig=config, roomPreset="small")})
+    assert parsed.room_config is not None
+    assert (parsed.room_config.empty_timeout, parsed.room_config.max_participants) == (5, 3)
+    assert parsed.claims.room_preset == "small"
+    assert parse({"access_token": token(roomConfig=None)}).room_config is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"emptyTimeout": "soon"},
+        {"agents": [{}] * (MAX_DISPATCHES + 1)},
+        {"metadata": "m" * (MAX_METADATA_BYTES + 1)},
+        {"agents": [{"metadata": "m" * (MAX_METADATA_BYTES + 1)}]},
+    ],
+)
+def test_settings_of_a_room_that_make_no_sense_are_refused(config: dict[str, Any]) -> None:
+    status, text = refusal({"access_token": token(roomConfig=config)})
+    assert status == 400
+    assert "roomConfig" in text
