@@ -1,0 +1,109 @@
+"""Whatever happens in rooms, what applications are told of it is one consistent story."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from livekit.protocol import rtc
+from livekit.protocol.webhook import WebhookEvent
+
+from signaling.participants import renegotiation
+from signaling.webhooks.messages import Messages
+from tests.signaling.support.call import Call, Client
+from tests.signaling.support.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
+
+PEOPLE = ("ann", "bob", "eve")
+USUAL = ("join", "connect", "publish") * 3
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from((*USUAL, "leave", "lose", "fail", "resume", "close", "wait", "agent")),
+        st.sampled_from(PEOPLE),
+    ),
+    min_size=5,
+    max_size=60,
+)
+
+
+async def take(call: Call, clients: dict[str, Client], step: str, who: str, number: int) -> None:
+    room, client = call.rooms.rooms.get("hall"), clients.get(who)
+    if step in ("join", "agent"):
+        clients[who] = await call.join(who, {"agent": step == "agent"})
+    elif step == "close":
+        call.rooms.close("hall")
+    elif step == "wait":
+        await call.pass_time(7)
+    elif room is None or client is None or who not in room.participants or client.connection.code is not None:
+        return
+    elif step == "connect":
+        await client.connect()
+    elif step == "publish":
+        await client.publish(f"mic{number}", "audio")
+    elif step == "leave":
+        await client.send(leave=rtc.LeaveRequest())
+    elif step == "lose":
+        await client.lose_socket()
+    elif step == "fail":
+        await client.fail()
+    elif step == "resume":
+        clients[who] = await call.resume(client)
+
+
+async def told_of(steps: list[tuple[str, str]]) -> list[WebhookEvent]:
+    call, messages, told = Call(), Messages(), list[WebhookEvent]()
+    call.rooms.node.events.subscribe(lambda event: told.extend(messages.of(event, full_room=False)))
+    clients: dict[str, Client] = {}
+    for number, (step, who) in enumerate(steps):
+        await take(call, clients, step, who, number)
+    await call.end()
+    assert messages._here == set()
+    return told
+
+
+def check(told: list[WebhookEvent]) -> None:
+    """Raise an AssertionError where two messages contradict each other."""
+    rooms: list[str] = []
+    here: dict[str, str] = {}
+    tracks: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for message in told:
+        sid, identity = message.participant.sid, message.participant.identity
+        match message.event:
+            case "room_started":
+                assert rooms == []
+                rooms = [message.room.sid]
+            case "room_finished":
+                assert here == tracks == {}
+                rooms.remove(message.room.sid)
+            case "participant_joined":
+                assert identity not in here.values()
+                here[sid] = identity
+                seen[sid] += 1
+            case "participant_left":
+                assert sid not in tracks.values()
+                assert here.pop(sid) == identity
+            case "participant_connection_aborted":
+                assert sid not in here
+                seen[sid] += 1
+            case "track_published":
+                assert sid in here
+                tracks[message.track.sid] = sid
+            case "track_unpublished":
+                assert tracks.pop(message.track.sid) == sid
+        if message.event != "room_finished":
+            assert [message.room.sid] == rooms
+    assert rooms == []
+    assert set(seen.values()) <= {1}
+    assert len({message.id for message in told}) == len(told)
+
+
+@given(STEPS)
+@settings(max_examples=60, deadline=None)
+def test_any_history_is_told_without_a_contradiction(steps: list[tuple[str, str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renegotiation, "AnsweringConnection", FakeAnsweringConnection)
+        patch.setattr(renegotiation, "OfferingConnection", FakeOfferingConnection)
+        patch.setattr(renegotiation, "COLLECT_S", 3600)
+        told = asyncio.run(told_of(steps))
+    check(told)
