@@ -36,11 +36,11 @@ from signaling.http.join import JoinError, JoinParameters
 from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
 from signaling.participants.session import Session
+from signaling.records.settings import RoomSettings, UnknownPreset, with_preset
 from signaling.rooms import room_log
 from signaling.rooms.capacity import BEYOND_LIMITS, SERVER_FULL, Load, Needs
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
-from signaling.rooms.settings import RoomSettings, UnknownPreset, with_preset
 from signaling.rooms.tracks import Publisher
 from signaling.webhooks.notifier import Webhooks
 

@@ -40,6 +40,7 @@ ORDER = (
     {"signaling.sdp", "signaling.config"},
     {"signaling.metrics"},
     {"signaling.http", "signaling.logs"},
+    {"signaling.records"},
     {"signaling.rooms"},
     {"signaling.participants", "signaling.webhooks"},
     {"signaling.api"},

@@ -10,9 +10,9 @@ from signaling.api.limits import check_room_name
 from signaling.config.configuration import RoomOptions
 from signaling.errors import RequestRefused, TooManyRooms
 from signaling.participants.participant import Participant
+from signaling.records.settings import RoomSettings
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
-from signaling.rooms.settings import RoomSettings
 
 Result = TypeVar("Result")
 

@@ -15,8 +15,8 @@ from signaling.api.registry import Registry, create_room, find_participant, find
 from signaling.api.twirp import Method
 from signaling.config.options import LimitOptions
 from signaling.participants import data
+from signaling.records.settings import UnknownPreset, with_preset
 from signaling.rooms import calls
-from signaling.rooms.settings import UnknownPreset, with_preset
 
 NONCE_BYTES = 16
 MAX_METHOD_BYTES = 64

@@ -16,11 +16,11 @@ import structlog
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
 from signaling.http.shares import Entrances, Shares
+from signaling.records.revocations import Revocations
 from signaling.rooms.calls import Calls
 from signaling.rooms.capacity import Capacity
 from signaling.rooms.events import Events
 from signaling.rooms.member import Member
-from signaling.rooms.revocations import Revocations
 from signaling.rooms.tracks import Track
 
 if TYPE_CHECKING:

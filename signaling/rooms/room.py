@@ -32,17 +32,17 @@ from signaling import identifiers
 from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
+from signaling.records.dispatches import Dispatches
+from signaling.records.nonces import Nonces
+from signaling.records.settings import RoomSettings
 from signaling.rooms.capacity import Needs
 from signaling.rooms.departures import Departures
-from signaling.rooms.dispatches import Dispatches
 from signaling.rooms.dynacast import Dynacast
 from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
 from signaling.rooms.headcount import Headcount, counts_as_person
 from signaling.rooms.member import Member
 from signaling.rooms.node import Node
-from signaling.rooms.nonces import Nonces
 from signaling.rooms.quality import Qualities
-from signaling.rooms.settings import RoomSettings
 from signaling.rooms.speakers import Speakers
 from signaling.rooms.tracks import Demand, Publisher, Track, enabled_codecs
 from signaling.rooms.updates import Updates, batches

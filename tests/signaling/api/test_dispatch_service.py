@@ -1,4 +1,4 @@
-"""signaling/api/dispatch_service.py and signaling/rooms/dispatches.py: dispatched agents by LiveKit's client."""
+"""signaling/api/dispatch_service.py and signaling/records/dispatches.py: dispatched agents by LiveKit's client."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +10,7 @@ from livekit.protocol import agent_dispatch
 
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_DISPATCHES
-from signaling.rooms.dispatches import Dispatches
+from signaling.records.dispatches import Dispatches
 from tests.signaling.support.api import ADMIN, Api
 
 

@@ -1,4 +1,4 @@
-"""signaling/rooms/revocations.py and nonces.py: what is remembered, and how much of it."""
+"""signaling/records/revocations.py and nonces.py: what is remembered, and how much of it."""
 
 from collections import Counter
 from typing import Any
@@ -8,9 +8,9 @@ from livekit.protocol import models
 
 from signaling.http.join import JoinError
 from signaling.http.tokens import refresh, verify
-from signaling.rooms import nonces, revocations
-from signaling.rooms.nonces import Nonces
-from signaling.rooms.revocations import Revocations
+from signaling.records import nonces, revocations
+from signaling.records.nonces import Nonces
+from signaling.records.revocations import Revocations
 from tests.signaling.support.api import token
 from tests.signaling.support.call import Call
 
