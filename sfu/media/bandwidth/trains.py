@@ -70,6 +70,12 @@ def _follows(estimate, sent, arrival, size):
 
 
 @njit(cache=True)
+def own_queue_ms(estimate):
+    """How long the newest packet would wait for ours before it, at the rate at which trains arrive."""
+    return estimate.own_bytes * 8e3 / estimate.train_bps if estimate.train_bps > 0.0 else 0.0
+
+
+@njit(cache=True)
 def measure_train(estimate):
     """Note the rate at which it arrived so far, if it filled the path; less is believed at once, more by half."""
     arrived = estimate.train_arrival_ns - estimate.train_first_arrival_ns
@@ -80,6 +86,10 @@ def measure_train(estimate):
     sample = estimate.train_bytes * 8e9 / arrived
     known = estimate.train_bps if estimate.feedback_ns - estimate.train_ns <= VALID_NS else 0.0
     estimate.train_bps = sample if known <= 0.0 or sample < known else (known + sample) / 2
+    if known <= 0.0:  # the train itself is what waits
+        leaving = np.float64(estimate.train_sent_ns - estimate.train_first_sent_ns)
+        estimate.own_bytes = max(estimate.train_bytes - sample * leaving / 8e9, 0.0)
+        estimate.group_own_ms = own_queue_ms(estimate)
     estimate.train_ns = estimate.feedback_ns
 
 
@@ -122,12 +132,6 @@ def proven_of_queue(estimate, queue):
     if queue > estimate.group_own_ms + OTHERS_MS:
         estimate.train_bps = 0.0
     return proven_bps(estimate, queue)
-
-
-@njit(cache=True)
-def own_queue_ms(estimate):
-    """How long the newest packet would wait for ours before it, at the rate at which trains arrive."""
-    return estimate.own_bytes * 8e3 / estimate.train_bps if estimate.train_bps > 0.0 else 0.0
 
 
 @njit(cache=True)

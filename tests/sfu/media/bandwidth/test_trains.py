@@ -59,6 +59,12 @@ def test_less_is_believed_at_once_and_more_by_half(estimate: Any) -> None:
     assert estimate["train_bps"] == pytest.approx(RATE), "what was known is too old"
 
 
+def test_the_first_train_is_a_queue_of_our_own(estimate: Any) -> None:
+    burst(estimate)
+    assert estimate["group_own_ms"] == pytest.approx(90)
+    assert is_own_queue(estimate, 90)
+
+
 def test_our_own_queue_is_what_we_sent_and_drains_at_the_rate_of_the_path(estimate: Any) -> None:
     burst(estimate)
     burst(estimate, at=START_NS + SECOND)
