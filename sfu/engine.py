@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from sfu.control import statistics
@@ -22,15 +22,24 @@ from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
 from sfu.control.mailbox import Datagram, Notice
 from sfu.control.media_thread import MediaThread
+from sfu.control.scores import Scores
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
-from sfu.control.shards import MakeThread, Shard
+from sfu.control.shards import MakeThread, Shard, first_turns, open_all
 from sfu.control.sockets import candidates
-from sfu.control.statistics import LayerStatistics, SubscriptionStatistics, ThreadLoad, Totals, TrackStatistics, Traffic
+from sfu.control.statistics import (
+    LayerStatistics,
+    SubscriptionStatistics,
+    ThreadLoad,
+    Totals,
+    TrackStatistics,
+    Traffic,
+    TransportStatistics,
+)
 from sfu.control.tracks import Owners
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError, TableFull
-from sfu.events import Event, LayersChanged, StreamStarted, TransportFailed
+from sfu.events import Event, TransportFailed
 from sfu.parameters import (
     MAX_THREADS,
     Candidate,
@@ -60,6 +69,7 @@ __all__ = [
     "Totals",
     "TrackStatistics",
     "Traffic",
+    "TransportStatistics",
 ]
 
 logger = logging.getLogger(__name__)
@@ -68,7 +78,6 @@ SLICE_S = 0.005
 """Longest time that one turn of the event loop spends on notices and DTLS: a crowd that joins is served in pieces."""
 RETRY_S = 0.005
 """How soon what the media thread had no room for is tried again."""
-FIRST_TURN_POLL_S = 0.01
 STOP_TIMEOUT_S = 2.0
 """How long `stop` waits for the media thread to close everything."""
 
@@ -101,6 +110,7 @@ class Engine:
             shard.memory.join([each.memory for each in self.shards])
         self._owners = {shard: Owners() for shard in self.shards}
         self._forwarding = Forwarding(self._owners, self._drops)
+        self._scores = Scores(self._owners)
         self._transports: dict[TransportId, Transport] = {}
         self._unsettled: set[Transport] = set()
         self._numbers = itertools.count(1)
@@ -127,7 +137,7 @@ class Engine:
             shard.thread.start()
         atexit.register(self._end_threads)  # keys must not be freed under a thread that still runs
         try:
-            await self._first_turn()
+            await first_turns(self.shards)
         except BaseException:
             await self.stop()
             raise
@@ -157,15 +167,7 @@ class Engine:
                 shard.close()
 
     def _open_shards(self, certificate: LocalCertificate) -> None:
-        opened: list[Shard] = []
-        try:
-            for shard, port in zip(self.shards, self.udp_ports, strict=True):
-                shard.open(port, self._options.bind, certificate)
-                opened.append(shard)
-        except OSError:
-            for shard in opened:
-                shard.close()
-            raise
+        open_all(self.shards, self.udp_ports, self._options.bind, certificate)
         self.udp_ports = tuple(shard.sockets.port for shard in self.shards)
         self._candidates = {shard: self._candidates_of(shard) for shard in self.shards}
 
@@ -317,10 +319,16 @@ class Engine:
         """What was sent on a subscription since it was opened. Raises EngineError for one that is not open."""
         return statistics.subscription_statistics(self._forwarding.open_subscription(subscription))
 
-    def subscription_path(self, subscription: SubscriptionId) -> tuple[float, float]:
-        """(fraction lost from 0 to 1, round-trip time in ms), cheaper than `subscription_statistics`. Raises
-        EngineError for a subscription that is not open."""
-        return statistics.subscription_path(self._forwarding.open_subscription(subscription))
+    def transport_statistics(self, transport: TransportId) -> TransportStatistics:
+        """What the path to a client is believed to carry, and what is sent over it."""
+        return statistics.transport_statistics(self._transport(transport))
+
+    def scores(self, muted: Iterable[TrackId]) -> dict[TransportId, float]:
+        """How good what each client publishes and is sent has been since the last call, from 0 to 100: its worst track
+        counts. Transports without media are left out. Call it every few seconds. muted: the tracks that publishers have
+        muted; those that are not open are ignored."""
+        tracks = self._forwarding.open_tracks(muted)
+        return self._scores.measure(tracks, time.monotonic_ns())
 
     def drops(self) -> dict[str, int]:
         """What was dropped since the start, by reason: packets, data messages, events."""
@@ -346,13 +354,6 @@ class Engine:
         return statistics.estimates(self.shards)
 
     # --- inside -------------------------------------------------------------------------------------------------------
-    async def _first_turn(self) -> None:
-        for shard in self.shards:
-            while shard.memory.thread["turns"] == 0:
-                if shard.thread.failed:
-                    raise RuntimeError("a media thread does not run")
-                await asyncio.sleep(FIRST_TURN_POLL_S)
-
     def _transport(self, number: TransportId) -> Transport:
         return check_open(self._transports.get(number), number)
 
@@ -440,11 +441,13 @@ class Engine:
             case NoticeKind.CACHE_REQUESTED | NoticeKind.CACHE_LEFT:
                 self._forwarding.cache_changes(shard, notice)
             case NoticeKind.STREAM_STARTED | NoticeKind.LAYERS_CHANGED:
-                self._handle_track(shard, notice)
+                self._tell(self._forwarding.track_event(shard, notice))
             case NoticeKind.SUBSCRIPTION_STARTED | NoticeKind.ALLOWANCE_CHANGED:
-                event = self._forwarding.subscription_event(shard, notice)
-                if event is not None:
-                    self._events.put(event)
+                self._tell(self._forwarding.subscription_event(shard, notice))
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._events.put(event)
 
     def _handle_transport(self, shard: Shard, notice: Notice) -> None:
         owners = self._owners[shard]
@@ -481,19 +484,6 @@ class Engine:
     def _note_closed(self) -> None:
         if all(owners.is_empty for owners in self._owners.values()):
             self._all_closed.set()
-
-    def _handle_track(self, shard: Shard, notice: Notice) -> None:
-        track = self._forwarding.track_of(shard, notice)
-        if track is None:
-            return
-        if notice.kind == NoticeKind.LAYERS_CHANGED:
-            self._events.put(LayersChanged(track.id, notice.value))
-            return
-        ssrc, codec, payload_type = notice.extra & 0xFFFFFFFF, notice.extra >> 32 & 0xFF, notice.extra >> 40
-        try:
-            self._events.put(StreamStarted(track.id, notice.value, ssrc, Codec(codec), payload_type))
-        except ValueError:
-            logger.error("the media thread named an unknown codec %d", codec)
 
     def _kernel_failed(self, error: BaseException) -> None:
         """Tell the control thread of an exception in a kernel. The media thread calls it."""

@@ -37,9 +37,10 @@ from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
 from signaling.participants.session import Session
 from signaling.records.settings import RoomSettings, UnknownPreset, with_preset
-from signaling.rooms import room_log
+from signaling.rooms import quality, room_log
 from signaling.rooms.capacity import BEYOND_LIMITS, SERVER_FULL, Load, Needs
 from signaling.rooms.node import Node
+from signaling.rooms.quality import QUALITY_INTERVAL_S
 from signaling.rooms.room import Room
 from signaling.rooms.tracks import Publisher
 from signaling.webhooks.notifier import Webhooks
@@ -67,6 +68,8 @@ class Rooms:
         self._load = Load(engine.totals, lambda: sum(len(room.tracks) for room in self.rooms.values()))
         self._options = options or config.room
         self._tasks: list[asyncio.Task[None]] = []
+        self._quality_at = 0.0
+        """When the qualities of connections were measured last, or the first of the present rooms was made."""
 
     async def start(self) -> None:
         """Start the tasks that take the engine's events and keep time."""
@@ -153,6 +156,8 @@ class Rooms:
         return api_routes(self)
 
     def _make(self, name: str, options: RoomOptions, settings: RoomSettings | None) -> Room:
+        if not self.rooms:
+            self._quality_at = self.node.clock()
         room = self.rooms[name] = Room(self.node, name, options, settings)
         return room
 
@@ -255,10 +260,18 @@ class Rooms:
                 of_room = levels.setdefault(track.publisher.room_name, {})
                 sid = track.publisher.sid
                 of_room[sid] = max(level, of_room.get(sid, 0.0))
+        if self.rooms and now - self._quality_at >= QUALITY_INTERVAL_S:
+            self._quality_at = now
+            self._report_quality()
         for room in tuple(self.rooms.values()):
             room.tick(now, levels.get(room.name, {}))
             if room.is_over(now):
                 self._end(room, ROOM_CLOSED, LeaveRequest.DISCONNECT)
+
+    def _report_quality(self) -> None:
+        scores = quality.measure(self.node)
+        for room in self.rooms.values():
+            room.report_quality(scores)
 
     def handle(self, event: Event) -> None:
         """Pass an event of the engine to the participant that it concerns. It is ignored if that has left."""

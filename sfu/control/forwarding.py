@@ -5,8 +5,9 @@ to. Closing one closes what hangs on it; rows come back with the media thread's 
 """
 
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from sfu.control.mailbox import Notice
@@ -16,7 +17,7 @@ from sfu.control.shards import Shard
 from sfu.control.tracks import Mirror, Owners, Subscription, Track
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError
-from sfu.events import SubscriptionPaused, SubscriptionStarted
+from sfu.events import LayersChanged, StreamStarted, SubscriptionPaused, SubscriptionStarted
 from sfu.parameters import (
     MAX_SPATIAL,
     MAX_TEMPORAL,
@@ -28,6 +29,8 @@ from sfu.parameters import (
     TrackId,
 )
 from sfu.schema.codes import Command, NoticeKind
+
+logger = logging.getLogger(__name__)
 
 MAX_COMMAND_VALUE = 0x7FFFFFFF
 """Of a priority and of pixels: more means no more."""
@@ -59,6 +62,10 @@ class Forwarding:
         if number not in self.subscriptions:
             raise EngineError(f"no subscription {number}")
         return self.subscriptions[number]
+
+    def open_tracks(self, numbers: Iterable[TrackId]) -> list[Track]:
+        """Those of these tracks that are open."""
+        return [self.tracks[number] for number in numbers if number in self.tracks]
 
     # --- tracks -------------------------------------------------------------------------------------------------------
     def publish(self, transport: Transport, parameters: PublishParameters) -> Track:
@@ -230,11 +237,20 @@ class Forwarding:
         subscription.transport.ssrcs.give_back(subscription.ssrcs)
         shard.tables.give_back_subscription(subscription.row)
 
-    def track_of(self, shard: Shard, notice: Notice) -> Track | None:
-        """The open track that a notice is about; None for a mirror's, whose track speaks for itself."""
+    def track_event(self, shard: Shard, notice: Notice) -> StreamStarted | LayersChanged | None:
+        """What signalling is told of a track that is still open; nothing about a mirror, whose track speaks for
+        itself."""
         track = self._owners[shard].tracks.get(notice.row)
-        fits = track is not None and track.generation == notice.generation and track.id in self.tracks
-        return track if fits else None
+        if track is None or track.generation != notice.generation or track.id not in self.tracks:
+            return None
+        if notice.kind == NoticeKind.LAYERS_CHANGED:
+            return LayersChanged(track.id, notice.value)
+        ssrc, codec, payload_type = notice.extra & 0xFFFFFFFF, notice.extra >> 32 & 0xFF, notice.extra >> 40
+        try:
+            return StreamStarted(track.id, notice.value, ssrc, Codec(codec), payload_type)
+        except ValueError:
+            logger.error("the media thread named an unknown codec %d", codec)
+            return None
 
     def subscription_event(self, shard: Shard, notice: Notice) -> SubscriptionStarted | SubscriptionPaused | None:
         """What signalling is told of a subscription that is still open."""

@@ -1,7 +1,7 @@
 """One media thread as the control thread has it: memory, rows, queues, sockets."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from sfu.control.inbox import Inbox
@@ -29,6 +29,8 @@ class RunsMedia(Protocol):
     def cpu_seconds(self) -> float:
         """Processor time that it has used."""
 
+
+FIRST_TURN_POLL_S = 0.01
 
 MakeThread = Callable[[Memory, Callable[[BaseException], None]], RunsMedia]
 """Makes a media thread from (memory, what to call with an exception in it)."""
@@ -73,3 +75,27 @@ class Shard:
         """Close the sockets; the thread must have stopped."""
         self.sockets.close()
         self.memory.close_wakeups()
+
+
+def open_all(
+    shards: Sequence[Shard], ports: Iterable[int], bind: tuple[str, ...], certificate: LocalCertificate
+) -> None:
+    """Bind the sockets of all shards, or of none. Raises OSError."""
+    opened: list[Shard] = []
+    try:
+        for shard, port in zip(shards, ports, strict=True):
+            shard.open(port, bind, certificate)
+            opened.append(shard)
+    except OSError:
+        for shard in opened:
+            shard.close()
+        raise
+
+
+async def first_turns(shards: Iterable[Shard]) -> None:
+    """Wait until every media thread works. Raises RuntimeError when one fails."""
+    for shard in shards:
+        while shard.memory.thread["turns"] == 0:
+            if shard.thread.failed:
+                raise RuntimeError("a media thread does not run")
+            await asyncio.sleep(FIRST_TURN_POLL_S)

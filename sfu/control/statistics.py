@@ -3,6 +3,7 @@
 A value may be torn from its neighbours by a packet that comes in between; each alone is whole.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from sfu.control.rows import KINDS
 from sfu.control.shards import Shard
 from sfu.control.tracks import Owners, Subscription, Track
+from sfu.control.transports import Transport
 from sfu.media.stream.layers import is_scalable
 from sfu.parameters import MAX_SPATIAL, MAX_TEMPORAL, Kind, TrackId
 from sfu.schema.bandwidth_codes import Reason
@@ -30,6 +32,7 @@ from sfu.schema.capacities import (
 )
 from sfu.schema.codes import Drop, MediaKind, RowState
 from sfu.schema.memory import Memory
+from sfu.schema.thread_tables import FORWARDING_DELAYS_NS
 
 ROWS = {
     "transports": TRANSPORTS,
@@ -56,6 +59,7 @@ TRAFFIC = (
     "plis_sent",
 )
 """Columns of `thread` whose sums over media threads are a `Traffic`."""
+DELAYS_S = (*(bound / 1e9 for bound in FORWARDING_DELAYS_NS), math.inf)
 UNEVEN_SHARE = 8
 """One part in so many is not promised where several media threads may fill unevenly."""
 
@@ -102,6 +106,11 @@ class SubscriptionStatistics:
     """Bytes of the RTP payload of these packets."""
     lost_fraction: float
     """0 to 1, from the last receiver report."""
+    lost: int
+    """Packets that the subscriber has missed, as it reported last; those that the publisher's path lost are among
+    them."""
+    jitter_ms: float
+    """Jitter, from the last receiver report."""
     rtt_ms: float
     """Round-trip time of the transport; 0: unknown."""
     layer: int
@@ -120,6 +129,26 @@ class SubscriptionStatistics:
     reason: str = Reason.CLIENT.name.lower()
     """Why it is not sent more: "client" (it wishes no more), "bandwidth", "not_live" (the publisher does not send it),
     "paused" (for lack of bandwidth), "key_frame" (which has not come yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """What the path to a client is believed to carry, and what goes over it."""
+
+    estimate_bps: int
+    """Bits a second that may be sent, by the client's feedback; 0: it gives none, and nothing is limited."""
+    allocated_bps: int
+    """Bits a second that what may be sent costs, of that."""
+    wished_bps: int
+    """Bits a second that all that the client wishes would cost."""
+    limited: bool
+    """Whether it is sent less than it wishes."""
+    rtt_ms: float
+    """Round-trip time; 0: unknown."""
+    packets_received: int
+    """SRTP and SRTCP datagrams from the client that are authentic."""
+    bytes_received: int
+    """Bytes of them, after decryption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +212,12 @@ class Totals:
     """Bytes of packet caches handed out."""
     subscriptions: Mapping[Kind, int]
     """Tracks that are being forwarded, by kind."""
+    forwarding_delays: tuple[tuple[float, int], ...]
+    """Samples of how long packets were here, one in each turn of a media thread: from the kernel's time stamp until all
+    copies that do not wait for bandwidth had left. (seconds, how many took so long at most and longer than the bound
+    before), ascending; the last bound is infinite."""
+    forwarding_delay_sum_s: float
+    """Sum of all samples, in seconds."""
 
 
 def totals(shards: Sequence[Shard]) -> Totals:
@@ -193,7 +228,17 @@ def totals(shards: Sequence[Shard]) -> Totals:
     threads = [shard.memory.thread for shard in shards]
     traffic = {name: sum(int(thread[name]) for thread in threads) for name in TRAFFIC}
     loads = tuple(map(_load, shards))
-    return Totals(Traffic(**traffic), loads, used, there, cache_bytes, _subscriptions(shards))
+    delays = np.sum([thread["delays"] for thread in threads], axis=0)
+    return Totals(
+        traffic=Traffic(**traffic),
+        threads=loads,
+        rows_used=used,
+        rows=there,
+        packet_cache_bytes=cache_bytes,
+        subscriptions=_subscriptions(shards),
+        forwarding_delays=tuple(zip(DELAYS_S, delays.tolist(), strict=True)),
+        forwarding_delay_sum_s=sum(int(thread["delay_sum_ns"]) for thread in threads) / 1e9,
+    )
 
 
 def _load(shard: Shard) -> ThreadLoad:
@@ -223,6 +268,20 @@ def estimates(shards: Sequence[Shard]) -> list[int]:
     return found
 
 
+def transport_statistics(transport: Transport) -> TransportStatistics:
+    """The numbers of one transport."""
+    row = transport.shard.memory.table("transports")[transport.row]
+    return TransportStatistics(
+        estimate_bps=int(row["estimate_bps"]),
+        allocated_bps=int(row["allocated_bps"]),
+        wished_bps=int(row["wish_bps"]),
+        limited=bool(row["limited"]),
+        rtt_ms=int(row["rtt_ns"]) / 1e6,
+        packets_received=int(row["packets_in"]),
+        bytes_received=int(row["bytes_in"]),
+    )
+
+
 def track_statistics(track: Track) -> TrackStatistics:
     """The numbers of one track."""
     memory = track.transport.shard.memory
@@ -242,29 +301,31 @@ def track_statistics(track: Track) -> TrackStatistics:
         sum(layer.packets for layer in layers),
         sum(layer.bytes for layer in layers),
         sum(int(stream["lost"]) for stream in streams),
-        max(_jitter_ms(stream) for stream in streams),
+        max(_milliseconds(int(stream["jitter"]) / 16, stream) for stream in streams),
         layers,
     )
 
 
-def _jitter_ms(stream: Any) -> float:
+def _milliseconds(ticks: float, stream: Any) -> float:
+    """Ticks of a stream's RTP clock; 0 while its rate is not known."""
     clock_rate = int(stream["clock_rate"])
-    return int(stream["jitter"]) / 16 * 1000 / clock_rate if clock_rate else 0.0
+    return ticks * 1000 / clock_rate if clock_rate else 0.0
 
 
 def subscription_statistics(subscription: Subscription) -> SubscriptionStatistics:
     """The numbers of one subscription."""
     memory = subscription.transport.shard.memory
     row = memory.table("subscriptions")[subscription.row]
-    lost_fraction, rtt_ms = subscription_path(subscription)
     stream = memory.table("streams")[int(row["stream"])]
     scalable = is_scalable.py_func(len(subscription.track.streams), int(stream["codec"]))
     layer = int(row["layer"])
     return SubscriptionStatistics(
         packets=int(row["packets"]),
         bytes=int(row["octets"]),
-        lost_fraction=lost_fraction,
-        rtt_ms=rtt_ms,
+        lost_fraction=int(row["fraction_lost"]) / 256,
+        lost=int(row["lost"]),
+        jitter_ms=_milliseconds(int(row["jitter"]), stream),
+        rtt_ms=memory.table("transports")["rtt_ns"].item(subscription.transport.row) / 1e6,
         layer=int(row["spatial"]) if layer >= 0 and scalable else layer,
         temporal=int(row["temporal"]),
         bitrate_bps=int(row["bitrate_bps"]),
@@ -279,14 +340,6 @@ def _reason(row: Any) -> Reason:
     """Why no more is sent on a row of `subscriptions`."""
     waits = row["kind"] == MediaKind.VIDEO and not row["paused"] and row["target_layer"] != row["layer"]
     return Reason.KEY_FRAME if waits else Reason(int(row["reason"]))
-
-
-def subscription_path(subscription: Subscription) -> tuple[float, float]:
-    """(fraction lost, round-trip time in ms) of one subscription, at a fraction of the price of all its numbers."""
-    memory = subscription.transport.shard.memory
-    lost = memory.table("subscriptions")["fraction_lost"].item(subscription.row)
-    rtt_ns = memory.table("transports")["rtt_ns"].item(subscription.transport.row)
-    return lost / 256, rtt_ns / 1e6
 
 
 def audio_levels(shard: Shard, owners: Owners) -> list[tuple[TrackId, float]]:

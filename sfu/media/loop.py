@@ -11,14 +11,15 @@ from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
 from sfu.media.commands import apply_commands
 from sfu.media.demux import route
-from sfu.media.net.clock import CLOCK_MONOTONIC, read_clock
-from sfu.media.net.udp import flush, receive
+from sfu.media.net.clock import CLOCK_MONOTONIC, present, read_clock
+from sfu.media.net.udp import arrival, flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
 from sfu.media.sharing import sharing_pass
 from sfu.media.timers import next_timer, run_timers, set_wall_offset
 from sfu.schema.capacities import COMMAND_QUEUE, RX_SLOTS
 from sfu.schema.codes import Scratch
+from sfu.schema.thread_tables import FORWARDING_DELAYS_NS
 
 MAX_BATCHES = 8
 """Batches of RX_SLOTS datagrams from one socket before timers and commands get their turn again."""
@@ -33,15 +34,19 @@ def turn(state, arena, now):
     """Do everything that can be done at `now` (CLOCK_MONOTONIC, ns) without waiting."""
     thread = state.thread[0]
     thread.now_ns = now
+    sent, oldest = np.int64(thread.messages_sent), np.int64(0)
     apply_commands(state, arena, now)
     sharing_pass(state, now)  # before new subscriptions are sent anything
     if thread.thread_count > 1:
         receive_relayed(state, arena, now)
     for socket in range(thread.socket_count):
-        _receive_socket(state, arena, socket, now)
+        came = _receive_socket(state, arena, socket, now)
+        oldest = came if oldest == 0 else oldest
     run_timers(state, now)
     forward_all(state, arena, now)
     flush(state)
+    if oldest > 0 and thread.messages_sent != sent:
+        _note_delay(state, oldest)
     if thread.notify:
         thread.notify = 0
         state.scratch[Scratch.EVENT] = 1
@@ -51,14 +56,38 @@ def turn(state, arena, now):
 
 @njit(cache=True)
 def _receive_socket(state, arena, socket, now):
-    for _ in range(MAX_BATCHES):
+    """Handle what waits at a socket. Returns when its oldest datagram reached the kernel, ns; 0: it is no RTP."""
+    oldest = np.int64(0)
+    for batch in range(MAX_BATCHES):
         count = receive(state, socket)
+        if batch == 0 and count > 0 and _is_rtp(state.rx[0]):
+            oldest = arrival(state, 0, now)
         for k in range(count):
             route(state, arena, k, socket, now)
         if count:
             forward_all(state, arena, now)
         if count < RX_SLOTS:
-            return
+            break
+    return oldest
+
+
+@njit(cache=True)
+def _is_rtp(data):
+    """Whether a datagram is RTP, and not STUN, DTLS or RTCP (RFC 7983, RFC 5761 section 4)."""
+    return 128 <= data[0] <= 191 and not 192 <= data[1] <= 223
+
+
+@njit(cache=True)
+def _note_delay(state, came):
+    """Add a sample to the histogram of forwarding delays: of the oldest packet of a turn, which reached the kernel at
+    `came`, ns. Everything that the turn sends has left now."""
+    thread = state.thread[0]
+    delay = max(present(state) - came, 0)
+    bucket = np.int64(0)
+    while bucket < len(FORWARDING_DELAYS_NS) and delay > FORWARDING_DELAYS_NS[bucket]:
+        bucket += 1
+    thread.delays[bucket] += 1
+    thread.delay_sum_ns += delay
 
 
 @njit(cache=True)

@@ -75,6 +75,7 @@ def share_bandwidth(state, row, now):
         for k in range(count):
             _unlimit(state, state.demands[k])
         transport.limited = 0
+        transport.allocated_bps = transport.wish_bps
         return
     abrupt = _present(state, count) * 100 > max(estimate - audio_bps, 0) * ABRUPT_PERCENT
     # Without feedback nothing may be paused: what is sent is the only thing that can be reported.
@@ -86,6 +87,7 @@ def share_bandwidth(state, row, now):
         limited |= demand.reason == Reason.BANDWIDTH or demand.reason == Reason.PAUSED
         _apply(state, demand, abrupt, now)
     transport.limited = 1 if limited else 0
+    transport.allocated_bps = audio_bps + used
     if used > max(estimate - audio_bps, 0):  # an overdraft ends in time
         list_transport(state, row, False)
 

@@ -5,6 +5,23 @@ import numpy as np
 from sfu.parameters import MAX_THREADS
 from sfu.schema.columns import CONTROL, MEDIA, Column, RowType
 
+FORWARDING_DELAYS_NS = (
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+)
+"""Bounds of the histogram of forwarding delays."""
+DELAY_BUCKETS = len(FORWARDING_DELAYS_NS) + 1
+
 THREAD = RowType(
     "thread",
     "The media thread itself.",
@@ -68,6 +85,9 @@ THREAD = RowType(
         Column("plis_sent", "i8", MEDIA, "Picture loss indications to publishers."),
         Column("retransmissions_sent", "i8", MEDIA, "RTX packets sent, those of probes included."),
         Column("retransmission_bytes_sent", "i8", MEDIA, "Header and payload of these."),
+        # how long packets are here: sfu/media/loop.py
+        Column("delays", "i8", MEDIA, "Samples, by FORWARDING_DELAYS_NS and beyond.", shape=DELAY_BUCKETS),
+        Column("delay_sum_ns", "i8", MEDIA, "Sum of all samples."),
         # timers
         Column("feedback_ns", "i8", MEDIA, "When transport-cc feedback is due."),
         Column("reports_ns", "i8", MEDIA, "When RTCP reports are due."),

@@ -148,6 +148,7 @@ TRANSPORT = RowType(
         Column("estimate_bps", "i8", MEDIA, "What its path carries; 0: no feedback ever came, nothing is limited."),
         Column("shared_bps", "i8", MEDIA, "`estimate_bps` when it was last shared out."),
         Column("wish_bps", "i8", MEDIA, "What everything that it wishes would cost, then."),
+        Column("allocated_bps", "i8", MEDIA, "What everything that may be sent to it costs, then."),
         Column("allocated_ns", "i8", MEDIA, "When that was; 0: never."),
         Column("allocation_urgent", "u1", MEDIA, "It is to be shared out at once."),
         Column("allocation_listed", "u1", MEDIA, "It is to be shared out.", kept="the list may still hold the row"),

@@ -1,48 +1,48 @@
-"""The quality of each participant's connection, from the engine's statistics, as one of LiveKit's four words.
+"""The quality of each participant's connection, as LiveKit's words and marks, from the engine's scores.
 
-The score follows the E-model of ITU-T G.107 in its usual short form: delay and loss are subtracted from 93.2, and the
-result is mapped to a mean opinion score of 1 to 4.5.
+The engine judges both directions (`sfu/control/scores.py`); the worst track of all of a participant's transports
+counts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 from livekit.protocol.models import EXCELLENT, GOOD, LOST, POOR, ConnectionQuality
 from livekit.protocol.rtc import ConnectionQualityInfo
 
-from sfu.engine import Engine
-from sfu.parameters import TrackId
 from signaling.rooms.member import Member
+from signaling.rooms.node import Node
 
-BEST_RATING = 93.2
-"""G.107's rating of a call without impairments."""
-DELAY_WEIGHT = 0.024
-LATE_DELAY_MS = 177.3
-LATE_DELAY_WEIGHT = 0.11
-"""G.107: beyond 177.3 ms people start to talk over each other."""
-LOSS_WEIGHT = 2.5
-"""Rating lost per percent of packets lost after repair attempts; Opus with in-band FEC, and video with RTX."""
-CODEC_DELAY_MS = 20.0
-MAX_SCORE = 4.5
-"""The upper end of the scale."""
-EXCELLENT_SCORE = 4.1
-GOOD_SCORE = 3.5
-"""The bounds of "satisfied" and "some dissatisfied" in G.107 annex B, a little lower because of video."""
-SAMPLED_SUBSCRIPTIONS = 4
-"""How many subscriptions of a client are looked at. A few suffice, since all share one path."""
+QUALITY_INTERVAL_S = 5.0
+"""The time between two measurements, as in livekit-server."""
+BEST_SCORE, LOST_SCORE = 100.0, 20.0
+"""The score of who has no media to judge, and of who lost its connection."""
+GRADES = ((80.0, EXCELLENT), (40.0, GOOD), (20.0, POOR))
+"""(score, the word for more than that), LiveKit's. What is left is LOST."""
+
+
+def measure(node: Node) -> dict[str, float]:
+    """Return the scores since the last call, from 0 to 100, by the sid of those participants who have media."""
+    muted = [number for number, track in node.tracks.items() if track.info.muted]
+    scores: dict[str, float] = {}
+    for transport, score in node.engine.scores(muted).items():
+        participant = node.participants.get(transport)
+        if participant is not None:
+            scores[participant.sid] = min(score, scores.get(participant.sid, BEST_SCORE))
+    return scores
 
 
 @dataclass(slots=True)
 class Qualities:
     """The qualities of all participants of one room."""
 
-    engine: Engine
     _of: dict[str, "Quality"] = field(default_factory=dict)
     """Participant sid -> quality."""
 
-    def measure(self, participants: Iterable[Member]) -> tuple[list[ConnectionQualityInfo], set[Member]]:
-        """Measure everybody; return the changes to tell, and who is measured for the first time."""
+    def note(
+        self, participants: Iterable[Member], scores: Mapping[str, float]
+    ) -> tuple[list[ConnectionQualityInfo], set[Member]]:
+        """Take over what `measure` returned; return the changes to tell, and who is new."""
         changed: list[ConnectionQualityInfo] = []
         newcomers: set[Member] = set()
         for participant in participants:
@@ -50,11 +50,16 @@ class Qualities:
             if quality is None:
                 quality = self._of[participant.sid] = Quality(participant)
                 newcomers.add(participant)
-            quality.measure(self.engine)
+            failed = participant.expires_at is not None
+            quality.score = LOST_SCORE if failed else scores.get(participant.sid, BEST_SCORE)
             if quality.word != quality.told and not participant.hidden:
                 quality.told = quality.word
                 changed.append(quality.info())
         return changed, newcomers
+
+    def of(self, sid: str) -> "Quality | None":
+        """Return the quality of a participant, if it was measured."""
+        return self._of.get(sid)
 
     def infos(self) -> list[ConnectionQualityInfo]:
         """Return what a new participant is told about all others."""
@@ -70,58 +75,26 @@ class Quality:
     """One participant's quality over the last interval."""
 
     participant: Member
-    _received: dict[TrackId, tuple[int, int]] = field(default_factory=dict)
-    """Engine track -> packets and losses at the last measurement."""
-    word: ConnectionQuality = EXCELLENT
-    score: float = 0.0
-    """The mean opinion score; 0: there is no media to measure."""
+    score: float = BEST_SCORE
     told: ConnectionQuality | None = None
     """The word that others were told last."""
 
-    def measure(self, engine: Engine) -> None:
-        """Measure both directions. The worse one counts."""
-        participant = self.participant
-        if not participant.active or participant.expires_at is not None:
-            self.word, self.score = EXCELLENT if participant.expires_at is None else LOST, 0.0
-            return
-        self.score = min(self._publishing_score(engine), self._subscribing_score(engine))
-        self.word = grade(self.score)
+    @property
+    def word(self) -> ConnectionQuality:
+        """LiveKit's word for the score."""
+        return grade(self.score)
 
     def info(self) -> ConnectionQualityInfo:
         """Return the message for clients."""
-        return ConnectionQualityInfo(participant_sid=self.participant.sid, quality=self.word, score=self.score)
-
-    def _publishing_score(self, engine: Engine) -> float:
-        worst = MAX_SCORE
-        seen: dict[TrackId, tuple[int, int]] = {}
-        for engine_track in self.participant.engine_tracks():
-            now = engine.track_statistics(engine_track)
-            packets, lost = self._received.get(engine_track, (now.packets, now.lost))
-            seen[engine_track] = (now.packets, now.lost)
-            arrived, missing = now.packets - packets, max(0, now.lost - lost)
-            if arrived + missing > 0:
-                worst = min(worst, opinion_score(missing / (arrived + missing), 2 * now.jitter_ms))
-        self._received = seen
-        return worst
-
-    def _subscribing_score(self, engine: Engine) -> float:
-        worst_loss = worst_rtt_ms = 0.0
-        for subscription in islice(self.participant.subscription_ids(), SAMPLED_SUBSCRIPTIONS):
-            loss, rtt_ms = engine.subscription_path(subscription)
-            worst_loss, worst_rtt_ms = max(worst_loss, loss), max(worst_rtt_ms, rtt_ms)
-        return opinion_score(worst_loss, worst_rtt_ms / 2)
+        mark = opinion_score(self.score)
+        return ConnectionQualityInfo(participant_sid=self.participant.sid, quality=self.word, score=mark)
 
 
-def opinion_score(loss: float, delay_ms: float) -> float:
-    """Return the mean opinion score, 1 to 4.5, of a path with this share of lost packets and one-way delay."""
-    delay_ms += CODEC_DELAY_MS
-    rating = BEST_RATING - DELAY_WEIGHT * delay_ms - LATE_DELAY_WEIGHT * max(0.0, delay_ms - LATE_DELAY_MS)
-    rating = max(0.0, rating - LOSS_WEIGHT * 100 * loss)
-    return 1 + 0.035 * rating + 7e-6 * rating * (rating - 60) * (100 - rating)
+def opinion_score(score: float) -> float:
+    """Return the mean opinion score of ITU-T G.107 annex B, 1 to 4.5, for a score from 0 to 100."""
+    return 1 + 0.035 * score + 7e-6 * score * (score - 60) * (100 - score)
 
 
 def grade(score: float) -> ConnectionQuality:
-    """Return LiveKit's word for a mean opinion score."""
-    if score >= EXCELLENT_SCORE:
-        return EXCELLENT
-    return GOOD if score >= GOOD_SCORE else POOR
+    """Return LiveKit's word for a score from 0 to 100."""
+    return next((word for least, word in GRADES if score > least), LOST)

@@ -49,7 +49,6 @@ from signaling.rooms.updates import Updates, batches
 
 TIMEOUT_CHECK_INTERVAL_S = 1.0
 """The time between two checks of each participant's timeouts, which are all longer."""
-QUALITY_INTERVAL_S = 5.0
 ROOM_UPDATE_INTERVAL_S = 5.0
 TRANSPORTS_OF_A_JOIN = 2
 """The most transports that a client opens when it joins."""
@@ -93,7 +92,7 @@ class Room:
         """Those of data packets that were sent already."""
         self._dynacast = Dynacast()
         self._dynacast_handle: asyncio.Handle | None = None
-        self._qualities = Qualities(node.engine)
+        self.qualities = Qualities()
         self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
         self._untold: dict[str, Track] = {}
         """Announced tracks of which nobody was told yet, because the update waits; by sid."""
@@ -103,7 +102,7 @@ class Room:
         self._headcount = Headcount()
         self._counts = (0, 0)
         self._counts_stale = False
-        self._quality_at = self._room_update_at = self._timeouts_checked_at = node.clock()
+        self._room_update_at = self._timeouts_checked_at = node.clock()
         self._empty_since: float | None = node.clock()
         self._was_joined = False
         self.closed = False
@@ -188,7 +187,7 @@ class Room:
         except Exception:
             log.exception("a participant could not be freed completely", room=self.name, identity=participant.identity)
         self._silence(participant)
-        self._qualities.forget(participant.sid)
+        self.qualities.forget(participant.sid)
         if participant.joined:
             self.participant_changed(participant)
             if not participant.hidden:
@@ -391,9 +390,20 @@ class Room:
         self._updates.tick(now)
         if self._counts_stale and now - self._room_update_at >= ROOM_UPDATE_INTERVAL_S:
             self._tell_counts(now)
-        if now - self._quality_at >= QUALITY_INTERVAL_S:
-            self._quality_at = now
-            self._report_quality()
+
+    def report_quality(self, scores: Mapping[str, float]) -> None:
+        """Tell everybody of connections whose quality changed, and new participants of all connections.
+
+        Args:
+            scores: what `signaling.rooms.quality.measure` returned.
+        """
+        changed, newcomers = self.qualities.note(self.participants.values(), scores)
+        if changed:
+            self._broadcast(_quality_update(changed), but=newcomers)
+        if newcomers:
+            everything = Broadcast(_quality_update(self.qualities.infos()))
+            for participant in newcomers:
+                participant.send(everything)
 
     def close(self, reason: DisconnectReason, action: LeaveRequest.Action) -> None:
         """End the room and remove everybody. `action` says whether clients reconnect."""
@@ -455,16 +465,6 @@ class Room:
         if counts != self._counts:
             self._room_update_at, self._counts = now, counts
             self._tell_room()
-
-    def _report_quality(self) -> None:
-        """Tell everybody of connections whose quality changed, and new participants of all connections."""
-        changed, newcomers = self._qualities.measure(self.participants.values())
-        if changed:
-            self._broadcast(_quality_update(changed), but=newcomers)
-        if newcomers:
-            everything = Broadcast(_quality_update(self._qualities.infos()))
-            for participant in newcomers:
-                participant.send(everything)
 
     def _schedule_dynacast(self) -> None:
         if self._dynacast_handle is None:

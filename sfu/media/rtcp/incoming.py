@@ -230,6 +230,9 @@ def _report_block(state, row, data, at, now):
     subscription.fraction_lost = data[at + 4]
     subscription.lost = signed24(get_u24(data, at + 5))
     subscription.jitter = get_u32(data, at + 12)
+    subscription.reported_ns = now
+    subscription.reported_packets = subscription.packets
+    subscription.reported_highest = subscription.out_highest
     last_report = get_u32(data, at + 16)
     if last_report != 0:
         _note_rtt(state, row, last_report, get_u32(data, at + 20), now)

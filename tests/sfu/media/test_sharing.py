@@ -120,7 +120,7 @@ def test_without_an_estimate_nothing_is_limited() -> None:
     room.turn(SECOND)
     assert room.allowed() == (2, 3)
     assert bodies(viewer) == [b"key0", b"key2"]
-    assert room.transport()["wish_bps"] == 1925 * KBIT
+    assert room.transport()["wish_bps"] == room.transport()["allocated_bps"] == 1925 * KBIT
 
 
 def test_who_negotiated_feedback_begins_with_little_and_is_not_limited_if_none_comes() -> None:
@@ -171,6 +171,7 @@ def test_an_estimate_limits_what_is_sent(kbit: int, allowed: tuple[int, int], re
     assert room.allowed() == allowed
     assert room.subscription()["reason"] == reason
     assert room.transport()["wish_bps"] == 1925 * KBIT
+    assert 0 < room.transport()["allocated_bps"] <= min(kbit, 1925) * KBIT
     assert room.transport()["limited"] == (reason == Reason.BANDWIDTH)
 
 

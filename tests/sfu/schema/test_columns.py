@@ -113,9 +113,6 @@ TAKEN = {"taken", "taken_blocks", "next_block"}
 """What `take_notices` writes, a kernel that the control thread calls."""
 FOR_TESTS = {
     "socket.port",
-    "thread.messages_sent",
-    "transport.packets_in",
-    "transport.bytes_in",
     "transport.remb_bps",
     "transport.remb_ns",
     "track.subscription_count",

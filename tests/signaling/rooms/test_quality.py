@@ -1,75 +1,110 @@
-"""Connection quality: the score, and who is told when."""
+"""Connection quality: LiveKit's words and marks for the engine's scores, and who is told when."""
 
 from itertools import pairwise
 
 import pytest
 from livekit.protocol import models
 
-from signaling.rooms.quality import Quality, grade, opinion_score
-from signaling.rooms.room import QUALITY_INTERVAL_S
+from sfu.parameters import TransportId
+from signaling.rooms.quality import QUALITY_INTERVAL_S, Quality, grade, opinion_score
 from tests.signaling.support.call import Call
 
 
-def test_score_falls_with_loss_and_delay() -> None:
-    by_loss = [opinion_score(loss, 50) for loss in (0, 0.01, 0.05, 0.1, 0.3, 1)]
-    by_delay = [opinion_score(0, delay) for delay in (0, 100, 200, 400, 1000)]
-    for scores in (by_loss, by_delay):
-        assert all(better > worse for better, worse in pairwise(scores)), scores
-        assert all(1 <= score <= 4.5 for score in scores)
+def test_marks_grow_with_scores() -> None:
+    marks = [opinion_score(score) for score in range(20, 101)]
+    assert all(worse < better for worse, better in pairwise(marks))
+    assert opinion_score(100) == pytest.approx(4.5)
+    assert opinion_score(0) == 1
 
 
-def test_words_for_scores() -> None:
-    assert grade(opinion_score(0, 50)) == models.EXCELLENT
-    assert grade(opinion_score(0.05, 50)) == models.GOOD
-    assert grade(opinion_score(0.2, 50)) == models.POOR
+@pytest.mark.parametrize(
+    ("score", "word"),
+    [
+        (100, models.EXCELLENT),
+        (80.1, models.EXCELLENT),
+        (80, models.GOOD),
+        (40.1, models.GOOD),
+        (40, models.POOR),
+        (30, models.POOR),
+        (20.1, models.POOR),
+        (20, models.LOST),
+    ],
+)
+def test_words_for_scores(score: float, word: models.ConnectionQuality) -> None:
+    assert grade(score) == word
 
 
 async def test_everybody_is_told_once_and_then_of_changes(call: Call) -> None:
     ann, bob = await call.join("ann"), await call.join("bob")
     for client in (ann, bob):
         await client.connect()
-    sid = await ann.publish("mic", "audio")
-    call.engine.lost[ann.engine_track(sid)] = (100, 0)
+    call.engine.scored[ann.transport] = 100.0
     await call.pass_time(QUALITY_INTERVAL_S)
     (update,) = bob.of("connection_quality")
     assert {entry.participant_sid: entry.quality for entry in update.updates} == {
         ann.sid: models.EXCELLENT,
         bob.sid: models.EXCELLENT,
     }
+    call.engine.scored[ann.transport] = 90.0
     await call.pass_time(QUALITY_INTERVAL_S)
     assert len(bob.of("connection_quality")) == 1
-    call.engine.lost[ann.engine_track(sid)] = (150, 50)
+    call.engine.scored[ann.transport] = 35.0
     await call.pass_time(QUALITY_INTERVAL_S)
     update = bob.of("connection_quality")[-1]
     assert [(entry.participant_sid, entry.quality) for entry in update.updates] == [(ann.sid, models.POOR)]
+    assert update.updates[0].score == pytest.approx(opinion_score(35.0))
 
 
-async def test_bad_way_down_counts_too(call: Call) -> None:
-    ann = await call.join("ann")
-    sid = await ann.publish("mic", "audio")
-    bob = await call.join("bob")
-    await bob.connect()
-    subscription = bob.participant.subscriptions.active[sid].id
-    assert subscription is not None
-    call.engine.fractions[subscription] = (0.3, 100.0)
+async def test_of_both_connections_the_worse_counts(call: Call) -> None:
+    ann = await call.join("ann", single_pc=False)
+    await ann.connect()
+    first, second = ann.participant.renegotiation.transports
+    call.engine.scored |= {first: 95.0, second: 60.0}
     await call.pass_time(QUALITY_INTERVAL_S)
-    entries = ann.of("connection_quality")[0].updates
-    assert {entry.participant_sid: entry.quality for entry in entries}[bob.sid] == models.POOR
+    (entry,) = ann.of("connection_quality")[0].updates
+    assert entry.quality == models.GOOD
+    assert entry.score == pytest.approx(opinion_score(60.0))
 
 
-async def test_of_several_subscriptions_the_worst_counts(call: Call) -> None:
+async def test_who_loses_its_media_is_lost(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for client in (ann, bob):
+        await client.connect()
+    await bob.fail()
+    await call.pass_time(QUALITY_INTERVAL_S - 1)
+    assert bob.participant.expires_at is not None
+    call.rooms._report_quality()
+    words = {entry.participant_sid: entry.quality for entry in ann.of("connection_quality")[0].updates}
+    assert words == {ann.sid: models.EXCELLENT, bob.sid: models.LOST}
+
+
+async def test_the_engine_is_told_what_is_muted_now(call: Call) -> None:
     ann = await call.join("ann")
-    sids = [await ann.publish("mic", "audio"), await ann.publish("cam", "video")]
-    bob = await call.join("bob")
-    await bob.connect()
-    good, bad = (bob.participant.subscriptions.active[sid].id for sid in sids)
-    assert good is not None
-    assert bad is not None
-    call.engine.fractions |= {good: (0.0, 40.0), bad: (0.05, 40.0)}
+    mic, cam = await ann.publish("mic", "audio"), await ann.publish("cam", "video")
+    numbers = {sid: ann.engine_track(sid) for sid in (mic, cam)}
+    await ann.send(mute={"sid": mic, "muted": True})
     await call.pass_time(QUALITY_INTERVAL_S)
-    entries = {entry.participant_sid: entry for entry in ann.of("connection_quality")[0].updates}
-    assert entries[bob.sid].quality == models.GOOD
-    assert entries[bob.sid].score == pytest.approx(opinion_score(0.05, 20))
+    assert call.engine.muted == [numbers[mic]]
+    await ann.send(mute={"sid": mic, "muted": False})
+    await call.pass_time(QUALITY_INTERVAL_S)
+    assert call.engine.muted == []
+
+
+async def test_one_measurement_serves_all_rooms(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    await call.join("ann")
+    call.rooms.create("another")
+    calls = 0
+
+    def scores(_muted: object) -> dict[TransportId, float]:
+        nonlocal calls
+        calls += 1
+        return {}
+
+    monkeypatch.setattr(call.engine, "scores", scores)
+    await call.pass_time(QUALITY_INTERVAL_S)
+    assert calls == 1
+    await call.pass_time(QUALITY_INTERVAL_S / 2)
+    assert calls == 1
 
 
 async def test_a_hidden_participant_is_told_and_not_told_of(call: Call) -> None:

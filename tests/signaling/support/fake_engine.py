@@ -1,8 +1,9 @@
 """An engine without media: hands out increasing ids, records calls, and says what a test lets it say."""
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from sfu.engine import (
@@ -13,6 +14,7 @@ from sfu.engine import (
     Totals,
     TrackStatistics,
     Traffic,
+    TransportStatistics,
 )
 from sfu.events import Event
 from sfu.parameters import (
@@ -39,7 +41,9 @@ def played_totals(**traffic: int) -> Totals:
     counts = {each.name: traffic.get(each.name, 0) for each in fields(Traffic)}
     loads = (ThreadLoad(1.5, 0.25, 0.0), ThreadLoad(2.5, 0.0, 0.5))
     rows = {"transports": 8192}
-    return Totals(Traffic(**counts), loads, {"transports": 3}, rows, 65_536, {Kind.AUDIO: 2, Kind.VIDEO: 1})
+    delays = ((0.0001, 3), (0.001, 4), (math.inf, 1))
+    kinds = {Kind.AUDIO: 2, Kind.VIDEO: 1}
+    return Totals(Traffic(**counts), loads, {"transports": 3}, rows, 65_536, kinds, delays, 0.02)
 
 
 class FakeEngine:
@@ -65,6 +69,10 @@ class FakeEngine:
         """Track -> (packets, lost) in the statistics."""
         self.fractions: dict[SubscriptionId, tuple[float, float]] = {}
         """Subscription -> (lost fraction, round-trip time in ms) in the statistics."""
+        self.scored: dict[TransportId, float] = {}
+        """What `scores` says of transports that are open."""
+        self.muted: list[TrackId] = []
+        """What `scores` was told last."""
         self.restarts: list[TransportId] = []
         self.key_frames: Counter[TrackId] = Counter()
         self.traffic: dict[str, int] = {}
@@ -199,6 +207,8 @@ class FakeEngine:
             packets=0,
             bytes=0,
             lost_fraction=fraction,
+            lost=0,
+            jitter_ms=0.0,
             rtt_ms=rtt_ms,
             layer=0,
             temporal=0,
@@ -206,9 +216,13 @@ class FakeEngine:
             retransmitted=0,
         )
 
-    def subscription_path(self, subscription: SubscriptionId) -> tuple[float, float]:
-        self._check(subscription, self.subscriptions)
-        return self.fractions.get(subscription, (0.0, 0.0))
+    def transport_statistics(self, transport: TransportId) -> TransportStatistics:
+        self._check(transport, self.transports)
+        return TransportStatistics(1_000_000, 700_000, 2_000_000, True, 40.0, 100, 5_000)
+
+    def scores(self, muted: Iterable[TrackId]) -> dict[TransportId, float]:
+        self.muted = list(muted)
+        return {transport: score for transport, score in self.scored.items() if transport in self.transports}
 
     def drops(self) -> dict[str, int]:
         return {}

@@ -117,6 +117,14 @@ class TestReportBlocks:
         row = subscription(peer)
         assert (row["fraction_lost"], row["lost"], row["jitter"]) == (7, -3, 99)
 
+    def test_what_had_been_sent_is_kept_with_them(self, peer: Publisher) -> None:
+        row = subscription(peer)
+        row["packets"], row["out_highest"] = 90, 20_100
+        receive(peer, RtcpRrPacket(ssrc=PEER, reports=[block(OUT, packets_lost=10)]), now=START + 5)
+        row["packets"], row["out_highest"] = 95, 20_105
+        receive(peer, RtcpRrPacket(ssrc=PEER, reports=[block(OUT_RTX), block(1)]), now=START + 6)
+        assert (row["reported_ns"], row["reported_packets"], row["reported_highest"]) == (START + 5, 90, 20_100)
+
     def test_each_ssrc_acknowledges_its_own_mid(self, peer: Publisher) -> None:
         receive(peer, RtcpRrPacket(ssrc=PEER, reports=[block(OUT_RTX)]))
         row = subscription(peer)
