@@ -30,6 +30,7 @@ from sfu.events import (
 )
 from sfu.parameters import Kind
 from signaling.api.routes import api_routes
+from signaling.api.statistics import Statistics
 from signaling.config.configuration import Config, RoomOptions
 from signaling.errors import TooManyRooms
 from signaling.http.join import JoinError, JoinParameters
@@ -152,8 +153,8 @@ class Rooms:
         return True
 
     def routes(self) -> Sequence[BaseRoute]:
-        """Return the routes of the server API."""
-        return api_routes(self)
+        """Return the routes of the server API and of statistics."""
+        return [*api_routes(self), *Statistics(self).routes()]
 
     def _make(self, name: str, options: RoomOptions, settings: RoomSettings | None) -> Room:
         if not self.rooms:

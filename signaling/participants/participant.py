@@ -3,7 +3,6 @@
 A participant outlives its WebSocket: `connection` comes and goes while the media transports go on.
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import assert_never
@@ -38,7 +37,6 @@ from sfu.events import (
     TransportConnected,
     TransportFailed,
 )
-from sfu.parameters import SubscriptionId, TrackId
 from signaling import identifiers
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.http.connection import Broadcast, SignalConnection
@@ -224,14 +222,6 @@ class Participant:
     def knows_itself(self) -> bool:
         """Whether the client was already told the newest state of its own participant."""
         return not self._stale and self._told_version == self._info.version
-
-    def engine_tracks(self) -> list[TrackId]:
-        """Return the engine tracks of everything that it publishes."""
-        return [engine_track for track in self.publishing.tracks.values() for engine_track in track.engine_tracks]
-
-    def subscription_ids(self) -> Iterator[SubscriptionId]:
-        """Return the subscriptions to everything that is sent to it."""
-        return (entry.id for entry in self.subscriptions.active.values() if entry.id is not None)
 
     def needs(self, tracks: int) -> Needs:
         """Return the rows of the engine's tables that it has or wants, in a room with `tracks` tracks."""

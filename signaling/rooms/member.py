@@ -4,13 +4,12 @@ The files of participants import those of rooms, and not the other way round. `s
 implements the protocol.
 """
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from livekit.protocol.models import DisconnectReason, ParticipantInfo
 from livekit.protocol.rtc import LeaveRequest
 
-from sfu.parameters import SubscriptionId, TrackId, TransportId
+from sfu.parameters import TransportId
 from signaling.rooms.allowance import Allowance
 from signaling.rooms.capacity import Needs
 from signaling.rooms.tracks import Publisher, Track
@@ -84,12 +83,6 @@ class Member(Publisher, Protocol):
 
     def needs(self, tracks: int) -> Needs:
         """Return the rows of the engine's tables that it has or wants, in a room with `tracks` tracks."""
-
-    def engine_tracks(self) -> Iterable[TrackId]:
-        """Return the engine tracks of everything that it publishes."""
-
-    def subscription_ids(self) -> Iterable[SubscriptionId]:
-        """Return the subscriptions to everything that is sent to it."""
 
     def set_disconnected(self, reason: DisconnectReason) -> None:
         """Enter the state DISCONNECTED, without telling anybody."""

@@ -1,0 +1,199 @@
+"""The statistics of one room as JSON, for integrators: each participant, what it publishes, and what it is sent.
+
+Who calls it: Starlette, for `GET /statistics/<room>`, with a token that has `roomAdmin` for the room. A large room
+comes in pages, and others have their turn while one is written. There is nothing in it that could be used to get in,
+and no address of anybody.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from livekit.protocol.models import ConnectionQuality, ParticipantInfo, TrackSource
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
+
+from sfu.engine import EngineError
+from sfu.parameters import Kind, SubscriptionId, TrackId, TransportId
+from signaling.api.errors import ApiError, room_not_found, unauthenticated
+from signaling.api.registry import Registry
+from signaling.http.join import JoinError, authenticate
+from signaling.http.shares import ExcessiveUse, Share
+from signaling.participants.participant import Participant
+from signaling.rooms.quality import opinion_score
+from signaling.rooms.room import Room
+from signaling.rooms.tracks import Track, codec_name
+
+PATH = "/statistics/{room:path}"
+MAX_ENTRIES = 500
+"""Connections, tracks and subscriptions in one answer, from which on no further participant is added."""
+
+Entry = dict[str, Any]
+Work = tuple[list[Entry], Callable[[], Entry]]
+"""A list, and what makes the next entry of it."""
+
+
+class Statistics:
+    """Answers requests for statistics."""
+
+    def __init__(self, rooms: Registry) -> None:
+        """Tell of `rooms`."""
+        self._rooms = rooms
+        self._node = rooms.node
+        self._shares: dict[str, Share] = {}
+        """The share of the control thread of each API key."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the route."""
+        return [Route(PATH, self.answer)]
+
+    async def answer(self, request: Request) -> JSONResponse:
+        """Answer one request."""
+        try:
+            return JSONResponse(await self._answer(request))
+        except ApiError as error:
+            return JSONResponse(error.body, error.status)
+
+    async def _answer(self, request: Request) -> Entry:
+        name: str = request.path_params["room"]
+        try:
+            claims = authenticate(
+                request.query_params, request.headers.get("authorization", ""), self._node.config.keys
+            )
+        except JoinError as error:
+            raise ApiError("unauthenticated", error.text) from error
+        if not claims.video.room_admin or claims.video.room != name:
+            raise unauthenticated()
+        room = self._rooms.rooms.get(name)
+        if room is None:
+            raise room_not_found()
+        share = self._shares.get(claims.api_key)
+        if share is None:
+            share = self._shares[claims.api_key] = Share(self._node.shares)
+        share.note()
+        return await self._describe(room, request.query_params.get("after", ""), share)
+
+    async def _describe(self, room: Room, after: str, share: Share) -> Entry:
+        members = [each for each in room.participants.values() if isinstance(each, Participant) and each.sid > after]
+        members.sort(key=lambda each: each.sid)
+        described: list[Entry] = []
+        count = 0
+        for member in members:
+            if count >= MAX_ENTRIES:
+                return _page(room, described) | {"next": described[-1]["sid"]}
+            entry = self._participant(room, member)
+            for entries, make in self._works(member, entry):
+                count += 1
+                await self._give_way(share)
+                began = share.clock()
+                try:
+                    entries.append(make())
+                except (EngineError, KeyError):
+                    continue  # it ended while others had their turn
+                finally:
+                    share.spend(share.clock() - began)
+            described.append(entry)
+        return _page(room, described)
+
+    async def _give_way(self, share: Share) -> None:
+        if not share.turn_is_over:
+            return
+        try:
+            await share.give_way()
+        except ExcessiveUse as error:
+            self._node.dropped["api_calls_beyond_their_share"] += 1
+            raise ApiError("resource_exhausted", "too many requests") from error
+
+    def _participant(self, room: Room, member: Participant) -> Entry:
+        quality = room.qualities.of(member.sid)
+        return {
+            "sid": member.sid,
+            "identity": member.identity,
+            "state": ParticipantInfo.State.Name(member.state),
+            "quality": ConnectionQuality.Name(quality.word) if quality is not None else None,
+            "score": round(opinion_score(quality.score), 2) if quality is not None else None,
+            "connections": [],
+            "tracks": [],
+            "subscriptions": [],
+        }
+
+    def _works(self, member: Participant, entry: Entry) -> Iterator[Work]:
+        """Return what is to be added to an entry, one after the other, as it is now."""
+        tracks = [(track, number) for track in member.publishing.tracks.values() for number in track.engine_tracks]
+        known = member.room.tracks
+        active = [(known[sid], each.id) for sid, each in member.subscriptions.active.items() if each.id is not None]
+        return chain(
+            ((entry["connections"], partial(self._connection, each)) for each in member.renegotiation.transports),
+            ((entry["tracks"], partial(self._track, *each)) for each in tracks),
+            ((entry["subscriptions"], partial(self._subscription, *each)) for each in active),
+        )
+
+    def _connection(self, transport: TransportId) -> Entry:
+        numbers = self._node.engine.transport_statistics(transport)
+        return {
+            "estimate_bps": numbers.estimate_bps,
+            "allocated_bps": numbers.allocated_bps,
+            "wished_bps": numbers.wished_bps,
+            "limited": numbers.limited,
+            "rtt_ms": round(numbers.rtt_ms, 3),
+            "packets_received": numbers.packets_received,
+            "bytes_received": numbers.bytes_received,
+        }
+
+    def _track(self, track: Track, number: TrackId) -> Entry:
+        numbers = self._node.engine.track_statistics(number)
+        return {
+            "sid": track.sid,
+            "kind": track.kind.value,
+            "source": TrackSource.Name(track.info.source),
+            "muted": track.info.muted,
+            "codec": codec_name(track.engine_tracks[number].shown),
+            "packets": numbers.packets,
+            "bytes": numbers.bytes,
+            "lost": numbers.lost,
+            "jitter_ms": round(numbers.jitter_ms, 3),
+            "bitrate_bps": sum(layer.bitrate_bps for layer in numbers.layers),
+            "layers": [
+                {
+                    "packets": layer.packets,
+                    "bytes": layer.bytes,
+                    "bitrate_bps": layer.bitrate_bps,
+                    "live": layer.live,
+                }
+                for layer in numbers.layers
+            ],
+        }
+
+    def _subscription(self, track: Track, number: SubscriptionId) -> Entry:
+        numbers = self._node.engine.subscription_statistics(number)
+        layers = {
+            "current": _layer((numbers.layer, numbers.temporal)),
+            "wished": _layer(numbers.wished),
+            "allowed": _layer(numbers.allowed),
+            "reason": numbers.reason,
+        }
+        return {
+            "track_sid": track.sid,
+            "publisher": track.publisher.identity,
+            "kind": track.kind.value,
+            "packets": numbers.packets,
+            "bytes": numbers.bytes,
+            "bitrate_bps": numbers.bitrate_bps,
+            "retransmitted": numbers.retransmitted,
+            "lost": numbers.lost,
+            "lost_fraction": round(numbers.lost_fraction, 4),
+            "jitter_ms": round(numbers.jitter_ms, 3),
+            "rtt_ms": round(numbers.rtt_ms, 3),
+        } | (layers if track.kind is Kind.VIDEO else {})
+
+
+def _page(room: Room, participants: list[Entry]) -> Entry:
+    return {"room": {"name": room.name, "sid": room.info.sid}, "participants": participants}
+
+
+def _layer(layers: tuple[int, int]) -> Entry | None:
+    """Describe a spatial and a temporal layer; None: nothing is sent."""
+    spatial, temporal = layers
+    return None if spatial < 0 else {"spatial": spatial, "temporal": temporal}

@@ -1,0 +1,158 @@
+"""Statistics of a room as JSON: who may read them, what is in them, and how much at a time."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from signaling.api import statistics
+from signaling.http.shares import ExcessiveUse, Share
+from signaling.rooms.quality import QUALITY_INTERVAL_S
+from tests.signaling.support.api import ADMIN, Api, token
+
+
+async def get(api: Api, room: str = "hall", video: dict[str, Any] | None = None, **query: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token(video)}"} if video is not None else {}
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        return await client.get(f"{api.url}/statistics/{room}", params=query, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "video",
+    [None, {}, {"roomJoin": True, "room": "hall"}, {"roomAdmin": True, "room": "attic"}, {"roomAdmin": True}],
+)
+async def test_only_an_admin_of_the_room_may_read_them(api: Api, video: dict[str, Any] | None) -> None:
+    await api.call.join("ann")
+    answer = await get(api, video=video)
+    assert answer.status_code == 401
+    assert answer.json()["code"] == "unauthenticated"
+    assert "ann" not in answer.text
+
+
+async def test_a_room_that_is_not_there(api: Api) -> None:
+    answer = await get(api, "attic", ADMIN | {"room": "attic"})
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "not_found"
+
+
+async def test_everything_of_everybody_is_told(api: Api) -> None:
+    call = api.call
+    ann = await call.join("ann")
+    mic, cam = await ann.publish("mic", "audio"), await ann.publish("cam", "video")
+    bob = await call.join("bob")
+    for client in (ann, bob):
+        await client.connect()
+    call.engine.lost[ann.engine_track(cam)] = (90, 10)
+    call.engine.scored = {ann.transport: 100.0, bob.transport: 35.0}
+    subscription = bob.participant.subscriptions.active[cam].id
+    assert subscription is not None
+    call.engine.fractions[subscription] = (0.25, 40.0)
+    await call.pass_time(QUALITY_INTERVAL_S)
+    told = (await get(api, video=ADMIN)).json()
+    assert told["room"] == {"name": "hall", "sid": call.room.info.sid}
+    assert "next" not in told
+    by_identity = {each["identity"]: each for each in told["participants"]}
+    assert set(by_identity) == {"ann", "bob"}
+    publisher, viewer = by_identity["ann"], by_identity["bob"]
+    assert (publisher["quality"], publisher["score"], publisher["state"]) == ("EXCELLENT", 4.5, "ACTIVE")
+    assert viewer["quality"] == "POOR"
+    assert viewer["connections"][0]["estimate_bps"] == 1_000_000
+    assert {each["sid"]: (each["kind"], each["codec"], each["lost"]) for each in publisher["tracks"]} == {
+        mic: ("audio", "opus", 0),
+        cam: ("video", "vp8", 10),
+    }
+    assert publisher["subscriptions"] == viewer["tracks"] == []
+    sent = {each["track_sid"]: each for each in viewer["subscriptions"]}
+    assert set(sent) == {mic, cam}
+    assert (sent[cam]["publisher"], sent[cam]["lost_fraction"], sent[cam]["rtt_ms"]) == ("ann", 0.25, 40.0)
+    layers = {name: sent[cam][name] for name in ("current", "wished", "allowed", "reason")}
+    whole = {"spatial": 2, "temporal": 3}
+    assert layers == {"current": {"spatial": 0, "temporal": 0}, "wished": whole, "allowed": whole, "reason": "client"}
+    assert "wished" not in sent[mic]
+
+
+async def test_nothing_that_lets_somebody_in_and_no_address_is_told(api: Api) -> None:
+    ann = await api.call.join("ann")
+    await ann.connect()
+    text = (await get(api, video=ADMIN)).text
+    assert "ann" in text
+    for secret in ("ufrag", "pppp", "192.0.2.1", "127.0.0.1", "secret", "eyJ"):
+        assert secret not in text, secret
+
+
+async def test_a_large_room_comes_in_pages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "MAX_ENTRIES", 4)
+    sids = {(await api.call.join(f"guest{number}")).sid for number in range(10)}
+    seen: list[str] = []
+    after = ""
+    for _ in range(10):
+        page = (await get(api, video=ADMIN, after=after)).json()
+        seen += [each["sid"] for each in page["participants"]]
+        assert len(page["participants"]) <= 4
+        after = page.get("next", "")
+        if not after:
+            break
+    assert len(seen) == len(sids)
+    assert set(seen) == sids
+
+
+async def test_what_ends_while_others_have_their_turn_is_left_out(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = await api.call.join("ann")
+    await ann.publish("mic", "audio")
+    await api.call.join("bob")
+    assert len(api.call.engine.subscriptions) == 1
+    real = Share.give_way
+
+    async def give_way(share: Share) -> None:
+        api.call.engine.subscriptions.clear()
+        await real(share)
+
+    monkeypatch.setattr(Share, "turn_is_over", property(lambda _share: True))
+    monkeypatch.setattr(Share, "give_way", give_way)
+    answer = await get(api, video=ADMIN)
+    assert answer.status_code == 200
+    assert [each["subscriptions"] for each in answer.json()["participants"]] == [[], []]
+
+
+async def test_who_asks_too_much_is_refused_and_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.call.join("ann")
+
+    async def give_way(_share: Share) -> None:
+        raise ExcessiveUse
+
+    monkeypatch.setattr(Share, "turn_is_over", property(lambda _share: True))
+    monkeypatch.setattr(Share, "give_way", give_way)
+    answer = await get(api, video=ADMIN)
+    assert answer.status_code == 429
+    assert api.call.rooms.node.dropped["api_calls_beyond_their_share"] == 1
+
+
+async def test_others_have_their_turn_while_an_answer_is_written(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        await api.call.join(f"guest{number}")
+    turns = 0
+    writing = True
+
+    async def other() -> None:
+        nonlocal turns
+        while writing:
+            await asyncio.sleep(0)
+            turns += 1
+
+    gave_way: list[int] = []
+    real = Share.give_way
+
+    async def give_way(share: Share) -> None:
+        before = turns
+        await real(share)
+        gave_way.append(turns - before)
+
+    monkeypatch.setattr(Share, "turn_is_over", property(lambda _share: True))
+    monkeypatch.setattr(Share, "give_way", give_way)
+    task = asyncio.create_task(other())
+    assert (await get(api, video=ADMIN)).status_code == 200
+    writing = False
+    await task
+    assert len(gave_way) == 5
+    assert all(each > 0 for each in gave_way)
