@@ -347,10 +347,11 @@ class Engine:
     def totals(self) -> Totals:
         """Packets, bytes and feedback each way since the start, how full tables and queues are, and how much processor
         time each media thread took."""
-        return statistics.totals(self.shards)
+        return statistics.totals(self.shards, self._events.fill)
 
-    def estimates(self) -> list[int]:
-        """What the path to each client that gives transport-cc feedback is believed to carry, in bits a second."""
+    def estimates(self) -> list[tuple[int, int]]:
+        """What the path to each client that gives transport-cc feedback is believed to carry, and what is allocated of
+        it, in bits a second."""
         return statistics.estimates(self.shards)
 
     # --- inside -------------------------------------------------------------------------------------------------------

@@ -48,6 +48,11 @@ class EventQueue:
         self._events.append(event)
         self._filled.set()
 
+    @property
+    def fill(self) -> float:
+        """0 to 1: how much of it is taken."""
+        return max((len(self._events) - self._data_events) / MAX_EVENTS, self._data_bytes / MAX_DATA_BYTES)
+
     async def get(self) -> Event:
         """The oldest event, as soon as there is one."""
         while not self._events:

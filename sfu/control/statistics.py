@@ -22,6 +22,7 @@ from sfu.schema.capacities import (
     COMMAND_QUEUE,
     COMMANDS,
     PATHS,
+    RELAY_SLOTS,
     SLOW_QUEUE,
     SLOW_SLOTS,
     SOURCES,
@@ -194,6 +195,8 @@ class ThreadLoad:
     """0 to 1: commands that it has not taken yet."""
     datagram_queue_fill: float
     """0 to 1: datagrams of DTLS that the control thread has not taken yet."""
+    relay_queue_fill: float
+    """0 to 1: packets that it has not taken yet from the media thread of which most wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +221,11 @@ class Totals:
     before), ascending; the last bound is infinite."""
     forwarding_delay_sum_s: float
     """Sum of all samples, in seconds."""
+    event_queue_fill: float
+    """0 to 1: events that signalling has not taken yet."""
 
 
-def totals(shards: Sequence[Shard]) -> Totals:
+def totals(shards: Sequence[Shard], event_queue_fill: float) -> Totals:
     """The numbers of all media threads together."""
     used = usage(shards)
     cache_bytes = used.pop("packet_cache_bytes")
@@ -238,13 +243,20 @@ def totals(shards: Sequence[Shard]) -> Totals:
         subscriptions=_subscriptions(shards),
         forwarding_delays=tuple(zip(DELAYS_S, delays.tolist(), strict=True)),
         forwarding_delay_sum_s=sum(int(thread["delay_sum_ns"]) for thread in threads) / 1e9,
+        event_queue_fill=event_queue_fill,
     )
 
 
 def _load(shard: Shard) -> ThreadLoad:
     queues = shard.memory.table("queues")
     waiting = (queues["written"] - queues["read"]).tolist()
-    return ThreadLoad(shard.thread.cpu_seconds(), waiting[COMMAND_QUEUE] / COMMANDS, waiting[SLOW_QUEUE] / SLOW_SLOTS)
+    relays = shard.memory.table("relays")
+    return ThreadLoad(
+        shard.thread.cpu_seconds(),
+        waiting[COMMAND_QUEUE] / COMMANDS,
+        waiting[SLOW_QUEUE] / SLOW_SLOTS,
+        max((relays["written"] - relays["read"]).tolist()) / RELAY_SLOTS,
+    )
 
 
 def _subscriptions(shards: Sequence[Shard]) -> dict[Kind, int]:
@@ -257,14 +269,16 @@ def _subscriptions(shards: Sequence[Shard]) -> dict[Kind, int]:
     return counts
 
 
-def estimates(shards: Sequence[Shard]) -> list[int]:
-    """Bits a second that may be sent to each transport whose peer gives transport-cc feedback."""
-    found: list[int] = []
+def estimates(shards: Sequence[Shard]) -> list[tuple[int, int]]:
+    """Bits a second that may be sent to each transport whose peer gives transport-cc feedback, and what all that is
+    allocated of it costs."""
+    found: list[tuple[int, int]] = []
     for shard in shards:
         end = int(shard.memory.thread["transport_end"])
         transports, rows = shard.memory.table("transports")[:end], shard.memory.table("estimates")[:end]
         known = np.flatnonzero((transports["state"] == RowState.OPEN) & (transports["estimated"] != 0))
-        found += rows["target_bps"][known][rows["feedbacks"][known] > 0].tolist()
+        known = known[rows["feedbacks"][known] > 0]
+        found += zip(rows["target_bps"][known].tolist(), transports["allocated_bps"][known].tolist(), strict=True)
     return found
 
 

@@ -4,9 +4,12 @@ Who calls it: the HTTP side, for each scrape. Labels have few values that are kn
 track has a time series of its own. LiveKit's names stand beside ours, so that its dashboards work.
 """
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -29,6 +32,8 @@ from signaling.metrics.sampling import Histogram, Samples
 if TYPE_CHECKING:
     from sfu.engine import Totals, Traffic
 
+KEPT_S = 1.0
+"""How long an answer serves all who ask, so that scraping cannot take the control thread's time."""
 OPEN_METRICS = "application/openmetrics-text"
 TRAFFIC = (
     ("packets_received", "packets_received", "SRTP and SRTCP packets received."),
@@ -75,10 +80,16 @@ class ServerCollector(Collector):
         yield _counters("aiosfu_joins", "Joins by their result.", "result", self._joins.counts)
         yield from _rooms(census, totals)
         yield from _loads(totals)
+        yield _forwarding_delay(totals)
         yield _histogram(
             "aiosfu_estimate_bits_per_second",
             "What the path to each client that gives transport-cc feedback is believed to carry, each second.",
             self.samples.estimate_bps,
+        )
+        yield _histogram(
+            "aiosfu_target_bits_per_second",
+            "What all that may be sent to each of these clients costs, each second.",
+            self.samples.target_bps,
         )
         yield _histogram(
             "aiosfu_control_loop_delay_seconds",
@@ -95,10 +106,13 @@ class ServerCollector(Collector):
 
 
 class Scrapes:
-    """Answers of a server to Prometheus."""
+    """Answers of a server to Prometheus. Who scrapes more often than once in `KEPT_S` gets the last answer again."""
 
-    def __init__(self, collector: ServerCollector) -> None:
-        """`collector` is the server's; what concerns the process is added."""
+    def __init__(self, collector: ServerCollector, clock: Callable[[], float] = time.monotonic) -> None:
+        """`collector` is the server's; what concerns the process is added. `clock` gives seconds, monotonic."""
+        self._clock = clock
+        self._kept: dict[bool, tuple[float, bytes]] = {}
+        """By whether it is OpenMetrics: when an answer was made, and its body."""
         self._registry = CollectorRegistry()
         self._registry.register(collector)
         ProcessCollector(registry=self._registry)
@@ -107,10 +121,15 @@ class Scrapes:
 
     def answer(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics and their content type; `accept` is the header of that name."""
-        if OPEN_METRICS in accept:
-            body: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
-            return body, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+        is_open = OPEN_METRICS in accept
+        content_type = openmetrics.CONTENT_TYPE_LATEST if is_open else CONTENT_TYPE_PLAIN_0_0_4
+        now = self._clock()
+        made_at, body = self._kept.get(is_open, (-math.inf, b""))
+        if now - made_at >= KEPT_S:
+            generate = openmetrics.generate_latest if is_open else generate_latest
+            body = generate(self._registry)
+            self._kept[is_open] = now, body
+        return body, content_type
 
 
 def _counters(name: str, help_text: str, label: str, counts: Mapping[str, int]) -> Metric:
@@ -147,18 +166,32 @@ def _loads(totals: "Totals") -> Iterator[Metric]:
         "aiosfu_media_thread_cpu_seconds", "Processor time of each media thread.", labels=("thread",)
     )
     fill = GaugeMetricFamily(
-        "aiosfu_queue_fill_ratio", "How full the queues to and from media threads are.", labels=("queue", "thread")
+        "aiosfu_queue_fill_ratio", "How full queues to and from threads are.", labels=("queue", "thread")
     )
     for number, load in enumerate(totals.threads):
         seconds.add_metric((str(number),), load.cpu_seconds)
         fill.add_metric(("command", str(number)), load.command_queue_fill)
         fill.add_metric(("datagram", str(number)), load.datagram_queue_fill)
+        fill.add_metric(("relay", str(number)), load.relay_queue_fill)
+    fill.add_metric(("event", "control"), totals.event_queue_fill)
     yield seconds
     yield fill
     yield _gauges("aiosfu_rows_used", "Rows of the engine's tables that are in use.", "table", totals.rows_used)
     yield _gauges("aiosfu_rows_limit", "Rows of the engine's tables.", "table", totals.rows)
     yield GaugeMetricFamily(
         "aiosfu_packet_cache_bytes", "Packet caches handed out to tracks.", value=totals.packet_cache_bytes
+    )
+
+
+def _forwarding_delay(totals: "Totals") -> Metric:
+    bounds, counts = zip(*totals.forwarding_delays, strict=True)
+    names = ("+Inf" if math.isinf(bound) else str(float(bound)) for bound in bounds)
+    return HistogramMetricFamily(
+        "aiosfu_forwarding_delay_seconds",
+        "From a packet's arrival in the kernel until its copies left, of one packet in each turn of a media thread; "
+        "without what waits for bandwidth.",
+        buckets=list(zip(names, map(float, accumulate(counts)), strict=True)),
+        sum_value=totals.forwarding_delay_sum_s,
     )
 
 

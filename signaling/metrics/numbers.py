@@ -56,8 +56,8 @@ class Engine(Protocol):
     def totals(self) -> "Totals":
         """Return packets and bytes, and how full tables and queues are."""
 
-    def estimates(self) -> list[int]:
-        """Return what the path to each client is believed to carry, in bits a second."""
+    def estimates(self) -> list[tuple[int, int]]:
+        """Return what the path to each client is believed to carry, and what is allocated of it, in bits a second."""
 
 
 class Rooms(Protocol):

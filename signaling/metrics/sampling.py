@@ -12,7 +12,7 @@ from itertools import accumulate
 import structlog
 
 SAMPLE_S = 1.0
-ESTIMATE_BOUNDS_BPS = (
+RATE_BOUNDS_BPS = (
     50_000,
     100_000,
     150_000,
@@ -56,16 +56,19 @@ class Histogram:
 class Samples:
     """The histograms that grow once a second."""
 
-    def __init__(self, estimates: Callable[[], list[int]]) -> None:
-        """`estimates` gives what each client's path is believed to carry, in bits a second."""
+    def __init__(self, estimates: Callable[[], list[tuple[int, int]]]) -> None:
+        """`estimates` gives what each client's path is believed to carry and what is allocated, in bits a second."""
         self._estimates = estimates
-        self.estimate_bps = Histogram(ESTIMATE_BOUNDS_BPS)
+        self.estimate_bps = Histogram(RATE_BOUNDS_BPS)
+        self.target_bps = Histogram(RATE_BOUNDS_BPS)
         self.loop_delay_s = Histogram(DELAY_BOUNDS_S)
 
     def take(self, late_s: float) -> None:
         """Take a sample; the control thread came to it `late_s` seconds after it was due."""
         self.loop_delay_s.observe((max(0.0, late_s),))
-        self.estimate_bps.observe(self._estimates())
+        for estimate_bps, target_bps in self._estimates():
+            self.estimate_bps.observe((estimate_bps,))
+            self.target_bps.observe((target_bps,))
 
     async def keep(self) -> None:
         """Take samples until cancelled."""

@@ -1,15 +1,18 @@
 """The numbers of the whole engine, with stand-ins for its media threads: sums, rows, estimates."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import fields
 
 import pytest
 
+from sfu.control.event_queue import MAX_EVENTS
 from sfu.engine import Engine, EngineOptions, Traffic
-from sfu.parameters import Encoding, Kind, PublishParameters, SubscribeParameters
+from sfu.events import SubscriptionStarted
+from sfu.parameters import Encoding, Kind, PublishParameters, SubscribeParameters, SubscriptionId
 from sfu.queues.control import push_slow
-from sfu.schema.capacities import COMMAND_QUEUE, COMMANDS, SLOW_SLOTS, TRANSPORTS
+from sfu.schema.capacities import COMMAND_QUEUE, COMMANDS, RELAY_SLOTS, SLOW_SLOTS, TRANSPORTS
 from sfu.schema.codes import Drop, RowState
 from tests.sfu.support.stand_in import StandIn
 
@@ -51,6 +54,32 @@ async def test_queues_are_as_full_as_what_waits_in_them(engine: Engine) -> None:
     first.memory.table("queues")[COMMAND_QUEUE]["written"] -= COMMANDS // 4
 
 
+async def test_relayed_packets_that_wait_longest_count(engine: Engine) -> None:
+    relays = engine.shards[1].memory.table("relays")
+    relays["written"][0] += RELAY_SLOTS // 2
+    assert [load.relay_queue_fill for load in engine.totals().threads] == [0.0, 0.5]
+
+
+async def test_forwarding_delays_are_those_of_all_threads(engine: Engine) -> None:
+    for shard in engine.shards:
+        shard.memory.thread["delays"][:2] = (3, 1)
+        shard.memory.thread["delays"][-1] = 1
+        shard.memory.thread["delay_sum_ns"] = 1_500_000_000
+    totals = engine.totals()
+    assert [count for _, count in totals.forwarding_delays if count] == [6, 2, 2]
+    assert totals.forwarding_delays[0] == (0.00005, 6)
+    assert totals.forwarding_delays[-1] == (math.inf, 2)
+    assert totals.forwarding_delay_sum_s == 3.0
+
+
+async def test_the_queue_of_events_is_as_full_as_what_waits_in_it(engine: Engine) -> None:
+    assert engine.totals().event_queue_fill == 0.0
+    engine._events.put(SubscriptionStarted(SubscriptionId(1)))
+    assert engine.totals().event_queue_fill == 1 / MAX_EVENTS
+    await engine.next_event()
+    assert engine.totals().event_queue_fill == 0.0
+
+
 async def test_rows_are_those_of_all_threads(engine: Engine) -> None:
     for _ in range(3):
         engine.open_transport()
@@ -80,6 +109,7 @@ async def test_estimates_are_those_of_clients_that_give_feedback(engine: Engine)
         transports["state"][:5] = (RowState.OPEN, RowState.OPEN, RowState.FREE, RowState.OPEN, RowState.OPEN)
         transports["estimated"][:5] = (1, 1, 1, 0, 1)
         estimates["feedbacks"][:5] = (9, 0, 9, 9, 9)
-    assert engine.estimates() == [300_000, 2_000_000]
+        transports["allocated_bps"][:5] = target // 2
+    assert engine.estimates() == [(300_000, 150_000), (2_000_000, 1_000_000)]
     for shard in engine.shards:
         shard.memory.table("transports")["state"] = RowState.FREE

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from aiortc import rtp
 
@@ -27,6 +28,7 @@ from sfu.parameters import (
 from sfu.schema.codes import Command, NoticeKind
 from sfu.schema.memory import Memory
 from sfu.schema.subscription_tables import EVERYTHING_SPATIAL, EVERYTHING_TEMPORAL
+from sfu.schema.thread_tables import FORWARDING_DELAYS_NS
 from tests.sfu.support.commands import push_command
 from tests.sfu.support.ice import drop_counts, notices
 from tests.sfu.support.publisher import (
@@ -180,6 +182,35 @@ def test_published_packets_reach_the_subscriber_rewritten(call: Call) -> None:
     kinds = [kind for kind, _, _ in notices(call.memory)]
     assert {NoticeKind.PATH_SELECTED, NoticeKind.STREAM_STARTED, NoticeKind.SUBSCRIPTION_STARTED} <= set(kinds)
     assert drop_counts(call.memory) == {}
+
+
+def test_one_packet_of_each_turn_that_sends_is_a_sample_of_the_delay(call: Call) -> None:
+    thread = call.memory.thread
+    before = thread["delays"].copy()
+    call.publish(100, 101, 102, first_key=True)
+    assert (thread["delays"] - before).tolist() == [1] + [0] * len(FORWARDING_DELAYS_NS)
+    call.turn(MS)
+    call.publisher.send_rtcp(bytes(rtp.RtcpRrPacket(ssrc=SSRC)))
+    call.turn(MS)
+    assert int((thread["delays"] - before).sum()) == 1, "nothing was forwarded"
+
+
+@pytest.mark.parametrize(
+    ("delay", "bucket"),
+    [
+        (0, 0),
+        (50_000, 0),
+        (50_001, 1),
+        (500_000_000, len(FORWARDING_DELAYS_NS) - 1),
+        (10**12, len(FORWARDING_DELAYS_NS)),
+    ],
+)
+def test_a_delay_counts_below_its_bound(call: Call, delay: int, bucket: int) -> None:
+    thread = call.memory.thread
+    before, total = thread["delays"].copy(), int(thread["delay_sum_ns"])
+    loop._note_delay(call.memory.record, int(thread["now_ns"]) - delay)
+    assert np.flatnonzero(thread["delays"] - before).tolist() == [bucket]
+    assert int(thread["delay_sum_ns"]) - total == delay
 
 
 def test_nothing_comes_back_to_the_publisher_as_media(call: Call) -> None:

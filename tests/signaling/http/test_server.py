@@ -128,8 +128,8 @@ class PlayedEngine:
     def totals(self) -> Totals:
         return played_totals(packets_received=7, packets_sent=9, retransmissions_sent=2)
 
-    def estimates(self) -> list[int]:
-        return [700_000]
+    def estimates(self) -> list[tuple[int, int]]:
+        return [(700_000, 700_000)]
 
 
 def running_on(

@@ -9,8 +9,9 @@ import pytest
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
+from sfu.engine import Totals
 from sfu.parameters import Kind
-from signaling.metrics.collector import Scrapes, ServerCollector
+from signaling.metrics.collector import KEPT_S, Scrapes, ServerCollector
 from signaling.metrics.numbers import JOIN_RESULTS, Census, Joins
 from signaling.metrics.sampling import Histogram, Samples
 from tests.signaling.support.fake_engine import FakeEngine
@@ -32,10 +33,12 @@ class Server:
     def __init__(self) -> None:
         self.engine, self.joins, self.refused = FakeEngine(), Joins(), Counter({"head": 4})
         self.collector = ServerCollector(self.engine, PlayedRooms(), (lambda: self.refused,), self.joins)
-        self.scrapes = Scrapes(self.collector)
+        self.now = 0.0
+        self.scrapes = Scrapes(self.collector, lambda: self.now)
 
     def scrape(self, accept: str = "") -> Values:
-        """Every sample by its name and labels."""
+        """Every sample by its name and labels, as it is now."""
+        self.now += KEPT_S
         body, content_type = self.scrapes.answer(accept)
         assert content_type.startswith("application/openmetrics-text" if accept else "text/plain")
         parse = openmetrics_parser if accept else parser
@@ -58,7 +61,7 @@ def value(values: Values, name: str, **labels: str) -> float:
 @pytest.mark.parametrize("accept", ["", OPEN_METRICS])
 def test_a_scrape_is_read_in_both_formats(server: Server, accept: str) -> None:
     server.engine.traffic = {"packets_received": 100, "retransmissions_received": 10, "bytes_sent": 5000}
-    server.engine.estimated = [80_000, 2_000_000]
+    server.engine.estimated = [(80_000, 40_000), (2_000_000, 700_000)]
     server.collector.samples.take(0.003)
     values = server.scrape(accept)
     assert value(values, "aiosfu_packets_received_total") == 100
@@ -72,6 +75,14 @@ def test_a_scrape_is_read_in_both_formats(server: Server, accept: str) -> None:
     assert value(values, "aiosfu_media_thread_cpu_seconds_total", thread="1") == 2.5
     assert value(values, "aiosfu_queue_fill_ratio", queue="command", thread="0") == 0.25
     assert value(values, "aiosfu_queue_fill_ratio", queue="datagram", thread="1") == 0.5
+    assert value(values, "aiosfu_queue_fill_ratio", queue="relay", thread="1") == 0.75
+    assert value(values, "aiosfu_queue_fill_ratio", queue="event", thread="control") == 0.125
+    assert value(values, "aiosfu_target_bits_per_second_bucket", le="50000.0") == 1
+    assert value(values, "aiosfu_target_bits_per_second_sum") == 740_000
+    assert value(values, "aiosfu_forwarding_delay_seconds_bucket", le="0.0001") == 3
+    assert value(values, "aiosfu_forwarding_delay_seconds_bucket", le="0.001") == 7
+    assert value(values, "aiosfu_forwarding_delay_seconds_count") == 8
+    assert value(values, "aiosfu_forwarding_delay_seconds_sum") == 0.02
     assert value(values, "aiosfu_rows_used", table="transports") == 3
     assert value(values, "aiosfu_rows_limit", table="transports") == 8192
     assert value(values, "aiosfu_estimate_bits_per_second_bucket", le="100000.0") == 1
@@ -125,6 +136,27 @@ def test_joins_are_counted_by_few_results(server: Server) -> None:
     }
 
 
+@pytest.mark.parametrize("accept", ["", OPEN_METRICS])
+def test_a_second_scrape_soon_after_takes_no_work(server: Server, accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected = 0
+    real = server.engine.totals
+
+    def totals() -> Totals:
+        nonlocal collected
+        collected += 1
+        return real()
+
+    monkeypatch.setattr(server.engine, "totals", totals)
+    server.now += KEPT_S
+    first = server.scrapes.answer(accept)
+    server.now += KEPT_S / 2
+    assert server.scrapes.answer(accept) == first
+    assert collected == 1
+    server.now += KEPT_S / 2
+    server.scrapes.answer(accept)
+    assert collected == 2
+
+
 def test_no_label_could_name_a_participant(server: Server) -> None:
     labels = {label for _, pairs in server.scrape() for label, _ in pairs}
     fixed = {"reason", "result", "kind", "thread", "queue", "table", "le", "direction", "transmission", "version"}
@@ -134,7 +166,7 @@ def test_no_label_could_name_a_participant(server: Server) -> None:
 
 def test_a_scrape_is_as_long_for_many_clients_as_for_none(server: Server) -> None:
     before = len(server.scrape())
-    server.engine.estimated = [1_000_000 + number for number in range(1000)]
+    server.engine.estimated = [(1_000_000 + number, 500_000) for number in range(1000)]
     server.collector.samples.take(0.0)
     assert len(server.scrape()) == before
     assert value(server.scrape(), "aiosfu_estimate_bits_per_second_count") == 1000

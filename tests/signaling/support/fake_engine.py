@@ -39,11 +39,11 @@ FINGERPRINT = ("sha-256", ":".join(["AB"] * 32))
 def played_totals(**traffic: int) -> Totals:
     """Totals of two media threads with this traffic."""
     counts = {each.name: traffic.get(each.name, 0) for each in fields(Traffic)}
-    loads = (ThreadLoad(1.5, 0.25, 0.0), ThreadLoad(2.5, 0.0, 0.5))
+    loads = (ThreadLoad(1.5, 0.25, 0.0, 0.0), ThreadLoad(2.5, 0.0, 0.5, 0.75))
     rows = {"transports": 8192}
     delays = ((0.0001, 3), (0.001, 4), (math.inf, 1))
     kinds = {Kind.AUDIO: 2, Kind.VIDEO: 1}
-    return Totals(Traffic(**counts), loads, {"transports": 3}, rows, 65_536, kinds, delays, 0.02)
+    return Totals(Traffic(**counts), loads, {"transports": 3}, rows, 65_536, kinds, delays, 0.02, 0.125)
 
 
 class FakeEngine:
@@ -77,7 +77,7 @@ class FakeEngine:
         self.key_frames: Counter[TrackId] = Counter()
         self.traffic: dict[str, int] = {}
         """What `totals` says, by field of `Traffic`; 0 of the others."""
-        self.estimated: list[int] = []
+        self.estimated: list[tuple[int, int]] = []
         self.capacity = 1_000
         self.rows = {"transports": 1_000, "tracks": 1_000, "streams": 3_000, "subscriptions": 10_000}
         """What `limits` says."""
@@ -237,7 +237,7 @@ class FakeEngine:
     def totals(self) -> Totals:
         return played_totals(**self.traffic)
 
-    def estimates(self) -> list[int]:
+    def estimates(self) -> list[tuple[int, int]]:
         return self.estimated
 
     @staticmethod
