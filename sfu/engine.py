@@ -18,6 +18,7 @@ from functools import partial
 
 from sfu.control import statistics
 from sfu.control.event_queue import EventQueue
+from sfu.control.explain import Explanations
 from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
 from sfu.control.mailbox import Datagram, Notice
@@ -90,11 +91,7 @@ class Engine:
     effect, because events about it may be on their way; only `subscribe` and the statistics refuse it.
     """
 
-    def __init__(
-        self,
-        options: EngineOptions,
-        media_thread: MakeThread = MediaThread,
-    ) -> None:
+    def __init__(self, options: EngineOptions, media_thread: MakeThread = MediaThread) -> None:
         """media_thread: called for each port with the memory that the thread shares with the control thread, and with a
         function that takes its exceptions; returns the thread. Tests give one without media.
         Raises EngineError for no port or for more than MAX_THREADS."""
@@ -111,6 +108,7 @@ class Engine:
         self._owners = {shard: Owners() for shard in self.shards}
         self._forwarding = Forwarding(self._owners, self._drops)
         self._scores = Scores(self._owners)
+        self._explanations = Explanations(self._owners, time.monotonic)
         self._transports: dict[TransportId, Transport] = {}
         self._unsettled: set[Transport] = set()
         self._numbers = itertools.count(1)
@@ -138,6 +136,7 @@ class Engine:
         atexit.register(self._end_threads)  # keys must not be freed under a thread that still runs
         try:
             await first_turns(self.shards)
+            self._explanations.repeat(self._later)
         except BaseException:
             await self.stop()
             raise
@@ -317,7 +316,7 @@ class Engine:
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
         """What was sent on a subscription since it was opened. Raises EngineError for one that is not open."""
-        return statistics.subscription_statistics(self._forwarding.open_subscription(subscription))
+        return self._explanations.statistics(self._forwarding.open_subscription(subscription))
 
     def transport_statistics(self, transport: TransportId) -> TransportStatistics:
         """What the path to a client is believed to carry, and what is sent over it."""

@@ -130,6 +130,8 @@ class SubscriptionStatistics:
     reason: str = Reason.CLIENT.name.lower()
     """Why it is not sent more: "client" (it wishes no more), "bandwidth", "not_live" (the publisher does not send it),
     "paused" (for lack of bandwidth), "key_frame" (which has not come yet)."""
+    waiting_s: float = 0.0
+    """How long it has waited for a key frame, to a second; 0: it does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,8 +328,8 @@ def _milliseconds(ticks: float, stream: Any) -> float:
     return ticks * 1000 / clock_rate if clock_rate else 0.0
 
 
-def subscription_statistics(subscription: Subscription) -> SubscriptionStatistics:
-    """The numbers of one subscription."""
+def subscription_statistics(subscription: Subscription, waiting_s: float = 0.0) -> SubscriptionStatistics:
+    """The numbers of one subscription. waiting_s: how long it has waited for a key frame."""
     memory = subscription.transport.shard.memory
     row = memory.table("subscriptions")[subscription.row]
     stream = memory.table("streams")[int(row["stream"])]
@@ -347,6 +349,7 @@ def subscription_statistics(subscription: Subscription) -> SubscriptionStatistic
         wished=(int(row["preferred_spatial"]), int(row["preferred_temporal"])),
         allowed=(int(row["allowed_spatial"]), int(row["allowed_temporal"])),
         reason=_reason(row).name.lower(),
+        waiting_s=waiting_s,
     )
 
 

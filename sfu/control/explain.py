@@ -1,0 +1,116 @@
+"""Why each video is sent as it is: looked at once a second, and told in the debug log when it changes.
+
+The media thread writes what a subscriber wishes, what is allowed, what is sent and the reason; nothing is asked of it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sfu.control.shards import Shard
+from sfu.control.statistics import SubscriptionStatistics, subscription_statistics
+from sfu.control.tracks import Owners, Subscription
+from sfu.schema.bandwidth_codes import Reason
+from sfu.schema.capacities import SUBSCRIPTIONS
+from sfu.schema.codes import MediaKind, RowState
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+"""Between two looks."""
+
+Later = Callable[[str, float, Callable[[], None]], None]
+"""Calls something after so many seconds, once for each name."""
+
+_TOLD = (
+    "generation",
+    "preferred_spatial",
+    "preferred_temporal",
+    "allowed_spatial",
+    "allowed_temporal",
+    "layer",
+    "temporal",
+    "reason",
+)
+
+
+class ShardExplanations:
+    """The subscriptions of one media thread."""
+
+    def __init__(self, shard: Shard, owners: Owners) -> None:
+        self._shard = shard
+        self._owners = owners
+        self._since = np.zeros(SUBSCRIPTIONS)
+        """When each began to wait for a key frame, in the clock of `look`; 0: it does not wait."""
+        self._generation = np.zeros(SUBSCRIPTIONS, np.int32)
+        """Which use of the row that was."""
+        self._told: dict[int, tuple[int, ...]] = {}
+
+    def look(self, now: float) -> None:
+        """Note who waits for a key frame at `now` (seconds), and log what has changed since the last time."""
+        end = int(self._shard.memory.thread["subscription_end"])
+        rows = self._shard.memory.table("subscriptions")[:end]
+        video = (rows["state"] == RowState.OPEN) & (rows["kind"] == MediaKind.VIDEO)
+        waits = video & (rows["paused"] == 0) & (rows["target_layer"] != rows["layer"])
+        since, generation = self._since[:end], self._generation[:end]
+        begins = waits & ((since == 0) | (generation != rows["generation"]))
+        since[begins] = now
+        since[~waits] = 0
+        generation[:] = rows["generation"]
+        if logger.isEnabledFor(logging.DEBUG):
+            self._tell(rows, np.flatnonzero(video).tolist(), now)
+
+    def waiting_s(self, row: int, now: float) -> float:
+        """How long the subscription in a row has waited for a key frame, to a second; 0: it does not wait."""
+        table = self._shard.memory.table("subscriptions")
+        begun = float(self._since[row])
+        if begun == 0 or self._generation[row] != table["generation"].item(row):
+            return 0.0
+        return now - begun
+
+    def _tell(self, rows: Any, videos: list[int], now: float) -> None:
+        before, self._told = self._told, {}
+        for number in videos:
+            row = rows[number]
+            state = self._told[number] = tuple(int(row[name]) for name in _TOLD)
+            owner = self._owners.subscriptions.get(number)
+            if before.get(number) == state or owner is None:
+                continue
+            waiting_s = self.waiting_s(number, now)
+            _, wished, wished_temporal, allowed, allowed_temporal, layer, temporal, reason = state
+            logger.debug(
+                "subscription %d of transport %d: layer %d.%d is sent, %d.%d is wished, %d.%d is allowed (%s%s)",
+                owner.id,
+                owner.transport.id,
+                layer,
+                temporal,
+                wished,
+                wished_temporal,
+                allowed,
+                allowed_temporal,
+                Reason(reason).name.lower(),
+                f", waits for a key frame since {waiting_s:.0f} s" if self._since[number] else "",
+            )
+
+
+class Explanations:
+    """The subscriptions of all media threads."""
+
+    def __init__(self, owners: Mapping[Shard, Owners], clock: Callable[[], float]) -> None:
+        """owners: of each media thread's rows. clock: in seconds."""
+        self._clock = clock
+        self._shards = {shard: ShardExplanations(shard, each) for shard, each in owners.items()}
+
+    def repeat(self, later: Later) -> None:
+        """Look at all subscriptions now, and again and again."""
+        for each in self._shards.values():
+            each.look(self._clock())
+        later("explain", INTERVAL_S, partial(self.repeat, later))
+
+    def statistics(self, subscription: Subscription) -> SubscriptionStatistics:
+        """The numbers of one subscription."""
+        waiting_s = self._shards[subscription.transport.shard].waiting_s(subscription.row, self._clock())
+        return subscription_statistics(subscription, waiting_s)
