@@ -54,6 +54,8 @@ class Extension(IntEnum):
     REPAIRED_RID = 9
     ABS_SEND_TIME = 10
     TRANSPORT_CC = 11
+    VIDEO_LAYERS = 12
+    """What the publisher means to send in each layer (video-layers-allocation00 of libwebrtc)."""
 
 
 EXTENSION_URIS: dict[str, Extension] = {
@@ -68,6 +70,7 @@ EXTENSION_URIS: dict[str, Extension] = {
     "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id": Extension.REPAIRED_RID,
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": Extension.ABS_SEND_TIME,
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01": Extension.TRANSPORT_CC,
+    "http://www.webrtc.org/experiments/rtp-hdrext/video-layers-allocation00": Extension.VIDEO_LAYERS,
 }
 """Meaning by the URI of an `a=extmap` line. Other extensions are not forwarded."""
 
@@ -182,6 +185,8 @@ class Encoding:
     """From `a=ssrc`; 0 when unknown (then found by mid and rid in the packets)."""
     rtx_ssrc: int = 0
     """From `a=ssrc-group:FID`; 0 when unknown or absent."""
+    bitrate_bps: int = 0
+    """What the publisher announces that the layer will take; 0: unknown. It counts until it is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +204,8 @@ class PublishParameters:
     codecs: frozenset[Codec] = frozenset()
     """What the answer accepts; packets of other codecs are dropped. Empty: whatever the transport's numbers mean."""
     screen: bool = False
-    """A shared screen: it is the most important video of its viewers, and its rate comes in bursts."""
+    """A shared screen, which is more important to its viewers than cameras, and whose rate comes in bursts; or its
+    sound, which is none of the voices of which only the loudest may be sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,6 +289,7 @@ class Tables:
         _write_text(record, "rid", rid)
         record["ssrc"] = encoding.ssrc
         record["rtx_ssrc"] = encoding.rtx_ssrc
+        record["announced_bps"] = max(encoding.bitrate_bps, 0)
         record["cache_start"] = stream.cache_start
         record["cache_bytes"] = stream.cache_bytes
 

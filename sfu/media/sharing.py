@@ -1,14 +1,16 @@
 """Each subscriber's bandwidth, shared among what it is sent: gathers its videos, lets `allocate` decide, and puts the
 result in force.
 
-Audio is taken off first. A transport from which no feedback ever came has no estimate, and is never limited.
+Audio is taken off first (`sfu.media.allocation.audio`). A transport from which no feedback ever came has no estimate,
+and is never limited.
 """
 
 import numpy as np
 from numba import njit
 
 from sfu.media.allocation.allocate import allocate, reason_unlimited
-from sfu.media.allocation.costs import key_frame_cost, scalable_costs, simulcast_costs
+from sfu.media.allocation.audio import is_wanted, share_audio
+from sfu.media.allocation.costs import key_frame_cost, scalable_costs, simulcast_costs, target_cost
 from sfu.media.allocation.due import is_due, list_transport, take_listed, usable_estimate
 from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, measured_layer
@@ -69,8 +71,10 @@ def share_bandwidth(state, row, now):
     transport.allocation_urgent = 0
     estimate = usable_estimate(state, row)
     transport.shared_bps = estimate
-    count, audio_bps = _gather(state, row)
-    transport.wish_bps = audio_bps + _wish(state, count)
+    overhead = _packet_overhead(state, transport)
+    audio_bps, wished_audio_bps = share_audio(state, row, estimate, overhead, now)
+    count = _gather(state, row, overhead)
+    transport.wish_bps = wished_audio_bps + _wish(state, count)
     if estimate == 0:
         for k in range(count):
             _unlimit(state, state.demands[k])
@@ -81,7 +85,7 @@ def share_bandwidth(state, row, now):
     # Without feedback nothing may be paused: what is sent is the only thing that can be reported.
     reported = transport.estimate_bps > 0 and not (transport.estimated and state.estimates[row].silent)
     used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0 and reported, now)
-    limited = False
+    limited = transport.voices_only != 0
     for k in range(count):
         demand = state.demands[k]
         limited |= demand.reason == Reason.BANDWIDTH or demand.reason == Reason.PAUSED
@@ -93,27 +97,21 @@ def share_bandwidth(state, row, now):
 
 
 @njit(cache=True)
-def _gather(state, row):
-    """Write a row of `demands` for each video subscription of a transport. Returns how many, and the bit/s that its
-    audio costs."""
-    transport = state.transports[row]
-    overhead = _packet_overhead(state, transport)
-    count, audio_bps = np.int64(0), np.int64(0)
-    number = np.int64(transport.first_subscription)
+def _gather(state, row, overhead):
+    """Write a row of `demands` for each video subscription of a transport. Returns how many."""
+    count = np.int64(0)
+    number = np.int64(state.transports[row].first_subscription)
     while number >= 0:
         subscription = state.subscriptions[number]
-        track = state.tracks[subscription.track]
-        if subscription.state == RowState.OPEN and not subscription.pause_requested and track.state == RowState.OPEN:
-            if subscription.kind != MediaKind.VIDEO:
-                audio_bps += _audio_cost(state, track, overhead)
-            elif count < MAX_SHARED:
+        if subscription.kind == MediaKind.VIDEO and is_wanted(state, subscription):
+            if count < MAX_SHARED:
                 _demand(state, number, count, overhead)
                 count += 1
             else:
                 state.drops[Drop.ALLOCATION_FULL] += 1
                 _limit_to_key_frames(state, number)
         number = np.int64(subscription.next_of_transport)
-    return count, audio_bps
+    return count
 
 
 @njit(cache=True)
@@ -122,14 +120,6 @@ def _packet_overhead(state, transport):
     tag = GCM_TAG_BYTES if transport.cipher != 0 else SHA1_80_TAG_BYTES
     family = state.paths[transport.path].family if transport.path >= 0 else 4
     return tag + udp_ip_bytes(family)
-
-
-@njit(cache=True)
-def _audio_cost(state, track, overhead):
-    """Bit/s of an audio track; 0 while others are louder, or before it was measured."""
-    if (track.group > 0 and not track.loud) or track.streams[0] < 0:
-        return np.int64(0)
-    return measured_layer(state.streams[track.streams[0]], 0, 0, overhead)
 
 
 @njit(cache=True)
@@ -160,6 +150,7 @@ def _demand(state, number, k, overhead):
 def track_costs(state, track, demand, overhead):
     """Write what each layer of a track costs now. A track of several streams has a spatial layer in each."""
     several = track.layer_count > 1
+    _targets(state, track, demand, several)
     for spatial in range(COST_SPATIAL):
         for temporal in range(COST_TEMPORAL):
             demand.measured[spatial, temporal] = 0
@@ -170,10 +161,26 @@ def track_costs(state, track, demand, overhead):
                     bps = _measured(state, track, spatial, inner, temporal, overhead)
                     demand.measured[spatial, temporal] += bps
     if several:
-        simulcast_costs(demand.cost, demand.measured, np.int64(track.live))
+        simulcast_costs(demand.cost, demand.measured, demand.target, np.int64(track.live))
     else:
-        scalable_costs(demand.cost, demand.measured, np.int64(track.live))
+        scalable_costs(demand.cost, demand.measured, demand.target, np.int64(track.live))
     demand.key_cost = key_frame_cost(demand.cost)
+
+
+@njit(cache=True)
+def _targets(state, track, demand, several):
+    """Write what the publisher of a track means to send: as its packets say, else as it announced."""
+    demand.target[:] = 0
+    for layer in range(min(np.int64(track.layer_count), COST_SPATIAL)):
+        if track.streams[layer] < 0:
+            continue
+        stream = state.streams[track.streams[layer]]
+        for spatial in range(1 if several else COST_SPATIAL):
+            for temporal in range(COST_TEMPORAL):
+                kbps = np.int64(stream.target_kbps[spatial * COST_TEMPORAL + temporal])
+                demand.target[layer + spatial, temporal] = target_cost(kbps)
+        if (several and not demand.target[layer].any()) or (not several and not demand.target.any()):
+            demand.target[layer, 0] = target_cost(np.int64(stream.announced_bps) // 1_000)
 
 
 @njit(cache=True)

@@ -8,6 +8,8 @@ COST_SPATIAL, COST_TEMPORAL = 3, 4
 MEASURED_LAYERS = COST_SPATIAL * COST_TEMPORAL
 LADDER = 2 + MEASURED_LAYERS
 """Paused, key frames only, and each layer."""
+TARGET_STREAMS = 4
+"""RTP streams that one allocation of video layers can name."""
 MAX_SHARED = 128
 """Video subscriptions of one transport that share its bandwidth; further ones are given the lowest rung."""
 
@@ -45,6 +47,13 @@ DEMAND = RowType(
         Column("order", "i4", MEDIA, "Of the row that many places behind the most important one: its number."),
         Column("rungs", "i4", MEDIA, "How many of `ladder_cost` are valid; 0: no layer is live."),
         Column("measured", "i8", MEDIA, "Bit/s of each layer alone.", shape=(COST_SPATIAL, COST_TEMPORAL)),
+        Column(
+            "target",
+            "i8",
+            MEDIA,
+            "Bit/s of what its publisher means to send up to each layer; 0: unknown.",
+            shape=(COST_SPATIAL, COST_TEMPORAL),
+        ),
         Column("ladder_cost", "i8", MEDIA, "Bit/s of each rung, rising.", shape=LADDER),
         Column("ladder_place", "i4", MEDIA, "What each rung is: `Rung`, or a layer's number above.", shape=LADDER),
         Column("at", "i4", MEDIA, "Rung reached."),

@@ -21,13 +21,15 @@ class Rung(IntEnum):
 
 
 class Held(IntEnum):
-    """What a video subscription is not sent of the layer that it follows."""
+    """What a subscription is not sent of the layer that it follows."""
 
     NOTHING = 0
     KEY_FRAMES = 1
     """Everything but key frames."""
     SWITCH = 2
     """All that begins from now on: the picture stands until the key frame of a lower layer comes."""
+    QUIETER = 3
+    """Of a microphone, everything while VOICES louder ones are sent to the same subscriber."""
 
 
 class Reason(IntEnum):

@@ -39,7 +39,9 @@ MAX_SPATIAL_ID, MAX_TEMPORAL_ID = 3, 7
 EXTENSION_IDS = 256
 COPIED = 7
 """Extension kinds 1 to 6 are copied from publisher to subscriber (see parameters.Extension)."""
-EXTENSION_KINDS = 12
+EXTENSION_KINDS = 13
+VOICES = 3
+"""Microphones that a subscriber is sent whose path does not carry more."""
 MEDIA_PER_TRANSPORT = 4
 """Negotiation results take turns in rows 4 * transport to 4 * transport + 3, so the one in use is never written."""
 

@@ -99,7 +99,8 @@ SUBSCRIPTION = RowType(
             "SVC with dependency descriptors: target of (spatial, temporal); -1 unknown.",
             initial=-1,
         ),
-        Column("held", "u1", MEDIA, "Of video, what is not sent of the layer being forwarded: `Held`."),
+        Column("held", "u1", MEDIA, "What is not sent of the layer being forwarded: `Held`."),
+        Column("unwrapped", "u1", MEDIA, "Audio: of RED only the primary block is sent, for lack of bandwidth."),
         Column(
             "targets", "u4", MEDIA, "SVC: active decode target mask to write; 0: descriptors are copied as they are."
         ),

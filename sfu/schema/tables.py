@@ -11,7 +11,7 @@ Times are nanoseconds of CLOCK_MONOTONIC unless they say otherwise. Sizes are by
 """
 
 from sfu.parameters import GROUPS, MAX_THREADS
-from sfu.schema.allocation_tables import DEMAND, MAX_SHARED
+from sfu.schema.allocation_tables import DEMAND, MAX_SHARED, MEASURED_LAYERS, TARGET_STREAMS
 from sfu.schema.capacities import (
     ARRIVALS,
     BATCH,
@@ -128,6 +128,13 @@ STATE = RowType(
         ),
         Column("batch", ARRIVAL, ROWS, "Arrivals that egress is working on.", shape=BATCH),
         Column("demands", DEMAND, ROWS, "Of the transport whose bandwidth is being shared out.", shape=MAX_SHARED),
+        Column(
+            "targets",
+            "i8",
+            MEDIA,
+            "Kbit/s of each layer of each stream of the allocation of video layers in hand.",
+            shape=(TARGET_STREAMS, MEASURED_LAYERS),
+        ),
         Column("groups", "i4", MEDIA, "First track of each group + 1; 0: none.", shape=GROUPS),
         Column("relays", QUEUE, ROWS, "Queues from other media threads, by sending thread.", shape=MAX_THREADS),
         Column("relay_entries", RELAY, ROWS, "What lies in them.", shape=(MAX_THREADS, RELAY_SLOTS)),

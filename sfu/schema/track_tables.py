@@ -176,6 +176,14 @@ STREAM = RowType(
         ),
         Column("layer_packets", "i4", MEDIA, "Mean per second.", shape=MEASURED_LAYERS),
         Column("quiet_checks", "u1", MEDIA, "0: packets come; 1: none came just before a pass; 2: it has stopped."),
+        Column("announced_bps", "i8", CONTROL, "What its publisher announced that it will take; 0: unknown."),
+        Column(
+            "target_kbps",
+            "u2",
+            MEDIA,
+            "What its publisher means to send up to each layer; 0: unknown.",
+            shape=MEASURED_LAYERS,
+        ),
         Column("rate_told", "i8", MEDIA, "Sum of `layer_bytes` for which bandwidth was last shared out."),
         # sender reports from the publisher
         Column("report_ntp", "u8", MEDIA, "0: none yet."),

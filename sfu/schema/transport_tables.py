@@ -1,6 +1,6 @@
 """Transports: the paths to their peers, what was negotiated, their keys, and the SSRCs that arrive."""
 
-from sfu.schema.capacities import ARRIVALS, EXTENSION_IDS, EXTENSION_KINDS, RTCP_SENDERS, SEQUENCE_START
+from sfu.schema.capacities import ARRIVALS, EXTENSION_IDS, EXTENSION_KINDS, RTCP_SENDERS, SEQUENCE_START, VOICES
 from sfu.schema.columns import CONTROL, HANDED, MEDIA, Column, RowType
 from sfu.schema.layout import Layout
 
@@ -145,6 +145,16 @@ TRANSPORT = RowType(
         Column("may_pause", "u1", CONTROL, "A video may be sent nothing at all when not even key frames fit."),
         Column("unreported", "u1", MEDIA, "Its peer sends no transport-cc feedback, although it was negotiated."),
         Column("limited", "u1", MEDIA, "It is sent less than it wishes."),
+        Column("plain_audio", "u1", MEDIA, "Of RED it is sent only the primary block."),
+        Column("voices_only", "u1", MEDIA, "Of all microphones it is sent the loudest VOICES."),
+        Column("voices_ns", "i8", MEDIA, "When `voices_only` last changed; 0: never."),
+        Column(
+            "voices",
+            "i4",
+            MEDIA,
+            "Of the microphones that are sent meanwhile: row of the subscription + 1; 0: none.",
+            shape=VOICES,
+        ),
         Column("estimate_bps", "i8", MEDIA, "What its path carries; 0: no feedback ever came, nothing is limited."),
         Column("shared_bps", "i8", MEDIA, "`estimate_bps` when it was last shared out."),
         Column("wish_bps", "i8", MEDIA, "What everything that it wishes would cost, then."),

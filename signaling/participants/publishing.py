@@ -11,6 +11,7 @@ from livekit.protocol.models import (
     AUDIO,
     MICROPHONE,
     SCREEN_SHARE,
+    SCREEN_SHARE_AUDIO,
     UNKNOWN,
     VIDEO,
     AudioTrackFeature,
@@ -178,8 +179,9 @@ class Publishing:
             stereo=track.info.stereo,
             red=not track.info.disable_red,
             voices=self._voices(track),
-            screen=track.info.source == SCREEN_SHARE,
+            screen=track.info.source in (SCREEN_SHARE, SCREEN_SHARE_AUDIO),
             barred=barred,
+            bitrates=tuple(layer.bitrate for layer in sorted(track.info.layers, key=lambda layer: layer.quality)),
         )
 
     def _voices(self, track: Track) -> tuple[int, int]:

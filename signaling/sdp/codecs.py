@@ -4,11 +4,11 @@ Pure functions, and the table of our own payload types. Who calls it: `negotiati
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
-from sfu.parameters import Codec, Kind, PayloadType
+from sfu.parameters import Codec, Encoding, Kind, PayloadType
 from signaling.sdp.parsing import MAX_CACHED_PROFILES, format_parameters
 from signaling.sdp.session_description import Profile, RtpMap
 
@@ -314,3 +314,14 @@ OWN_FORMATS: dict[Kind, tuple[Format, ...]] = {
     ),
 }
 """The formats of our own offers. Payload types are Chromium's, where it has one."""
+
+
+def announced(encodings: tuple[Encoding, ...], bitrates: Sequence[int], codec: Codec) -> tuple[Encoding, ...]:
+    """Return the layers with what the client announced that each will take.
+
+    A single encoding of a scalable codec begins with its lowest layer; that of another codec is the highest one.
+    """
+    if len(encodings) == 1 and bitrates:
+        bitrates = bitrates[:1] if codec in (Codec.VP9, Codec.AV1) else bitrates[-1:]
+    known = (*bitrates, *(len(encodings) * (0,)))
+    return tuple(replace(each, bitrate_bps=bps) for each, bps in zip(encodings, known, strict=False))

@@ -61,9 +61,6 @@ MIN_PASSWORD, MAX_PASSWORD = 22, 256
 MIN_UFRAG = 4
 """Characters (RFC 8839 section 5.4); the upper bound is that of any token."""
 
-VIDEO_LAYERS_ALLOCATION = "http://www.webrtc.org/experiments/rtp-hdrext/video-layers-allocation00"
-"""This extension is accepted, since clients otherwise stop offering it. It is neither read nor forwarded."""
-_ECHOED = frozenset(EXTENSION_URIS) | {VIDEO_LAYERS_ALLOCATION}
 _URI = {extension: uri for uri, extension in EXTENSION_URIS.items()}
 TRANSPORT_CC_URI = _URI[Extension.TRANSPORT_CC]
 RID_URI = _URI[Extension.RID]
@@ -140,9 +137,11 @@ class PublishDecision:
     voices: tuple[int, int] = (0, 0)
     """The group of voices of which only the loudest are forwarded, and how many; (0, 0): it is always forwarded."""
     screen: bool = False
-    """It is a shared screen."""
+    """It is a shared screen, or the sound of one."""
     barred: frozenset[Codec] = frozenset()
     """Codecs that may not be published in this room."""
+    bitrates: tuple[int, ...] = ()
+    """The bit rates in bit/s that the client announced of its layers, lowest first."""
 
     def admitted(self, formats: Iterable[Format]) -> frozenset[Codec]:
         """Return the codecs that the publisher may send when `formats` are accepted."""
@@ -277,7 +276,7 @@ def accepted_extensions(profile: Profile, mixed: bool) -> tuple[Extmap, ...]:
     ids: set[int] = set()
     for offered in profile.extensions:
         usable = offered.id <= highest and offered.id != MAX_ONE_BYTE_ID + 1 and offered.direction != Direction.INACTIVE
-        if usable and offered.uri in _ECHOED and offered.uri not in found and offered.id not in ids:
+        if usable and offered.uri in EXTENSION_URIS and offered.uri not in found and offered.id not in ids:
             ids.add(offered.id)
             # RFC 8285 section 6: a sendonly offer is answered with recvonly and the other way round.
             way = _MIRRORED.get(offered.direction) if offered.direction else None

@@ -21,7 +21,7 @@ from sfu.parameters import (
     TrackId,
     TransportId,
 )
-from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, descriptions, opus_fmtp, supported_formats
+from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, announced, descriptions, opus_fmtp, supported_formats
 from signaling.sdp.forwarding import Forwarding, Forwardings, Sent, what_is_sent
 from signaling.sdp.matching import FreeSections, Matching, kind_of_source
 from signaling.sdp.negotiation import (
@@ -339,8 +339,9 @@ class AnsweringConnection:
     def _publish(self, m_section: _MSection) -> Published | None:
         if (decision := m_section.decision) is None:
             return None
-        encodings = encodings_of(m_section.section, _has_rids(m_section))
         formats = publish_formats(m_section.formats, decision)
+        accepted = next(f for f in formats if f.codec in PRIMARY)
+        encodings = announced(encodings_of(m_section.section, _has_rids(m_section)), decision.bitrates, accepted.codec)
         try:
             parameters = PublishParameters(
                 m_section.kind, m_section.mid, encodings, *decision.voices, decision.admitted(formats), decision.screen
@@ -350,7 +351,6 @@ class AnsweringConnection:
             log.warning("publication refused", track=decision.track_sid, reason=str(error))
             m_section.decision = None
             return None
-        accepted = next(f for f in formats if f.codec in PRIMARY)
         m_section.published = Published(
             mid=m_section.mid,
             track_sid=decision.track_sid,

@@ -12,6 +12,10 @@ from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
 
 UNMEASURED_FACTOR = 3
 """A layer that was not measured yet costs so many times what the layer below costs."""
+MAX_TARGET_KBPS = 65_000
+"""More counts as this."""
+TARGET_PERCENT = 110
+"""A publisher's target is its encoder's: headers of usual packets add about a tenth."""
 FIRST_LAYER_BPS = 150_000
 """A lowest layer, or a single one, that was not measured yet."""
 KEY_FRAME_SHARE = 4
@@ -28,33 +32,46 @@ def wire_bps(bytes_per_second, packets_per_second, packet_overhead):
 
 
 @njit(cache=True)
-def simulcast_costs(cost, measured, live):
+def simulcast_costs(cost, measured, target, live):
     """Costs of a track with one stream for each spatial layer: a layer costs what its own stream sends.
 
     cost: written, [spatial][temporal] in bit/s, cumulative over temporal layers. measured: bit/s of each temporal
-    layer alone; a row of zeros: not measured yet. live: bit mask of spatial layers; others cost 0.
+    layer alone; a row of zeros: not measured yet. target: what the publisher means to send, as `target_cost` says it,
+    which counts until then; zeros: unknown. live: bit mask of spatial layers; others cost 0.
     """
     for spatial in range(COST_SPATIAL):
         cost[spatial, :] = 0
         if (live >> spatial) & 1:
             _sum_up(cost, measured, spatial, spatial)
             if not cost[spatial].any():
+                cost[spatial, :] = target[spatial]
+            if not cost[spatial].any():
                 _guess(cost, spatial)
 
 
 @njit(cache=True)
-def scalable_costs(cost, measured, live):
+def scalable_costs(cost, measured, target, live):
     """Costs of a track whose one stream has all layers: a layer costs what it sends itself and all below it.
 
     cost: written, [spatial][temporal] in bit/s, cumulative. measured: bit/s of each layer alone; what sends nothing is
-    not there. live: 0 if the stream sends nothing, then nothing has a cost.
+    not there. target: what the publisher means to send, as `target_cost` says it, which counts before anything is
+    measured; zeros: unknown. live: 0 if the stream sends nothing, then nothing has a cost.
     """
     for spatial in range(COST_SPATIAL):
         cost[spatial, :] = 0
         if live:
             _sum_up(cost, measured, 0, spatial)
     if live and not cost.any():
-        cost[0, 0] = FIRST_LAYER_BPS
+        cost[:] = target
+        if not cost.any():
+            cost[0, 0] = FIRST_LAYER_BPS
+
+
+@njit(cache=True)
+def target_cost(kbps):
+    """Bit/s that an allocation counts for a layer of which a publisher means to send so much: `kbps` is the rate of its
+    encoder for the layer and all that it needs."""
+    return min(np.int64(kbps), MAX_TARGET_KBPS) * 1_000 * TARGET_PERCENT // 100
 
 
 @njit(cache=True)

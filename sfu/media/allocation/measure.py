@@ -23,6 +23,9 @@ STOPPED = 2
 CHANGE_PERCENT = 15
 """A stream whose rate moved by so much since it was last told of is told of again, as at Jitsi."""
 
+REDUNDANCY = 1
+"""Where what RED repeats is counted: the place of a temporal layer, of which audio has one."""
+
 _PACKET_SHIFT = 40
 _BYTES = (1 << _PACKET_SHIFT) - 1
 _SECOND_NS = 1_000_000_000
@@ -30,7 +33,12 @@ _SECOND_NS = 1_000_000_000
 
 @njit(cache=True)
 def count_layer(stream, packet, size):
-    """Count a packet of `size` bytes (whole plaintext RTP) for its layer: one word holds packets and bytes."""
+    """Count a packet of `size` bytes (whole plaintext RTP) for its layer: one word holds packets and bytes. What RED
+    repeats of earlier packets is counted apart, because it can be left out."""
+    redundant = np.int64(packet.primary_at)
+    if redundant:
+        stream.layer_traffic[REDUNDANCY] += redundant
+        size -= redundant
     spatial, temporal = (
         min(np.int64(packet.spatial), COST_SPATIAL - 1),
         min(np.int64(packet.temporal), COST_TEMPORAL - 1),

@@ -11,6 +11,7 @@ from sfu.media.allocation.measure import STOPPED, count_layer, resume_stream
 from sfu.media.net.udp import copy_to_arena
 from sfu.media.receive.formats import take_format
 from sfu.media.receive.nack import drop_before
+from sfu.media.receive.targets import note_targets
 from sfu.media.stream.arrivals import log_packet
 from sfu.media.stream.cache_size import watch_burst
 from sfu.media.stream.loudest import QUIETEST, note_loudness
@@ -19,7 +20,7 @@ from sfu.parameters import Extension
 from sfu.schema.capacities import PACKETS
 from sfu.schema.codes import Drop, MediaKind, PacketFlag
 
-_AUDIO_LEVEL = int(Extension.AUDIO_LEVEL)
+_AUDIO_LEVEL, _VIDEO_LAYERS = int(Extension.AUDIO_LEVEL), int(Extension.VIDEO_LAYERS)
 
 
 @njit(cache=True)
@@ -78,6 +79,8 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
     if stream.kind == MediaKind.AUDIO and packet.extension_bytes[_AUDIO_LEVEL] == 1:
         level = np.int64(state.rx[k, offset + np.int64(packet.extension_at[_AUDIO_LEVEL])]) & QUIETEST
         note_loudness(state.tracks[stream.track], level, arrival)
+    elif stream.kind == MediaKind.VIDEO and state.header[0].bytes[_VIDEO_LAYERS]:
+        note_targets(state, stream_row, k, offset)
     if packet.flags & PacketFlag.FRAME_START:
         stream.frames += 1
         if packet.flags & PacketFlag.KEY_FRAME and extended > stream.key_sequence:

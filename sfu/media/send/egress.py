@@ -245,7 +245,7 @@ def _forward_packet(state, arena, row, stream_row, index, padding):
     size = np.int64(packet.size) - np.int64(packet.padding) - payload_start(subscription, packet)
     scalable = False
     admitted = size > 0
-    if subscription.held and is_held(subscription, packet):
+    if subscription.held and is_held(state, row, packet):
         admitted = False
     elif admitted and subscription.kind == MediaKind.VIDEO:
         scalable = is_scalable(state.tracks[subscription.track].layer_count, packet.codec)

@@ -37,10 +37,17 @@ def send_time(now):
 
 
 @njit(cache=True)
+def unwraps(subscription, packet):
+    """Whether of a packet only the primary block of RED is sent: the subscriber did not negotiate RED, or its path has
+    no room for what is in there twice."""
+    return packet.codec == _RED and (subscription.red_payload_type < 0 or subscription.unwrapped != 0)
+
+
+@njit(cache=True)
 def payload_start(subscription, packet):
     """Where in a stored packet begins what this subscriber gets; the packet's end when it gets nothing."""
     at = np.int64(packet.payload_at)
-    if packet.codec == _RED and subscription.red_payload_type < 0:
+    if unwraps(subscription, packet):
         if packet.primary_at == 0:  # malformed
             return np.int64(packet.size)
         at += np.int64(packet.primary_at)
@@ -69,7 +76,7 @@ def write_packet(state, arena, slot, row, sent, rtx):
         put_u16(out, 2, sent.out_sequence)
         put_u32(out, 8, np.int64(subscription.ssrc))
         payload_type = np.int64(subscription.payload_type)
-        if packet.codec == _RED and subscription.red_payload_type >= 0:
+        if packet.codec == _RED and not unwraps(subscription, packet):
             payload_type = np.int64(subscription.red_payload_type)
         mid = not subscription.mid_acknowledged
     put_u32(out, 4, np.int64(sent.timestamp))
@@ -87,7 +94,7 @@ def write_packet(state, arena, slot, row, sent, rtx):
     copy_to_slot(state, arena, slot, at, base + skipped, size)
     if sent.picture_id >= 0 or sent.tl0 >= 0:
         _write_picture(out, at, packet, sent)
-    elif packet.codec == _RED and subscription.red_payload_type >= 0:
+    elif packet.codec == _RED and not unwraps(subscription, packet):
         _write_block_types(out, at, at + min(size, np.int64(packet.primary_at)), subscription.payload_type)
     return at + size
 

@@ -12,6 +12,7 @@ from numba import njit
 
 from sfu.media.allocation.due import list_subscribers
 from sfu.media.send.pictures import is_dropped, renew_pictures
+from sfu.media.send.voices import is_voice
 from sfu.media.stream.key_frames import KEY_FRAME_NS, key_frame_arrives, request_key_frame
 from sfu.media.stream.layers import is_scalable
 from sfu.media.wire.numbers import signed32
@@ -122,8 +123,12 @@ def renew_temporal(subscription):
 
 
 @njit(cache=True)
-def is_held(subscription, packet):
-    """Whether a packet is not sent because of `held`. A picture that has begun is sent to its end."""
+def is_held(state, row, packet):
+    """Whether a packet of subscription `row` is not sent because of `held`. A picture that has begun is sent to its
+    end."""
+    subscription = state.subscriptions[row]
+    if subscription.held == Held.QUIETER:
+        return not is_voice(state, row, packet.arrival_ns)
     if packet.timestamp == subscription.picture_timestamp:
         return False
     if subscription.held == Held.KEY_FRAMES and subscription.layer == subscription.target_layer:

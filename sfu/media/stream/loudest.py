@@ -46,13 +46,14 @@ def join_group(state, row):
 def _owner_in_group(state, track):
     """A track of the same owner in the group of `track`; -1: none."""
     at = np.int64(state.groups[track.group]) - 1
-    while at >= 0 and not _same_owner(track, state.tracks[at]):
+    while at >= 0 and not same_owner(track, state.tracks[at]):
         at = np.int64(state.tracks[at].group_next)
     return at
 
 
 @njit(cache=True)
-def _same_owner(track, other):
+def same_owner(track, other):
+    """Whether two tracks are of one publisher."""
     return track.owner != 0 and track.owner == other.owner
 
 
@@ -83,10 +84,16 @@ def note_loudness(track, level, arrival):
 
 
 @njit(cache=True)
+def loudness_rank(track):
+    """How a track stands beside others, as a number that is larger the more it is to be heard."""
+    rank = np.int64(track.loudness)
+    return rank + MOVING if track.unmoved < UNMOVED_PACKETS else rank
+
+
+@njit(cache=True)
 def _rank(track):
     """How a track stands beside others of its group."""
-    rank = np.int64(track.loudness) + (ADVANTAGE if track.loud else 0)
-    return rank + MOVING if track.unmoved < UNMOVED_PACKETS else rank
+    return loudness_rank(track) + (ADVANTAGE if track.loud else 0)
 
 
 @njit(cache=True)
@@ -104,11 +111,11 @@ def is_loud(state, row, now):
             if at != row and now - rival.level_ns < FORGOTTEN_NS:
                 rank = _rank(rival)
                 if rank > mine or (rank == mine and at < row):
-                    if _same_owner(track, rival):
+                    if same_owner(track, rival):
                         return False
                     theirs = True
             at = np.int64(rival.group_next)
-            if at < 0 or not _same_owner(first, state.tracks[at]):
+            if at < 0 or not same_owner(first, state.tracks[at]):
                 break
         louder += theirs
     track.loud = louder < track.group_limit

@@ -36,15 +36,16 @@ from tests.sfu.support.simulated_screen import Screen
 from tests.sfu.support.socket_peer import SocketPeer
 
 START = 1_000 * SECOND
-OPUS, VP8, RTX = 111, 96, 97
-MID_ID, TRANSPORT_CC_ID = 1, 4
+OPUS, RED, VP8, RTX = 111, 63, 96, 97
+MID_ID, TRANSPORT_CC_ID, LEVEL_ID = 1, 4, 6
 MEDIA = MediaParameters(
     {
         OPUS: PayloadType(Codec.OPUS, 48_000),
+        RED: PayloadType(Codec.RED, 48_000, OPUS),
         VP8: PayloadType(Codec.VP8, 90_000, nack=True),
         RTX: PayloadType(Codec.RTX, 90_000, VP8),
     },
-    {MID_ID: Extension.MID, TRANSPORT_CC_ID: Extension.TRANSPORT_CC},
+    {MID_ID: Extension.MID, TRANSPORT_CC_ID: Extension.TRANSPORT_CC, LEVEL_ID: Extension.AUDIO_LEVEL},
 )
 TURN_NS = 5 * MS
 FEEDBACK_NS = 100 * MS
@@ -80,6 +81,8 @@ class Encoders:
     """Whether frames after a key frame are smaller, until its size is made up for."""
     audio_bytes: int = 80
     """Payload of a packet of 20 ms."""
+    red: bool = False
+    """Whether each packet repeats the one before (RFC 2198)."""
 
 
 NATIVE = Encoders(66_666_667, (0, 1), (1.2, 0.8), (6, 4, 3), key_together=True, saves=True, audio_bytes=235)
@@ -113,6 +116,8 @@ class Publisher(Peer):
         first = 10_000 * (number + 1)
         self.layers = [Layer(first + k, bitrate) for k, bitrate in enumerate(bitrates)]
         self.key_requests = 0
+        self.level: int | None = None
+        """Audio level (RFC 6464) that its packets tell."""
         self._audio_sequence, self._audio_ssrc = 1, first + 100
         self._random = Random(number)
         self._frame = 0
@@ -134,9 +139,7 @@ class Publisher(Peer):
         for data in self.datagrams():
             self._take(data)
         while self._audio_due <= now and Kind.AUDIO in self.tracks:
-            header = struct.pack("!BBHII", 0x80, 0x80 | OPUS, self._audio_sequence & 0xFFFF,
-                                 960 * self._audio_sequence & 0xFFFFFFFF, self._audio_ssrc)  # fmt: skip
-            self.send_rtp(header + bytes(self.encoders.audio_bytes))
+            self.send_rtp(self._audio_packet())
             self._audio_sequence += 1
             self._audio_due += AUDIO_NS
         while self._frame_due <= now and Kind.VIDEO in self.tracks:
@@ -144,6 +147,15 @@ class Publisher(Peer):
                 self._send_frame(layer, self.encoders.key_factors[place])
             self._frame += 1
             self._frame_due += self.encoders.frame_ns
+
+    def _audio_packet(self) -> bytes:
+        body, payload_type = bytes(self.encoders.audio_bytes), OPUS
+        if self.encoders.red:
+            head = struct.pack("!BI", 0x80 | OPUS, 960 << 18 | len(body) << 8 | OPUS)
+            body, payload_type = head + 2 * body, RED
+        level = b"" if self.level is None else bytes((0xBE, 0xDE, 0, 1, LEVEL_ID << 4, self.level, 0, 0))
+        return struct.pack("!BBHII", 0x90 if level else 0x80, payload_type, self._audio_sequence & 0xFFFF,
+                           960 * self._audio_sequence & 0xFFFFFFFF, self._audio_ssrc) + level + body  # fmt: skip
 
     def _take(self, data: bytes) -> None:
         if not 192 <= data[1] <= 223:
@@ -227,6 +239,8 @@ class Viewer(Peer):
         self._missing: dict[tuple[int, int], tuple[int, int]] = {}
         self._highest: dict[int, int] = {}
         self.audio_times: list[int] = []
+        self.heard: list[tuple[int, int, int]] = []
+        """Of each audio packet when it arrived, the row of its subscription, and its payload type."""
         self.frame_times: list[int] = []
         self.screens: dict[int, Screen] = {}
         """What is shown of each video, by its SSRC."""
@@ -235,7 +249,8 @@ class Viewer(Peer):
         """Forward a track of a publisher to this viewer; returns the subscription's row."""
         number = len(self.call.viewers) * 1_000 + len(self.subscriptions) * 2 + 500_000
         numbers = {Kind.AUDIO: (OPUS, -1), Kind.VIDEO: (VP8, RTX)}[kind]
-        parameters = SubscribeParameters(str(len(self.subscriptions)), *numbers, cname="someone")
+        red = RED if kind is Kind.AUDIO and publisher.encoders.red else -1
+        parameters = SubscribeParameters(str(len(self.subscriptions)), *numbers, red, "someone")
         if not self.rtx:
             numbers = numbers[0], -1
         ssrcs = number, number + 1 if kind is Kind.VIDEO and self.rtx else 0
@@ -243,6 +258,12 @@ class Viewer(Peer):
         self.call.command(Command.OPEN_SUBSCRIPTION, row, generation, spatial=2, temporal=3)
         self.subscriptions[number] = kind, row
         return row
+
+    def subscription_to(self, publisher: Publisher, kind: Kind) -> int:
+        """The row of this viewer's subscription to a publisher's track."""
+        table = self.call.memory.table("subscriptions")
+        tracks = {int(table[row]["track"]): row for _, row in self.subscriptions.values()}
+        return tracks[publisher.tracks[kind]]
 
     def now_second(self) -> Second:
         """Where this second is counted."""
@@ -284,6 +305,7 @@ class Viewer(Peer):
         if kind is Kind.AUDIO:
             second.audio += 1
             self.audio_times.append(at)
+            self.heard.append((at, self.subscriptions[ssrc][1], data[1] & 127))
         elif kind is Kind.VIDEO:
             if data[1] & 0x80:
                 second.frames += 1

@@ -24,7 +24,6 @@ from signaling.sdp.codecs import Format, supported_formats
 from signaling.sdp.matching import Matching
 from signaling.sdp.negotiation import (
     MAX_REMOTE_MESSAGE_SIZE,
-    VIDEO_LAYERS_ALLOCATION,
     Bundle,
     PublishDecision,
     WantedTrack,
@@ -48,6 +47,7 @@ from signaling.sdp.parsing import SdpError, parse
 from signaling.sdp.session_description import Direction, Extmap, Profile, RtpMap, Section, SessionDescription
 
 HEAD = "v=0\no=-\ns=-\nt=0 0\n"
+VIDEO_LAYERS = "http://www.webrtc.org/experiments/rtp-hdrext/video-layers-allocation00"
 TCC = Extmap(3, "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01")
 VP8 = Format(
     RtpMap(96, "VP8", 90_000), Codec.VP8, "max-fs=1", ("goog-remb", "transport-cc", "nack", "nack pli", "ccm x")
@@ -134,7 +134,7 @@ def test_known_extensions_are_echoed_with_mirrored_directions() -> None:
     rids = [e for e in firefox.values() if "stream-id" in e.uri]
     assert [(e.id, e.direction) for e in rids] == [(9, Direction.RECVONLY), (10, Direction.RECVONLY)]
     chromium = {e.uri for e in accepted_extensions(session("chromium-publish").sections[3].profile, True)}
-    assert VIDEO_LAYERS_ALLOCATION in chromium
+    assert VIDEO_LAYERS in chromium
     assert not any("toffset" in uri or "video-timing" in uri for uri in chromium)
 
 
@@ -162,7 +162,7 @@ def test_a_number_has_one_meaning_in_a_bundle() -> None:
     assert bundle.admit_extensions((TCC,)) == (TCC,)
     orientation = "urn:3gpp:video-orientation"
     assert bundle.admit_extensions((Extmap(3, orientation), Extmap(4, TCC.uri))) == ()
-    allocation = Extmap(9, VIDEO_LAYERS_ALLOCATION)
+    allocation = Extmap(9, VIDEO_LAYERS)
     assert bundle.admit_extensions((TCC, allocation)) == (TCC, allocation)
     media = bundle.parameters(mixed=True)
     assert media.payload_types == {
@@ -170,7 +170,7 @@ def test_a_number_has_one_meaning_in_a_bundle() -> None:
         97: PayloadType(Codec.RTX, 90_000, 96),
         98: PayloadType(Codec.VP9, 90_000),
     }
-    assert media.extensions == {3: Extension.TRANSPORT_CC}
+    assert media.extensions == {3: Extension.TRANSPORT_CC, 9: Extension.VIDEO_LAYERS}
     assert media.mixed_extensions
 
 

@@ -9,9 +9,12 @@ from sfu.media.allocation.costs import (
     FIRST_LAYER_BPS,
     KEY_FRAME_SHARE,
     MAX_KEY_FRAMES_BPS,
+    MAX_TARGET_KBPS,
+    TARGET_PERCENT,
     key_frame_cost,
     scalable_costs,
     simulcast_costs,
+    target_cost,
     wire_bps,
 )
 from sfu.media.wire.overhead import GCM_TAG_BYTES, UDP_IP4_BYTES
@@ -26,13 +29,14 @@ def table(*rows: tuple[int, ...]) -> Any:
     return filled
 
 
-def costs(measured: Any, live: int | None = None) -> list[list[int]]:
+def costs(measured: Any, live: int | None = None, target: Any = None) -> list[list[int]]:
     """Of simulcast if `live` is given, else of one stream with all layers."""
     cost = np.full((COST_SPATIAL, COST_TEMPORAL), -1, np.int64)
+    means = table() if target is None else target
     if live is None:
-        scalable_costs(cost, measured, 1)
+        scalable_costs(cost, measured, means, 1)
     else:
-        simulcast_costs(cost, measured, live)
+        simulcast_costs(cost, measured, means, live)
     return [[int(each) for each in row] for row in cost]
 
 
@@ -52,6 +56,21 @@ def test_a_layer_that_is_not_live_costs_nothing() -> None:
     assert costs(measured, 0b101) == [[60, 90, 150, 0], [0, 0, 0, 0], [700, 0, 0, 0]]
 
 
+def test_a_layer_that_was_not_measured_yet_costs_what_its_publisher_means_to_send() -> None:
+    target = table((100, 150), (300, 450), (900,))
+    assert costs(table((60, 30)), 0b111, target) == [[60, 90, 0, 0], [300, 450, 0, 0], [900, 0, 0, 0]]
+    assert costs(table((60, 30)), 0b101, target)[1] == [0, 0, 0, 0], "it is not live"
+    assert costs(table((60, 30)), 0b111, table((), (200,))) == [[60, 90, 0, 0], [200, 0, 0, 0], [600, 0, 0, 0]]
+    assert costs(table(), None, target) == [[100, 150, 0, 0], [300, 450, 0, 0], [900, 0, 0, 0]]
+    assert costs(table((60,)), None, target) == [[60, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_a_target_is_bounded_and_grows_by_what_headers_take() -> None:
+    assert target_cost(1_000) == 1_000_000 * TARGET_PERCENT // 100
+    assert target_cost(1 << 32) == target_cost(MAX_TARGET_KBPS)
+    assert target_cost(0) == 0
+
+
 def test_a_layer_that_was_not_measured_yet_costs_three_times_the_one_below() -> None:
     assert costs(table((60, 30)), 0b111) == [[60, 90, 0, 0], [180, 270, 0, 0], [540, 810, 0, 0]]
     assert costs(table((60, 30)), 0b101) == [[60, 90, 0, 0], [0, 0, 0, 0], [540, 810, 0, 0]]
@@ -67,7 +86,7 @@ def test_a_scalable_layer_costs_what_all_below_it_send_too() -> None:
 def test_a_scalable_layer_that_sends_nothing_is_not_there() -> None:
     assert costs(table((60, 30), (), (700, 350))) == [[60, 90, 0, 0], [0, 0, 0, 0], [760, 1140, 0, 0]]
     cost = np.ones((COST_SPATIAL, COST_TEMPORAL), np.int64)
-    scalable_costs(cost, table((60, 30)), 0)
+    scalable_costs(cost, table((60, 30)), table((60, 30)), 0)
     assert not cost.any()
 
 
