@@ -10,12 +10,14 @@ arrive (a packet train: Dovrolis, Ramanathan and Moore 2001) gives the queue tha
 import numpy as np
 from numba import njit
 
-APART_NS = 10_000_000
-"""Packets that leave further apart belong to different trains."""
+APART_NS = 40_000_000
+"""Packets that leave further apart belong to different trains: a pacer lets large ones leave one by one."""
 TOGETHER_NS = 1_000_000
 """Packets that leave further apart belong to one train only if the later one arrived right after the other."""
 REST = 1.3
 """One that took so many times longer than a packet of its size did before came after a rest of the path."""
+ALIKE = 1.25
+"""The first two packets, of which nothing is known before, differ in size by no more than this factor."""
 TRAIN_PACKETS = 4
 TRAIN_NS = 5_000_000
 """A train of fewer packets, or that arrives in less time, measures nothing."""
@@ -46,10 +48,12 @@ def train_packet(estimate, sent, arrival, size):
     if not _follows(estimate, sent, arrival, size):
         measure_train(estimate)
         estimate.train_packets = 1
-        estimate.train_bytes = 0
+        estimate.train_bytes = size
         estimate.train_first_sent_ns = estimate.train_sent_ns = sent
         estimate.train_first_arrival_ns = estimate.train_arrival_ns = arrival
         return
+    if estimate.train_packets == 1:
+        estimate.train_bytes = 0  # the path was not seen to begin with the first
     estimate.train_packets += 1
     estimate.train_bytes += size
     estimate.train_sent_ns = sent
@@ -65,8 +69,11 @@ def _follows(estimate, sent, arrival, size):
     if apart <= TOGETHER_NS:
         return True
     took = np.float64(arrival - estimate.train_arrival_ns)
+    if estimate.train_packets == 1:
+        alike = size <= ALIKE * estimate.train_bytes and estimate.train_bytes <= ALIKE * size
+        return alike and took > STRETCHED * apart
     span = np.float64(estimate.train_arrival_ns - estimate.train_first_arrival_ns)
-    return estimate.train_packets > 1 and took * estimate.train_bytes <= REST * size * span
+    return took * estimate.train_bytes <= REST * size * span
 
 
 @njit(cache=True)

@@ -41,12 +41,23 @@ def test_a_burst_measures_how_fast_the_path_is(estimate: Any) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [{"count": TRAIN_PACKETS - 1}, {"gap": MS // 2}, {"apart": 9 * MS}, {"apart": 11 * MS}],
+    [{"count": TRAIN_PACKETS - 1}, {"gap": MS // 2}, {"apart": 9 * MS}, {"apart": 41 * MS, "gap": 82 * MS}],
     ids=["too few", "too quick", "as it left", "too far apart"],
 )
 def test_what_does_not_fill_the_path_measures_nothing(estimate: Any, shape: dict[str, Any]) -> None:
     burst(estimate, **shape)
     assert estimate["train_bps"] == 0
+
+
+def test_packets_that_leave_one_by_one_measure_a_path_that_is_slower(estimate: Any) -> None:
+    burst(estimate, apart=6 * MS)
+    assert estimate["train_bps"] == pytest.approx(RATE)
+
+
+def test_a_small_packet_that_came_alone_begins_no_train(estimate: Any) -> None:
+    train_packet(estimate, START_NS, START_NS + 20 * MS, SIZE // 4)
+    burst(estimate, at=START_NS + 20 * MS)
+    assert estimate["train_bps"] == pytest.approx(RATE)
 
 
 def test_less_is_believed_at_once_and_more_by_half(estimate: Any) -> None:
