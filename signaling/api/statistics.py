@@ -173,6 +173,7 @@ class Statistics:
             "wished": _layer(numbers.wished),
             "allowed": _layer(numbers.allowed),
             "reason": numbers.reason,
+            "waiting_s": round(numbers.waiting_s, 1),
         }
         return {
             "track_sid": track.sid,

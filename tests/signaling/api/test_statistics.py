@@ -66,9 +66,10 @@ async def test_everything_of_everybody_is_told(api: Api) -> None:
     sent = {each["track_sid"]: each for each in viewer["subscriptions"]}
     assert set(sent) == {mic, cam}
     assert (sent[cam]["publisher"], sent[cam]["lost_fraction"], sent[cam]["rtt_ms"]) == ("ann", 0.25, 40.0)
-    layers = {name: sent[cam][name] for name in ("current", "wished", "allowed", "reason")}
+    layers = {name: sent[cam][name] for name in ("current", "wished", "allowed")}
     whole = {"spatial": 2, "temporal": 3}
-    assert layers == {"current": {"spatial": 0, "temporal": 0}, "wished": whole, "allowed": whole, "reason": "client"}
+    assert layers == {"current": {"spatial": 0, "temporal": 0}, "wished": whole, "allowed": whole}
+    assert (sent[cam]["reason"], sent[cam]["waiting_s"]) == ("client", 0.0)
     assert "wished" not in sent[mic]
 
 
