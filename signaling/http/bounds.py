@@ -68,6 +68,7 @@ MAX_ENTRIES: dict[str, int] = {
 """Message.field -> entries in one message. A test fails if a repeated field is missing here."""
 
 API_ENTRIES: dict[str, int] = {
+    "ParticipantPermission.can_publish_sources": MAX_FEATURES,
     "UpdateParticipantRequest.attributes": MAX_ATTRIBUTES,
     "CreateAgentDispatchRequest.attributes": MAX_ATTRIBUTES,
     "RoomAgentDispatch.attributes": MAX_ATTRIBUTES,

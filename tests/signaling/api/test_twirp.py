@@ -257,11 +257,12 @@ async def test_a_creation_that_is_repeated_gives_its_first_answer(api: Api) -> N
     assert (await create("x" * 129))["id"] != (await create("x" * 129))["id"]
 
 
-def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeats, "MAX_KEPT", 2)
+@pytest.mark.parametrize(("bound", "value"), [("MAX_KEPT", 2), ("MAX_KEPT_BYTES", 6)])
+def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch, bound: str, value: int) -> None:
+    monkeypatch.setattr(repeats, bound, value)
     dropped: Counter[str] = Counter()
     kept = Repeats(lambda: 0.0, dropped)
-    answers = {each: models.Room(name=each) for each in "abc"}
+    answers = {each: models.Room(name=each) for each in "abc"}  # of three bytes each
     for name, answer in answers.items():
         kept.keep(("key", "call", name), answer)
     assert [kept.find(("key", "call", name)) for name in "abc"] == [None, answers["b"], answers["c"]]

@@ -1,0 +1,174 @@
+"""Whatever applications and clients do, a room, its participants' views and the API's answers say the same."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from livekit.protocol import models, room, rtc
+
+from signaling.api.errors import ApiError
+from signaling.api.room_service import RoomService
+from signaling.participants import renegotiation
+from tests.signaling.support.call import Call, Client, settle
+from tests.signaling.support.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
+
+PEOPLE = ("ann", "bob", "eve")
+LISTENER = "zoe"
+"""Joins first, does nothing, and is told everything."""
+CLIENTS_STEPS = ("join", "connect", "publish", "unmute", "leave", "lose", "resume", "wait", "receive")
+CALLS = ("name", "attributes", "silence", "allow", "hide", "mute", "subscribe", "metadata", "remove", "revoke")
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("join", "connect", "publish", "receive", "mute") * 6 + CLIENTS_STEPS + CALLS),
+        st.sampled_from(PEOPLE),
+    ),
+    min_size=40,
+    max_size=80,
+)
+ALLOWED = {
+    "silence": models.ParticipantPermission(can_subscribe=True),
+    "allow": models.ParticipantPermission(can_subscribe=True, can_publish=True, can_publish_data=True),
+    "hide": models.ParticipantPermission(can_subscribe=True, can_publish=True, hidden=True),
+}
+
+
+class History:
+    """A room, its clients, and the calls of an application."""
+
+    def __init__(self) -> None:
+        self.call = Call()
+        self.service = RoomService(self.call.rooms)
+        self.clients: dict[str, Client] = {}
+        self.revoked: set[str] = set()
+        self.metadata = ""
+
+    async def take(self, step: str, who: str, number: int) -> None:
+        client = self.clients.get(who)
+        here = client is not None and who in self.call.room.participants and client.connection.code is None
+        if step == "join":
+            if who not in self.revoked:
+                self.clients[who] = await self.call.join(who)
+        elif step == "wait":
+            await self.call.pass_time(2)
+        elif step == "receive":
+            await self.call.collect()
+            await self.clients[LISTENER].offer(id=number)
+        elif step in CALLS:
+            self.ask(step, who, number)
+        elif here and client is not None:
+            await self.act(step, client, number)
+        await settle()
+        self.check_media()
+
+    async def act(self, step: str, client: Client, number: int) -> None:
+        """Do what a client that is there does."""
+        tracks = client.participant.publishing.tracks
+        if step == "connect":
+            await client.connect()
+        elif step == "publish" and client.participant.permission.can_publish:
+            await client.publish(f"mic{number}", "audio")
+        elif step == "unmute" and tracks:
+            await client.send(mute=rtc.MuteTrackRequest(sid=next(iter(tracks)), muted=False))
+        elif step == "leave":
+            await client.send(leave=rtc.LeaveRequest())
+        elif step == "lose":
+            await client.lose_socket()
+        elif step == "resume" and client.identity not in self.revoked:
+            self.clients[client.identity] = await self.call.resume(client)
+
+    def ask(self, step: str, who: str, number: int) -> None:
+        """Make a call of an application. What is not there is the only thing that may refuse it."""
+        there = who in self.call.room.participants
+        try:
+            self._calls(who, number)[step]()
+        except ApiError as error:
+            assert error.code == "not_found"
+            assert not there
+        else:
+            assert there or step == "metadata"
+
+    def _calls(self, who: str, number: int) -> dict[str, Callable[[], object]]:
+        service = self.service
+        target: dict[str, Any] = {"room": "hall", "identity": who}
+
+        def update(**fields: Any) -> Callable[[], object]:
+            return lambda: service.update_participant(room.UpdateParticipantRequest(**target, **fields))
+
+        def mute() -> None:
+            member = self.call.room.participants.get(who)
+            sid = next(iter(member.publishing.tracks), "TR_none") if member is not None else ""
+            service.mute_published_track(room.MuteRoomTrackRequest(**target, track_sid=sid, muted=True))
+
+        def remove(before: int) -> None:
+            if before:
+                self.revoked.add(who)
+            request = room.RoomParticipantIdentity(**target, revoke_token_ts=before)
+            service.remove_participant(request)
+
+        def metadata() -> None:
+            self.metadata = f"metadata {number}"
+            service.update_room_metadata(room.UpdateRoomMetadataRequest(room="hall", metadata=self.metadata))
+
+        everything = [sid for member in self.call.room.participants.values() for sid in member.publishing.tracks]
+        choice = room.UpdateSubscriptionsRequest(**target, track_sids=everything, subscribe=bool(number % 2))
+        return {
+            "name": update(name=f"name {number}"),
+            "attributes": update(attributes={"number": str(number), "gone": ""}),
+            **{name: update(permission=permission) for name, permission in ALLOWED.items()},
+            "mute": mute,
+            "subscribe": lambda: service.update_subscriptions(choice),
+            "metadata": metadata,
+            "remove": lambda: remove(0),
+            "revoke": lambda: remove(1),
+        }
+
+    def check(self) -> None:
+        """Compare what the listener was told with what the API answers, and with what is forwarded."""
+        listener = self.clients[LISTENER]
+        told = {info.sid: info for info in listener.joined.other_participants}
+        for update in listener.of("update"):
+            for info in update.participants:
+                told[info.sid] = info
+                if info.state == models.ParticipantInfo.DISCONNECTED:
+                    del told[info.sid]
+        told.pop(listener.sid, None)
+        answer = self.service.list_participants(room.ListParticipantsRequest(room="hall"))
+        listed = {info.sid: info for info in answer.participants if not info.permission.hidden}
+        assert listed.pop(listener.sid).identity == LISTENER
+        assert told == listed
+        heard = [update.room.metadata for update in listener.of("room_update")]
+        assert (heard[-1] if heard else "") == self.metadata == self.call.room.info.metadata
+        assert not self.revoked & {info.identity for info in answer.participants}
+
+    def check_media(self) -> None:
+        """What is muted by the server is not forwarded, at any moment."""
+        for member in self.call.room.participants.values():
+            for track in member.publishing.tracks.values():
+                assert track.blocked <= track.info.muted
+        engine = self.call.engine
+        for subscription, (engine_track, _, _) in engine.subscriptions.items():
+            if self.call.rooms.node.tracks[engine_track].blocked:
+                assert engine.paused[subscription]
+
+
+async def play(steps: list[tuple[str, str]]) -> None:
+    history = History()
+    history.clients[LISTENER] = await history.call.join(LISTENER)
+    for number, (step, who) in enumerate(steps):
+        await history.take(step, who, number)
+    await history.call.pass_time(2)  # what waits for its allowance is told
+    history.check()
+    await history.call.end()
+
+
+@given(STEPS)
+@settings(max_examples=100, deadline=None)
+def test_any_history_of_calls_and_clients_is_told_consistently(steps: list[tuple[str, str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renegotiation, "AnsweringConnection", FakeAnsweringConnection)
+        patch.setattr(renegotiation, "OfferingConnection", FakeOfferingConnection)
+        patch.setattr(renegotiation, "COLLECT_S", 3600)
+        asyncio.run(play(steps))
