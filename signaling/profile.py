@@ -46,5 +46,5 @@ class ClientSettings:
     """Tracks without an explicit choice are wanted."""
     adaptive_stream: bool = False
     """The client will say how large it shows tracks."""
-    allow_pause: bool = False
+    allow_pause: bool | None = None
     """A video of which not even key frames fit may be paused."""

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
 from signaling.config.known_keys import KNOWN_KEYS
+from signaling.config.media_options import MediaOptions, RtcMediaSections, VideoSection, media_options
 from signaling.config.options import LimitOptions, WebhookOptions
 from signaling.config.presets import Presets, parse_presets
 from signaling.config.sections import LimitSection, Section, Size, WebhookSection
@@ -109,6 +110,7 @@ class Config:
     watchdog_s: float = 0.0
     """Seconds without a turn of the control thread after which the process ends itself; 0: never."""
     room: RoomOptions = RoomOptions()
+    media: MediaOptions = field(default_factory=MediaOptions)
     prometheus: PrometheusOptions = PrometheusOptions()
     webhook: WebhookOptions = field(default_factory=WebhookOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
@@ -235,6 +237,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
             remote_unmute=room.enable_remote_unmute,
             sync_streams=room.sync_streams,
         ),
+        media=media_options(file.rtc, file.video),
         prometheus=PrometheusOptions(
             port=metrics_port, username=file.prometheus.username, password=file.prometheus.password
         ),
@@ -306,7 +309,7 @@ def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, ob
     return value
 
 
-class _Rtc(Section):
+class _Rtc(RtcMediaSections):
     udp_port: Annotated[tuple[int, ...], BeforeValidator(parse_udp_ports)] = ()
     node_ip: Annotated[tuple[str, ...], BeforeValidator(parse_node_ips)] = ()
     port_range_start: Annotated[int, BeforeValidator(parse_port)] = 0
@@ -361,6 +364,7 @@ class _File(Section):
     watchdog: Annotated[int, BeforeValidator(parse_count)] | None = None
     rtc: _Rtc = Field(default_factory=_Rtc)
     room: _Room = Field(default_factory=_Room)
+    video: VideoSection = Field(default_factory=VideoSection)
     prometheus: _Prometheus = Field(default_factory=_Prometheus)
     prometheus_port: Annotated[int, BeforeValidator(parse_port)] = 0
     logging: _Logging = Field(default_factory=_Logging)

@@ -39,10 +39,13 @@ _RTC: KeyTable = {
     "ips": _ADDRESS_FILTER,
     "batch_io": _ignored("batch_size max_flush_interval"),
     "pli_throttle": _ignored("low_quality mid_quality high_quality"),
-    "congestion_control": _ignored(
-        "enabled allow_pause stream_allocator remote_bwe use_send_side_bwe_interceptor use_send_side_bwe "
-        "send_side_bwe_pacer send_side_bwe"
-    ),
+    "congestion_control": {
+        "allow_pause": Use.ACTED_ON,
+        **_ignored(
+            "enabled stream_allocator remote_bwe use_send_side_bwe_interceptor use_send_side_bwe "
+            "send_side_bwe_pacer send_side_bwe"
+        ),
+    },
     "forward_stats": _ignored("summary_interval report_interval report_window"),
     # A list of mappings, whose keys are not looked at.
     "turn_servers": Use.IGNORED,
@@ -88,7 +91,10 @@ KNOWN_KEYS: KeyTable = {
     "audio": _ignored(
         "active_level min_percentile update_interval smooth_intervals active_red_encoding enable_loss_proxying"
     ),
-    "video": _ignored("dynacast_pause_delay stream_tracker_manager codec_regression_threshold"),
+    "video": {
+        "dynacast_pause_delay": Use.ACTED_ON,
+        **_ignored("stream_tracker_manager codec_regression_threshold"),
+    },
     "room": {
         "empty_timeout": Use.ACTED_ON,
         "departure_timeout": Use.ACTED_ON,

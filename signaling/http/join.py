@@ -63,8 +63,8 @@ class JoinParameters:
     """The participant's metadata: the request's if it has some and the token allows that, else the token's."""
     attributes: dict[str, str]
     """The token's attributes, replaced by those of the request if the token allows that."""
-    allow_pause: bool = False
-    """A video may be paused for lack of bandwidth."""
+    allow_pause: bool | None = None
+    """A video may be paused for lack of bandwidth; None: as the configuration says."""
     room_config: RoomConfiguration | None = None
     """The settings of the room, as the token has them."""
 
@@ -153,7 +153,11 @@ def parse_join(request: RequestFacts, keys: Keys, limits: LimitOptions) -> JoinP
         sync_state=message.sync_state if message.HasField("sync_state") else None,
         metadata=metadata,
         attributes=attributes,
-        allow_pause=message.connection_settings.subscriber_allow_pause,
+        allow_pause=(
+            message.connection_settings.subscriber_allow_pause
+            if message.connection_settings.HasField("subscriber_allow_pause")
+            else None
+        ),
         room_config=_room_config(claims, limits),
     )
 
@@ -220,13 +224,13 @@ def _inflate(body: bytes) -> bytes:
 
 
 def _request_from_query(query: Mapping[str, str]) -> rtc.JoinRequest:
-    auto_subscribe = query.get("auto_subscribe", "")
+    auto_subscribe, allow_pause = query.get("auto_subscribe", ""), query.get("subscriber_allow_pause", "")
     return rtc.JoinRequest(
         client_info=_client_info(query),
         connection_settings=rtc.ConnectionSettings(
             auto_subscribe=_boolean(auto_subscribe) if auto_subscribe else True,
             adaptive_stream=_boolean(query.get("adaptive_stream", "")),
-            subscriber_allow_pause=_boolean(query.get("subscriber_allow_pause", "")),
+            subscriber_allow_pause=_boolean(allow_pause) if allow_pause else None,  # type: ignore[arg-type]  # not set
         ),
         participant_attributes=_query_attributes(query.get("attributes", "")),
         reconnect=_boolean(query.get("reconnect", "")),

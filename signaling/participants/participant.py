@@ -142,7 +142,8 @@ class Participant:
         """Media has been connected once."""
         self.disconnect_on_resume = False
         """A simulated fault: the next resumed socket is closed at once."""
-        self.allow_pause = self.settings.allow_pause
+        wished, configured = self.settings.allow_pause, node.config.media.allow_pause
+        self.allow_pause = configured if wished is None else wished
         """Its videos may be paused for lack of bandwidth."""
         self.subscriber_primary = (
             not self.settings.single_pc

@@ -31,6 +31,7 @@ class _Announced:
 class Dynacast:
     """The demand for the video tracks of one room."""
 
+    pause_delay_s: float = PAUSE_DELAY_S
     _announced: dict[Track, _Announced] = field(default_factory=dict)
     _changed: set[Track] = field(default_factory=set)
 
@@ -64,7 +65,7 @@ class Dynacast:
         self._changed.clear()
 
     def lower(self, now: float) -> None:
-        """Tell publishers of layers that nobody has wanted for `PAUSE_DELAY_S`."""
+        """Tell publishers of layers that nobody has wanted for `pause_delay_s`."""
         for track, announced in self._announced.items():
             if announced.lower_at is not None and now >= announced.lower_at:
                 announced.lower_at = None
@@ -82,7 +83,7 @@ class Dynacast:
         if levels == wanted:
             announced.lower_at = None
         elif announced.lower_at is None:
-            announced.lower_at = now + PAUSE_DELAY_S
+            announced.lower_at = now + self.pause_delay_s
         if levels != announced.levels:
             announced.levels = levels
             _send(track, levels)

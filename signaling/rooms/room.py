@@ -90,7 +90,7 @@ class Room:
         self.dispatches = Dispatches(name, node.dropped)
         self.nonces = Nonces()
         """Those of data packets that were sent already."""
-        self._dynacast = Dynacast()
+        self._dynacast = Dynacast(node.config.media.dynacast_pause_delay_s)
         self._dynacast_handle: asyncio.Handle | None = None
         self.qualities = Qualities()
         self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
