@@ -177,6 +177,10 @@ class ShortLivedHttp(H11Protocol):
         """Keep the connection for another request, unless that would keep a large one in memory."""
         if self._buffer.head_bytes > MAX_KEPT_HEAD_BYTES:
             self.transport.close()
+        elif self._deadline is not None:
+            # Who makes one request after another would otherwise lose the one that meets the end.
+            self._deadline.cancel()
+            self._deadline = self.loop.call_later(HTTP_LIFETIME_S, self._end)
         super().on_response_complete()
 
     def _let_go(self) -> None:

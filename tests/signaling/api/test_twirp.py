@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from typing import Any
 
+import httpx
 import pytest
 from livekit.protocol import agent_dispatch, egress, ingress, models, room, sip
 from starlette.requests import Request
@@ -300,3 +301,16 @@ async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ApiError) as caught:
         await Bodies(Counter()).read(request)
     assert caught.value.status == 408
+
+
+async def test_a_connection_that_is_used_is_not_closed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signaling.http.http_protocol.HTTP_LIFETIME_S", 0.2)
+    limits = httpx.Limits(max_connections=1)
+    headers = {"Authorization": f"Bearer {token(LIST)}", "Content-Type": "application/protobuf"}
+    async with httpx.AsyncClient(trust_env=False, limits=limits) as client:
+        used = set()
+        for _ in range(8):
+            answer = await client.post(f"{api.url}/twirp/livekit.RoomService/ListRooms", headers=headers)
+            used.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+            await asyncio.sleep(0.05)
+    assert len(used) == 1
