@@ -53,6 +53,11 @@ class Message:
         self._sender = sender
         self._holds = self._waits = 0
 
+    @property
+    def has_sender(self) -> bool:
+        """Whether somebody can be held back, as nobody can for what the server itself sends."""
+        return self._sender is not None
+
     def hold(self) -> None:
         """Keep the sender's window for one reason more."""
         if self._holds == 0 and self._sender is not None:

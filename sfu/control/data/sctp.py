@@ -151,6 +151,9 @@ class DataChannels:
         if self._lost or state not in ("open", "connecting"):
             self._drops["data_stalled" if self._lost else "data_not_open"] += 1
             return
+        if not message.has_sender and self._backlog.size > message.ledger.allowance:
+            self._drops["data_beyond_lag"] += 1
+            return
         association = self._association
         if association is None or through is None or state != "open":
             self._backlog.append(message)

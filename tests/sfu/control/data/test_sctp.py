@@ -116,6 +116,16 @@ async def test_messages_that_wait_for_the_channel_hold_their_sender_back_too(mon
     assert sender.held == end.ledger.total == 0
 
 
+async def test_what_nobody_can_be_held_back_for_is_dropped_beyond_the_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", 4_000)
+    end = End()
+    for _ in range(10):
+        end.send(Channel.RELIABLE, bytes(1_000))
+    assert 4_000 < end.ledger.total < 6_000
+    assert end.drops["data_beyond_lag"] > 0
+    end.data.close()
+
+
 async def test_lossy_messages_do_not_wait_for_the_reliable_backlog(ends: tuple[End, End]) -> None:
     ours, peer = ends
     for message in numbered(2000):
