@@ -23,6 +23,8 @@ MAX_WAITING_MESSAGES = 20_000
 """Messages that wait for all receivers together."""
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Bytes of them, as protobuf. A participant's metadata may have half a MiB."""
+MAX_ROOM_BYTES = 8 * 1024 * 1024
+"""Bytes of the messages of one room that wait for one URL, so that a room with large metadata displaces no other's."""
 MAX_POSTS = 32
 """Posts to one URL at a time."""
 POST_TIMEOUT_S = 10.0
@@ -131,7 +133,7 @@ class Outbox:
         """Queue a message about a room for a URL. It is dropped if too much waits already."""
         queue = self._queues.get((url, room))
         size = message.ByteSize()
-        if queue is not None and len(queue) >= self._depth(message.event):
+        if queue is not None and self._is_full(queue, message.event, size):
             self._lose(url, message, "webhook_queue_full")
         elif self.messages >= MAX_WAITING_MESSAGES or self.bytes + size > MAX_WAITING_BYTES:
             self._lose(url, message, "webhooks_beyond_memory")
@@ -170,6 +172,12 @@ class Outbox:
             for waiting in queue:  # cut off by the end of the server
                 self._forget(waiting)
                 self._dropped["webhook_unsent"] += 1
+
+    def _is_full(self, queue: "deque[_Waiting]", event: str, size: int) -> bool:
+        """Tell whether a message of this event and size must not wait too. Bytes do not bound the end of a room."""
+        if len(queue) >= self._depth(event):
+            return True
+        return event != ROOM_FINISHED and size + sum(each.size for each in queue) > MAX_ROOM_BYTES
 
     def _depth(self, event: str) -> int:
         """Return how many messages may wait before one of this event is dropped.

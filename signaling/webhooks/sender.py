@@ -57,8 +57,11 @@ class Sender:
             return await self._follow(post.url, body, headers, post.timeout_s)
         except TimeoutError:
             return Answer(Outcome.AGAIN, f"no answer within {post.timeout_s:.1f} s")
-        except (aiohttp.InvalidURL, ValueError) as error:
-            return Answer(Outcome.REFUSED, f"not a URL to post to: {error}")
+        # URLs may hold secrets, also those of redirects, so errors that repeat them are not told as they are.
+        except (aiohttp.InvalidURL, ValueError):
+            return Answer(Outcome.REFUSED, "not a URL to post to")
+        except aiohttp.ClientResponseError as error:
+            return Answer(Outcome.AGAIN, error.message or type(error).__name__)
         except (aiohttp.ClientError, OSError) as error:
             return Answer(Outcome.AGAIN, str(error) or type(error).__name__)
 

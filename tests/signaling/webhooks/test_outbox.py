@@ -201,3 +201,19 @@ async def test_the_end_does_not_wait_longer_than_it_should(receivers: Receivers)
     await receivers.outbox.drain(0.01)
     assert receivers.dropped == {"webhook_unsent": 3}
     assert (receivers.outbox.messages, receivers.outbox.bytes) == (0, 0)
+
+
+async def test_a_room_with_large_messages_displaces_none_of_another(
+    receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ROOM_BYTES", 1_000)
+    receivers.hanging[A] = asyncio.Event()
+    large = "m" * 400
+    receivers.put(*(f"{number}{large}" for number in range(4)))
+    receivers.put("end", event="room_finished")
+    receivers.put("other", room="attic")
+    assert receivers.dropped["webhook_queue_full"] == 2
+    assert receivers.outbox.messages == 4
+    receivers.hanging[A].set()
+    await settle()
+    assert [each[0] for each in receivers.seen()] == ["0", "1", "e", "o"]

@@ -119,6 +119,31 @@ async def test_redirects_have_an_end(receiver: Receiver, sender: Sender) -> None
     assert len(receiver.requests) == MAX_REDIRECTS + 1
 
 
+@pytest.mark.parametrize("place", ["ftp://u:hush@example.org/?k=hush", "http://u:hush@[/?k=hush"])
+async def test_an_answer_tells_no_secrets_of_a_url(receiver: Receiver, sender: Sender, place: str) -> None:
+    async def elsewhere(_: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": place})
+
+    receiver.answers = [elsewhere]
+    answer = await sender.post(post(receiver.url))
+    assert answer.outcome is Outcome.REFUSED
+    assert "hush" not in answer.why
+
+
+async def test_nonsense_tells_no_secrets_of_a_url(sender: Sender) -> None:
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 nonsense\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        answer = await sender.post(post(f"http://127.0.0.1:{port}/?k=hush"))
+    assert answer.outcome is Outcome.AGAIN
+    assert answer.why
+    assert "hush" not in answer.why
+
+
 @pytest.mark.parametrize("place", ["ftp://example.org/", "file:///etc/passwd", "http://["])
 async def test_a_redirect_to_something_else_is_refused(receiver: Receiver, sender: Sender, place: str) -> None:
     async def elsewhere(_: web.Request) -> web.Response:
