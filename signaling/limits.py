@@ -70,5 +70,8 @@ MAX_NONCES = 1_000
 """Nonces of data packets that a room remembers, so that a repeated packet is not sent twice."""
 MAX_REVOCATIONS = 100_000
 """Identities of rooms whose older tokens are refused. The oldest are forgotten first (`revocations`)."""
+MAX_REVOCATIONS_OF_A_ROOM = 10_000
+"""Identities of one room whose older tokens are refused, so that one room's administrator cannot make the server forget
+those of other rooms."""
 MAX_RPC_CALLS = 1_000
 """Calls of the server to participants that wait for an answer. Further ones fail (`rpc_calls`)."""

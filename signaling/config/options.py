@@ -68,6 +68,10 @@ class LimitOptions:
         """Tell whether a participant may have this name."""
         return len(name.encode()) <= self.name_bytes
 
+    def hold_identity(self, identity: str) -> bool:
+        """Tell whether a participant may have this identity."""
+        return len(identity.encode()) <= self.identity_bytes
+
     def hold_room_name(self, name: str) -> bool:
         """Tell whether a room may have this name."""
         return len(name.encode()) <= self.room_name_bytes

@@ -5,7 +5,7 @@ from functools import partial
 from itertools import count
 
 import structlog
-from livekit.protocol.models import JOIN_FAILURE, ROOM_DELETED, STATE_MISMATCH, ServerInfo
+from livekit.protocol.models import JOIN_FAILURE, PARTICIPANT_REMOVED, ROOM_DELETED, STATE_MISMATCH, ServerInfo
 from livekit.protocol.rtc import (
     JoinResponse,
     LeaveRequest,
@@ -75,6 +75,10 @@ class Session:
                 resumed.close_socket()
         else:
             assert room is not None, "only a resume comes without a room"
+            if room.node.revocations.covers(room.name, self._join.claims.identity, self._join.claims.not_before):
+                # The token was revoked after the admission, while this client waited.
+                await _refuse(connection, LeaveRequest(reason=PARTICIPANT_REMOVED, action=LeaveRequest.DISCONNECT))
+                return
             if room.closed:
                 await _refuse(connection, LeaveRequest(reason=ROOM_DELETED, action=LeaveRequest.DISCONNECT))
                 return

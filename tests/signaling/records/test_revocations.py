@@ -1,5 +1,6 @@
 """signaling/records/revocations.py and nonces.py: what is remembered, and how much of it."""
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -12,7 +13,7 @@ from signaling.records import nonces, revocations
 from signaling.records.nonces import Nonces
 from signaling.records.revocations import Revocations
 from tests.signaling.support.api import token
-from tests.signaling.support.call import Call
+from tests.signaling.support.call import Call, settle
 
 
 def test_the_latest_time_holds() -> None:
@@ -32,6 +33,37 @@ def test_revocations_are_bounded_and_the_oldest_are_forgotten(monkeypatch: pytes
         revoked.revoke("hall", identity, 100)
     assert [revoked.covers("hall", each, 1) for each in ("ann", "ben", "cleo")] == [True, False, True]
     assert dropped["revocations"] == 1
+
+
+def test_one_room_displaces_no_revocations_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "MAX_REVOCATIONS", 4)
+    monkeypatch.setattr(revocations, "MAX_REVOCATIONS_OF_A_ROOM", 2)
+    dropped: Counter[str] = Counter()
+    revoked = Revocations(dropped)
+    revoked.revoke("attic", "zoe", 100)
+    for identity in ("ann", "ben", "ann", "cleo", "dan"):
+        revoked.revoke("hall", identity, 100)
+    assert revoked.covers("attic", "zoe", 1)
+    assert [revoked.covers("hall", each, 1) for each in ("ann", "ben", "cleo", "dan")] == [False, False, True, True]
+    assert dropped["revocations"] == 2
+
+
+async def test_a_token_that_is_revoked_while_its_bearer_waits_is_good_for_no_join(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.Event()
+
+    async def wait(_key: tuple[str, str]) -> None:
+        await waiting.wait()
+
+    monkeypatch.setattr(call.rooms.node.entrances, "wait", wait)
+    ann = await call.join("ann")
+    call.rooms.node.revocations.revoke("hall", "ann", 1)
+    waiting.set()
+    await settle()
+    assert ann.kinds() == ["leave"]
+    assert ann.of("leave")[0].reason == models.PARTICIPANT_REMOVED
+    assert call.room.participants == {}
 
 
 async def test_a_revoked_token_is_good_for_no_join_and_no_resume(call: Call) -> None:
