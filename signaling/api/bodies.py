@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -10,21 +12,25 @@ from signaling.api.errors import TOO_LARGE, ApiError
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Bytes of one body, as in livekit-server."""
 MAX_BODIES_BYTES = 64 * 1024 * 1024
-"""Bytes of all bodies that are being read. Only bearers of a valid token can make the server keep any."""
+"""Bytes of all bodies that are being read or wait for their turn. Only bearers of a token with a grant of the API can
+make the server keep any."""
+SMALL_BODY_BYTES = 16 * 1024
+"""Bytes of each body that do not count as such, so that a few large ones keep nobody's ordinary calls out."""
 BODY_TIMEOUT_S = 30.0
 """How long a body may take from its first byte to its last."""
 
 
 class Bodies:
-    """The bodies that are being read."""
+    """The bodies that are held in memory."""
 
     def __init__(self, dropped: Counter[str]) -> None:
         """`dropped` counts those for which there was no room, as `api_bodies`."""
         self._dropped = dropped
         self._held = 0
 
-    async def read(self, request: Request) -> bytes:
-        """Return the body of `request`.
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """Read the body of `request`, which counts as held until the context ends.
 
         Raises:
             ApiError: it is too long or too slow, the client has left, or too much is being read already.
@@ -33,22 +39,29 @@ class Bodies:
         if length.isdecimal() and int(length) > MAX_BODY_BYTES:
             raise _too_large()
         body = bytearray()
+        held = 0
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 async for piece in request.stream():
                     body += piece
-                    self._hold(len(piece))
+                    more = max(0, len(body) - SMALL_BODY_BYTES) - held
+                    held += more
+                    self._hold(more)
                     if len(body) > MAX_BODY_BYTES:
                         raise _too_large()
-        except (TimeoutError, ClientDisconnect) as error:
-            raise ApiError("deadline_exceeded", "the body did not come in time") from error
+        except BaseException as error:
+            self._held -= held
+            if isinstance(error, TimeoutError | ClientDisconnect):
+                raise ApiError("deadline_exceeded", "the body did not come in time") from error
+            raise
+        try:
+            yield bytes(body)
         finally:
-            self._held -= len(body)
-        return bytes(body)
+            self._held -= held
 
     def _hold(self, size: int) -> None:
         self._held += size
-        if self._held > MAX_BODIES_BYTES:
+        if size and self._held > MAX_BODIES_BYTES:
             self._dropped["api_bodies"] += 1
             raise ApiError("resource_exhausted", "too many large requests at a time")
 

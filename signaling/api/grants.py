@@ -12,6 +12,13 @@ Grant = Callable[[Claims, Any], bool]
 """A function that takes the claims of a token and the decoded request."""
 
 
+def may_call_something(claims: Claims) -> bool:
+    """Tell whether the token allows any call, which that of an ordinary participant does not."""
+    video = claims.video
+    may_manage = video.room_create or video.room_list or video.room_admin or video.room_record or video.ingress_admin
+    return may_manage or claims.has_sip_grant("admin") or claims.has_sip_grant("call")
+
+
 def may_create_rooms(claims: Claims, request: Any) -> bool:
     """Tell whether the token may create and delete rooms."""
     return claims.video.room_create

@@ -16,8 +16,8 @@ MAX_KEPT, MAX_KEPT_BYTES = 10_000, 16 * 1024 * 1024
 MAX_ID_CHARACTERS = 128
 """Characters of a request's id; those of LiveKit's SDKs have 36. Longer ones are as if there were none."""
 
-Key = tuple[str, str, str]
-"""API key, call and request id."""
+Key = tuple[str, str, str, str]
+"""API key, call, the room for which the token is, and request id."""
 
 
 class Repeats:

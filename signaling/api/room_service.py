@@ -110,8 +110,12 @@ class RoomService:
         return find_participant(self._rooms, request.room, request.identity).info
 
     def remove_participant(self, request: room.RoomParticipantIdentity) -> room.RemoveParticipantResponse:
-        """Remove a participant, and refuse its older tokens if a time is named, also if it is not there now."""
-        if request.revoke_token_ts > 0:
+        """Remove a participant, and refuse its older tokens if a time is named, also if it is not there now.
+
+        Nobody can join by a name or an identity that is too long, so there is nothing to remember of these.
+        """
+        could_join = self._limits.hold_room_name(request.room) and self._limits.hold_identity(request.identity)
+        if request.revoke_token_ts > 0 and could_join:
             self._rooms.node.revocations.revoke(request.room, request.identity, request.revoke_token_ts)
         participant = find_participant(self._rooms, request.room, request.identity)
         participant.room.remove(participant, models.PARTICIPANT_REMOVED)

@@ -10,17 +10,19 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from livekit.protocol.models import ConnectionQuality, ParticipantInfo, TrackSource
+from livekit.protocol.models import ConnectionQuality, ParticipantInfo
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from sfu.engine import EngineError
 from sfu.parameters import Kind, SubscriptionId, TrackId, TransportId
+from signaling.api.callers import Callers
 from signaling.api.errors import ApiError, room_not_found, unauthenticated
 from signaling.api.registry import Registry
 from signaling.http.join import JoinError, authenticate
 from signaling.http.shares import ExcessiveUse, Share
+from signaling.http.tokens import source_name
 from signaling.participants.participant import Participant
 from signaling.rooms.quality import opinion_score
 from signaling.rooms.room import Room
@@ -42,8 +44,7 @@ class Statistics:
         """Tell of `rooms`."""
         self._rooms = rooms
         self._node = rooms.node
-        self._shares: dict[str, Share] = {}
-        """The share of the control thread of each API key."""
+        self._callers = Callers(rooms.node.shares)
 
     def routes(self) -> list[BaseRoute]:
         """Return the route."""
@@ -69,9 +70,7 @@ class Statistics:
         room = self._rooms.rooms.get(name)
         if room is None:
             raise room_not_found()
-        share = self._shares.get(claims.api_key)
-        if share is None:
-            share = self._shares[claims.api_key] = Share(self._node.shares)
+        share = self._callers.share(claims)
         share.note()
         return await self._describe(room, request.query_params.get("after", ""), share)
 
@@ -81,6 +80,8 @@ class Statistics:
         described: list[Entry] = []
         count = 0
         for member in members:
+            if member.removed:
+                continue  # it left while others had their turn
             if count >= MAX_ENTRIES:
                 return _page(room, described) | {"next": described[-1]["sid"]}
             entry = self._participant(room, member)
@@ -147,7 +148,7 @@ class Statistics:
         return {
             "sid": track.sid,
             "kind": track.kind.value,
-            "source": TrackSource.Name(track.info.source),
+            "source": source_name(track.info.source),
             "muted": track.info.muted,
             "codec": codec_name(track.engine_tracks[number].shown),
             "packets": numbers.packets,

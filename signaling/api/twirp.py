@@ -1,7 +1,7 @@
 """Twirp (version 7 of its wire protocol): finds the method of a request, checks its token, and answers.
 
 Who calls it: Starlette, for every request below `/twirp/`. The order of the checks is livekit-server's: a bad token,
-the route, the content type, the body, the grant. Only the body of a bearer of a valid token is read.
+the route, the content type, the body, the grant. The body is read only if the token has some grant of the API.
 """
 
 import base64
@@ -19,9 +19,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from signaling.api.bodies import Bodies
+from signaling.api.callers import Callers
 from signaling.api.encoding import Encoding, decode, encode
 from signaling.api.errors import ApiError, invalid, refused, unauthenticated
-from signaling.api.grants import Grant
+from signaling.api.grants import Grant, may_call_something
 from signaling.api.repeats import HEADER, MAX_ID_CHARACTERS, Key, Repeats
 from signaling.errors import RequestRefused
 from signaling.http.bounds import Entries, TooManyEntries
@@ -67,8 +68,7 @@ class Twirp:
         }
         self._bodies = Bodies(node.dropped)
         self._repeats = Repeats(lambda: node.clock(), node.dropped)
-        self._shares: dict[str, Share] = {}
-        """The share of the control thread of each API key."""
+        self._callers = Callers(node.shares)
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the API, also below the path prefix of a proxy that does not remove it."""
@@ -101,20 +101,20 @@ class Twirp:
             raise unauthenticated()
         if not request.app.state.ready:
             raise ApiError("unavailable", "the server is starting or stopping")
-        body = await self._bodies.read(request)
-        if not _is_for(claims, body):
-            raise ApiError("unauthenticated", "the token is for another body")
-        share = await self._wait(claims)
-        began = share.clock()
-        try:
-            answer = self._perform(name, claims, body, encoding, request.headers.get(HEADER, ""))
-        finally:
-            share.spend(share.clock() - began)
-        try:
-            message = answer if isinstance(answer, Message) else await answer
-        except RequestRefused as error:
-            raise refused(error) from error
-        return Response(encode(message, encoding), media_type=encoding.value)
+        if not may_call_something(claims):
+            raise unauthenticated()
+        async with self._bodies.read(request) as body:
+            if not _is_for(claims, body):
+                raise ApiError("unauthenticated", "the token is for another body")
+            share = await self._wait(claims)
+            with share.charged():
+                answer = self._perform(name, claims, body, encoding, request.headers.get(HEADER, ""))
+            try:
+                message = answer if isinstance(answer, Message) else await answer
+            except RequestRefused as error:
+                raise refused(error) from error
+            with share.charged():
+                return Response(encode(message, encoding), media_type=encoding.value)
 
     def _claims(self, request: Request) -> Claims | None:
         """Return what the token says; None: there is no token."""
@@ -127,10 +127,8 @@ class Twirp:
             raise ApiError("unauthenticated", error.text) from error
 
     async def _wait(self, claims: Claims) -> Share:
-        """Wait until it is the turn of this API key, and count its request."""
-        share = self._shares.get(claims.api_key)
-        if share is None:
-            share = self._shares[claims.api_key] = Share(self._node.shares)
+        """Wait until it is the turn of this caller, and count its request."""
+        share = self._callers.share(claims)
         if share.turn_is_over:
             try:
                 await share.give_way()
@@ -155,7 +153,7 @@ class Twirp:
             raise unauthenticated()
         key: Key | None = None
         if method.creates and 0 < len(request_id) <= MAX_ID_CHARACTERS:
-            key = claims.api_key, name, request_id
+            key = claims.api_key, name, claims.video.room, request_id
             if (before := self._repeats.find(key)) is not None:
                 return before
         try:

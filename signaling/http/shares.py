@@ -6,7 +6,8 @@ until it has earned time again, or until nobody else has come for a while.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 TURN_S = 0.001
 """How long one client is served before the others have their turn: about thirty pings, or one larger request."""
@@ -82,6 +83,15 @@ class Share:
             self._exempt = False
         else:
             self._spent_s += seconds
+
+    @contextmanager
+    def charged(self) -> Iterator[None]:
+        """Charge what is done inside, also if it fails."""
+        began = self.clock()
+        try:
+            yield
+        finally:
+            self.spend(self.clock() - began)
 
     def exempt(self) -> None:
         """Do not charge what is being done for this client now, because it belongs to its join."""

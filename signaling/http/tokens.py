@@ -345,7 +345,7 @@ def _video_claim(permission: models.ParticipantPermission) -> dict[str, Any]:
         "canPublish": permission.can_publish,
         "canSubscribe": permission.can_subscribe,
         "canPublishData": permission.can_publish_data,
-        "canPublishSources": [models.TrackSource.Name(source).lower() for source in permission.can_publish_sources],
+        "canPublishSources": [source_name(each).lower() for each in permission.can_publish_sources],
         "canUpdateOwnMetadata": permission.can_update_metadata,
         "canSubscribeMetrics": permission.can_subscribe_metrics,
         "canManageAgentSession": permission.can_manage_agent_session,
@@ -353,6 +353,11 @@ def _video_claim(permission: models.ParticipantPermission) -> dict[str, Any]:
         "recorder": permission.recorder,
         "agent": permission.agent,
     }
+
+
+def source_name(source: models.TrackSource) -> str:
+    """Return the name of a source. One that this server does not know, which protobuf keeps, is UNKNOWN."""
+    return models.TrackSource.Name(source if source in models.TrackSource.values() else models.TrackSource.UNKNOWN)
 
 
 def _source(name: object) -> models.TrackSource:

@@ -222,7 +222,15 @@ class Room:
         return self._departures.since(time_s, self.participants)
 
     def is_over(self, now: float) -> bool:
-        """Tell whether the room has been without people for long enough. Agents and recorders do not keep it open."""
+        """Tell whether the room has been without people for long enough. Agents and recorders do not keep it open.
+
+        A permission from the server API can make an agent or recorder of a person, or a person of them.
+        """
+        if self._headcount.people():
+            self._empty_since = None
+            self._was_joined = True
+        elif self._empty_since is None:
+            self._empty_since = now
         if self._empty_since is None or self._expected_people:
             return False
         timeout = self.options.departure_timeout_s if self._was_joined else self.options.empty_timeout_s

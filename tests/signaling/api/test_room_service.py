@@ -10,6 +10,7 @@ from livekit.api import TwirpError
 from livekit.protocol import models, room, rtc
 
 from sfu.parameters import Channel
+from signaling.config.configuration import RoomOptions
 from signaling.http.tokens import verify
 from tests.signaling.support.api import ADMIN, Api, token
 from tests.signaling.support.call import Client, settle
@@ -81,6 +82,46 @@ async def test_a_permission_replaces_all_of_the_former_one(api: Api) -> None:
     claims = verify(ann.of("refresh_token")[-1], api.call.config.keys)
     assert claims.video.can_publish_sources == (models.MICROPHONE,)
     assert not claims.video.can_publish_data
+
+
+async def test_a_source_that_is_not_known_yet_is_allowed_to_nobody(api: Api) -> None:
+    ann = await api.call.join("ann")
+    ann.forget()
+    api.call.now += 2
+    permission = models.ParticipantPermission(can_publish=True, can_publish_sources=[99])  # type: ignore[list-item]
+    await api.client.room.update_participant(
+        room.UpdateParticipantRequest(room="hall", identity="ann", permission=permission)
+    )
+    await settle()
+    assert not ann.participant.removed
+    claims = verify(ann.of("refresh_token")[-1], api.call.config.keys)
+    assert not claims.video.may_publish(models.CAMERA)
+
+
+async def test_a_room_is_open_while_there_are_people_by_their_present_permission(api: Api) -> None:
+    await (await api.call.join("helper", {"recorder": True})).connect()
+
+    async def permit(recorder: bool) -> None:
+        wanted = models.ParticipantPermission(can_subscribe=True, recorder=recorder)
+        await api.client.room.update_participant(
+            room.UpdateParticipantRequest(room="hall", identity="helper", permission=wanted)
+        )
+
+    await permit(recorder=False)
+    await api.call.pass_time(RoomOptions().empty_timeout_s + 1)
+    assert "hall" in api.call.rooms.rooms, "it is a person now"
+    await permit(recorder=True)
+    await api.call.pass_time(1)
+    await api.call.pass_time(RoomOptions().empty_timeout_s + 1)
+    assert "hall" not in api.call.rooms.rooms, "it is a recorder again"
+
+
+async def test_nothing_is_kept_of_an_identity_that_nobody_can_have(api: Api) -> None:
+    for identity, kept in (("i" * 257, False), ("i" * 256, True)):
+        body = {"room": "hall", "identity": identity, "revoke_token_ts": 10}
+        answer = await api.post("RoomService/RemoveParticipant", body, ADMIN)
+        assert answer.json()["code"] == "not_found"
+        assert api.call.rooms.node.revocations.covers("hall", identity, 1) is kept
 
 
 async def test_subscriptions_end_and_come_back_with_the_wishes(api: Api) -> None:

@@ -116,6 +116,29 @@ async def test_what_ends_while_others_have_their_turn_is_left_out(api: Api, monk
     assert [each["subscriptions"] for each in answer.json()["participants"]] == [[], []]
 
 
+async def test_who_leaves_while_others_have_their_turn_is_left_out(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = [await api.call.join(name) for name in ("ann", "bob")]
+    first, second = sorted(clients, key=lambda each: each.sid)
+    real = Share.give_way
+
+    async def give_way(share: Share) -> None:
+        api.call.room.remove(second.participant, 0)
+        await real(share)
+
+    monkeypatch.setattr(Share, "turn_is_over", property(lambda _share: True))
+    monkeypatch.setattr(Share, "give_way", give_way)
+    answer = await get(api, video=ADMIN)
+    assert answer.status_code == 200
+    assert [each["sid"] for each in answer.json()["participants"]] == [first.sid]
+
+
+async def test_a_track_of_a_source_that_is_not_known_is_told(api: Api) -> None:
+    ann = await api.call.join("ann")
+    await ann.publish("mic", "audio", source=99)
+    answer = await get(api, video=ADMIN)
+    assert [each["source"] for each in answer.json()["participants"][0]["tracks"]] == ["UNKNOWN"]
+
+
 async def test_who_asks_too_much_is_refused_and_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     await api.call.join("ann")
 

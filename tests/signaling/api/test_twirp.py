@@ -11,12 +11,14 @@ import pytest
 from livekit.protocol import agent_dispatch, egress, ingress, models, room, sip
 from starlette.requests import Request
 
-from signaling.api import bodies, repeats, twirp
+from signaling.api import bodies, callers, repeats
 from signaling.api.bodies import MAX_BODY_BYTES, Bodies
+from signaling.api.callers import Callers
 from signaling.api.errors import STATUS, ApiError
 from signaling.api.repeats import KEPT_S, Repeats
 from signaling.api.routes import services
 from signaling.http.shares import ExcessiveUse, Share
+from signaling.http.tokens import verify
 from tests.signaling.support.api import ADMIN, Api, token
 
 LIST: dict[str, Any] = {"roomList": True}
@@ -224,21 +226,52 @@ class Spent(Share):
         raise ExcessiveUse
 
 
-async def test_an_api_key_that_wants_too_much_of_the_server_is_refused(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(twirp, "Share", Spent)
+async def test_a_caller_that_wants_too_much_of_the_server_is_refused(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "Share", Spent)
     answer = await api.post("RoomService/ListRooms", b"", LIST)
     assert (answer.status_code, answer.json()["code"]) == (429, "resource_exhausted")
     assert api.call.rooms.node.dropped["api_calls_beyond_their_share"] == 1
 
 
-async def test_calls_are_charged_to_their_api_key(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    spent: list[float] = []
-    monkeypatch.setattr(Share, "spend", lambda share, seconds: spent.append(seconds))
-    for body in (b"", b"\x0a\xff"):
-        await api.post("RoomService/ListRooms", body, LIST)
-    assert len(spent) == 2, "one that cannot be read costs time as well"
+async def test_calls_and_their_answers_are_charged_to_the_caller(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: list[Share] = []
+    monkeypatch.setattr(Share, "spend", lambda share, seconds: spent.append(share))
+    await api.post("RoomService/ListRooms", b"", LIST)
+    assert len(spent) == 2, "a large answer takes longer than finding it"
+    await api.post("RoomService/ListRooms", b"\x0a\xff", LIST)
+    assert len(spent) == 3, "one that cannot be read costs time as well"
+    assert len(set(spent)) == 1
+    await api.post("RoomService/ListRooms", b"", bearer=token(LIST, sub="ann"))
+    assert len(set(spent)) == 2, "another bearer of the same API key has a share of its own"
+
+
+async def test_the_body_of_a_participants_call_is_not_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Request] = []
+    real = Bodies.read
+
+    def note(self: Bodies, request: Request) -> Any:
+        read.append(request)
+        return real(self, request)
+
+    monkeypatch.setattr(Bodies, "read", note)
+    for video in ({}, {"room": "hall", "roomJoin": True}):
+        assert (await api.post("RoomService/SendData", b"\x0a\xff", video)).json() == DENIED
+    assert read == []
+    assert (await api.post("RoomService/SendData", b"\x0a\xff", ADMIN)).json()["code"] == "malformed"
+    assert len(read) == 1
+
+
+async def test_callers_are_bounded_and_who_has_not_called_for_longest_goes_first(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "MAX_CALLERS", 2)
+    ann, ben, cleo = (verify(token(ADMIN, sub=name), api.call.config.keys) for name in ("ann", "ben", "cleo"))
+    known = Callers(api.call.rooms.node.shares)
+    first, second = known.share(ann), known.share(ben)
+    assert known.share(ann) is first
+    known.share(cleo)
+    assert known.share(ann) is first
+    assert known.share(ben) is not second
 
 
 async def test_a_creation_that_is_repeated_gives_its_first_answer(api: Api) -> None:
@@ -265,9 +298,18 @@ def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch, bound: str, v
     kept = Repeats(lambda: 0.0, dropped)
     answers = {each: models.Room(name=each) for each in "abc"}  # of three bytes each
     for name, answer in answers.items():
-        kept.keep(("key", "call", name), answer)
-    assert [kept.find(("key", "call", name)) for name in "abc"] == [None, answers["b"], answers["c"]]
+        kept.keep(("key", "call", "hall", name), answer)
+    assert [kept.find(("key", "call", "hall", name)) for name in "abc"] == [None, answers["b"], answers["c"]]
     assert dropped["api_answers"] == 1
+
+
+async def test_an_answer_is_repeated_to_tokens_of_its_room_only(api: Api) -> None:
+    headers = {"X-Livekit-Request-Id": "one"}
+    for room_name in ("hall", "attic"):
+        body = {"room": room_name, "agent_name": "scribe"}
+        video = {"roomAdmin": True, "room": room_name}
+        answer = await api.post("AgentDispatchService/CreateDispatch", body, video, headers=headers)
+        assert answer.json()["room"] == room_name
 
 
 def _request(pieces: list[bytes]) -> Request:
@@ -282,13 +324,20 @@ def _request(pieces: list[bytes]) -> Request:
 
 async def test_bodies_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "MAX_BODIES_BYTES", 10)
+    monkeypatch.setattr(bodies, "SMALL_BODY_BYTES", 2)
     dropped: Counter[str] = Counter()
     reader = Bodies(dropped)
-    assert await reader.read(_request([b"12345", b"67890"])) == b"1234567890"
-    with pytest.raises(ApiError) as caught:
-        await reader.read(_request([b"12345", b"678901"]))
-    assert (caught.value.code, dropped["api_bodies"]) == ("resource_exhausted", 1)
-    assert await reader.read(_request([b"1234567890"])) == b"1234567890", "what was held is free again"
+    async with reader.read(_request([b"1", b"2345", b"67890"])) as body:
+        assert body == b"1234567890"
+        with pytest.raises(ApiError) as caught:
+            await reader.read(_request([b"12345"])).__aenter__()
+        assert (caught.value.code, dropped["api_bodies"]) == ("resource_exhausted", 1)
+        async with reader.read(_request([b"12"])) as small:
+            assert small == b"12", "a small one is read whatever is held"
+    with pytest.raises(ApiError):
+        await reader.read(_request([b"12345", b"67890123"])).__aenter__()
+    async with reader.read(_request([b"123456789012"])) as body:
+        assert len(body) == 12, "what was held is free again"
 
 
 async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +348,7 @@ async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
     with pytest.raises(ApiError) as caught:
-        await Bodies(Counter()).read(request)
+        await Bodies(Counter()).read(request).__aenter__()
     assert caught.value.status == 408
 
 
