@@ -166,7 +166,7 @@ class Engine:
                 shard.close()
 
     def _open_shards(self, certificate: LocalCertificate) -> None:
-        open_all(self.shards, self.udp_ports, self._options.bind, certificate)
+        open_all(self.shards, self.udp_ports, self._options, certificate)
         self.udp_ports = tuple(shard.sockets.port for shard in self.shards)
         self._candidates = {shard: self._candidates_of(shard) for shard in self.shards}
 
@@ -191,14 +191,19 @@ class Engine:
         return await self._events.get()
 
     # --- transports ---------------------------------------------------------------------------------------------------
-    def open_transport(self, may_pause: bool = False) -> LocalTransport:
+    def open_transport(
+        self, may_pause: bool = False, path_memory: int = 0, beside: TransportId | None = None
+    ) -> LocalTransport:
         """Make a transport, whose ICE checks are answered from now on. may_pause: a video is paused where its path does
-        not carry even key frames. Raises TableFull, and EngineError before `start` and after `stop`."""
+        not carry even key frames; path_memory: of the client's last transport, a moment ago; beside: where the client
+        publishes, if it only receives here. Raises TableFull, and EngineError before `start` and after `stop`."""
         if not self._candidates:
             raise EngineError("the engine does not run")
         number = TransportId(next(self._numbers))
-        shard = min(self.shards, key=lambda each: each.tables.transports.used)
-        transport = self._transports[number] = Transport(number, shard, self._events, self._drops, may_pause)
+        other = self._transport(beside) if beside is not None else None
+        shard = other.shard if other is not None else min(self.shards, key=lambda each: each.tables.transports.used)
+        queues = self._events, self._drops
+        transport = self._transports[number] = Transport(number, shard, *queues, may_pause, path_memory, other)
         self._owners[shard].transports[transport.row] = transport
         return self._local(transport)
 
@@ -230,6 +235,10 @@ class Engine:
             closing.close()
             self._unsettled.discard(closing)
             self._retry_if_needed()
+
+    def path_memory(self, transport: TransportId) -> int:
+        """What is known of the path to a client, for when it soon comes again; 0: nothing. Raises EngineError."""
+        return statistics.path_memory(self._transport(transport))
 
     # --- publishing ---------------------------------------------------------------------------------------------------
     def publish(self, transport: TransportId, parameters: PublishParameters) -> TrackId:

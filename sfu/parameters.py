@@ -102,6 +102,12 @@ class EngineOptions:
     """Local addresses to bind; empty: all, IPv4 and IPv6."""
     node_ips: tuple[str, ...] = ()
     """Addresses to advertise as candidates; empty: those bound, or every address of the machine."""
+    limits_bandwidth: bool = True
+    """False: everybody is sent what it wishes, whatever its path carries."""
+    proxies_loss: bool = False
+    """Publishers of audio are told the worst loss among their subscribers as if it were their own."""
+    key_frame_retry_ms: tuple[int, int, int] = (0, 0, 0)
+    """Least time between two requests for a key frame of a layer, lowest layer first; 0: 500 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +239,8 @@ class SubscribeParameters:
     silence: bool = False
     """The track is muted: send silent Opus or padding, for five seconds or until media come, to a subscriber that waits
     for a first packet."""
+    playout_delay_ms: tuple[int, int] | None = None
+    """Video: least and most time from capture to display that the subscriber is told; None: what the publisher says."""
     codec: Codec = Codec.NONE
     """What `payload_type` means: packets of another codec are not sent. NONE: all are, as long as there is one only."""
 

@@ -357,7 +357,16 @@ def _run(config: Config, read_again: Callable[[], Config] | None, sockets: list[
     async def run() -> None:
         await listener.serve(config, engine, Rooms(config, engine), sockets, announce, read_again)
 
-    engine = Engine(EngineOptions(udp_ports=config.media_ports, bind=config.media_bind, node_ips=config.node_ips))
+    engine = Engine(
+        EngineOptions(
+            udp_ports=config.media_ports,
+            bind=config.media_bind,
+            node_ips=config.node_ips,
+            limits_bandwidth=config.media.limits_bandwidth,
+            proxies_loss=config.media.proxies_loss,
+            key_frame_retry_ms=config.media.key_frame_retry_ms,
+        )
+    )
     uvloop.run(run())
 
 

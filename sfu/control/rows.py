@@ -34,12 +34,14 @@ from sfu.schema.capacities import (
     TRANSPORTS,
 )
 from sfu.schema.codes import MediaKind, NoticeKind
+from sfu.schema.estimate_tables import MAX_BPS
 from sfu.schema.memory import Memory
 
 KINDS = {Kind.AUDIO: MediaKind.AUDIO, Kind.VIDEO: MediaKind.VIDEO}
 MAX_GENERATION = 0x7FFFFFFF
 MAX_USE = 0xFFFF
 NO_SOURCE = (-1, -1, 0)
+PLAYOUT_UNIT_MS, MAX_PLAYOUT = 10, (1 << 12) - 1
 STREAM_NOTICES = (NoticeKind.STREAM_STARTED, NoticeKind.CACHE_REQUESTED, NoticeKind.CACHE_LEFT)
 
 
@@ -87,6 +89,8 @@ class Tables:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.caches = CacheSpace()
+        self.key_frame_retry_ms = (0, 0, 0)
+        """Of streams that are taken from now on, by layer: see `EngineOptions`."""
         self.transports = Rows("transports", TRANSPORTS)
         self.tracks = Rows("tracks", TRACKS)
         self.streams = Rows("streams", STREAMS)
@@ -95,9 +99,12 @@ class Tables:
         self._noticed, self._taken = memory.table("noticed"), memory.table("taken")
         self._history_uses = 0
 
-    def take_transport(self, ice: IceCredentials, ssrc: int, may_pause: bool = False) -> tuple[int, int]:
+    def take_transport(
+        self, ice: IceCredentials, ssrc: int, may_pause: bool = False, resumed_bps: int = 0, beside: int = -1
+    ) -> tuple[int, int]:
         """Row and generation of a transport with these local credentials. ssrc: ours for RTCP; may_pause: of a video
-        nothing at all may be sent when not even key frames fit."""
+        nothing at all may be sent when not even key frames fit; resumed_bps: what its client's path was last known to
+        carry, 0: not known; beside: row of the transport on which its client publishes, -1: it is the only one."""
         row = self.transports.take()
         self._forget_notices(row, (NoticeKind.PATH_SELECTED, NoticeKind.CONSENT_EXPIRED, NoticeKind.TRANSPORT_BROKEN))
         record = self._memory.table("transports")[row]
@@ -106,6 +113,8 @@ class Tables:
         record["password"][0] = list(ice.password.encode())
         record["ssrc"] = ssrc
         record["may_pause"] = may_pause
+        record["beside"] = beside + 1
+        record["resumed_bps"] = min(max(resumed_bps, 0), MAX_BPS)
         record["cipher"] = record["srtcp_tag_bytes"] = 0
         # The media thread's, but the control thread reads them, maybe before the OPEN command is applied.
         record["path"] = -1
@@ -245,6 +254,7 @@ class Tables:
         record["rtx_payload_type"] = parameters.rtx_payload_type
         record["codec"] = parameters.codec
         record["red_payload_type"] = parameters.red_payload_type
+        record["playout_delay"] = pack_playout_delay(parameters.playout_delay_ms)
         _write_text(record, "mid", mid)
         _write_text(record, "cname", cname)
         return row, _next_generation(record)
@@ -283,6 +293,7 @@ class Tables:
     ) -> None:
         record = self._memory.table("streams")[stream.row]
         record["layer"] = layer
+        record["key_frame_retry_ns"] = 1_000_000 * self.key_frame_retry_ms[layer]
         record["kind"] = track["kind"]
         record["track"] = track_row
         record["transport"] = track["transport"]
@@ -314,6 +325,17 @@ def check_media(media: MediaParameters) -> None:
 def pack_ufrag(ufrag: str) -> int:
     """A ufrag of 8 ASCII characters as the tables hold it."""
     return int.from_bytes(ufrag.encode(), "little")
+
+
+def pack_playout_delay(milliseconds: tuple[int, int] | None) -> int:
+    """The 24 bits of the playout-delay extension: twice 12 bits in units of 10 ms, the least and the most; 0 stands
+    for None, since the most is never 0. Raises EngineError when the least is above the most, or the most is none."""
+    if milliseconds is None:
+        return 0
+    least, most = (min(each // PLAYOUT_UNIT_MS, MAX_PLAYOUT) for each in milliseconds)
+    if not 0 <= least <= most or most == 0:
+        raise EngineError(f"a playout delay of {milliseconds} ms cannot be")
+    return least << 12 | most
 
 
 def _next_generation(record: Any) -> int:

@@ -9,6 +9,7 @@ from sfu.control.mailbox import Mailbox
 from sfu.control.rows import Tables
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.sockets import Sockets
+from sfu.parameters import EngineOptions
 from sfu.schema.memory import Memory
 
 
@@ -64,9 +65,12 @@ class Shard:
         """Place among the shards."""
         return int(self.memory.thread["number"])
 
-    def open(self, port: int, bind: tuple[str, ...], certificate: LocalCertificate) -> None:
+    def open(self, port: int, options: EngineOptions, certificate: LocalCertificate) -> None:
         """Bind the sockets; `start` of the thread may follow. Raises OSError."""
-        self.sockets = Sockets(self.memory, port, bind)
+        self.sockets = Sockets(self.memory, port, options.bind)
+        self.memory.thread["unlimited"] = not options.limits_bandwidth
+        self.memory.thread["loss_proxying"] = options.proxies_loss
+        self.tables.key_frame_retry_ms = options.key_frame_retry_ms
         self.certificate = certificate
         self.loop = asyncio.get_running_loop()
         self.memory.open_wakeups()
@@ -78,13 +82,13 @@ class Shard:
 
 
 def open_all(
-    shards: Sequence[Shard], ports: Iterable[int], bind: tuple[str, ...], certificate: LocalCertificate
+    shards: Sequence[Shard], ports: Iterable[int], options: EngineOptions, certificate: LocalCertificate
 ) -> None:
     """Bind the sockets of all shards, or of none. Raises OSError."""
     opened: list[Shard] = []
     try:
         for shard, port in zip(shards, ports, strict=True):
-            shard.open(port, bind, certificate)
+            shard.open(port, options, certificate)
             opened.append(shard)
     except OSError:
         for shard in opened:

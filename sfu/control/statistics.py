@@ -298,6 +298,16 @@ def transport_statistics(transport: Transport) -> TransportStatistics:
     )
 
 
+def path_memory(transport: Transport) -> int:
+    """Bits a second that the path of a transport was last known to carry, or did before its feedback stopped; 0: its
+    peer gives none."""
+    memory = transport.shard.memory
+    estimate = memory.table("estimates")[transport.row]
+    if not memory.table("transports")["estimated"].item(transport.row) or not estimate["feedbacks"]:
+        return 0
+    return int(estimate["silent_from_bps"] if estimate["silent"] else estimate["target_bps"])
+
+
 def track_statistics(track: Track) -> TrackStatistics:
     """The numbers of one track."""
     memory = track.transport.shard.memory

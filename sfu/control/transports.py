@@ -84,9 +84,17 @@ class Transport:
     """One ICE/DTLS/SRTP association. Exceptions of the peer's making end in a TransportFailed event."""
 
     def __init__(
-        self, number: TransportId, shard: Shard, events: EventQueue, drops: Counter[str], may_pause: bool = False
+        self,
+        number: TransportId,
+        shard: Shard,
+        events: EventQueue,
+        drops: Counter[str],
+        may_pause: bool = False,
+        resumed_bps: int = 0,
+        beside: "Transport | None" = None,
     ) -> None:
-        """Takes a row and opens it. Raises TableFull."""
+        """Takes a row and opens it; resumed_bps: what its client's last path carried, 0: not known; beside: the
+        transport of the same shard on which its client publishes. Raises TableFull."""
         from sfu.control.data.sctp import DataChannels  # imports aiortc, which no engine needs to start
 
         self.id = number
@@ -111,7 +119,11 @@ class Transport:
         self._newest_record = -1
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_ice: IceCredentials | None = None
-        self.row, self.generation = shard.tables.take_transport(self.ice, self.ssrcs.take(), may_pause)
+        self.row: int
+        self.generation: int
+        other = beside.row if beside is not None else -1
+        taken = shard.tables.take_transport(self.ice, self.ssrcs.take(), may_pause, resumed_bps, other)
+        self.row, self.generation = taken
         self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
         self._record = shard.memory.table("transports")[self.row]
         self._maps = MediaMaps(shard.tables, self.row, self._record, self._send_media)

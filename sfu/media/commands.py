@@ -104,6 +104,8 @@ def _open_transport(state, row, relayed, now):
         _reset_arrivals(state.arrivals[row])
     if not relayed:
         insert_ufrag(state, row, 0)
+    if 0 < transport.beside <= TRANSPORTS:
+        state.transports[transport.beside - 1].downlink = row + 1
     transport.state = RowState.OPEN
     thread.transport_end = max(np.int64(thread.transport_end), row + 1)
     thread.open_transports += 1
@@ -140,6 +142,8 @@ def _close_transport(state, row):
     if transport.ufrag[1] != 0:
         remove_ufrag(state, row, 1)
     close_paths(state, row)
+    if 0 < transport.beside <= TRANSPORTS and state.transports[transport.beside - 1].downlink == row + 1:
+        state.transports[transport.beside - 1].downlink = 0
     transport.secure = 0
     transport.srtp_in = 0
     transport.srtp_out = 0

@@ -30,6 +30,8 @@ MAX_VISITS = 4 * MAX_RUNS
 """Listed transports that are looked at in one turn."""
 ABRUPT_PERCENT = 130
 """When what is sent costs more than so much of what there is, pictures stand until key frames of lower layers come."""
+RETURN_NS = 3_000_000_000
+"""For so long after its feedback came back a viewer may cause key frames as a new one does: it had its layers."""
 
 _HELD_NOTHING, _HELD_KEY_FRAMES, _HELD_SWITCH = int(Held.NOTHING), int(Held.KEY_FRAMES), int(Held.SWITCH)
 
@@ -83,11 +85,16 @@ def share_bandwidth(state, row, now):
         return
     abrupt = _present(state, count) * 100 > max(estimate - audio_bps, 0) * ABRUPT_PERCENT
     # Without feedback nothing may be paused: what is sent is the only thing that can be reported.
-    reported = transport.estimate_bps > 0 and not (transport.estimated and state.estimates[row].silent)
+    silent = transport.estimated != 0 and state.estimates[row].silent != 0
+    reported = transport.estimate_bps > 0 and not silent and not state.estimates[row].by_reports
+    if silent:
+        _wish_lowest(state, count)
     used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0 and reported, now)
     limited = transport.voices_only != 0
     for k in range(count):
         demand = state.demands[k]
+        if silent:
+            demand.reason = Reason.BANDWIDTH
         limited |= demand.reason == Reason.BANDWIDTH or demand.reason == Reason.PAUSED
         _apply(state, demand, abrupt, now)
     transport.limited = 1 if limited else 0
@@ -210,6 +217,15 @@ def _wish_cost(demand):
 
 
 @njit(cache=True)
+def _wish_lowest(state, count):
+    """While feedback has stopped, nobody is given more than the lowest layer; that is no upgrade which failed."""
+    for k in range(count):
+        demand = state.demands[k]
+        demand.wish_spatial = demand.wish_temporal = 0
+        demand.raised_ns = 0
+
+
+@njit(cache=True)
 def _present(state, count):
     """Bit/s of what the first `count` rows of `demands` have been allowed so far: everything before the first time."""
     total = np.int64(0)
@@ -264,7 +280,10 @@ def _allow(state, number, spatial, temporal, key_frames_only, abrupt):
         return
     subscription.allowed_spatial = spatial
     subscription.allowed_temporal = temporal
-    subscription.by_bandwidth = subscription.started  # a new viewer's first picture is no switch
+    returned_ns = state.transports[subscription.transport].returned_ns
+    returns = returned_ns != 0 and state.thread[0].now_ns - returned_ns < RETURN_NS
+    # a new viewer's first picture is no switch, nor what an interrupted one had before
+    subscription.by_bandwidth = subscription.started and not returns
     renew_target(state, number)
     if subscription.target_layer == subscription.layer and state.tracks[subscription.track].layer_count > 1:
         subscription.by_bandwidth = 0  # no other stream is waited for

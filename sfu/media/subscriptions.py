@@ -39,6 +39,7 @@ def open_subscription(state, row, now):
     _reset_subscription(subscription)
     random = _scramble(subscription.ssrc, now)
     subscription.out_highest = SEQUENCE_START + (random & FIRST_SEQUENCE_MASK)
+    subscription.first_highest = subscription.heard_highest = subscription.out_highest
     subscription.rtx_sequence = (random >> 15) & FIRST_SEQUENCE_MASK
     track, transport = state.tracks[subscription.track], state.transports[subscription.transport]
     subscription.next_of_track = track.first_subscription
@@ -46,6 +47,8 @@ def open_subscription(state, row, now):
     track.subscription_count += 1
     subscription.next_of_transport = transport.first_subscription
     transport.first_subscription = row
+    if transport.heard_ns == 0:
+        transport.heard_ns = now
     insert_outgoing(state, row, 0)
     if subscription.rtx_ssrc != 0:
         insert_outgoing(state, row, 1)

@@ -167,6 +167,7 @@ class Relayed(IntEnum):
     PACKET = 1
     REPORT = 2
     KEY_FRAME_REQUEST = 3
+    SUBSCRIBER_LOSS = 4
 
 
 class PacketFlag(IntEnum):

@@ -156,9 +156,12 @@ ESTIMATE = RowType(
         Column("first_sent_ns", "i8", MEDIA, "When the first bytes were sent; 0: none yet."),
         Column("by_reports", "i8", MEDIA, "No feedback comes: receiver reports and REMB rule."),
         Column("report_ns", "i8", MEDIA, "Last change by a receiver report."),
-        Column("report_sent_bytes", "i8", MEDIA, "`sent_bytes` at that time."),
         Column("report_bps", "f8", MEDIA, "What receiver reports allow.", initial=MAX_BPS),
         Column("receiver_bps", "i8", MEDIA, "Last REMB.", initial=MAX_BPS),
+        Column("receiver_ns", "i8", MEDIA, "When that came; 0: none did."),
+        Column("receiver_factor", "f8", MEDIA, "How many times it may be sent while no loss is reported.", initial=1),
+        # another path
+        Column("moved_ns", "i8", MEDIA, "When a change of the path was last probed after; 0: none was."),
         # probing
         Column("probes", PROBE, ROWS, "The last clusters, by number.", shape=PROBES),
         Column("last_cluster", "i8", MEDIA, "Number of the last one."),

@@ -91,6 +91,7 @@ RELAY = RowType(
         Column("track", "i4", MEDIA, "Row at the receiving thread."),
         Column("generation", "i4", MEDIA, "Of that row."),
         Column("layer", "i4", MEDIA, "Of the track."),
+        Column("fraction_lost", "i4", MEDIA, "Subscriber's loss: 0 to 255."),
         Column("size", "i4", MEDIA, "Packet: bytes of data."),
         Column("ssrc", "u4", MEDIA, "Packet: of the publisher's stream."),
         Column("timestamp", "u4", MEDIA, "Report: RTP timestamp."),

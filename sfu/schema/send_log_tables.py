@@ -25,8 +25,14 @@ SEND_LOG = RowType(
         Column("feedbacks", "i8", MEDIA, "Transport-cc feedback packets taken."),
         Column("reported_lost", "i8", MEDIA, "Packets that feedback reported missing, and never as received since."),
         Column("path", "i4", MEDIA, "Path that the estimate is of; -1: none yet.", initial=-1),
+        Column("path_number", "i8", MEDIA, "Numbers below left over another path, and say nothing of this one."),
+        Column(
+            "heard_number", "i8", MEDIA, "Numbers below, if lost, left while the peer was not heard: no loss counts."
+        ),
         Column("probed_ns", "i8", MEDIA, "Until when the probe cluster that runs has been sent; 0: it begins."),
-        Column("probe_bytes", "i8", MEDIA, "Sent to it for nothing but probing, on the wire."),
+        Column("carrier", "i4", MEDIA, "Subscription on which it is sent; -1: none can carry it.", initial=-1),
+        Column("probe_credit", "i8", MEDIA, "Bytes that may yet be sent for nothing but probing."),
+        Column("credited_bytes", "i8", MEDIA, "`bytes` when that was last added to."),
         Column("probed_bytes", "i8", MEDIA, "`bytes` then."),
         Column("probed_count", "i8", MEDIA, "`count` then."),
         Column("repair_bytes", "f8", MEDIA, "How much may be repeated now."),

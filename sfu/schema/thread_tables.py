@@ -40,6 +40,8 @@ THREAD = RowType(
             "A notice was given or a datagram put into slow: write control_fd at the end of the turn.",
         ),
         Column("notices", "i8", MEDIA, "How many were given."),
+        Column("unlimited", "u4", CONTROL, "What paths carry limits nothing that is sent."),
+        Column("loss_proxying", "u4", CONTROL, "Publishers of audio are told what their subscribers lose."),
         Column("socket_count", "i4", CONTROL, "How many rows of `sockets` are used."),
         Column("open_transports", "i4", MEDIA, "How many transports are open."),
         Column("row_in_hand", "i4", MEDIA, "Transport that is being worked for; -1 none.", initial=-1),
@@ -98,6 +100,9 @@ THREAD = RowType(
         Column("probes_ns", "i8", MEDIA, "When the next packets of probe clusters are due."),
         Column("probing", "i4", MEDIA, "How many transports have a probe cluster."),
         Column("probe_bytes", "i8", MEDIA, "Sent for nothing but probing, on the wire."),
+        Column("probe_credit", "i8", MEDIA, "Bytes that may yet be sent so."),
+        Column("credited_bytes", "i8", MEDIA, "`bytes_sent` when that was last added to."),
+        Column("credited_ns", "i8", MEDIA, "When that was; 0: never."),
         Column("bytes_sent", "i8", MEDIA, "Of all datagrams, without the headers of UDP and IP."),
         Column("rates_ns", "i8", MEDIA, "When bit rates were last computed."),
         # addresses of parts of this very state and of the arena: for system calls and libsrtp only

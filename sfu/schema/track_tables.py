@@ -187,6 +187,11 @@ STREAM = RowType(
         Column("rate_told", "i8", MEDIA, "Sum of `layer_bytes` for which bandwidth was last shared out."),
         # sender reports from the publisher
         Column("report_ntp", "u8", MEDIA, "0: none yet."),
+        Column("key_frame_retry_ns", "i8", CONTROL, "Between two requests for key frames; 0: KEY_FRAME_RETRY_NS."),
+        # of audio, what its publisher is told of its subscribers: sfu/media/stream/subscriber_loss.py
+        Column("subscriber_loss", "u1", MEDIA, "Largest fraction that one of them lost, in 256ths."),
+        Column("subscriber_loss_before", "u1", MEDIA, "In the time before."),
+        Column("subscriber_loss_ns", "i8", MEDIA, "Since when `subscriber_loss` counts; 0: none was reported."),
         Column("report_timestamp", "u4", MEDIA, "RTP timestamp of that report."),
         Column("report_ns", "i8", MEDIA, "Arrival."),
         # key frames

@@ -137,6 +137,11 @@ TRANSPORT = RowType(
         Column("ntp_shift_ns", "i8", MEDIA, "Our wall clock minus this publisher's, slewed; for all its streams."),
         Column("ntp_sampled_ns", "i8", MEDIA, "Arrival of the newest sender report in ntp_shift_ns; 0: none yet."),
         Column("reported_ns", "i8", MEDIA, "Last RR/SR compound sent."),
+        # how much of that a client may be sent: sfu/media/net/report_share.py
+        Column("beside", "i4", CONTROL, "The transport on which its client publishes, + 1; 0: it is the only one."),
+        Column("downlink", "i4", MEDIA, "Where that is this one: the transport on which its client receives, + 1."),
+        Column("receiver_reports_bytes", "i4", MEDIA, "What the last receiver reports took on the wire."),
+        Column("sender_reports_bytes", "i4", MEDIA, "What sender reports for all its subscriptions take."),
         Column(
             "slow_pushed", "i8", MEDIA, "Datagrams put into the slow queue.", kept="it goes on, as `slow_taken` does"
         ),
@@ -155,16 +160,23 @@ TRANSPORT = RowType(
             "Of the microphones that are sent meanwhile: row of the subscription + 1; 0: none.",
             shape=VOICES,
         ),
-        Column("estimate_bps", "i8", MEDIA, "What its path carries; 0: no feedback ever came, nothing is limited."),
+        Column("estimate_bps", "i8", MEDIA, "What its path carries; 0: nothing that came of its peer limits it."),
         Column("shared_bps", "i8", MEDIA, "`estimate_bps` when it was last shared out."),
         Column("wish_bps", "i8", MEDIA, "What everything that it wishes would cost, then."),
         Column("allocated_bps", "i8", MEDIA, "What everything that may be sent to it costs, then."),
         Column("allocated_ns", "i8", MEDIA, "When that was; 0: never."),
+        Column("returned_ns", "i8", MEDIA, "When its feedback came back after it had stopped; 0: never."),
         Column("allocation_urgent", "u1", MEDIA, "It is to be shared out at once."),
         Column("allocation_listed", "u1", MEDIA, "It is to be shared out.", kept="the list may still hold the row"),
         Column(
             "allocation_next", "i4", MEDIA, "Next such transport; -1: none.", kept="the list may still hold the row"
         ),
+        # what its peer's receiver reports say, and what it knew before: sfu/media/bandwidth/
+        Column("resumed_bps", "i8", CONTROL, "What its client's last path was known to carry; 0: not known."),
+        Column("heard_ns", "i8", MEDIA, "Since when the reports are added up; 0: it never had a subscription."),
+        Column("heard_packets", "i8", MEDIA, "Packets of ours that they spoke of since then."),
+        Column("heard_lost", "i8", MEDIA, "Those of them that the peer lost."),
+        Column("heard_bytes", "i8", MEDIA, "What had been sent to it before, on the wire."),
         Column("packets_in", "i8", MEDIA, "Authentic SRTP and SRTCP packets received."),
         Column("bytes_in", "i8", MEDIA, "Bytes of them."),
         Column("last_packet_ns", "i8", MEDIA, "Last authentic and new packet on the selected path; 0: none yet."),
@@ -185,6 +197,7 @@ ARRIVAL_LOG = RowType(
         Column("feedback_count", "u1", MEDIA, "Number of the next feedback packet."),
         Column("media_ssrc", "u4", MEDIA, "Any SSRC of the transport, for the header."),
         Column("sent_ns", "i8", MEDIA, "When the last feedback left."),
+        Column("sent_bytes", "i8", MEDIA, "What it took on the wire."),
         Column("arrival_ns", "i8", MEDIA, "By sequence & (ARRIVALS - 1); 0: not received.", shape=ARRIVALS),
     ),
 )

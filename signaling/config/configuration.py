@@ -17,7 +17,14 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
 from signaling.config.known_keys import KNOWN_KEYS
-from signaling.config.media_options import MediaOptions, RtcMediaSections, VideoSection, media_options
+from signaling.config.media_options import (
+    AudioSection,
+    MediaOptions,
+    PlayoutDelaySection,
+    RtcMediaSections,
+    VideoSection,
+    media_options,
+)
 from signaling.config.options import LimitOptions, WebhookOptions
 from signaling.config.presets import Presets, parse_presets
 from signaling.config.sections import LimitSection, Section, Size, WebhookSection
@@ -74,6 +81,8 @@ class RoomOptions:
     """The server API may unmute tracks."""
     sync_streams: bool = False
     """Clients play the sound of a camera or screen in step with its picture."""
+    playout_delay_ms: tuple[int, int] | None = None
+    """Least and most time from capture to display of video that viewers are told; None: what publishers say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,8 +245,9 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
             enabled_codecs=room.enabled_codecs,
             remote_unmute=room.enable_remote_unmute,
             sync_streams=room.sync_streams,
+            playout_delay_ms=room.playout_delay.limits(),
         ),
-        media=media_options(file.rtc, file.video),
+        media=media_options(file.rtc, file.audio, file.video),
         prometheus=PrometheusOptions(
             port=metrics_port, username=file.prometheus.username, password=file.prometheus.password
         ),
@@ -340,6 +350,7 @@ class _Room(Section):
     max_metadata_size: Size = 0
     max_room_name_length: Size = 0
     max_participant_identity_length: Size = 0
+    playout_delay: PlayoutDelaySection = Field(default_factory=PlayoutDelaySection)
 
 
 class _Prometheus(Section):
@@ -364,6 +375,7 @@ class _File(Section):
     watchdog: Annotated[int, BeforeValidator(parse_count)] | None = None
     rtc: _Rtc = Field(default_factory=_Rtc)
     room: _Room = Field(default_factory=_Room)
+    audio: AudioSection = Field(default_factory=AudioSection)
     video: VideoSection = Field(default_factory=VideoSection)
     prometheus: _Prometheus = Field(default_factory=_Prometheus)
     prometheus_port: Annotated[int, BeforeValidator(parse_port)] = 0

@@ -38,12 +38,14 @@ _RTC: KeyTable = {
     "interfaces": _ADDRESS_FILTER,
     "ips": _ADDRESS_FILTER,
     "batch_io": _ignored("batch_size max_flush_interval"),
-    "pli_throttle": _ignored("low_quality mid_quality high_quality"),
+    "pli_throttle": dict.fromkeys(("low_quality", "mid_quality", "high_quality"), Use.ACTED_ON),
     "congestion_control": {
+        "enabled": Use.ACTED_ON,
         "allow_pause": Use.ACTED_ON,
+        # How livekit-server estimates and allocates; here the sending side always does.
         **_ignored(
-            "enabled stream_allocator remote_bwe use_send_side_bwe_interceptor use_send_side_bwe "
-            "send_side_bwe_pacer send_side_bwe"
+            "stream_allocator remote_bwe use_send_side_bwe_interceptor use_send_side_bwe send_side_bwe_pacer "
+            "send_side_bwe"
         ),
     },
     "forward_stats": _ignored("summary_interval report_interval report_window"),
@@ -88,9 +90,10 @@ KNOWN_KEYS: KeyTable = {
         "sentinel_addresses cluster_addresses dial_timeout read_timeout write_timeout max_redirects pool_timeout "
         "pool_size"
     ),
-    "audio": _ignored(
-        "active_level min_percentile update_interval smooth_intervals active_red_encoding enable_loss_proxying"
-    ),
+    "audio": {
+        "enable_loss_proxying": Use.ACTED_ON,
+        **_ignored("active_level min_percentile update_interval smooth_intervals active_red_encoding"),
+    },
     "video": {
         "dynacast_pause_delay": Use.ACTED_ON,
         **_ignored("stream_tracker_manager codec_regression_threshold"),
@@ -101,7 +104,7 @@ KNOWN_KEYS: KeyTable = {
         "max_participants": Use.ACTED_ON,
         # Ours.
         "forward_loudest": Use.ACTED_ON,
-        "playout_delay": _ignored("enabled min max"),
+        "playout_delay": _acted_on("enabled min max"),
         **_acted_on(
             "auto_create enabled_codecs enable_full_room_in_webhooks enable_remote_unmute max_metadata_size "
             "max_room_name_length max_participant_identity_length sync_streams room_configurations"

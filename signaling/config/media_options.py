@@ -1,4 +1,4 @@
-"""What the configuration says about media, beyond rooms. The keys and meanings are LiveKit's.
+"""What the configuration says about media: bandwidth, key frames, repair, delays. The keys and meanings are LiveKit's.
 
 Who calls it: `configuration.py`.
 """
@@ -9,20 +9,37 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from signaling.config.sections import Section
-from signaling.config.values import parse_duration_s
+from signaling.config.values import parse_duration_s, parse_whole
 
 MAX_DELAY_S = 3600.0
+MAX_PLAYOUT_DELAY_MS = 40_950
+"""What 12 bits hold in units of 10 ms."""
+DEFAULT_MAX_PLAYOUT_DELAY_MS = 10_000
+"""Chromium's own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class MediaOptions:
     """What all rooms have in common."""
 
+    limits_bandwidth: bool = True
+    """`rtc.congestion_control.enabled`: nobody is sent more than its path carries."""
     allow_pause: bool = False
     """`rtc.congestion_control.allow_pause`: a video may be paused for lack of bandwidth; a client's own word counts
     more."""
+    key_frame_retry_ms: tuple[int, int, int] = (0, 0, 0)
+    """`rtc.pli_throttle`: least time between requests for key frames of a layer, lowest first; 0: the engine's."""
+    proxies_loss: bool = False
+    """`audio.enable_loss_proxying`: publishers of audio hear what their subscribers lose."""
     dynacast_pause_delay_s: float = 5.0
     """`video.dynacast_pause_delay`: how long nobody must have wanted a layer before its publisher is told."""
+
+
+def _parse_milliseconds(value: object) -> int:
+    milliseconds = parse_whole(value)
+    if not 0 <= milliseconds <= MAX_PLAYOUT_DELAY_MS:
+        raise ValueError(f"{value!r} is no number of milliseconds up to {MAX_PLAYOUT_DELAY_MS}")
+    return milliseconds
 
 
 def _parse_delay(value: object) -> float:
@@ -32,26 +49,70 @@ def _parse_delay(value: object) -> float:
     return seconds
 
 
+Delay = Annotated[float, BeforeValidator(_parse_delay)]
+
+
 class CongestionControlSection(Section):
     """`rtc.congestion_control`."""
 
+    enabled: bool = True
     allow_pause: bool = False
+
+
+class PliThrottleSection(Section):
+    """`rtc.pli_throttle`. What is not given, or zero, is the engine's."""
+
+    low_quality: Delay = 0.0
+    mid_quality: Delay = 0.0
+    high_quality: Delay = 0.0
+
+    def milliseconds(self) -> tuple[int, int, int]:
+        """Return the times by layer, lowest first."""
+        low, mid, high = (round(1000 * each) for each in (self.low_quality, self.mid_quality, self.high_quality))
+        return low, mid, high
+
+
+class AudioSection(Section):
+    """`audio`."""
+
+    enable_loss_proxying: bool = False
+
+
+class VideoSection(Section):
+    """`video`."""
+
+    dynacast_pause_delay: Delay = 5.0
+
+
+class PlayoutDelaySection(Section):
+    """`room.playout_delay`, in milliseconds."""
+
+    enabled: bool = False
+    min: Annotated[int, BeforeValidator(_parse_milliseconds)] = 0
+    max: Annotated[int, BeforeValidator(_parse_milliseconds)] = 0
+
+    def limits(self) -> tuple[int, int] | None:
+        """Return the least and the most; None where it is not enabled. Without a most it is Chromium's; a least above
+        the most is the most, as in livekit-server."""
+        if not self.enabled:
+            return None
+        most = self.max or DEFAULT_MAX_PLAYOUT_DELAY_MS
+        return min(self.min, most), most
 
 
 class RtcMediaSections(Section):
     """What of `rtc` makes `MediaOptions`."""
 
     congestion_control: CongestionControlSection = Field(default_factory=CongestionControlSection)
+    pli_throttle: PliThrottleSection = Field(default_factory=PliThrottleSection)
 
 
-class VideoSection(Section):
-    """`video`."""
-
-    dynacast_pause_delay: Annotated[float, BeforeValidator(_parse_delay)] = 5.0
-
-
-def media_options(rtc: RtcMediaSections, video: VideoSection) -> MediaOptions:
+def media_options(rtc: RtcMediaSections, audio: AudioSection, video: VideoSection) -> MediaOptions:
     """Put the sections together."""
     return MediaOptions(
-        allow_pause=rtc.congestion_control.allow_pause, dynacast_pause_delay_s=video.dynacast_pause_delay
+        limits_bandwidth=rtc.congestion_control.enabled,
+        allow_pause=rtc.congestion_control.allow_pause,
+        key_frame_retry_ms=rtc.pli_throttle.milliseconds(),
+        proxies_loss=audio.enable_loss_proxying,
+        dynacast_pause_delay_s=video.dynacast_pause_delay,
     )

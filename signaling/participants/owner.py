@@ -51,6 +51,10 @@ class Owner(Member, Protocol):
         """Whether its videos may be paused for lack of bandwidth."""
 
     @property
+    def path_memory(self) -> int:
+        """What the engine knew of the path to it when it was here a moment ago; 0: nothing."""
+
+    @property
     def permission(self) -> ParticipantPermission:
         """What it may do."""
 

@@ -145,6 +145,7 @@ class Participant:
         wished, configured = self.settings.allow_pause, node.config.media.allow_pause
         self.allow_pause = configured if wished is None else wished
         """Its videos may be paused for lack of bandwidth."""
+        self.path_memory = node.paths.recall(room.name, self.identity, room.participants.get(self.identity))
         self.subscriber_primary = (
             not self.settings.single_pc
             and self.client.protocol >= FIRST_PROTOCOL_WITH_SUBSCRIBER_PRIMARY
@@ -471,6 +472,7 @@ class Participant:
     def close(self) -> None:
         """Remove everything of this participant from the engine and from the node's maps, even if one part fails."""
         self.token.cancel()
+        self.node.paths.note(self)
         with ExitStack() as last_first:
             for transport in self.renegotiation.transports:
                 last_first.callback(self.node.participants.pop, transport, None)

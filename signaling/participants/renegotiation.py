@@ -46,7 +46,9 @@ class Renegotiation(ABC):
         self._participant = participant
         self._publishing = publishing
         self._subscriptions = subscriptions
-        self._answering = AnsweringConnection(participant.node.engine, may_pause=participant.allow_pause)
+        self._answering = AnsweringConnection(
+            participant.node.engine, may_pause=participant.allow_pause, path_memory=participant.path_memory
+        )
         self._waiting: SessionDescription | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._cost_s = 0.0
@@ -279,7 +281,13 @@ class DualConnection(Renegotiation):
         super().__init__(participant, publishing, subscriptions)
         engine = participant.node.engine
         renews = participant.client.sdk in ANNOUNCES_ONCE
-        self._offering = OfferingConnection(engine, renews_sections=renews, may_pause=participant.allow_pause)
+        self._offering = OfferingConnection(
+            engine,
+            renews_sections=renews,
+            may_pause=participant.allow_pause,
+            path_memory=participant.path_memory,
+            beside=self._answering.transport,
+        )
         engine.open_channels(self._offering.transport)
         self._subscriber_primary = participant.subscriber_primary
         self._offer_id = 0

@@ -308,7 +308,16 @@ class Subscriptions:
         if track.kind is not Kind.VIDEO:
             return Beginning(silence=silence, blocked=track.blocked)
         settings = self._settings.get(track.sid, self._default)
-        return Beginning(*_layers(track, settings), settings.priority, _pixels(settings), silence, track.blocked)
+        spatial, temporal = _layers(track, settings)
+        return Beginning(
+            spatial,
+            temporal,
+            settings.priority,
+            _pixels(settings),
+            silence,
+            track.blocked,
+            self._participant.room.options.playout_delay_ms,
+        )
 
     def _note_demand(self, forwarding: Forwarding) -> None:
         track = self._track(forwarding)

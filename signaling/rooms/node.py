@@ -21,6 +21,7 @@ from signaling.rooms.calls import Calls
 from signaling.rooms.capacity import Capacity
 from signaling.rooms.events import Events
 from signaling.rooms.member import Member
+from signaling.rooms.path_memory import PathMemory
 from signaling.rooms.tracks import Track
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Node:
     """How the control thread's time is shared among clients."""
     entrances: Entrances = field(init=False)
     """What joins and resumes used of the control thread's time."""
+    paths: PathMemory = field(init=False)
+    """What the paths to those who left were known to carry."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Counts messages and requests of clients that were dropped, by reason."""
     events: Events = field(init=False)
@@ -69,6 +72,7 @@ class Node:
         self.events.subscribe(self.calls.note)
         self.revocations = Revocations(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
+        self.paths = PathMemory(self.engine, lambda: self.clock())
 
     def take_group(self) -> int:
         """Return a number for a room that forwards only its loudest voices; 0, which is no group, if all are taken."""

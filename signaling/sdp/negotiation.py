@@ -84,11 +84,11 @@ class Beginning:
     temporal: int = MAX_TEMPORAL
     """The highest layers that the client wants."""
     priority: int = 0
-    pixels: int = 0
-    """How important it is to the client, as in `SubscribeParameters`."""
+    pixels: int = 0  # as `playout_delay_ms`: see `SubscribeParameters`
     silence: bool = False
     blocked: bool = False
     """Send silence: the track is muted, and the client waits for its first packet. Send nothing."""
+    playout_delay_ms: tuple[int, int] | None = None
 
 
 EVERYTHING = Beginning()
@@ -171,6 +171,7 @@ class Selection:
             priority=begin.priority,
             pixels=begin.pixels,
             silence=begin.silence,
+            playout_delay_ms=begin.playout_delay_ms,
             codec=self.media.codec,
         )
 

@@ -145,7 +145,15 @@ class _Learned:
 class OfferingConnection:
     """A client's connection on which we make the offers; the client only receives on it."""
 
-    def __init__(self, engine: Engine, *, renews_sections: bool = False, may_pause: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        renews_sections: bool = False,
+        may_pause: bool = False,
+        path_memory: int = 0,
+        beside: TransportId | None = None,
+    ) -> None:
         """Open a transport.
 
         Args:
@@ -154,6 +162,8 @@ class OfferingConnection:
                 section 5.2.2 allows after a rejection. It is a new one to the client then, and there are never more
                 m-sections than tracks were sent at one time.
             may_pause: see `Engine.open_transport`.
+            path_memory: see `Engine.open_transport`.
+            beside: see `Engine.open_transport`.
 
         Raises:
             EngineError: the engine has no room for a transport.
@@ -162,7 +172,7 @@ class OfferingConnection:
         self._renews_sections = renews_sections
         self._mids = 0
         """The number of mids given so far, without that of the data channels."""
-        self._local = engine.open_transport(may_pause)
+        self._local = engine.open_transport(may_pause, path_memory, beside)
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)

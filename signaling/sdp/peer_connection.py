@@ -146,17 +146,18 @@ class _Layout:
 class AnsweringConnection:
     """A client's connection on which the client makes the offers."""
 
-    def __init__(self, engine: Engine, *, may_pause: bool = False) -> None:
+    def __init__(self, engine: Engine, *, may_pause: bool = False, path_memory: int = 0) -> None:
         """Open a transport.
 
         Args:
-            may_pause: see `Engine.open_transport`.
+            engine: the media engine.
+            may_pause, path_memory: see `Engine.open_transport`.
 
         Raises:
             EngineError: the engine has no room for one.
         """
         self._engine = engine
-        self._local = engine.open_transport(may_pause)
+        self._local = engine.open_transport(may_pause, path_memory)
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)

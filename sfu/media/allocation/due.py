@@ -64,14 +64,16 @@ def usable_estimate(state, row):
     """What may be shared out among the subscriptions of transport `row`, in bit/s; 0: nothing is limited.
 
     A peer that negotiated transport-cc for video is believed to send feedback until it turns out that it does not, and
-    begins with the estimate's own beginning.
+    begins where the estimate does.
     """
     transport = state.transports[row]
+    if state.thread[0].unlimited:
+        return np.int64(0)
     if transport.estimate_bps > 0 or transport.unreported or transport.media < 0:
         return np.int64(transport.estimate_bps)
     media = state.media[transport.media]
     if media.numbered[MediaKind.VIDEO] and media.id_of_extension[_TRANSPORT_CC] != 0:
-        return np.int64(START_BPS)
+        return np.int64(transport.resumed_bps) if transport.resumed_bps > 0 else np.int64(START_BPS)
     return np.int64(0)
 
 
@@ -86,8 +88,8 @@ def note_silence(state, row):
 
 @njit(cache=True)
 def note_estimate(state, row, estimate_bps):
-    """What the path of transport `row` carries, from feedback. The transport is listed when that moved far enough from
-    what was shared out last."""
+    """What the path of transport `row` carries, from feedback or reports. The transport is listed when that moved far
+    enough from what was shared out last."""
     transport = state.transports[row]
     transport.estimate_bps = max(estimate_bps, 1)
     shared = np.int64(transport.shared_bps)

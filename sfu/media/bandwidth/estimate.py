@@ -35,6 +35,8 @@ SILENCE_NS = 1_000_000_000
 SILENCE_ROUND_TRIPS = 3
 MAX_RTT_NS = 10_000_000_000
 """A longer round trip is not believed."""
+MOVE_PROBE_NS = 5_000_000_000
+"""A change of the path is not probed after so soon after the last one that was: a client changes it at will."""
 
 _reset = row_reset(ESTIMATE.reset_parts(), ESTIMATE.dtype.itemsize)
 
@@ -67,16 +69,24 @@ def path_changed(estimate, now):
     if estimate.acknowledged_bps > 0.0:
         rate = min(rate, estimate.acknowledged_bps)
     wish, sent, cluster = estimate.wish_bps, estimate.sent_bytes, estimate.last_cluster
-    by_reports, feedbacks = estimate.by_reports, estimate.feedbacks
+    by_reports, feedbacks, moved = estimate.by_reports, estimate.feedbacks, estimate.moved_ns
+    silent = estimate.silent
     open_estimate(estimate, now)
     estimate.wish_bps = wish
-    estimate.sent_bytes = estimate.answered_bytes = estimate.report_sent_bytes = sent
+    estimate.sent_bytes = estimate.answered_bytes = sent
     estimate.last_cluster = cluster
     estimate.feedbacks = feedbacks
     if by_reports:
         reports.rule_by_reports(estimate)
         return
     resume_estimate(estimate, int(rate), now)
+    estimate.silent = silent  # until feedback comes
+    if moved and now - moved < MOVE_PROBE_NS:
+        estimate.probe_due = 0
+        estimate.probe_ns = now  # another one comes in its time
+        estimate.moved_ns = moved
+    else:
+        estimate.moved_ns = now
 
 
 @njit(cache=True)
@@ -172,15 +182,16 @@ def probe_sent(estimate, size, packets, now):
 
 
 @njit(cache=True)
-def receiver_report(estimate, fraction_lost, now):
-    """A receiver report says that so many 256ths were lost; it rules where no feedback ever came."""
-    reports.take_report(estimate, fraction_lost, now)
+def receiver_report(estimate, fraction_lost, sent_bps, now):
+    """Receiver reports say that so many 256ths were lost of what was sent at this rate; they rule after
+    `expect_no_feedback`."""
+    reports.take_report(estimate, fraction_lost, sent_bps, now)
 
 
 @njit(cache=True)
 def receiver_estimate(estimate, bps, now):
-    """A REMB message says what its sender can receive; it rules where no feedback ever came."""
-    reports.take_receiver_estimate(estimate, bps)
+    """A REMB message says what its sender can receive; it rules after `expect_no_feedback`."""
+    reports.take_receiver_estimate(estimate, bps, now)
 
 
 @njit(cache=True)
@@ -194,6 +205,7 @@ def _first_feedback(estimate, now):
     """From now on feedback rules; what reports allowed was not measured."""
     if estimate.by_reports:
         estimate.by_reports = 0
+        estimate.average_loss = 0.0
         set_delay_rate(estimate, float(min(estimate.target_bps, START_BPS)), now)
 
 

@@ -7,13 +7,13 @@ also repairs, and padding where no packet is left (libwebrtc sends padding in th
 import numpy as np
 from numba import njit
 
+from sfu.media.bandwidth.carrier import can_carry
 from sfu.media.bandwidth.estimate import probe_sent
 from sfu.media.net.srtp import can_send, send_rtp
 from sfu.media.net.udp import borrow_arena, take_slot
 from sfu.media.send.retransmit import is_kept, is_remembered, resend
 from sfu.media.send.rewrite import pad_packet, send_time, write_bare_header
 from sfu.schema.capacities import HISTORY
-from sfu.schema.codes import MediaKind, RowState
 
 MAX_PADDING = 255
 """Bytes of padding in one packet (RFC 3550 section 5.1)."""
@@ -26,12 +26,10 @@ SMALL_BELOW_BPS = 1_000_000
 link of 150 kbit/s for a third of a second."""
 MAX_IN_PASS = 64
 """Packets of one transport in one pass."""
-PROBED_SHARE = 20
-"""One of so many bytes of a media thread may be sent for nothing but probing, beyond PROBED_FREELY."""
-PROBED_FREELY = 1_000_000
 OWN_SHARE = 8
-"""And of one transport, beyond OWN_FREELY: nobody uses up what the others may send."""
+"""One of so many bytes of a transport may be sent for nothing but probing: nobody uses up what the others may send."""
 OWN_FREELY = 200_000
+"""As many of them may be saved, and are there when a transport begins."""
 
 
 @njit(cache=True)
@@ -52,12 +50,13 @@ def _continue_cluster(state, row, now):
     elapsed = min(now - log.probed_ns, MAX_BURST_NS)
     log.probed_ns = now
     due = estimate.probe_bps * elapsed // 8_000_000_000
-    carrier = _carrier(state, row)
     before = np.int64(log.bytes)
-    if carrier >= 0:
-        _send_due(state, row, carrier, before + due, now)
-    state.thread[0].probe_bytes += log.bytes - before
-    log.probe_bytes += log.bytes - before
+    if not can_carry(state, row, np.int64(log.carrier)):
+        log.carrier = -1  # it was closed, or its client wants nothing for now: bandwidth_pass looks for another one
+    else:
+        _renew_credit(log)
+        _send_due(state, row, np.int64(log.carrier), before + due, now)
+        log.credited_bytes = log.bytes  # probes earn nothing
     _account(state, row, now)
     transport.probe_cluster = estimate.probe_cluster
 
@@ -73,18 +72,12 @@ def _account(state, row, now):
 
 
 @njit(cache=True)
-def _carrier(state, row):
-    """The subscription of transport `row` on which probes are sent: its video with RTX that sends most; -1: none."""
-    best, most = np.int64(-1), np.int64(-1)
-    subscription_row = np.int64(state.transports[row].first_subscription)
-    while subscription_row >= 0:
-        each = state.subscriptions[subscription_row]
-        usable = each.kind == MediaKind.VIDEO and each.state == RowState.OPEN and each.started
-        usable = usable and not each.pause_requested  # a pause for lack of bandwidth ends only by a probe
-        if usable and each.rtx_ssrc != 0 and each.rtx_payload_type >= 0 and each.bitrate_bps > most:
-            best, most = subscription_row, np.int64(each.bitrate_bps)
-        subscription_row = np.int64(each.next_of_transport)
-    return best
+def _renew_credit(log):
+    """Add a part of what was sent to what a transport may be sent for nothing but probing."""
+    if log.credited_bytes == 0:
+        log.probe_credit = OWN_FREELY
+    more = (log.bytes - log.credited_bytes) // OWN_SHARE
+    log.probe_credit = min(log.probe_credit + more, OWN_FREELY)
 
 
 @njit(cache=True)
@@ -96,18 +89,21 @@ def _send_due(state, row, carrier, until, now):
     oldest = number - REPEATED
     small = estimate.probe_bps < SMALL_BELOW_BPS
     for _ in range(MAX_IN_PASS):
-        if log.bytes >= until or log.probe_bytes > OWN_FREELY + log.bytes // OWN_SHARE:
+        if log.bytes >= until or log.probe_credit <= 0 or thread.probe_credit <= 0:
             return
-        if thread.probe_bytes > PROBED_FREELY + thread.bytes_sent // PROBED_SHARE:
-            return
+        before = np.int64(log.bytes)
         while number > oldest and not _can_repeat(state, carrier, number):
             number -= 1
         if number > oldest and not small:
-            sent = state.history[state.subscriptions[carrier].history, number & (HISTORY - 1)]
-            done = resend(state, arena, carrier, sent, now)
+            repeated = state.history[state.subscriptions[carrier].history, number & (HISTORY - 1)]
+            done = resend(state, arena, carrier, repeated, now)
             number -= 1
         else:
             done = _send_padding(state, carrier, now)
+        sent = log.bytes - before
+        log.probe_credit -= sent
+        thread.probe_credit -= sent
+        thread.probe_bytes += sent
         if not done:
             return
 

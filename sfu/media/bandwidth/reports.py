@@ -11,11 +11,17 @@ from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS
 LOW_LOSS, HIGH_LOSS = 0.02, 0.1
 GROWTH, GROWTH_BPS = 1.08, 1_000
 """In a second with little loss: 1.05 in the draft, 1.08 in libwebrtc."""
-GROWTH_NS = 1_000_000_000
+GROWTH_NS, MAX_GROWTH_NS = 1_000_000_000, 10_000_000_000
+"""Least time between two increases, and most that one makes up for where reports are rare."""
 DECREASE_NS = 300_000_000
 """And a round trip between two decreases."""
-PATIENCE_NS = 3_000_000_000
-"""Without feedback for so long after the first packet, reports rule."""
+RECEIVER_NS = 10_000_000_000
+"""A REMB holds so long: who sends them sends one a second or more."""
+RECEIVER_FELL = 0.85
+"""A REMB that falls to this share of the one before tells of congestion."""
+MAX_RECEIVER_FACTOR = 4.0
+"""A receiver grants half more than arrives. Where a layer costs three times the one below, it would never be granted,
+so as much again as the reports allow is tried: the step to the next layer and a little more."""
 
 
 @njit(cache=True)
@@ -26,39 +32,45 @@ def rule_by_reports(estimate):
 
 
 @njit(cache=True)
-def take_report(estimate, fraction_lost, now):
-    """fraction_lost: 0 to 256ths, what of our packets was lost since the last report (RFC 3550 section 6.4.1)."""
-    if estimate.feedbacks > 0:
+def take_report(estimate, fraction_lost, sent_bps, now):
+    """Change the rate by what was lost since the last report.
+
+    fraction_lost: 0 to 256ths of our packets (RFC 3550 section 6.4.1); sent_bps: the rate at which these were sent.
+    """
+    if estimate.feedbacks > 0 or not estimate.by_reports:
         return
-    if not estimate.by_reports:
-        if estimate.first_sent_ns == 0 or now - estimate.first_sent_ns < PATIENCE_NS:
-            return
-        estimate.by_reports = 1
     loss = min(max(fraction_lost, 0), 255) / 256.0
-    elapsed = now - estimate.report_ns
-    sent = max(estimate.sent_bytes - estimate.report_sent_bytes, 0)
+    estimate.average_loss = loss  # as much may be repeated
+    elapsed = now - estimate.report_ns if estimate.report_ns else GROWTH_NS
     if loss > HIGH_LOSS and elapsed >= DECREASE_NS + estimate.rtt_ns:
-        sent_bps = sent * 8e9 / elapsed if estimate.report_ns else float(MAX_BPS)
-        estimate.report_bps = min(estimate.report_bps, max(sent_bps, MIN_BPS)) * (1.0 - loss / 2.0)
+        estimate.report_bps = min(estimate.report_bps, max(float(sent_bps), MIN_BPS)) * (1.0 - loss / 2.0)
+        estimate.report_ns = now
     elif loss <= LOW_LOSS and elapsed >= GROWTH_NS:
-        estimate.report_bps = estimate.report_bps * GROWTH + GROWTH_BPS
-    elif estimate.report_ns:
-        _limit(estimate)
-        return
+        growth = GROWTH ** (min(elapsed, MAX_GROWTH_NS) / 1e9)
+        estimate.report_bps = estimate.report_bps * growth + GROWTH_BPS
+        estimate.receiver_factor = min(estimate.receiver_factor * growth, MAX_RECEIVER_FACTOR)
+        estimate.report_ns = now
+    if loss > LOW_LOSS:
+        estimate.receiver_factor = 1.0
+    if estimate.receiver_ns and now - estimate.receiver_ns > RECEIVER_NS:
+        estimate.receiver_bps = MAX_BPS
     estimate.report_bps = min(max(estimate.report_bps, MIN_BPS), MAX_BPS)
-    estimate.report_ns = now
-    estimate.report_sent_bytes = estimate.sent_bytes
     _limit(estimate)
 
 
 @njit(cache=True)
-def take_receiver_estimate(estimate, bps):
+def take_receiver_estimate(estimate, bps, now):
     """bps: of a REMB message (draft-alvestrand-rmcat-remb-03), any number."""
-    estimate.receiver_bps = min(max(bps, MIN_BPS), MAX_BPS)
+    granted = min(max(bps, MIN_BPS), MAX_BPS)
+    if granted < RECEIVER_FELL * estimate.receiver_bps:
+        estimate.receiver_factor = 1.0
+    estimate.receiver_bps = granted
+    estimate.receiver_ns = now
     if estimate.by_reports:
         _limit(estimate)
 
 
 @njit(cache=True)
 def _limit(estimate):
-    estimate.target_bps = max(min(int(estimate.report_bps), estimate.receiver_bps), MIN_BPS)
+    granted = estimate.receiver_factor * estimate.receiver_bps
+    estimate.target_bps = max(int(min(estimate.report_bps, granted)), MIN_BPS)

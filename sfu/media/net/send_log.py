@@ -21,12 +21,18 @@ _reset_log = row_reset(SEND_LOG.reset_parts(), SEND_LOG.dtype.itemsize)
 
 
 @njit(cache=True)
+def begin_log(state, row):
+    """Forget what the row of a transport's log held for another one."""
+    _reset_log(state.send_logs[row])
+
+
+@njit(cache=True)
 def log_sent(state, row, slot):
     """The packet in send slot `slot`, just queued for transport `row`, carries the number `next_number`,
     and belongs to the probe cluster that runs, if one does."""
     transport, log = state.transports[row], state.send_logs[row]
     if transport.next_number == SEQUENCE_START:  # most transports send nothing: a page not written costs nothing
-        _reset_log(log)
+        begin_log(state, row)
     place = np.int64(transport.next_number) & (SENT_PACKETS - 1)
     transport.next_number += 1
     size = np.int64(state.tx_size[slot]) + udp_ip_bytes(state.paths[state.tx_path[slot]].family)

@@ -7,6 +7,7 @@ difference to the (extended) number of the wire.
 import numpy as np
 from numba import njit
 
+from sfu.media.stream.subscriber_loss import subscriber_loss
 from sfu.media.wire.numbers import extend16, put_u24, put_u32, signed32
 from sfu.schema.capacities import SEQUENCE_START
 
@@ -91,6 +92,8 @@ def write_report_block(stream, data, at, now):
     fraction = 0
     if expected_interval > 0 and lost_interval > 0:
         fraction = min((lost_interval << 8) // expected_interval, 255)
+    if stream.subscriber_loss_ns != 0:  # of audio, where that is wished
+        fraction = max(fraction, np.int64(subscriber_loss(stream, now)))
     put_u32(data, at, np.int64(stream.ssrc))
     data[at + 4] = fraction
     put_u24(data, at + 5, min(max(lost, -MAX_LOST), MAX_LOST))

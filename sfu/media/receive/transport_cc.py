@@ -8,6 +8,7 @@ a number that comes late moves the base of the next feedback back, as libwebrtc'
 import numpy as np
 from numba import njit
 
+from sfu.media.net.report_share import FEEDBACK_PERMILLE, SRTCP_BYTES, spaced_ns
 from sfu.media.net.srtp import send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.wire.numbers import extend16, put_u16, put_u24, put_u32
@@ -26,8 +27,9 @@ from sfu.media.wire.rtcp import (
 )
 from sfu.schema.capacities import ARRIVALS
 
-INTERVAL_NS = 50_000_000
-"""Least time between two feedback packets, but for a log that fills up."""
+INTERVAL_NS, MAX_INTERVAL_NS = 50_000_000, 250_000_000
+"""Least time between two feedback packets, but for a log that fills up; and most, where the path to the publisher
+carries little: the range of libwebrtc's receivers."""
 EARLY_COUNT = ARRIVALS // 2
 MAX_STATUSES = 400
 """Numbers in one feedback packet: even if all deltas take two bytes it stays below 1000 bytes."""
@@ -63,7 +65,14 @@ def log_arrival(state, transport_row, sequence, ssrc, arrival):
 def feedback_due(state, transport_row, now):
     """Whether a feedback packet should be written now (ns)."""
     log = state.arrivals[transport_row]
-    return log.count > 0 and (now - log.sent_ns >= INTERVAL_NS or log.highest - log.first >= EARLY_COUNT)
+    if log.count == 0:
+        return False
+    if log.highest - log.first >= EARLY_COUNT:
+        return True
+    if now - log.sent_ns < INTERVAL_NS:
+        return False
+    size = np.int64(log.sent_bytes)
+    return now - log.sent_ns >= spaced_ns(state, transport_row, size, FEEDBACK_PERMILLE, INTERVAL_NS, MAX_INTERVAL_NS)
 
 
 @njit(cache=True)
@@ -196,5 +205,6 @@ def send_transport_feedback(state, transport_row, now):
         slot = take_slot(state)
         at = begin_compound(state.tx[slot], np.int64(state.transports[transport_row].ssrc))
         end = write_feedback(state, transport_row, state.tx[slot], at, now)
+        log.sent_bytes = end + SRTCP_BYTES
         if end == at or not send_rtcp(state, transport_row, slot, end):
             return

@@ -7,6 +7,7 @@ below DATAGRAM_BYTES before protection.
 import numpy as np
 from numba import njit
 
+from sfu.media.net.report_share import RECEIVER_REPORTS_PERMILLE, SRTCP_BYTES, spaced_ns
 from sfu.media.net.srtp import can_send, send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.receive.nack import is_due, review
@@ -34,7 +35,7 @@ MAX_NACK_PAIRS = 64
 MAX_REPORT_BLOCKS = 31
 REFERENCE_TIME_BYTES = 20
 
-REPORT_INTERVAL_NS = 1_000_000_000
+REPORT_INTERVAL_NS, MAX_REPORT_INTERVAL_NS = 1_000_000_000, 5_000_000_000
 FIRST_REPORT_NS = 100_000_000
 """A newly assigned SSRC is reported this soon: the sender then stops repeating mid and rid."""
 
@@ -149,16 +150,20 @@ def _report_due(state, transport_row, now):
     elapsed = now - transport.reported_ns
     if elapsed < FIRST_REPORT_NS:
         return False
+    interval = spaced_ns(
+        state,
+        transport_row,
+        np.int64(transport.receiver_reports_bytes),
+        RECEIVER_REPORTS_PERMILLE,
+        REPORT_INTERVAL_NS,
+        MAX_REPORT_INTERVAL_NS,
+    )
     track_row = np.int64(transport.first_track)
     while track_row >= 0:
         track = state.tracks[track_row]
         for layer in range(np.int64(track.layer_count)):
             stream = state.streams[track.streams[layer]]
-            if (
-                stream.source >= 0
-                and stream.received > 0
-                and (elapsed >= REPORT_INTERVAL_NS or stream.acknowledged == 0)
-            ):
+            if stream.source >= 0 and stream.received > 0 and (elapsed >= interval or stream.acknowledged == 0):
                 return True
         track_row = np.int64(track.next)
     return False
@@ -194,7 +199,7 @@ def _receiver_report(state, transport_row, now):
     """Send reports about all streams that have a source, 31 in each, and the time."""
     transport = state.transports[transport_row]
     transport.reported_ns = now
-    slot, blocks = take_slot(state), 0
+    slot, blocks, total = take_slot(state), 0, 0
     track_row = np.int64(transport.first_track)
     while track_row >= 0:
         track = state.tracks[track_row]
@@ -205,6 +210,7 @@ def _receiver_report(state, transport_row, now):
             if blocks == MAX_REPORT_BLOCKS:
                 _write_report_header(state.tx[slot], blocks)
                 send_rtcp(state, transport_row, slot, EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks)
+                total += SRTCP_BYTES + EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks
                 slot, blocks = take_slot(state), 0
             if blocks == 0:
                 begin_compound(state.tx[slot], np.int64(transport.ssrc))
@@ -216,7 +222,10 @@ def _receiver_report(state, transport_row, now):
         _write_report_header(state.tx[slot], blocks)
         at = EMPTY_REPORT_BYTES + REPORT_BLOCK_BYTES * blocks
         wall = now + state.thread[0].wall_offset_ns
-        send_rtcp(state, transport_row, slot, _write_reference_time(state.tx[slot], at, transport.ssrc, wall))
+        end = _write_reference_time(state.tx[slot], at, transport.ssrc, wall)
+        send_rtcp(state, transport_row, slot, end)
+        total += SRTCP_BYTES + end
+    transport.receiver_reports_bytes = total
 
 
 @njit(cache=True)

@@ -8,14 +8,16 @@ REMB about SSRCs of ours.
 import numpy as np
 from numba import njit
 
+from sfu.media.bandwidth.report_blocks import take_receiver_estimate, take_report_block
 from sfu.media.net.following import is_newest_rtcp, packet_received
 from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
 from sfu.media.receive.sources import remember_rtcp_sender, unassign
 from sfu.media.rtcp.transport_feedback import receive_transport_feedback
-from sfu.media.send.relay_out import relay_report
+from sfu.media.send.relay_out import relay_report, relay_subscriber_loss
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import receive_key_frame_request
+from sfu.media.stream.subscriber_loss import note_subscriber_loss
 from sfu.media.wire.numbers import get_u16, get_u24, get_u32, signed24, signed32
 from sfu.media.wire.rtcp import (
     BYE,
@@ -35,7 +37,7 @@ from sfu.media.wire.rtcp import (
     TRANSPORT_CC,
     middle_ntp,
 )
-from sfu.schema.codes import Drop
+from sfu.schema.codes import Drop, MediaKind
 
 REMB_MARK = 0x52454D42
 MAX_NACKED = 512
@@ -233,9 +235,20 @@ def _report_block(state, row, data, at, now):
     subscription.reported_ns = now
     subscription.reported_packets = subscription.packets
     subscription.reported_highest = subscription.out_highest
+    take_report_block(state, found >> 1, get_u16(data, at + 10), np.int64(subscription.lost), now)
+    if subscription.kind == MediaKind.AUDIO and subscription.stream >= 0 and state.thread[0].loss_proxying:
+        _note_loss(state, np.int64(subscription.stream), np.int64(data[at + 4]), now)
     last_report = get_u32(data, at + 16)
     if last_report != 0:
         _note_rtt(state, row, last_report, get_u32(data, at + 20), now)
+
+
+@njit(cache=True)
+def _note_loss(state, stream_row, fraction, now):
+    """A subscriber lost so many 256ths of an audio stream, whose publisher another media thread may have."""
+    stream = state.streams[stream_row]
+    if note_subscriber_loss(stream, fraction, now) and state.tracks[stream.track].source_thread >= 0:
+        relay_subscriber_loss(state, stream, fraction)
 
 
 @njit(cache=True)
@@ -303,6 +316,7 @@ def _payload_feedback(state, row, data, at, end, packet_format, now):
         transport = state.transports[row]
         transport.remb_bps = mantissa << min(np.int64(exponent), MAX_REMB_SHIFT)
         transport.remb_ns = now
+        take_receiver_estimate(state, row, np.int64(transport.remb_bps), now)
 
 
 @njit(cache=True)

@@ -8,6 +8,7 @@ estimate of the path. A number may be named several times, as lost and later as 
 import numpy as np
 from numba import njit
 
+from sfu.media.allocation.due import list_transport
 from sfu.media.bandwidth.estimate import (
     begin_feedback,
     end_feedback,
@@ -17,6 +18,7 @@ from sfu.media.bandwidth.estimate import (
 )
 from sfu.media.bandwidth.passes import begin_estimate
 from sfu.media.net.send_log import sent_at
+from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.wire.numbers import extend16, get_u16, get_u24, signed16, signed24
 from sfu.media.wire.rtcp import (
     LARGE,
@@ -61,7 +63,7 @@ def _take_feedback(state, row, data, at, end, count, now):
         state.drops[Drop.RTCP_MALFORMED] += 1
         return
     first = extend16(get_u16(data, at + BASE_AT), np.int64(transport.next_number) - 1)
-    oldest = max(transport.next_number - SENT_PACKETS, SEQUENCE_START)
+    oldest = max(max(transport.next_number - SENT_PACKETS, SEQUENCE_START), log.path_number)
     if first >= transport.next_number or first + count <= oldest:
         state.drops[Drop.FEEDBACK_UNKNOWN] += 1
         return
@@ -69,6 +71,9 @@ def _take_feedback(state, row, data, at, end, count, now):
     log.feedbacks += 1
     begin_estimate(state, row, now)
     estimate = state.estimates[row]
+    if estimate.silent:
+        log.heard_number = transport.next_number
+        _show_again(state, row, now)
     begin_feedback(estimate, now)
     for k in range(count):
         status = state.statuses[k]
@@ -82,6 +87,18 @@ def _take_feedback(state, row, data, at, end, count, now):
         if oldest <= number < transport.next_number:
             _take_status(state, log, estimate, number, status != NOT_RECEIVED, arrival)
     end_feedback(estimate, now)
+
+
+@njit(cache=True)
+def _show_again(state, row, now):
+    """Feedback of transport `row` is back: its videos get key frames as if it had asked for them, since what was sent
+    meanwhile hardly arrived, and its bandwidth is shared out anew."""
+    state.transports[row].returned_ns = now
+    number = np.int64(state.transports[row].first_subscription)
+    while number >= 0:
+        receive_key_frame_request(state, number, now)
+        number = np.int64(state.subscriptions[number].next_of_transport)
+    list_transport(state, row, True)
 
 
 @njit(cache=True)
@@ -99,11 +116,13 @@ def _take_status(state, log, estimate, number, received, arrival):
         else:
             entry.state = SentState.LOST
             log.reported_lost += 1
-            packet_lost(estimate, sent_ns, size)
+            if number >= log.heard_number:  # an interruption is no sign of too much
+                packet_lost(estimate, sent_ns, size)
     elif entry.state == SentState.LOST and received:
         entry.state = SentState.RECEIVED
         log.reported_lost -= 1
-        packet_recovered(estimate, sent_at(state, entry), size)
+        if number >= log.heard_number:
+            packet_recovered(estimate, sent_at(state, entry), size)
 
 
 @njit(cache=True)

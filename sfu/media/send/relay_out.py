@@ -133,6 +133,18 @@ def relay_key_frame_requests(state, now):
 
 @njit(cache=True)
 def _send_key_frame_request(state, track, layer):
+    _send_back(state, track, layer, Relayed.KEY_FRAME_REQUEST, 0)
+
+
+@njit(cache=True)
+def relay_subscriber_loss(state, stream, fraction):
+    """Tell the thread of a mirrored stream's publisher that a subscriber here lost so many 256ths."""
+    _send_back(state, state.tracks[stream.track], np.int64(stream.layer), Relayed.SUBSCRIBER_LOSS, fraction)
+
+
+@njit(cache=True)
+def _send_back(state, track, layer, kind, fraction):
+    """Tell something to the thread that has the publisher of a mirrored track."""
     thread = np.int64(track.source_thread)
     if not 0 <= thread < state.thread[0].thread_count:
         return
@@ -140,9 +152,10 @@ def _send_key_frame_request(state, track, layer):
     if number == NO_SLOT:
         return
     entry = entry_of(state, thread, number)
-    entry.kind = Relayed.KEY_FRAME_REQUEST
+    entry.kind = kind
     entry.track = track.source_row
     entry.generation = track.source_generation
     entry.layer = layer
+    entry.fraction_lost = fraction
     publish(state, thread, number)
     wake(state, thread)

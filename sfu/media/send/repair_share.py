@@ -16,10 +16,11 @@ LEAST_SAVED_BYTES = 3_000
 def may_repeat(state, row, size, now):
     """Whether a repeat of `size` bytes may leave for transport `row` at `now` (ns); then it is charged.
 
-    Where no transport-cc feedback ever came, nothing is known that could be shared, and all is repeated.
+    Where neither transport-cc feedback nor receiver reports limit anything, nothing is known that could be shared, and
+    all is repeated.
     """
     estimate, log = state.estimates[row], state.send_logs[row]
-    if not state.transports[row].estimated or estimate.feedbacks == 0:
+    if not state.transports[row].estimated or (estimate.feedbacks == 0 and state.transports[row].estimate_bps == 0):
         return True
     share = min(max(estimate.average_loss, LEAST_SHARE), MOST_SHARE)
     rate = share * estimate.target_bps / 8e9

@@ -25,6 +25,7 @@ MAX_ONE_BYTE_SIZE = 16
 DOES_NOT_FIT = -1
 
 _RED = int(Codec.RED)
+_PLAYOUT_DELAY = int(Extension.PLAYOUT_DELAY)
 _DEPENDENCY, _CAPTURE = int(Extension.DEPENDENCY), int(Extension.ABS_CAPTURE_TIME)
 _MID, _SEND_TIME, _TRANSPORT_CC = int(Extension.MID), int(Extension.ABS_SEND_TIME), int(Extension.TRANSPORT_CC)
 
@@ -231,9 +232,17 @@ def _write_variable(state, arena, out, media, subscription, sent, packet, base, 
             at = place + size
         elif strict:
             return np.int64(DOES_NOT_FIT)
+    if mid and subscription.playout_delay and _fits(np.int64(media.id_of_extension[_PLAYOUT_DELAY]), 3, wide):
+        # until the receiver is known to have it; then it holds for the rest of the stream
+        extension_id = np.int64(media.id_of_extension[_PLAYOUT_DELAY])
+        place = _put_head(out, at, extension_id, 3, wide)
+        put_u24(out, place, np.int64(subscription.playout_delay))
+        at = place + 3
     for kind in range(1, COPIED):
         extension_id, size = np.int64(media.id_of_extension[kind]), np.int64(packet.extension_bytes[kind])
         if packet.extension_at[kind] == 0 or extension_id == 0:
+            continue
+        if kind == _PLAYOUT_DELAY and subscription.playout_delay:
             continue
         place = at + (2 if wide else 1)
         if kind == _DEPENDENCY:

@@ -13,7 +13,8 @@ ARRIVING_NS = 500_000_000
 """A key frame of which no packet came for so long is not on its way any more."""
 
 KEY_FRAME_RETRY_NS = 500_000_000
-"""PLIs for one stream are at least so far apart; the first leaves in the next pass."""
+"""PLIs for one stream are at least so far apart, unless its layer was given another time; the first leaves in the next
+pass."""
 KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
 """How far PLIs lie apart for a stream that sends nothing: a layer that is switched off must not cost its siblings key
 frames."""
@@ -60,5 +61,7 @@ def key_frame_due(stream, now):
         return False
     if stream.pli_ns == 0:
         return True
-    idle = stream.last_ns < stream.pli_ns
-    return now - stream.pli_ns >= (KEY_FRAME_IDLE_RETRY_NS if idle else KEY_FRAME_RETRY_NS)
+    retry = stream.key_frame_retry_ns if stream.key_frame_retry_ns > 0 else KEY_FRAME_RETRY_NS
+    if stream.last_ns < stream.pli_ns:
+        retry = max(retry, KEY_FRAME_IDLE_RETRY_NS)
+    return now - stream.pli_ns >= retry

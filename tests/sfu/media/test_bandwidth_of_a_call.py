@@ -107,3 +107,17 @@ def test_others_are_not_disturbed_by_one_whose_link_narrows() -> None:
         call.run(25.0)
         assert {each.layer for each in other.seconds[5:]} == {2}
         assert longest_gap(other.frame_times, 5, 24) <= 200
+
+
+@pytest.mark.parametrize(("capacity", "share"), [(5_000_000, 0.05), (600_000, 0.03), (200_000, 0.03)])
+def test_reports_for_many_tracks_are_a_small_part_of_what_a_link_carries(capacity: int, share: float) -> None:
+    with simulated_call() as call:
+        for _ in range(30):
+            call.publish(20_000, audio=False)
+        viewer = call.view(Link(START, ((0.0, capacity),), delay_ns=20 * MS, queue_ns=2_000 * MS))
+        call.run(26.0)
+        assert len(viewer.subscriptions) == 30
+        late = viewer.seconds[8:26]
+        mean = sum(each.control_bytes for each in late) * 8 / len(late)
+        target = sum(each.target_bps for each in late) / len(late)
+        assert 0 < mean <= share * target

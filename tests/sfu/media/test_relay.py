@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from sfu.media.relay_in import receive_relayed, relays_wait
-from sfu.media.send.relay_out import add_mirror, relay_key_frame_requests, relay_report, remove_mirror
+from sfu.media.send.relay_out import (
+    add_mirror,
+    relay_key_frame_requests,
+    relay_report,
+    relay_subscriber_loss,
+    remove_mirror,
+)
+from sfu.media.stream.subscriber_loss import note_subscriber_loss
 from sfu.parameters import Codec
 from sfu.schema.capacities import MEDIA_PER_TRANSPORT, RELAY_SLOTS
 from tests.sfu.support.ice import drop_counts
@@ -110,6 +117,19 @@ def test_a_key_frame_that_is_wanted_in_one_thread_is_asked_for_in_the_other(rela
     relay.publish(VP8_KEY)
     relay.pass_on()
     assert len(relay.away.viewers[0].take()) == 1
+    relay.close()
+
+
+def test_what_viewers_of_another_thread_lose_its_publisher_hears(relay: Relay) -> None:
+    relay.add()
+    stream = relay.away.stream()
+    for fraction, entries in ((30, 1), (30, 1), (20, 1), (40, 2)):  # told only when it got worse
+        if note_subscriber_loss(stream, fraction, relay.away.now):
+            relay_subscriber_loss(relay.away.record, stream, fraction)
+        assert relay.home.memory.table("relays")[AWAY]["written"] == entries
+    receive_relayed(relay.home.record, relay.home.memory.arena, relay.home.now)
+    assert relay.home.stream()["subscriber_loss"] == 40
+    assert relay.home.stream()["key_frame_requested"] == 0
     relay.close()
 
 

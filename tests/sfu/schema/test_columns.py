@@ -113,7 +113,7 @@ TAKEN = {"taken", "taken_blocks", "next_block"}
 """What `take_notices` writes, a kernel that the control thread calls."""
 FOR_TESTS = {
     "socket.port",
-    "transport.remb_bps",
+    "thread.probe_bytes",
     "transport.remb_ns",
     "track.subscription_count",
     "dependency.chain_count",

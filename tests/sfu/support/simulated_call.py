@@ -47,20 +47,28 @@ MEDIA = MediaParameters(
     },
     {MID_ID: Extension.MID, TRANSPORT_CC_ID: Extension.TRANSPORT_CC, LEVEL_ID: Extension.AUDIO_LEVEL},
 )
+WITHOUT_TRANSPORT_CC = MediaParameters(MEDIA.payload_types, {MID_ID: Extension.MID})
 TURN_NS = 5 * MS
+BLOCKS_NS = 1_000 * MS
+"""Receiver reports of video are so far apart."""
 FEEDBACK_NS = 100 * MS
 AUDIO_NS = 20 * MS
 MAX_PAYLOAD = 1_100
 OVERHEAD = 28
-NACK, TRANSPORT_FEEDBACK, PLI = 1, 15, 1
+NACK, TRANSPORT_FEEDBACK, PLI, REMB = 1, 15, 1, 15
 RTPFB, PSFB = 205, 206
+RECEIVER_REPORT = 201
+KEY_MARK = bytes.fromhex("9d012a")
+"""In the first packet of a VP8 key frame (RFC 6386 section 9.1)."""
 
 
 class Peer(SocketPeer):
     """One client of a simulated call."""
 
-    def __init__(self, call: "SimulatedCall", number: int) -> None:
-        super().__init__(call, f"peer{number:04}", 70 + number, MEDIA)
+    def __init__(
+        self, call: "SimulatedCall", number: int, media: MediaParameters = MEDIA, path_memory: int = 0
+    ) -> None:
+        super().__init__(call, f"peer{number:04}", 70 + number, media, path_memory)
         self.call = call
 
 
@@ -115,6 +123,8 @@ class Publisher(Peer):
         self.encoders = encoders
         first = 10_000 * (number + 1)
         self.layers = [Layer(first + k, bitrate) for k, bitrate in enumerate(bitrates)]
+        self.loss = 0.0
+        """Share of its packets that never come."""
         self.key_requests = 0
         self.level: int | None = None
         """Audio level (RFC 6464) that its packets tell."""
@@ -139,7 +149,7 @@ class Publisher(Peer):
         for data in self.datagrams():
             self._take(data)
         while self._audio_due <= now and Kind.AUDIO in self.tracks:
-            self.send_rtp(self._audio_packet())
+            self._send(self._audio_packet())
             self._audio_sequence += 1
             self._audio_due += AUDIO_NS
         while self._frame_due <= now and Kind.VIDEO in self.tracks:
@@ -193,8 +203,12 @@ class Publisher(Peer):
             part, last = frame[at : at + MAX_PAYLOAD], at + MAX_PAYLOAD >= len(frame)
             header = struct.pack("!BBHII", 0x80, last << 7 | VP8, layer.sequence & 0xFFFF, timestamp, layer.ssrc)
             head = descriptor if at == 0 else bytes((descriptor[0] & ~0x10,)) + descriptor[1:]
-            self.send_rtp(header + head + part)
+            self._send(header + head + part)
             layer.sequence += 1
+
+    def _send(self, data: bytes) -> None:
+        if not self.loss or self._random.random() >= self.loss:
+            self.send_rtp(data)
 
 
 @dataclass
@@ -209,6 +223,7 @@ class Second:
     layer: int = -1
     queue_ns: int = 0
     target_bps: int = 0
+    control_bytes: int = 0
 
 
 @dataclass
@@ -219,14 +234,56 @@ class Arrival:
     data: bytes = field(repr=False)
 
 
+@dataclass
+class Counted:
+    """What a receiver counts of one SSRC (RFC 3550 appendix A.3)."""
+
+    base: int
+    highest: int = 0
+    received: int = 0
+    expected_before: int = 0
+    received_before: int = 0
+
+    def count(self, sequence: int) -> None:
+        """One packet arrived."""
+        self.received += 1
+        if self.received == 1:
+            self.highest = self.base
+        ahead = (sequence - self.highest) & 0xFFFF
+        if ahead < 0x8000:
+            self.highest += ahead
+
+    def block(self, ssrc: int) -> bytes:
+        """The report block about what came since the last one."""
+        expected = self.highest - self.base + 1
+        lost = expected - self.received
+        interval = expected - self.expected_before
+        news = interval - (self.received - self.received_before)
+        fraction = min(news * 256 // interval, 255) if interval > 0 and news > 0 else 0
+        self.expected_before, self.received_before = expected, self.received
+        return struct.pack("!IIIIII", ssrc, fraction << 24 | lost & 0xFFFFFF, self.highest, 0, 0, 0)
+
+
 class Viewer(Peer):
     """Subscribes, reports what arrives over its link."""
 
     def __init__(
-        self, call: "SimulatedCall", number: int, down: Link, up: Link, reports: bool = True, rtx: bool = True
+        self,
+        call: "SimulatedCall",
+        number: int,
+        down: Link,
+        up: Link,
+        reports: bool = True,
+        rtx: bool = True,
+        transport_cc: bool = True,
+        path_memory: int = 0,
     ) -> None:
-        super().__init__(call, number)
+        super().__init__(call, number, MEDIA if transport_cc else WITHOUT_TRANSPORT_CC, path_memory)
         self.down, self.up, self.reports, self.rtx = down, up, reports, rtx
+        self.blocks = False
+        """It sends receiver reports once a second."""
+        self._blocks_due = call.now + BLOCKS_NS
+        self._counted: dict[int, Counted] = {}
         self.subscriptions: dict[int, tuple[Kind, int]] = {}
         self.seconds: list[Second] = []
         self.order = itertools.count()
@@ -244,6 +301,8 @@ class Viewer(Peer):
         self.frame_times: list[int] = []
         self.screens: dict[int, Screen] = {}
         """What is shown of each video, by its SSRC."""
+        self.key_times: list[int] = []
+        """When the first packets of key frames arrived."""
 
     def subscribe(self, publisher: Publisher, kind: Kind) -> int:
         """Forward a track of a publisher to this viewer; returns the subscription's row."""
@@ -280,7 +339,9 @@ class Viewer(Peer):
             at = self.down.carry(now, len(data) + OVERHEAD)
             if at is None:
                 second.dropped += 1
-            elif data[1] < 192 or data[1] > 223:
+            elif 192 <= data[1] <= 223:
+                second.control_bytes += len(data) + OVERHEAD
+            else:
                 heapq.heappush(self.flying, (at, next(self.order), data))
         second.queue_ns = max(second.queue_ns, self.down.waits_ns(now))
         while self.flying and self.flying[0][0] <= now:
@@ -289,6 +350,10 @@ class Viewer(Peer):
         if now >= self._feedback_due:
             self._feedback_due += FEEDBACK_NS
             self._report(now)
+        if now >= self._blocks_due:
+            self._blocks_due += BLOCKS_NS
+            if self.blocks and self._counted:
+                self._uplink(now, self._receiver_report())
         while self.outbox and self.outbox[0][0] <= now:
             self.send_datagram(heapq.heappop(self.outbox)[2])
         for kind, row in self.subscriptions.values():
@@ -302,6 +367,8 @@ class Viewer(Peer):
         if data[0] & 0x10:
             self._note_number(data, at)
         kind, _ = self.subscriptions.get(ssrc, (None, 0))
+        if kind is not None:
+            self._counted.setdefault(ssrc, Counted(sequence)).count(sequence)
         if kind is Kind.AUDIO:
             second.audio += 1
             self.audio_times.append(at)
@@ -311,7 +378,10 @@ class Viewer(Peer):
                 second.frames += 1
                 self.frame_times.append(at)
             self._note_missing(ssrc, sequence, at)
-            self._show(ssrc, sequence, self._payload(data), data[1] >> 7, at)
+            payload = self._payload(data)
+            if KEY_MARK in payload[:20]:
+                self.key_times.append(at)
+            self._show(ssrc, sequence, payload, data[1] >> 7, at)
         elif (payload := self._payload(data)) and ssrc - 1 in self.subscriptions:
             again = int.from_bytes(payload[:2], "big")
             self._missing.pop((ssrc - 1, again), None)
@@ -362,6 +432,18 @@ class Viewer(Peer):
         at = self.up.carry(now, len(data) + OVERHEAD)
         if at is not None:
             heapq.heappush(self.outbox, (at, next(self.order), data))
+
+    def remb(self, bps: int) -> None:
+        """Say what can be received (draft-alvestrand-rmcat-remb-03)."""
+        exponent = max(bps.bit_length() - 18, 0)
+        word = 1 << 24 | exponent << 18 | bps >> exponent
+        body = struct.pack("!II4sII", self.row + 9_000, 0, b"REMB", word, next(iter(self.subscriptions)))
+        self._uplink(self.call.now, struct.pack("!BBH", 0x80 | REMB, PSFB, len(body) // 4) + body)
+
+    def _receiver_report(self) -> bytes:
+        blocks = b"".join(each.block(ssrc) for ssrc, each in self._counted.items())
+        count = len(self._counted)
+        return struct.pack("!BBHI", 0x80 | count, RECEIVER_REPORT, 1 + 6 * count, self.row + 9_000) + blocks
 
     def _report(self, now: int) -> None:
         if self.arrived and self.reports:
@@ -432,9 +514,18 @@ class SimulatedCall:
         self.turn()
         return self.publishers[-1]
 
-    def view(self, down: Link, up: Link | None = None, reports: bool = True, rtx: bool = True) -> Viewer:
+    def view(
+        self,
+        down: Link,
+        up: Link | None = None,
+        reports: bool = True,
+        rtx: bool = True,
+        transport_cc: bool = True,
+        path_memory: int = 0,
+    ) -> Viewer:
         """Add a viewer behind a link, who subscribes to everything that is published now."""
-        viewer = Viewer(self, next(self._numbers), down, up or Link(START), reports, rtx)
+        number, uplink = next(self._numbers), up or Link(START)
+        viewer = Viewer(self, number, down, uplink, reports, rtx, transport_cc, path_memory)
         self.viewers.append(viewer)
         for publisher in self.publishers:
             for kind in publisher.tracks:

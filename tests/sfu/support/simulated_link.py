@@ -23,6 +23,8 @@ class Link:
     """How long a packet may wait at most; one that would wait longer is dropped."""
     loss: float = 0.0
     jitter_ns: int = 0
+    cuts: Sequence[tuple[float, float]] = ()
+    """(seconds from the beginning, seconds of the end) of times in which nothing gets through."""
     random: Random = field(default_factory=lambda: Random(1))
     free_ns: int = 0
     """When all that waits has been sent."""
@@ -41,6 +43,10 @@ class Link:
     def carry(self, now: int, size: int) -> int | None:
         """When a packet of `size` bytes on the wire, sent now, arrives; None: it does not."""
         self.sent += 1
+        passed = (now - self.start) / SECOND
+        if any(begin <= passed < end for begin, end in self.cuts):
+            self.dropped += 1
+            return None
         if self.waits_ns(now) > self.queue_ns:
             self.dropped += 1
             return None

@@ -28,19 +28,26 @@ class Call(Protocol):
         """One turn of the media loop."""
 
 
+def _bound() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    made.bind(("127.0.0.1", 0))
+    made.setblocking(False)
+    return made
+
+
 class SocketPeer:
     """One client, connected."""
 
-    def __init__(self, call: Call, ufrag: str, our_ssrc: int, media: MediaParameters) -> None:
-        self._port = call.sockets.port
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self.socket.bind(("127.0.0.1", 0))
-        self.socket.setblocking(False)
+    def __init__(self, call: Call, ufrag: str, our_ssrc: int, media: MediaParameters, path_memory: int = 0) -> None:
+        self._port, self._ufrag = call.sockets.port, ufrag
+        self.socket = _bound()
         self.outgoing, self._server_in = srtp_pair()
         self._server_out, self.incoming = srtp_pair()
         self.our_ssrc = our_ssrc
-        self.row, self.generation = call.tables.take_transport(IceCredentials(ufrag, PASSWORD), our_ssrc)
+        self.row, self.generation = call.tables.take_transport(
+            IceCredentials(ufrag, PASSWORD), our_ssrc, resumed_bps=path_memory
+        )
         media_row = self.row * MEDIA_PER_TRANSPORT + 1
         call.tables.write_media(media_row, media)
         call.command(Command.OPEN_TRANSPORT, self.row, self.generation)
@@ -50,6 +57,12 @@ class SocketPeer:
         self.send_datagram(binding_request(ufrag=ufrag, nominate=True))
         call.turn()
         assert len(self.datagrams()) == 1
+
+    def move(self) -> None:
+        """Go on from another port, which the server has to check first."""
+        self.socket.close()
+        self.socket = _bound()
+        self.send_datagram(binding_request(ufrag=self._ufrag, nominate=True))
 
     def send_datagram(self, data: bytes) -> None:
         """A datagram that arrives at the server at once."""

@@ -59,6 +59,12 @@ class FakeEngine:
         self.subscriptions: dict[SubscriptionId, tuple[TrackId, TransportId, SubscribeParameters]] = {}
         self.layers: dict[SubscriptionId, tuple[int, int]] = {}
         self.may_pause: dict[TransportId, bool] = {}
+        self.known_paths: dict[TransportId, int] = {}
+        """What `path_memory` returns."""
+        self.beside: dict[TransportId, TransportId | None] = {}
+        """Beside which other transport of the same client each was opened."""
+        self.begun_with: dict[TransportId, int] = {}
+        """With which path memory each was opened."""
         self.importance: dict[SubscriptionId, tuple[int, int]] = {}
         self.paused: dict[SubscriptionId, bool] = {}
         self.channels: list[TransportId] = []
@@ -102,12 +108,20 @@ class FakeEngine:
     def limits(self) -> dict[str, int]:
         return dict(self.rows)
 
-    def open_transport(self, may_pause: bool = False) -> LocalTransport:
+    def path_memory(self, transport: TransportId) -> int:
+        self._check(transport, self.transports)
+        return self.known_paths.get(transport, 0)
+
+    def open_transport(
+        self, may_pause: bool = False, path_memory: int = 0, beside: TransportId | None = None
+    ) -> LocalTransport:
         if len(self.transports) >= self.capacity:
             raise EngineError("transport table full")
         transport = TransportId(self._next())
         self.transports[transport] = None
         self.may_pause[transport] = may_pause
+        self.begun_with[transport] = path_memory
+        self.beside[transport] = beside
         return self._local(transport)
 
     def _local(self, transport: TransportId) -> LocalTransport:

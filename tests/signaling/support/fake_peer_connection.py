@@ -13,6 +13,7 @@ from sfu.parameters import (
     Kind,
     PublishParameters,
     SubscribeParameters,
+    TransportId,
 )
 from signaling.rooms.tracks import parse_codec
 from signaling.sdp.codecs import Format
@@ -43,9 +44,11 @@ def parse(sdp: str) -> list[dict[str, Any]]:
 class _Forwarding:
     """Wanted tracks and their sections."""
 
-    def __init__(self, engine: FakeEngine, may_pause: bool) -> None:
+    def __init__(
+        self, engine: FakeEngine, may_pause: bool, path_memory: int, beside: TransportId | None = None
+    ) -> None:
         self._engine = engine
-        self.transport = engine.open_transport(may_pause).id
+        self.transport = engine.open_transport(may_pause, path_memory, beside).id
         self.forwardings: dict[str, Forwarding] = {}
         """By track sid."""
         self._decodes = DECODES
@@ -95,6 +98,7 @@ class _Forwarding:
             temporal=begin.temporal,
             silence=begin.silence,
             paused=begin.blocked,
+            playout_delay_ms=begin.playout_delay_ms,
             codec=source[0],
         )
         local = self._engine.subscribe(source[2], self.transport, parameters)
@@ -113,8 +117,8 @@ class _Forwarding:
 class FakeAnsweringConnection(_Forwarding):
     """The client offers."""
 
-    def __init__(self, engine: FakeEngine, *, may_pause: bool = False) -> None:
-        super().__init__(engine, may_pause)
+    def __init__(self, engine: FakeEngine, *, may_pause: bool = False, path_memory: int = 0) -> None:
+        super().__init__(engine, may_pause, path_memory)
         self._published: dict[str, Published] = {}
         self._free: dict[str, Kind] = {}
         self._receiving: dict[str, Kind] = {}
@@ -186,8 +190,16 @@ class FakeAnsweringConnection(_Forwarding):
 class FakeOfferingConnection(_Forwarding):
     """We offer."""
 
-    def __init__(self, engine: FakeEngine, *, renews_sections: bool = False, may_pause: bool = False) -> None:
-        super().__init__(engine, may_pause)
+    def __init__(
+        self,
+        engine: FakeEngine,
+        *,
+        renews_sections: bool = False,
+        may_pause: bool = False,
+        path_memory: int = 0,
+        beside: TransportId | None = None,
+    ) -> None:
+        super().__init__(engine, may_pause, path_memory, beside)
         self.renews_sections = renews_sections
         self._outstanding = False
         self._offered = False

@@ -54,7 +54,9 @@ class RecordingEngine:
         if self.full:
             raise EngineError("the table is full")
 
-    def open_transport(self, may_pause: bool = False) -> LocalTransport:
+    def open_transport(
+        self, may_pause: bool = False, path_memory: int = 0, beside: TransportId | None = None
+    ) -> LocalTransport:
         return self._local(TransportId(self._next()))
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:

@@ -28,7 +28,7 @@ class Client:
                 self.now += 25 * MS
                 self.total += bps * 25 // 8000
                 tick(self.estimate, self.now, self.total)
-            receiver_report(self.estimate, lost, self.now)
+            receiver_report(self.estimate, lost, bps, self.now)
         return int(self.estimate["target_bps"])
 
 
@@ -65,13 +65,52 @@ def test_little_loss_lets_it_grow_8_percent_a_second(client: Client) -> None:
 def test_reports_in_a_row_decrease_once(client: Client) -> None:
     before = client.run(3, 3_000_000, 77)
     for _ in range(100):
-        receiver_report(client.estimate, 255, client.now)
+        receiver_report(client.estimate, 255, 3_000_000, client.now)
     assert client.estimate["target_bps"] == before
 
 
-def test_a_receivers_estimate_limits(client: Client) -> None:
+def test_the_first_report_of_much_loss_brings_it_below_what_was_sent(client: Client) -> None:
+    assert client.run(1, 2_000_000, 128) == 1_500_000
+
+
+def test_rare_reports_let_it_grow_as_much(client: Client) -> None:
+    before = client.run(1, 2_000_000, 128)
+    client.now += 9 * SECOND
+    assert client.run(1, 2_000_000, 0) == pytest.approx(before * 1.08**10, rel=0.02)
+    client.now += 1_000 * SECOND
+    before = int(client.estimate["target_bps"])
+    assert client.run(1, 2_000_000, 0) == pytest.approx(before * 1.08**10, rel=0.02)
+
+
+def test_a_receivers_estimate_limits_while_something_is_lost(client: Client) -> None:
     receiver_estimate(client.estimate, 500_000, client.now)
-    assert client.run(3, 400_000, 0) == 500_000
+    assert client.estimate["target_bps"] == 500_000
+    assert client.run(3, 400_000, 10) == 500_000
+
+
+def test_without_loss_more_than_a_receivers_estimate_is_tried(client: Client) -> None:
+    receiver_estimate(client.estimate, 500_000, client.now)
+    assert client.run(5, 400_000, 0) == pytest.approx(500_000 * 1.08**5, rel=0.02)
+    for _ in range(40):
+        receiver_estimate(client.estimate, 500_000, client.now)
+        client.run(1, 400_000, 0)
+    assert client.estimate["target_bps"] == 4 * 500_000
+    receiver_estimate(client.estimate, 400_000, client.now)
+    assert client.estimate["target_bps"] == 400_000, "it fell because of that"
+
+
+def test_loss_ends_what_is_tried_beyond_a_receivers_estimate(client: Client) -> None:
+    receiver_estimate(client.estimate, 500_000, client.now)
+    client.run(5, 400_000, 0)
+    assert client.run(1, 400_000, 10) == 500_000
+
+
+def test_a_receivers_estimate_that_is_not_renewed_ends(client: Client) -> None:
+    receiver_estimate(client.estimate, 500_000, client.now)
+    client.run(9, 400_000, 10)
+    assert client.estimate["target_bps"] == 500_000
+    client.run(2, 400_000, 10)
+    assert client.estimate["target_bps"] == MAX_BPS
 
 
 @pytest.mark.parametrize(("bps", "bound"), [(-(1 << 62), MIN_BPS), (0, MIN_BPS), ((1 << 63) - 1, MAX_BPS)])
@@ -83,10 +122,9 @@ def test_wild_values_are_bounded(client: Client, bps: int, bound: int) -> None:
         assert MIN_BPS <= client.estimate["target_bps"] <= MAX_BPS
 
 
-def test_feedback_that_was_expected_and_does_not_come_is_waited_for(estimate: Any) -> None:
+def test_reports_do_not_rule_where_feedback_is_expected(estimate: Any) -> None:
     client = Client(estimate)
-    assert client.run(2, 500_000, 0) == START_BPS
-    assert client.run(3, 500_000, 0) == MAX_BPS
+    assert client.run(2, 500_000, 255) == START_BPS
 
 
 def test_feedback_rules_once_it_came(client: Client) -> None:
@@ -95,6 +133,6 @@ def test_feedback_rules_once_it_came(client: Client) -> None:
     packet_received(client.estimate, client.now - 50 * MS, 7 * SECOND, 1000, 0)
     end_feedback(client.estimate, client.now)
     assert client.estimate["target_bps"] == START_BPS
-    receiver_report(client.estimate, 255, client.now + SECOND)
+    receiver_report(client.estimate, 255, 3_000_000, client.now + SECOND)
     receiver_estimate(client.estimate, 100_000, client.now + SECOND)
     assert client.estimate["target_bps"] == START_BPS

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sfu.media.receive.transport_cc import (
     EARLY_COUNT,
     INTERVAL_NS,
+    MAX_INTERVAL_NS,
     MAX_STATUSES,
     feedback_due,
     log_arrival,
@@ -166,6 +167,21 @@ def test_it_is_due_by_time_or_by_count(log: Log) -> None:
     for k in range(1, EARLY_COUNT + 1):
         log.arrive(k, START)
     assert feedback_due(record, ROW, START + 1)
+
+
+def test_where_the_way_to_the_client_is_narrow_it_is_due_less_often(log: Log) -> None:
+    record = log.memory.record
+    log.row["sent_ns"], log.row["sent_bytes"] = START, 100
+    log.arrive(0, START)
+    transports = log.memory.table("transports")
+    transports[ROW]["downlink"] = ROW + 2
+    for bps, interval in ((1_000_000, INTERVAL_NS), (200_000, 133_333_333), (50_000, MAX_INTERVAL_NS)):
+        transports[ROW + 1]["estimate_bps"] = bps
+        assert not feedback_due(record, ROW, START + interval - 1)
+        assert feedback_due(record, ROW, START + interval)
+    for k in range(1, EARLY_COUNT + 1):
+        log.arrive(k, START)
+    assert feedback_due(record, ROW, START + 1), "a log that fills up does not wait"
 
 
 @st.composite

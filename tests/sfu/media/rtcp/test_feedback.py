@@ -17,6 +17,7 @@ from sfu.media.rtcp.feedback import (
     receiver_reports_pass,
 )
 from sfu.media.stream.key_frames import KEY_FRAME_IDLE_RETRY_NS, KEY_FRAME_RETRY_NS
+from sfu.media.stream.subscriber_loss import note_subscriber_loss
 from sfu.schema.codes import RowState
 from tests.reference.transport_feedback import parse, split
 from tests.sfu.support.publisher import (
@@ -66,6 +67,12 @@ def reports(publisher: Publisher, now: int) -> list[RtcpRrPacket]:
 def wrapped(nack: RtcpRtpfbPacket) -> list[int]:
     """The numbers asked for; aiortc does not wrap what the mask adds to."""
     return [number & 0xFFFF for number in nack.lost]
+
+
+def narrow(publisher: Publisher, bps: int) -> None:
+    """The client receives on another transport, whose path carries so much."""
+    publisher.transport["downlink"] = ROW + 2
+    publisher.memory.table("transports")[ROW + 1]["estimate_bps"] = bps
 
 
 def arrive(publisher: Publisher, *sequences: int, now: int = START, **more: Any) -> None:
@@ -243,6 +250,39 @@ class TestReceiverReports:
         fields = struct.unpack("!BBHLBBHLL", last[1])
         assert fields[:7] == (0x80, 207, 4, OUR_SSRC, 4, 0, 2)
         assert fields[7:] == (1_760_000_000 + 2_208_988_800, 3 << 30)
+
+    def test_what_subscribers_lose_is_reported_as_the_publishers_own(self, publisher: Publisher) -> None:
+        publisher.add_audio("1")
+        for sequence in (1, 2):
+            publisher.receive(packet(sequence, ssrc=2222, payload_type=OPUS, payload=b"x", mid="1"))
+        note_subscriber_loss(publisher.stream(1), 64, START)
+        for second, expected in ((0, 64), (1, 64), (9, 64), (15, 0)):
+            (report,) = reports(publisher, START + second * REPORT_INTERVAL_NS)
+            (block,) = [each for each in report.reports if each.ssrc == 2222]
+            assert (block.fraction_lost, block.packets_lost) == (expected, 0), "the cumulative number stays true"
+
+    def test_the_worst_of_subscribers_counts_and_the_publishers_own_if_it_is_worse(self, publisher: Publisher) -> None:
+        publisher.add_audio("1")
+        for sequence in (1, 5):
+            publisher.receive(packet(sequence, ssrc=2222, payload_type=OPUS, payload=b"x", mid="1"))
+        for fraction in (3, 20, 7):
+            note_subscriber_loss(publisher.stream(1), fraction, START)
+        (block,) = reports(publisher, START)[0].reports
+        assert block.fraction_lost == 256 * 3 // 5
+        (block,) = reports(publisher, START + REPORT_INTERVAL_NS)[0].reports
+        assert block.fraction_lost == 20
+
+    def test_where_the_way_to_the_client_is_narrow_they_are_rarer(self, publisher: Publisher) -> None:
+        narrow(publisher, 100_000)
+        arrive(publisher, 1, 2)
+        times = [k for k in range(60) if reports(publisher, START + k * FIRST_REPORT_NS)]
+        size = int(publisher.transport["receiver_reports_bytes"])
+        assert times[0] == 0
+        assert all(b - a >= size * 8 * 10 // 500 for a, b in itertools.pairwise(times))
+        narrow(publisher, 30_000)
+        arrive(publisher, 3)
+        assert reports(publisher, START + 20 * SECOND)
+        assert reports(publisher, START + 25 * SECOND), "but no rarer than every five seconds"
 
     def test_many_streams_take_several_reports(self) -> None:
         publisher = Publisher()

@@ -132,3 +132,45 @@ def test_bit_rates_are_those_of_the_time_since_the_last_measurement(room: Room) 
     rates_pass(room.record, room.now)
     assert room.subscription()["bitrate_bps"] == 4_000
     assert room.stream()["bitrate_bps"] == 2_000
+
+
+def test_those_of_one_subscriber_leave_together(room: Room) -> None:
+    """RFC 3550 section 6.1 lets a compound have several; each has its CNAME."""
+    memory, first = room.memory, room.subscription()
+    for number in range(1, 40):
+        other = memory.table("subscriptions")[100 + number]
+        memory.table("subscriptions")[100 + number] = first
+        other["ssrc"] = 9_000 + number
+        other["next_of_transport"] = first["next_of_transport"]
+        first["next_of_transport"] = 100 + number
+    memory.thread["subscription_end"] = 200
+    for wait in (0, PERIOD_NS):
+        room.pass_time(wait)
+        sender_reports_pass(room.record, room.now)
+        room.collect()
+        compounds, room.viewers[0].control = room.viewers[0].control, []
+        assert len(compounds) == 2
+        assert all(len(each) <= 1150 for each in compounds)
+        packets = [packet for each in compounds for packet in rtp.RtcpPacket.parse(each)]
+        kinds = [type(packet) for packet in packets]
+        assert kinds == [rtp.RtcpSrPacket, rtp.RtcpSdesPacket] * 40
+        assert len({packet.ssrc for packet in packets if isinstance(packet, rtp.RtcpSrPacket)}) == 40
+    room.pass_time(PERIOD_NS - 1)
+    assert reports(room) == []
+
+
+def test_one_that_begins_takes_those_along_that_are_due_soon(room: Room) -> None:
+    memory, first = room.memory, room.subscription()
+    memory.table("subscriptions")[100] = first
+    other = memory.table("subscriptions")[100]
+    other["ssrc"], other["next_of_transport"] = 9_000, -1
+    first["next_of_transport"] = 100
+    memory.thread["subscription_end"] = 200
+    other["report_ns"] = room.now - PERIOD_NS // 2 + 1
+    first["report_ns"] = 0
+    sender_reports_pass(room.record, room.now)
+    assert other["report_ns"] < room.now
+    room.pass_time(1)
+    first["report_ns"] = 0
+    sender_reports_pass(room.record, room.now)
+    assert other["report_ns"] == first["report_ns"] == room.now

@@ -7,6 +7,7 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.control.rows import pack_playout_delay
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
@@ -169,6 +170,26 @@ def test_mid_is_sent_until_a_receiver_report_named_the_ssrc() -> None:
     assert first[EXTENSIONS[Extension.MID]] == b"v1"
     assert EXTENSIONS[Extension.MID] not in second
     assert set(second) == {EXTENSIONS[Extension.TRANSPORT_CC], EXTENSIONS[Extension.ABS_SEND_TIME]}
+
+
+def test_a_playout_delay_of_ours_is_told_until_a_receiver_report_named_the_ssrc() -> None:
+    room = Room()
+    viewer = room.add_viewer(mid_known=False)
+    room.media()["id_of_extension"][Extension.PLAYOUT_DELAY] = 9
+    room.subscription()["playout_delay"] = pack_playout_delay((120, 2_000))
+    publishers = {Extension.PLAYOUT_DELAY: b"\0\0\0"}
+    room.store(0, flags=KEY, extensions=publishers)
+    room.forward()
+    room.subscription()["mid_acknowledged"] = 1
+    room.store(1, extensions=publishers)
+    room.forward()
+    first, second = map(elements, viewer.received)
+    assert first[9] == (12 << 12 | 200).to_bytes(3, "big")
+    assert 9 not in second
+    room.subscription()["playout_delay"] = 0
+    room.store(2, extensions=publishers)
+    room.forward()
+    assert elements(viewer.received[2])[9] == b"\0\0\0"
 
 
 def test_send_time_is_seconds_in_six_and_eighteen_bits() -> None:
