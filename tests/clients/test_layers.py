@@ -63,6 +63,28 @@ async def test_vp9_svc_quality_decides_the_spatial_layer(
         await eventually(partial(_shows, viewer, height), f"{quality} is {height} lines", 45, detail=publisher.sent)
 
 
+@pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])
+async def test_end_to_end_encrypted_video_changes_its_layer(
+    server: ServerUnderTest, make_peer: PeerFactory, room: str, codec: str
+) -> None:
+    """Frames are encrypted in the client; layers and key frames are told outside, by descriptors and extensions."""
+    secret = "known to the clients only"
+    publisher: BrowserPeer = await make_peer("chromium", "publisher", passphrase=secret)
+    await publisher.join(server, room)
+    await publisher.publish_video(codec, width=1280, height=720, fps=12, simulcast=True, backupCodec=False)
+    viewer: BrowserPeer = await make_peer("chromium", "viewer", passphrase=secret)
+    await viewer.join(server, room)
+    await eventually(lambda: _camera(viewer), "a subscription", detail=viewer.received)
+    assert await viewer.run("peer.publication('publisher', 'camera').isEncrypted")
+    sent = (await publisher.sent())[0]["codec"]
+    for quality in ("LOW", "MEDIUM", "LOW"):
+        await viewer.run(_ask(quality))
+        height = HEIGHTS[quality]
+        await eventually(
+            partial(_shows, viewer, height), f"{sent}: {quality} is {height} lines", 45, detail=viewer.received
+        )
+
+
 async def test_a_disabled_track_stops_and_comes_back(
     server: ServerUnderTest, make_peer: PeerFactory, room: str
 ) -> None:

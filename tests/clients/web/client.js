@@ -8,7 +8,12 @@ const describe = (value) => (typeof value === "object" ? value?.identity ?? valu
 const codecName = (mime) => (mime ?? "").split("/")[1]?.toUpperCase() ?? "";
 
 class Peer {
-  constructor(options) {
+  constructor({ passphrase, ...options }) {
+    if (passphrase) {
+      this.keys = new LK.ExternalE2EEKeyProvider();
+      this.passphrase = passphrase;
+      options.e2ee = { keyProvider: this.keys, worker: new Worker("node_modules/livekit-client/dist/livekit-client.e2ee.worker.js") };
+    }
     this.room = new LK.Room(options);
     this.messages = [];
     this.files = [];
@@ -38,6 +43,8 @@ class Peer {
   }
 
   async join(url, token, options) {
+    await this.keys?.setKey(this.passphrase);
+    if (this.keys) await this.room.setE2EEEnabled(true);
     await this.room.connect(url, token, { autoSubscribe: true, ...options });
     this.room.registerTextStreamHandler?.("lk.chat", async (reader, { identity }) =>
       this.messages.push({ text: await reader.readAll(), from: identity, topic: "lk.chat", kind: "stream" }));
