@@ -14,7 +14,7 @@ from bench.generator.send import MARK_BYTES
 from bench.generator.tables import packet_t
 from bench.plans import Layer
 from sfu.media.net.udp import MAX_SEGMENTS
-from sfu.media.send.egress import MAX_EQUALISING
+from sfu.media.send.batch import MAX_EQUALISING
 
 FOLDER = Path(__file__).parents[1] / "recordings"
 CHROMIUM = "chromium-vp8-720p"

@@ -79,6 +79,7 @@ def _apply_to_transport(state, command, now):
             _replace_credentials(state, row)
         elif command.kind == Command.SET_MEDIA:
             transport.media = command.other_row
+            transport.free_number = 0  # whether it is paced may have changed
         elif command.kind == Command.FOLLOW_PATH:
             if 0 <= command.other_row < PATHS:
                 follow(state, row, np.int64(command.other_row), now)

@@ -15,6 +15,7 @@ from sfu.media.net.clock import CLOCK_MONOTONIC, present, read_clock
 from sfu.media.net.udp import arrival, flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
+from sfu.media.send.pacer import pace
 from sfu.media.sharing import sharing_pass
 from sfu.media.timers import next_timer, run_timers, set_wall_offset
 from sfu.schema.capacities import COMMAND_QUEUE, RX_SLOTS
@@ -44,6 +45,7 @@ def turn(state, arena, now):
         oldest = came if oldest == 0 else oldest
     run_timers(state, now)
     forward_all(state, arena, now)
+    pace(state, arena, now)
     flush(state)
     if oldest > 0 and thread.messages_sent != sent:
         _note_delay(state, oldest)

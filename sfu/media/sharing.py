@@ -14,7 +14,7 @@ from sfu.media.allocation.costs import key_frame_cost, scalable_costs, simulcast
 from sfu.media.allocation.due import is_due, list_transport, take_listed, usable_estimate
 from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, measured_layer
-from sfu.media.send.selection import request_target_key_frame
+from sfu.media.send.selection import key_frame_leaves, request_target_key_frame
 from sfu.media.stream.key_frames import KEY_FRAME_NS, request_key_frame
 from sfu.media.subscriptions import renew_target
 from sfu.media.wire.overhead import GCM_TAG_BYTES, SHA1_80_TAG_BYTES, udp_ip_bytes
@@ -288,7 +288,7 @@ def _allow(state, number, spatial, temporal, key_frames_only, abrupt):
     if subscription.target_layer == subscription.layer and state.tracks[subscription.track].layer_count > 1:
         subscription.by_bandwidth = 0  # no other stream is waited for
     held = _hold(state, number, key_frames_only, abrupt)
-    if subscription.held and not held:
+    if subscription.held and not held and not key_frame_leaves(state, subscription):
         subscription.layer = -1  # what was left out is missed by what comes now: it goes on with a key frame
     subscription.held = held
     request_target_key_frame(state, number)

@@ -10,6 +10,7 @@ from sfu.media.net.lookup import insert_outgoing, remove_outgoing
 from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.send.selection import choose_target_layer, renew_temporal, request_target_key_frame
 from sfu.media.send.silence import end_silence
+from sfu.media.send.waiting import end_waiting
 from sfu.media.stream.arrivals import list_track
 from sfu.queues.notices import notice
 from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, SEQUENCE_START
@@ -73,6 +74,7 @@ def close_subscription(state, row):
         remove_outgoing(state, row, 1)
         forget_srtp_stream(session, np.int64(subscription.rtx_ssrc))
     end_silence(state, row)
+    end_waiting(state, row)
     list_transport(state, np.int64(subscription.transport), False)
     subscription.state = RowState.FREE
     notice(state, NoticeKind.CLOSED_SUBSCRIPTION, row)
@@ -131,6 +133,8 @@ def _pause(state, row, paused):
         return
     subscription.paused = paused
     subscription.layer = -1
+    if paused:
+        end_waiting(state, row)
     if not paused and subscription.kind == MediaKind.VIDEO:
         list_track(state, np.int64(subscription.track))
 

@@ -69,6 +69,8 @@ def next_timer(state):
     thread = state.thread[0]
     due = min(min(thread.consent_ns, thread.feedback_ns), min(thread.liveness_ns, thread.reports_ns))
     due = min(due, min(thread.levels_ns, thread.bandwidth_ns))
+    if thread.first_paced != 0:
+        due = min(due, thread.pace_ns)
     return min(due, thread.probes_ns) if thread.probing else due
 
 

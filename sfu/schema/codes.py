@@ -148,6 +148,10 @@ class Drop(IntEnum):
     FEEDBACK_UNKNOWN = 32
     REPAIR_SHARE = 33
     ALLOCATION_FULL = 34
+    PACER_TEMPORAL = 35
+    PACER_OLD = 36
+    PACER_OVERTAKEN = 37
+    PACER_REPAIR = 38
 
 
 class SentState(IntEnum):

@@ -4,6 +4,9 @@ from sfu.schema.capacities import SENT_PACKETS
 from sfu.schema.columns import MEDIA, Column, RowType
 from sfu.schema.layout import Layout
 
+AT_ONCE = 10
+"""Packets that leave at once for a path that has not shown that it takes more."""
+
 SENT_PACKET = RowType(
     "sent_packet",
     "One packet with a transport-wide number.",
@@ -37,6 +40,16 @@ SEND_LOG = RowType(
         Column("probed_count", "i8", MEDIA, "`count` then."),
         Column("repair_bytes", "f8", MEDIA, "How much may be repeated now."),
         Column("repair_ns", "i8", MEDIA, "Until when that was counted."),
+        # the pacer's budget: sfu/media/send/budget.py
+        Column("pace_bytes", "i8", MEDIA, "What `bytes` may come to before what may wait waits."),
+        Column("paced_ns", "i8", MEDIA, "Until when that was counted; 0: never."),
+        Column("key_waits", "u1", MEDIA, "What waits is a key frame that has begun to leave."),
+        Column("overdrawn_ns", "i8", MEDIA, "When a key frame last began to leave faster than media do; 0: never."),
+        Column("newest_reported", "i8", MEDIA, "Highest number that feedback reported as received; 0: none."),
+        # bursts that the path has taken
+        Column("burst_most", "i8", MEDIA, "Packets that may leave in one flush.", initial=AT_ONCE),
+        Column("burst_flush", "u4", MEDIA, "Flush of the packet that feedback named last."),
+        Column("burst_packets", "i8", MEDIA, "Packets of that flush that were received."),
         Column(
             "entries",
             SENT_PACKET,

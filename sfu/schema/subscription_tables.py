@@ -189,6 +189,25 @@ SUBSCRIPTION = RowType(
             "A screen: when it last began to exceed the budget; 0: never.",
             kept="`rung` says whether it is valid",
         ),
+        # what waits for its path: sfu/media/send/pacer.py
+        Column(
+            "waits_at",
+            "i8",
+            MEDIA,
+            "Position in its track's log from which on nothing has been sent yet; -1: nothing waits.",
+            initial=-1,
+        ),
+        Column(
+            "repairs_from",
+            "i8",
+            MEDIA,
+            "Lowest output sequence that waits to be repeated; 0: none does.",
+            kept="it is 0 when a subscription has closed",
+        ),
+        Column("queued", "u1", MEDIA, "It is in the list of its transport that begins with `first_waiting`."),
+        Column("behind", "u1", MEDIA, "What waits is so old that upper temporal layers are left out."),
+        Column("waits_next", "i4", MEDIA, "Next in that list, + 1; 0: none.", kept="`queued` says whether it is valid"),
+        Column("waits_before", "i4", MEDIA, "The one before, + 1; 0: none.", kept="`queued` says whether it is valid"),
         # retransmission, feedback and reports
         Column("next_of_transport", "i4", MEDIA, "Next subscription towards the transport; -1: none.", initial=-1),
         Column("rtx_payload_type", "i2", CONTROL, "-1: none."),
@@ -260,7 +279,7 @@ HISTORY_ENTRY = RowType(
         Column("tl0", "i2", MEDIA, "As sent; -1: not rewritten."),
         Column("use", "u2", MEDIA, "History_use of the subscription: rows are not cleared when they are used again."),
         Column("marker", "u1", MEDIA, "As sent."),
-        Column("resent", "u1", MEDIA, "Times."),
+        Column("resent", "u1", MEDIA, "Times; with the bit WANTED (128) while it waits to be sent again."),
     ),
 )
 history_t = HISTORY_ENTRY.dtype
@@ -269,6 +288,7 @@ ARRIVAL = RowType(
     "arrival",
     "One new packet of the track that egress is working on.",
     (
+        Column("position", "i8", MEDIA, "In the track's log."),
         Column("stream", "i4", MEDIA, "Stream row."),
         Column("index", "i4", MEDIA, "Into packets[stream]."),
         Column("layer", "u1", MEDIA, "Of the track."),

@@ -103,6 +103,11 @@ THREAD = RowType(
         Column("probe_credit", "i8", MEDIA, "Bytes that may yet be sent so."),
         Column("credited_bytes", "i8", MEDIA, "`bytes_sent` when that was last added to."),
         Column("credited_ns", "i8", MEDIA, "When that was; 0: never."),
+        Column("first_fresh", "i4", MEDIA, "First transport that has begun to wait in this turn, + 1; 0: none."),
+        Column("first_paced", "i4", MEDIA, "First transport that goes on waiting, + 1; 0: none."),
+        Column("last_paced", "i4", MEDIA, "The last one, + 1, if there is a first."),
+        Column("pace_ns", "i8", MEDIA, "When these are next sent something."),
+        Column("pace_work", "i8", MEDIA, "What the pass of the pacer has cost so far, in log entries looked at."),
         Column("bytes_sent", "i8", MEDIA, "Of all datagrams, without the headers of UDP and IP."),
         Column("rates_ns", "i8", MEDIA, "When bit rates were last computed."),
         # addresses of parts of this very state and of the arena: for system calls and libsrtp only

@@ -203,6 +203,7 @@ STREAM = RowType(
             initial=-1,
         ),
         Column("key_ns", "i8", MEDIA, "Arrival of that packet."),
+        Column("key_position", "i8", MEDIA, "Where that packet stands in its track's log."),
         Column(
             "key_frame_requested",
             "u1",

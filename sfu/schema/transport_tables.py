@@ -67,10 +67,13 @@ TRANSPORT = RowType(
         Column("state", "u1", MEDIA, "FREE or OPEN."),
         Column("secure", "u1", MEDIA, "SRTP is running."),
         Column("relayed", "u1", MEDIA, "It stands for a publisher whose transport another media thread has."),
+        Column("probe_cluster", "u1", MEDIA, "Number of the probe cluster that runs; 0: none."),
         Column("generation", "i4", CONTROL, "Counts uses of the row."),
         Column("path", "i4", HANDED, "Selected path."),
         Column("media", "i4", HANDED, "Row of media in use."),
         Column("salt_end", "u4", CONTROL, "Before START_SRTP: last 4 bytes of GCM's salt, little endian."),
+        Column("estimated", "u1", MEDIA, "Its row of `estimates` has begun."),
+        Column("logged", "u1", MEDIA, "Its row of `send_logs` has begun."),
         Column("srtp_out", "u8", MEDIA, "Address of the srtp_t for what we send; 0: none."),
         Column(
             "cipher",
@@ -79,14 +82,18 @@ TRANSPORT = RowType(
             "Before START_SRTP: EVP_CIPHER_CTX for the RTP that we send; 0: libsrtp protects it.",
         ),
         Column("salt", "u8", CONTROL, "The salt's first 8 bytes."),
-        Column("probe_cluster", "u1", MEDIA, "Number of the probe cluster that runs; 0: none."),
-        Column("estimated", "u1", MEDIA, "Its row of `estimates` has begun."),
         Column(
             "next_number",
             "i8",
             MEDIA,
             "Next transport-wide number that we send, beyond 16 bits.",
             initial=SEQUENCE_START,
+        ),
+        Column(
+            "free_number",
+            "i8",
+            MEDIA,
+            "Video may leave at once up to this transport-wide number; 0: the pacer is asked; UNLIMITED: not paced.",
         ),
         # connectivity, reception, reports
         Column(
@@ -177,6 +184,10 @@ TRANSPORT = RowType(
         Column("heard_packets", "i8", MEDIA, "Packets of ours that they spoke of since then."),
         Column("heard_lost", "i8", MEDIA, "Those of them that the peer lost."),
         Column("heard_bytes", "i8", MEDIA, "What had been sent to it before, on the wire."),
+        # what waits for its path: sfu/media/send/pacer.py
+        Column("first_waiting", "i4", MEDIA, "First subscription with something that waits, + 1; 0: none."),
+        Column("pace_listed", "u1", MEDIA, "It is to be sent what waits.", kept="a list may still hold the row"),
+        Column("pace_next", "i4", MEDIA, "Next such transport, + 1; 0: none.", kept="a list may still hold the row"),
         Column("packets_in", "i8", MEDIA, "Authentic SRTP and SRTCP packets received."),
         Column("bytes_in", "i8", MEDIA, "Bytes of them."),
         Column("last_packet_ns", "i8", MEDIA, "Last authentic and new packet on the selected path; 0: none yet."),

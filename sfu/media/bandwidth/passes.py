@@ -6,8 +6,9 @@ from numba import njit
 from sfu.media.allocation.due import list_transport, note_estimate, note_silence
 from sfu.media.bandwidth.carrier import find_carrier
 from sfu.media.bandwidth.estimate import open_estimate, path_changed, resume_estimate, set_wish, tick
-from sfu.media.net.send_log import begin_log
+from sfu.media.net.send_log import open_log
 from sfu.media.net.srtp import can_send
+from sfu.media.send.budget import UNLIMITED, is_paced
 from sfu.schema.capacities import SEQUENCE_START
 
 FIRST_FEEDBACK_NS = 1_000_000_000
@@ -31,8 +32,7 @@ def begin_estimate(state, row, now):
     open_estimate(state.estimates[row], now)
     if transport.resumed_bps > 0:
         resume_estimate(state.estimates[row], np.int64(transport.resumed_bps), now)
-    if transport.next_number == SEQUENCE_START:  # else it began with the first number
-        begin_log(state, row)
+    open_log(state, row)
 
 
 @njit(cache=True)
@@ -45,6 +45,8 @@ def _share(state, row, estimate, now):
         note_estimate(state, row, np.int64(estimate.target_bps))
     elif estimate.first_sent_ns != 0 and now - estimate.first_sent_ns >= FIRST_FEEDBACK_NS:
         note_silence(state, row)
+    if transport.free_number == UNLIMITED and is_paced(state, row):
+        transport.free_number = 0
 
 
 @njit(cache=True)

@@ -53,7 +53,7 @@ def _continue_cluster(state, row, now):
     before = np.int64(log.bytes)
     if not can_carry(state, row, np.int64(log.carrier)):
         log.carrier = -1  # it was closed, or its client wants nothing for now: bandwidth_pass looks for another one
-    else:
+    elif transport.first_waiting == 0:  # what waits is sent at the rate of the probe
         _renew_credit(log)
         _send_due(state, row, np.int64(log.carrier), before + due, now)
         log.credited_bytes = log.bytes  # probes earn nothing

@@ -13,17 +13,23 @@ from sfu.media.net.clock import present
 from sfu.media.wire.overhead import udp_ip_bytes
 from sfu.schema.capacities import FLUSHES, SENT_PACKETS, SEQUENCE_START
 from sfu.schema.codes import SentState
-from sfu.schema.send_log_tables import SEND_LOG
+from sfu.schema.send_log_tables import AT_ONCE, SEND_LOG
 
 NOT_LOGGED = -1
+MOST_AT_ONCE = 48
+"""Packets that leave at once for a path that takes them: as many as fit into one UDP_SEGMENT message."""
 
 _reset_log = row_reset(SEND_LOG.reset_parts(), SEND_LOG.dtype.itemsize)
 
 
 @njit(cache=True)
-def begin_log(state, row):
-    """Forget what the row of a transport's log held for another one."""
-    _reset_log(state.send_logs[row])
+def open_log(state, row):
+    """Begin the send log of transport `row`, unless it has begun: with what is sent first, since most transports send
+    nothing, and a page not written costs nothing."""
+    transport = state.transports[row]
+    if not transport.logged:
+        transport.logged = 1
+        _reset_log(state.send_logs[row])
 
 
 @njit(cache=True)
@@ -31,8 +37,8 @@ def log_sent(state, row, slot):
     """The packet in send slot `slot`, just queued for transport `row`, carries the number `next_number`,
     and belongs to the probe cluster that runs, if one does."""
     transport, log = state.transports[row], state.send_logs[row]
-    if transport.next_number == SEQUENCE_START:  # most transports send nothing: a page not written costs nothing
-        begin_log(state, row)
+    if not transport.logged:
+        open_log(state, row)
     place = np.int64(transport.next_number) & (SENT_PACKETS - 1)
     transport.next_number += 1
     size = np.int64(state.tx_size[slot]) + udp_ip_bytes(state.paths[state.tx_path[slot]].family)
@@ -75,3 +81,45 @@ def sent_at(state, entry):
     if ago > FLUSHES:
         return np.int64(0)
     return np.int64(state.flush_ns[(flushes - ago) & (FLUSHES - 1)])
+
+
+@njit(cache=True)
+def note_burst(log, entry, received):
+    """Feedback names a packet: learn how many packets at once the path takes.
+
+    Twice as many as now, when a flush of so many was received; AT_ONCE again when something of a larger one was lost.
+    """
+    if entry.flush != log.burst_flush:
+        log.burst_flush = entry.flush
+        log.burst_packets = 0
+    if received:
+        log.burst_packets += 1
+        if log.burst_packets >= log.burst_most:
+            log.burst_most = min(2 * log.burst_most, MOST_AT_ONCE)
+    elif log.burst_packets > AT_ONCE:
+        log.burst_most = AT_ONCE
+        log.burst_packets = 0
+
+
+@njit(cache=True)
+def count_at_once(state, row, most):
+    """How many packets of transport `row`, up to `most`, leave in the flush that is being filled."""
+    transport, log = state.transports[row], state.send_logs[row]
+    flush = np.int64(state.thread[0].flushes) & 0xFFFFFFFF
+    first = max(transport.next_number - most, SEQUENCE_START)
+    number = np.int64(transport.next_number)
+    while number > first and log.entries[(number - 1) & (SENT_PACKETS - 1)].flush == flush:
+        number -= 1
+    return transport.next_number - number
+
+
+@njit(cache=True)
+def unreported_bytes(state, row, most):
+    """Bytes that left for transport `row` after the newest packet that its feedback reported; of at most `most`
+    packets."""
+    transport, log = state.transports[row], state.send_logs[row]
+    first = max(log.newest_reported + 1, max(transport.next_number - most, SEQUENCE_START))
+    total = np.int64(0)
+    for number in range(first, transport.next_number):
+        total += np.int64(log.entries[number & (SENT_PACKETS - 1)].size)
+    return total

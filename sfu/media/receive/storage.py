@@ -86,6 +86,7 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
         if packet.flags & PacketFlag.KEY_FRAME and extended > stream.key_sequence:
             stream.key_sequence = extended
             stream.key_ns = arrival
+            stream.key_position = state.tracks[stream.track].log_written
             stream.key_frame_requested = 0
             drop_before(stream, extended)
             if stream.quiet_checks == STOPPED:  # it begins again: those who are sent it may be too many things at once

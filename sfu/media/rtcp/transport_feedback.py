@@ -17,7 +17,7 @@ from sfu.media.bandwidth.estimate import (
     packet_recovered,
 )
 from sfu.media.bandwidth.passes import begin_estimate
-from sfu.media.net.send_log import sent_at
+from sfu.media.net.send_log import note_burst, sent_at
 from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.wire.numbers import extend16, get_u16, get_u24, signed16, signed24
 from sfu.media.wire.rtcp import (
@@ -110,8 +110,10 @@ def _take_status(state, log, estimate, number, received, arrival):
         sent_ns = sent_at(state, entry)
         if sent_ns == 0:
             return
+        note_burst(log, entry, received)
         if received:
             entry.state = SentState.RECEIVED
+            log.newest_reported = max(log.newest_reported, number)
             packet_received(estimate, sent_ns, arrival, size, np.int64(entry.cluster))
         else:
             entry.state = SentState.LOST

@@ -11,6 +11,7 @@ from sfu.media.net.srtp import send_rtp
 from sfu.media.net.udp import take_slot
 from sfu.media.send.repair_share import may_repeat, round_trip_ns
 from sfu.media.send.rewrite import send_time, write_packet
+from sfu.media.send.waiting import repeat_has_to_wait, wait_to_repeat
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import extend16
 from sfu.schema.bandwidth_codes import Held
@@ -23,6 +24,10 @@ UNKNOWN_ROUND_TRIP_NS = 20_000_000
 """A NACK is taken to have crossed the last repeat for one round trip, or this time."""
 RTX_BYTES = 60
 """What a repeat has more than its payload: headers of IP, UDP and RTP, extensions, the tag."""
+WANTED = 128
+"""Bit of `resent` of a packet that waits to be sent again."""
+REPEAT_WORK = 16
+"""What a repeat costs the pacer, in history rows that are passed over."""
 
 
 @njit(cache=True)
@@ -42,7 +47,7 @@ def answer_nack(state, arena, row, sequence, now):
         return  # the picture goes on with a key frame of another stream: what came before it would only delay that
     transport = state.transports[subscription.transport]
     if sent.resent >= MAX_RESENDS or not transport.secure or transport.path < 0:
-        return
+        return  # as often as it may be, or it waits to be
     round_trip = round_trip_ns(state, np.int64(subscription.transport))
     now_us = now // 1000
     crossing = round_trip if round_trip > 0 else UNKNOWN_ROUND_TRIP_NS
@@ -51,16 +56,54 @@ def answer_nack(state, arena, row, sequence, now):
     if not is_kept(state, row, sent):
         state.drops[Drop.NACK_UNKNOWN] += 1
         return
+    if _is_passed(state, subscription, sent, crossing, now):
+        return
     packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
-    stream = state.streams[sent.stream]
-    if packet.sequence < stream.key_sequence and now - stream.key_ns > crossing:
-        return  # a later key frame has reached the subscriber: nothing that came before it will be shown
     if not may_repeat(state, np.int64(subscription.transport), np.int64(packet.size) + RTX_BYTES, now):
         state.drops[Drop.REPAIR_SHARE] += 1
         return
-    if resend(state, arena, row, sent, now):
+    if repeat_has_to_wait(state, np.int64(subscription.transport), now):
+        sent.resent |= WANTED
+        wait_to_repeat(state, row, extended)
+    elif resend(state, arena, row, sent, now):
         sent.resent += 1
         sent.resent_us = now_us
+
+
+@njit(cache=True)
+def _is_passed(state, subscription, sent, crossing, now):
+    """Whether a later key frame has reached the subscriber: nothing that came before it will be shown."""
+    stream = state.streams[sent.stream]
+    packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
+    if packet.sequence >= stream.key_sequence or now - stream.key_ns <= crossing:
+        return False
+    return sent.stream != subscription.stream or stream.key_sequence <= subscription.in_highest
+
+
+@njit(cache=True)
+def repeat_waiting(state, arena, row, end, now):
+    """Repeat what waits for that on subscription `row`, lowest number first, until its transport's budget is used up,
+    or its log.count is `end`. Returns what that cost, in history rows that are passed over."""
+    subscription = state.subscriptions[row]
+    log, work = state.send_logs[subscription.transport], 0
+    round_trip = round_trip_ns(state, np.int64(subscription.transport))
+    last = np.int64(subscription.out_highest)
+    number = max(np.int64(subscription.repairs_from), last - HISTORY + 1)
+    while number <= last and log.bytes < log.pace_bytes and log.count < end:
+        work += 1
+        sent = state.history[subscription.history, number & (HISTORY - 1)]
+        if sent.resent & WANTED and is_remembered(subscription, sent, number):
+            sent.resent &= WANTED - 1
+            useful = is_kept(state, row, sent) and not _is_passed(state, subscription, sent, round_trip, now)
+            if useful and resend(state, arena, row, sent, now):
+                work += REPEAT_WORK
+                sent.resent += 1
+                sent.resent_us = now // 1000
+            else:
+                state.drops[Drop.PACER_REPAIR] += 1
+        number += 1
+    subscription.repairs_from = number if number <= last else 0
+    return work
 
 
 @njit(cache=True)

@@ -83,6 +83,8 @@ def request_target_key_frame(state, row):
     stream_row, now = np.int64(track.streams[subscription.target_layer]), state.thread[0].now_ns
     if subscription.layer >= 0 and key_frame_arrives(state, stream_row, now):
         return
+    if key_frame_waits(state, subscription, stream_row):
+        return
     stream = state.streams[stream_row]
     stands = subscription.held == Held.SWITCH and now - stream.key_ns >= KEY_FRAME_NS
     if subscription.by_bandwidth and not stands:
@@ -90,6 +92,29 @@ def request_target_key_frame(state, row):
         if not may_request_switch(track, stream, rises, now):
             return
     request_key_frame(state, stream_row)
+
+
+@njit(cache=True)
+def key_frame_waits(state, subscription, stream_row):
+    """Whether the last key frame of a stream, or a part of it, waits to be sent on a subscription."""
+    stream = state.streams[stream_row]
+    if subscription.waits_at < 0 or stream.key_sequence < 0:
+        return False
+    if stream.key_position >= subscription.waits_at:
+        return True
+    return stream_row == subscription.stream and key_frame_leaves(state, subscription)
+
+
+@njit(cache=True)
+def key_frame_leaves(state, subscription):
+    """Whether a part of the last key frame of the stream that is forwarded has been sent, and the rest waits."""
+    if subscription.waits_at < 0 or subscription.layer < 0 or subscription.last_marker:
+        return False
+    stream = state.streams[subscription.stream]
+    if stream.key_sequence < 0:
+        return False
+    first = state.packets[subscription.stream, stream.key_sequence & (PACKETS - 1)]
+    return first.sequence == stream.key_sequence and first.timestamp == subscription.picture_timestamp
 
 
 @njit(cache=True)
@@ -115,11 +140,11 @@ def may_request_switch(track, stream, rises, now):
 
 @njit(cache=True)
 def renew_temporal(subscription):
-    """Renew the highest temporal layer to forward. While a lower spatial layer is waited for because the one that is
-    forwarded is not allowed any more, that is the base layer."""
+    """Renew the highest temporal layer to forward. That is the base layer while a lower spatial layer is waited for
+    because the one that is forwarded is not allowed any more, and while too much waits for the path."""
     temporal = min(subscription.preferred_temporal, subscription.allowed_temporal)
     falls = subscription.by_bandwidth and 0 <= subscription.target_layer < subscription.layer
-    subscription.target_temporal = 0 if falls else temporal
+    subscription.target_temporal = 0 if falls or subscription.behind else temporal
 
 
 @njit(cache=True)
@@ -248,6 +273,8 @@ def receive_key_frame_request(state, row, now):
     if subscription.by_bandwidth and subscription.target_layer < subscription.layer:
         return  # nobody is asked for what is denied
     stream_row = np.int64(track.streams[subscription.layer])
+    if key_frame_waits(state, subscription, stream_row):
+        return
     on_its_way = now - state.streams[stream_row].key_ns < state.transports[subscription.transport].rtt_ns
     if not on_its_way and not key_frame_arrives(state, stream_row, now):
         request_key_frame(state, stream_row)

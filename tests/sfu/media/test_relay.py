@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sfu.media.relay_in import receive_relayed, relays_wait
+from sfu.media.send.pacer import PACE_NS
 from sfu.media.send.relay_out import (
     add_mirror,
     relay_key_frame_requests,
@@ -209,4 +210,26 @@ def test_an_entry_that_raised_is_not_tried_again(relay: Relay) -> None:
         relay.pass_on()
     relays = relay.away.memory.table("relays")[HOME]
     assert (relays["written"], relays["read"]) == (3, 3)
+    relay.close()
+
+
+def test_what_waits_for_a_viewer_of_a_mirror_is_sent_at_the_rate_of_its_path(relay: Relay) -> None:
+    here = relay.home.add_viewer()
+    relay.away.limit(400_000)
+    relay.add()
+    relay.publish(VP8_KEY)
+    relay.pass_on()
+    relay.away.turn()
+    for n in range(20):
+        relay.publish(VP8_DELTA + bytes([n]) * 1_000)
+    relay.pass_on()
+    relay.away.turn()
+    got = relay.away.viewers[0].take()
+    assert 1 < len(got) < 10
+    assert len(here.take()) == 21, "the others do not wait"
+    while relay.away.transport()["first_waiting"]:
+        relay.away.turn(PACE_NS)
+        got += relay.away.viewers[0].take()
+    assert np.diff([one.sequence_number for one in got]).tolist() == [1] * 20
+    assert drops(relay.away) == {}
     relay.close()

@@ -9,7 +9,7 @@ import heapq
 import itertools
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -111,6 +111,8 @@ class Layer:
     key: bool = True
     debt: float = 0.0
     """Bytes that a key frame had more than others, and that were not saved yet."""
+    slide: int = 0
+    """The next frame is a key frame of so many bytes; 0: a usual frame."""
 
 
 class Publisher(Peer):
@@ -190,8 +192,10 @@ class Publisher(Peer):
         return int(size - saved)
 
     def _send_frame(self, layer: Layer, key_factor: int) -> None:
+        layer.key |= layer.slide > 0
         temporal = 0 if layer.key else self.encoders.temporal[self._frame % len(self.encoders.temporal)]
-        size = self._frame_bytes(layer, temporal, key_factor)
+        size = layer.slide or self._frame_bytes(layer, temporal, key_factor)
+        layer.slide = 0
         layer.picture = (layer.picture + 1) & 0x7FFF
         layer.tl0 = (layer.tl0 + (temporal == 0)) & 0xFF
         descriptor = bytes((0x90, 0xE0, 0x80 | layer.picture >> 8, layer.picture & 0xFF, layer.tl0,
@@ -226,12 +230,23 @@ class Second:
     control_bytes: int = 0
 
 
-@dataclass
-class Arrival:
-    """One packet that arrives at a viewer."""
+@dataclass(frozen=True)
+class Departure:
+    """One RTP packet that left for a viewer: what its header says, which is not encrypted."""
 
     at: int
-    data: bytes = field(repr=False)
+    ssrc: int
+    sequence: int
+    timestamp: int
+    payload_type: int
+    marker: bool
+    size: int
+
+    @classmethod
+    def of(cls, at: int, data: bytes) -> "Departure":
+        """Read the header of an SRTP packet."""
+        sequence, timestamp, ssrc = struct.unpack("!HII", data[2:12])
+        return cls(at, ssrc, sequence, timestamp, data[1] & 127, data[1] >= 128, len(data))
 
 
 @dataclass
@@ -303,6 +318,8 @@ class Viewer(Peer):
         """What is shown of each video, by its SSRC."""
         self.key_times: list[int] = []
         """When the first packets of key frames arrived."""
+        self.left: list[Departure] = []
+        """Every RTP packet, when the server sent it."""
 
     def subscribe(self, publisher: Publisher, kind: Kind) -> int:
         """Forward a track of a publisher to this viewer; returns the subscription's row."""
@@ -324,6 +341,10 @@ class Viewer(Peer):
         tracks = {int(table[row]["track"]): row for _, row in self.subscriptions.values()}
         return tracks[publisher.tracks[kind]]
 
+    def subscriptions_of(self, kind: Kind) -> list[int]:
+        """Rows of the viewer's subscriptions of a kind."""
+        return [row for each, row in self.subscriptions.values() if each is kind]
+
     def now_second(self) -> Second:
         """Where this second is counted."""
         passed = (self.call.now - START) // SECOND
@@ -336,6 +357,8 @@ class Viewer(Peer):
         second = self.now_second()
         for data in self.datagrams():
             second.sent_bytes += len(data) + OVERHEAD
+            if not 192 <= data[1] <= 223:
+                self.left.append(Departure.of(now, data))
             at = self.down.carry(now, len(data) + OVERHEAD)
             if at is None:
                 second.dropped += 1

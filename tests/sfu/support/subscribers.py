@@ -10,6 +10,7 @@ from pylibsrtp import Policy, Session, ffi
 from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher, derive
 from sfu.media.send.egress import forward_all
+from sfu.media.send.pacer import pace
 from sfu.media.stream.arrivals import list_track
 from sfu.media.subscriptions import open_subscription
 from sfu.media.tracks import open_track
@@ -92,6 +93,7 @@ class Room:
         media = self.memory.table("media")[row * MEDIA_PER_TRANSPORT]
         media["numbered"] = 1
         transport["next_number"] = SEQUENCE_START
+        transport["unreported"] = 1  # not paced; `limit` says otherwise
         for kind, number in EXTENSIONS.items():
             media["id_of_extension"][kind] = number
         self.memory.thread["transport_end"] = max(int(self.memory.thread["transport_end"]), row + 1)
@@ -186,6 +188,7 @@ class Room:
             stream["frames"] += 1
         if flags & PacketFlag.KEY_FRAME and flags & PacketFlag.FRAME_START:
             stream["key_sequence"], stream["key_ns"], stream["key_frame_requested"] = sequence, self.now, 0
+            stream["key_position"] = self.track["log_written"]
         track = self.track
         track["log"][int(track["log_written"]) & (TRACK_LOG - 1)] = layer << 16 | index
         track["log_written"] += 1
@@ -204,6 +207,7 @@ class Room:
         if packet["flags"] & PacketFlag.KEY_FRAME and packet["flags"] & PacketFlag.FRAME_START:
             stream = self.stream()
             stream["key_sequence"], stream["key_ns"], stream["key_frame_requested"] = FIRST + number, self.now, 0
+            stream["key_position"] = self.track["log_written"] - 1
         return packet
 
     def vp8(
@@ -224,14 +228,31 @@ class Room:
         )
 
     def forward(self) -> None:
-        """Forward what is stored, and hand what left to the viewers."""
+        """Forward what is stored and what waits, and hand what left to the viewers."""
         forward_all(self.record, self.memory.arena, self.now)
+        pace(self.record, self.memory.arena, self.now)
         self.collect()
+
+    def limit(self, bps: int, viewer: int = 0) -> None:
+        """Let a viewer's path carry so much, by its feedback."""
+        row = self.viewers[viewer].row
+        transport, estimate = self.transport(viewer), self.memory.table("estimates")[row]
+        if not transport["estimated"]:
+            estimate["by_reports"] = estimate["silent"] = estimate["rtt_ns"] = 0
+        transport["estimated"], transport["unreported"], transport["estimate_bps"] = 1, 0, bps
+        transport["free_number"] = 0
+        estimate["feedbacks"], estimate["target_bps"] = 1, bps
+
+    def turn(self, after: int = 0) -> None:
+        """Forward what is stored and what waits, so many ns later."""
+        self.now += after
+        self.forward()
 
     def collect(self) -> None:
         """Hand queued datagrams to the viewers, RTP and RTCP apart."""
         count = int(self.memory.thread["tx_count"])
         self.memory.thread["tx_count"] = 0
+        self.memory.thread["flushes"] += count > 0
         sizes, slots, paths = self.memory.table("tx_size"), self.memory.table("tx"), self.memory.table("tx_path")
         by_row = {viewer.row: viewer for viewer in self.viewers}
         for slot in range(count):

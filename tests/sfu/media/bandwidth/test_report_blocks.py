@@ -175,6 +175,7 @@ def test_who_gives_feedback_is_not_judged_by_reports(reporting: Reporting) -> No
 def test_whose_feedback_may_still_come_is_not_judged_by_reports() -> None:
     reporting = Reporting()
     reporting.room.media()["numbered"] = 1
+    reporting.room.transport()["unreported"] = 0
     reporting.send(100)
     take_receiver_estimate(reporting.room.record, reporting.viewer.row, 100_000, reporting.room.now)
     reporting.report(lost=50)

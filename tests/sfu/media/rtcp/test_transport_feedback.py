@@ -147,7 +147,7 @@ def test_numbers_that_were_not_sent_are_not_believed() -> None:
 
 def test_what_an_earlier_use_of_the_row_sent_is_not_believed_either() -> None:
     sender = Sender(100)
-    sender.transport["next_number"] = SEQUENCE_START
+    sender.transport["next_number"], sender.transport["logged"] = SEQUENCE_START, 0  # as when it opens
     sender.send(3)
     assert int(sender.log["count"]) == 3
     sender.arrive(0, 2, last=50)

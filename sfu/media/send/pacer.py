@@ -1,0 +1,408 @@
+"""Sends what waits for its path, as far as the path's budget goes: one look every 5 ms at transports that wait.
+
+Order: audio never comes here, then repeats, then video by importance. Where more waits than leaves in time, upper
+temporal layers are left out, then all that is older than the newest key frame that waits. A key frame that has begun is
+sent to its end. What is left out has had no number yet, so its receiver misses nothing.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.media.net.send_log import MOST_AT_ONCE, open_log
+from sfu.media.net.srtp import can_send
+from sfu.media.net.udp import flush
+from sfu.media.send.batch import prepare
+from sfu.media.send.budget import KEY_FRAME_REST_NS, MAX_BURST_BYTES, is_paced, refill, room_at_once, set_free_number
+from sfu.media.send.departure import begin, best_start, first_of_turn, forward_packet
+from sfu.media.send.retransmit import repeat_waiting
+from sfu.media.send.rewrite import send_time
+from sfu.media.send.selection import key_frame_leaves, may_start, renew_temporal, request_target_key_frame
+from sfu.media.send.waiting import end_waiting
+from sfu.media.stream.packet_cache import is_stored
+from sfu.schema.capacities import LAYERS, PACKETS, TRACK_LOG, TX_SLOTS
+from sfu.schema.codes import Drop, RowState
+
+PACE_NS = 5_000_000
+"""Between two refills of a transport that goes on waiting: as long as packets may be apart that count as sent
+together."""
+BEHIND_NS = 150_000_000
+"""When what waits is older, upper temporal layers are left out."""
+CAUGHT_UP_NS = 50_000_000
+"""When it is younger, they are sent again."""
+OLD_NS = 400_000_000
+"""When it is older, all that comes before the newest key frame that waits is left out, and everything while the peer
+reports nothing any more."""
+LOOK_AHEAD = 16
+"""Log entries that are described at a time."""
+OVERTAKERS = 64
+"""Log entries before the first packet of a key frame among which packets that overtook it are looked for."""
+PACKET_WORK, TRANSPORT_WORK = 16, 4
+"""What a packet that leaves and a transport that is looked at cost, in log entries that are passed over."""
+MAX_PASS_WORK = 1 << 14
+"""What one pass may cost: a thousand packets. The others are the first ones of the next pass."""
+
+
+@njit(cache=True)
+def pace(state, arena, now):
+    """At the end of a turn: send what has begun to wait in it, and every PACE_NS what goes on waiting."""
+    thread = state.thread[0]
+    if thread.first_paced == 0 and thread.first_fresh == 0:
+        return
+    thread.send_time = send_time(now + thread.wall_offset_ns)
+    thread.pace_work = 0
+    if thread.first_paced != 0 and now >= thread.pace_ns:
+        thread.pace_ns = now + PACE_NS
+        _send_listed(state, arena, now)
+    while thread.first_fresh != 0:
+        row = np.int64(thread.first_fresh) - 1
+        thread.first_fresh = state.transports[row].pace_next
+        state.transports[row].pace_listed = 0  # before anything can raise
+        if thread.first_paced == 0:
+            thread.pace_ns = now + PACE_NS
+        if thread.pace_work > MAX_PASS_WORK or send_waiting(state, arena, row, now):
+            _append(state, row)
+    thread.row_in_hand = -1
+
+
+@njit(cache=True)
+def _send_listed(state, arena, now):
+    """Look once at each listed transport, as long as the pass may last; those that go on waiting come last."""
+    thread = state.thread[0]
+    last = np.int64(thread.last_paced) - 1
+    while thread.first_paced != 0 and thread.pace_work <= MAX_PASS_WORK:
+        row = np.int64(thread.first_paced) - 1
+        thread.first_paced = state.transports[row].pace_next
+        state.transports[row].pace_listed = 0  # before anything can raise
+        if send_waiting(state, arena, row, now):
+            _append(state, row)
+        if row == last:
+            return
+
+
+@njit(cache=True)
+def _append(state, row):
+    """Put a transport at the end of the list of those that go on waiting."""
+    thread = state.thread[0]
+    state.transports[row].pace_listed = 1
+    state.transports[row].pace_next = 0
+    if thread.first_paced == 0:
+        thread.first_paced = row + 1
+    else:
+        state.transports[thread.last_paced - 1].pace_next = row + 1
+    thread.last_paced = row + 1
+
+
+@njit(cache=True)
+def send_waiting(state, arena, row, now):
+    """Send what waits for transport `row` as far as its budget goes, into one flush. Returns whether it is to be looked
+    at again."""
+    transport, thread = state.transports[row], state.thread[0]
+    thread.pace_work += TRANSPORT_WORK
+    if transport.state != RowState.OPEN or transport.first_waiting == 0:
+        return False
+    if not can_send(state, row):
+        return True
+    thread.row_in_hand = row
+    if thread.tx_count + MOST_AT_ONCE > TX_SLOTS:
+        flush(state)
+    log = state.send_logs[row]
+    paced = is_paced(state, row)
+    if paced:
+        refill(state, row, now)
+    else:
+        open_log(state, row)
+        log.pace_bytes = log.bytes + MAX_BURST_BYTES
+    end = log.count + room_at_once(state, row)
+    _send_repeats(state, arena, row, end, now)
+    waiting = np.int64(transport.first_waiting)
+    while waiting:
+        following = np.int64(state.subscriptions[waiting - 1].waits_next)
+        if log.bytes >= log.pace_bytes or log.count >= end or thread.pace_work > MAX_PASS_WORK:
+            break
+        if _send_video(state, arena, waiting - 1, end, now):
+            end_waiting(state, waiting - 1)
+        waiting = following
+    if transport.first_waiting == 0:
+        log.key_waits = 0
+        if paced:
+            set_free_number(state, row)
+        return False
+    _note_key_frame(state, row, now)
+    return True
+
+
+@njit(cache=True)
+def _send_repeats(state, arena, row, end, now):
+    """Repeat what waits to be repeated for transport `row`, before any video."""
+    log, thread = state.send_logs[row], state.thread[0]
+    waiting = np.int64(state.transports[row].first_waiting)
+    while waiting:
+        each = state.subscriptions[waiting - 1]
+        following = np.int64(each.waits_next)
+        thread.pace_work += 1
+        if each.repairs_from:
+            thread.pace_work += repeat_waiting(state, arena, waiting - 1, end, now)
+            if each.repairs_from:
+                return
+            if each.waits_at < 0:
+                end_waiting(state, waiting - 1)
+        if log.bytes >= log.pace_bytes or log.count >= end or thread.pace_work > MAX_PASS_WORK:
+            return
+        waiting = following
+
+
+@njit(cache=True)
+def _note_key_frame(state, row, now):
+    """Note whether what waits first for transport `row` is the rest of a key frame, which may leave faster."""
+    log = state.send_logs[row]
+    subscription = state.subscriptions[state.transports[row].first_waiting - 1]
+    if not key_frame_leaves(state, subscription):
+        log.key_waits = 0
+    elif not log.key_waits:
+        log.key_waits = 1
+        if now - log.overdrawn_ns >= KEY_FRAME_REST_NS:
+            log.overdrawn_ns = now
+
+
+@njit(cache=True)
+def _send_video(state, arena, row, end, now):
+    """Send what waits of subscription `row` until its transport's budget is used up, or its log.count is `end`.
+    Returns whether nothing waits any more."""
+    subscription = state.subscriptions[row]
+    track = state.tracks[subscription.track]
+    if subscription.waits_at < 0:
+        return subscription.repairs_from == 0
+    if track.state != RowState.OPEN or subscription.paused or subscription.waits_at > track.log_read:
+        return True
+    position, stopped = _first_that_counts(state, row), False
+    if subscription.layer < 0:
+        position = _start(state, row, position, now)
+    while position < track.log_read and not stopped:
+        position, stopped = _send_entries(state, arena, row, position, end, now)
+    subscription.waits_at = position if stopped else -1
+    if subscription.target_layer != subscription.layer:
+        request_target_key_frame(state, row)
+    return not stopped and subscription.repairs_from == 0
+
+
+@njit(cache=True)
+def _first_that_counts(state, row):
+    """Where what waits of a subscription begins, without what cannot be sent any more."""
+    subscription = state.subscriptions[row]
+    track, position = state.tracks[subscription.track], np.int64(subscription.waits_at)
+    oldest = track.log_written - TRACK_LOG
+    if position < oldest:
+        state.drops[Drop.PACER_OVERTAKEN] += oldest - position
+        subscription.layer = -1
+        position = oldest
+    if subscription.layer >= 0 and state.streams[subscription.stream].ssrc != subscription.source_ssrc:
+        subscription.layer = -1  # another source goes on in its place
+        stream = state.streams[subscription.stream]
+        following = np.int64(track.log_read)
+        if stream.key_sequence >= 0:
+            following = min(max(np.int64(stream.key_position), position), following)
+        state.drops[Drop.PACER_OLD] += following - position
+        position = following
+    return position
+
+
+@njit(cache=True)
+def _start(state, row, position, now):
+    """Turn to the best layer that had a key frame just now, if one had. Returns the position to go on from."""
+    subscription = state.subscriptions[row]
+    track = state.tracks[subscription.track]
+    layer = best_start(state, subscription, now)
+    if layer < 0:
+        return position
+    stream_row = np.int64(track.streams[layer])
+    stream = state.streams[stream_row]
+    if track.log_written - stream.key_position > TRACK_LOG:
+        return position
+    if now - stream.key_ns > OLD_NS and _is_silent(state, subscription):
+        return position
+    begin(state, row, layer, stream_row, state.packets[stream_row, stream.key_sequence & (PACKETS - 1)])
+    return _with_overtakers(state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position))
+
+
+@njit(cache=True)
+def _with_overtakers(state, track, stream_row, sequence, position):
+    """The position of the first entry that is packet `sequence` of a stream or a later one: `position`, or earlier
+    where packets arrived in another order."""
+    stream, first = state.streams[stream_row], position
+    layer = np.int64(stream.layer)
+    for at in range(position - 1, max(position - OVERTAKERS, track.log_written - TRACK_LOG, 0) - 1, -1):
+        entry = np.int64(track.log[at & (TRACK_LOG - 1)])
+        if entry >> 16 != layer:
+            continue
+        packet = state.packets[stream_row, entry & (PACKETS - 1)]
+        if sequence < packet.sequence < sequence + PACKETS and is_stored(stream, packet, packet.sequence):
+            first = at
+    return first
+
+
+@njit(cache=True)
+def _is_silent(state, subscription):
+    """Whether the peer of a subscription's transport reports nothing any more."""
+    transport = np.int64(subscription.transport)
+    return state.transports[transport].estimated != 0 and state.estimates[transport].silent != 0
+
+
+@njit(cache=True)
+def _send_entries(state, arena, row, position, end, now):
+    """Go through some of what waits, from `position` on. Returns the position to go on from, and whether what may leave
+    now is used up."""
+    subscription, thread = state.subscriptions[row], state.thread[0]
+    track, log = state.tracks[subscription.track], state.send_logs[subscription.transport]
+    following = min(position + LOOK_AHEAD, track.log_read)
+    count = prepare(state, np.int64(subscription.track), position, following)
+    thread.pace_work += following - position
+    if count < following - position and _lost(state, track, subscription, position, following):
+        state.drops[Drop.PACER_OVERTAKEN] += 1
+        subscription.layer = -1
+        return _start(state, row, following, now), thread.pace_work > MAX_PASS_WORK
+    for k in range(count):
+        at = np.int64(state.batch[k].position)
+        if log.bytes >= log.pace_bytes or log.count >= end or thread.pace_work > MAX_PASS_WORK:
+            return at, True
+        jump = _send_entry(state, arena, row, k, now)
+        if jump >= 0:
+            return jump, False
+    return following, False
+
+
+@njit(cache=True)
+def _lost(state, track, subscription, first, last):
+    """Whether the packet cache has lost a packet of the followed layer among the entries `first` to `last` - 1."""
+    for position in range(first, last):
+        entry = np.int64(track.log[position & (TRACK_LOG - 1)])
+        layer = entry >> 16
+        if layer != subscription.layer or layer >= LAYERS or track.streams[layer] < 0:
+            continue
+        packet = state.packets[track.streams[layer], entry & (PACKETS - 1)]
+        if not is_stored(state.streams[track.streams[layer]], packet, packet.sequence):
+            return True
+    return False
+
+
+@njit(cache=True)
+def _send_entry(state, arena, row, k, now):
+    """Do with arrival k of state.batch what egress would have done. Returns -1, or the position to go on from instead
+    of the next entry."""
+    subscription, arrival = state.subscriptions[row], state.batch[k]
+    stream_row = np.int64(arrival.stream)
+    packet = state.packets[stream_row, arrival.index]
+    age = now - packet.arrival_ns
+    if arrival.layer != subscription.layer:
+        if age > OLD_NS and _is_silent(state, subscription):
+            return np.int64(-1)
+        return _turn(state, row, arrival, stream_row)
+    between_frames = packet.sequence > subscription.in_highest and packet.timestamp != subscription.picture_timestamp
+    if between_frames or (age > OLD_NS and _is_silent(state, subscription)):
+        if age > OLD_NS and not subscription.held:
+            jump = _leave_old(state, row, np.int64(arrival.position), np.int64(packet.sequence), now)
+            if jump >= 0:
+                return jump
+        _set_behind(subscription, age)
+    before = subscription.packets
+    _send_missed(state, arena, row, stream_row, np.int64(packet.sequence))
+    forward_packet(state, arena, row, stream_row, np.int64(arrival.index), np.int64(arrival.padding))
+    if subscription.packets != before:
+        state.thread[0].pace_work += PACKET_WORK
+    elif subscription.behind and packet.temporal > 0:
+        state.drops[Drop.PACER_TEMPORAL] += 1
+    return np.int64(-1)
+
+
+@njit(cache=True)
+def _send_missed(state, arena, row, stream_row, sequence):
+    """Send what comes before packet `sequence` and arrived after it, so that its receiver does not miss it first. Its
+    own entry is then known as sent."""
+    stream = state.streams[stream_row]
+    first = max(state.subscriptions[row].in_highest + 1, sequence - OVERTAKERS)
+    for number in range(first, sequence):
+        index = number & (PACKETS - 1)
+        if is_stored(stream, state.packets[stream_row, index], number):
+            forward_packet(state, arena, row, stream_row, index, 0)
+
+
+@njit(cache=True)
+def _turn(state, row, arrival, stream_row):
+    """Turn to the layer of `arrival`, if this packet lets the subscription do so. Returns the position to go on from,
+    -1: it does not turn."""
+    subscription = state.subscriptions[row]
+    start = first_of_turn(state, subscription, arrival)
+    if start < 0:
+        return np.int64(-1)
+    track, stream, packet = (
+        state.tracks[subscription.track],
+        state.streams[stream_row],
+        state.packets[stream_row, start],
+    )
+    newest = packet.sequence == stream.key_sequence
+    if subscription.layer < 0 and not newest:
+        return np.int64(-1)  # a later one waits, or it came from a source that has ended
+    position = np.int64(stream.key_position) if newest else np.int64(arrival.position)
+    if track.log_written - position > TRACK_LOG:
+        return np.int64(-1)
+    begin(state, row, np.int64(arrival.layer), stream_row, packet)
+    return _with_overtakers(state, track, stream_row, np.int64(packet.sequence), position)
+
+
+@njit(cache=True)
+def _set_behind(subscription, age):
+    """Leave upper temporal layers out, or no longer, by the age of what waits."""
+    behind = 1 if age > (CAUGHT_UP_NS if subscription.behind else BEHIND_NS) else 0
+    if behind != subscription.behind:
+        subscription.behind = behind
+        renew_temporal(subscription)
+
+
+@njit(cache=True)
+def _leave_old(state, row, position, sequence, now):
+    """Leave out what waits from `position` on, where packet `sequence` begins a frame, up to the newest key frame; all
+    that is old, if the peer reports nothing any more. Returns the position to go on from, -1: nothing is left out."""
+    subscription = state.subscriptions[row]
+    track = state.tracks[subscription.track]
+    layer, target = np.int64(subscription.layer), np.int64(subscription.target_layer)
+    own = not 0 <= target < layer
+    chosen = layer if own else target
+    stream_row = np.int64(track.streams[chosen])
+    stream = state.streams[stream_row]
+    if stream.key_sequence >= 0 and stream.key_position > position and (not own or stream.key_sequence > sequence):
+        first = state.packets[stream_row, stream.key_sequence & (PACKETS - 1)]
+        if is_stored(stream, first, stream.key_sequence) and (own or may_start(state, subscription, chosen, first)):
+            _count_left_out(state, track, layer, position, np.int64(stream.key_position))
+            asked = subscription.by_bandwidth
+            begin(state, row, chosen, stream_row, first)
+            if own:
+                subscription.by_bandwidth = asked  # another layer is still waited for
+            return _with_overtakers(
+                state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position)
+            )
+    if not _is_silent(state, subscription):
+        return np.int64(-1)
+    young = _first_younger(state, track, position, now - OLD_NS)
+    _count_left_out(state, track, layer, position, young)
+    subscription.layer = -1
+    return _start(state, row, young, now)
+
+
+@njit(cache=True)
+def _count_left_out(state, track, layer, first, last):
+    """Count the packets of a layer among the entries `first` to `last` - 1 as left out because they are old."""
+    for position in range(first, last):
+        if np.int64(track.log[position & (TRACK_LOG - 1)]) >> 16 == layer:
+            state.drops[Drop.PACER_OLD] += 1
+
+
+@njit(cache=True)
+def _first_younger(state, track, position, since):
+    """The first position, from `position` on, of a packet that arrived after `since`; the log's end if none did."""
+    while position < track.log_read:
+        entry = np.int64(track.log[position & (TRACK_LOG - 1)])
+        layer = entry >> 16
+        known = layer < LAYERS and track.streams[layer] >= 0
+        if known and state.packets[track.streams[layer], entry & (PACKETS - 1)].arrival_ns > since:
+            break
+        position += 1
+    return position

@@ -1,0 +1,139 @@
+"""What waits for its path: lists of transports, and of the subscriptions of each.
+
+A subscription that waits is a position in its track's log (packet cache), or the lowest number that is to be repeated.
+So waiting costs no memory per packet, and each row is in its list once, whatever its peer does.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfu.media.send.budget import UNLIMITED, fits, is_paced, refill, room_at_once, set_free_number
+from sfu.media.send.selection import renew_temporal
+
+MAX_COMPARED = 64
+"""Subscriptions with which one that begins to wait is compared to find its place; with more, order matters less."""
+_UNSET_PRIORITY = 1 << 20
+_PIXELS_BITS, _PRIORITY_SHIFT = 32, 34
+
+
+@njit(cache=True)
+def has_to_wait(state, row, first, count, now):
+    """Whether new video on subscription `row`, state.batch of `count` packets, has to wait; then it is noted.
+
+    first: the position in the track's log where the batch begins. What waits already keeps its place.
+    """
+    subscription = state.subscriptions[row]
+    if subscription.waits_at >= 0:
+        return True
+    transport_row = np.int64(subscription.transport)
+    transport = state.transports[transport_row]
+    if not is_paced(state, transport_row):
+        if transport.first_waiting == 0:
+            transport.free_number = UNLIMITED
+        return False
+    if transport.first_waiting == 0 and subscription.layer >= 0:
+        refill(state, transport_row, now)
+        set_free_number(state, transport_row)
+        if fits(state, transport_row, np.int64(subscription.stream), count):
+            return False
+    wait_from(state, row, first)
+    return True
+
+
+@njit(cache=True)
+def wait_from(state, row, position):
+    """Let a subscription send nothing from `position` in its track's log on before the pacer says so."""
+    state.subscriptions[row].waits_at = position
+    _queue(state, row)
+
+
+@njit(cache=True)
+def repeat_has_to_wait(state, row, now):
+    """Whether a repeat for transport `row` has to wait: something does already, or there is no budget."""
+    transport = state.transports[row]
+    if transport.first_waiting != 0:
+        return True
+    if transport.next_number < transport.free_number or not is_paced(state, row):
+        return False
+    credit = refill(state, row, now)
+    set_free_number(state, row)
+    return credit <= 0 or room_at_once(state, row) <= 0
+
+
+@njit(cache=True)
+def wait_to_repeat(state, row, number):
+    """Let the packet with output number `number` of a subscription, which is marked, be repeated when the pacer says
+    so."""
+    subscription = state.subscriptions[row]
+    if subscription.repairs_from == 0 or number < subscription.repairs_from:
+        subscription.repairs_from = number
+    _queue(state, row)
+
+
+@njit(cache=True)
+def _queue(state, row):
+    """Put a subscription into the list of its transport, and that into the list of those that begin to wait."""
+    subscription, thread = state.subscriptions[row], state.thread[0]
+    if not subscription.queued:
+        subscription.queued = 1
+        _insert(state, row)
+    transport = state.transports[subscription.transport]
+    transport.free_number = 0
+    if not transport.pace_listed:
+        transport.pace_listed = 1
+        transport.pace_next = thread.first_fresh
+        thread.first_fresh = subscription.transport + 1
+
+
+@njit(cache=True)
+def _insert(state, row):
+    """Link a subscription behind those of its transport that wait and are as important or more."""
+    subscription = state.subscriptions[row]
+    transport = state.transports[subscription.transport]
+    importance = _importance(state, subscription)
+    before, following = np.int64(0), np.int64(transport.first_waiting)
+    for _ in range(MAX_COMPARED):
+        if following == 0 or _importance(state, state.subscriptions[following - 1]) < importance:
+            break
+        before, following = following, np.int64(state.subscriptions[following - 1].waits_next)
+    subscription.waits_before = before
+    subscription.waits_next = following
+    if following:
+        state.subscriptions[following - 1].waits_before = row + 1
+    if before:
+        state.subscriptions[before - 1].waits_next = row + 1
+    else:
+        transport.first_waiting = row + 1
+
+
+@njit(cache=True)
+def _importance(state, subscription):
+    """A number that is larger for what is sent first: by the client's priority, then screens, then what is shown
+    larger."""
+    priority = min(np.int64(subscription.priority), _UNSET_PRIORITY)
+    if priority <= 0:
+        priority = np.int64(_UNSET_PRIORITY)
+    screen = np.int64(state.tracks[subscription.track].screen != 0)
+    pixels = min(np.int64(subscription.pixels), (1 << _PIXELS_BITS) - 1)
+    return (_UNSET_PRIORITY - priority) << _PRIORITY_SHIFT | screen << _PIXELS_BITS | pixels
+
+
+@njit(cache=True)
+def end_waiting(state, row):
+    """Nothing of a subscription waits any more. Nothing happens to one of which nothing did."""
+    subscription = state.subscriptions[row]
+    subscription.waits_at = -1
+    subscription.repairs_from = 0
+    if subscription.behind:
+        subscription.behind = 0
+        renew_temporal(subscription)
+    if not subscription.queued:
+        return
+    subscription.queued = 0
+    before, following = np.int64(subscription.waits_before), np.int64(subscription.waits_next)
+    if before:
+        state.subscriptions[before - 1].waits_next = following
+    else:
+        state.transports[subscription.transport].first_waiting = following
+    if following:
+        state.subscriptions[following - 1].waits_before = before

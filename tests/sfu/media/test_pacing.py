@@ -1,0 +1,151 @@
+"""What the pacer does for viewers behind narrow links, in simulated time: slides, audio, cuts, and those who need none
+of it."""
+
+from itertools import pairwise
+
+import pytest
+
+from sfu.media.send.pacer import OLD_NS
+from sfu.parameters import Kind
+from tests.sfu.support.simulated_call import (
+    OPUS,
+    RTX,
+    START,
+    TURN_NS,
+    VP8,
+    Departure,
+    SimulatedCall,
+    Viewer,
+    simulated_call,
+)
+from tests.sfu.support.simulated_link import MS, SECOND, Link
+
+pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
+
+SLIDE_BYTES = 150_000
+
+
+def drops(call: SimulatedCall, name: int) -> int:
+    return int(call.memory.table("drops")[name])
+
+
+def of_type(viewer: Viewer, payload_type: int, since: int) -> list[Departure]:
+    return [each for each in viewer.left if each.payload_type == payload_type and each.at >= since]
+
+
+def largest_frame(packets: list[Departure]) -> list[Departure]:
+    """The packets of the frame that has most bytes."""
+    sizes: dict[int, int] = {}
+    for each in packets:
+        sizes[each.timestamp] = sizes.get(each.timestamp, 0) + each.size
+    largest = max(sizes, key=lambda timestamp: sizes[timestamp])
+    return [each for each in packets if each.timestamp == largest]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "queue_ms"),
+    [(600_000, 110), (700_000, 130), (5_000_000, 100)],  # at 700 kbit/s a probe finds the slide in its way
+)
+def test_a_slide_is_shown_once_and_whole(capacity: int, queue_ms: int) -> None:
+    with simulated_call() as call:
+        publisher = call.publish(100_000)
+        viewer = call.view(Link(START, ((0.0, capacity),), delay_ns=20 * MS, queue_ns=300 * MS))
+        call.run(10.0)
+        requests, dropped, since = publisher.key_requests, viewer.down.dropped, call.now
+        if capacity > 600_000:
+            call.memory.table("estimates")[viewer.row]["target_bps"] = 600_000
+            call.memory.table("estimates")[viewer.row]["delay_bps"] = 600_000
+        publisher.layers[0].slide = SLIDE_BYTES
+        call.run(6.0)
+        assert publisher.key_requests <= requests + 1
+        assert viewer.down.dropped == dropped
+        assert of_type(viewer, RTX, since) == [] or capacity > 600_000, "only probes repeat"
+        slide = largest_frame(of_type(viewer, VP8, since))
+        assert sum(each.size for each in slide) >= SLIDE_BYTES
+        assert slide[-1].marker
+        assert slide[-1].at - slide[0].at < 3 * SECOND
+        assert max(each.queue_ns for each in viewer.seconds[10:16]) < queue_ms * MS
+        audio = of_type(viewer, OPUS, since)
+        assert {other.at - one.at for one, other in pairwise(audio)} == {20 * MS}
+        numbers = [each.sequence for each in of_type(viewer, VP8, since)]
+        assert numbers == [(numbers[0] + k) & 0xFFFF for k in range(len(numbers))]
+        call.run(10.0)  # the measured cost of the slide has to be forgotten first
+        assert viewer.seconds[25].frames >= 28
+
+
+def test_what_nothing_limits_leaves_in_the_turn_in_which_it_came() -> None:
+    with simulated_call() as call:
+        call.publish(150_000, 500_000, 1_700_000)
+        paced = call.view(Link(START, ((0.0, 50_000_000),), delay_ns=5 * MS))
+        free = call.view(Link(START, ((0.0, 50_000_000),), delay_ns=5 * MS), reports=False)
+        call.run(8.0)
+        assert call.memory.table("transports")[free.row]["unreported"]
+        since = call.now
+        call.run(5.0)
+        both = []
+        for viewer in (paced, free):
+            sent = [each for each in viewer.left if each.at >= since and each.payload_type in (VP8, OPUS)]
+            first = {kind: next(each for each in sent if each.payload_type == kind) for kind in (VP8, OPUS)}
+            both.append(
+                [
+                    (
+                        each.at,
+                        each.payload_type,
+                        (each.sequence - first[each.payload_type].sequence) & 0xFFFF,
+                        (each.timestamp - first[each.payload_type].timestamp) & 0xFFFFFFFF,
+                        each.marker,
+                    )
+                    for each in sent
+                ]
+            )
+        assert len(both[0]) > 1_000
+        assert both[0] == both[1]
+
+
+def test_what_was_cut_off_is_not_sent_when_it_is_old() -> None:
+    with simulated_call() as call:
+        publisher = call.publish(150_000, 500_000)
+        down = Link(START, ((0.0, 2_000_000),), delay_ns=20 * MS)
+        up = Link(START)
+        viewer = call.view(down, up)
+        call.run(10.0)
+        assert viewer.seconds[9].layer == 1
+        down.loss = up.loss = 1.0
+        call.run(3.0)
+        down.loss = up.loss = 0.0
+        since, came = call.now, len(viewer.audio_times)
+        stream = int(call.memory.table("subscriptions")[viewer.subscriptions_of(Kind.VIDEO)[0]]["stream"])
+        ages = []
+
+        def note() -> None:
+            subscription = call.memory.table("subscriptions")[viewer.subscriptions_of(Kind.VIDEO)[0]]
+            if subscription["waits_at"] >= 0 or subscription["last_ns"] < since:
+                return
+            ages.append(call.now - int(subscription["last_ns"]))
+
+        call.run(1.0, note)
+        assert stream >= 0
+        assert max(ages) <= OLD_NS + FRAME_AND_TURN_NS
+        assert viewer.audio_times[came] - since < 100 * MS
+        assert any(since <= at < since + SECOND for at in viewer.frame_times)
+        call.run(5.0)
+        assert viewer.seconds[18].layer == 1
+        assert publisher.key_requests <= 20
+
+
+FRAME_AND_TURN_NS = 33 * MS + TURN_NS
+
+
+def test_a_narrow_link_is_never_filled_by_key_frames() -> None:
+    with simulated_call() as call:
+        publisher = call.publish(150_000, 500_000, 1_700_000)
+        viewer = call.view(Link(START, ((0.0, 900_000),), delay_ns=20 * MS, queue_ns=300 * MS))
+        call.run(8.0)
+        dropped = viewer.down.dropped
+        for _ in range(6):
+            for layer in publisher.layers:
+                layer.key = True
+            call.run(1.0)
+        assert viewer.down.dropped == dropped
+        assert max(each.queue_ns for each in viewer.seconds[9:14]) < 150 * MS
+        assert min(each.frames for each in viewer.seconds[9:14]) >= 14
