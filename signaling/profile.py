@@ -47,4 +47,8 @@ class ClientSettings:
     adaptive_stream: bool = False
     """The client will say how large it shows tracks."""
     allow_pause: bool | None = None
-    """A video of which not even key frames fit may be paused."""
+    """A video of which not even key frames fit may be paused; None: the client does not say."""
+
+    def may_pause(self, configured: bool) -> bool:
+        """Whether its videos may be paused for lack of bandwidth: what the client says, else what is configured."""
+        return configured if self.allow_pause is None else self.allow_pause

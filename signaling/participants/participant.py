@@ -142,8 +142,7 @@ class Participant:
         """Media has been connected once."""
         self.disconnect_on_resume = False
         """A simulated fault: the next resumed socket is closed at once."""
-        wished, configured = self.settings.allow_pause, node.config.media.allow_pause
-        self.allow_pause = configured if wished is None else wished
+        self.allow_pause = self.settings.may_pause(node.config.media.allow_pause)
         """Its videos may be paused for lack of bandwidth."""
         self.path_memory = node.paths.recall(room.name, self.identity, room.participants.get(self.identity))
         self.subscriber_primary = (
