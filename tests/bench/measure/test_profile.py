@@ -30,7 +30,7 @@ def test_compiled_kernels_are_found_by_name() -> None:
     finally:
         path.unlink()
     names = {name for _, _, name in lines}
-    assert {"egress._forward_packet", "storage.store", "loop.media_loop"} <= names
+    assert {"departure.forward_packet", "storage.store", "loop.media_loop"} <= names
     assert all(int(address, 16) > 0 and int(size, 16) > 0 for address, size, _ in lines)
 
 
