@@ -55,11 +55,17 @@ def route(state, arena, k, socket, now):
 
 
 @njit(cache=True)
+def is_rtp(data):
+    """Whether a datagram is RTP, and not STUN, DTLS or RTCP (RFC 7983, RFC 5761 section 4)."""
+    return 128 <= data[0] <= 191 and not 192 <= data[1] <= 223
+
+
+@njit(cache=True)
 def _receive_srtp(state, arena, k, size, row, now):
     """SRTP or SRTCP of transport `row`; told apart by the payload type, RFC 5761 section 4."""
     if not state.transports[row].secure:
         state.drops[Drop.NOT_READY] += 1
-    elif 192 <= state.rx[k, 1] <= 223:
+    elif not is_rtp(state.rx[k]):
         receive_rtcp(state, arena, k, size, row, now)
     elif size >= MIN_RTP_BYTES:
         receive_rtp(state, arena, k, size, row, arrival(state, k, now), now)

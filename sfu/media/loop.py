@@ -10,7 +10,7 @@ from numba import njit
 from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
 from sfu.media.commands import apply_commands
-from sfu.media.demux import route
+from sfu.media.demux import is_rtp, route
 from sfu.media.net.clock import CLOCK_MONOTONIC, present, read_clock
 from sfu.media.net.udp import arrival, flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
@@ -62,7 +62,7 @@ def _receive_socket(state, arena, socket, now):
     oldest = np.int64(0)
     for batch in range(MAX_BATCHES):
         count = receive(state, socket)
-        if batch == 0 and count > 0 and _is_rtp(state.rx[0]):
+        if batch == 0 and count > 0 and is_rtp(state.rx[0]):
             oldest = arrival(state, 0, now)
         for k in range(count):
             route(state, arena, k, socket, now)
@@ -71,12 +71,6 @@ def _receive_socket(state, arena, socket, now):
         if count < RX_SLOTS:
             break
     return oldest
-
-
-@njit(cache=True)
-def _is_rtp(data):
-    """Whether a datagram is RTP, and not STUN, DTLS or RTCP (RFC 7983, RFC 5761 section 4)."""
-    return 128 <= data[0] <= 191 and not 192 <= data[1] <= 223
 
 
 @njit(cache=True)

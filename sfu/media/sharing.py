@@ -11,7 +11,14 @@ from numba import njit
 from sfu.media.allocation.allocate import allocate, reason_unlimited
 from sfu.media.allocation.audio import is_wanted, share_audio
 from sfu.media.allocation.costs import key_frame_cost, scalable_costs, simulcast_costs, target_cost
-from sfu.media.allocation.due import is_due, list_transport, take_listed, usable_estimate
+from sfu.media.allocation.due import (
+    is_due,
+    is_ruled_by_reports,
+    is_silent,
+    list_transport,
+    take_listed,
+    usable_estimate,
+)
 from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, measured_layer
 from sfu.media.send.selection import key_frame_leaves, request_target_key_frame
@@ -85,8 +92,8 @@ def share_bandwidth(state, row, now):
         return
     abrupt = _present(state, count) * 100 > max(estimate - audio_bps, 0) * ABRUPT_PERCENT
     # Without feedback nothing may be paused: what is sent is the only thing that can be reported.
-    silent = transport.estimated != 0 and state.estimates[row].silent != 0
-    reported = transport.estimate_bps > 0 and not silent and not state.estimates[row].by_reports
+    silent = is_silent(state, row)
+    reported = transport.estimate_bps > 0 and not silent and not is_ruled_by_reports(state, row)
     if silent:
         _wish_lowest(state, count)
     used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0 and reported, now)

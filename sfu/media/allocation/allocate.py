@@ -103,9 +103,14 @@ def importance(demand):
     pixels = np.int64(demand.pixels)
     if pixels <= 0:
         pixels = PIXELS_OF_LAYER[min(max(np.int64(demand.wish_spatial), 0), len(PIXELS_OF_LAYER) - 1)]
-    screen = np.int64(1) << 32 if demand.screen else np.int64(0)
-    rank = min(np.int64(demand.priority), _NO_PRIORITY) if demand.priority > 0 else _NO_PRIORITY
-    return ((_NO_PRIORITY - rank) << 33) + screen + min(pixels, (1 << 32) - 1)
+    return importance_of(demand.priority, demand.screen, pixels)
+
+
+@njit(cache=True)
+def importance_of(priority, screen, pixels):
+    """`importance` of a video, by what its subscription and track say of it, and its pixels."""
+    rank = min(np.int64(priority), _NO_PRIORITY) if priority > 0 else _NO_PRIORITY
+    return ((_NO_PRIORITY - rank) << 33) + (np.int64(screen != 0) << 32) + min(np.int64(pixels), (1 << 32) - 1)
 
 
 @njit(cache=True)

@@ -78,6 +78,18 @@ def usable_estimate(state, row):
 
 
 @njit(cache=True)
+def is_silent(state, row):
+    """Whether the feedback of transport `row` has stopped while it is sent something."""
+    return state.transports[row].estimated != 0 and state.estimates[row].silent != 0
+
+
+@njit(cache=True)
+def is_ruled_by_reports(state, row):
+    """Whether receiver reports and REMB say what transport `row` is sent, for lack of feedback."""
+    return state.transports[row].estimated != 0 and state.estimates[row].by_reports != 0
+
+
+@njit(cache=True)
 def note_silence(state, row):
     """No feedback came from transport `row` since its first packet left: nothing that it is sent is limited."""
     transport = state.transports[row]

@@ -9,7 +9,7 @@ is what the path does: a packet that a repeat replaced was lost, and report bloc
 import numpy as np
 from numba import njit
 
-from sfu.media.allocation.due import list_transport, note_estimate
+from sfu.media.allocation.due import is_ruled_by_reports, list_transport, note_estimate
 from sfu.media.bandwidth.estimate import expect_no_feedback, receiver_estimate, receiver_report
 from sfu.media.bandwidth.passes import begin_estimate
 from sfu.media.bandwidth.reports import DECREASE_NS, GROWTH_NS, HIGH_LOSS
@@ -61,7 +61,7 @@ def take_receiver_estimate(state, row, bps, now):
     transport = state.transports[row]
     if transport.first_subscription < 0 or _gives_feedback(state, row) or not _needs_reports(state, row):
         return
-    if not _ruled_by_reports(state, row):
+    if not is_ruled_by_reports(state, row):
         if bps >= MAX_BPS:
             return
         begin_estimate(state, row, now)
@@ -87,11 +87,6 @@ def _gives_feedback(state, row):
 
 
 @njit(cache=True)
-def _ruled_by_reports(state, row):
-    return state.transports[row].estimated and state.estimates[row].by_reports != 0
-
-
-@njit(cache=True)
 def _needs_reports(state, row):
     """Whether transport-cc feedback is not to be expected: nothing was numbered, or it was in vain."""
     transport = state.transports[row]
@@ -113,7 +108,7 @@ def _conclude(state, row, now):
     bps = max(sent - transport.heard_bytes, 0) * 8_000_000 // (elapsed // 1000)
     transport.heard_ns, transport.heard_bytes = now, sent
     transport.heard_packets = transport.heard_lost = 0
-    if not _ruled_by_reports(state, row):
+    if not is_ruled_by_reports(state, row):
         if not high or not _needs_reports(state, row):
             return  # nothing limits this peer, and a report without much loss changes nothing about that
         begin_estimate(state, row, now)

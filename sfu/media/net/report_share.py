@@ -8,9 +8,11 @@ waits for (NACK, PLI), is not delayed. Where nothing is known of the path, nothi
 import numpy as np
 from numba import njit
 
+from sfu.media.wire.overhead import GCM_TAG_BYTES, UDP_IP4_BYTES
+
 FEEDBACK_PERMILLE, SENDER_REPORTS_PERMILLE, RECEIVER_REPORTS_PERMILLE = 30, 15, 5
 """Shares of the estimate: together 5 %."""
-SRTCP_BYTES = 4 + 16 + 8 + 20
+SRTCP_BYTES = 4 + GCM_TAG_BYTES + UDP_IP4_BYTES
 """What a compound has on the wire beside its content: SRTCP's index and tag, UDP, IP."""
 
 

@@ -16,6 +16,7 @@ from sfu.media.receive.transport_cc import feedback_due, send_transport_feedback
 from sfu.media.stream.key_frames import key_frame_due
 from sfu.media.wire.numbers import put_u16, put_u32
 from sfu.media.wire.rtcp import (
+    DATAGRAM_BYTES,
     EMPTY_REPORT_BYTES,
     EXTENDED_REPORT,
     FEEDBACK_HEADER_BYTES,
@@ -29,7 +30,6 @@ from sfu.media.wire.rtcp import (
     put_ntp,
 )
 
-DATAGRAM_BYTES = 1150
 MAX_NACK_PAIRS = 64
 """PID and mask pairs in one NACK packet: MISSING numbers need at most two of them."""
 MAX_REPORT_BLOCKS = 31

@@ -13,6 +13,7 @@ from sfu.media.net.srtp import can_send, send_rtcp
 from sfu.media.net.udp import take_slot
 from sfu.media.wire.numbers import put_u16, put_u32
 from sfu.media.wire.rtcp import (
+    DATAGRAM_BYTES,
     EMPTY_REPORT_BYTES,
     SENDER_INFO_BYTES,
     SENDER_REPORT,
@@ -24,8 +25,6 @@ from sfu.media.wire.rtp import ticks_of
 from sfu.schema.codes import RowState
 
 PERIOD_NS, MAX_PERIOD_NS = 1_000_000_000, 15_000_000_000
-DATAGRAM_BYTES = 1150
-"""A compound is no larger before protection."""
 MAX_SILENCE_NS = 60_000_000_000
 """A publisher's report or packet that is older says nothing about now."""
 MAX_SLEW = 1_000_000
@@ -124,8 +123,14 @@ def _timestamp_at(state, subscription, now):
 @njit(cache=True)
 def _report_bytes(subscription):
     """What a sender report with CNAME takes for a subscription."""
-    cname = min(np.int64(subscription.cname_bytes), MAX_CNAME)
-    return SENDER_REPORT_BYTES + ((10 + cname + 4) & ~3)
+    return SENDER_REPORT_BYTES + _description_bytes(subscription)
+
+
+@njit(cache=True)
+def _description_bytes(subscription):
+    """What `_write_description` writes for a subscription: the CNAME, a zero byte, zeros up to a whole word."""
+    size = min(np.int64(subscription.cname_bytes), MAX_CNAME)
+    return (10 + size + 4) & ~3
 
 
 @njit(cache=True)
@@ -154,7 +159,7 @@ def _write_report(state, row, out, start, now):
 def _write_description(out, at, ssrc, subscription):
     """SDES with one chunk: the CNAME, a zero byte, zeros up to a whole word. Returns the end."""
     size = min(np.int64(subscription.cname_bytes), MAX_CNAME)
-    end = at + ((10 + size + 4) & ~3)
+    end = at + _description_bytes(subscription)
     for k in range(at + 10, end):
         out[k] = 0
     out[at] = 0x81

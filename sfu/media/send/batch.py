@@ -3,8 +3,9 @@
 import numpy as np
 from numba import njit
 
+from sfu.media.stream.arrivals import logged_packet
 from sfu.media.stream.packet_cache import is_stored
-from sfu.schema.capacities import COPIED, LAYERS, PACKETS, TRACK_LOG
+from sfu.schema.capacities import COPIED
 from sfu.schema.codes import MediaKind, PacketFlag
 
 MAX_EQUALISING = 8
@@ -21,9 +22,8 @@ def prepare(state, row, first, last):
     track = state.tracks[row]
     count = 0
     for position in range(first, last):
-        entry = np.int64(track.log[position & (TRACK_LOG - 1)])
-        layer, index = entry >> 16, entry & (PACKETS - 1)
-        if layer >= LAYERS or track.streams[layer] < 0:
+        layer, index = logged_packet(track, position)
+        if layer < 0:
             continue
         packet = state.packets[track.streams[layer], index]
         if not is_stored(state.streams[track.streams[layer]], packet, packet.sequence):

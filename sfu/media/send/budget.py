@@ -8,7 +8,7 @@ packet costs it nothing.
 import numpy as np
 from numba import njit
 
-from sfu.media.allocation.due import usable_estimate
+from sfu.media.allocation.due import is_ruled_by_reports, usable_estimate
 from sfu.media.net.send_log import count_at_once, open_log, unreported_bytes
 from sfu.schema.capacities import SENT_PACKETS
 from sfu.schema.codes import MediaKind
@@ -45,7 +45,7 @@ def is_paced(state, row):
     transport = state.transports[row]
     if transport.media < 0 or not state.media[transport.media].numbered[MediaKind.VIDEO]:
         return False
-    if transport.estimated and state.estimates[row].by_reports:
+    if is_ruled_by_reports(state, row):
         return False
     return usable_estimate(state, row) > 0
 
@@ -99,15 +99,19 @@ def room_at_once(state, row):
 
 @njit(cache=True)
 def set_free_number(state, row):
-    """Note up to which number video may leave for transport `row` without asking, now that nothing waits."""
+    """Note up to which number video may leave for transport `row` without asking, now that nothing waits. Returns its
+    `room_at_once`."""
     transport, log = state.transports[row], state.send_logs[row]
     packets = max(log.pace_bytes - log.bytes, 0) // PACKET_BYTES
-    transport.free_number = transport.next_number + min(packets, room_at_once(state, row))
+    room = room_at_once(state, row)
+    transport.free_number = transport.next_number + min(packets, room)
+    return room
 
 
 @njit(cache=True)
-def fits(state, row, stream_row, count):
-    """Whether all that state.batch, of `count` packets, has of a stream may leave for transport `row` now."""
+def fits(state, row, stream_row, count, room):
+    """Whether all that state.batch, of `count` packets, has of a stream may leave for transport `row` now, which has
+    `room` for so many packets at once."""
     log = state.send_logs[row]
     packets, total = np.int64(0), np.int64(0)
     for k in range(count):
@@ -116,5 +120,5 @@ def fits(state, row, stream_row, count):
             packets += 1
             total += np.int64(state.packets[stream_row, arrival.index].size) + HEADER_BYTES
     if packets <= 1:
-        return log.pace_bytes > log.bytes and room_at_once(state, row) >= packets
-    return total <= log.pace_bytes - log.bytes and packets <= room_at_once(state, row)
+        return log.pace_bytes > log.bytes and packets <= room
+    return total <= log.pace_bytes - log.bytes and packets <= room

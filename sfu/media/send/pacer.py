@@ -8,6 +8,7 @@ sent to its end. What is left out has had no number yet, so its receiver misses 
 import numpy as np
 from numba import njit
 
+from sfu.media.allocation.due import is_silent
 from sfu.media.net.send_log import MOST_AT_ONCE, open_log
 from sfu.media.net.srtp import can_send
 from sfu.media.net.udp import flush
@@ -18,8 +19,9 @@ from sfu.media.send.retransmit import repeat_waiting
 from sfu.media.send.rewrite import send_time
 from sfu.media.send.selection import key_frame_leaves, may_start, renew_temporal, request_target_key_frame
 from sfu.media.send.waiting import end_waiting
+from sfu.media.stream.arrivals import logged_packet
 from sfu.media.stream.packet_cache import is_stored
-from sfu.schema.capacities import LAYERS, PACKETS, TRACK_LOG, TX_SLOTS
+from sfu.schema.capacities import PACKETS, TRACK_LOG, TX_SLOTS
 from sfu.schema.codes import Drop, RowState
 
 PACE_NS = 5_000_000
@@ -117,7 +119,7 @@ def send_waiting(state, arena, row, now):
     waiting = np.int64(transport.first_waiting)
     while waiting:
         following = np.int64(state.subscriptions[waiting - 1].waits_next)
-        if log.bytes >= log.pace_bytes or log.count >= end or thread.pace_work > MAX_PASS_WORK:
+        if _is_used_up(state, row, end):
             break
         if _send_video(state, arena, waiting - 1, end, now):
             end_waiting(state, waiting - 1)
@@ -132,9 +134,17 @@ def send_waiting(state, arena, row, now):
 
 
 @njit(cache=True)
+def _is_used_up(state, row, end):
+    """Whether transport `row` is sent nothing more in this pass: for its budget, because its log.count is `end`, or
+    because the pass has cost enough."""
+    log = state.send_logs[row]
+    return log.bytes >= log.pace_bytes or log.count >= end or state.thread[0].pace_work > MAX_PASS_WORK
+
+
+@njit(cache=True)
 def _send_repeats(state, arena, row, end, now):
     """Repeat what waits to be repeated for transport `row`, before any video."""
-    log, thread = state.send_logs[row], state.thread[0]
+    thread = state.thread[0]
     waiting = np.int64(state.transports[row].first_waiting)
     while waiting:
         each = state.subscriptions[waiting - 1]
@@ -146,7 +156,7 @@ def _send_repeats(state, arena, row, end, now):
                 return
             if each.waits_at < 0:
                 end_waiting(state, waiting - 1)
-        if log.bytes >= log.pace_bytes or log.count >= end or thread.pace_work > MAX_PASS_WORK:
+        if _is_used_up(state, row, end):
             return
         waiting = following
 
@@ -218,7 +228,7 @@ def _start(state, row, position, now):
     stream = state.streams[stream_row]
     if track.log_written - stream.key_position > TRACK_LOG:
         return position
-    if now - stream.key_ns > OLD_NS and _is_silent(state, subscription):
+    if now - stream.key_ns > OLD_NS and is_silent(state, np.int64(subscription.transport)):
         return position
     begin(state, row, layer, stream_row, state.packets[stream_row, stream.key_sequence & (PACKETS - 1)])
     return _with_overtakers(state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position))
@@ -231,20 +241,13 @@ def _with_overtakers(state, track, stream_row, sequence, position):
     stream, first = state.streams[stream_row], position
     layer = np.int64(stream.layer)
     for at in range(position - 1, max(position - OVERTAKERS, track.log_written - TRACK_LOG, 0) - 1, -1):
-        entry = np.int64(track.log[at & (TRACK_LOG - 1)])
-        if entry >> 16 != layer:
+        each, index = logged_packet(track, at)
+        if each != layer:
             continue
-        packet = state.packets[stream_row, entry & (PACKETS - 1)]
+        packet = state.packets[stream_row, index]
         if sequence < packet.sequence < sequence + PACKETS and is_stored(stream, packet, packet.sequence):
             first = at
     return first
-
-
-@njit(cache=True)
-def _is_silent(state, subscription):
-    """Whether the peer of a subscription's transport reports nothing any more."""
-    transport = np.int64(subscription.transport)
-    return state.transports[transport].estimated != 0 and state.estimates[transport].silent != 0
 
 
 @njit(cache=True)
@@ -252,7 +255,7 @@ def _send_entries(state, arena, row, position, end, now):
     """Go through some of what waits, from `position` on. Returns the position to go on from, and whether what may leave
     now is used up."""
     subscription, thread = state.subscriptions[row], state.thread[0]
-    track, log = state.tracks[subscription.track], state.send_logs[subscription.transport]
+    track = state.tracks[subscription.track]
     following = min(position + LOOK_AHEAD, track.log_read)
     count = prepare(state, np.int64(subscription.track), position, following)
     thread.pace_work += following - position
@@ -262,7 +265,7 @@ def _send_entries(state, arena, row, position, end, now):
         return _start(state, row, following, now), thread.pace_work > MAX_PASS_WORK
     for k in range(count):
         at = np.int64(state.batch[k].position)
-        if log.bytes >= log.pace_bytes or log.count >= end or thread.pace_work > MAX_PASS_WORK:
+        if _is_used_up(state, np.int64(subscription.transport), end):
             return at, True
         jump = _send_entry(state, arena, row, k, now)
         if jump >= 0:
@@ -274,11 +277,10 @@ def _send_entries(state, arena, row, position, end, now):
 def _lost(state, track, subscription, first, last):
     """Whether the packet cache has lost a packet of the followed layer among the entries `first` to `last` - 1."""
     for position in range(first, last):
-        entry = np.int64(track.log[position & (TRACK_LOG - 1)])
-        layer = entry >> 16
-        if layer != subscription.layer or layer >= LAYERS or track.streams[layer] < 0:
+        layer, index = logged_packet(track, position)
+        if layer < 0 or layer != subscription.layer:
             continue
-        packet = state.packets[track.streams[layer], entry & (PACKETS - 1)]
+        packet = state.packets[track.streams[layer], index]
         if not is_stored(state.streams[track.streams[layer]], packet, packet.sequence):
             return True
     return False
@@ -293,11 +295,11 @@ def _send_entry(state, arena, row, k, now):
     packet = state.packets[stream_row, arrival.index]
     age = now - packet.arrival_ns
     if arrival.layer != subscription.layer:
-        if age > OLD_NS and _is_silent(state, subscription):
+        if age > OLD_NS and is_silent(state, np.int64(subscription.transport)):
             return np.int64(-1)
         return _turn(state, row, arrival, stream_row)
     between_frames = packet.sequence > subscription.in_highest and packet.timestamp != subscription.picture_timestamp
-    if between_frames or (age > OLD_NS and _is_silent(state, subscription)):
+    if between_frames or (age > OLD_NS and is_silent(state, np.int64(subscription.transport))):
         if age > OLD_NS and not subscription.held:
             jump = _leave_old(state, row, np.int64(arrival.position), np.int64(packet.sequence), now)
             if jump >= 0:
@@ -379,7 +381,7 @@ def _leave_old(state, row, position, sequence, now):
             return _with_overtakers(
                 state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position)
             )
-    if not _is_silent(state, subscription):
+    if not is_silent(state, np.int64(subscription.transport)):
         return np.int64(-1)
     young = _first_younger(state, track, position, now - OLD_NS)
     _count_left_out(state, track, layer, position, young)
@@ -391,7 +393,7 @@ def _leave_old(state, row, position, sequence, now):
 def _count_left_out(state, track, layer, first, last):
     """Count the packets of a layer among the entries `first` to `last` - 1 as left out because they are old."""
     for position in range(first, last):
-        if np.int64(track.log[position & (TRACK_LOG - 1)]) >> 16 == layer:
+        if logged_packet(track, position)[0] == layer:
             state.drops[Drop.PACER_OLD] += 1
 
 
@@ -399,10 +401,8 @@ def _count_left_out(state, track, layer, first, last):
 def _first_younger(state, track, position, since):
     """The first position, from `position` on, of a packet that arrived after `since`; the log's end if none did."""
     while position < track.log_read:
-        entry = np.int64(track.log[position & (TRACK_LOG - 1)])
-        layer = entry >> 16
-        known = layer < LAYERS and track.streams[layer] >= 0
-        if known and state.packets[track.streams[layer], entry & (PACKETS - 1)].arrival_ns > since:
+        layer, index = logged_packet(track, position)
+        if layer >= 0 and state.packets[track.streams[layer], index].arrival_ns > since:
             break
         position += 1
     return position

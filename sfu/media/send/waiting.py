@@ -7,13 +7,12 @@ So waiting costs no memory per packet, and each row is in its list once, whateve
 import numpy as np
 from numba import njit
 
-from sfu.media.send.budget import UNLIMITED, fits, is_paced, refill, room_at_once, set_free_number
+from sfu.media.allocation.allocate import importance_of
+from sfu.media.send.budget import UNLIMITED, fits, is_paced, refill, set_free_number
 from sfu.media.send.selection import renew_temporal
 
 MAX_COMPARED = 64
 """Subscriptions with which one that begins to wait is compared to find its place; with more, order matters less."""
-_UNSET_PRIORITY = 1 << 20
-_PIXELS_BITS, _PRIORITY_SHIFT = 32, 34
 
 
 @njit(cache=True)
@@ -33,8 +32,8 @@ def has_to_wait(state, row, first, count, now):
         return False
     if transport.first_waiting == 0 and subscription.layer >= 0:
         refill(state, transport_row, now)
-        set_free_number(state, transport_row)
-        if fits(state, transport_row, np.int64(subscription.stream), count):
+        room = set_free_number(state, transport_row)
+        if fits(state, transport_row, np.int64(subscription.stream), count, room):
             return False
     wait_from(state, row, first)
     return True
@@ -56,8 +55,7 @@ def repeat_has_to_wait(state, row, now):
     if transport.next_number < transport.free_number or not is_paced(state, row):
         return False
     credit = refill(state, row, now)
-    set_free_number(state, row)
-    return credit <= 0 or room_at_once(state, row) <= 0
+    return set_free_number(state, row) <= 0 or credit <= 0
 
 
 @njit(cache=True)
@@ -108,14 +106,8 @@ def _insert(state, row):
 
 @njit(cache=True)
 def _importance(state, subscription):
-    """A number that is larger for what is sent first: by the client's priority, then screens, then what is shown
-    larger."""
-    priority = min(np.int64(subscription.priority), _UNSET_PRIORITY)
-    if priority <= 0:
-        priority = np.int64(_UNSET_PRIORITY)
-    screen = np.int64(state.tracks[subscription.track].screen != 0)
-    pixels = min(np.int64(subscription.pixels), (1 << _PIXELS_BITS) - 1)
-    return (_UNSET_PRIORITY - priority) << _PRIORITY_SHIFT | screen << _PIXELS_BITS | pixels
+    """A number that is larger for what is sent first, in the order in which bandwidth is given."""
+    return importance_of(subscription.priority, state.tracks[subscription.track].screen, subscription.pixels)
 
 
 @njit(cache=True)

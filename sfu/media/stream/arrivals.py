@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from sfu.schema.capacities import TRACK_LOG
+from sfu.schema.capacities import LAYERS, PACKETS, TRACK_LOG
 from sfu.schema.track_tables import NOT_LISTED
 
 
@@ -40,3 +40,13 @@ def log_packet(state, stream, index):
     track.log[track.log_written & (TRACK_LOG - 1)] = np.int64(stream.layer) << 16 | index
     track.log_written += 1
     list_track(state, np.int64(stream.track))
+
+
+@njit(cache=True)
+def logged_packet(track, position):
+    """Layer of an entry of a track's log, -1 if that has no stream, and the index into the stream's packets."""
+    entry = np.int64(track.log[position & (TRACK_LOG - 1)])
+    layer = entry >> 16
+    if layer >= LAYERS or track.streams[layer] < 0:
+        layer = np.int64(-1)
+    return layer, entry & (PACKETS - 1)

@@ -21,6 +21,9 @@ SENDER_INFO_BYTES = 20
 REPORT_BLOCK_BYTES = 24
 FEEDBACK_HEADER_BYTES = 12
 
+DATAGRAM_BYTES = 1150
+"""A compound of ours is no larger before protection."""
+
 TICK_NS = 250_000
 """Unit of transport-cc receive deltas (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1.5)."""
 TICKS_PER_REFERENCE = 256
