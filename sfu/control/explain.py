@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfu.control.shards import Shard
-from sfu.control.statistics import SubscriptionStatistics, subscription_statistics
+from sfu.control.statistics import SubscriptionStatistics, subscription_statistics, waits_for_key_frame
 from sfu.control.tracks import Owners, Subscription
 from sfu.schema.bandwidth_codes import Reason
 from sfu.schema.capacities import SUBSCRIPTIONS
@@ -54,7 +54,7 @@ class ShardExplanations:
         end = int(self._shard.memory.thread["subscription_end"])
         rows = self._shard.memory.table("subscriptions")[:end]
         video = (rows["state"] == RowState.OPEN) & (rows["kind"] == MediaKind.VIDEO)
-        waits = video & (rows["paused"] == 0) & (rows["target_layer"] != rows["layer"])
+        waits = video & waits_for_key_frame(rows)
         since, generation = self._since[:end], self._generation[:end]
         begins = waits & ((since == 0) | (generation != rows["generation"]))
         since[begins] = now

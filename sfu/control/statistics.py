@@ -338,7 +338,7 @@ def _milliseconds(ticks: float, stream: Any) -> float:
     return ticks * 1000 / clock_rate if clock_rate else 0.0
 
 
-def subscription_statistics(subscription: Subscription, waiting_s: float = 0.0) -> SubscriptionStatistics:
+def subscription_statistics(subscription: Subscription, waiting_s: float) -> SubscriptionStatistics:
     """The numbers of one subscription. waiting_s: how long it has waited for a key frame."""
     memory = subscription.transport.shard.memory
     row = memory.table("subscriptions")[subscription.row]
@@ -363,10 +363,14 @@ def subscription_statistics(subscription: Subscription, waiting_s: float = 0.0) 
     )
 
 
+def waits_for_key_frame(rows: Any) -> Any:
+    """Whether a row of `subscriptions` waits for a key frame, or which of several rows do."""
+    return (rows["kind"] == MediaKind.VIDEO) & (rows["paused"] == 0) & (rows["target_layer"] != rows["layer"])
+
+
 def _reason(row: Any) -> Reason:
     """Why no more is sent on a row of `subscriptions`."""
-    waits = row["kind"] == MediaKind.VIDEO and not row["paused"] and row["target_layer"] != row["layer"]
-    return Reason.KEY_FRAME if waits else Reason(int(row["reason"]))
+    return Reason.KEY_FRAME if waits_for_key_frame(row) else Reason(int(row["reason"]))
 
 
 def audio_levels(shard: Shard, owners: Owners) -> list[tuple[TrackId, float]]:

@@ -4,11 +4,45 @@ An API key and an identity are a caller, as for joins. The tokens of an applicat
 participant that may manage its room uses none of its backend's share.
 """
 
-from signaling.http.shares import Share, Shares
+from collections import Counter
+
+from starlette.requests import Request
+
+from signaling.api.errors import ApiError
+from signaling.config.api_keys import Keys
+from signaling.http.join import JoinError, authenticate
+from signaling.http.shares import ExcessiveUse, Share, Shares
 from signaling.http.tokens import Claims
 
 MAX_CALLERS = 1_000
 """Callers whose shares are remembered. Who has not called for longest is forgotten first, and begins anew."""
+
+
+def bearer(request: Request, keys: Keys) -> Claims:
+    """Return what the token of a request says.
+
+    Raises:
+        ApiError: there is none, or it is not valid.
+    """
+    try:
+        return authenticate(request.query_params, request.headers.get("authorization", ""), keys)
+    except JoinError as error:
+        raise ApiError("unauthenticated", error.text) from error
+
+
+async def wait_for_turn(share: Share, dropped: Counter[str]) -> None:
+    """Let others have their turn if this caller's is over.
+
+    Raises:
+        ApiError: it has wanted too much for too long, which is counted.
+    """
+    if not share.turn_is_over:
+        return
+    try:
+        await share.give_way()
+    except ExcessiveUse as error:
+        dropped["api_calls_beyond_their_share"] += 1
+        raise ApiError("resource_exhausted", "too many requests") from error
 
 
 class Callers:

@@ -3,7 +3,7 @@
 There are none yet, so every call is answered as by a livekit-server without Redis, by which it would reach them.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from google.protobuf.message import Message
@@ -17,38 +17,38 @@ EGRESS_NOT_CONNECTED = "egress not connected (redis required)"
 INGRESS_NOT_CONNECTED = "ingress not connected (redis required)"
 
 
-def _refusing(text: str) -> Callable[[Any], NoReturn]:
+def _refused(text: str, grant: Grant, requests: Mapping[str, type[Message]]) -> dict[str, Method]:
+    """Return the calls that take these requests, all of which fail with `text`."""
+
     def refuse(request: Any) -> NoReturn:
         raise ApiError("internal", text)
 
-    return refuse
+    return {name: Method(request, grant, refuse) for name, request in requests.items()}
 
 
-def _method(request: type[Message], grant: Grant, text: str) -> Method:
-    return Method(request, grant, _refusing(text))
-
-
-EGRESS: dict[str, Method] = {
-    name: _method(request, may_record, EGRESS_NOT_CONNECTED)
-    for name, request in (
-        ("StartEgress", egress.StartEgressRequest),
-        ("StartRoomCompositeEgress", egress.RoomCompositeEgressRequest),
-        ("StartWebEgress", egress.WebEgressRequest),
-        ("StartParticipantEgress", egress.ParticipantEgressRequest),
-        ("StartTrackCompositeEgress", egress.TrackCompositeEgressRequest),
-        ("StartTrackEgress", egress.TrackEgressRequest),
-        ("UpdateLayout", egress.UpdateLayoutRequest),
-        ("UpdateStream", egress.UpdateStreamRequest),
-        ("ListEgress", egress.ListEgressRequest),
-        ("StopEgress", egress.StopEgressRequest),
-    )
-}
-INGRESS: dict[str, Method] = {
-    name: _method(request, may_manage_ingress, INGRESS_NOT_CONNECTED)
-    for name, request in (
-        ("CreateIngress", ingress.CreateIngressRequest),
-        ("UpdateIngress", ingress.UpdateIngressRequest),
-        ("ListIngress", ingress.ListIngressRequest),
-        ("DeleteIngress", ingress.DeleteIngressRequest),
-    )
-}
+EGRESS = _refused(
+    EGRESS_NOT_CONNECTED,
+    may_record,
+    {
+        "StartEgress": egress.StartEgressRequest,
+        "StartRoomCompositeEgress": egress.RoomCompositeEgressRequest,
+        "StartWebEgress": egress.WebEgressRequest,
+        "StartParticipantEgress": egress.ParticipantEgressRequest,
+        "StartTrackCompositeEgress": egress.TrackCompositeEgressRequest,
+        "StartTrackEgress": egress.TrackEgressRequest,
+        "UpdateLayout": egress.UpdateLayoutRequest,
+        "UpdateStream": egress.UpdateStreamRequest,
+        "ListEgress": egress.ListEgressRequest,
+        "StopEgress": egress.StopEgressRequest,
+    },
+)
+INGRESS = _refused(
+    INGRESS_NOT_CONNECTED,
+    may_manage_ingress,
+    {
+        "CreateIngress": ingress.CreateIngressRequest,
+        "UpdateIngress": ingress.UpdateIngressRequest,
+        "ListIngress": ingress.ListIngressRequest,
+        "DeleteIngress": ingress.DeleteIngressRequest,
+    },
+)

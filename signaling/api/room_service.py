@@ -4,6 +4,7 @@ Each call finds what it is about and uses the method of the room or participant 
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from livekit.protocol import models, room, rtc
 
@@ -153,11 +154,7 @@ class RoomService:
             track_sids=request.track_sids, subscribe=request.subscribe, participant_tracks=request.participant_tracks
         )
 
-        def choose() -> bool:
-            participant.subscriptions.update(choice)
-            return True
-
-        on_behalf_of(participant, choose)
+        on_behalf_of(participant, partial(participant.subscriptions.update, choice))
         return room.UpdateSubscriptionsResponse()
 
     # Data.

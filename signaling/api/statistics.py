@@ -6,6 +6,7 @@ and no address of anybody.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -17,11 +18,10 @@ from starlette.routing import BaseRoute, Route
 
 from sfu.engine import EngineError
 from sfu.parameters import Kind, SubscriptionId, TrackId, TransportId
-from signaling.api.callers import Callers
+from signaling.api.callers import Callers, bearer, wait_for_turn
 from signaling.api.errors import ApiError, room_not_found, unauthenticated
 from signaling.api.registry import Registry
-from signaling.http.join import JoinError, authenticate
-from signaling.http.shares import ExcessiveUse, Share
+from signaling.http.shares import Share
 from signaling.http.tokens import source_name
 from signaling.participants.participant import Participant
 from signaling.rooms.quality import opinion_score
@@ -59,12 +59,7 @@ class Statistics:
 
     async def _answer(self, request: Request) -> Entry:
         name: str = request.path_params["room"]
-        try:
-            claims = authenticate(
-                request.query_params, request.headers.get("authorization", ""), self._node.config.keys
-            )
-        except JoinError as error:
-            raise ApiError("unauthenticated", error.text) from error
+        claims = bearer(request, self._node.config.keys)
         if not claims.video.room_admin or claims.video.room != name:
             raise unauthenticated()
         room = self._rooms.rooms.get(name)
@@ -87,25 +82,11 @@ class Statistics:
             entry = self._participant(room, member)
             for entries, make in self._works(member, entry):
                 count += 1
-                await self._give_way(share)
-                began = share.clock()
-                try:
+                await wait_for_turn(share, self._node.dropped)
+                with share.charged(), suppress(EngineError, KeyError):  # it may have ended meanwhile
                     entries.append(make())
-                except (EngineError, KeyError):
-                    continue  # it ended while others had their turn
-                finally:
-                    share.spend(share.clock() - began)
             described.append(entry)
         return _page(room, described)
-
-    async def _give_way(self, share: Share) -> None:
-        if not share.turn_is_over:
-            return
-        try:
-            await share.give_way()
-        except ExcessiveUse as error:
-            self._node.dropped["api_calls_beyond_their_share"] += 1
-            raise ApiError("resource_exhausted", "too many requests") from error
 
     def _participant(self, room: Room, member: Participant) -> Entry:
         quality = room.qualities.of(member.sid)

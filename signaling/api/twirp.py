@@ -4,8 +4,6 @@ Who calls it: Starlette, for every request below `/twirp/`. The order of the che
 the route, the content type, the body, the grant. The body is read only if the token has some grant of the API.
 """
 
-import base64
-import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,16 +17,15 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from signaling.api.bodies import Bodies
-from signaling.api.callers import Callers
+from signaling.api.callers import Callers, bearer, wait_for_turn
 from signaling.api.encoding import Encoding, decode, encode
 from signaling.api.errors import ApiError, invalid, refused, unauthenticated
 from signaling.api.grants import Grant, may_call_something
 from signaling.api.repeats import HEADER, MAX_ID_CHARACTERS, Key, Repeats
 from signaling.errors import RequestRefused
 from signaling.http.bounds import Entries, TooManyEntries
-from signaling.http.join import JoinError, authenticate
-from signaling.http.shares import ExcessiveUse, Share
-from signaling.http.tokens import Claims
+from signaling.http.shares import Share
+from signaling.http.tokens import Claims, hash_body
 from signaling.rooms.node import Node
 
 PREFIX = "/twirp"
@@ -118,23 +115,14 @@ class Twirp:
 
     def _claims(self, request: Request) -> Claims | None:
         """Return what the token says; None: there is no token."""
-        authorization, query = request.headers.get("authorization", ""), request.query_params
-        if not authorization and not query.get("access_token"):
+        if not request.headers.get("authorization") and not request.query_params.get("access_token"):
             return None
-        try:
-            return authenticate(query, authorization, self._node.config.keys)
-        except JoinError as error:
-            raise ApiError("unauthenticated", error.text) from error
+        return bearer(request, self._node.config.keys)
 
     async def _wait(self, claims: Claims) -> Share:
         """Wait until it is the turn of this caller, and count its request."""
         share = self._callers.share(claims)
-        if share.turn_is_over:
-            try:
-                await share.give_way()
-            except ExcessiveUse as error:
-                self._node.dropped["api_calls_beyond_their_share"] += 1
-                raise ApiError("resource_exhausted", "too many requests") from error
+        await wait_for_turn(share, self._node.dropped)
         share.note()
         return share
 
@@ -172,4 +160,4 @@ def _bad_route(request: Request, text: str) -> ApiError:
 def _is_for(claims: Claims, body: bytes) -> bool:
     """Tell whether a token is for this body. One that names no hash is for every body."""
     wanted = claims.body_hash
-    return not wanted or hmac.compare_digest(wanted.encode(), base64.b64encode(hashlib.sha256(body).digest()))
+    return not wanted or hmac.compare_digest(wanted.encode(), hash_body(body).encode())

@@ -194,10 +194,14 @@ def create(
     return _sign(encodable(claims), api_key, secret, int(time.time()) + ttl_s)
 
 
+def hash_body(body: bytes) -> str:
+    """Return the hash of a request's body as the claim `sha256` has it."""
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
 def sign_body(api_key: str, secret: SecretStr, body: bytes) -> str:
     """Sign the body of a request: a token with its hash (`sha256`), which grants nothing."""
-    digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
-    return _sign({"sha256": digest}, api_key, secret, int(time.time()) + BODY_TTL_S)
+    return _sign({"sha256": hash_body(body)}, api_key, secret, int(time.time()) + BODY_TTL_S)
 
 
 def refresh(

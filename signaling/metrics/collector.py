@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -27,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from sfu.parameters import Kind
 from signaling.metrics.numbers import Census, Engine, Joins, Rooms
-from signaling.metrics.sampling import Histogram, Samples
+from signaling.metrics.sampling import Histogram, Samples, buckets
 
 if TYPE_CHECKING:
     from sfu.engine import Totals, Traffic
@@ -185,12 +184,11 @@ def _loads(totals: "Totals") -> Iterator[Metric]:
 
 def _forwarding_delay(totals: "Totals") -> Metric:
     bounds, counts = zip(*totals.forwarding_delays, strict=True)
-    names = ("+Inf" if math.isinf(bound) else str(float(bound)) for bound in bounds)
     return HistogramMetricFamily(
         "aiosfu_forwarding_delay_seconds",
         "From a packet's arrival in the kernel until its copies left, of one packet in each turn of a media thread; "
         "without what waits for bandwidth.",
-        buckets=list(zip(names, map(float, accumulate(counts)), strict=True)),
+        buckets=buckets(bounds[:-1], counts),
         sum_value=totals.forwarding_delay_sum_s,
     )
 

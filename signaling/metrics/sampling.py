@@ -31,6 +31,12 @@ DELAY_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0
 log = structlog.get_logger("signaling.metrics")
 
 
+def buckets(bounds: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
+    """Return (bound, values up to it) as Prometheus writes them; the last count is of what is beyond all bounds."""
+    names = (*(str(float(bound)) for bound in bounds), "+Inf")
+    return list(zip(names, map(float, accumulate(counts)), strict=True))
+
+
 class Histogram:
     """How many values were at most each of several bounds."""
 
@@ -49,8 +55,7 @@ class Histogram:
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return (bound, values up to it) as Prometheus writes them."""
-        names = (*(str(float(bound)) for bound in self._bounds), "+Inf")
-        return list(zip(names, map(float, accumulate(self._counts)), strict=True))
+        return buckets(self._bounds, self._counts)
 
 
 class Samples:
@@ -66,9 +71,9 @@ class Samples:
     def take(self, late_s: float) -> None:
         """Take a sample; the control thread came to it `late_s` seconds after it was due."""
         self.loop_delay_s.observe((max(0.0, late_s),))
-        for estimate_bps, target_bps in self._estimates():
-            self.estimate_bps.observe((estimate_bps,))
-            self.target_bps.observe((target_bps,))
+        told = self._estimates()
+        self.estimate_bps.observe(estimate for estimate, _ in told)
+        self.target_bps.observe(target for _, target in told)
 
     async def keep(self) -> None:
         """Take samples until cancelled."""

@@ -57,7 +57,7 @@ def _forward(sender: Owner, received: DataReceived) -> str:
             return "data repeated"
         sender.last_sequence = packet.sequence
 
-    if packet.user.nonce and sender.room.nonces.is_repeated(packet.user.nonce):
+    if sender.room.nonces.is_repeated(packet.user.nonce):
         return "data repeated"
     receivers = _receivers(sender.room, packet, sender)
     if not receivers:

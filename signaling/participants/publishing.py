@@ -102,9 +102,7 @@ class Publishing:
         track = self.find(sid)
         if not muted:
             self._block(track, blocked=False)
-        if track.info.muted != muted:
-            track.info.muted = muted
-            self._participant.changed()
+        self._note_muted(track, muted)
 
     def mute_by_server(self, sid: str, muted: bool) -> TrackInfo | None:
         """Tell the client to mute or unmute a track; return its description, None if there is no such track.
@@ -116,10 +114,13 @@ class Publishing:
         if track is None:
             return None
         self._block(track, blocked=muted)
+        self._note_muted(track, muted)
+        return track.info
+
+    def _note_muted(self, track: Track, muted: bool) -> None:
         if track.info.muted != muted:
             track.info.muted = muted
             self._participant.changed()
-        return track.info
 
     def _block(self, track: Track, blocked: bool) -> None:
         if track.blocked != blocked:

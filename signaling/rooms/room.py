@@ -236,7 +236,7 @@ class Room:
         timeout = self.options.departure_timeout_s if self._was_joined else self.options.empty_timeout_s
         return now - self._empty_since >= timeout
 
-    def is_full(self, identity: str, person: bool = True) -> bool:
+    def is_full(self, identity: str, person: bool) -> bool:
         """Tell whether the room has no place for a participant with this identity. For agents and recorders it has."""
         limit = self.options.max_participants
         if not limit or not person or identity in self.participants:
