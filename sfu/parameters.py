@@ -85,9 +85,11 @@ class DtlsRole(Enum):
 
 
 GROUPS = 4096
-"""Groups of voices (`PublishParameters.group`), 0 included, which is none."""
-MAX_SPATIAL, MAX_TEMPORAL = 2, 3
-"""Highest layers, spatial and temporal, that a subscriber can have; both together mean everything."""
+"""`PublishParameters.group` is below this number. The groups are numbered from 1, and 0 means no group."""
+MAX_SPATIAL = 2
+"""The number of the highest spatial layer. Layers are numbered from 0, so a track has at most three."""
+MAX_TEMPORAL = 3
+"""The number of the highest temporal layer. A subscription with this and MAX_SPATIAL is sent the whole track."""
 MAX_THREADS = 16
 """Media threads of one process."""
 
@@ -177,8 +179,8 @@ class MediaParameters:
     mixed_extensions: bool = False
     """`a=extmap-allow-mixed`: two-byte header extensions may be sent to the peer."""
     unnumbered: frozenset[Kind] = frozenset()
-    """Kinds whose m-sections did not negotiate transport-cc although the other kind's did: the extension map is that of
-    both, and the peer would never report a number that is not in its packets' m-section."""
+    """The kinds whose m-sections did not negotiate transport-cc. `extensions` joins the m-sections of both kinds, so it
+    cannot tell. Packets of these kinds get no transport-wide sequence number, because the peer would not report it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +206,14 @@ class PublishParameters:
     encodings: tuple[Encoding, ...]
     """At least one, at most three."""
     group: int = 0
-    """Audio: of the tracks with this number, below GROUPS, only the loudest are forwarded; 0: none."""
+    """Audio only: the number of the group whose loudest tracks alone are forwarded. 0: the track is in no group."""
     group_limit: int = 0
-    """How many of the group are forwarded at a time."""
+    """How many tracks of the group are forwarded at a time."""
     codecs: frozenset[Codec] = frozenset()
     """What the answer accepts; packets of other codecs are dropped. Empty: whatever the transport's numbers mean."""
     screen: bool = False
-    """A shared screen, which is more important to its viewers than cameras, and whose rate comes in bursts; or its
-    sound, which is none of the voices of which only the loudest may be sent."""
+    """The track is a shared screen or its sound. A screen's video goes before cameras when bandwidth is short, and its
+    rate is measured over a longer time because it comes in bursts. Its sound is always sent, however loud it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,21 +230,24 @@ class SubscribeParameters:
     cname: str = ""
     """All subscriptions to one publisher have one (RFC 3550 section 6.5.1); at most 32 ASCII characters."""
     paused: bool = False
-    """Send nothing until `Engine.set_paused` says so: the subscriber does not know the SSRCs yet."""
+    """Send nothing until `Engine.set_paused` ends the pause. A subscriber must know the SSRCs before packets come."""
     spatial: int = MAX_SPATIAL
     temporal: int = MAX_TEMPORAL
     """Highest layers to forward from the first packet on, until `Engine.set_layers` says otherwise."""
     priority: int = 0
-    """The subscriber's: 1 is the highest, 0 is none. By it bandwidth is shared out, then by `pixels`."""
+    """How important the track is to the subscriber. 1 is the most important, and 0 means that it did not say. Bandwidth
+    goes to important tracks first, and among equals to the one with the most `pixels`."""
     pixels: int = 0
     """Width times height of what the subscriber shows; 0: not known."""
     silence: bool = False
-    """The track is muted: send silent Opus or padding, for five seconds or until media come, to a subscriber that waits
-    for a first packet."""
+    """Send silent Opus or padding until media come, for at most five seconds. This is for muted tracks, because some
+    clients show a track only after its first packet."""
     playout_delay_ms: tuple[int, int] | None = None
-    """Video: least and most time from capture to display that the subscriber is told; None: what the publisher says."""
+    """Video only: the least and the most milliseconds from capture to display that the subscriber is told. None: it is
+    told what the publisher says."""
     codec: Codec = Codec.NONE
-    """What `payload_type` means: packets of another codec are not sent. NONE: all are, as long as there is one only."""
+    """The codec that `payload_type` means. Packets of other codecs are not sent. NONE: packets of every codec
+    are sent, which is right only for a track that has one codec."""
 
 
 @dataclass(frozen=True, slots=True)
