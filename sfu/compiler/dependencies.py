@@ -23,9 +23,7 @@ class _Source:
     """A file of ours: what its top-level statements bind."""
 
     def __init__(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text)
-        self.lines = text.splitlines()
+        tree = self.tree = _without_strings(ast.parse(path.read_text(encoding="utf-8")))
         self.imported: dict[str, Part] = {}
         """What each name is that an import at the top binds, of ours."""
         self.bound: defaultdict[str, list[ast.stmt]] = defaultdict(list)
@@ -44,8 +42,6 @@ class _Source:
     def _take(self, node: ast.stmt) -> None:
         if isinstance(node, ast.ImportFrom):
             self.imported.update((alias.asname or alias.name, part) for alias, part in _from_ours(node))
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            pass  # a docstring
         elif isinstance(node, ast.FunctionDef) and all(map(_is_njit, node.decorator_list)):
             self.bound[node.name].append(node)
             self.kernels += [node.name] if node.decorator_list else []
@@ -69,11 +65,19 @@ class _Source:
     def statements(self, name: str) -> list[ast.stmt]:
         return self.bound[name] + self.always
 
-    def text(self, node: ast.stmt) -> str:
-        """The statement as it is written, decorators included."""
-        decorators = getattr(node, "decorator_list", [])
-        first = min(part.lineno for part in (node, *decorators))
-        return "\n".join(self.lines[first - 1 : node.end_lineno])
+
+def _without_strings(tree: ast.Module) -> ast.Module:
+    """Take docstrings, and strings that stand under what they describe, out of a tree. They reach no machine code."""
+    for node in ast.walk(tree):
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(node, block, None)
+            if isinstance(statements, list):
+                setattr(node, block, [each for each in statements if not _is_string(each)])
+    return tree
+
+
+def _is_string(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _is_njit(decorator: ast.expr) -> bool:
@@ -176,11 +180,9 @@ def needed(path: Path, name: str = WHOLE) -> frozenset[Part]:
 
 @cache
 def text(path: Path, name: str) -> str:
-    """What is written in a part: any change of it shows."""
-    if name == WHOLE:
-        return path.read_text(encoding="utf-8")
+    """The code of a part. It shows any change but one of comments, docstrings, blanks and place in the file."""
     source = _source(path)
-    return "\n".join(source.text(node) for node in source.statements(name))
+    return "\n".join(map(ast.unparse, [source.tree] if name == WHOLE else source.statements(name)))
 
 
 def kernels(path: Path) -> list[str]:

@@ -139,6 +139,15 @@ def test_kernel_that_only_moved_or_whose_neighbour_changed_is_not_compiled(packa
     assert run(RUN, package.parent, tmp_path / "home") == "6 0 1"
 
 
+def test_a_changed_comment_or_docstring_compiles_nothing(package: Path, tmp_path: Path) -> None:
+    described = LEAF.format(operation="+ 0").replace("    return", '    """{0}"""\n    # {0}\n    return', 1)
+    data = 'NUMBER = 10\n"""{0}"""\n'
+    for words, answer in (("before", "20 0 0"), ("after", "20 1 1")):
+        (package / "leaf.py").write_text(described.format(words))
+        (package / "number.py").write_text(data.format(words))
+        assert run(RUN, package.parent, tmp_path / "home") == answer
+
+
 def test_kernels_of_older_sources_are_deleted_when_all_are_compiled(package: Path, tmp_path: Path) -> None:
     finish = RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()"
     run(finish, package.parent, tmp_path / "home")
