@@ -45,11 +45,12 @@ class Plan:
     publish: tuple[TrackPlan, ...] = ()
     subscribe: bool = True
     data: bool = False
-    """It has data channels, and no media."""
+    """Whether the participant has data channels, and no media."""
     messages_per_second: float = 0.0
     """The rate at which it sends messages. It receives those of all others in its room."""
     reports: bool = False
-    """It reports with transport-cc what arrives. A server that estimates bandwidth then limits what it sends."""
+    """Whether the participant reports with transport-cc what arrives. A server that estimates
+    bandwidth then limits what it sends."""
 
 
 @dataclass(slots=True)

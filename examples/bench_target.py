@@ -65,7 +65,7 @@ class RelayTarget:
             self._port = int(await self._process.stdout.readline())  # the first thing that it says
 
     def pid(self) -> int:
-        """Of the process that is measured, with its children."""
+        """The process id of the server, whose CPU time and memory are measured with those of its children."""
         return self._process.pid
 
     async def join(self, plan: Plan) -> Connected:
@@ -87,7 +87,7 @@ class RelayTarget:
         return Connected(plan, opened, incoming=0, outgoing=0, sends=sends)  # 0: no SRTP
 
     async def settle(self) -> None:
-        """Whoever is welcome gets everything: nothing to wait for."""
+        """Do nothing: everybody who joined is sent every packet."""
 
     async def leave(self, participant: Connected) -> None:
         """Signal a participant out."""

@@ -68,7 +68,7 @@ MAX_FILES = 20
 """In one folder, the package's own file included."""
 MAX_FILE_LINES = 500
 MAX_TEST_LINES = 600
-"""Of a file of tests: what one module does is tried in one file."""
+"""The most lines that a file of tests may have: what one module does is tried in one file."""
 MAX_FUNCTION_LINES = 80
 MAX_KERNEL_LINES = 120
 """A kernel cannot be cut as freely: every call in it is compiled again for each caller that inlines it."""

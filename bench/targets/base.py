@@ -72,8 +72,8 @@ class Peer(Protocol):
     """A target that may be a peer, which is another project's server."""
 
     peer: bool
-    """It is another project's server. Failed joins in the window are then counted as a result. A server of ours has to
-    let everybody in, or it is not measured."""
+    """Whether the target is another project's server. Failed joins in the window are then counted as a result. A
+    server of ours has to let everybody in, or it is not measured."""
 
 
 def is_peer(target: Target) -> bool:

@@ -28,7 +28,7 @@ class Member:
     mids: int = 0
     """The number of its mids."""
     tracks: list[TrackId] = field(default_factory=list)
-    """Its engine tracks by track."""
+    """The engine's tracks, by number of the track in the plan."""
     gets: dict[tuple[str, int], SubscriptionId] = field(default_factory=dict)
     """(publisher, number of the track) -> subscription."""
 

@@ -26,7 +26,7 @@ class Member:
 
     sessions: list[Session]
     streams: list[list[int]] = field(default_factory=list)
-    """Its streams by track, then by layer, lowest first."""
+    """The participant's streams by track, then by layer, lowest first."""
     receiver: int = -1
     gets: dict[tuple[str, int], int] = field(default_factory=dict)
     """(publisher, number of the track) -> stream."""

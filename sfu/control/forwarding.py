@@ -33,7 +33,7 @@ from sfu.schema.codes import Command, NoticeKind
 logger = logging.getLogger(__name__)
 
 MAX_COMMAND_VALUE = 0x7FFFFFFF
-"""Of a priority and of pixels: more means no more."""
+"""Larger priorities and pixel counts are cut to this value."""
 
 
 class Forwarding:

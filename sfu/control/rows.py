@@ -90,7 +90,7 @@ class Tables:
         self._memory = memory
         self.caches = CacheSpace()
         self.key_frame_retry_ms = (0, 0, 0)
-        """Of streams that are taken from now on, by layer: see `EngineOptions`."""
+        """`EngineOptions.key_frame_retry_ms`, by layer, for streams that are taken from now on."""
         self.transports = Rows("transports", TRANSPORTS)
         self.tracks = Rows("tracks", TRACKS)
         self.streams = Rows("streams", STREAMS)

@@ -206,7 +206,7 @@ class Totals:
     """The numbers of the whole engine."""
 
     traffic: Traffic
-    """Of all media threads together."""
+    """The traffic of all media threads together."""
     threads: tuple[ThreadLoad, ...]
     """By number of the media thread."""
     rows_used: Mapping[str, int]

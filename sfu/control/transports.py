@@ -205,7 +205,10 @@ class Transport:
                 self._fail_on_data(error)
 
     def _fail_on_data(self, error: Exception) -> None:
-        """The end of this transport, and nothing to whoever sends to it or was waited for: in their turn it came up."""
+        """End this transport after an error in its data channels.
+
+        The error surfaced while another transport was being served, which goes on.
+        """
         logger.error("transport %d failed on data", self.id, exc_info=error)
         self.fail("internal error")
 

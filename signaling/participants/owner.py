@@ -68,7 +68,7 @@ class Owner(Member, Protocol):
 
     @property
     def client(self) -> ClientInfo:
-        """Its SDK and version."""
+        """The client's SDK and version."""
 
     @property
     def who(self) -> tuple[str, str]:

@@ -143,7 +143,7 @@ class Participant:
         self.disconnect_on_resume = False
         """A simulated fault: the next resumed socket is closed at once."""
         self.allow_pause = self.settings.may_pause(node.config.media.allow_pause)
-        """Its videos may be paused for lack of bandwidth."""
+        """Whether the videos that it receives may be paused for lack of bandwidth."""
         self.path_memory = node.paths.recall(room.name, self.identity, room.participants.get(self.identity))
         self.subscriber_primary = (
             not self.settings.single_pc

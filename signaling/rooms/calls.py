@@ -75,7 +75,7 @@ class _Call:
 
     callee_sid: str
     heard: asyncio.Event
-    """It was acknowledged or answered, or has failed."""
+    """Set when the call was acknowledged or answered, or has failed."""
     answer: "asyncio.Future[str]"
 
 

@@ -9,7 +9,7 @@ from signaling.profile import is_person
 from signaling.rooms.member import Member
 
 _Standing = tuple[bool, bool, bool]
-"""Of one participant, hidden or not: whether it is a person, a visible person, a visible publisher."""
+"""What one participant counts as: (a person, a visible person, a visible publisher)."""
 _NOBODY: _Standing = (False, False, False)
 
 

@@ -75,7 +75,7 @@ class Member(Publisher, Protocol):
 
     @property
     def subscriptions(self) -> Subscriber:
-        """Its subscriptions to the room's tracks."""
+        """The participant's subscriptions to the room's tracks."""
 
     @property
     def data_transport(self) -> TransportId:

@@ -137,7 +137,7 @@ class PublishDecision:
     voices: tuple[int, int] = (0, 0)
     """The group of voices of which only the loudest are forwarded, and how many; (0, 0): it is always forwarded."""
     screen: bool = False
-    """It is a shared screen, or the sound of one."""
+    """Whether the track is a shared screen or the sound of one."""
     barred: frozenset[Codec] = frozenset()
     """Codecs that may not be published in this room."""
     bitrates: tuple[int, ...] = ()

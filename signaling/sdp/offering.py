@@ -81,7 +81,7 @@ class _MSection:
     forwarding: Forwarding | None = None
     """The track that is sent here, or was sent until it was no longer wanted."""
     resting: bool = False
-    """Its track went away, and the client has not yet answered an offer that said so."""
+    """The track went away, and the client has not yet answered an offer that said so."""
     dead: bool = False
     """The client rejected it, for good."""
     closed: bool = False

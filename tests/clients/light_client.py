@@ -20,7 +20,7 @@ from tests.clients.network import ADDRESS
 from tests.clients.sfu_server import ServerUnderTest
 
 SAMPLES = 960
-"""Of one Opus packet of 20 ms."""
+"""Samples in one Opus packet of 20 ms."""
 SOUND = b"\xf8\xff\xfe"
 """One Opus frame in which nothing is heard."""
 PACKET_INTERVAL_S, CHECK_EVERY = 0.1, 30

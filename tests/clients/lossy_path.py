@@ -20,7 +20,7 @@ from tests.clients.sfu_server import ServerUnderTest, free_port
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 PADDING_BIT = 0x20
-"""Of the first byte of an RTP packet; libwebrtc sets it where there is padding and nothing else."""
+"""The padding bit of an RTP packet's first byte; libwebrtc sets it where there is padding and nothing else."""
 
 
 def is_rtp(datagram: bytes) -> bool:

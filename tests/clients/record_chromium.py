@@ -35,13 +35,13 @@ OUTPUT = Path(__file__).parents[2] / "bench" / "recordings" / "chromium-vp8-720p
 WIDTH, HEIGHT, FRAMES_PER_SECOND = 1280, 720, 30
 BITRATE_BPS = 2_300_000
 ENOUGH_BPS = 0.95 * BITRATE_BPS
-"""Of the encoder's target: congestion control has stopped climbing."""
+"""At this rate the encoder is close to its target, and congestion control has stopped climbing."""
 RECORDED_FRAMES = 300
 RECORDING_TIMEOUT_S = 60
 CLOCK_HZ = 90_000
-"""Of timestamps of video."""
+"""Clock rate of video timestamps."""
 KEY_FRAME_BIT = 0x01
-"""Of a VP8 payload header: clear in key frames (RFC 7741 section 4.3)."""
+"""A bit of the VP8 payload header that is clear in key frames (RFC 7741 section 4.3)."""
 
 FILM_FRAMES = 90
 NOISE_LEVELS = 3.0

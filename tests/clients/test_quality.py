@@ -11,7 +11,7 @@ from tests.clients.sfu_server import ServerUnderTest
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 LOSS = 0.4
-"""Of RED's packets: four windows in five would be worse than `GOOD`."""
+"""The share of RED packets that is lost: four windows in five would be worse than `GOOD`."""
 WAIT_S = 60
 
 

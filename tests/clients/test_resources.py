@@ -29,8 +29,10 @@ pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 WARM_UP, JOINS = 100, 300
 AT_ONCE = 10
 ALLOWED_BYTES_EACH, ALLOWED_BLOCKS_EACH = 1024, 20
-"""Of malloc and of Python's small objects, in use once a participant has gone: the last 1,000 departures are remembered
-for those who resume, and sockets of the test's own clients leave a little. One that was kept would be 20,000 blocks."""
+"""Bytes of malloc and blocks of Python's small objects that may stay in use for each participant that has gone.
+
+The last 1,000 departures are remembered for those who resume, and sockets of the test's own clients leave a little. A
+participant that was kept would be 20,000 blocks."""
 ALLOWED_GROWTH_BYTES = 8 * 1024 * 1024
 """Less than a third of what 300 transports that nobody freed would hold, and more than an allocator's mood."""
 

@@ -21,8 +21,8 @@ ROUND_TRIP_S, LOSS = 0.25, 0.01
 PACKETS_PER_S = 220
 """With the padding between them, more than 64 packets pass before a lost one can be there again."""
 UNREPAIRED = 0.15
-"""Of what is lost, so much may cost a key frame: this client probes for bandwidth with padding under the numbers of the
-stream, at times so much that a repair comes more than 512 numbers late."""
+"""The share of lost packets that may cost a key frame each: this client probes for bandwidth with padding under the
+numbers of the stream, at times so much that a repair comes more than 512 numbers late."""
 MEASURED_FRAMES = 160
 
 

@@ -9,7 +9,7 @@ import numpy as np
 WIDTH, HEIGHT, FPS, RATE, HERTZ = 640, 360, 25, 48_000, 440
 RED, BLUE = (220, 0, 0), (0, 0, 220)
 TOLERANCE = 40
-"""Of a colour that went through two encoders."""
+"""How far a colour may be off that went through two encoders."""
 
 
 def write_film(path: Path, seconds: int) -> None:

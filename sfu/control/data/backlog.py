@@ -71,13 +71,13 @@ class Message:
             self._sender.release_window(self.size)
 
     def queued(self) -> None:
-        """It waits in one backlog more."""
+        """Count one more backlog that holds the message."""
         if self._waits == 0:
             self.ledger.total += self.size
         self._waits += 1
 
     def unqueued(self) -> None:
-        """It waits in one backlog less."""
+        """Count one fewer backlog that holds the message."""
         self._waits -= 1
         if self._waits == 0:
             self.ledger.total -= self.size

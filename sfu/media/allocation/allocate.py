@@ -42,11 +42,11 @@ MAX_BACK_OFF_NS = 120_000_000_000
 FORGIVEN_NS = 60_000_000_000
 """An upgrade that held so long ends the row of failures."""
 OVERDRAFT_BPS = 500_000
-"""By so much a shared screen may exceed the budget, as at Jitsi."""
+"""How far a shared screen may exceed the budget, as at Jitsi."""
 OVERDRAFT_NS = 5_000_000_000
-"""For so long."""
+"""How long a shared screen may exceed the budget."""
 OVERDRAFT_REST_NS = 30_000_000_000
-"""From the beginning of one overdraft to that of the next at least."""
+"""Least time from the beginning of one overdraft to that of the next."""
 
 PIXELS_OF_LAYER = (320 * 180, 640 * 360, 1280 * 720)
 """What a client that wishes this layer shows, when it has told no dimensions."""

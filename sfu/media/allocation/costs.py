@@ -13,7 +13,7 @@ from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL
 UNMEASURED_FACTOR = 3
 """A layer that was not measured yet costs so many times what the layer below costs."""
 MAX_TARGET_KBPS = 65_000
-"""More counts as this."""
+"""The highest target of a layer that is believed: a higher one counts as this."""
 TARGET_PERCENT = 110
 """A publisher's target is its encoder's: headers of usual packets add about a tenth."""
 FIRST_LAYER_BPS = 150_000

@@ -34,9 +34,10 @@ PREFERRED_LOSS, PREFERENCE_SMOOTHING = 0.2, 0.002
 BIAS, LOG_BIAS = 0.0002, 0.02
 TINY = 1e-6
 RAMP_NS, RAMP_FACTOR = 300_000_000, 1.3
-"""While limited by loss, the rate grows by so much in so long."""
+"""While loss limits, the rate grows at most RAMP_FACTOR times in RAMP_NS."""
 ACKNOWLEDGED_FACTOR, HOLD_FACTOR, HOLD_NEAR = 1.5, 1.2, 1.3
-"""And to so many times what arrives; less when that is near the rate at which loss began."""
+"""While loss limits, the rate is at most ACKNOWLEDGED_FACTOR times what arrives. Where what arrives is below HOLD_NEAR
+times the rate at which loss began, HOLD_FACTOR counts instead."""
 FIRST_HOLD_NS, MAX_HOLD_NS = 300_000_000, 60_000_000_000
 SUDDEN_FACTOR = 2.0
 """Loss of an observation that was sent at so many times the usual rate is no outlier."""

@@ -9,7 +9,7 @@ from numba import njit
 from sfu.schema.estimate_tables import MIN_BPS, PROBES
 
 NEEDED_SHARE = 0.8
-"""Of a cluster's packets and bytes have to be received."""
+"""The share of a cluster's packets, and of its bytes, that must be received for a result."""
 MAX_SPAN_NS = 1_000_000_000
 """A cluster leaves and arrives within this time."""
 BURST_NS = 1_000_000

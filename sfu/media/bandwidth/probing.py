@@ -14,13 +14,13 @@ from sfu.schema.estimate_tables import MAX_BPS, PROBES
 
 START_SCALE = 3.0
 SCALE = 2.0
-"""Of every later probe, to what is known."""
+"""A probe after the first ones is sent at this many times the known rate."""
 FURTHER_SHARE = 0.7
 """A result of at least so much of the rate leads to another probe."""
 WISH_SCALE = 2.0
 """No probe exceeds so many times what the client wishes."""
 LOSS_SCALE = 1.5
-"""While the rate recovers from loss, none exceeds so many times the estimate."""
+"""While the rate recovers from loss, no probe exceeds so many times the estimate."""
 HEADROOM = 1.2
 """Probing ends when the estimate exceeds the wish by so much."""
 WISH_GREW = 1.2
@@ -33,7 +33,7 @@ RESULT_NS = 1_000_000_000
 AGAIN_NS = 5_000_000_000
 """Time between probes while application-limited, after a drop, or where no capacity is known."""
 RECOVERED_NS = 1_000_000_000
-"""Between probes because a queue has gone, after a drop."""
+"""Least time between two probes after a drop that begin because a queue has gone."""
 STILL_NS = 15_000_000_000
 STILL_SHARE = 0.05
 """An estimate that for so long was never higher by this share than it had been stands still."""

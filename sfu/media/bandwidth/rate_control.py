@@ -18,7 +18,7 @@ RATE_HOLD, RATE_INCREASE = 0, 1
 BETA = 0.85
 """Decrease to this share of what arrives."""
 DRAIN_BPS = 5_000
-"""And so much below."""
+"""A decrease goes this far (bit/s) below BETA times the rate of arrival, so that the queue drains."""
 ETA = 1.08
 """Multiplicative increase in a second, far from the known capacity."""
 MIN_INCREASE_BPS = 1_000

@@ -10,11 +10,11 @@ from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS
 
 LOW_LOSS, HIGH_LOSS = 0.02, 0.1
 GROWTH, GROWTH_BPS = 1.08, 1_000
-"""In a second with little loss: 1.05 in the draft, 1.08 in libwebrtc."""
+"""How much the rate grows in a second with little loss: 1.05 times in the draft, 1.08 times in libwebrtc."""
 GROWTH_NS, MAX_GROWTH_NS = 1_000_000_000, 10_000_000_000
 """Least time between two increases, and most that one makes up for where reports are rare."""
 DECREASE_NS = 300_000_000
-"""And a round trip between two decreases."""
+"""Least time between two decreases, beside one round trip."""
 RECEIVER_NS = 10_000_000_000
 """A REMB holds so long: who sends them sends one a second or more."""
 RECEIVER_FELL = 0.85

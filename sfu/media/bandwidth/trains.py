@@ -30,7 +30,7 @@ MEAN_NS = 1_000_000_000
 BUSY_SHARE = 0.85
 """Who sends more than this share of what trains arrive at, on the average, fills the path."""
 BUSY_FAST_SHARE = 0.5
-"""The same beyond TRUSTED_BPS: who shares a path has about half of it."""
+"""BUSY_SHARE for paths faster than TRUSTED_BPS: two senders that share a path have about half of it each."""
 OTHERS_MS = 10.0
 """A queue that exceeds our own by more is that of others, or of a path that carries less than trains told."""
 TRUSTED_BPS = 1_000_000

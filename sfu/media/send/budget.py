@@ -17,24 +17,25 @@ from sfu.schema.estimate_tables import START_BPS
 UNLIMITED = 1 << 62
 """`free_number` of a transport that is not paced."""
 PACING_PERCENT = 150
-"""Of the estimate. With libwebrtc's 110 for a steady rate, frames of screens and of layers close to the estimate were
-spread so evenly that it did not grow any more: 15 % less of a link of 700 kbit/s was used, and upper temporal layers
-were left out. libwebrtc itself has 250 for cameras."""
+"""The pacing rate in percent of the estimate. With libwebrtc's 110 for a steady rate, frames of screens and of layers
+close to the estimate were spread so evenly that it did not grow any more: 15 % less of a link of 700 kbit/s was used,
+and upper temporal layers were left out. libwebrtc itself has 250 for cameras."""
 KEY_FRAME_STEADY_PERCENT = 110
-"""While a key frame waits, whose end is far, and the path takes no more: its queue is to stay short."""
+"""The pacing rate in percent of the estimate while a key frame waits whose end is far, on a path that takes no more:
+its queue is to stay short."""
 KEY_FRAME_PERCENT = 250
 """Of the estimate, while a key frame that has begun to leave waits and the path takes it; and of the start rate, before
 the first feedback."""
 KEY_FRAME_NS = 2_000_000_000
-"""How long a key frame may leave so fast."""
+"""How long a key frame may leave at KEY_FRAME_PERCENT."""
 KEY_FRAME_REST_NS = 4_000_000_000
-"""And how long after its beginning the next one may."""
+"""Least time from the beginning of one key frame that leaves faster than media do to the next."""
 BURST_NS = 40_000_000
 MAX_BURST_BYTES = 63_000
 MAX_DEBT_NS = 500_000_000
 """What never waits may use up the budget of so long a time in advance; beyond, the rest goes on nevertheless."""
 PACKET_BYTES = 1_500
-"""As large as a packet is taken to be where only numbers of packets are compared."""
+"""The size that a packet is taken to have where only numbers of packets are compared."""
 HEADER_BYTES = 80
 """What a packet has on the wire beside its payload: headers of IP, UDP and RTP, extensions, the tag."""
 

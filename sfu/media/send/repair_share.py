@@ -5,11 +5,11 @@ import numpy as np
 from numba import njit
 
 LEAST_SHARE, MOST_SHARE = 0.1, 0.3
-"""As much as is lost, within these."""
+"""Repeats may take the share that is lost, but no less and no more than these."""
 SAVED_NS = 500_000_000
 """What was not used for so long may be used at once."""
 LEAST_SAVED_BYTES = 3_000
-"""And two packets, at the lowest rates."""
+"""Bytes that may always be saved, at the lowest rates too: two packets."""
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ from sfu.schema.allocation_tables import COST_SPATIAL, COST_TEMPORAL, MEASURED_L
 
 NOT_READ = -1
 MAX_LEB128_BYTES = 5
-"""Of 32 bits."""
+"""Bytes of a LEB128 number of 32 bits."""
 NAMED_SPATIAL = 4
 
 

@@ -27,7 +27,7 @@ DATAGRAM_BYTES = 1150
 TICK_NS = 250_000
 """Unit of transport-cc receive deltas (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1.5)."""
 TICKS_PER_REFERENCE = 256
-"""Of the reference time, which counts 64 ms."""
+"""Ticks in one unit of the reference time, which is 64 ms."""
 NOT_RECEIVED, SMALL, LARGE = 0, 1, 2
 """Packet statuses (section 3.1.1); the number is how many bytes its receive delta has."""
 ONE_BIT_STATUSES, TWO_BIT_STATUSES = 14, 7

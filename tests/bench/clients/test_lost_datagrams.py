@@ -20,7 +20,7 @@ from sfu.parameters import DtlsRole, IceCredentials
 
 PROFILE = "SRTP_AEAD_AES_128_GCM"
 RETRY_S, CHATTER_S = 0.1, 0.02
-"""Of the endpoints; and of what comes between, so that they are never without a datagram for as long as RETRY_S."""
+"""When the endpoints send again, and how often other datagrams come, so that no endpoint is without one for RETRY_S."""
 FLIGHT = 5
 """Records of a DTLS server's first flight: hello, certificate, key exchange, request, done."""
 

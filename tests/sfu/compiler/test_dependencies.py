@@ -120,7 +120,7 @@ def named(code: CodeType, names: dict[str, Any]) -> Iterator[object]:
 
 
 def test_every_kernel_that_the_code_of_a_kernel_names_is_needed() -> None:
-    """The same said by the compiled bytecode, with the values that the names really have."""
+    """The compiled bytecode says which kernels those are, with the values that the names really have."""
     missing, count = [], 0
     for kernel in compiling.kernels().values():
         function = kernel.py_func

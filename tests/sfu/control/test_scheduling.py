@@ -15,7 +15,7 @@ READ = 1
 
 
 def attributes() -> tuple[int, ...]:
-    """Of this thread, in the order of struct sched_attr."""
+    """The scheduling attributes of this thread, in the order of struct sched_attr."""
     buffer = ctypes.create_string_buffer(scheduling._ATTRIBUTES.size)
     number = SYSCALL_NUMBERS[os.uname().machine] + READ
     assert ctypes.CDLL(None).syscall(number, 0, buffer, len(buffer), 0) == 0

@@ -65,7 +65,7 @@ def test_a_loss_counts_less_where_little_is_sent(pps: float, usual: float, weigh
 
 
 class PlayedShard:
-    """Its memory and nothing else."""
+    """A shard's memory and nothing else."""
 
     def __init__(self) -> None:
         self.memory = Memory()
@@ -461,7 +461,7 @@ def test_of_several_tracks_the_worst_counts(played: Played) -> None:
 
 
 def test_a_viewer_in_another_thread(played: Played) -> None:
-    """Its wishes count at the publisher, whose mute counts at it."""
+    """What the viewer prefers counts at the publisher, whose mute counts at the viewer."""
     two = Played(shards=2)
     track = two.publish(MediaKind.VIDEO, Codec.VP8, 3)
     row = two.subscribe()

@@ -76,7 +76,7 @@ def test_a_link_that_narrows_has_the_picture_that_fits(capacity: int, layers: se
 def test_pictures_and_sound_of_the_native_client_go_on_in_what_a_narrow_link_carries(
     capacity: int, layer: int, used: float, settled: int
 ) -> None:
-    """Its sound takes 120 kbit/s and its key frames are large, beside which there is room for pictures all the same."""
+    """The client's sound takes 120 kbit/s and its key frames are large: there is room for pictures all the same."""
     with simulated_call() as call:
         call.publish(140_000, 440_000, 1_680_000, encoders=NATIVE)
         viewer = call.view(Link(START, ((0.0, 3_000_000), (10.0, capacity)), delay_ns=20 * MS))

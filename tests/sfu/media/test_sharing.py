@@ -33,7 +33,7 @@ KBIT = 1000
 CAMERA = ((60, 30, 60), (200, 100, 200), (700, 350, 700))
 """kbit/s of the temporal layers of three spatial ones; with a tenth of headers on the wire: 165, 550 and 1925."""
 SINGLE = ((150,), (500,), (1750,))
-"""The same without temporal layers."""
+"""kbit/s of three spatial layers without temporal ones."""
 OVERHEAD = 16 + 28
 
 

@@ -96,7 +96,7 @@ class Encoders:
 NATIVE = Encoders(66_666_667, (0, 1), (1.2, 0.8), (6, 4, 3), key_together=True, saves=True, audio_bytes=235)
 """LiveKit's native SDK as measured behind a bottleneck: VP8 at 15 frames/s, Opus with redundancy and without DTX."""
 SAVED_SHARE = 0.25
-"""Of each frame, while a key frame is being made up for."""
+"""The share of each frame that is left out while a key frame is being made up for."""
 
 
 @dataclass
@@ -296,7 +296,7 @@ class Viewer(Peer):
         super().__init__(call, number, MEDIA if transport_cc else WITHOUT_TRANSPORT_CC, path_memory)
         self.down, self.up, self.reports, self.rtx = down, up, reports, rtx
         self.blocks = False
-        """It sends receiver reports once a second."""
+        """Whether the viewer sends receiver reports once a second."""
         self._blocks_due = call.now + BLOCKS_NS
         self._counted: dict[int, Counted] = {}
         self.subscriptions: dict[int, tuple[Kind, int]] = {}
@@ -312,7 +312,7 @@ class Viewer(Peer):
         self._highest: dict[int, int] = {}
         self.audio_times: list[int] = []
         self.heard: list[tuple[int, int, int]] = []
-        """Of each audio packet when it arrived, the row of its subscription, and its payload type."""
+        """Each audio packet as (when it arrived, the row of its subscription, its payload type)."""
         self.frame_times: list[int] = []
         self.screens: dict[int, Screen] = {}
         """What is shown of each video, by its SSRC."""

@@ -2,7 +2,7 @@
 a whole key frame on."""
 
 DESCRIPTOR_BYTES = 6
-"""Of VP8 as the simulated publisher writes it."""
+"""Bytes of the VP8 payload descriptor as the simulated publisher writes it."""
 KEPT = 2_000
 """Packets behind the newest one that may still be used."""
 

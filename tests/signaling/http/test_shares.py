@@ -25,7 +25,7 @@ from signaling.participants import renegotiation
 from tests.signaling.support.call import Call, Client, sdp, settle
 
 COST_S = 0.05
-"""Of one request of the client that wants much."""
+"""What one request of the client that wants much costs, in seconds."""
 
 LOOP_S = 0.0001
 """One turn of the event loop in which nothing happens."""

@@ -1,4 +1,4 @@
-"""The same rooms over real SDP: a browser's offers through the real peer connections, the engine alone is fake."""
+"""Rooms over real SDP: a browser's offers through the real peer connections, the engine alone is fake."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -24,10 +24,10 @@ class Endless:
     """A client's application, which waits for its own stack as long as it takes and loses nothing."""
 
     def hold_window(self, size: int) -> None:
-        """It goes on all the same."""
+        """Ignore it: this application goes on all the same."""
 
     def release_window(self, size: int) -> None:
-        """It goes on all the same."""
+        """Ignore it: this application goes on all the same."""
 
 
 class Leg:

@@ -45,7 +45,7 @@ class Video:
 
 
 class Subscriber:
-    """Its videos, and what was allocated to them."""
+    """A subscriber's videos, and what was allocated to them."""
 
     def __init__(self, *videos: Video) -> None:
         self.rows = np.full(len(videos), DEMAND.blank)

@@ -30,7 +30,7 @@ def table(*rows: tuple[int, ...]) -> Any:
 
 
 def costs(measured: Any, live: int | None = None, target: Any = None) -> list[list[int]]:
-    """Of simulcast if `live` is given, else of one stream with all layers."""
+    """The costs of simulcast if `live` is given, else of one stream with all layers."""
     cost = np.full((COST_SPATIAL, COST_TEMPORAL), -1, np.int64)
     means = table() if target is None else target
     if live is None:

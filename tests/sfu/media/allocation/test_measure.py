@@ -10,7 +10,7 @@ from sfu.schema.codes import MediaKind
 from tests.sfu.support.publisher import MS, SECOND, START, VP8, Publisher, packet
 
 BYTES, PACKETS = 1000, 20
-"""Of each packet (without a few of its header) and in each second."""
+"""Size of each packet (without a few bytes of its header), and packets in each second."""
 
 
 def vp8(temporal: int, key: bool = False) -> bytes:

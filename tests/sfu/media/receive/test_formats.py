@@ -30,7 +30,7 @@ VP8_KEY_IN_TWO_BYTES = bytes.fromhex("10009d012a") + bytes(20)
 
 @pytest.fixture
 def publisher() -> Publisher:
-    """It has sent a key frame of VP8 as packet 100 of SSRC 10."""
+    """A publisher that has sent a key frame of VP8 as packet 100 of SSRC 10."""
     result = Publisher()
     result.add_track("0")
     result.receive(packet(100, ssrc=10, mid="0", payload=VP8_KEY))

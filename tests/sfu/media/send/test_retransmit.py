@@ -17,7 +17,7 @@ from tests.sfu.support.subscribers import MS, REPAIR, RTX_PAYLOAD_TYPE, START_OF
 
 KEY = START_OF_KEY | PacketFlag.FRAME_END
 TAG_BYTES = 16
-"""Of AEAD_AES_128_GCM."""
+"""Bytes of the authentication tag of AEAD_AES_128_GCM."""
 
 
 def nack(room: Room, sequence: int) -> list[rtp.RtpPacket]:

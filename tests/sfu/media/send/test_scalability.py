@@ -39,7 +39,7 @@ class Frame:
     indications: tuple[int, ...]
     refers_to: tuple[int, ...]
     chains: tuple[int, ...]
-    """Of each chain: the frame of it before this one; 0: none."""
+    """For each chain, the number of its frame before this one; 0: none."""
     packets: int = 0
 
 

@@ -197,7 +197,7 @@ def test_any_bytes_are_refused_or_lie_inside_the_packet(memory: Memory, data: by
 
 
 def profile_of(data: bytes) -> int:
-    """Of the extension block; 0 when there is none."""
+    """The profile of the extension block; 0 when there is none."""
     at = 12 + 4 * (data[0] & 15) if data else 0
     return int.from_bytes(data[at : at + 2], "big") if data and data[0] & 0x10 and len(data) >= at + 4 else 0
 
