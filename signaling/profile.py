@@ -48,6 +48,8 @@ class ClientSettings:
     """The client will say how large it shows tracks."""
     allow_pause: bool | None = None
     """A video of which not even key frames fit may be paused; None: the client does not say."""
+    signals: bool = True
+    """It has a WebSocket, or may come back on one. False: it joined by one HTTP request, and is told nothing else."""
 
     def may_pause(self, configured: bool) -> bool:
         """Whether its videos may be paused for lack of bandwidth: what the client says, else what is configured."""

@@ -29,15 +29,15 @@ class Bodies:
         self._held = 0
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """Read the body of `request`, which counts as held until the context ends.
+    async def read(self, request: Request, longest: int = MAX_BODY_BYTES) -> AsyncIterator[bytes]:
+        """Read the body of `request`, of at most `longest` bytes. It counts as held until the context ends.
 
         Raises:
             ApiError: it is too long or too slow, the client has left, or too much is being read already.
         """
         length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-            raise _too_large()
+        if length.isdecimal() and int(length) > longest:
+            raise _too_large(longest)
         body = bytearray()
         held = 0
         try:
@@ -47,8 +47,8 @@ class Bodies:
                     more = max(0, len(body) - SMALL_BODY_BYTES) - held
                     held += more
                     self._hold(more)
-                    if len(body) > MAX_BODY_BYTES:
-                        raise _too_large()
+                    if len(body) > longest:
+                        raise _too_large(longest)
         except BaseException as error:
             self._held -= held
             if isinstance(error, TimeoutError | ClientDisconnect):
@@ -66,5 +66,5 @@ class Bodies:
             raise ApiError("resource_exhausted", "too many large requests at a time")
 
 
-def _too_large() -> ApiError:
-    return ApiError("resource_exhausted", f"the body has more than {MAX_BODY_BYTES} bytes", status=TOO_LARGE)
+def _too_large(longest: int) -> ApiError:
+    return ApiError("resource_exhausted", f"the body has more than {longest} bytes", status=TOO_LARGE)

@@ -148,7 +148,7 @@ async def _health(request: Request) -> Response:
 
 async def _validate(request: Request) -> Response:
     try:
-        request.app.state.rooms.validate(_join_parameters(request))
+        request.app.state.rooms.validate(join_parameters(request))
     except JoinError as error:
         return PlainTextResponse(error.text, status_code=error.status)
     return PlainTextResponse("success")
@@ -157,7 +157,7 @@ async def _validate(request: Request) -> Response:
 async def _connect(websocket: WebSocket) -> None:
     try:
         # By way of a second object, because the socket's own would keep the query as long as it lives.
-        join = _join_parameters(HTTPConnection(websocket.scope))
+        join = join_parameters(HTTPConnection(websocket.scope))
         session: Session = websocket.app.state.rooms.admit(join)
     except JoinError as error:
         websocket.app.state.joins.refused(error.status)
@@ -181,7 +181,12 @@ async def _connect(websocket: WebSocket) -> None:
         log.exception("session failed", room=join.room, identity=join.claims.identity)
 
 
-def _join_parameters(connection: HTTPConnection) -> JoinParameters:
+def join_parameters(connection: HTTPConnection) -> JoinParameters:
+    """Read the join that a request asks for.
+
+    Raises:
+        JoinError: the token does not allow it, the parameters cannot be used, or the server is not ready.
+    """
     if not connection.app.state.ready:
         raise JoinError(503, "the server is starting or stopping")
     return parse_join(

@@ -44,6 +44,7 @@ from signaling.http.shares import Share
 from signaling.http.tokens import Claims
 from signaling.participants import data
 from signaling.participants.description import describe, set_texts
+from signaling.participants.offered_once import OfferedOnce
 from signaling.participants.publishing import Publishing
 from signaling.participants.renegotiation import DualConnection, Renegotiation, SingleConnection
 from signaling.participants.subscriptions import Subscriptions
@@ -77,7 +78,7 @@ log = structlog.get_logger("signaling.participant")
 
 
 class Participant:
-    """One participant. A session makes it when a client joins by WebSocket; `Room.remove` ends it."""
+    """One participant. A session makes it when a client joins; `Room.remove` ends it."""
 
     def __init__(
         self,
@@ -153,8 +154,7 @@ class Participant:
         self.token = TokenRefresh(self, self._info)
         self.publishing = Publishing(self)
         self.subscriptions = Subscriptions(self, self.settings.auto_subscribe, self.settings.adaptive_stream)
-        kind = SingleConnection if self.settings.single_pc else DualConnection
-        self.renegotiation: Renegotiation = kind(self, self.publishing, self.subscriptions)
+        self.renegotiation: Renegotiation = _negotiation(self.settings)(self, self.publishing, self.subscriptions)
         self.data_transport = self.renegotiation.data_transport
         """The transport over which data packets for it go."""
         for transport in self.renegotiation.transports:
@@ -478,3 +478,10 @@ class Participant:
             last_first.callback(self.renegotiation.close)
             last_first.callback(self.subscriptions.close)
             last_first.callback(self.publishing.close)
+
+
+def _negotiation(client: ClientSettings) -> type[OfferedOnce | SingleConnection | DualConnection]:
+    """Return how SDP is exchanged with a client."""
+    if not client.signals:
+        return OfferedOnce
+    return SingleConnection if client.single_pc else DualConnection

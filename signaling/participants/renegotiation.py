@@ -6,7 +6,7 @@ Changes are collected and negotiated together. Of several offers that wait, only
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -19,7 +19,13 @@ from signaling.participants.owner import Owner
 from signaling.participants.publishing import Publishing
 from signaling.participants.subscriptions import Subscriptions
 from signaling.sdp.forwarding import Forwarding
-from signaling.sdp.peer_connection import AnsweringConnection, OfferingConnection, SdpError, WantedTrack
+from signaling.sdp.peer_connection import (
+    AnsweringConnection,
+    AnswerResult,
+    OfferingConnection,
+    SdpError,
+    WantedTrack,
+)
 
 COLLECT_S = 0.02
 """Changes within this time share one negotiation. It is too short to be noticed, and long enough for a burst."""
@@ -127,18 +133,27 @@ class Renegotiation(ABC):
         Raises:
             SessionEnded: the offer is malformed or too large.
         """
+        try:
+            self._take(offer.sdp, partial(self._send_answer, offer.id))
+        except SdpError as error:
+            raise _unusable("offer", error) from error
+
+    def _send_answer(self, id: int, result: AnswerResult) -> None:
+        description = SessionDescription(type="answer", sdp=result.sdp, id=id, mid_to_track_id=result.mid_to_track_id)
+        self._participant.send(SignalResponse(answer=description))
+
+    def _take(self, offer: str, tell: Callable[[AnswerResult], None]) -> None:
+        """Answer an offer: `tell` takes the answer before others are told of what the offer changed.
+
+        Raises:
+            SdpError: the offer cannot be used; nothing was changed.
+        """
         participant = self._participant
         began = participant.node.clock()
         self._answers += 1
-        try:
-            result = self._answering.answer(offer.sdp, self._publishing.decide)
-        except SdpError as error:
-            raise _unusable("offer", error) from error
-        description = SessionDescription(
-            type="answer", sdp=result.sdp, id=offer.id, mid_to_track_id=result.mid_to_track_id
-        )
+        result = self._answering.answer(offer, self._publishing.decide)
         participant.room.before_description()
-        participant.send(SignalResponse(answer=description))
+        tell(result)
         self._publishing.apply(result)
         self._answered()
         self._cost_s = participant.node.clock() - began

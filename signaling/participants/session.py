@@ -1,6 +1,10 @@
-"""The session of one WebSocket: join or resume, then requests until it ends. The participant outlives it."""
+"""The session of one WebSocket: join or resume, then requests until it ends. The participant outlives it.
+
+A client without a WebSocket is admitted here as well, and then served by what admitted it.
+"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 
@@ -17,6 +21,7 @@ from livekit.protocol.rtc import (
     SignalResponse,
 )
 
+from sfu.engine import EngineError
 from signaling.errors import SessionEnded
 from signaling.http.connection import BadMessage, SignalConnection
 from signaling.http.join import JoinError, JoinParameters
@@ -24,6 +29,7 @@ from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participants import handlers
 from signaling.participants.participant import CLOSE_NORMAL, CLOSE_RECONNECT, PING_TIMEOUT_S, Participant
+from signaling.rooms.capacity import SERVER_FULL
 from signaling.rooms.departures import RETOLD_S
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
@@ -33,6 +39,8 @@ PROTOCOL_VERSION = 17
 COMPATIBLE_VERSION = "1.13.5"
 """The livekit-server whose behaviour clients may expect; they compare it to decide what to use."""
 PING_INTERVAL_S = 5
+REVOKED, ROOM_FULL = "the token was revoked", "room is full"
+"""Why a join is refused."""
 
 log = structlog.get_logger("signaling.session")
 
@@ -56,8 +64,12 @@ class Session:
     async def run(self, connection: SignalConnection) -> None:
         """Serve the client until its socket ends. Whatever it sends, this returns."""
         room = self._room
-        if room is not None and not await self._may_enter(room.node, connection):
-            return
+        if room is not None:
+            try:
+                await self._wait(room.node)
+            except ExcessiveUse:
+                await _refuse(connection, LeaveRequest(reason=STATE_MISMATCH, action=LeaveRequest.DISCONNECT))
+                return
         self.abandon()
         participant = self._resumed
         if room is not None:
@@ -75,8 +87,7 @@ class Session:
                 resumed.close_socket()
         else:
             assert room is not None, "only a resume comes without a room"
-            if room.node.revocations.covers(room.name, self._join.claims.identity, self._join.claims.not_before):
-                # The token was revoked after the admission, while this client waited.
+            if self._is_revoked(room):
                 await _refuse(connection, LeaveRequest(reason=PARTICIPANT_REMOVED, action=LeaveRequest.DISCONNECT))
                 return
             if room.closed:
@@ -94,18 +105,50 @@ class Session:
             if participant.connection is connection:
                 participant.signal_lost()
 
-    async def _may_enter(self, node: Node, connection: SignalConnection) -> bool:
-        """Let a client that joins again and again wait. If that takes too long, send it away and return False."""
+    async def enter(self) -> Participant:
+        """Make the participant of a client that has no socket. It is not yet a member of its room.
+
+        Raises:
+            JoinError: 401: the token was revoked while the client waited; 429: the client joins too often; 503: the
+                room or the server is full, or the room was closed.
+        """
+        room, join = self._room, self._join
+        assert room is not None, "only a resume comes without a room"
+        try:
+            await self._wait(room.node)
+        except ExcessiveUse as error:
+            raise JoinError(429, "too many joins") from error
+        self.abandon()
+        room.node.shares.note()
+        if self._is_revoked(room):
+            raise JoinError(401, REVOKED)
+        if room.closed:
+            raise JoinError(503, "the room was closed")
+        if room.is_full(join.claims.identity, join.is_person):
+            raise JoinError(503, ROOM_FULL)
+        try:
+            return Participant(room.node, room, join.profile, replace(join.settings, signals=False), join.claims)
+        except EngineError as error:
+            raise JoinError(503, SERVER_FULL) from error
+
+    async def _wait(self, node: Node) -> None:
+        """Let a client that joins again and again wait.
+
+        Raises:
+            ExcessiveUse: that would take too long. It is counted.
+        """
         try:
             await node.entrances.wait(self._join.claims.who)
         except BaseException as error:
             self.abandon()
-            if not isinstance(error, ExcessiveUse):
-                raise
-            node.dropped["entrances_beyond_their_share"] += 1
-            await _refuse(connection, LeaveRequest(reason=STATE_MISMATCH, action=LeaveRequest.DISCONNECT))
-            return False
-        return True
+            if isinstance(error, ExcessiveUse):
+                node.dropped["entrances_beyond_their_share"] += 1
+            raise
+
+    def _is_revoked(self, room: Room) -> bool:
+        """Tell whether the token was revoked after the admission, while this client waited."""
+        claims = self._join.claims
+        return room.node.revocations.covers(room.name, claims.identity, claims.not_before)
 
 
 async def _serve(participant: Participant, connection: SignalConnection) -> None:
@@ -152,7 +195,7 @@ def _join(room: Room, join: JoinParameters, connection: SignalConnection) -> Par
     """Make the participant and send the messages that answer a join; None if the room or the engine is full."""
     try:
         if room.is_full(join.claims.identity, join.is_person):
-            raise JoinError(503, "room is full")
+            raise JoinError(503, ROOM_FULL)
         participant = Participant(room.node, room, join.profile, join.settings, join.claims)
     except Exception:
         log.exception("join failed", room=room.name, identity=join.claims.identity)
