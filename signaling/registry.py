@@ -36,7 +36,7 @@ from signaling.errors import TooManyRooms
 from signaling.http.join import JoinError, JoinParameters
 from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
-from signaling.participants.session import Session
+from signaling.participants.session import REVOKED, ROOM_FULL, Session
 from signaling.records.settings import RoomSettings, UnknownPreset, with_preset
 from signaling.rooms import quality, room_log
 from signaling.rooms.capacity import BEYOND_LIMITS, SERVER_FULL, Load, Needs
@@ -45,6 +45,8 @@ from signaling.rooms.quality import QUALITY_INTERVAL_S
 from signaling.rooms.room import Room
 from signaling.rooms.tracks import Publisher
 from signaling.webhooks.notifier import Webhooks
+from signaling.whip.endpoint import routes as whip_routes
+from signaling.whip.sessions import Sessions
 
 TICK_S = 0.4
 """The time between ticks of rooms, which is the engine's window for audio levels. Other periods are multiples."""
@@ -66,6 +68,7 @@ class Rooms:
         self.node.capacity.count = self._needs
         self.node.events.subscribe(room_log.tell)
         self._webhooks = Webhooks(self.node)
+        self._sessions = Sessions(self)
         self._load = Load(engine.totals, lambda: sum(len(room.tracks) for room in self.rooms.values()))
         self._options = options or config.room
         self._tasks: list[asyncio.Task[None]] = []
@@ -153,8 +156,8 @@ class Rooms:
         return True
 
     def routes(self) -> Sequence[BaseRoute]:
-        """Return the routes of the server API and of statistics."""
-        return [*api_routes(self), *Statistics(self).routes()]
+        """Return the routes of the server API, of statistics, and of WHIP and WHEP."""
+        return [*api_routes(self), *Statistics(self).routes(), *whip_routes(self.node, self._sessions)]
 
     def _make(self, name: str, options: RoomOptions, settings: RoomSettings | None) -> Room:
         if not self.rooms:
@@ -186,7 +189,7 @@ class Rooms:
             JoinError: 401.
         """
         if self.node.revocations.covers(join.room, join.claims.identity, join.claims.not_before):
-            raise JoinError(401, "the token was revoked")
+            raise JoinError(401, REVOKED)
 
     def _settings(self, join: JoinParameters) -> RoomSettings | None:
         """Return what the token says about the room.
@@ -212,7 +215,7 @@ class Rooms:
             if len(self.rooms) >= MAX_ROOMS:
                 raise JoinError(503, "too many rooms")
         elif room.is_full(join.claims.identity, join.is_person):
-            raise JoinError(503, "room is full")
+            raise JoinError(503, ROOM_FULL)
         if self._load.is_beyond(self.node.config.limits) and not (room and join.claims.identity in room.participants):
             self.node.dropped["joins_beyond_limits"] += 1
             raise JoinError(503, BEYOND_LIMITS)
@@ -238,8 +241,9 @@ class Rooms:
         if join.reconnect:
             # A resume never creates anything; a participant that is gone is told over the socket to start again.
             member = room.participants.get(join.claims.identity) if room is not None else None
+            resumable = isinstance(member, Participant) and member.settings.signals
             # Older SDKs name no sid. One that is named must still be that of this stay.
-            if isinstance(member, Participant) and join.participant_sid in ("", member.sid):
+            if isinstance(member, Participant) and resumable and join.participant_sid in ("", member.sid):
                 return Session(room, join, member)
             return Session(room, join, None)
         settings = self._settings(join)
@@ -268,6 +272,7 @@ class Rooms:
             room.tick(now, levels.get(room.name, {}))
             if room.is_over(now):
                 self._end(room, ROOM_CLOSED, LeaveRequest.DISCONNECT)
+        self._sessions.tick(now)
 
     def _report_quality(self) -> None:
         scores = quality.measure(self.node)

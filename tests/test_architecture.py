@@ -44,6 +44,7 @@ ORDER = (
     {"signaling.rooms"},
     {"signaling.participants", "signaling.webhooks"},
     {"signaling.api"},
+    {"signaling.whip"},
     {"signaling.registry"},
     {"signaling.cli"},
     # the benchmark
