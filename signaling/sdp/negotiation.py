@@ -33,11 +33,9 @@ from signaling.sdp.session_description import (
     Extmap,
     Feedback,
     Profile,
-    Rid,
     Section,
     SessionDescription,
     Setup,
-    Simulcast,
     SsrcAttribute,
     SsrcGroup,
     Transport,
@@ -235,7 +233,7 @@ def encodings_of(section: Section, rids: bool) -> tuple[Encoding, ...]:
     `rids` says whether the rid header extension is negotiated. SSRCs of layers with rids stay unknown even if they are
     listed: packets show which SSRC is which layer, the order of lines does not.
     """
-    names = _sent_rids(section) if rids else ()
+    names = sent_rids(section) if rids else ()
     if names:
         if set(names) <= set(RID_ORDER):
             names = tuple(sorted(names, key=RID_ORDER.index))
@@ -247,7 +245,7 @@ def encodings_of(section: Section, rids: bool) -> tuple[Encoding, ...]:
     return tuple(Encoding(ssrc=ssrc, rtx_ssrc=repairs.get(ssrc, 0)) for ssrc in chosen) or (Encoding(),)
 
 
-def _sent_rids(section: Section) -> tuple[str, ...]:
+def sent_rids(section: Section) -> tuple[str, ...]:
     """Return the rids that the client sends, in their order. Only those in a=simulcast are layers (RFC 8853)."""
     declared = [rid.id for rid in section.rids if rid.direction == "send" and _fits_packets(rid.id)]
     if section.simulcast and section.simulcast.send:
@@ -411,15 +409,6 @@ def build_profile(formats: Sequence[Format], extensions: Iterable[Extmap], *, op
         feedback=tuple(Feedback(f.payload_type, v) for f in formats for v in FEEDBACK if v in f.feedback),
         extensions=tuple(extensions),
     )
-
-
-def with_simulcast(answer: Section, offered: Section) -> Section:
-    """Return the answer with the offered rids accepted, if their header extension is."""
-    rids = _sent_rids(offered) if any(e.uri == RID_URI for e in answer.profile.extensions) else ()
-    if not rids:
-        return answer
-    accepted = tuple(Rid(rid, "recv") for rid in rids)
-    return replace(answer, rids=accepted, simulcast=Simulcast(receive=rids))
 
 
 def with_track(answer: Section, track: WantedTrack, local: LocalSubscription) -> Section:

@@ -49,12 +49,12 @@ from signaling.sdp.negotiation import (
     track_id,
     used_first,
     with_candidates,
-    with_simulcast,
     with_track,
 )
 from signaling.sdp.offering import OfferingConnection
 from signaling.sdp.parsing import KnownSections, SdpError, parse
 from signaling.sdp.session_description import Direction, Extmap, Section, SessionDescription, Setup, Transport
+from signaling.sdp.simulcast import with_simulcast
 
 __all__ = [
     "AnswerResult",

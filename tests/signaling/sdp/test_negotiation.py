@@ -40,7 +40,6 @@ from signaling.sdp.negotiation import (
     track_id,
     used_first,
     with_candidates,
-    with_simulcast,
     with_track,
 )
 from signaling.sdp.parsing import SdpError, parse
@@ -235,14 +234,6 @@ def test_one_kind_of_congestion_feedback_is_answered(
     assert tuple(f.value for f in profile.feedback) == kept
     assert profile.fmtps == ((97, "apt=96"),)
     assert profile.formats == ("96", "97")
-
-
-def test_offered_rids_are_accepted_in_their_order() -> None:
-    offered = session("chromium-publish").sections[3]
-    answer = Section("video", profile=Profile(extensions=accepted_extensions(offered.profile, True)))
-    text = with_simulcast(answer, offered).serialize()
-    assert "a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n" in text
-    assert with_simulcast(Section("video"), offered) == Section("video")
 
 
 def test_a_track_that_we_send_is_named_for_livekits_clients() -> None:
