@@ -47,7 +47,11 @@ def reference() -> str:
 
 
 def rewritten(document: str) -> str:
-    """The document with its reference as it should be. Raises ValueError when it has no place for it."""
+    """The document with its reference as it should be.
+
+    Raises:
+        ValueError: the document has no place for it.
+    """
     before, mark, _ = document.partition(BEGIN)
     if not mark:
         raise ValueError(f"{DOCUMENT} has no line {BEGIN}")

@@ -230,8 +230,8 @@ class Generator:
             # the loop must not wait for a time slice of the signalling beside it
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SIGNALLING_NICE)
 
-    def _run(self, precedence: bool) -> None:
-        if precedence:
+    def _run(self, raised_priority: bool) -> None:
+        if raised_priority:
             raise_priority()  # what waits for the signalling beside it would count as the server's latency
         try:
             run(self._tables.record)

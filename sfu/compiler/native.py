@@ -35,7 +35,11 @@ def _register(names: Iterable[str], system_library: str) -> None:
 
 
 def crypto_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of the OpenSSL that kernels use, for Python; result, arguments: ctypes' types. Raises ImportError."""
+    """A function of the OpenSSL that kernels use, for Python; result, arguments: ctypes' types.
+
+    Raises:
+        ImportError: OpenSSL or the function was not found.
+    """
     function = _find(name, "crypto")
     function.restype, function.argtypes = result, arguments
     return function

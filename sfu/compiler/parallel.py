@@ -273,9 +273,9 @@ def _be_child(parent: int, work: Callable[[Callable[[str], None]], None], writin
         if os.getppid() == parent:
             work(lambda line: _write(writing, line))
             status = 0
-    except BaseException as exc:  # the parent's stack is below us and must not unwind here
+    except BaseException as error:  # the parent's stack is below us and must not unwind here
         if os.environ.get("NUMBA_DEVELOPER_MODE"):
-            sys.excepthook(type(exc), exc, exc.__traceback__)
+            sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(status)
 

@@ -52,13 +52,21 @@ class Forwarding:
         self._last_number = 0
 
     def open_track(self, number: TrackId) -> Track:
-        """The track. Raises EngineError for one that is not open."""
+        """The track.
+
+        Raises:
+            EngineError: the track is not open.
+        """
         if number not in self.tracks:
             raise EngineError(f"no track {number}")
         return self.tracks[number]
 
     def open_subscription(self, number: SubscriptionId) -> Subscription:
-        """The subscription. Raises EngineError for one that is not open."""
+        """The subscription.
+
+        Raises:
+            EngineError: the subscription is not open.
+        """
         if number not in self.subscriptions:
             raise EngineError(f"no subscription {number}")
         return self.subscriptions[number]
@@ -67,9 +75,15 @@ class Forwarding:
         """Those of these tracks that are open."""
         return [self.tracks[number] for number in numbers if number in self.tracks]
 
-    # --- tracks -------------------------------------------------------------------------------------------------------
+    # Tracks.
+
     def publish(self, transport: Transport, parameters: PublishParameters) -> Track:
-        """Open a track on an open transport. Raises EngineError (values out of range), TableFull."""
+        """Open a track on an open transport.
+
+        Raises:
+            EngineError: a parameter is out of range.
+            TableFull: there is no room for another track.
+        """
         shard = transport.shard
         row, generation, streams = shard.tables.take_track(transport.row, parameters)
         announced = {ssrc for each in parameters.encodings for ssrc in (each.ssrc, each.rtx_ssrc) if ssrc}
@@ -83,7 +97,11 @@ class Forwarding:
         return track
 
     def unpublish(self, number: TrackId) -> None:
-        """Close a track and its subscriptions; one that is closed already: nothing. Raises EngineError."""
+        """Close a track and its subscriptions; one that is closed already: nothing.
+
+        Raises:
+            EngineError: there never was such a track.
+        """
         track = self.tracks.pop(number, None)
         if track is None:
             self._check_past(number, "track")
@@ -94,7 +112,11 @@ class Forwarding:
         track.transport.shard.mailbox.push(Command.CLOSE_TRACK, track.row, track.generation)
 
     def set_codecs(self, number: TrackId, codecs: frozenset[Codec]) -> None:
-        """Change what the m-section of a track may carry. Raises EngineError."""
+        """Change what the m-section of a track may carry.
+
+        Raises:
+            EngineError: there never was such a track.
+        """
         track = self.tracks.get(number)
         if track is None:
             self._check_past(number, "track")
@@ -111,9 +133,15 @@ class Forwarding:
         else:
             track.transport.shard.mailbox.push(Command.REQUEST_KEY_FRAME, track.row, track.generation)
 
-    # --- subscriptions ------------------------------------------------------------------------------------------------
+    # Subscriptions.
+
     def subscribe(self, number: TrackId, transport: Transport, parameters: SubscribeParameters) -> LocalSubscription:
-        """Forward a track to an open transport. Raises EngineError, TableFull."""
+        """Forward a track to an open transport.
+
+        Raises:
+            EngineError: the track is not open, or a parameter is out of range.
+            TableFull: there is no room for another subscription.
+        """
         track = self.open_track(number)
         _check_layers(parameters.spatial, parameters.temporal)
         shard = transport.shard
@@ -149,7 +177,11 @@ class Forwarding:
         return LocalSubscription(mine, ssrc, rtx_ssrc)
 
     def unsubscribe(self, number: SubscriptionId) -> None:
-        """Stop forwarding; a subscription that is closed already: nothing. Raises EngineError."""
+        """Stop forwarding; a subscription that is closed already: nothing.
+
+        Raises:
+            EngineError: there never was such a subscription.
+        """
         subscription = self.subscriptions.pop(number, None)
         if subscription is None:
             self._check_past(number, "subscription")
@@ -160,8 +192,11 @@ class Forwarding:
     def set_layers(
         self, number: SubscriptionId, spatial: int, temporal: int, priority: int = 0, pixels: int = 0
     ) -> None:
-        """Highest layers to forward, from 0, and how important they are, as `SubscribeParameters` says it. Raises
-        EngineError."""
+        """Highest layers to forward, from 0, and how important they are, as `SubscribeParameters` says it.
+
+        Raises:
+            EngineError: a layer is out of range, or there never was such a subscription.
+        """
         _check_layers(spatial, temporal)
         self._change(
             number,
@@ -173,10 +208,15 @@ class Forwarding:
         )
 
     def set_paused(self, number: SubscriptionId, paused: bool) -> None:
-        """Stop or go on without giving up the SSRCs. Raises EngineError."""
+        """Stop or go on without giving up the SSRCs.
+
+        Raises:
+            EngineError: there never was such a subscription.
+        """
         self._change(number, Command.SET_PAUSED, paused=paused)
 
-    # --- closing with a transport, and notices ------------------------------------------------------------------------
+    # Closing with a transport, and notices.
+
     def close_all_of(self, transport: Transport) -> None:
         """Close the subscriptions to a transport, and its tracks with theirs."""
         for subscription in list(transport.subscriptions):
@@ -298,7 +338,11 @@ def _check_layers(spatial: int, temporal: int) -> None:
 
 
 def check_open(transport: Transport | None, number: int) -> Transport:
-    """The transport, if signalling may still use it. A failed one can be used, to no effect. Raises EngineError."""
+    """The transport, if signalling may still use it. A failed one can be used, to no effect.
+
+    Raises:
+        EngineError: the transport was closed.
+    """
     if transport is None or transport.state is TransportState.CLOSING:
         raise EngineError(f"no transport {number}")
     return transport

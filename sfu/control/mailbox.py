@@ -93,8 +93,11 @@ class Mailbox:
 
     def push(self, kind: Command, row: int, generation: int, **fields: int) -> None:
         """Send one command with the fields of its kind (`COMMAND_FIELDS`), in order; settings may come after others
-        that follow them. Raises TableFull when too many wait, but never for a setting or one that opens or closes a
-        row."""
+        that follow them.
+
+        Raises:
+            TableFull: too many commands wait; never for a setting or a command that opens or closes a row.
+        """
         if fields.keys() != COMMAND_FIELDS[kind]:
             raise TypeError(f"{kind.name} takes {sorted(COMMAND_FIELDS[kind])}, not {sorted(fields)}")
         if kind in _SETTINGS:

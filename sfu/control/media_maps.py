@@ -33,7 +33,11 @@ class MediaMaps:
         return self._waiting or self._handed
 
     def set(self, media: MediaParameters) -> None:
-        """Use these from now on. Raises EngineError for numbers out of range."""
+        """Use these from now on.
+
+        Raises:
+            EngineError: a number is out of range.
+        """
         check_media(media)
         if media != self.newest:
             self._waiting = media

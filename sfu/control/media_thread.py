@@ -59,7 +59,11 @@ class MediaThread:
         os.eventfd_write(int(self._memory.thread["wake_fd"]), 1)
 
     def stop(self) -> None:
-        """End the loop after the turn it is in, and wait for the thread. Raises RuntimeError when it does not end."""
+        """End the loop after the turn it is in, and wait for the thread.
+
+        Raises:
+            RuntimeError: the thread does not end.
+        """
         if self._thread is None:
             return
         self._memory.thread["stop"] = 1

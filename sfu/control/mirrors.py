@@ -12,7 +12,11 @@ from sfu.schema.codes import Command
 
 
 def take_mirror(track: Track, shard: Shard, owners: Owners) -> Mirror:
-    """The mirror of a track in a shard that is not its own, for one more subscription. Raises TableFull."""
+    """The mirror of a track in a shard that is not its own, for one more subscription.
+
+    Raises:
+        TableFull: the other shard has no room for the track.
+    """
     mirror = track.mirrors.get(shard) or _open_mirror(track, shard, owners)
     mirror.subscriptions += 1
     return mirror

@@ -56,7 +56,11 @@ class Rows:
         self.used = 0
 
     def take(self) -> int:
-        """The lowest free row. Raises TableFull."""
+        """The lowest free row.
+
+        Raises:
+            TableFull: no row is free.
+        """
         if self._returned:
             row = heapq.heappop(self._returned)
         elif self._fresh < self._capacity:
@@ -138,7 +142,11 @@ class Tables:
         record["next_password"] = list(ice.password.encode())
 
     def write_media(self, row: int, media: MediaParameters) -> None:
-        """Fill row `row` of `media`, which must not be in use. Raises EngineError for numbers out of range."""
+        """Fill row `row` of `media`, which must not be in use.
+
+        Raises:
+            EngineError: a number is out of range.
+        """
         check_media(media)
         record = self._memory.table("media")[row]
         for name in ("extension_of_id", "id_of_extension", "codec_of_pt", "nack_of_pt", "clock_of_pt"):
@@ -159,10 +167,13 @@ class Tables:
     def take_track(
         self, transport: int, parameters: PublishParameters, source: tuple[int, int, int] = NO_SOURCE
     ) -> tuple[int, int, tuple[StreamRow, ...]]:
-        """Row and generation of a track on transport row `transport`, and its layers' rows. Raises TableFull, and
-        EngineError for parameters out of range.
+        """Row and generation of a track on transport row `transport`, and its layers' rows.
 
         source: of a mirror, (media thread, track row, generation) of what it mirrors.
+
+        Raises:
+            TableFull: no row is free.
+            EngineError: a parameter is out of range.
         """
         if not 1 <= len(parameters.encodings) <= LAYERS:
             raise EngineError(f"a track has 1 to {LAYERS} encodings, not {len(parameters.encodings)}")
@@ -232,7 +243,12 @@ class Tables:
         self, track: int, transport: int, kind: Kind, ssrcs: tuple[int, int], parameters: SubscribeParameters
     ) -> tuple[int, int]:
         """Row and generation of track row `track` forwarded to transport row `transport`. ssrcs: ours for media and
-        for RTX (0: none). Raises TableFull, and EngineError for parameters out of range."""
+        for RTX (0: none).
+
+        Raises:
+            TableFull: no row is free.
+            EngineError: a parameter is out of range.
+        """
         mid = _text(parameters.mid, 16, "mid")
         cname = _text(parameters.cname, 32, "cname")
         if not 0 <= parameters.payload_type < 128:
@@ -311,7 +327,11 @@ def codec_mask(codecs: Iterable[Codec]) -> int:
 
 
 def check_media(media: MediaParameters) -> None:
-    """Raises EngineError when a payload type or an extension id cannot be."""
+    """Check what negotiation says about payload types and header extensions.
+
+    Raises:
+        EngineError: a payload type, an extension id or a clock rate is out of range.
+    """
     for number, payload_type in media.payload_types.items():
         if not (0 <= number < 128 and -1 <= payload_type.associated < 128):
             raise EngineError(f"payload type {number} (of {payload_type.associated}) is out of range")

@@ -25,7 +25,11 @@ class RunsMedia(Protocol):
         """Make the loop look into the command queue soon."""
 
     def stop(self) -> None:
-        """End the loop. Raises RuntimeError when it cannot."""
+        """End the loop.
+
+        Raises:
+            RuntimeError: the loop does not end.
+        """
 
     def cpu_seconds(self) -> float:
         """Processor time that it has used."""
@@ -66,7 +70,11 @@ class Shard:
         return int(self.memory.thread["number"])
 
     def open(self, port: int, options: EngineOptions, certificate: LocalCertificate) -> None:
-        """Bind the sockets; `start` of the thread may follow. Raises OSError."""
+        """Bind the sockets; `start` of the thread may follow.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
         self.sockets = Sockets(self.memory, port, options.bind)
         self.memory.thread["unlimited"] = not options.limits_bandwidth
         self.memory.thread["loss_proxying"] = options.proxies_loss
@@ -84,7 +92,11 @@ class Shard:
 def open_all(
     shards: Sequence[Shard], ports: Iterable[int], options: EngineOptions, certificate: LocalCertificate
 ) -> None:
-    """Bind the sockets of all shards, or of none. Raises OSError."""
+    """Bind the sockets of all shards, or of none.
+
+    Raises:
+        OSError: an address cannot be bound.
+    """
     opened: list[Shard] = []
     try:
         for shard, port in zip(shards, ports, strict=True):
@@ -97,7 +109,11 @@ def open_all(
 
 
 async def first_turns(shards: Iterable[Shard]) -> None:
-    """Wait until every media thread works. Raises RuntimeError when one fails."""
+    """Wait until every media thread works.
+
+    Raises:
+        RuntimeError: a media thread fails.
+    """
     for shard in shards:
         while shard.memory.thread["turns"] == 0:
             if shard.thread.failed:

@@ -16,7 +16,11 @@ class RelayedTransport:
     """A publisher's transport as another shard has it: number maps and clock, nothing of the network."""
 
     def __init__(self, publisher: Transport, shard: Shard) -> None:
-        """Takes a row and opens it. Raises TableFull."""
+        """Takes a row and opens it.
+
+        Raises:
+            TableFull: no row is free.
+        """
         self.publisher = publisher
         self.mirrors = 0
         self._shard = shard

@@ -94,7 +94,11 @@ class Transport:
         beside: "Transport | None" = None,
     ) -> None:
         """Takes a row and opens it; resumed_bps: what its client's last path carried, 0: not known; beside: the
-        transport of the same shard on which its client publishes. Raises TableFull."""
+        transport of the same shard on which its client publishes.
+
+        Raises:
+            TableFull: no row is free.
+        """
         from sfu.control.data.sctp import DataChannels  # imports aiortc, which no engine needs to start
 
         self.id = number
@@ -129,9 +133,14 @@ class Transport:
         self._maps = MediaMaps(shard.tables, self.row, self._record, self._send_media)
         self._push(Command.OPEN_TRANSPORT, relayed=0)
 
-    # --- what signalling asks -----------------------------------------------------------------------------------------
+    # What signalling asks.
+
     def connect(self, remote: RemoteTransport) -> None:
-        """Take the peer's half. Raises EngineError when a later one changes fingerprints or role."""
+        """Take the peer's half.
+
+        Raises:
+            EngineError: a later call changes fingerprints or role.
+        """
         if self._remote is not None:
             if set(remote.fingerprints) != set(self._remote.fingerprints) or remote.role is not self._remote.role:
                 raise EngineError("the peer changed its DTLS fingerprint or role")
@@ -154,7 +163,11 @@ class Transport:
         return self.ice
 
     def set_media(self, media: MediaParameters) -> None:
-        """Replace what payload types and extension ids mean. Raises EngineError for numbers out of range."""
+        """Replace what payload types and extension ids mean.
+
+        Raises:
+            EngineError: a number is out of range.
+        """
         self._maps.set(media)
         for follower in self.followers.values():
             follower.set_media(media)
@@ -228,7 +241,8 @@ class Transport:
         self._sessions = None
         self.shard.tables.transports.give_back(self.row)
 
-    # --- what the media thread tells ----------------------------------------------------------------------------------
+    # What the media thread tells.
+
     def path_selected(self) -> None:
         """There is a path to the peer, or another than before."""
         self._start_dtls()
@@ -268,7 +282,8 @@ class Transport:
             self.shard.loop.call_soon(self._end)
             self._events.put(TransportFailed(self.id, reason))
 
-    # --- what the data channels tell ----------------------------------------------------------------------------------
+    # What the data channels tell.
+
     def send_application_data(self, data: bytes) -> None:
         """Send one SCTP packet over DTLS."""
         if self._dtls is None or self.state is not TransportState.OPEN:
@@ -288,7 +303,8 @@ class Transport:
         """One whole message came."""
         self._events.put(DataReceived(self.id, channel, payload))
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # Inside.
+
     def _push(self, kind: Command, **fields: int) -> None:
         self.shard.mailbox.push(kind, self.row, self.generation, **fields)
 

@@ -80,7 +80,11 @@ def bind_sockets(config: Config) -> list[socket.socket]:
 
 
 def bind_metrics_sockets(config: Config) -> list[socket.socket]:
-    """Bind the same addresses for metrics, if `config` has a port for them. Raises what `bind_sockets` does."""
+    """Bind the same addresses for metrics, if `config` has a port for them.
+
+    Raises:
+        OSError: as `bind_sockets` does.
+    """
     return _bind_addresses(config, config.prometheus.port) if config.prometheus.port else []
 
 
@@ -106,7 +110,11 @@ def _bind_addresses(config: Config, port: int) -> list[socket.socket]:
 
 def check_metrics_port(config: Config) -> None:
     """Bind what `running` will bind for metrics for a moment, so that a taken port is known before kernels are
-    compiled. Raises what `bind_sockets` does."""
+    compiled.
+
+    Raises:
+        OSError: as `bind_sockets` does.
+    """
     for bound in bind_metrics_sockets(config):
         bound.close()
 

@@ -239,7 +239,7 @@ async def test_three_hundred_joins_leave_nothing_behind(own_network: None) -> No
         resident = _resident_bytes()
         await _visit(server, range(WARM_UP, WARM_UP + JOINS), dtls)
         left = await _rest(server)
-        # the watcher's own ring follows its bit rate, downwards here; what others left behind would be added
+        # the watcher's own packet cache follows its bit rate, downwards here; what others left behind would be added
         assert left.pop("packet_cache_bytes") <= held.pop("packet_cache_bytes")
         assert left == held
         in_use_now, blocks_now = _in_use()

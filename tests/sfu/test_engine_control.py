@@ -427,7 +427,7 @@ async def test_rows_that_the_media_thread_closes_itself_are_freed(bench: Bench) 
     assert bench.engine.usage() == EMPTY
 
 
-async def test_speaking_receivers_are_listed(bench: Bench) -> None:
+async def test_speaking_tracks_are_listed(bench: Bench) -> None:
     publisher = bench.engine.open_transport().id
     tracks = [bench.engine.publish(publisher, PublishParameters(Kind.AUDIO, mid, (Encoding(),))) for mid in "abc"]
     await bench.settle()

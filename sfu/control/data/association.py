@@ -113,7 +113,8 @@ class Association(Retransmission):
         self.reliable: RTCDataChannel | None = None
         """Where the backlog goes, once it is open."""
 
-    # --- receiving ----------------------------------------------------------------------------------------------------
+    # Receiving.
+
     @property
     def _advertised_rwnd(self) -> int:
         """The receive window: less what is held here, and what has not reached all its receivers."""
@@ -283,7 +284,8 @@ class Association(Retransmission):
             and self._advanced_peer_ack_tsn == self._last_sacked_tsn
         )
 
-    # --- sending ------------------------------------------------------------------------------------------------------
+    # Sending.
+
     async def _data_channel_flush(self) -> None:
         """Send what waits as soon as aiortc takes more: other channels and the reliable backlog by turns."""
         if self._backlog and not self._outbound_queue:
@@ -413,7 +415,11 @@ class Association(Retransmission):
         self._data_channel_close(channel)
 
     def take(self, packet: bytes) -> None:
-        """Take one packet that has passed the fence. Raises whatever the peer's bytes make aiortc raise."""
+        """Take one packet that has passed the fence.
+
+        Raises:
+            Exception: whatever the peer's bytes make aiortc raise.
+        """
         run_now(self._handle_data(packet))
 
     @property

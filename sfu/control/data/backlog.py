@@ -112,7 +112,11 @@ class Backlog:
             self._held.append((self._begun + self.size, message))
 
     def popleft(self) -> Message:
-        """Take the oldest message. Raises IndexError when there is none."""
+        """Take the oldest message.
+
+        Raises:
+            IndexError: there is none.
+        """
         message = self._messages.popleft()
         message.unqueued()
         self.size -= message.size

@@ -51,7 +51,10 @@ class Stream(InboundStream):
 
     def take(self, chunk: DataChunk) -> list[Received]:
         """Take a chunk that was not received before; returns the messages that are now whole and due, in order.
-        Raises TransportFailure when too much is held, or two messages have one sequence number."""
+
+        Raises:
+            TransportFailure: too much is held, or two messages have one sequence number.
+        """
         if chunk.flags & WHOLE == WHOLE:
             ahead = 0 if chunk.flags & SCTP_DATA_UNORDERED else self._ahead(chunk.stream_seq)
             if ahead <= 0:

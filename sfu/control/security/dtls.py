@@ -139,7 +139,11 @@ class DtlsConnection:
             self._shake_hands()
 
     def receive(self, datagram: bytes) -> list[bytes]:
-        """Take one datagram; returns the application data in it. Raises TransportFailure."""
+        """Take one datagram; returns the application data in it.
+
+        Raises:
+            TransportFailure: the handshake failed, or OpenSSL refuses what the peer sent.
+        """
         if self.state is State.ENDED:
             return []
         # The BIO is a stream: read it empty after each datagram, then a broken record cannot swallow the next one.
@@ -150,7 +154,11 @@ class DtlsConnection:
 
     def receive_record(self, datagram: bytes) -> bytes | None:
         """Take a datagram that `is_one_data_record`. Returns what is in it; None when there is nothing that is
-        authentic, new and of this association. Raises TransportFailure."""
+        authentic, new and of this association.
+
+        Raises:
+            TransportFailure: OpenSSL refuses what the peer sent.
+        """
         if self.state is not State.CONNECTED:
             return None
         openssl.BIO_write(self._incoming, datagram, len(datagram))
@@ -160,7 +168,11 @@ class DtlsConnection:
             return None
 
     def send(self, data: bytes) -> None:
-        """Encrypt application data as one record. Raises TransportFailure."""
+        """Encrypt application data as one record.
+
+        Raises:
+            TransportFailure: OpenSSL cannot encrypt it.
+        """
         if self.state is not State.CONNECTED:
             return
         result = openssl.SSL_write(self._handle, data, len(data))
@@ -188,7 +200,11 @@ class DtlsConnection:
         return self._ssl.DTLSv1_get_timeout()
 
     def handle_timeout(self) -> None:
-        """Repeat the last flight (RFC 6347 section 4.2.4). Raises TransportFailure after OpenSSL's twelfth."""
+        """Repeat the last flight (RFC 6347 section 4.2.4).
+
+        Raises:
+            TransportFailure: OpenSSL has repeated it twelve times.
+        """
         if self.state is State.ENDED:
             return
         try:
@@ -225,7 +241,12 @@ class DtlsConnection:
                 return received
 
     def _read_record(self) -> bytes:
-        """Read one record of application data. Raises WantReadError when there is none, else TransportFailure."""
+        """Read one record of application data.
+
+        Raises:
+            WantReadError: there is none.
+            TransportFailure: OpenSSL refuses it.
+        """
         size = openssl.SSL_read(self._handle, _BUFFER, MAX_DATAGRAM_BYTES)
         if size > 0:
             return bytes(openssl_ffi.buffer(_BUFFER, size))

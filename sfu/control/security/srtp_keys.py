@@ -47,7 +47,11 @@ class SendingCipher:
     stands in a table; one thread at a time may use it."""
 
     def __init__(self, key: bytes, salt: bytes) -> None:
-        """key: the session's, 16 or 32 bytes; salt: 12 bytes. Both from `derive`. Raises MemoryError."""
+        """key: the session's, 16 or 32 bytes; salt: 12 bytes. Both from `derive`.
+
+        Raises:
+            MemoryError: OpenSSL cannot make the context.
+        """
         self.salt = salt
         self.address: int = _new() or 0
         if not self.address:

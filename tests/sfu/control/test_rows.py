@@ -166,7 +166,7 @@ def test_full_arena_gives_back_what_was_taken(tables: Tables) -> None:
         PublishParameters(Kind.VIDEO, "1", (Encoding(),) * 4),
     ],
 )
-def test_receiver_parameters_out_of_range_take_no_row(tables: Tables, parameters: PublishParameters) -> None:
+def test_track_parameters_out_of_range_take_no_row(tables: Tables, parameters: PublishParameters) -> None:
     with pytest.raises(EngineError):
         tables.take_track(0, parameters)
     assert tables.tracks.used == tables.streams.used == 0

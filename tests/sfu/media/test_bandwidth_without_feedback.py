@@ -40,7 +40,7 @@ def without_transport_cc(call: SimulatedCall, down: Link) -> Viewer:
     return viewer
 
 
-# --- feedback never comes
+# Feedback never comes.
 
 
 def test_clean_reports_limit_nothing() -> None:
@@ -137,7 +137,7 @@ def test_reports_are_no_reason_to_pause() -> None:
         assert video(call, viewer)[1] == Rung.KEY_FRAMES_ONLY, "paused, it could never report that more gets through"
 
 
-# --- feedback stops
+# Feedback stops.
 
 
 def test_a_viewer_whose_feedback_stops_has_the_lowest_layer_and_is_probed_when_it_returns() -> None:
@@ -205,7 +205,7 @@ def test_what_was_lost_in_a_cut_is_no_sign_of_congestion() -> None:
         assert call.memory.table("estimates")[viewer.row]["average_loss"] < 0.1
 
 
-# --- another path
+# Another path.
 
 
 def test_after_a_change_of_port_the_new_path_is_judged_alone() -> None:
@@ -257,7 +257,7 @@ def test_reports_about_the_old_path_do_not_limit_the_new_one() -> None:
         assert video(call, viewer)[0] == 2
 
 
-# --- who was here before
+# Who was here before.
 
 
 def test_who_comes_again_begins_where_the_path_was() -> None:

@@ -78,7 +78,9 @@ def test_the_tables_are_documented_as_they_are() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == document(), "run `make docs`"
 
 
-# --- codes ------------------------------------------------------------------------------------------------------------
+# Codes.
+
+
 def test_every_reason_to_drop_has_a_counter_and_is_used() -> None:
     assert len(Drop) <= DROPS
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "sfu").rglob("*.py"))
@@ -106,7 +108,8 @@ def test_scratch_words_do_not_overlap() -> None:
     assert [word for word, following in pairwise(words) if word + sizes.get(Scratch(word), 1) > following] == []
 
 
-# --- readers and writers ----------------------------------------------------------------------------------------------
+# Readers and writers.
+
 OPENED = [each for each in row_types() if each.name in ("transport", "track", "stream", "subscription", "source")]
 SINGULAR = {each.name: each for each in row_types()}
 TAKEN = {"taken", "taken_blocks", "next_block"}

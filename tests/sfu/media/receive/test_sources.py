@@ -16,7 +16,7 @@ def publisher() -> Publisher:
     return Publisher()
 
 
-def bound(publisher: Publisher) -> dict[int, int]:
+def assigned(publisher: Publisher) -> dict[int, int]:
     """stream row -> SSRC, of the streams that have a source."""
     sources = publisher.memory.table("sources")
     return {
@@ -41,7 +41,7 @@ def test_by_the_ssrc_of_the_sdp(publisher: Publisher) -> None:
     publisher.receive(packet(1, ssrc=20))
     publisher.receive(packet(2, ssrc=10))
     publisher.receive(rtx(packet(4), 1, ssrc=11))
-    assert bound(publisher) == {0: 10, 1: 20}
+    assert assigned(publisher) == {0: 10, 1: 20}
     assert publisher.stream(0)["rtx_source"] >= 0
 
 
@@ -49,7 +49,7 @@ def test_layers_without_rids_are_told_apart_by_the_ssrcs_of_the_sdp(publisher: P
     publisher.add_track("0", rids=("", "", ""), ssrcs=(10, 20, 30))
     for ssrc in (30, 10, 20):
         publisher.receive(packet(1, ssrc=ssrc, mid="0"))
-    assert bound(publisher) == {0: 10, 1: 20, 2: 30}
+    assert assigned(publisher) == {0: 10, 1: 20, 2: 30}
     assert [layer for layer, _ in publisher.log()] == [2, 0, 1]
 
 
@@ -58,10 +58,10 @@ def test_by_mid_and_rid(publisher: Publisher) -> None:
     publisher.add_track("1", rids=("q", "h", "f"))
     publisher.receive(packet(1, ssrc=10, mid="1", rtp_stream_id="h"))
     publisher.receive(packet(1, ssrc=20, mid="0", rtp_stream_id="f"))
-    assert bound(publisher) == {4: 10, 2: 20}
+    assert assigned(publisher) == {4: 10, 2: 20}
 
 
-def test_once_bound_a_packet_needs_neither(publisher: Publisher) -> None:
+def test_once_assigned_a_packet_needs_neither(publisher: Publisher) -> None:
     publisher.add_track("0", rids=("q", "h", "f"))
     publisher.receive(packet(1, ssrc=10, mid="0", rtp_stream_id="h"))
     publisher.receive(packet(2, ssrc=10))
@@ -72,21 +72,21 @@ def test_by_mid_and_repaired_rid(publisher: Publisher) -> None:
     publisher.add_track("0", rids=("q", "h", "f"))
     publisher.receive(packet(1, ssrc=11, payload_type=VP8_RTX, mid="0", repaired_rtp_stream_id="f", payload=b""))
     assert publisher.stream(2)["rtx_ssrc"] == 11
-    assert bound(publisher) == {}
+    assert assigned(publisher) == {}
 
 
 def test_by_mid_alone_when_there_is_one_layer(publisher: Publisher) -> None:
     publisher.add_track("0")
     publisher.add_track("1")
     publisher.receive(packet(1, ssrc=10, mid="1"))
-    assert bound(publisher) == {1: 10}
+    assert assigned(publisher) == {1: 10}
 
 
 def test_not_by_mid_alone_when_there_are_several(publisher: Publisher) -> None:
     publisher.add_track("0", rids=("q", "f"))
     publisher.receive(packet(1, ssrc=10, mid="0"))
     publisher.receive(packet(1, ssrc=11, mid="0", rtp_stream_id="x"))
-    assert bound(publisher) == {}
+    assert assigned(publisher) == {}
     assert publisher.drops == {"unassigned_ssrc": 2}
 
 
@@ -95,7 +95,7 @@ def test_by_a_rid_that_only_one_track_has(publisher: Publisher) -> None:
     publisher.add_track("1", rids=("c", "b"))
     publisher.receive(packet(1, ssrc=10, rtp_stream_id="c"))
     publisher.receive(packet(1, ssrc=11, rtp_stream_id="b"))
-    assert bound(publisher) == {2: 10}
+    assert assigned(publisher) == {2: 10}
 
 
 def test_by_the_only_track_of_the_kind(publisher: Publisher) -> None:
@@ -103,35 +103,35 @@ def test_by_the_only_track_of_the_kind(publisher: Publisher) -> None:
     publisher.add_track("1", kind=MediaKind.AUDIO)
     publisher.receive(packet(1, ssrc=10, payload_type=OPUS, payload=b"x"))
     publisher.receive(packet(1, ssrc=20))
-    assert bound(publisher) == {1: 10, 0: 20}
+    assert assigned(publisher) == {1: 10, 0: 20}
 
 
 def test_not_by_kind_when_two_tracks_have_it(publisher: Publisher) -> None:
     publisher.add_track("0")
     publisher.add_track("1")
     publisher.receive(packet(1, ssrc=10))
-    assert bound(publisher) == {}
+    assert assigned(publisher) == {}
 
 
-def test_a_guess_displaces_nobody(publisher: Publisher) -> None:
+def test_a_source_without_mid_takes_no_stream_from_another(publisher: Publisher) -> None:
     publisher.add_track("0")
     publisher.receive(packet(1, ssrc=10))
     publisher.receive(packet(1, ssrc=20))
-    assert bound(publisher) == {0: 10}
+    assert assigned(publisher) == {0: 10}
 
 
-def test_audio_does_not_bind_to_a_video_track(publisher: Publisher) -> None:
+def test_audio_is_not_assigned_to_a_video_track(publisher: Publisher) -> None:
     publisher.add_track("0", kind=MediaKind.VIDEO, ssrcs=(10,))
     publisher.receive(packet(1, ssrc=10, mid="0", payload_type=OPUS))
     assert publisher.drops == {"unassigned_ssrc": 1}
 
 
-def test_an_ssrc_that_came_before_its_track_is_bound_later(publisher: Publisher) -> None:
+def test_an_ssrc_that_came_before_its_track_is_assigned_later(publisher: Publisher) -> None:
     publisher.receive(packet(1, ssrc=10, mid="0"))
     assert publisher.transport["unassigned"] == 1
     publisher.add_track("0")
     publisher.receive(packet(2, ssrc=10, mid="0"))
-    assert bound(publisher) == {0: 10}
+    assert assigned(publisher) == {0: 10}
     assert publisher.transport["unassigned"] == 0
 
 
@@ -142,7 +142,7 @@ def test_the_start_is_told_once(publisher: Publisher) -> None:
     assert publisher.notices() == [(NoticeKind.STREAM_STARTED, 0, 7, 1, 10 | int(Codec.VP8) << 32 | VP8 << 40)]
 
 
-class TestUnbound:
+class TestUnassigned:
     def flood(self, publisher: Publisher, count: int, now: int = START, first: int = 1) -> None:
         for ssrc in range(first, first + count):
             publisher.receive(packet(1, ssrc=ssrc), now=now)
@@ -152,7 +152,7 @@ class TestUnbound:
         assert publisher.drops == {"unassigned_ssrc": UNASSIGNED_PER_TRANSPORT, "unassigned_full": 10}
         assert len(known(publisher)) == UNASSIGNED_PER_TRANSPORT
 
-    def test_bound_ones_do_not_count(self, publisher: Publisher) -> None:
+    def test_assigned_ones_do_not_count(self, publisher: Publisher) -> None:
         publisher.add_track("0", ssrcs=(9999,))
         self.flood(publisher, UNASSIGNED_PER_TRANSPORT - 1)
         publisher.receive(packet(1, ssrc=9999))
@@ -168,7 +168,7 @@ class TestUnbound:
         assert set(range(500, 505)) | {1} <= set(known(publisher))
         assert len(known(publisher)) == UNASSIGNED_PER_TRANSPORT
 
-    def test_a_flood_does_not_keep_a_bound_stream_from_flowing(self, publisher: Publisher) -> None:
+    def test_a_flood_does_not_keep_a_stream_from_flowing(self, publisher: Publisher) -> None:
         publisher.add_track("0", ssrcs=(9999,))
         publisher.receive(packet(1, ssrc=9999))
         self.flood(publisher, 100)
@@ -189,7 +189,7 @@ class TestUnbound:
         self.flood(publisher, CROWDED_UNASSIGNED + 10)
         assert publisher.drops == {"unassigned_ssrc": CROWDED_UNASSIGNED, "unassigned_full": 10}
         assert len(known(publisher)) == 1 + CROWDED_UNASSIGNED
-        assert bound(publisher) == {0: 9999}
+        assert assigned(publisher) == {0: 9999}
 
     def test_tracks_that_end_leave_no_more_of_them(self, publisher: Publisher) -> None:
         for row in range(UNASSIGNED_PER_TRANSPORT + 10):
@@ -220,7 +220,7 @@ class TestRestart:
         for k in range(4):
             publisher.receive(packet(first + k, ssrc=20, mid="0", rtp_stream_id="f", payload=VP8_KEY), now=START + MS)
         stream = publisher.stream(1)
-        assert bound(publisher) == {1: 20}
+        assert assigned(publisher) == {1: 20}
         highest = int(stream["highest"])
         assert SEQUENCE_START + 501 < highest < SEQUENCE_START + 501 + 20
         assert (highest - int(stream["sequence_shift"])) & 0xFFFF == (first + 3) & 0xFFFF
@@ -250,10 +250,10 @@ class TestRestart:
         for k in range(5):
             publisher.receive(packet(900 + k, ssrc=20, mid="0", rtp_stream_id="f"), now=START + k)
             publisher.receive(packet(600 + k, ssrc=10, mid="0", rtp_stream_id="f"), now=START + k)
-        assert bound(publisher) == {1: 20}
+        assert assigned(publisher) == {1: 20}
         assert publisher.drops == {"unassigned_ssrc": 5}
         publisher.receive(packet(605, ssrc=10, mid="0", rtp_stream_id="f"), now=START + DISPLACED_NS + MS)
-        assert bound(publisher) == {1: 10}
+        assert assigned(publisher) == {1: 10}
 
     def test_the_reports_begin_anew(self, publisher: Publisher) -> None:
         publisher.stream(1)["acknowledged"] = 1
@@ -263,7 +263,7 @@ class TestRestart:
         assert stream["highest"] - stream["base"] + 1 == stream["received"]
 
 
-def test_closing_a_track_leaves_its_ssrcs_unbound(publisher: Publisher) -> None:
+def test_closing_a_track_leaves_its_ssrcs_unassigned(publisher: Publisher) -> None:
     publisher.add_track("0", ssrcs=(10,), rtx_ssrcs=(11,))
     publisher.receive(packet(1, ssrc=10))
     publisher.receive(rtx(packet(0), 1, ssrc=11))

@@ -224,7 +224,7 @@ class TestReceiverReports:
         (report,) = reports(publisher, START + FIRST_REPORT_NS)
         assert {block.ssrc for block in report.reports} == {1111, 2222}
 
-    def test_nothing_is_reported_before_it_is_bound(self, publisher: Publisher) -> None:
+    def test_nothing_is_reported_before_a_source_is_assigned(self, publisher: Publisher) -> None:
         publisher.receive(packet(1, mid="x"))
         publisher.receive(packet(1, ssrc=2222, payload_type=97, payload=b"", mid="0"))
         assert reports(publisher, START + REPORT_INTERVAL_NS) == []

@@ -16,8 +16,9 @@ from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.paced import BODY, WIRE_BYTES, Stream, assert_no_gap, drain, drain_after_turn, numbers, prepared
 from tests.sfu.support.subscribers import MS, SECOND, START_OF_KEY, Room
 
+# Budget.
 
-# --- budget -----------------------------------------------------------------------------------------------------------
+
 def test_what_the_budget_covers_leaves_in_its_turn() -> None:
     room, [stream] = prepared(2_000_000)
     stream.frame(5)
@@ -148,7 +149,9 @@ def test_the_loop_wakes_for_what_waits() -> None:
     assert next_timer(room.record) > room.now + SECOND
 
 
-# --- what is left out -------------------------------------------------------------------------------------------------
+# What is left out.
+
+
 def test_upper_temporal_layers_are_left_out_while_too_much_waits() -> None:
     room, [stream] = prepared(290_000)
     got = []
@@ -266,7 +269,9 @@ def test_what_the_packet_cache_has_lost_is_left_out_and_a_key_frame_is_requested
     assert len([packet for packet in got if packet.marker]) == 1
 
 
-# --- layers -----------------------------------------------------------------------------------------------------------
+# Layers.
+
+
 def test_the_key_frame_of_a_better_layer_is_spaced() -> None:
     room, [low, high] = prepared(600_000, layers=2)
     set_layers(room.record, 0, 1, 3)
