@@ -8,6 +8,9 @@
 
 It answers `{"url": ..., "token": ...}`, with which a client of LiveKit's SDKs connects. Passwords on a command line are
 for trying only: put your application's own login in the place of `login`.
+
+After `npm install --prefix . --no-save livekit-client`, http://127.0.0.1:8000/ is examples/livekit_page.html, which
+uses it. If the SDK is in another place, LIVEKIT_CLIENT names the folder of its package.
 """
 
 import base64
@@ -16,17 +19,20 @@ import datetime
 import hmac
 import os
 import sys
+from pathlib import Path
 
 import uvicorn
 from livekit import api
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.responses import FileResponse, JSONResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 VALID_FOR = datetime.timedelta(minutes=10)
 """How long a token can be used to join. Whoever is in a room is sent newer ones by the server."""
 MAX_NAME = 64
+PAGE = Path(__file__).with_name("livekit_page.html")
 
 
 def login(request: Request) -> str | None:
@@ -45,7 +51,7 @@ async def token(request: Request) -> JSONResponse:
     """Give a token for the room in the query to who has logged in."""
     name = login(request)
     if name is None:
-        return JSONResponse({"error": "log in first"}, 401, {"WWW-Authenticate": 'Basic realm="rooms"'})
+        return JSONResponse({"error": "name or password is wrong"}, 401, {"WWW-Authenticate": 'Basic realm="rooms"'})
     room = request.query_params.get("room", "")
     if not 0 < len(room) <= MAX_NAME:
         return JSONResponse({"error": f"a room has 1 to {MAX_NAME} characters"}, 400)
@@ -62,9 +68,17 @@ async def token(request: Request) -> JSONResponse:
     )
 
 
-def build(passwords: dict[str, str]) -> Starlette:
-    """The application. passwords: of each user."""
-    app = Starlette(routes=[Route("/token", token)])
+async def page(_: Request) -> FileResponse:
+    """Give the page, which loads the SDK from `/livekit-client`."""
+    return FileResponse(PAGE)
+
+
+def build(passwords: dict[str, str], sdk: Path) -> Starlette:
+    """The application. passwords: of each user; sdk: the package livekit-client, if it is there."""
+    routes: list[BaseRoute] = [Route("/", page), Route("/token", token)]
+    if sdk.is_dir():
+        routes.append(Mount("/livekit-client", StaticFiles(directory=sdk / "dist")))
+    app = Starlette(routes=routes)
     app.state.passwords = passwords
     return app
 
@@ -73,4 +87,5 @@ if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     users = dict(word.partition(":")[::2] for word in sys.argv[2:])
-    uvicorn.run(build(users), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    client = Path(os.environ.get("LIVEKIT_CLIENT", "node_modules/livekit-client"))
+    uvicorn.run(build(users, client), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.clients.pages import serving_pages
 from tests.clients.sfu_server import ServerUnderTest
+from tests.examples.figures import FITS, HEARS, SEES
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
@@ -17,26 +18,6 @@ PAGE = Path(__file__).parents[2] / "examples" / "browser_client.html"
 DESKTOP: Any = {"width": 1280, "height": 800}
 PHONE: Any = {"width": 390, "height": 844}
 WAIT_MS = 30_000
-
-SEES = """(name) => {
-    const figure = [...document.querySelectorAll("figure")].find((each) => each.innerText.includes(name));
-    const video = figure?.querySelector("video");
-    return video?.videoWidth > 0 && video.getVideoPlaybackQuality().totalVideoFrames >= 10;
-}"""
-HEARS = """(name) => {
-    const figure = [...document.querySelectorAll("figure")].find((each) => each.innerText.includes(name));
-    const stream = figure?.querySelector("video").srcObject;
-    if (!stream?.getAudioTracks().length) return false;
-    if (!figure.analyser) {
-        const context = new AudioContext();
-        figure.analyser = context.createAnalyser();
-        context.createMediaStreamSource(stream).connect(figure.analyser);
-    }
-    const samples = new Float32Array(figure.analyser.fftSize);
-    figure.analyser.getFloatTimeDomainData(samples);
-    return samples.some((sample) => Math.abs(sample) > 0.01);
-}"""
-FITS = "() => document.documentElement.scrollWidth <= innerWidth"
 
 
 @pytest.fixture

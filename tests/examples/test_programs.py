@@ -1,12 +1,7 @@
 """Each program in `examples/` runs as its first lines say, and media really arrives."""
 
 import asyncio
-import contextlib
 import json
-import os
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -17,23 +12,11 @@ from bench.results import Report
 from tests.clients.network import ADDRESS
 from tests.clients.sfu_server import KEY, SECRET, ServerUnderTest, free_port, running_server
 from tests.examples.media import loudest_hertz, pictures, shows_the_film, write_film
+from tests.examples.programs import ended, keys, listening, running, started
 
 pytestmark = [pytest.mark.client, pytest.mark.timeout(600)]  # kernels that are not in the cache are compiled first
 
-ROOT = Path(__file__).parents[2]
 FILM_S, ENOUGH_S, ENOUGH_PICTURES = 5, 2.0, 40
-
-
-async def started(*words: str | Path, **environment: str) -> Process:
-    command = [sys.executable, *map(str, words)]
-    return await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=os.environ | environment, stdout=PIPE)
-
-
-async def ended(process: Process) -> str:
-    """What a program said. Its status must be 0."""
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    return output.decode()
 
 
 async def test_an_embedded_engine_forwards_a_tone(tmp_path: Path) -> None:
@@ -65,31 +48,6 @@ async def test_a_published_file_is_recorded(server: ServerUnderTest, room: str, 
     seen = pictures(path)
     assert len(seen) >= ENOUGH_PICTURES
     assert all(shows_the_film(picture) for picture in seen[len(seen) // 2 :])
-
-
-async def listening(url: str) -> None:
-    """Wait until a program answers, whatever it answers."""
-    async with httpx.AsyncClient() as client, asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                await client.get(url)
-                return
-            await asyncio.sleep(0.1)
-
-
-@contextlib.asynccontextmanager
-async def running(*words: str | Path, **environment: str) -> AsyncIterator[Process]:
-    """A program that runs until it is stopped."""
-    process = await started(*words, **environment)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-def keys(server: ServerUnderTest) -> dict[str, str]:
-    return {"LIVEKIT_URL": server.http_url, "LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": SECRET}
 
 
 async def test_a_token_server_lets_in_who_has_logged_in(server: ServerUnderTest, room: str) -> None:
