@@ -1,8 +1,8 @@
 """The statistics of one room as JSON, for integrators: each participant, what it publishes, and what it is sent.
 
-Who calls it: Starlette, for `GET /statistics/<room>`, with a token that has `roomAdmin` for the room. A large room
-comes in pages, and others have their turn while one is written. There is nothing in it that could be used to get in,
-and no address of anybody.
+Who calls it: Starlette, for `GET /statistics/<room>`. A token with `roomAdmin` for the room reads all of it; that of a
+participant reads what is about this participant. A large room comes in pages, and others have their turn while one is
+written. There is nothing in it that could be used to get in, and no address of anybody.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ from starlette.routing import BaseRoute, Route
 from sfu.engine import EngineError
 from sfu.parameters import Kind, SubscriptionId, TrackId, TransportId
 from signaling.api.callers import Callers, bearer, wait_for_turn
-from signaling.api.errors import ApiError, room_not_found, unauthenticated
-from signaling.api.registry import Registry
+from signaling.api.errors import ApiError, unauthenticated
+from signaling.api.registry import Registry, find_participant, find_room
 from signaling.http.shares import Share
-from signaling.http.tokens import source_name
+from signaling.http.tokens import Claims, source_name
 from signaling.participants.participant import Participant
 from signaling.rooms.quality import opinion_score
 from signaling.rooms.room import Room
@@ -60,18 +60,26 @@ class Statistics:
     async def _answer(self, request: Request) -> Entry:
         name: str = request.path_params["room"]
         claims = bearer(request, self._node.config.keys)
-        if not claims.video.room_admin or claims.video.room != name:
+        is_admin = claims.video.room_admin
+        if claims.video.room != name or not (is_admin or self._is_of_a_participant(claims)):
             raise unauthenticated()
-        room = self._rooms.rooms.get(name)
-        if room is None:
-            raise room_not_found()
+        room = find_room(self._rooms, name)
+        if is_admin:
+            after = request.query_params.get("after", "")
+            members = [each for each in room.participants.values() if isinstance(each, Participant)]
+            members = sorted((each for each in members if each.sid > after), key=lambda each: each.sid)
+        else:
+            members = [find_participant(self._rooms, name, claims.identity)]
         share = self._callers.share(claims)
         share.note()
-        return await self._describe(room, request.query_params.get("after", ""), share)
+        return await self._describe(room, members, share, names_hidden=is_admin)
 
-    async def _describe(self, room: Room, after: str, share: Share) -> Entry:
-        members = [each for each in room.participants.values() if isinstance(each, Participant) and each.sid > after]
-        members.sort(key=lambda each: each.sid)
+    def _is_of_a_participant(self, claims: Claims) -> bool:
+        """Tell whether a token is that of a participant, which was not removed since."""
+        who = claims.video.room, claims.identity
+        return claims.video.room_join and not self._node.revocations.covers(*who, claims.not_before)
+
+    async def _describe(self, room: Room, members: list[Participant], share: Share, *, names_hidden: bool) -> Entry:
         described: list[Entry] = []
         count = 0
         for member in members:
@@ -80,7 +88,7 @@ class Statistics:
             if count >= MAX_ENTRIES:
                 return _page(room, described) | {"next": described[-1]["sid"]}
             entry = self._participant(room, member)
-            for entries, make in self._works(member, entry):
+            for entries, make in self._works(member, entry, names_hidden):
                 count += 1
                 await wait_for_turn(share, self._node.dropped)
                 with share.charged(), suppress(EngineError, KeyError):  # it may have ended meanwhile
@@ -101,7 +109,7 @@ class Statistics:
             "subscriptions": [],
         }
 
-    def _works(self, member: Participant, entry: Entry) -> Iterator[Work]:
+    def _works(self, member: Participant, entry: Entry, names_hidden: bool) -> Iterator[Work]:
         """Return what is to be added to an entry, one after the other, as it is now."""
         tracks = [(track, number) for track in member.publishing.tracks.values() for number in track.engine_tracks]
         known = member.room.tracks
@@ -109,7 +117,7 @@ class Statistics:
         return chain(
             ((entry["connections"], partial(self._connection, each)) for each in member.renegotiation.transports),
             ((entry["tracks"], partial(self._track, *each)) for each in tracks),
-            ((entry["subscriptions"], partial(self._subscription, *each)) for each in active),
+            ((entry["subscriptions"], partial(self._subscription, *each, names_hidden)) for each in active),
         )
 
     def _connection(self, transport: TransportId) -> Entry:
@@ -148,7 +156,7 @@ class Statistics:
             ],
         }
 
-    def _subscription(self, track: Track, number: SubscriptionId) -> Entry:
+    def _subscription(self, track: Track, number: SubscriptionId, names_hidden: bool) -> Entry:
         numbers = self._node.engine.subscription_statistics(number)
         layers = {
             "current": _layer((numbers.layer, numbers.temporal)),
@@ -159,7 +167,7 @@ class Statistics:
         }
         return {
             "track_sid": track.sid,
-            "publisher": track.publisher.identity,
+            "publisher": "" if track.publisher.hidden and not names_hidden else track.publisher.identity,
             "kind": track.kind.value,
             "packets": numbers.packets,
             "bytes": numbers.bytes,

@@ -12,17 +12,26 @@ from signaling.rooms.quality import QUALITY_INTERVAL_S
 from tests.signaling.support.api import ADMIN, Api, token
 
 
-async def get(api: Api, room: str = "hall", video: dict[str, Any] | None = None, **query: str) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {token(video)}"} if video is not None else {}
+async def get(
+    api: Api, room: str = "hall", video: dict[str, Any] | None = None, identity: str = "backend", **query: str
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token(video, sub=identity)}"} if video is not None else {}
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         return await client.get(f"{api.url}/statistics/{room}", params=query, headers=headers)
 
 
 @pytest.mark.parametrize(
     "video",
-    [None, {}, {"roomJoin": True, "room": "hall"}, {"roomAdmin": True, "room": "attic"}, {"roomAdmin": True}],
+    [
+        None,
+        {},
+        {"room": "hall"},
+        {"roomJoin": True, "room": "attic"},
+        {"roomAdmin": True, "room": "attic"},
+        {"roomAdmin": True},
+    ],
 )
-async def test_only_an_admin_of_the_room_may_read_them(api: Api, video: dict[str, Any] | None) -> None:
+async def test_only_members_and_admins_of_the_room_may_read_them(api: Api, video: dict[str, Any] | None) -> None:
     await api.call.join("ann")
     answer = await get(api, video=video)
     assert answer.status_code == 401
@@ -71,6 +80,32 @@ async def test_everything_of_everybody_is_told(api: Api) -> None:
     assert layers == {"current": {"spatial": 0, "temporal": 0}, "wished": whole, "allowed": whole}
     assert (sent[cam]["reason"], sent[cam]["waiting_s"]) == ("client", 0.0)
     assert "wished" not in sent[mic]
+
+
+MEMBER = {"roomJoin": True, "room": "hall"}
+
+
+async def test_a_participant_reads_what_is_about_itself(api: Api) -> None:
+    ann = await api.call.join("ann")
+    spy = await api.call.join("spy", {"hidden": True})
+    seen, unseen = await ann.publish("cam", "video"), await spy.publish("mic", "audio")
+    bob = await api.call.join("bob")
+    for identity, sent in (("ann", {}), ("bob", {seen: "ann", unseen: ""})):
+        told = (await get(api, video=MEMBER, identity=identity)).json()
+        (own,) = told["participants"]
+        assert own["identity"] == identity
+        assert {each["track_sid"]: each["publisher"] for each in own["subscriptions"]} == sent
+    assert own["sid"] == bob.sid
+    everything = (await get(api, video=MEMBER | {"roomAdmin": True}, identity="bob")).json()["participants"]
+    assert {each["publisher"] for entry in everything for each in entry["subscriptions"]} == {"ann", "spy"}
+
+
+async def test_who_is_not_in_the_room_reads_nothing(api: Api) -> None:
+    await api.call.join("ann")
+    answer = await get(api, video=MEMBER, identity="eve")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    api.call.rooms.node.revocations.revoke("hall", "ann", 1)
+    assert (await get(api, video=MEMBER, identity="ann")).status_code == 401
 
 
 async def test_nothing_that_lets_somebody_in_and_no_address_is_told(api: Api) -> None:
