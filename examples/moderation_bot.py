@@ -4,7 +4,7 @@
     export LIVEKIT_URL=http://127.0.0.1:7880 LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=secret
     .venv/bin/python examples/moderation_bot.py 8000 mallory
 
-The server has to know where it listens:
+The server has to know where it listens. `make run ARGS="--config webhook.yaml"` tells it, with this in that file:
 
     webhook: {api_key: devkey, urls: ["http://127.0.0.1:8000/webhook"]}
 
