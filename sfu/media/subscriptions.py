@@ -114,7 +114,8 @@ def _unlink_from_transport(state, row):
 def renew_target(state, row):
     """Compute what is sent on a subscription of what its subscriber prefers and what is allowed.
 
-    To be called after a change of either; nothing else reads those columns. Egress and selection follow the targets.
+    To be called after a change of either. Egress and selection follow the targets. The columns themselves are read by
+    `renew_temporal` as well, by `sfu/media/sharing.py`, which decides what is allowed, and for statistics.
     It requests no key frame: the packet cache may hold one to start from (`request_target_key_frame`).
     """
     subscription = state.subscriptions[row]
