@@ -49,7 +49,8 @@ class ClientSettings:
     allow_pause: bool | None = None
     """A video of which not even key frames fit may be paused; None: the client does not say."""
     signals: bool = True
-    """It has a WebSocket, or may come back on one. False: it joined by one HTTP request, and is told nothing else."""
+    """Whether it has a WebSocket, or may come back on one. False: it joined by one HTTP request, and is told nothing
+    else."""
 
     def may_pause(self, configured: bool) -> bool:
         """Whether its videos may be paused for lack of bandwidth: what the client says, else what is configured."""

@@ -56,11 +56,11 @@ class NoticeKind(IntEnum):
     """
 
     SUBSCRIPTION_STARTED = 0
-    """Its first packet left."""
+    """The subscription's first packet was sent."""
     ALLOWANCE_CHANGED = 1
-    """It was paused for lack of bandwidth, or goes on."""
+    """The subscription was paused for lack of bandwidth, or goes on."""
     CLOSED_SUBSCRIPTION = 2
-    """Its row is the control thread's again."""
+    """The subscription's row is the control thread's again."""
     STREAM_STARTED = 3
     """A source was assigned to the stream, see `announced`."""
     CACHE_REQUESTED = 4
@@ -70,7 +70,7 @@ class NoticeKind(IntEnum):
     LAYERS_CHANGED = 6
     """`live` of the track changed."""
     CLOSED_TRACK = 7
-    """Its row and its streams' are the control thread's again."""
+    """The rows of the track and its streams are the control thread's again."""
     PATH_SELECTED = 8
     """`path` of the transport changed."""
     CONSENT_EXPIRED = 9
@@ -78,7 +78,7 @@ class NoticeKind(IntEnum):
     TRANSPORT_BROKEN = 10
     """An exception in a kernel while a packet of the transport was in hand."""
     CLOSED_TRANSPORT = 11
-    """Its row is the control thread's again, its SRTP sessions may go."""
+    """The transport's row is the control thread's again, and its SRTP sessions may be freed."""
 
 
 class Consent(IntEnum):

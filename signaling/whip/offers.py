@@ -62,11 +62,11 @@ class Offer:
 
     session: SessionDescription
     media: tuple[Section, ...]
-    """Its m-sections of audio and video, at most one of each."""
+    """The m-sections of audio and video, at most one of each."""
 
     @property
     def sdp(self) -> str:
-        """Its text."""
+        """The offer as the text of SDP."""
         return self.session.serialize()
 
     @property
