@@ -1,6 +1,6 @@
 """One participant of a room: its identity, its description for others, and its parts.
 
-A participant outlives its WebSocket: `connection` comes and goes while the media transports go on.
+A participant outlives its WebSocket: sockets come and go while the media transports go on.
 """
 
 from contextlib import ExitStack
@@ -47,6 +47,7 @@ from signaling.participants.description import describe, set_texts
 from signaling.participants.offered_once import OfferedOnce
 from signaling.participants.publishing import Publishing
 from signaling.participants.renegotiation import DualConnection, Renegotiation, SingleConnection
+from signaling.participants.sockets import CLOSE_RECONNECT, Sockets
 from signaling.participants.subscriptions import Subscriptions
 from signaling.participants.token_refresh import TokenRefresh
 from signaling.profile import ClientSettings, Profile
@@ -71,8 +72,6 @@ FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
 """Older clients read `can_reconnect` instead of `action`."""
 FIRST_PROTOCOL_WITH_SUBSCRIBER_PRIMARY = 3
 CLOSE_NORMAL = 1000
-CLOSE_RECONNECT = 4000
-"""livekit-client reconnects after any code but 1000 (RFC 6455 section 7.4.2: 4000 and up are private)."""
 
 log = structlog.get_logger("signaling.participant")
 
@@ -109,7 +108,7 @@ class Participant:
         self._permission_is_ours = False
         """The server API set it."""
         self.access = SubscriptionAccess()
-        self.connection: SignalConnection | None = None
+        self.sockets = Sockets(node.spawn)
         self.share = Share(node.shares)
         """The share of the control thread that its requests may use."""
         self.joined = False
@@ -186,6 +185,11 @@ class Participant:
         return self.permission.recorder or self.kind == ParticipantInfo.EGRESS
 
     @property
+    def connection(self) -> SignalConnection | None:
+        """The WebSocket of its client; None while it has none."""
+        return self.sockets.current
+
+    @property
     def who(self) -> tuple[str, str]:
         """The API key and identity to which its joins are charged. Without a token the API key is empty."""
         return self.claims.who if self.claims is not None else ("", self.identity)
@@ -233,8 +237,7 @@ class Participant:
 
     def send(self, response: SignalResponse | Broadcast) -> None:
         """Send to the client if it has a socket now."""
-        if self.connection is not None:
-            self.connection.send(response)
+        self.sockets.send(response)
 
     def changed(self) -> None:
         """Note that `info` or a track changed: `info` gets a new version, and the room is told."""
@@ -410,10 +413,27 @@ class Participant:
             self.expires_at = now + FAILED_GRACE_S
             self.leave(CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
 
-    def signal_lost(self) -> None:
-        """Note that the socket ended without a `leave`. Media may go on, and the client may resume."""
-        self.connection = None
-        if not self.active or self.expires_at is not None:
+    def note_message(self, connection: SignalConnection) -> bool:
+        """Note a message on a socket; return False if the participant has nothing to do with that any more."""
+        if not self.sockets.has(connection):
+            return False
+        self.last_message_at = self.node.clock()
+        if self.sockets.note_message(connection, self.last_message_at):
+            self._begin_to_listen()
+        return True
+
+    def _begin_to_listen(self) -> None:
+        """Count the client's silence from now on, because it uses another socket."""
+        self.last_message_at = self.node.clock()
+        self.pings = False
+
+    def socket_ended(self, connection: SignalConnection) -> None:
+        """Note that a socket ended without a `leave`. Media may go on, and the client may resume."""
+        if not self.sockets.has(connection):
+            return
+        if self.sockets.end(connection):
+            self._begin_to_listen()
+        if self.connection is None and (not self.active or self.expires_at is not None):
             self.room.remove(self, SIGNAL_CLOSE)
 
     def tick(self, now: float) -> None:
@@ -428,6 +448,8 @@ class Participant:
         if not self.active and now - self.joined_at > JOIN_TIMEOUT_S:
             raise SessionEnded(JOIN_FAILURE, LeaveRequest.DISCONNECT, "media did not connect in time")
         if self.connection is not None:
+            if self.sockets.tick(now):
+                self._begin_to_listen()
             if now - self.last_message_at > PING_TIMEOUT_S and self.pings:
                 self.node.spawn(self.connection.close(CLOSE_RECONNECT))
                 self.pings = False
@@ -435,29 +457,19 @@ class Participant:
         self.renegotiation.tick(now)
 
     def attach(self, connection: SignalConnection) -> None:
-        """Use this socket from now on, and close the one before."""
-        previous, self.connection = self.connection, connection
-        self.last_message_at = self.node.clock()
-        self.pings = False
-        if previous is not None:
-            self.node.spawn(previous.close(CLOSE_NORMAL))
+        """Take another socket of the client."""
+        if self.sockets.attach(connection, self.node.clock()):
+            self._begin_to_listen()
 
     def leave(self, reason: DisconnectReason, action: LeaveRequest.Action) -> None:
         """Send `leave` and close the socket, with a code that fits the action."""
-        connection, self.connection = self.connection, None
-        if connection is None:
-            return
         again = action != LeaveRequest.DISCONNECT
         leave = LeaveRequest(reason=reason, action=action)
         if self.client.protocol < FIRST_PROTOCOL_WITH_LEAVE_ACTION:
             leave.can_reconnect = again
-        connection.send(SignalResponse(leave=leave))
-        self.node.spawn(connection.close(CLOSE_RECONNECT if again else CLOSE_NORMAL))
-
-    def close_socket(self) -> None:
-        """Close the socket without `leave`, so that the client tries to resume. This is for simulated faults."""
-        if self.connection is not None:
-            self.node.spawn(self.connection.close(CLOSE_RECONNECT))
+        self.send(SignalResponse(leave=leave))
+        self.sockets.close(CLOSE_RECONNECT if again else CLOSE_NORMAL)
+        self.sockets.forget()
 
     def release_parts(self) -> None:
         """Drop the parts, after everything has ended and `info` is final. `Room.remove` calls this last.

@@ -100,6 +100,7 @@ class Publishing:
             RequestRefused: NOT_FOUND.
         """
         track = self.find(sid)
+        track.mute_unanswered = False
         if not muted:
             self._block(track, blocked=False)
         self._note_muted(track, muted)
@@ -109,13 +110,27 @@ class Publishing:
 
         A track that is muted so is not forwarded, even if the client goes on sending, until the client unmutes it.
         """
-        self._participant.send(SignalResponse(mute=MuteTrackRequest(sid=sid, muted=muted)))
+        self._send_mute(sid, muted)
         track = self.tracks.get(sid) or self.pending.get(sid)
         if track is None:
             return None
+        track.mute_unanswered = True
         self._block(track, blocked=muted)
         self._note_muted(track, muted)
         return track.info
+
+    def repeat_mutes(self) -> None:
+        """Tell a resumed client again which tracks the server muted or unmuted, unless it has answered.
+
+        The message may have been lost with the socket. livekit-client would then say that it is not muted as soon as an
+        update shows it a muted track, and so undo what the server did.
+        """
+        for track in (*self.tracks.values(), *self.pending.values()):
+            if track.mute_unanswered:
+                self._send_mute(track.sid, track.info.muted)
+
+    def _send_mute(self, sid: str, muted: bool) -> None:
+        self._participant.send(SignalResponse(mute=MuteTrackRequest(sid=sid, muted=muted)))
 
     def _note_muted(self, track: Track, muted: bool) -> None:
         if track.info.muted != muted:

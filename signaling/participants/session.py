@@ -28,7 +28,8 @@ from signaling.http.join import JoinError, JoinParameters
 from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participants import handlers
-from signaling.participants.participant import CLOSE_NORMAL, CLOSE_RECONNECT, PING_TIMEOUT_S, Participant
+from signaling.participants.participant import CLOSE_NORMAL, PING_TIMEOUT_S, Participant
+from signaling.participants.sockets import CLOSE_RECONNECT
 from signaling.rooms.capacity import SERVER_FULL
 from signaling.rooms.departures import RETOLD_S
 from signaling.rooms.node import Node
@@ -84,7 +85,7 @@ class Session:
             room.node.entrances.charge(resumed.who, room.node.clock() - began)
             if resumed.disconnect_on_resume:
                 resumed.disconnect_on_resume = False
-                resumed.close_socket()
+                room.node.spawn(connection.close(CLOSE_RECONNECT))
         else:
             assert room is not None, "only a resume comes without a room"
             if self._is_revoked(room):
@@ -102,8 +103,7 @@ class Session:
         try:
             await _serve(participant, connection)
         finally:
-            if participant.connection is connection:
-                participant.signal_lost()
+            participant.socket_ended(connection)
 
     async def enter(self) -> Participant:
         """Make the participant of a client that has no socket. It is not yet a member of its room.
@@ -158,7 +158,7 @@ async def _serve(participant: Participant, connection: SignalConnection) -> None
         try:
             await connection.serve(handle, reject, participant.share)
         except ExcessiveUse:
-            if participant.connection is connection:
+            if participant.sockets.has(connection):
                 participant.node.dropped["clients_beyond_their_share"] += 1
                 log.warning("client wants too much of the server for too long", identity=participant.identity)
                 participant.room.remove(participant, STATE_MISMATCH)
@@ -167,17 +167,16 @@ async def _serve(participant: Participant, connection: SignalConnection) -> None
 
 
 def _handle(participant: Participant, connection: SignalConnection, request: SignalRequest) -> None:
-    if participant.connection is connection:
-        participant.last_message_at = participant.node.clock()
+    if participant.note_message(connection):
         participant.room.guard(participant, partial(handlers.dispatch, participant, request))
 
 
 def _reject(participant: Participant, connection: SignalConnection, counter: Iterator[int], what: BadMessage) -> None:
     bad = next(counter)
-    if participant.connection is not connection:
+    if not participant.sockets.has(connection):
         return
     participant.node.dropped["malformed_messages"] += 1
-    participant.send(
+    connection.send(
         SignalResponse(request_response=RequestResponse(reason=RequestResponse.INVALID_REQUEST, message=str(what)))
     )
     if bad >= MAX_BAD_MESSAGES:
@@ -230,12 +229,13 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     reconnect = ReconnectResponse(
         server_info=_server_info(participant.node), last_message_seq=participant.last_sequence
     )
-    participant.send(SignalResponse(reconnect=reconnect))
+    connection.send(SignalResponse(reconnect=reconnect))
     participant.set_claims(join.claims, join.video.permission())
+    participant.publishing.repeat_mutes()
     participant.room.tell_speakers(participant, since=last_message_at - RETOLD_S)
     everybody = [*missed, *participant.room.visible_to(participant), participant.info]
-    participant.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
-    participant.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))
+    connection.send(SignalResponse(update=ParticipantUpdate(participants=everybody)))
+    connection.send(SignalResponse(room_update=RoomUpdate(room=participant.room.info)))
     participant.token.send()
     if join.sync_state is not None:
         handlers.answer(participant, "sync_state", join.sync_state)

@@ -5,6 +5,7 @@ from livekit.protocol.rtc import LeaveRequest, RequestResponse, SimulateScenario
 
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.participants.participant import Participant
+from signaling.participants.sockets import CLOSE_RECONNECT
 
 MAX_SPEECH_S = 60
 
@@ -24,8 +25,8 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
             return  # the others would be told its name
         case "node_failure":
             # A node that fails says nothing: the socket breaks, and a resume finds nobody.
-            participant.close_socket()
-            participant.connection = None
+            participant.sockets.close(CLOSE_RECONNECT)
+            participant.sockets.forget()
             participant.room.remove(participant, UNKNOWN_REASON)
         case "server_leave":
             raise SessionEnded(SERVER_SHUTDOWN, LeaveRequest.DISCONNECT, "simulated leave")
@@ -34,6 +35,6 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
         case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
             participant.disconnect_on_resume = True
         case "migration":
-            participant.close_socket()
+            participant.sockets.close(CLOSE_RECONNECT)
         case other:
             raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, f"scenario {other} is not supported")

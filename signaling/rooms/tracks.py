@@ -176,6 +176,8 @@ class Track:
     """The track is negotiated, and the room knows it."""
     blocked: bool = False
     """The server muted it: nothing of it is forwarded until the client says that it is not muted any more."""
+    mute_unanswered: bool = False
+    """The server muted or unmuted it, and its client has not said since then whether it is muted."""
     first_packet_sent: bool = False
     """A first packet was sent to a subscriber."""
     demand: dict[str, Demand] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import cast
 
 import pytest
 from livekit.protocol import models, rtc
@@ -11,6 +12,7 @@ from signaling.config.options import MAX_METADATA_BYTES
 from signaling.http import tokens
 from signaling.participants import token_refresh
 from signaling.participants.participant import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
+from signaling.participants.sockets import HEARD_WITHIN_S
 from signaling.participants.token_refresh import TOKEN_PACE_S
 from tests.signaling.support.call import Call, settle
 
@@ -63,15 +65,71 @@ async def test_who_left_and_came_back_is_not_reported_as_gone(call: Call) -> Non
     assert seen == [(bob.sid, models.ParticipantInfo.JOINED)]
 
 
-async def test_resume_replaces_a_socket_that_is_still_open(call: Call) -> None:
+async def test_resume_replaces_a_socket_that_is_still_open_with_the_first_message(call: Call) -> None:
     ann = await call.join("ann")
     await ann.connect()
     again = await call.resume(ann)
-    assert ann.connection.code is not None
-    assert ann.task.done()
     await again.send(ping=1)
     assert again.of("pong")
+    assert ann.connection.code == 4000, "if it was the newer one, its client must not take that for the end"
+    assert ann.task.done()
     assert ann.participant.sid == ann.sid
+
+
+async def test_of_two_sockets_at_once_the_client_keeps_the_one_on_which_it_speaks(call: Call) -> None:
+    """An attempt that the client has given up may be served after the one that it uses."""
+    ann, bob = await call.join("ann"), await call.join("bob")
+    await ann.connect()
+    await ann.lose_socket()
+    used = await call.resume(ann)
+    ghost = await call.resume(ann)
+    used.forget()
+    await call.pass_time(1.0)
+    await used.send(ping=1)
+    await bob.publish("mic", "audio")
+    assert used.of("pong")
+    assert used.of("update"), "both are told of what happens meanwhile"
+    assert "reconnect" not in used.kinds()
+    assert ghost.of("update")
+    await call.pass_time(HEARD_WITHIN_S)
+    assert ghost.connection.code == 4000
+    assert used.connection.code is None
+    assert cast(object, ann.participant.connection) is used.connection
+
+
+async def test_of_two_silent_sockets_the_newer_one_is_the_clients(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    again = await call.resume(ann)
+    await call.pass_time(HEARD_WITHIN_S)
+    assert not ann.connection.ended
+    await call.pass_time(1.0)
+    assert ann.connection.code == 4000
+    assert cast(object, ann.participant.connection) is again.connection
+
+
+@pytest.mark.parametrize("newer", [False, True])
+async def test_a_participant_stays_while_one_of_its_two_sockets_does(call: Call, newer: bool) -> None:
+    ann = await call.join("ann")
+    await call.join("bob")
+    again = await call.resume(ann)  # before its media is connected, so it would leave with its last socket
+    gone, stays = (again, ann) if newer else (ann, again)
+    await gone.lose_socket()
+    await stays.send(ping=1)
+    assert stays.of("pong")
+    assert cast(object, ann.participant.connection) is stays.connection
+    await stays.lose_socket()
+    assert list(call.room.participants) == ["bob"]
+
+
+async def test_more_than_two_sockets_are_not_kept(call: Call) -> None:
+    ann = await call.join("ann")
+    await ann.connect()
+    second, third = await call.resume(ann), await call.resume(ann)
+    assert (ann.connection.code, second.connection.code, third.connection.code) == (None, 4000, None)
+    await ann.send(leave=rtc.LeaveRequest())
+    assert third.of("leave")
+    assert (ann.connection.code, third.connection.code) == (1000, 1000)
 
 
 async def test_resume_without_a_sid_finds_the_participant_by_its_identity(call: Call) -> None:
@@ -137,6 +195,25 @@ async def test_resume_of_an_unknown_room_creates_none(call: Call) -> None:
     session = await call.join("ann", reconnect=True, participant_sid="PA_x", publisher_offer=None)
     assert session.of("leave")[0].action == rtc.LeaveRequest.RECONNECT
     assert not call.rooms.rooms
+
+
+async def test_a_mute_that_was_lost_with_the_socket_is_told_again_before_anything_that_shows_it(call: Call) -> None:
+    """livekit-client answers an update that shows a track muted, which it is not for all it knows, by unmuting it."""
+    ann = await call.join("ann")
+    await ann.connect()
+    heard, lost, other = [await ann.publish(cid, "audio") for cid in ("mic", "mic2", "mic3")]
+    ann.participant.publishing.mute_by_server(heard, muted=True)
+    await ann.send(mute=rtc.MuteTrackRequest(sid=heard, muted=True))
+    await ann.lose_socket()
+    ann.participant.publishing.mute_by_server(lost, muted=True)
+    again = await call.resume(ann)
+    assert [(mute.sid, mute.muted) for mute in again.of("mute")] == [(lost, True)]
+    kinds = again.kinds()
+    assert kinds.index("reconnect") < kinds.index("mute") < kinds.index("update")
+    again.participant.publishing.mute_by_server(lost, muted=False)
+    third = await call.resume(ann)
+    assert [(mute.sid, mute.muted) for mute in third.of("mute")] == [(lost, False)], "the last that was told"
+    assert other not in [mute.sid for mute in third.of("mute")]
 
 
 async def test_sync_state_with_known_tracks_is_taken_over(call: Call) -> None:
