@@ -36,5 +36,10 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
             participant.disconnect_on_resume = True
         case "migration":
             participant.sockets.close(CLOSE_RECONNECT)
+        case "subscriber_bandwidth":
+            participant.subscriptions.simulate_capacity(scenario.subscriber_bandwidth)
+        case "switch_candidate_protocol":
+            # Candidates are of UDP whatever is asked for. What can be restarted from here is; the SDKs then reconnect.
+            participant.renegotiation.resume()
         case other:
             raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, f"scenario {other} is not supported")

@@ -36,12 +36,12 @@ from livekit.protocol.rtc import (
 )
 
 from sfu.events import SubscriptionPaused, SubscriptionStarted
-from sfu.parameters import Kind
+from sfu.parameters import MAX_SPATIAL, Kind
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES, MAX_TOLD_ERRORS
 from signaling.participants.owner import Owner
 from signaling.rooms.capacity import SERVER_FULL, Needs
-from signaling.rooms.tracks import Demand, Track, spatial_layer, temporal_layer
+from signaling.rooms.tracks import Demand, Track, common_layer, spatial_layer, temporal_layer
 from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import Beginning, WantedTrack
 
@@ -76,6 +76,10 @@ class Subscriptions:
         """Sid of a wanted track that was once refused -> whether it is allowed now, as the client was told last."""
         self._waiting: dict[str, None] = {}
         """Sids of tracks that wait until the operator's limit allows one more, those that wait longest first."""
+        self._capacity_bps = 0
+        """What the path is to carry for all that is known, because that is simulated; 0: nothing is."""
+        self._top_layer = MAX_SPATIAL
+        """The highest spatial layer of any video within that."""
 
     @property
     def active(self) -> Mapping[str, Forwarding]:
@@ -154,8 +158,28 @@ class Subscriptions:
             info = StreamStateInfo(participant_sid=track.publisher.sid, track_sid=track.sid, state=state)
             self._participant.send(SignalResponse(stream_state_update=StreamStateUpdate(stream_states=[info])))
 
+    def simulate_capacity(self, capacity_bps: int) -> None:
+        """Send videos as if the path carried no more than this, in bits a second; 0: as the path allows.
+
+        All of them fall to the best layer that they can have together, at the rates that their publishers announced.
+        """
+        self._capacity_bps = max(0, capacity_bps)
+        self._limit_layers()
+
+    def _limit_layers(self) -> None:
+        top, before = MAX_SPATIAL, self._top_layer
+        if self._capacity_bps:
+            tracks = [self._track(forwarding) for forwarding in self.active.values()]
+            top = common_layer([track.info for track in tracks if track.kind is Kind.VIDEO], self._capacity_bps)
+        self._top_layer = top
+        if top != before:
+            for forwarding in self.active.values():
+                self._apply(forwarding)
+
     def negotiated(self) -> None:
         """Take over the engine's subscriptions, and the codecs that the client lacks, after an offer or an answer."""
+        if self._capacity_bps:
+            self._limit_layers()
         node, unsupported = self._participant.node, self._participant.renegotiation.unsupported()
         for sid, forwarding in self.active.items():
             current, answered = forwarding.subscription, forwarding.answered
@@ -268,8 +292,12 @@ class Subscriptions:
         engine, track = self._participant.node.engine, self._track(forwarding)
         settings = self._settings.get(track.sid, self._default)
         if track.kind is Kind.VIDEO:
-            engine.set_layers(forwarding.id, *_layers(track, settings), settings.priority, _pixels(settings))
+            engine.set_layers(forwarding.id, *self._layers(track, settings), settings.priority, _pixels(settings))
         engine.set_paused(forwarding.id, track.blocked or _is_paused(settings) or not forwarding.ready)
+
+    def _layers(self, track: Track, settings: UpdateTrackSettings) -> tuple[int, int]:
+        """Return the highest spatial and temporal layer of use."""
+        return min(spatial_layer(track.info, settings), self._top_layer), temporal_layer(settings.fps)
 
     def _track(self, forwarding: Forwarding) -> Track:
         """Return a wanted track. It exists: everybody forgets a track in the call that ends it."""
@@ -308,7 +336,7 @@ class Subscriptions:
         if track.kind is not Kind.VIDEO:
             return Beginning(silence=silence, blocked=track.blocked)
         settings = self._settings.get(track.sid, self._default)
-        spatial, temporal = _layers(track, settings)
+        spatial, temporal = self._layers(track, settings)
         return Beginning(
             spatial,
             temporal,
@@ -372,11 +400,6 @@ def _different(sids: Iterable[str]) -> Iterable[str]:
 
 def _is_paused(settings: UpdateTrackSettings) -> bool:
     return settings.disabled or (settings.quality == OFF and settings.width == 0)
-
-
-def _layers(track: Track, settings: UpdateTrackSettings) -> tuple[int, int]:
-    """Highest spatial and temporal layer of use."""
-    return spatial_layer(track.info, settings), temporal_layer(settings.fps)
 
 
 def _pixels(settings: UpdateTrackSettings) -> int:

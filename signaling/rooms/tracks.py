@@ -4,7 +4,7 @@ An *engine track* is what `sfu` calls a track: one m-section. A track has one pe
 adds a backup codec). Nothing here sends anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
@@ -314,6 +314,17 @@ def spatial_layer(info: TrackInfo, settings: UpdateTrackSettings) -> int:
     else:
         index = max((i for i, layer in enumerate(layers) if layer.quality <= settings.quality), default=0)
     return index if index < len(layers) - 1 else top
+
+
+def common_layer(videos: Collection[TrackInfo], capacity_bps: int) -> int:
+    """Return the highest spatial layer of which all videos together fit, at the rates that publishers announced.
+
+    The lowest one is the result if not even that fits. A video with fewer layers counts with its highest.
+    """
+    for layer in range(len(_QUALITIES) - 1, 0, -1):
+        if sum(info.layers[min(layer, len(info.layers) - 1)].bitrate for info in videos if info.layers) <= capacity_bps:
+            return layer
+    return 0
 
 
 def temporal_layer(frames_per_second: int) -> int:

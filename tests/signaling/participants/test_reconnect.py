@@ -406,6 +406,18 @@ async def test_scenarios_that_sdk_tests_ask_for(call: Call) -> None:
     assert not call.room.participants
 
 
+async def test_switch_of_the_candidate_protocol_restarts_ice_where_the_server_offers(call: Call) -> None:
+    ann, bob = await call.join("ann", single_pc=False), await call.join("bob")
+    for client in (ann, bob):
+        await client.connect()
+        client.forget()
+        await client.send(simulate=rtc.SimulateScenario(switch_candidate_protocol=rtc.TCP))
+        assert not client.of("request_response"), "it is not refused"
+        assert client.connection.code is None
+    assert (len(ann.of("offer")), len(bob.of("offer"))) == (1, 0)
+    assert len(call.engine.restarts) == 1
+
+
 async def test_simulated_disconnect_hits_the_next_resume(call: Call) -> None:
     ann = await call.join("ann")
     await ann.connect()

@@ -6,7 +6,7 @@ from livekit.protocol import models, rtc
 from sfu.events import SubscriptionPaused, SubscriptionStarted
 from sfu.parameters import SubscriptionId
 from signaling.participants.renegotiation import ANSWER_TIMEOUT_S
-from tests.signaling.support.call import ALL_VIDEO, Call, Client, sdp
+from tests.signaling.support.call import ALL_VIDEO, CAMERA_LAYERS, Call, Client, sdp
 
 
 def subscription_of(call: Call, client: Client, sid: str) -> SubscriptionId:
@@ -319,6 +319,31 @@ async def test_disabled_track_is_paused_and_comes_back(call: Call, settings: dic
     assert call.engine.paused[subscription]
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], quality=models.HIGH))
     assert not call.engine.paused[subscription]
+
+
+async def test_simulated_bandwidth_limits_all_videos_to_the_best_layer_of_which_all_fit(call: Call) -> None:
+    rates = {models.HIGH: 1_700_000, models.MEDIUM: 450_000, models.LOW: 150_000}
+    layers = [
+        models.VideoLayer(quality=layer.quality, width=layer.width, height=layer.height, bitrate=rates[layer.quality])
+        for layer in CAMERA_LAYERS
+    ]
+    ann = await call.join("ann")
+    sids = [await ann.publish(cid, "video", layers=layers) for cid in ("cam", "cam2")]
+    bob = await call.join("bob")
+
+    def sent() -> list[int]:
+        return [call.engine.layers[subscription_of(call, bob, sid)][0] for sid in sids]
+
+    for capacity, layer in ((900_000, 1), (899_999, 0), (10_000, 0), (3_400_000, 2), (900_000, 1), (0, 2)):
+        await bob.send(simulate=rtc.SimulateScenario(subscriber_bandwidth=capacity))
+        assert sent() == [layer, layer]
+    assert not bob.of("request_response"), "it is not refused"
+    await bob.send(simulate=rtc.SimulateScenario(subscriber_bandwidth=900_000))
+    sids.append(await ann.publish("cam3", "video", layers=layers))
+    await bob.renegotiate()
+    assert sent() == [0, 0, 0], "what begins later has its share too"
+    await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=sids[:1], quality=models.HIGH))
+    assert sent() == [0, 0, 0], "a wish changes nothing about it"
 
 
 async def test_settings_sent_before_the_negotiation_are_kept_for_it(call: Call) -> None:
