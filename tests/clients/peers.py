@@ -191,8 +191,12 @@ class SdkPeer:
             await stream.aclose()
 
     async def join(self, server: ServerUnderTest, room: str, **grants: Any) -> None:
+        await self.connect(server.url, server.token(room, self.identity, **grants))
+
+    async def connect(self, url: str, token: str) -> None:
+        """Join with a token that somebody made."""
         options = rtc.RoomOptions(auto_subscribe=self._auto_subscribe, single_peer_connection=self._single_pc)
-        await self.room.connect(server.url, server.token(room, self.identity, **grants), options)
+        await self.room.connect(url, token, options)
 
     async def publish_audio(self) -> str:
         source = rtc.AudioSource(48000, 1)

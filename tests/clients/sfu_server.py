@@ -18,7 +18,7 @@ START_TIMEOUT_S = 180  # a first start may compile kernels
 STOP_TIMEOUT_S = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServerUnderTest:
     """Where it listens, and its process."""
 
@@ -26,6 +26,7 @@ class ServerUnderTest:
     udp_port: int
     process: "subprocess.Popen[bytes]"
     log: Path
+    command: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -41,6 +42,21 @@ class ServerUnderTest:
         video = {"room": room, "roomJoin": True, **grants}
         known = {"iss": KEY, "sub": identity, "name": identity, "nbf": now - 10, "exp": now + 3600, "video": video}
         return jwt.encode(known | (claims or {}), SECRET.ljust(len(SECRET)), algorithm="HS256")
+
+    def kill(self) -> None:
+        """End it without a chance to say anything to anybody."""
+        self.process.kill()
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """Start it as it was started before, after it has ended; return when it is ready."""
+        self.process = _start(self.command, self.log)
+        _wait_until_ready(self.http_url, self.process, self.log)
+
+
+def _start(command: tuple[str, ...], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -75,17 +91,17 @@ def running_server(
     command += ["--udp-port", str(udp_port), *(("--dev",) if dev else ("--keys", f"{KEY}: {SECRET}")), *extra]
     if node_ip is not None:
         command += ["--node-ip", node_ip]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    process = _start(tuple(command), log)
+    server = ServerUnderTest(port, udp_port, process, log, tuple(command))
     try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/", process, log)
-        yield ServerUnderTest(port, udp_port, process, log)
-        if process.poll() is not None:
-            raise RuntimeError(f"the server died with {process.returncode}:\n{log.read_text()[-4000:]}")
+        _wait_until_ready(server.http_url, process, log)
+        yield server
+        if server.process.poll() is not None:
+            raise RuntimeError(f"the server died with {server.process.returncode}:\n{log.read_text()[-4000:]}")
     finally:
-        process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_TIMEOUT_S)
+            server.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            server.process.kill()
             raise RuntimeError(f"the server did not stop:\n{log.read_text()[-4000:]}") from None
