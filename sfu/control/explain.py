@@ -1,10 +1,11 @@
-"""Why each video is sent as it is: looked at once a second, and told in the debug log when it changes.
+"""Why each video is sent as it is: looked at once a second, and told in the debug log when it changes, up to a bound.
 
 The media thread writes what a subscriber wishes, what is allowed, what is sent and the reason; nothing is asked of it.
 """
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 """Between two looks."""
+MAX_TOLD = 50
+"""Changes that all media threads together tell of at one look; clients cause as many as they like."""
 
 Later = Callable[[str, float, Callable[[], None]], None]
 """Calls something after so many seconds, once for each name."""
@@ -37,17 +40,40 @@ _TOLD = (
 )
 
 
+_KNOWN = np.dtype([(name, np.int32) for name in _TOLD])
+
+
+@dataclass(slots=True)
+class Lines:
+    """What may be told at this look."""
+
+    left: int = MAX_TOLD
+    left_out: int = 0
+    """Changes that were not told of, because there were too many."""
+
+    def renew(self) -> None:
+        """Begin another look, and tell how many changes the last one left out."""
+        if self.left_out:
+            logger.debug("%d more changes of what subscriptions are sent were left out", self.left_out)
+        self.left, self.left_out = MAX_TOLD, 0
+
+
 class ShardExplanations:
     """The subscriptions of one media thread."""
 
-    def __init__(self, shard: Shard, owners: Owners) -> None:
+    def __init__(self, shard: Shard, owners: Owners, lines: Lines) -> None:
+        """lines: what may be told, by all media threads together."""
         self._shard = shard
         self._owners = owners
+        self._lines = lines
         self._since = np.zeros(SUBSCRIPTIONS)
         """When each began to wait for a key frame, in the clock of `look`; 0: it does not wait."""
         self._generation = np.zeros(SUBSCRIPTIONS, np.int32)
         """Which use of the row that was."""
-        self._told: dict[int, tuple[int, ...]] = {}
+        self._told = np.zeros(SUBSCRIPTIONS, _KNOWN)
+        """What each was at the last look."""
+        self._first = 0
+        """The row whose turn to be told of comes first: none is always among those left out."""
 
     def look(self, now: float) -> None:
         """Note who waits for a key frame at `now` (seconds), and log what has changed since the last time."""
@@ -61,7 +87,7 @@ class ShardExplanations:
         since[~waits] = 0
         generation[:] = rows["generation"]
         if logger.isEnabledFor(logging.DEBUG):
-            self._tell(rows, np.flatnonzero(video).tolist(), now)
+            self._tell(rows, video, now)
 
     def waiting_s(self, row: int, now: float) -> float:
         """How long the subscription in a row has waited for a key frame, to a second; 0: it does not wait."""
@@ -71,29 +97,40 @@ class ShardExplanations:
             return 0.0
         return now - begun
 
-    def _tell(self, rows: Any, videos: list[int], now: float) -> None:
-        before, self._told = self._told, {}
-        for number in videos:
-            row = rows[number]
-            state = self._told[number] = tuple(int(row[name]) for name in _TOLD)
+    def _tell(self, rows: Any, video: Any, now: float) -> None:
+        """Log what has changed of the rows that are videos, as far as lines are left."""
+        told = self._told[: len(rows)]
+        changed = np.zeros(len(rows), bool)
+        for name in _TOLD:
+            seen = rows[name].copy()  # it may change meanwhile
+            changed |= told[name] != seen
+            told[name] = seen
+        numbers = np.flatnonzero(changed & video)
+        numbers = np.roll(numbers, -int(np.searchsorted(numbers, self._first)))
+        self._lines.left_out += max(len(numbers) - self._lines.left, 0)
+        for number in numbers[: self._lines.left].tolist():
+            self._lines.left -= 1
+            self._first = number + 1
             owner = self._owners.subscriptions.get(number)
-            if before.get(number) == state or owner is None:
-                continue
-            waiting_s = self.waiting_s(number, now)
-            _, wished, wished_temporal, allowed, allowed_temporal, layer, temporal, reason = state
-            logger.debug(
-                "subscription %d of transport %d: layer %d.%d is sent, %d.%d is wished, %d.%d is allowed (%s%s)",
-                owner.id,
-                owner.transport.id,
-                layer,
-                temporal,
-                wished,
-                wished_temporal,
-                allowed,
-                allowed_temporal,
-                Reason(reason).name.lower(),
-                f", waits for a key frame since {waiting_s:.0f} s" if self._since[number] else "",
-            )
+            if owner is not None:
+                self._tell_one(number, owner, now)
+
+    def _tell_one(self, number: int, owner: Subscription, now: float) -> None:
+        _, wished, wished_temporal, allowed, allowed_temporal, layer, temporal, reason = self._told[number].item()
+        waiting_s = self.waiting_s(number, now)
+        logger.debug(
+            "subscription %d of transport %d: layer %d.%d is sent, %d.%d is wished, %d.%d is allowed (%s%s)",
+            owner.id,
+            owner.transport.id,
+            layer,
+            temporal,
+            wished,
+            wished_temporal,
+            allowed,
+            allowed_temporal,
+            Reason(reason).name.lower(),
+            f", waits for a key frame since {waiting_s:.0f} s" if self._since[number] else "",
+        )
 
 
 class Explanations:
@@ -102,12 +139,16 @@ class Explanations:
     def __init__(self, owners: Mapping[Shard, Owners], clock: Callable[[], float]) -> None:
         """owners: of each media thread's rows. clock: in seconds."""
         self._clock = clock
-        self._shards = {shard: ShardExplanations(shard, each) for shard, each in owners.items()}
+        self._lines = Lines()
+        self._shards = {shard: ShardExplanations(shard, each, self._lines) for shard, each in owners.items()}
 
     def repeat(self, later: Later) -> None:
         """Look at all subscriptions now, and again and again."""
+        self._lines.renew()
         for each in self._shards.values():
             each.look(self._clock())
+        first, *rest = self._shards
+        self._shards = {shard: self._shards[shard] for shard in (*rest, first)}  # who comes first has most lines
         later("explain", INTERVAL_S, partial(self.repeat, later))
 
     def statistics(self, subscription: Subscription) -> SubscriptionStatistics:

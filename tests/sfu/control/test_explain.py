@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sfu.control.explain import ShardExplanations
+from sfu.control.explain import MAX_TOLD, Lines, ShardExplanations
 from sfu.control.tracks import Owners, Subscription
 from sfu.engine import Engine, EngineOptions
 from sfu.parameters import Encoding, Kind, PublishParameters, SubscribeParameters
@@ -28,8 +28,9 @@ class Watched:
         shard.memory.thread["subscription_end"] = self.subscription.row + 1
         self.row["state"], self.row["layer"], self.row["target_layer"] = RowState.OPEN, 2, 2
         self.row["paused"] = 0
+        self.lines = Lines()
         owners = Owners(subscriptions={self.subscription.row: self.subscription})
-        self.explanations = ShardExplanations(shard, owners)
+        self.explanations = ShardExplanations(shard, owners, self.lines)
 
     def waiting_s(self, now: float) -> float:
         self.explanations.look(now)
@@ -91,3 +92,37 @@ async def test_changes_are_told_once_in_the_debug_log(engine: Engine, caplog: py
     assert len(caplog.messages) == 2
     assert "2.0 is sent" in caplog.messages[1]
     assert "bandwidth, waits for a key frame since 0 s" in caplog.messages[1]
+
+
+async def test_no_more_lines_than_a_bound_are_written_and_the_rest_is_counted(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched, count = Watched(engine), MAX_TOLD + 30
+    owned = dict.fromkeys(range(count), watched.subscription)
+    shard = watched.subscription.transport.shard
+    rows = shard.memory.table("subscriptions")
+    rows[:count] = watched.row
+    shard.memory.thread["subscription_end"] = count
+    explanations = ShardExplanations(shard, Owners(subscriptions=owned), watched.lines)
+    with caplog.at_level(logging.DEBUG, "sfu.control.explain"):
+        explanations.look(1.0)
+        assert len(caplog.messages) == MAX_TOLD
+        explanations.look(2.0)
+        assert len(caplog.messages) == MAX_TOLD, "of this look; and what was left out is no longer new"
+        watched.lines.renew()
+        assert caplog.messages[MAX_TOLD:] == ["30 more changes of what subscriptions are sent were left out"]
+        rows["layer"][:count] = 1
+        explanations.look(3.0)
+        watched.lines.renew()
+    assert len(caplog.messages) == 2 * MAX_TOLD + 2
+
+
+async def test_those_left_out_come_first_at_the_next_look(engine: Engine) -> None:
+    watched, count = Watched(engine), MAX_TOLD + 30
+    shard = watched.subscription.transport.shard
+    rows = shard.memory.table("subscriptions")
+    rows[:count] = watched.row
+    shard.memory.thread["subscription_end"] = count
+    explanations = ShardExplanations(shard, Owners(subscriptions={}), watched.lines)
+    explanations._tell(rows[:count], rows["state"][:count] == RowState.OPEN, 1.0)
+    assert explanations._first == MAX_TOLD
