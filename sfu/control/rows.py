@@ -349,13 +349,15 @@ def pack_ufrag(ufrag: str) -> int:
 
 def pack_playout_delay(milliseconds: tuple[int, int] | None) -> int:
     """The 24 bits of the playout-delay extension: twice 12 bits in units of 10 ms, the least and the most; 0 stands
-    for None, since the most is never 0. Raises EngineError when the least is above the most, or the most is none."""
+    for None, since the most is never 0: it is rounded to one unit at least. A least above the most counts as the most.
+    Raises EngineError for a delay below 0."""
     if milliseconds is None:
         return 0
-    least, most = (min(each // PLAYOUT_UNIT_MS, MAX_PLAYOUT) for each in milliseconds)
-    if not 0 <= least <= most or most == 0:
+    if min(milliseconds) < 0:
         raise EngineError(f"a playout delay of {milliseconds} ms cannot be")
-    return least << 12 | most
+    least, most = (min((each + PLAYOUT_UNIT_MS // 2) // PLAYOUT_UNIT_MS, MAX_PLAYOUT) for each in milliseconds)
+    most = max(most, 1)
+    return min(least, most) << 12 | most
 
 
 def _next_generation(record: Any) -> int:

@@ -4,7 +4,7 @@ import pytest
 
 from sfu.control import rows
 from sfu.control.cache_space import CACHE_SHARE_BYTES, GROWING_BYTES, SHARED_BYTES, CacheSpace
-from sfu.control.rows import Rows, Tables
+from sfu.control.rows import Rows, Tables, pack_playout_delay
 from sfu.errors import EngineError, TableFull
 from sfu.parameters import (
     Codec,
@@ -197,6 +197,32 @@ def test_subscription_row_is_written_whole(memory: Memory, tables: Tables) -> No
     assert numbers == [96, 97, -1]
     assert record["mid"].tobytes()[: record["mid_bytes"]] == b"mid7"
     assert record["cname"].tobytes()[: record["cname_bytes"]] == b"somebody"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "least", "most"),
+    [
+        ((120, 2_000), 12, 200),
+        ((0, 1), 0, 1),
+        ((0, 9), 0, 1),
+        ((4, 14), 0, 1),
+        ((5, 15), 1, 2),
+        ((0, 0), 0, 1),
+        ((300, 200), 20, 20),
+        ((0, 1_000_000), 0, 4_095),
+    ],
+)
+def test_a_playout_delay_is_rounded_to_units_and_its_most_never_to_none(
+    milliseconds: tuple[int, int], least: int, most: int
+) -> None:
+    assert pack_playout_delay(milliseconds) == least << 12 | most
+
+
+def test_a_playout_delay_that_cannot_be_is_refused() -> None:
+    assert pack_playout_delay(None) == 0
+    for milliseconds in ((-1, 100), (0, -1)):
+        with pytest.raises(EngineError):
+            pack_playout_delay(milliseconds)
 
 
 @pytest.mark.parametrize(
