@@ -254,7 +254,7 @@ class Engine:
 
     def set_codecs(self, track: TrackId, codecs: frozenset[Codec]) -> None:
         """Say which codecs a later answer accepts on the track's m-section; empty: whatever the transport's payload
-        types mean."""
+        types mean, `NO_CODECS`: none."""
         self._forwarding.set_codecs(track, codecs)
         self._retry_if_needed()
 

@@ -39,6 +39,10 @@ class Codec(IntEnum):
     """Any other audio codec (PCMU, PCMA, G722): forwarded without being looked into."""
 
 
+NO_CODECS = frozenset({Codec.RTX})
+"""As the codecs that an m-section may carry: none, because there is nothing that RTX alone could repair."""
+
+
 class Extension(IntEnum):
     """RTP header extensions as the kernels number them. 1 to 6 are copied from publisher to subscriber."""
 
@@ -210,7 +214,8 @@ class PublishParameters:
     group_limit: int = 0
     """How many tracks of the group are forwarded at a time."""
     codecs: frozenset[Codec] = frozenset()
-    """What the answer accepts; packets of other codecs are dropped. Empty: whatever the transport's numbers mean."""
+    """What the answer accepts; packets of other codecs are dropped. Empty: whatever the transport's numbers mean.
+    `NO_CODECS`: nothing."""
     screen: bool = False
     """The track is a shared screen or its sound. A screen's video goes before cameras when bandwidth is short, and its
     rate is measured over a longer time because it comes in bursts. Its sound is always sent, however loud it is."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
-from sfu.parameters import Codec, Encoding, Kind, PayloadType
+from sfu.parameters import NO_CODECS, Codec, Encoding, Kind, PayloadType
 from signaling.sdp.parsing import MAX_CACHED_PROFILES, format_parameters
 from signaling.sdp.session_description import Profile, RtpMap
 
@@ -141,9 +141,10 @@ def descriptions(formats: Iterable[Format]) -> tuple[tuple[int, Codec, str], ...
     return tuple((f.payload_type, f.codec, f.description) for f in formats if f.codec is not Codec.RTX)
 
 
-def sent_codecs(formats: Iterable[Format]) -> frozenset[Codec]:
-    """Return the codecs that a publisher with these formats may send, RTX left out."""
-    return frozenset(f.codec for f in formats if f.codec is not Codec.RTX)
+def sent_codecs(formats: Iterable[Format], barred: frozenset[Codec]) -> frozenset[Codec]:
+    """Return the codecs that a publisher with these formats may send, RTX and barred ones left out. If none is left it
+    may send nothing, which the engine does not take an empty set for."""
+    return frozenset(f.codec for f in formats if f.codec is not Codec.RTX) - barred or NO_CODECS
 
 
 class H264Profile(Enum):

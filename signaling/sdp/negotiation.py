@@ -143,7 +143,7 @@ class PublishDecision:
 
     def admitted(self, formats: Iterable[Format]) -> frozenset[Codec]:
         """Return the codecs that the publisher may send when `formats` are accepted."""
-        return sent_codecs(formats) - self.barred
+        return sent_codecs(formats, self.barred)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """From offered sections to answered ones."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sfu.parameters import (
+    NO_CODECS,
     Candidate,
     Codec,
     DtlsRole,
@@ -186,6 +188,13 @@ def test_a_publisher_gets_every_codec_the_wanted_one_first_with_its_companion() 
     assert publish_formats((vp9, VP8, RTX), decision(Codec.VP8)) == (VP8, RTX, vp9)
     assert publish_formats((vp9, VP8, RTX), decision()) == (vp9, VP8, RTX)
     assert publish_formats((vp9, VP8, RTX), decision(Codec.AV1)) == (vp9, VP8, RTX)
+
+
+def test_where_all_codecs_are_barred_nothing_may_be_sent() -> None:
+    barring = replace(decision(), barred=frozenset({Codec.VP8}))
+    vp9 = Format(RtpMap(98, "VP9", 90_000), Codec.VP9)
+    assert barring.admitted((VP8, RTX, vp9)) == {Codec.VP9}
+    assert barring.admitted((VP8, RTX)) == NO_CODECS, "for the engine an empty set is everything"
 
 
 def test_red_comes_first_when_it_is_wanted() -> None:
