@@ -151,7 +151,11 @@ def _bind(address: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit both: a client that stopped reading is given up, not kept for the kernel's minutes.
+        # Accepted sockets inherit these options. asyncio's own loop sets the first one only on sockets that name TCP as
+        # their protocol, which these do not. Without it, the body of an answer waits for the head's acknowledgement,
+        # which takes 40 ms.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A client that stopped reading is given up, and not kept for the kernel's minutes.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_TIMEOUT_MS)
         bound.bind((address, port))

@@ -527,16 +527,6 @@ async def test_a_taken_udp_port_is_one_line() -> None:
             pass
 
 
-def test_default_addresses_that_the_machine_lacks_are_left_out_and_given_ones_are_errors() -> None:
-    missing = ("127.0.0.1", "2001:db8::1")
-    bound = bind_sockets(Config(keys=KEYS, port=0, bind_addresses=missing))
-    assert [each.getsockname()[0] for each in bound] == ["127.0.0.1"]
-    for each in bound:
-        each.close()
-    with pytest.raises(PortInUse, match="2001:db8::1"):
-        bind_sockets(Config(keys=KEYS, port=0, bind_addresses=missing, bind_addresses_given=True))
-
-
 async def test_clients_are_closed_when_the_server_stops() -> None:
     rooms = PlayedRooms()
     async with contextlib.AsyncExitStack() as stack:
