@@ -12,11 +12,8 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from signaling.api.errors import ApiError
-from signaling.http.bounds import TooManyEntries, check_json_text
-from signaling.texts import encodable
-
-MAX_JSON_DEPTH = 50
-"""Nesting of a JSON request; those of LiveKit stay below ten."""
+from signaling.http.bounds import TooManyEntries
+from signaling.http.json_text import JSON_ERRORS, read_json
 
 
 class Encoding(Enum):
@@ -42,11 +39,10 @@ def decode(body: bytes, into: Message, encoding: Encoding) -> None:
         if encoding is Encoding.PROTOBUF:
             into.ParseFromString(body)
         else:
-            value = _json_object(body.decode())
-            json_format.ParseDict(value, into, ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH)
+            read_json(body.decode(), into)
     except TooManyEntries as error:
         raise ApiError("invalid_argument", str(error)) from error
-    except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (DecodeError, *JSON_ERRORS) as error:
         raise ApiError("malformed", f"the {encoding.name.lower()} request could not be decoded") from error
 
 
@@ -59,15 +55,6 @@ def encode(message: Message, encoding: Encoding) -> bytes:
     )
     _add_nulls(message.DESCRIPTOR, values)
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    check_json_text(text)
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    # The body itself was UTF-8; only an escape can spell half a character.
-    return encodable(value) if "\\ud" in text or "\\uD" in text else value
 
 
 def _add_nulls(descriptor: Any, values: dict[str, Any]) -> None:

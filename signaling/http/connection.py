@@ -6,7 +6,6 @@ knows the framing, and not the meaning of messages. Answers are in the kind of f
 
 import asyncio
 import contextlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,9 +20,9 @@ from livekit.protocol import rtc
 from livekit.protocol.models import ParticipantInfo
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from signaling.http.bounds import check_json_kind, check_json_text
+from signaling.http.bounds import check_json_kind
+from signaling.http.json_text import JSON_ERRORS, read_json
 from signaling.http.shares import Share, Shares
-from signaling.texts import encodable
 
 MAX_QUEUED_MESSAGES = 1000
 """Messages that wait for a slow client: more than a burst of a full room, fewer than one that has stopped reading."""
@@ -33,8 +32,6 @@ DIRECT = "aiosfu.direct"
 """Name of the ASGI extension that holds a `Direct`."""
 FLUSH_TIMEOUT_S = 2.0
 """How long `close` waits for a client to take what is queued."""
-MAX_JSON_DEPTH = 50
-"""Nesting of a JSON message; LiveKit's own messages stay below ten."""
 CLOSE_NORMAL = 1000
 """RFC 6455 section 7.4.1. LiveKit's JavaScript client does not resume after this code."""
 CLOSE_OVERFLOW = 1008
@@ -58,23 +55,11 @@ def decode_request(frame: bytes | str) -> rtc.SignalRequest:
     try:
         if isinstance(frame, bytes):
             return rtc.SignalRequest.FromString(frame)
-        return json_format.ParseDict(
-            _json_object(frame), rtc.SignalRequest(), ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH
-        )
+        return read_json(frame, rtc.SignalRequest(), check_json_kind)
     except DecodeError as error:
         raise BadMessage("a binary frame is no protobuf SignalRequest") from error
-    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except JSON_ERRORS as error:
         raise BadMessage(f"a text frame is no JSON SignalRequest: {str(error)[:200]}") from error
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    check_json_text(text)
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    check_json_kind(text, value)
-    # The frame itself was UTF-8; only an escape can spell half a character.
-    return encodable(value) if "\\ud" in text or "\\uD" in text else value
 
 
 def encode_response(response: rtc.SignalResponse, as_json: bool) -> bytes | str:
