@@ -21,6 +21,10 @@ class TooManyRooms(Exception):
     """No more rooms can be created now."""
 
 
+class TooMuchKept(Exception):
+    """A room cannot keep what an application wants it to, because rooms keep too much already."""
+
+
 class SessionEnded(Exception):
     """A session ends. The client gets a `leave`, and the participant is removed from its room."""
 

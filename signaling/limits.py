@@ -73,5 +73,14 @@ MAX_REVOCATIONS = 100_000
 MAX_REVOCATIONS_OF_A_ROOM = 10_000
 """Identities of one room whose older tokens are refused, so that one room's administrator cannot make the server forget
 those of other rooms."""
-MAX_RPC_CALLS = 1_000
+MAX_RPC_CALLS = 4_000
 """Calls of the server to participants that wait for an answer. Further ones fail (`rpc_calls`)."""
+MAX_RPC_CALLS_OF_A_ROOM = 1_000
+"""Those to participants of one room, so that one room's application cannot take all of them."""
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""Bytes of metadata and agents that all rooms keep together. More is refused (`room_bytes`)."""
+MAX_KEPT_BYTES_OF_A_ROOM = 2 * 1024 * 1024
+"""Bytes of metadata and agents that one room keeps: the largest metadata that an operator can allow, and as much again
+for agents."""
+SMALL_KEPT_BYTES = 4 * 1024
+"""Bytes of each room that do not count for all together, so that a few large rooms keep no ordinary room out."""

@@ -32,7 +32,7 @@ from sfu.parameters import Kind
 from signaling.api.routes import api_routes
 from signaling.api.statistics import Statistics
 from signaling.config.configuration import Config, RoomOptions
-from signaling.errors import TooManyRooms
+from signaling.errors import TooManyRooms, TooMuchKept
 from signaling.http.join import JoinError, JoinParameters
 from signaling.metrics.numbers import Census
 from signaling.participants.participant import Participant
@@ -122,6 +122,7 @@ class Rooms:
 
         Raises:
             TooManyRooms: there are `MAX_ROOMS`.
+            TooMuchKept: rooms keep too much metadata, or too many agents, already. Nothing is changed then.
             ValueError: the name is longer than the operator's limit.
         """
         room = self.rooms.get(name)
@@ -248,11 +249,14 @@ class Rooms:
             return Session(room, join, None)
         settings = self._settings(join)
         self.node.capacity.promise(self._check(join))
-        if room is None:
-            room = self._make(join.room, self._options, settings)
-        elif settings is not None:
-            room.configure(settings)
-        room.expect(join.is_person)
+        try:
+            if room is None:
+                room = self._make(join.room, self._options, settings)
+            elif settings is not None:
+                room.configure(settings)
+        except TooMuchKept as error:
+            raise JoinError(503, "rooms keep too much") from error
+        room.occupancy.expect(join.is_person)
         return Session(room, join, None)
 
     def tick(self, now: float) -> None:

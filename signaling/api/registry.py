@@ -33,6 +33,7 @@ class Registry(Protocol):
 
         Raises:
             TooManyRooms: there is no place for it.
+            TooMuchKept: rooms keep too much already.
             ValueError: the name is too long.
         """
 
@@ -48,6 +49,7 @@ def create_room(rooms: Registry, name: str, settings: RoomSettings | None = None
 
     Raises:
         ApiError: the name is too long, or there are too many rooms.
+        TooMuchKept: rooms keep too much already.
     """
     check_room_name(name, rooms.node.config.limits)
     try:

@@ -22,7 +22,7 @@ from signaling.api.encoding import Encoding, decode, encode
 from signaling.api.errors import ApiError, invalid, refused, unauthenticated
 from signaling.api.grants import Grant, may_call_something
 from signaling.api.repeats import HEADER, MAX_ID_CHARACTERS, Key, Repeats
-from signaling.errors import RequestRefused
+from signaling.errors import RequestRefused, TooMuchKept
 from signaling.http.bounds import Entries, TooManyEntries
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims, hash_body
@@ -148,6 +148,8 @@ class Twirp:
             answer = method.perform(message)
         except RequestRefused as error:
             raise refused(error) from error
+        except TooMuchKept as error:
+            raise ApiError("resource_exhausted", "rooms keep too much metadata or too many agents") from error
         if key is not None and isinstance(answer, Message):
             self._repeats.keep(key, answer)
         return answer

@@ -60,7 +60,7 @@ class Session:
         """Take back the admission, because the upgrade did not happen."""
         if self._expected and self._room is not None:
             self._expected = False
-            self._room.arrive(self._join.is_person)
+            self._room.occupancy.arrive(self._join.is_person)
 
     async def run(self, connection: SignalConnection) -> None:
         """Serve the client until its socket ends. Whatever it sends, this returns."""

@@ -15,14 +15,16 @@ from livekit.protocol.rtc import RequestResponse
 from signaling import identifiers
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_DISPATCHES
+from signaling.records.kept_bytes import KeptBytesOfRoom
 
 
 class Dispatches:
     """The dispatches of one room, oldest first."""
 
-    def __init__(self, room: str, dropped: Counter[str]) -> None:
-        """`dropped` counts those for which there was no room, as `agent_dispatches`."""
+    def __init__(self, room: str, kept: KeptBytesOfRoom, dropped: Counter[str]) -> None:
+        """`kept` accounts for their bytes. `dropped` counts those beyond `MAX_DISPATCHES`, as `agent_dispatches`."""
         self._room = room
+        self._kept = kept
         self._dropped = dropped
         self._by_id: dict[str, AgentDispatch] = {}
 
@@ -31,6 +33,7 @@ class Dispatches:
 
         Raises:
             RequestRefused: LIMIT_EXCEEDED.
+            TooMuchKept: rooms keep too much already.
         """
         if len(self._by_id) >= MAX_DISPATCHES:
             self._dropped["agent_dispatches"] += 1
@@ -45,6 +48,7 @@ class Dispatches:
             attributes=wanted.attributes,
             state=AgentDispatchState(created_at=time.time_ns()),
         )
+        self._kept.replace(0, dispatch.ByteSize())
         self._by_id[dispatch.id] = dispatch
         return dispatch
 
@@ -64,5 +68,6 @@ class Dispatches:
         dispatch = self._by_id.pop(dispatch_id, None)
         if dispatch is None:
             raise RequestRefused(RequestResponse.NOT_FOUND, "dispatch ID not found")
+        self._kept.replace(dispatch.ByteSize(), 0)
         dispatch.state.deleted_at = time.time_ns()
         return dispatch

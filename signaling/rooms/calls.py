@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from livekit.protocol.models import DataPacket, RpcRequest, RpcResponse
 
 from sfu.parameters import Channel
-from signaling.limits import MAX_RPC_CALLS
+from signaling.limits import MAX_RPC_CALLS, MAX_RPC_CALLS_OF_A_ROOM
 from signaling.rooms.events import ParticipantLeft, RoomEvent
 from signaling.rooms.member import Member
 
@@ -88,6 +88,8 @@ class Calls:
         self._dropped = dropped
         self._waiting: dict[str, _Call] = {}
         """Calls by the id of their request."""
+        self._of_room: dict[str, dict[str, _Call]] = {}
+        """The same, for each room."""
 
     async def perform(self, member: Member, method: str, payload: str, timeout_s: float = 0.0) -> str:
         """Call a method of a participant and return its answer.
@@ -100,17 +102,19 @@ class Calls:
 
         Raises:
             RpcError: it was not answered in time, or by an error; the participant left; the payload is too long; too
-                many calls wait.
+                many calls wait, of this room or of all.
         """
         if len(payload.encode()) > MAX_PAYLOAD_BYTES:
             raise RpcError(RpcCode.REQUEST_TOO_LARGE)
-        if len(self._waiting) >= MAX_RPC_CALLS:
+        room = member.room_name
+        if len(self._waiting) >= MAX_RPC_CALLS or len(self._of_room.get(room, ())) >= MAX_RPC_CALLS_OF_A_ROOM:
             self._dropped["rpc_calls"] += 1
             raise RpcError(RpcCode.SEND_FAILED)
         timeout_s = min(timeout_s or RESPONSE_TIMEOUT_S, MAX_RESPONSE_TIMEOUT_S)
         loop = asyncio.get_running_loop()
         request_id = str(uuid.uuid4())
-        call = self._waiting[request_id] = _Call(member.sid, asyncio.Event(), loop.create_future())
+        call = _Call(member.sid, asyncio.Event(), loop.create_future())
+        self._add(room, request_id, call)
         began = loop.time()
         packet = _request(request_id, method, payload, timeout_s).SerializeToString()
         try:
@@ -119,9 +123,20 @@ class Calls:
                 await _before(call.heard.wait(), began + MAX_ROUND_TRIP_S, RpcCode.CONNECTION_TIMEOUT)
             return str(await _before(call.answer, began + timeout_s, RpcCode.RESPONSE_TIMEOUT))
         finally:
-            del self._waiting[request_id]
+            self._forget(room, request_id)
             if not call.answer.cancel() and not call.answer.cancelled():
                 call.answer.exception()  # so that nobody misses it, if the caller has gone meanwhile
+
+    def _add(self, room: str, request_id: str, call: _Call) -> None:
+        self._waiting[request_id] = call
+        self._of_room.setdefault(room, {})[request_id] = call
+
+    def _forget(self, room: str, request_id: str) -> None:
+        del self._waiting[request_id]
+        of_room = self._of_room[room]
+        del of_room[request_id]
+        if not of_room:
+            del self._of_room[room]
 
     def take(self, callee_sid: str, packet: DataPacket) -> bool:
         """Take an acknowledgement or an answer of a participant; return False if it is not for a call of the server."""
@@ -138,7 +153,7 @@ class Calls:
         """Let the calls to a participant fail when it leaves. This listens to the events of rooms."""
         if not self._waiting or not isinstance(event, ParticipantLeft):
             return
-        for call in self._waiting.values():
+        for call in self._of_room.get(event.room.name, {}).values():
             if call.callee_sid == event.participant.sid and not call.answer.done():
                 call.heard.set()
                 call.answer.set_exception(RpcError(RpcCode.RECIPIENT_DISCONNECTED))

@@ -16,6 +16,7 @@ import structlog
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
 from signaling.http.shares import Entrances, Shares
+from signaling.records.kept_bytes import KeptBytes
 from signaling.records.revocations import Revocations
 from signaling.rooms.calls import Calls
 from signaling.rooms.capacity import Capacity
@@ -60,6 +61,8 @@ class Node:
     """The server's calls to participants that wait for an answer."""
     revocations: Revocations = field(init=False)
     """Tokens that are no longer good for a room."""
+    kept: KeptBytes = field(init=False)
+    """The bytes that all rooms keep because applications said so."""
     _groups: set[int] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -71,6 +74,7 @@ class Node:
         self.calls = Calls(self.engine, self.dropped)
         self.events.subscribe(self.calls.note)
         self.revocations = Revocations(self.dropped)
+        self.kept = KeptBytes(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
         self.paths = PathMemory(self.engine, lambda: self.clock())
 

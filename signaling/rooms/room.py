@@ -33,15 +33,17 @@ from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
 from signaling.records.dispatches import Dispatches
+from signaling.records.kept_bytes import KeptBytesOfRoom
 from signaling.records.nonces import Nonces
 from signaling.records.settings import RoomSettings
 from signaling.rooms.capacity import Needs
 from signaling.rooms.departures import Departures
 from signaling.rooms.dynacast import Dynacast
 from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
-from signaling.rooms.headcount import Headcount, counts_as_person
+from signaling.rooms.headcount import Headcount
 from signaling.rooms.member import Member
 from signaling.rooms.node import Node
+from signaling.rooms.occupancy import Occupancy
 from signaling.rooms.quality import Qualities
 from signaling.rooms.speakers import Speakers
 from signaling.rooms.tracks import Demand, Publisher, Track, enabled_codecs
@@ -62,7 +64,11 @@ class Room:
     """A named place where participants meet."""
 
     def __init__(self, node: Node, name: str, options: RoomOptions, settings: RoomSettings | None = None) -> None:
-        """Make an empty room with these options, and with what `settings` change of them."""
+        """Make an empty room with these options, and with what `settings` change of them.
+
+        Raises:
+            TooMuchKept: rooms keep too much already.
+        """
         now = time.time()
         self.node = node
         self.options = options
@@ -73,12 +79,6 @@ class Room:
         self.track_count = 0
         """The tracks that all participants publish or are about to. Each `Publishing` adds and subtracts its own."""
         self.speakers = Speakers()
-        self.expected = 0
-        """The number of sessions that were admitted and have not joined yet."""
-        self._expected_people = 0
-        """How many of them are people."""
-        self.voices = node.take_group() if options.forward_loudest else 0
-        """The engine's group of microphones of which only the loudest are forwarded; 0: all are forwarded."""
         self._info = models.Room(
             sid=identifiers.room_sid(),
             name=name,
@@ -87,7 +87,8 @@ class Room:
             enabled_codecs=enabled_codecs(options.enabled_codecs),
         )
         self._note_options()
-        self.dispatches = Dispatches(name, node.dropped)
+        self._kept = KeptBytesOfRoom(node.kept)
+        self.dispatches = Dispatches(name, self._kept, node.dropped)
         self.nonces = Nonces()
         """Those of data packets that were sent already."""
         self._dynacast = Dynacast(node.config.media.dynacast_pause_delay_s)
@@ -100,17 +101,16 @@ class Room:
         self._recorders: set[str] = set()
         """The sids of participants that record."""
         self._headcount = Headcount()
+        self.occupancy = Occupancy(self._headcount, node.clock())
         self._counts = (0, 0)
         self._counts_stale = False
         self._room_update_at = self._timeouts_checked_at = node.clock()
-        self._empty_since: float | None = node.clock()
-        self._was_joined = False
         self.closed = False
         """The room has ended, and nobody can join it any more."""
         if settings is not None:
-            self.configure(settings)
-            for agent in settings.agents:
-                self.dispatches.add(agent)
+            self._begin_with(settings)
+        self.voices = node.take_group() if options.forward_loudest else 0
+        """The engine's group of microphones of which only the loudest are forwarded; 0: all are forwarded."""
         node.events.emit(RoomStarted(self))
 
     @property
@@ -124,8 +124,23 @@ class Room:
         self._info.num_participants, self._info.num_publishers = self._headcount.count()
         return self._info
 
+    def _begin_with(self, settings: RoomSettings) -> None:
+        try:
+            self.configure(settings)
+            for agent in settings.agents:
+                self.dispatches.add(agent)
+        except BaseException:
+            self._kept.release()
+            raise
+
     def configure(self, settings: RoomSettings) -> None:
-        """Take over the settings that are set; tell the members if one concerns them."""
+        """Take over the settings that are set; tell the members if one concerns them.
+
+        Raises:
+            TooMuchKept: rooms keep too much metadata already. Nothing is changed then.
+        """
+        metadata = settings.metadata or self._info.metadata
+        self._keep_metadata(metadata)
         now = self.options
         self.options = replace(
             now,
@@ -135,13 +150,22 @@ class Room:
             sync_streams=settings.sync_streams or now.sync_streams,
         )
         self._note_options()
-        if settings.metadata and settings.metadata != self._info.metadata:
-            self.set_metadata(settings.metadata)
+        if metadata != self._info.metadata:
+            self._info.metadata = metadata
+            self._tell_room()
 
     def set_metadata(self, metadata: str) -> None:
-        """Set the room's metadata, and tell the members."""
+        """Set the room's metadata, and tell the members.
+
+        Raises:
+            TooMuchKept: rooms keep too much already. The metadata stay as they were.
+        """
+        self._keep_metadata(metadata)
         self._info.metadata = metadata
         self._tell_room()
+
+    def _keep_metadata(self, metadata: str) -> None:
+        self._kept.replace(len(self._info.metadata.encode()), len(metadata.encode()))
 
     def _tell_room(self) -> None:
         self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
@@ -162,9 +186,7 @@ class Room:
         self._headcount.note(participant)
         self._note_recorder(participant)
         self._counts_stale = True
-        if counts_as_person(participant):
-            self._empty_since = None
-            self._was_joined = True
+        self.occupancy.note(self.node.clock())
 
     def remove(
         self,
@@ -192,8 +214,7 @@ class Room:
             self.participant_changed(participant)
             if not participant.hidden:
                 self._departures.note(participant.info, self.node.clock())
-        if self._empty_since is None and not self._headcount.people():
-            self._empty_since = self.node.clock()
+        self.occupancy.note(self.node.clock())
         participant.release_parts()
         if participant.joined:
             self.node.events.emit(ParticipantLeft(self, participant, reason))
@@ -222,36 +243,14 @@ class Room:
         return self._departures.since(time_s, self.participants)
 
     def is_over(self, now: float) -> bool:
-        """Tell whether the room has been without people for long enough. Agents and recorders do not keep it open.
-
-        A permission from the server API can make an agent or recorder of a person, or a person of them.
-        """
-        if self._headcount.people():
-            self._empty_since = None
-            self._was_joined = True
-        elif self._empty_since is None:
-            self._empty_since = now
-        if self._empty_since is None or self._expected_people:
-            return False
-        timeout = self.options.departure_timeout_s if self._was_joined else self.options.empty_timeout_s
-        return now - self._empty_since >= timeout
+        """Tell whether the room has been without people for long enough. Agents and recorders do not keep it open."""
+        return self.occupancy.is_over(now, self.options)
 
     def is_full(self, identity: str, person: bool) -> bool:
         """Tell whether the room has no place for a participant with this identity. For agents and recorders it has."""
-        limit = self.options.max_participants
-        if not limit or not person or identity in self.participants:
+        if not person or identity in self.participants:
             return False
-        return self._headcount.people() + self._expected_people >= limit
-
-    def expect(self, person: bool) -> None:
-        """Note that a session was admitted, which will call `arrive`."""
-        self.expected += 1
-        self._expected_people += person
-
-    def arrive(self, person: bool) -> None:
-        """Note that a session that was admitted joins now, or will not join."""
-        self.expected -= 1
-        self._expected_people -= person
+        return self.occupancy.is_full(self.options.max_participants)
 
     # Rows of the engine's tables.
 
@@ -260,7 +259,7 @@ class Room:
         total, tracks = Needs(), self.track_count
         for participant in self.participants.values():
             total = total.plus(participant.needs(tracks))
-        joining = self.expected
+        joining = self.occupancy.expected
         return total.plus(Needs(transports=TRANSPORTS_OF_A_JOIN * joining, subscriptions=tracks * joining))
 
     def needs_of_join(self, identity: str, transports: int, takes_all: bool) -> Needs:
@@ -420,6 +419,7 @@ class Room:
         if self._dynacast_handle is not None:
             self._dynacast_handle.cancel()
         self._updates.close()
+        self._kept.release()
         self.node.give_back_group(self.voices)
         if not self.closed:
             self.closed = True

@@ -11,6 +11,7 @@ from livekit.protocol import agent_dispatch
 from signaling.errors import RequestRefused
 from signaling.limits import MAX_DISPATCHES
 from signaling.records.dispatches import Dispatches
+from signaling.records.kept_bytes import KeptBytes, KeptBytesOfRoom
 from tests.signaling.support.api import ADMIN, Api
 
 
@@ -44,6 +45,14 @@ async def test_a_dispatch_creates_no_room_where_joins_do_not(api: Api) -> None:
     assert (await api.client.agent_dispatch.create_dispatch(request)).room == "hall"
 
 
+async def test_agents_for_which_there_is_no_memory_are_refused(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signaling.records.kept_bytes.MAX_KEPT_BYTES", 0)
+    body = {"room": "hall", "metadata": "m" * 5_000}
+    answer = await api.post("AgentDispatchService/CreateDispatch", body, ADMIN)
+    assert (answer.status_code, answer.json()["code"]) == (429, "resource_exhausted")
+    assert api.call.rooms.node.dropped["room_bytes"] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "body", "code"),
     [
@@ -63,7 +72,7 @@ async def test_what_cannot_be_dispatched_is_refused(api: Api, name: str, body: d
 
 def test_dispatches_are_bounded() -> None:
     dropped: Counter[str] = Counter()
-    dispatches = Dispatches("hall", dropped)
+    dispatches = Dispatches("hall", KeptBytesOfRoom(KeptBytes(dropped)), dropped)
     request = agent_dispatch.CreateAgentDispatchRequest(room="hall")
     for _ in range(MAX_DISPATCHES):
         dispatches.add(request)

@@ -287,4 +287,4 @@ async def test_joins_and_resumes_that_cost_much_are_charged_to_who_comes(
     assert late.kinds()[0] == ("reconnect" if reconnect else "join")
     assert (await enter()).kinds() == ["leave"]
     assert call.rooms.node.dropped["entrances_beyond_their_share"] == 1
-    assert call.room.expected == 0
+    assert call.room.occupancy.expected == 0

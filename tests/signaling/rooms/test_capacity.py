@@ -39,7 +39,7 @@ async def test_a_join_that_cannot_be_given_what_is_in_the_room_is_refused_before
         call.rooms.admit(call.parameters("carol"))
     assert len(bob.participant.subscriptions.active) == 3
     assert list(call.room.participants) == ["alice", "bob"]
-    assert call.room.expected == 0
+    assert call.room.occupancy.expected == 0
 
 
 async def test_who_takes_nothing_is_let_in_all_the_same(call: Call) -> None:
