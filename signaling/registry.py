@@ -6,7 +6,7 @@ Who calls it: the HTTP side (`admit`, `validate`) and the program's start and st
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 from typing import assert_never
 
@@ -136,14 +136,13 @@ class Rooms:
             raise TooManyRooms
         return self._make(name, options or self._options, settings)
 
-    def list(self, names: Collection[str] = ()) -> list[models.Room]:
-        """Return copies of the descriptions of the rooms with these names, or of all, oldest first."""
-        described = []
-        for name, room in self.rooms.items():
-            if not names or name in names:
-                described.append(models.Room())
-                described[-1].CopyFrom(room.info)
-        return described
+    def list(self, names: Collection[str] = ()) -> Iterator[models.Room]:
+        """Yield the descriptions of the rooms with these names, or of all, oldest first.
+
+        Each is that of the moment when it is asked for. Rooms that have ended by then are left out.
+        """
+        wanted = [room for name, room in self.rooms.items() if not names or name in names]
+        return (room.info for room in wanted if not room.closed)
 
     def close(self, name: str) -> bool:
         """End a room and remove everybody for good; return False if there is no room of this name.

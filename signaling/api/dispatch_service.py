@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from livekit.protocol import agent_dispatch
 
+from signaling.api.encoding import Listing
 from signaling.api.grants import may_manage_room
 from signaling.api.limits import check_agent
 from signaling.api.registry import Registry, create_room, find_room
@@ -37,9 +38,7 @@ class DispatchService:
         """Take a dispatch back."""
         return find_room(self._rooms, request.room).dispatches.remove(request.dispatch_id)
 
-    def list_dispatch(
-        self, request: agent_dispatch.ListAgentDispatchRequest
-    ) -> agent_dispatch.ListAgentDispatchResponse:
+    def list_dispatch(self, request: agent_dispatch.ListAgentDispatchRequest) -> Listing:
         """List the dispatches to a room, or the one that is named."""
         found = find_room(self._rooms, request.room).dispatches.find(request.dispatch_id)
-        return agent_dispatch.ListAgentDispatchResponse(agent_dispatches=found)
+        return Listing(agent_dispatch.ListAgentDispatchResponse, tuple(found))

@@ -19,6 +19,7 @@ STATUS: dict[str, int] = {
     "failed_precondition": 412,
     "unimplemented": 501,
     "internal": 500,
+    "unknown": 500,
     "unavailable": 503,
 }
 """Code -> HTTP status."""

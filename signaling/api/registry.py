@@ -1,6 +1,6 @@
 """What calls need of the rooms of this process, and how they find a room or a participant."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from livekit.protocol import models
@@ -37,8 +37,8 @@ class Registry(Protocol):
             ValueError: the name is too long.
         """
 
-    def list(self, names: Collection[str] = ()) -> "list[models.Room]":
-        """Return copies of the descriptions of the rooms with these names, or of all."""
+    def list(self, names: Collection[str] = ()) -> Iterator[models.Room]:
+        """Yield the descriptions of the rooms with these names, or of all, each when it is asked for."""
 
     def close(self, name: str) -> bool:
         """End a room and remove everybody; return False if there is no room of this name."""

@@ -9,6 +9,7 @@ from functools import partial
 from livekit.protocol import models, room, rtc
 
 from signaling.api.elsewhere import EGRESS_NOT_CONNECTED
+from signaling.api.encoding import Listing
 from signaling.api.errors import ApiError, exceeds, invalid, room_not_found
 from signaling.api.grants import may_create_rooms, may_list_rooms, may_manage_room, may_move_from_room
 from signaling.api.limits import check_agent, check_attributes, check_metadata, check_name
@@ -81,9 +82,9 @@ class RoomService:
             raise invalid("unknown room configuration in create room request") from error
         return create_room(self._rooms, request.name, settings).info
 
-    def list_rooms(self, request: room.ListRoomsRequest) -> room.ListRoomsResponse:
+    def list_rooms(self, request: room.ListRoomsRequest) -> Listing:
         """List the rooms with these names, or all. Names of rooms that do not exist are left out."""
-        return room.ListRoomsResponse(rooms=self._rooms.list(frozenset(request.names)))
+        return Listing(room.ListRoomsResponse, self._rooms.list(frozenset(request.names)))
 
     def delete_room(self, request: room.DeleteRoomRequest) -> room.DeleteRoomResponse:
         """End a room and remove everybody."""
@@ -100,11 +101,12 @@ class RoomService:
 
     # Participants.
 
-    def list_participants(self, request: room.ListParticipantsRequest) -> room.ListParticipantsResponse:
+    def list_participants(self, request: room.ListParticipantsRequest) -> Listing:
         """List everybody in a room, hidden participants too; nobody, if it does not exist."""
         found = self._rooms.rooms.get(request.room)
-        members = found.participants.values() if found is not None else ()
-        return room.ListParticipantsResponse(participants=[member.info for member in members])
+        members = tuple(found.participants.values()) if found is not None else ()
+        here = (member.info for member in members if not member.removed)
+        return Listing(room.ListParticipantsResponse, here)
 
     def get_participant(self, request: room.RoomParticipantIdentity) -> models.ParticipantInfo:
         """Return the description of a participant."""
@@ -200,4 +202,5 @@ class RoomService:
         if request.room == request.destination_room:
             text = "destination room cannot be the same as source room"
             raise ApiError("invalid_argument", text, {"argument": text})
-        raise ApiError("unimplemented", "not implemented")
+        find_participant(self._rooms, request.room, request.identity)
+        raise ApiError("unknown", "not implemented")

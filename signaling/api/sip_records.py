@@ -6,7 +6,7 @@ called and calling number with its PIN. An empty text stands for all. Two record
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import product
 from typing import Generic, TypeVar
 
@@ -17,9 +17,9 @@ from livekit.protocol.sip import SIPDispatchRuleInfo, SIPInboundTrunkInfo
 from signaling.api.errors import ApiError, exceeds, invalid
 
 MAX_RECORDS = 10_000
-"""Records of one kind. Further ones are refused and counted as `sip_records`."""
-MAX_RECORD_BYTES = 64 * 1024
-"""Bytes of one record."""
+"""Records of one kind. Further ones, or more bytes, are refused and counted as `sip_records`."""
+MAX_RECORD_BYTES, MAX_RECORDS_BYTES = 64 * 1024, 32 * 1024 * 1024
+"""Bytes of one record, and of all records of one kind."""
 MAX_KEYS = 1_000
 """Keys of one record."""
 
@@ -94,6 +94,7 @@ class Records(Generic[Record]):
         self._dropped = dropped
         self._by_id: dict[str, Record] = {}
         self._ids: dict[Key, str] = {}
+        self._bytes = 0
 
     def put(self, record_id: str, record: Record) -> None:
         """Add a record, or replace the one with this id.
@@ -109,13 +110,19 @@ class Records(Generic[Record]):
                 text = f"{self._what} {other!r} has the same trunk, numbers and PIN already"
                 raise ApiError("already_exists", text)
         before = self._by_id.get(record_id)
+        more = record.ByteSize() - (before.ByteSize() if before is not None else 0)
+        self._check_place(0 if before is not None else 1, more)
         if before is not None:
             self._forget_keys(before)
-        elif len(self._by_id) >= MAX_RECORDS:
-            self._dropped["sip_records"] += 1
-            raise ApiError("resource_exhausted", f"more than {MAX_RECORDS} of {self._what}")
         self._by_id[record_id] = record
+        self._bytes += more
         self._ids.update(dict.fromkeys(keys, record_id))
+
+    def _check_place(self, records: int, size: int) -> None:
+        """Check that there is room for so many more records, and so many more bytes."""
+        if len(self._by_id) + records > MAX_RECORDS or (size > 0 and self._bytes + size > MAX_RECORDS_BYTES):
+            self._dropped["sip_records"] += 1
+            raise ApiError("resource_exhausted", f"more than {MAX_RECORDS} of {self._what}, or too many bytes of them")
 
     def get(self, record_id: str) -> Record:
         """Return a record.
@@ -132,16 +139,20 @@ class Records(Generic[Record]):
         """Remove a record and return it, if it is there."""
         record = self._by_id.pop(record_id, None)
         if record is not None:
+            self._bytes -= record.ByteSize()
             self._forget_keys(record)
         return record
 
-    def list(self, ids: Collection[str], fits: Callable[[Record], bool]) -> "Iterable[Record]":
-        """Return the records with these ids that fit; of all, if there are no ids. Unknown ids are left out."""
+    def list(self, ids: Collection[str], fits: Callable[[Record], bool]) -> "Iterator[Record | None]":
+        """Yield the records with these ids, or all if there are no ids: None for each that does not fit.
+
+        Unknown ids are left out.
+        """
         if ids:
             chosen = [self._by_id[each] for each in dict.fromkeys(ids) if each in self._by_id]
         else:
             chosen = [*self._by_id.values()]
-        return filter(fits, chosen)
+        return (record if fits(record) else None for record in chosen)
 
     def _forget_keys(self, record: Record) -> None:
         for key in self._keys(record):

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from livekit.protocol import sip
 
 from signaling import identifiers
+from signaling.api.encoding import Listing
 from signaling.api.errors import ApiError, invalid
 from signaling.api.grants import may_call_by_sip, may_manage_sip, may_transfer_by_sip
 from signaling.api.registry import Registry, find_participant
@@ -62,19 +64,11 @@ class SipService:
 
     def create_inbound_trunk(self, request: sip.CreateSIPInboundTrunkRequest) -> sip.SIPInboundTrunkInfo:
         """Add a trunk by which calls come in."""
-        trunk = _new(request, request.trunk)
-        _check_inbound(trunk)
-        trunk.sip_trunk_id = identifiers.sip_trunk_id()
-        self._inbound.put(trunk.sip_trunk_id, trunk)
-        return trunk
+        return _create(request, request.trunk, self._inbound, _check_inbound)
 
     def create_outbound_trunk(self, request: sip.CreateSIPOutboundTrunkRequest) -> sip.SIPOutboundTrunkInfo:
         """Add a trunk by which calls go out."""
-        trunk = _new(request, request.trunk)
-        _check_outbound(trunk)
-        trunk.sip_trunk_id = identifiers.sip_trunk_id()
-        self._outbound.put(trunk.sip_trunk_id, trunk)
-        return trunk
+        return _create(request, request.trunk, self._outbound, _check_outbound)
 
     def update_inbound_trunk(self, request: sip.UpdateSIPInboundTrunkRequest) -> sip.SIPInboundTrunkInfo:
         """Replace an inbound trunk, or parts of it."""
@@ -94,21 +88,21 @@ class SipService:
         _need(request.sip_trunk_id, "trunk ID")
         return sip.GetSIPOutboundTrunkResponse(trunk=self._outbound.get(request.sip_trunk_id))
 
-    def list_inbound_trunks(self, request: sip.ListSIPInboundTrunkRequest) -> sip.ListSIPInboundTrunkResponse:
+    def list_inbound_trunks(self, request: sip.ListSIPInboundTrunkRequest) -> Listing:
         """List inbound trunks, those of certain ids or numbers if some are named."""
         fits = partial(_has_number, frozenset(map(normal_number, request.numbers)))
-        return sip.ListSIPInboundTrunkResponse(items=self._inbound.list(request.trunk_ids, fits))
+        return Listing(sip.ListSIPInboundTrunkResponse, self._inbound.list(request.trunk_ids, fits))
 
-    def list_outbound_trunks(self, request: sip.ListSIPOutboundTrunkRequest) -> sip.ListSIPOutboundTrunkResponse:
+    def list_outbound_trunks(self, request: sip.ListSIPOutboundTrunkRequest) -> Listing:
         """List outbound trunks, those of certain ids or numbers if some are named."""
         fits = partial(_has_number, frozenset(map(normal_number, request.numbers)))
-        return sip.ListSIPOutboundTrunkResponse(items=self._outbound.list(request.trunk_ids, fits))
+        return Listing(sip.ListSIPOutboundTrunkResponse, self._outbound.list(request.trunk_ids, fits))
 
-    def list_trunks(self, request: sip.ListSIPTrunkRequest) -> sip.ListSIPTrunkResponse:
+    def list_trunks(self, request: sip.ListSIPTrunkRequest) -> Listing:
         """List all trunks in the form that clients had before there were two kinds."""
-        inbound = [_old_inbound(each) for each in self._inbound.list((), _always)]
-        outbound = [_old_outbound(each) for each in self._outbound.list((), _always)]
-        return sip.ListSIPTrunkResponse(items=inbound + outbound)
+        inbound = (each and _old_inbound(each) for each in self._inbound.list((), _always))
+        outbound = (each and _old_outbound(each) for each in self._outbound.list((), _always))
+        return Listing(sip.ListSIPTrunkResponse, chain(inbound, outbound))
 
     def delete_trunk(self, request: sip.DeleteSIPTrunkRequest) -> sip.SIPTrunkInfo:
         """Remove a trunk of either kind. LiveKit answers so too if there is none."""
@@ -137,14 +131,14 @@ class SipService:
         """Replace a rule, or parts of it."""
         return _update(request, self._rules, "sip_dispatch_rule_id", rule_keys)
 
-    def list_rules(self, request: sip.ListSIPDispatchRuleRequest) -> sip.ListSIPDispatchRuleResponse:
+    def list_rules(self, request: sip.ListSIPDispatchRuleRequest) -> Listing:
         """List rules, those of certain ids or for certain trunks if some are named."""
         trunks = frozenset(request.trunk_ids)
 
         def fits(rule: sip.SIPDispatchRuleInfo) -> bool:
             return not trunks or not rule.trunk_ids or not trunks.isdisjoint(rule.trunk_ids)
 
-        return sip.ListSIPDispatchRuleResponse(items=self._rules.list(request.dispatch_rule_ids, fits))
+        return Listing(sip.ListSIPDispatchRuleResponse, self._rules.list(request.dispatch_rule_ids, fits))
 
     def delete_rule(self, request: sip.DeleteSIPDispatchRuleRequest) -> sip.SIPDispatchRuleInfo:
         """Remove a rule and return it."""
@@ -178,15 +172,18 @@ def _need(value: str, what: str) -> None:
         raise invalid(f"{what} is required")
 
 
-def _new(request: Message, trunk: Trunk) -> Trunk:
-    """Return a copy of the trunk of a request, which has no id yet."""
+def _create(request: Message, wanted: Trunk, records: Records[Trunk], check: Callable[[Trunk], object]) -> Trunk:
+    """Add a copy of the trunk of a request, with an id, and return it."""
     if not request.HasField("trunk"):
         raise invalid("missing trunk")
-    if trunk.sip_trunk_id:
+    if wanted.sip_trunk_id:
         raise invalid("trunk id must not be set")
-    copy = type(trunk)()
-    copy.CopyFrom(trunk)
-    return copy
+    trunk = type(wanted)()
+    trunk.CopyFrom(wanted)
+    check(trunk)
+    trunk.sip_trunk_id = identifiers.sip_trunk_id()
+    records.put(trunk.sip_trunk_id, trunk)
+    return trunk
 
 
 def _check_inbound(trunk: sip.SIPInboundTrunkInfo) -> None:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from signaling.api.bodies import Bodies
 from signaling.api.callers import Callers, bearer, wait_for_turn
-from signaling.api.encoding import Encoding, decode, encode
+from signaling.api.encoding import Answer, Encoding, decode, pieces
 from signaling.api.errors import ApiError, invalid, refused, unauthenticated
 from signaling.api.grants import Grant, may_call_something
 from signaling.api.repeats import HEADER, MAX_ID_CHARACTERS, Key, Repeats
@@ -42,7 +42,7 @@ class Method:
     """The message that it takes."""
     grant: Grant
     """Who may make it."""
-    perform: Callable[[Any], Message | Awaitable[Message]]
+    perform: Callable[[Any], Answer | Awaitable[Message]]
     """Does it and returns the answer. Raises `ApiError`, or `RequestRefused` as to a client."""
     creates: bool = False
     """A repeated request must not do it twice."""
@@ -107,11 +107,22 @@ class Twirp:
             with share.charged():
                 answer = self._perform(name, claims, body, encoding, request.headers.get(HEADER, ""))
             try:
-                message = answer if isinstance(answer, Message) else await answer
+                known = await answer if isinstance(answer, Awaitable) else answer
             except RequestRefused as error:
                 raise refused(error) from error
+            return Response(await self._write(known, encoding, share), media_type=encoding.value)
+
+    async def _write(self, answer: Answer, encoding: Encoding, share: Share) -> bytes:
+        """Return an answer as bytes. The caller pays for it, and gives way to others while it is written."""
+        written = bytearray()
+        left = pieces(answer, encoding)
+        while True:
             with share.charged():
-                return Response(encode(message, encoding), media_type=encoding.value)
+                piece = next(left, None)
+            if piece is None:
+                return bytes(written)
+            written += piece
+            await wait_for_turn(share, self._node.dropped)
 
     def _claims(self, request: Request) -> Claims | None:
         """Return what the token says; None: there is no token."""
@@ -128,7 +139,7 @@ class Twirp:
 
     def _perform(
         self, name: str, claims: Claims, body: bytes, encoding: Encoding, request_id: str
-    ) -> Message | Awaitable[Message]:
+    ) -> Answer | Awaitable[Message]:
         method, entries = self._methods[name]
         message = method.request()
         decode(body, message, encoding)

@@ -54,7 +54,7 @@ class Call:
 
 
 NOT_FOUND, NAMED = "Who is not there", "Names of arguments"
-LIVE, MOVES, DISPATCH = "A live room takes new settings", "Moves are unimplemented", "No default dispatch"
+LIVE, DISPATCH = "A live room takes new settings", "No default dispatch"
 RECORDING, SIP = "Recording", "SIP records"
 CALLS = (
     Call("RoomService/ListRooms", {}, EVERYTHING),
@@ -75,6 +75,7 @@ CALLS = (
     Call("RoomService/CreateRoom", {"name": "y", "room_preset": "none"}, EVERYTHING),
     Call("RoomService/CreateRoom", {"name": "y", "egress": {}}, EVERYTHING),
     Call("RoomService/CreateRoom", {"name": "z", "egress": {"room": {}}}, EVERYTHING, differs=RECORDING),
+    Call("RoomService/CreateRoom", {"name": "e", "egress": {"participant": {}, "tracks": {}}}, EVERYTHING),
     Call("RoomService/CreateRoom", {"name": "y"}, {}),
     Call("RoomService/DeleteRoom", {"room": "made"}, EVERYTHING),
     Call("RoomService/DeleteRoom", {"room": "nowhere"}, EVERYTHING),
@@ -117,7 +118,17 @@ CALLS = (
         "RoomService/MoveParticipant",
         {"room": ROOM, "identity": "ann", "destination_room": "x"},
         ADMIN | {"destinationRoom": "x"},
-        differs=MOVES,
+    ),
+    Call(
+        "RoomService/ForwardParticipant",
+        {"room": ROOM, "identity": "ann", "destination_room": "x"},
+        ADMIN | {"destinationRoom": "x"},
+    ),
+    Call(
+        "RoomService/MoveParticipant",
+        {"room": ROOM, "identity": "nobody", "destination_room": "x"},
+        ADMIN | {"destinationRoom": "x"},
+        differs=NOT_FOUND,
     ),
     Call(
         "RoomService/ForwardParticipant",

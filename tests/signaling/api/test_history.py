@@ -1,4 +1,7 @@
-"""Whatever applications and clients do, a room, its participants' views and the API's answers say the same."""
+"""Whatever applications and clients do, a room, its participants' views, webhooks and the API's answers say the same.
+
+A history has forty to eighty steps, a third of them calls, so that a run makes two thousand calls or more.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -8,18 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit.protocol import models, room, rtc
+from livekit.protocol.webhook import WebhookEvent
 
 from signaling.api.errors import ApiError
 from signaling.api.room_service import RoomService
 from signaling.participants import renegotiation
+from signaling.rooms.events import RoomEvent
+from signaling.webhooks.messages import Messages
 from tests.signaling.support.call import Call, Client, settle
 from tests.signaling.support.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
+from tests.signaling.support.story import Story
 
 PEOPLE = ("ann", "bob", "eve")
 LISTENER = "zoe"
 """Joins first, does nothing, and is told everything."""
 CLIENTS_STEPS = ("join", "connect", "publish", "unmute", "leave", "lose", "resume", "wait", "receive")
-CALLS = ("name", "attributes", "silence", "allow", "hide", "mute", "subscribe", "metadata", "remove", "revoke")
+ABOUT_THE_ROOM = ("metadata", "create", "delete", "data", "list")
+"""Calls that do not depend on whether a participant is there."""
+CALLS = ("name", "attributes", "silence", "allow", "hide", "mute", "subscribe", "remove", "revoke", *ABOUT_THE_ROOM)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(("join", "connect", "publish", "receive", "mute") * 6 + CLIENTS_STEPS + CALLS),
@@ -44,6 +53,11 @@ class History:
         self.clients: dict[str, Client] = {}
         self.revoked: set[str] = set()
         self.metadata = ""
+        self.messages, self.told = Messages(), list[WebhookEvent]()
+        self.call.rooms.node.events.subscribe(self._tell)
+
+    def _tell(self, event: RoomEvent) -> None:
+        self.told.extend(self.messages.of(event, full_room=False))
 
     async def take(self, step: str, who: str, number: int) -> None:
         client = self.clients.get(who)
@@ -58,10 +72,19 @@ class History:
             await self.clients[LISTENER].offer(id=number)
         elif step in CALLS:
             self.ask(step, who, number)
+            if step == "delete":
+                await self.begin_again()
         elif here and client is not None:
             await self.act(step, client, number)
         await settle()
         self.check_media()
+
+    async def begin_again(self) -> None:
+        """After a room was deleted, everybody is out, and the listener joins the next one."""
+        await settle()
+        assert self.clients[LISTENER].of("leave")[-1].reason == models.ROOM_DELETED
+        assert not self.call.rooms.rooms
+        self.clients, self.metadata = {LISTENER: await self.call.join(LISTENER)}, ""
 
     async def act(self, step: str, client: Client, number: int) -> None:
         """Do what a client that is there does."""
@@ -88,7 +111,7 @@ class History:
             assert error.code == "not_found"
             assert not there
         else:
-            assert there or step == "metadata"
+            assert there or step in ABOUT_THE_ROOM
 
     def _calls(self, who: str, number: int) -> dict[str, Callable[[], object]]:
         service = self.service
@@ -112,6 +135,18 @@ class History:
             self.metadata = f"metadata {number}"
             service.update_room_metadata(room.UpdateRoomMetadataRequest(room="hall", metadata=self.metadata))
 
+        def create() -> None:
+            self.metadata = f"created {number}"
+            answer = service.create_room(room.CreateRoomRequest(name="hall", metadata=self.metadata))
+            assert (answer.sid, answer.metadata) == (self.call.room.info.sid, self.metadata)
+
+        def send() -> None:
+            self.call.engine.sent.clear()
+            service.send_data(room.SendDataRequest(room="hall", data=b"bell"))
+            members = self.call.room.participants.values()
+            ((transports, _, _),) = self.call.engine.sent
+            assert sorted(transports) == sorted(each.data_transport for each in members if each.expires_at is None)
+
         everything = [sid for member in self.call.room.participants.values() for sid in member.publishing.tracks]
         choice = room.UpdateSubscriptionsRequest(**target, track_sids=everything, subscribe=bool(number % 2))
         return {
@@ -121,6 +156,10 @@ class History:
             "mute": mute,
             "subscribe": lambda: service.update_subscriptions(choice),
             "metadata": metadata,
+            "create": create,
+            "delete": lambda: service.delete_room(room.DeleteRoomRequest(room="hall")),
+            "data": send,
+            "list": self.check_lists,
             "remove": lambda: remove(0),
             "revoke": lambda: remove(1),
         }
@@ -135,13 +174,25 @@ class History:
                 if info.state == models.ParticipantInfo.DISCONNECTED:
                     del told[info.sid]
         told.pop(listener.sid, None)
-        answer = self.service.list_participants(room.ListParticipantsRequest(room="hall"))
+        answer = self.service.list_participants(room.ListParticipantsRequest(room="hall")).whole()
         listed = {info.sid: info for info in answer.participants if not info.permission.hidden}
         assert listed.pop(listener.sid).identity == LISTENER
         assert told == listed
         heard = [update.room.metadata for update in listener.of("room_update")]
         assert (heard[-1] if heard else "") == self.metadata == self.call.room.info.metadata
         assert not self.revoked & {info.identity for info in answer.participants}
+        self.check_lists()
+
+    def check_lists(self) -> None:
+        """Compare the answers that list rooms and participants with each other, and with what webhooks told."""
+        answer = self.service.list_participants(room.ListParticipantsRequest(room="hall")).whole()
+        (hall,) = self.service.list_rooms(room.ListRoomsRequest()).whole().rooms
+        story = Story(self.told)
+        active = [info for info in answer.participants if info.state == models.ParticipantInfo.ACTIVE]
+        assert story.rooms == [hall.sid]
+        assert story.here == {info.sid: info.identity for info in active}
+        assert story.tracks == {track.sid: info.sid for info in active for track in info.tracks}
+        assert hall.num_participants == sum(not info.permission.hidden for info in answer.participants)
 
     def check_media(self) -> None:
         """What is muted by the server is not forwarded, at any moment."""
@@ -162,6 +213,7 @@ async def play(steps: list[tuple[str, str]]) -> None:
     await history.call.pass_time(2)  # what waits for its allowance is told
     history.check()
     await history.call.end()
+    assert Story(history.told).rooms == []
 
 
 @given(STEPS)

@@ -184,6 +184,19 @@ def test_records_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert records.get("a").rule.dispatch_rule_direct.pin == "2", "what is refused changes nothing"
 
 
+def test_the_bytes_of_records_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: Counter[str] = Counter()
+    records: Records[sip.SIPDispatchRuleInfo] = Records("rule", rule_keys, dropped)
+    records.put("a", rule(pin="1").dispatch_rule)
+    monkeypatch.setattr(sip_records, "MAX_RECORDS_BYTES", 2 * records.get("a").ByteSize())
+    records.put("b", rule(pin="2").dispatch_rule)
+    with pytest.raises(ApiError) as caught:
+        records.put("b", rule(pin="22").dispatch_rule)
+    assert (caught.value.code, dropped["sip_records"]) == ("resource_exhausted", 1)
+    records.remove("a")
+    records.put("b", rule(pin="22").dispatch_rule)
+
+
 @given(st.text(alphabet="0123456789+ -()", min_size=1))
 def test_a_number_has_one_spelling(number: str) -> None:
     normal = normal_number(number)

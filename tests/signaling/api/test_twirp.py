@@ -20,46 +20,10 @@ from signaling.api.routes import services
 from signaling.http.shares import ExcessiveUse, Share
 from signaling.http.tokens import verify
 from tests.signaling.support.api import ADMIN, Api, token
+from tests.signaling.support.api_calls import CALLS, EVERYTHING, FIELDS
 
 LIST: dict[str, Any] = {"roomList": True}
 DENIED = {"code": "unauthenticated", "msg": "permissions denied"}
-
-EVERYTHING = {
-    "roomCreate": True,
-    "roomList": True,
-    "roomRecord": True,
-    "ingressAdmin": True,
-    "roomAdmin": True,
-    "room": "hall",
-    "destinationRoom": "attic",
-}
-CALLS_BY_GRANT = {
-    "roomCreate": "RoomService/CreateRoom RoomService/DeleteRoom",
-    "roomList": "RoomService/ListRooms",
-    "roomAdmin": """
-        RoomService/UpdateRoomMetadata RoomService/ListParticipants RoomService/GetParticipant
-        RoomService/RemoveParticipant RoomService/UpdateParticipant RoomService/MutePublishedTrack
-        RoomService/UpdateSubscriptions RoomService/SendData RoomService/PerformRpc
-        AgentDispatchService/CreateDispatch AgentDispatchService/DeleteDispatch AgentDispatchService/ListDispatch
-    """,
-    "destinationRoom": "RoomService/MoveParticipant RoomService/ForwardParticipant",
-    "roomRecord": """
-        Egress/StartEgress Egress/StartRoomCompositeEgress Egress/StartWebEgress Egress/StartParticipantEgress
-        Egress/StartTrackCompositeEgress Egress/StartTrackEgress Egress/UpdateLayout Egress/UpdateStream
-        Egress/ListEgress Egress/StopEgress
-    """,
-    "ingressAdmin": "Ingress/CreateIngress Ingress/UpdateIngress Ingress/ListIngress Ingress/DeleteIngress",
-    "admin": """
-        SIP/CreateSIPInboundTrunk SIP/UpdateSIPInboundTrunk SIP/GetSIPInboundTrunk SIP/ListSIPInboundTrunk
-        SIP/CreateSIPOutboundTrunk SIP/UpdateSIPOutboundTrunk SIP/GetSIPOutboundTrunk SIP/ListSIPOutboundTrunk
-        SIP/ListSIPTrunk SIP/DeleteSIPTrunk SIP/CreateSIPDispatchRule SIP/UpdateSIPDispatchRule
-        SIP/ListSIPDispatchRule SIP/DeleteSIPDispatchRule
-    """,
-    "call": "SIP/CreateSIPParticipant SIP/TransferSIPParticipant",
-}
-CALLS = {name: grant for grant, names in CALLS_BY_GRANT.items() for name in names.split()}
-"""Call -> the grant that it needs."""
-FIELDS = {"room": "hall", "destination_room": "attic", "room_name": "hall"}
 
 
 def test_every_call_of_livekits_services_is_there_and_has_a_grant_here(api_calls: set[str]) -> None:
@@ -237,9 +201,9 @@ async def test_calls_and_their_answers_are_charged_to_the_caller(api: Api, monke
     spent: list[Share] = []
     monkeypatch.setattr(Share, "spend", lambda share, seconds: spent.append(share))
     await api.post("RoomService/ListRooms", b"", LIST)
-    assert len(spent) == 2, "a large answer takes longer than finding it"
+    assert (before := len(spent)) > 1, "a large answer takes longer than finding it"
     await api.post("RoomService/ListRooms", b"\x0a\xff", LIST)
-    assert len(spent) == 3, "one that cannot be read costs time as well"
+    assert len(spent) == before + 1, "one that cannot be read costs time as well"
     assert len(set(spent)) == 1
     await api.post("RoomService/ListRooms", b"", bearer=token(LIST, sub="ann"))
     assert len(set(spent)) == 2, "another bearer of the same API key has a share of its own"

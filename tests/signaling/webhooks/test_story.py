@@ -1,7 +1,6 @@
 """Whatever happens in rooms, what applications are told of it is one consistent story."""
 
 import asyncio
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from signaling.participants import renegotiation
 from signaling.webhooks.messages import Messages
 from tests.signaling.support.call import Call, Client
 from tests.signaling.support.fake_peer_connection import FakeAnsweringConnection, FakeOfferingConnection
+from tests.signaling.support.story import Story
 
 PEOPLE = ("ann", "bob", "eve")
 USUAL = ("join", "connect", "publish") * 3
@@ -61,43 +61,6 @@ async def told_of(steps: list[tuple[str, str]]) -> list[WebhookEvent]:
     return told
 
 
-def check(told: list[WebhookEvent]) -> None:
-    """Raise an AssertionError where two messages contradict each other."""
-    rooms: list[str] = []
-    here: dict[str, str] = {}
-    tracks: dict[str, str] = {}
-    seen: Counter[str] = Counter()
-    for message in told:
-        sid, identity = message.participant.sid, message.participant.identity
-        match message.event:
-            case "room_started":
-                assert rooms == []
-                rooms = [message.room.sid]
-            case "room_finished":
-                assert here == tracks == {}
-                rooms.remove(message.room.sid)
-            case "participant_joined":
-                assert identity not in here.values()
-                here[sid] = identity
-                seen[sid] += 1
-            case "participant_left":
-                assert sid not in tracks.values()
-                assert here.pop(sid) == identity
-            case "participant_connection_aborted":
-                assert sid not in here
-                seen[sid] += 1
-            case "track_published":
-                assert sid in here
-                tracks[message.track.sid] = sid
-            case "track_unpublished":
-                assert tracks.pop(message.track.sid) == sid
-        if message.event != "room_finished":
-            assert [message.room.sid] == rooms
-    assert rooms == []
-    assert set(seen.values()) <= {1}
-    assert len({message.id for message in told}) == len(told)
-
-
 @given(STEPS)
 @settings(max_examples=60, deadline=None)
 def test_any_history_is_told_without_a_contradiction(steps: list[tuple[str, str]]) -> None:
@@ -106,4 +69,4 @@ def test_any_history_is_told_without_a_contradiction(steps: list[tuple[str, str]
         patch.setattr(renegotiation, "OfferingConnection", FakeOfferingConnection)
         patch.setattr(renegotiation, "COLLECT_S", 3600)
         told = asyncio.run(told_of(steps))
-    check(told)
+    assert Story(told).rooms == []
