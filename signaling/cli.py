@@ -134,11 +134,11 @@ def ports(context: click.Context, /, **options: Any) -> None:
 def list_nodes(context: click.Context, /, **options: Any) -> None:
     """Print the server of this configuration, which is alone, and whether it answers."""
     config = load_config(_flags(context, options), os.environ)
-    address, port = _probed(config)
-    state = "SERVING" if _answers(address, port) else "NOT SERVING"
+    address = _reachable(config.bind_addresses[0])
+    state = "SERVING" if _answers(_url(address, config.port)) else "NOT SERVING"
     rows = {
         "STATE": state,
-        "ADDRESS": f"{address}:{port}",
+        "ADDRESS": f"{address}:{config.port}",
         "REGION": config.region or "-",
         "MEDIA THREADS": len(config.media_ports),
         "CPUS": os.cpu_count(),
@@ -241,14 +241,16 @@ def _flags(context: click.Context, options: Mapping[str, Any]) -> Flags:
     return Flags(**given, settings=settings)
 
 
-def _probed(config: Config) -> tuple[str, int]:
-    """Return an address at which the server of a configuration answers on this machine, and its port."""
-    address = config.bind_addresses[0]
-    return ("127.0.0.1" if address in ("0.0.0.0", "::") else address), config.port
+def _reachable(address: str) -> str:
+    """Return an address at which a server that listens on `address` answers on this machine."""
+    return "127.0.0.1" if address in ("0.0.0.0", "::") else address
 
 
-def _answers(address: str, port: int) -> bool:
-    url = f"http://{f'[{address}]' if ':' in address else address}:{port}/"
+def _url(address: str, port: int) -> str:
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}/"
+
+
+def _answers(url: str) -> bool:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=PROBE_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
@@ -349,7 +351,8 @@ def _run(config: Config, read_again: Callable[[], Config] | None, sockets: list[
         for address, port in addresses:
             log.info("listening", address=address, tcp_port=port, udp_ports=list(engine.udp_ports))
         if config.development:
-            click.echo(f"Demo page: {_demo_url(addresses)}")
+            address, port = addresses[0]
+            click.echo(f"Demo page: {_url(_reachable(address), port)}demo/")
         # only now: nothing listens sooner for having them, but the first client would wait for them
         engine.load_data_channels()
         _spare_the_collector()
@@ -396,13 +399,6 @@ def _warn(config: Config) -> None:
         log.warning("development mode: not for production", api_keys=list(config.keys))
     elif weak := config.weak_keys():
         log.warning("secrets shorter than 32 characters can be guessed", api_keys=list(weak))
-
-
-def _demo_url(addresses: list[tuple[str, int]]) -> str:
-    address, port = addresses[0]
-    if address in ("0.0.0.0", "::"):
-        address = "127.0.0.1"
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}/demo/"
 
 
 if __name__ == "__main__":
