@@ -165,6 +165,7 @@ def growth(subject: Subject, warm_up: int, visitors: int) -> None:
 @click.option("--loss", type=float, help="Share of the packets that viewers lose, 0 to 1.")
 @click.option("--messages-per-second", type=float, help="Data messages of each sender; 0: none.")
 @click.option("--churn-per-second", type=float, help="Clients that come and go beside the others; 0: none.")
+@click.option("--calls-per-second", type=float, help="Calls of the server API beside the media; 0: none.")
 @click.option("--repeats", type=int, default=1, show_default=True, help="Alternating runs of each target.")
 @click.option("--load", type=float, default=1.0, show_default=True, help="Times the scenario's rates.")
 @click.option("--knee", is_flag=True, help="Ramp up from --load to the highest load that is carried.")
@@ -175,7 +176,7 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
     """Measure a scenario: a name from `list`, or a TOML file."""
     try:
         found = scenarios.find(scenario)
-        rates = {name: options[name] for name in ("messages_per_second", "churn_per_second")}
+        rates = {name: options[name] for name in ("messages_per_second", "churn_per_second", "calls_per_second")}
         sized = [found.sized(n, options["seconds"], options["loss"], **rates) for n in sizes or (found.n,)]
         if options["knee"] and found.late:
             raise click.ClickException("joins have no load to ramp; give other --seconds or another -n")

@@ -74,6 +74,10 @@ class Measurement:
     """What was counted and timed: a `packet` of media, or a data `message`."""
     joins_due: int = 0
     """Participants that were to join in the window. If `joins_ms` has fewer, the others did not get in or no media."""
+    calls_ms: tuple[float, ...] = ()
+    """The time from when it was due to its answer of each call of the server API that was due in the window."""
+    calls_due: int = 0
+    """Calls that were due in the window. If `calls_ms` has fewer, the others failed."""
 
     @property
     def loss(self) -> float:
@@ -163,6 +167,6 @@ def read_figures(path: Path) -> dict[str, Any]:
 
 def _measurement(data: dict[str, Any]) -> Measurement:
     data["latency"] = Latency(**data["latency"])
-    for name in ("joins_ms", "notes"):
-        data[name] = tuple(data[name])
+    for name in ("joins_ms", "notes", "calls_ms"):
+        data[name] = tuple(data.get(name, ()))
     return Measurement(**data)

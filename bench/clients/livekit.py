@@ -55,8 +55,16 @@ class SignallingFailed(Exception):
 
 def make_token(key: str, secret: str, room: str, identity: str) -> str:
     """Return a token with which `identity` may join `room`, publish and subscribe."""
+    return _sign(key, secret, identity, {"room": room, "roomJoin": True, "canPublish": True, "canSubscribe": True})
+
+
+def make_api_token(key: str, secret: str, room: str) -> str:
+    """Return a token with which an application may manage `room` and list all rooms."""
+    return _sign(key, secret, "", {"room": room, "roomAdmin": True, "roomList": True})
+
+
+def _sign(key: str, secret: str, identity: str, video: Message) -> str:
     now = int(time.time())
-    video = {"room": room, "roomJoin": True, "canPublish": True, "canSubscribe": True}
     times = {"nbf": now - CLOCK_SKEW_S, "exp": now + TOKEN_VALIDITY_S}
     claims = {"iss": key, "sub": identity, "name": identity, "video": video, **times}
     return jwt.encode(claims, secret, algorithm="HS256")

@@ -17,6 +17,7 @@ from bench.accounting import (
 )
 from bench.generator.data_channels import DataWindow
 from bench.generator.generator import Window
+from bench.measure.calls import Called
 from bench.results import Measurement
 from bench.scenarios import Scenario
 
@@ -81,6 +82,8 @@ class Readings:
     own: dict[str, int]
     """What the generator counted during the window; see `Generator.counters`."""
     joins_ms: tuple[float, ...] = ()
+    calls: Sequence[Called] = ()
+    """The calls of the server API that were due in the window."""
     failed_joins: Sequence[str] = ()
     """Why participants could not join in the window."""
     drops: dict[str, int] = field(default_factory=dict)
@@ -141,6 +144,8 @@ class Readings:
             memory_per_subscriber=self.memory_per_subscriber,
             joins_ms=self.joins_ms,
             joins_due=scenario.n if scenario.late else 0,
+            calls_ms=tuple(call.took_ms for call in self.calls if call.took_ms),
+            calls_due=len(self.calls),
             drops={name: count for name, count in dropped.items() if count},
             notes=tuple(self._all_notes(scenario)),
             unit=counts,
@@ -214,6 +219,7 @@ class Readings:
 
     def _main_thread_notes(self, scenario: Scenario) -> list[str]:
         """Return a note about the server's main thread where the scenario keeps Python busy beside media."""
-        if not scenario.churn_per_second and not (scenario.tracks and scenario.data):
+        occupied = scenario.churn_per_second or scenario.calls_per_second
+        if not occupied and not (scenario.tracks and scenario.data):
             return []
         return [f"the server's main thread was busy {self.main_thread_busy:.0%} of one core"]

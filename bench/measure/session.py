@@ -17,6 +17,7 @@ from bench.clients.endpoint import Endpoint
 from bench.generator.data_channels import Messages
 from bench.generator.generator import Generator
 from bench.generator.offered import offered
+from bench.measure.calls import ApiCalls, Called
 from bench.measure.churn import Churn
 from bench.measure.readings import Readings, Sample, Surroundings
 from bench.plans import Connected, Plan
@@ -234,7 +235,10 @@ class Session:
         self._check_alive()
         earlier_around = Surroundings.take(self.target.pid())
         self._generator.pause(False)
-        async with Churn(self.target, self._generator, self.scenario) as churn:
+        async with (
+            Churn(self.target, self._generator, self.scenario) as churn,
+            ApiCalls(self.target, self.scenario) as application,
+        ):
             await asyncio.sleep(WARM_UP_S)
             earlier = self._generator.counters()
             before, after = await self._window()
@@ -245,7 +249,8 @@ class Session:
         self._check_alive()
         around = earlier_around, Surroundings.take(self.target.pid())
         own = {name: count - earlier[name] for name, count in self._generator.counters().items()}
-        readings = self._readings((before, after), around, own, churn.notes())
+        called = application.within(before.at_ns, after.at_ns)
+        readings = self._readings((before, after), around, own, called, churn.notes() + application.notes())
         return readings.measurement(self.target.name, self.scenario, load, repeat)
 
     async def _window(self) -> tuple[Sample, Sample]:
@@ -307,6 +312,7 @@ class Session:
         samples: tuple[Sample, Sample],
         around: tuple[Surroundings, Surroundings],
         own: dict[str, int],
+        calls: list[Called],
         notes: list[str],
     ) -> Readings:
         participants = [member.participant for member in self._members.values()] + self._messengers
@@ -320,6 +326,7 @@ class Session:
             self._offered(),
             own,
             joins_ms=self._joins_ms(),
+            calls=calls,
             failed_joins=self._failed_joins,
             drops=self.target.drops(),
             fallen=[owner.failure for owner in owners if isinstance(owner, CanFail) and owner.failure],

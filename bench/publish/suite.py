@@ -24,8 +24,10 @@ COMMANDS = ("forward", "run")
 QUICK_SECONDS, QUICK_SIZE = 1.0, 20
 """Seconds and size of a run that only shows that everything works."""
 FORWARD_SECONDS = 4.0
+RATES = ("messages_per_second", "churn_per_second", "calls_per_second")
+"""Fields of a scenario of which a section can give several values."""
 _LISTS = {
-    **dict.fromkeys(("sizes", "loads", "messages_per_second", "churn_per_second"), (int, float)),
+    **dict.fromkeys(("sizes", "loads", *RATES), (int, float)),
     **dict.fromkeys(("targets", "columns"), (str,)),
 }
 _SINGLE = {
@@ -46,9 +48,16 @@ class Variation:
     load: float
     messages_per_second: float | None = None
     churn_per_second: float | None = None
+    calls_per_second: float | None = None
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """The rates by the names of the scenario's fields."""
+        return {name: getattr(self, name) for name in RATES}
 
     def __str__(self) -> str:
-        named = {"messages a second": self.messages_per_second, "visitors a second": self.churn_per_second}
+        words = "messages a second", "visitors a second", "calls a second"
+        named = dict(zip(words, self.rates.values(), strict=True))
         return ", ".join([f"load {self.load:g}", *(f"{v:g} {name}" for name, v in named.items() if v is not None)])
 
 
@@ -65,6 +74,7 @@ class Section:
     loads: tuple[float, ...] = (1.0,)
     messages_per_second: tuple[float, ...] = ()
     churn_per_second: tuple[float, ...] = ()
+    calls_per_second: tuple[float, ...] = ()
     seconds: float = 0.0
     """Seconds of each window; 0: as the scenario says."""
     repeats: int = 5
@@ -124,7 +134,7 @@ class Section:
 
     def variations(self) -> Iterator[Variation]:
         """Iterate over the commands of `run`."""
-        for values in product(self.loads, self.messages_per_second or (None,), self.churn_per_second or (None,)):
+        for values in product(self.loads, *(getattr(self, name) or (None,) for name in RATES)):
             yield Variation(*values)
 
     def sized(self, variation: Variation) -> list[Scenario]:
@@ -134,11 +144,7 @@ class Section:
             BadScenario: its values do not fit together.
         """
         found = scenarios.find(self.scenario)
-        rates = {
-            "messages_per_second": variation.messages_per_second,
-            "churn_per_second": variation.churn_per_second,
-        }
-        return [found.sized(n, self.seconds or None, None, **rates) for n in self.sizes or (found.n,)]
+        return [found.sized(n, self.seconds or None, None, **variation.rates) for n in self.sizes or (found.n,)]
 
     def quick(self) -> Self:
         """Return the section in one small size, with short windows and one repeat."""
@@ -164,8 +170,7 @@ class Section:
         words += ["--seconds", f"{self.seconds:g}"] if self.seconds else []
         words += ["--load", f"{variation.load:g}"] if variation.load != 1 else []
         words += ["--knee"] if self.knee else []
-        for name in ("messages_per_second", "churn_per_second"):
-            value = getattr(variation, name)
+        for name, value in variation.rates.items():
             words += [f"--{name.replace('_', '-')}", f"{value:g}"] if value is not None else []
         return command_line([*words, "--repeats", str(self.repeats), "--no-harness"])
 

@@ -1,9 +1,9 @@
 """The published table of a section of `run`: a row for each size, variation and system, with the section's columns."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.report.sheets import NOTHING, WARNING, Row, Sheet, busy, joined, number, share, spread
+from bench.report.sheets import NOTHING, WARNING, Row, Sheet, busy, called, joined, number, share, spread
 from bench.report.summary import (
     BUSY,
     PERCENTILES,
@@ -49,12 +49,20 @@ def _change(name: str) -> Cell:
     return cell
 
 
-def _join(part: float) -> Cell:
+def _time(times: Callable[[Summary], Sequence[float]], part: float) -> Cell:
     def cell(line: Line) -> str:
-        times = line.summary.joins_ms
-        return number(quantile(times, part)) if times else NOTHING
+        found = times(line.summary)
+        return number(quantile(found, part)) if found else NOTHING
 
     return cell
+
+
+def _joins(summary: Summary) -> Sequence[float]:
+    return summary.joins_ms
+
+
+def _calls(summary: Summary) -> Sequence[float]:
+    return summary.calls_ms
 
 
 def _of_ours(line: Line) -> str:
@@ -84,8 +92,12 @@ COLUMNS: dict[str, Cell] = {
     "rooms/core": _figure(lambda each: each.n / cores(each) if cores(each) else 0.0),
     **{f"{text} us": _figure(percentile(name)) for name, text in PERCENTILES.items()},
     "joins": lambda line: joined(line.summary),
-    "join p50 ms": _join(0.5),
-    "join p99 ms": _join(0.99),
+    "join p50 ms": _time(_joins, 0.5),
+    "join p99 ms": _time(_joins, 0.99),
+    "calls/s": _change("calls_per_second"),
+    "calls": lambda line: called(line.summary) if line.summary.calls_due else NOTHING,
+    "call p50 ms": _time(_calls, 0.5),
+    "call p99 ms": _time(_calls, 0.99),
 }
 """The columns by name. Cells are medians over the repeats, with the extremes in brackets."""
 

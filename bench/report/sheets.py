@@ -79,7 +79,7 @@ def sheets(report: Report) -> list[Sheet]:
     """Return all tables of a report that have rows."""
     summaries = summarize(report.measurements)
     found = [harness(report), *(loads(part) for part in _by_scenario(summaries)), latencies(summaries)]
-    found += [knees(report.knees), joins(summaries), drops(summaries), notes(summaries)]
+    found += [knees(report.knees), joins(summaries), calls(summaries), drops(summaries), notes(summaries)]
     return [sheet for sheet in found if sheet.rows]
 
 
@@ -201,27 +201,45 @@ def knees(found: Sequence[Knee]) -> Sheet:
 
 def joined(summary: Summary) -> str:
     """Write how many joined and got media and, if these are not all, of how many."""
-    count = len(summary.joins_ms)
-    return f"{count:,}" if count >= summary.joins_due else f"{count:,} of {summary.joins_due:,}"
+    return _of_all(len(summary.joins_ms), summary.joins_due)
+
+
+def called(summary: Summary) -> str:
+    """Write how many calls were answered as they should be and, if these are not all, of how many."""
+    return _of_all(len(summary.calls_ms), summary.calls_due)
+
+
+def _of_all(count: int, due: int) -> str:
+    return f"{count:,}" if count >= due else f"{count:,} of {due:,}"
 
 
 def joins(summaries: Sequence[Summary]) -> Sheet:
     """Make the table of times from join to first media packet, over all repeats."""
+    found = [(each, joined(each), each.joins_ms) for each in summaries if each.joins_ms or each.joins_due]
+    return _times("Joining: token to first media packet, ms", "joins", found)
+
+
+def calls(summaries: Sequence[Summary]) -> Sheet:
+    """Make the table of times from a call of the server API to its answer, over all repeats."""
+    found = [(each, called(each), each.calls_ms) for each in summaries if each.calls_due]
+    return _times("Calls of the server API: due to answered, ms", "calls", found)
+
+
+def _times(title: str, what: str, found: Iterable[tuple[Summary, str, Sequence[float]]]) -> Sheet:
+    """Make a table of sorted times, with how many there are of `what`."""
     rows = tuple(
         Row(
             (
                 each.scenario,
                 each.system,
                 f"{each.n:,}",
-                joined(each),
-                *(number(quantile(each.joins_ms, part)) if each.joins_ms else NOTHING for part in (0.5, 0.9, 0.99, 1)),
+                count,
+                *(number(quantile(times, part)) if times else NOTHING for part in (0.5, 0.9, 0.99, 1)),
             )
         )
-        for each in summaries
-        if each.joins_ms or each.joins_due
+        for each, count, times in found
     )
-    columns = ("scenario", "system", "N", "joins", "p50", "p90", "p99", "max")
-    return Sheet("Joining: token to first media packet, ms", columns, rows)
+    return Sheet(title, ("scenario", "system", "N", what, "p50", "p90", "p99", "max"), rows)
 
 
 def drops(summaries: Sequence[Summary]) -> Sheet:

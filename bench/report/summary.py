@@ -105,6 +105,16 @@ class Summary:
         return sum(each.joins_due for each in self.repeats)
 
     @property
+    def calls_ms(self) -> tuple[float, ...]:
+        """The times of all repeats' calls of the server API in milliseconds, sorted."""
+        return tuple(sorted(time for each in self.repeats for time in each.calls_ms))
+
+    @property
+    def calls_due(self) -> int:
+        """The number of calls that were to be made, in all repeats together; 0: none were measured."""
+        return sum(each.calls_due for each in self.repeats)
+
+    @property
     def drops(self) -> dict[str, int]:
         """The drops of all repeats together by reason, without reasons that never occurred."""
         total: Counter[str] = Counter()

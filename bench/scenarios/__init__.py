@@ -91,6 +91,8 @@ class Scenario:
     churn_per_second: float = 0.0
     """Churn: viewers that join per second, stay `stay_s` and leave. They are load and are not measured."""
     stay_s: float = 1.0
+    calls_per_second: float = 0.0
+    """Calls of the server API about the room of the viewers. They are load, and have figures of their own."""
     data: str = ""
     """`reliable` or `lossy` messages, or empty: none. Without media, publishers send them to each other and to the
     viewers. With media, one sender sends them to `data_receivers` in a separate room."""
@@ -150,6 +152,7 @@ class Scenario:
             "rates must not be negative": min(*self._rates, self.large) >= 0,
             "stay_s must be positive": self.stay_s > 0,
             "churn is for one room": not self.churn_per_second or self.unit != "rooms",
+            "calls are for viewers": not self.calls_per_second or self.unit == "viewers",
             "key_interval_frames must be positive": self.key_interval_frames > 0,
             "frames_per_second must be 0 to 120": 0 <= self.frames_per_second <= MAX_FRAMES_PER_SECOND,
         }
@@ -172,7 +175,7 @@ class Scenario:
 
     @property
     def _rates(self) -> tuple[float, ...]:
-        return self.switches_per_second, self.mutes_per_second, self.churn_per_second
+        return self.switches_per_second, self.mutes_per_second, self.churn_per_second, self.calls_per_second
 
     def _data_checks(self) -> dict[str, bool]:
         media, least, most = bool(self.tracks), *MESSAGE_BYTES
@@ -183,7 +186,7 @@ class Scenario:
             "messages_per_second must not be negative": self.messages_per_second >= 0,
             f"message_bytes must be {least} to {most}": least <= self.message_bytes <= most,
             "data is for viewers": self.data == "" or self.unit == "viewers",
-            "loss, late, switches, mutes and churn are for media": media
+            "loss, late, switches, mutes, churn and calls are for media": media
             or not (self.loss or self.late or any(self._rates)),
             "data beside media needs data_receivers, alone it has the viewers": self.data == ""
             or media == (self.data_receivers > 0),

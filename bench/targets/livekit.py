@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from websockets.exceptions import WebSocketException
 
 from bench.clients.endpoint import Endpoint, make_context
-from bench.clients.livekit import Participant, SignallingFailed, make_token
+from bench.clients.livekit import Participant, SignallingFailed, make_api_token, make_token
 from bench.plans import Connected, Plan
 from bench.targets.base import ServerProcess, TargetFailed, free_port
 
@@ -97,6 +97,10 @@ class LiveKit:
     def token(self, room: str, identity: str) -> str:
         """Return a token with which `identity` may join `room`."""
         return make_token(*self._key(), room, identity)
+
+    def api(self, room: str) -> tuple[str, str]:
+        """Return the URL before the names of its services, and a token that may manage `room` and list all rooms."""
+        return f"http{self.url.removeprefix('ws')}/twirp/livekit.", make_api_token(*self._key(), room)
 
     def pid(self) -> int:
         """Return the id of the server's process: of the one started here, or else the option `pid`."""

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from livekit.protocol.room import RoomParticipantIdentity
 
 from bench.__main__ import main
+from bench.measure.calls import mix
 from bench.measure.run import BISECTIONS, Ramp, RunFailed, SessionProcess, Subject
 from bench.results import Latency, Measurement, Report
 from bench.scenarios import Scenario
@@ -30,6 +32,7 @@ FLOOD = Scenario(
     "flood", "", "viewers", 2, 1.0, audio=True, data="reliable", messages_per_second=50.0, data_receivers=2
 )
 CHURN = Scenario("churn", "", "viewers", 2, 1.0, audio=True, churn_per_second=5.0, stay_s=0.3)
+API = Scenario("api", "", "viewers", 2, 1.0, audio=True, calls_per_second=20.0)
 KEY_FRAMES = Scenario("key-frames", "", "viewers", 1, 1.0, video="single", key_interval_frames=1)
 PICKY = "tests.bench.support.picky_target"
 LOSSY = Scenario("webinar", "", "viewers", 3, 0.5, loss=0.05, video="single")
@@ -127,6 +130,34 @@ def test_churn_is_load_and_not_measured(target: str) -> None:
     assert int(churn.split("; ")[1].split()[0]) > 0
     assert not any("could not join" in note or "got no media" in note for note in measured.notes)
     assert measured.main_thread_busy > 0
+
+
+def test_calls_of_the_server_api_are_load_and_have_figures_of_their_own() -> None:
+    measured = measure("aiosfu", API)
+    assert measured.delivered == measured.offered == measured.latency.count == 2 * 50
+    assert measured.calls_due == len(measured.calls_ms) == pytest.approx(20, abs=2)
+    assert all(milliseconds > 0 for milliseconds in measured.calls_ms)
+    assert not any("calls" in note for note in measured.notes)
+    assert measured.main_thread_busy > 0
+
+
+def test_a_target_without_the_server_api_says_so() -> None:
+    measured = measure("reflector", API)
+    assert measured.calls_due == 0
+    assert "reflector has no server API" in measured.notes
+
+
+def test_the_calls_are_about_the_viewers_and_some_of_each_kind() -> None:
+    bodies = mix(API)
+    assert {name for name, _ in bodies} == {
+        "UpdateParticipant",
+        "ListParticipants",
+        "ListRooms",
+        "SendData",
+        "GetParticipant",
+    }
+    named = {request.identity for _, request in bodies if isinstance(request, RoomParticipantIdentity)}
+    assert named == {plan.identity for plan in API.viewers()}
 
 
 def test_a_target_without_data_channels_says_so() -> None:

@@ -115,9 +115,9 @@ def test_each_combination_is_a_command_of_its_own() -> None:
     assert len(variations) == 4
     assert section.windows == 4 * 2 * 2
     subjects = [Subject.parse("aiosfu:threads=2"), Subject("floor")]
-    assert section.command_line(Variation(0.5, None, 2.0), subjects) == (
+    assert section.command_line(Variation(0.5, None, 2.0, 9.0), subjects) == (
         "python -m bench run audio --target aiosfu:threads=2 --target floor -n 5 -n 7 --seconds 3 --load 0.5 "
-        "--churn-per-second 2 --repeats 2 --no-harness"
+        "--churn-per-second 2 --calls-per-second 9 --repeats 2 --no-harness"
     )
     (quick,) = {scenario.n for each in variations for scenario in section.quick().sized(each)}
     assert quick == 5
@@ -137,6 +137,16 @@ def test_a_table_shows_the_columns_that_are_asked_for() -> None:
         ("naive", "50", "5", "63.0 (60.0..66.0)", "15.0", "10"),
     ]
     assert sheet.note == ""
+
+
+def test_calls_of_the_server_api_have_columns() -> None:
+    some = [measurement("aiosfu", 5, k, calls_ms=(2.0, 3.0), calls_due=2 + k) for k in range(2)]
+    both = [
+        ({"calls_per_second": 2.0}, report(measurements=tuple(some))),
+        ({"calls_per_second": 0.0}, report(measurements=(measurement("aiosfu", 5, 0),))),
+    ]
+    sheet = section_sheet("s", ["calls/s", "calls", "call p50 ms", "call p99 ms"], both)
+    assert [row.cells for row in sheet.rows] == [("2", "4 of 5", "3.00", "3.00"), ("0", "-", "-", "-")]
 
 
 def test_a_table_says_how_many_joined_of_how_many() -> None:

@@ -219,3 +219,10 @@ def test_joins_are_told_with_how_many_were_due() -> None:
         ("webinar", "aiosfu", "4", "3 of 4", "30.0", "40.0", "40.0", "40.0"),
         ("webinar", "naive", "4", "0 of 4", "-", "-", "-", "-"),
     ]
+
+
+def test_calls_of_the_server_api_are_told_with_how_many_were_due() -> None:
+    runs = [measurement("aiosfu", 4, k, calls_ms=(2.0, 3.0), calls_due=3) for k in range(2)]
+    (table,) = [each for each in sheets(report(measurements=tuple(runs))) if each.title.startswith("Calls")]
+    assert [row.cells for row in table.rows] == [("webinar", "aiosfu", "4", "4 of 6", "3.00", "3.00", "3.00", "3.00")]
+    assert not [each for each in sheets(report()) if each.title.startswith("Calls")]

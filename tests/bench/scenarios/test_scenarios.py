@@ -21,7 +21,7 @@ def test_every_scenario_that_comes_with_the_benchmark_is_good(name: str) -> None
 
 def test_the_scenarios_of_the_benchmark() -> None:
     known = {"webinar", "meeting", "audio", "rooms", "joins", "layer-switches", "soak", "data", "lossy", "flood"}
-    known |= {"churn", "key-frames", "busy", "smooth", "frames", "recorded"}
+    known |= {"churn", "key-frames", "busy", "smooth", "frames", "recorded", "api"}
     assert known <= set(scenarios.names())
 
 
@@ -45,6 +45,9 @@ def test_the_scenarios_of_the_benchmark() -> None:
         ({"churn_per_second": 1.0, "stay_s": 0.0}, "stay_s must be positive"),
         ({"unit": "rooms", "churn_per_second": 1.0}, "churn is for one room"),
         ({"audio": False, "data": "lossy", "churn_per_second": 1.0}, "are for media"),
+        ({"audio": False, "data": "lossy", "calls_per_second": 1.0}, "are for media"),
+        ({"unit": "participants", "calls_per_second": 1.0}, "calls are for viewers"),
+        ({"calls_per_second": -1.0}, "must not be negative"),
         ({"data": "tcp", "data_receivers": 1}, "data must be"),
         ({"messages_per_second": 2.0}, "are for data"),
         ({"data_receivers": 2}, "are for data"),
