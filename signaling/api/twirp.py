@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from signaling.api.answers import Answered, Answers
 from signaling.api.bodies import Bodies
 from signaling.api.callers import Callers, bearer, wait_for_turn
 from signaling.api.encoding import Answer, Encoding, decode, pieces
@@ -64,6 +65,7 @@ class Twirp:
             for name, method in methods.items()
         }
         self._bodies = Bodies(node.dropped)
+        self._answers = Answers(node.dropped)
         self._repeats = Repeats(lambda: node.clock(), node.dropped)
         self._callers = Callers(node.shares)
 
@@ -75,16 +77,17 @@ class Twirp:
         """Answer one request. Errors are JSON whatever the request was, since SDKs read them so."""
         request = Request(scope, receive)
         response: Response
-        try:
-            response = await self._answer(request)
-        except ApiError as error:
-            response = JSONResponse(error.body, error.status)
-        except Exception:
-            log.exception("an API call failed", call=request.path_params["call"])
-            response = JSONResponse(ApiError("internal", "internal error").body, 500)
-        await response(scope, receive, send)
+        with self._answers.one() as answer:
+            try:
+                response = await self._answer(request, answer)
+            except ApiError as error:
+                response = JSONResponse(error.body, error.status)
+            except Exception:
+                log.exception("an API call failed", call=request.path_params["call"])
+                response = JSONResponse(ApiError("internal", "internal error").body, 500)
+            await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request, into: Answered) -> Response:
         claims = self._claims(request)
         name: str = request.path_params["call"]
         encoding = Encoding.of(request.headers.get("content-type", ""))
@@ -110,18 +113,18 @@ class Twirp:
                 known = await answer if isinstance(answer, Awaitable) else answer
             except RequestRefused as error:
                 raise refused(error) from error
-            return Response(await self._write(known, encoding, share), media_type=encoding.value)
+            await self._write(known, encoding, share, into)
+            return into.response(encoding.value)
 
-    async def _write(self, answer: Answer, encoding: Encoding, share: Share) -> bytes:
-        """Return an answer as bytes. The caller pays for it, and gives way to others while it is written."""
-        written = bytearray()
+    async def _write(self, answer: Answer, encoding: Encoding, share: Share, into: Answered) -> None:
+        """Write an answer. The caller pays for it, and gives way to others while it is written."""
         left = pieces(answer, encoding)
         while True:
             with share.charged():
                 piece = next(left, None)
             if piece is None:
-                return bytes(written)
-            written += piece
+                return
+            into.add(piece)
             await wait_for_turn(share, self._node.dropped)
 
     def _claims(self, request: Request) -> Claims | None:
