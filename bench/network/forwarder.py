@@ -28,7 +28,7 @@ NICE = -15
 TICK_S = 0.005
 """The forwarder wakes at least this often, so that its lateness is also measured while no packet is due."""
 BATCH = 64
-"""At most so many packets are read before due ones are sent."""
+"""The most packets that are read before due ones are sent."""
 MTU = 1500
 
 

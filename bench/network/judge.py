@@ -16,7 +16,7 @@ from bench.network.link import value_at
 from bench.network.run import Outcome, Say
 
 SETTLED_S = 3.0
-"""So long after the begin of a phase, queue and loss begin to count."""
+"""Seconds from the beginning of a phase after which queue and loss count."""
 WINDOW_S = 0.5
 LAST_S = 20.0
 EARLY_S = 2.0

@@ -27,7 +27,7 @@ class _Source:
         self.imported: dict[str, Part] = {}
         """What each name is that an import at the top binds, of ours."""
         self.bound: defaultdict[str, list[ast.stmt]] = defaultdict(list)
-        """By name, the statements that bind it."""
+        """The statements that bind each name."""
         self.always: list[ast.stmt] = []
         """Statements that may do more than bind a name: every name of the file depends on them."""
         self.kernels: list[str] = []

@@ -6,9 +6,10 @@ from sfu.schema.codes import MediaKind
 SHARED_BYTES = ARENA_BYTES // 2
 """Packet caches of all transports together, up to which whoever sends more gets larger ones."""
 CACHE_SHARE_BYTES = 16 << 20
-"""Beyond that, up to which those of one transport grow: a camera and a screen in all their layers, twice."""
+"""Once all packet caches take more than SHARED_BYTES, those of one transport grow up to this: a camera and a screen in
+all their layers, twice."""
 GROWING_BYTES = ARENA_BYTES // 8 * 7
-"""Beyond that no packet cache grows: the rest is for streams that begin."""
+"""No packet cache grows once all together take more than this: the rest is for streams that begin."""
 
 
 class CacheSpace:

@@ -39,7 +39,7 @@ USUAL_DECAY = 0.97
 """What is left of the usual packet rate after each window with a lower one: half of it after two minutes."""
 
 _TALLEST = np.array((-1, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3), np.int64)
-"""By a mask of up to four bits: the highest one that is set."""
+"""The highest bit that is set in a mask of up to four bits, by mask."""
 _COMMON: Sequence[tuple[str, str]] = (
     ("row_use", "i8"),
     ("counted", "i8"),

@@ -208,7 +208,7 @@ class Totals:
     traffic: Traffic
     """The traffic of all media threads together."""
     threads: tuple[ThreadLoad, ...]
-    """By number of the media thread."""
+    """The load of each media thread, by its number."""
     rows_used: Mapping[str, int]
     """Rows in use per table, of all media threads together."""
     rows: Mapping[str, int]

@@ -19,9 +19,9 @@ FEEDBACK_NS = 20_000_000
 """NACKs, PLIs and transport-cc: small beside a round trip, long enough for reordered packets to arrive. Silence for
 muted tracks: one frame of Opus."""
 BANDWIDTH_NS = 20_000_000
-"""Between two looks at what was sent, in which time-outs are noticed and probes begin."""
+"""Time between two looks at what was sent, in which time-outs are noticed and probes begin."""
 PROBES_NS = 5_000_000
-"""Between two bursts of a probe cluster: as long as packets may be apart that count as sent together."""
+"""Time between two bursts of a probe cluster: as long as packets may be apart that count as sent together."""
 REPORTS_NS = 100_000_000
 """Granularity of sender and receiver reports; the passes themselves keep about one second per transport."""
 LEVELS_NS = 400_000_000

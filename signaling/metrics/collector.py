@@ -111,7 +111,7 @@ class Scrapes:
         """`collector` is the server's; what concerns the process is added. `clock` gives seconds, monotonic."""
         self._clock = clock
         self._kept: dict[bool, tuple[float, bytes]] = {}
-        """By whether it is OpenMetrics: when an answer was made, and its body."""
+        """The last answers: whether it is OpenMetrics -> (when it was made, its body)."""
         self._registry = CollectorRegistry()
         self._registry.register(collector)
         ProcessCollector(registry=self._registry)

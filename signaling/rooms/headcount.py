@@ -19,7 +19,7 @@ class Headcount:
     def __init__(self) -> None:
         """Start with an empty room."""
         self._changed: dict[str, Member] = {}
-        """Those who came or changed since the last count, by sid."""
+        """The members who came or changed since the last count, by sid."""
         self._counted: dict[str, _Standing] = {}
         """What each participant counted as, by sid."""
         self._people = self._visible = self._publishers = 0

@@ -9,7 +9,7 @@ from struct import Struct
 COMMON_HEADER_BYTES = 12
 CHUNK_HEADER_BYTES = PARAMETER_HEADER_BYTES = 4
 MAX_CHUNKS = 80
-"""In one packet. Messages of one byte, bundled, are 74 in 1,500 bytes."""
+"""The most chunks in one packet. Messages of one byte, bundled, are 74 in 1,500 bytes."""
 MAX_CONTROL_CHUNKS = 4
 """Chunks of one packet that are no DATA, each of which may be answered. Honest stacks bundle a SACK, a FORWARD TSN and
 perhaps one more."""

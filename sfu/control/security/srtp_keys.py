@@ -22,7 +22,7 @@ _new = crypto_function("EVP_CIPHER_CTX_new", _address)
 _free = crypto_function("EVP_CIPHER_CTX_free", None, _address)
 _initialise = crypto_function("EVP_CipherInit_ex", _number, _address, _address, _address, _bytes, _bytes, _number)
 _CIPHERS = {16: crypto_function("EVP_aes_128_gcm", _address), 32: crypto_function("EVP_aes_256_gcm", _address)}
-"""By the bytes of a key."""
+"""Ciphers by the bytes of a key."""
 
 
 def derive(master_key: bytes, master_salt: bytes) -> tuple[bytes, bytes]:

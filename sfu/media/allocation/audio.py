@@ -26,7 +26,7 @@ PLAIN_BPS, REDUNDANT_BPS = 250_000, 300_000
 TRY_EVERY_NS = 30_000_000_000
 """Without video, all microphones are tried again so often."""
 TRIED_NS = 3_000_000_000
-"""For so long, which feedback needs to show what comes of it."""
+"""How long all microphones are tried: feedback needs so long to show what comes of it."""
 
 _NOTHING, _QUIETER = int(Held.NOTHING), int(Held.QUIETER)
 _CLIENT, _BANDWIDTH = int(Reason.CLIENT), int(Reason.BANDWIDTH)

@@ -29,7 +29,7 @@ from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_NORMAL, newest_qu
 from sfu.schema.estimate_tables import ESTIMATE, MAX_BPS, MIN_BPS, PROBES, RTT_REPORTS, START_BPS
 
 STREAM_TIMEOUT_NS = 2_000_000_000
-"""After so long without feedback, groups begin anew."""
+"""Groups begin anew after so long without feedback."""
 SILENCE_NS = 1_000_000_000
 """Feedback has stopped after this time, or three round trips if that is longer; the rate is then halved as often."""
 SILENCE_ROUND_TRIPS = 3

@@ -16,7 +16,7 @@ FIRST_FEEDBACK_NS = 1_000_000_000
 PROBED_SHARE, PROBED_A_SECOND = 20, 50_000
 """One of so many bytes of a media thread, and so many in any case, may be sent for nothing but probing."""
 PROBED_FREELY = 1_000_000
-"""As many of them may be saved."""
+"""The most bytes for probing that all transports together may save."""
 SECOND_NS = 1_000_000_000
 
 

@@ -29,7 +29,7 @@ MAX_IN_PASS = 64
 OWN_SHARE = 8
 """One of so many bytes of a transport may be sent for nothing but probing: nobody uses up what the others may send."""
 OWN_FREELY = 200_000
-"""As many of them may be saved, and are there when a transport begins."""
+"""The most bytes for probing that a transport may save, and what it begins with."""
 
 
 @njit(cache=True)

@@ -24,7 +24,7 @@ TRAIN_NS = 5_000_000
 STRETCHED = 1.25
 """A train that takes so much longer to arrive than it took to leave has filled the path."""
 VALID_NS = 10_000_000_000
-"""After so long without such a train nothing is known."""
+"""The rate of trains is unknown after so long without one that filled the path."""
 MEAN_NS = 1_000_000_000
 """The time over which what is sent is averaged."""
 BUSY_SHARE = 0.85
@@ -38,7 +38,7 @@ TRUSTED_BPS = 1_000_000
 DISPROVED_MS = 100.0
 """A queue that is so much shorter than ours would be at the rate of trains: the path carries more by now."""
 PROVEN_NS = 5_000_000_000
-"""For so long a train proves what may be sent."""
+"""How long a train proves what may be sent."""
 
 
 @njit(cache=True)

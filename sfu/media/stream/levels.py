@@ -18,7 +18,7 @@ MIN_ACTIVE_MS = WINDOW_MS * 40 // 100
 SMOOTHING = 2 / (2 + 1)
 """Weight of the newest window in an exponential average over two."""
 STALE_NS = 2 * WINDOW_MS * 1_000_000
-"""After so long without a packet (DTX, muted) the level is 0."""
+"""The level is 0 after so long without a packet (DTX, muted)."""
 SILENCE = 127
 PACKET_MS = 20
 MAX_PACKET_MS = 120
