@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sfu.schema.codes import Drop
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FOLDERS = ("sfu", "signaling", "bench", "tests", "examples", "scripts", "docs")
@@ -17,6 +19,8 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./*-]*[\w/]")
 _TEST = re.compile(r"\btest_\w+\b(?!\.py|/)")
 _TARGET = re.compile(r"\bmake ([a-z]+)\b")
+_COUNTED = re.compile(r'(?:drops|dropped)\["([a-z_ ]+)"\]')
+_QUOTED = re.compile(r'"([a-z_ ]+)"')
 _CONSTANT = re.compile(r"(?:(\w+)\.)?([A-Z][A-Z0-9_]+)")
 
 
@@ -112,3 +116,12 @@ def test_limits_have_the_names_of_their_constants() -> None:
                 lost.append(f"{module}.{name[2]}")
     assert checked > 60
     assert lost == []
+
+
+def test_what_each_counter_means_is_told() -> None:
+    counted = {drop.name.lower() for drop in Drop}
+    for file in (*(ROOT / "sfu").rglob("*.py"), *(ROOT / "signaling").rglob("*.py")):
+        counted |= set(_COUNTED.findall(text_of(file)))
+    told = {code for document in DOCUMENTS for found in code_of(document) for code in (found, *_QUOTED.findall(found))}
+    assert len(counted) > 70
+    assert counted - told == set()
