@@ -36,7 +36,8 @@ SILENCE_ROUND_TRIPS = 3
 MAX_RTT_NS = 10_000_000_000
 """A longer round trip is not believed."""
 MOVE_PROBE_NS = 5_000_000_000
-"""A change of the path is not probed after so soon after the last one that was: a client changes it at will."""
+"""A change of the path is not probed after so soon after the last one that was, and does not begin the wait for
+feedback anew: a client changes it at will."""
 
 _reset = row_reset(ESTIMATE.reset_parts(), ESTIMATE.dtype.itemsize)
 
@@ -70,10 +71,13 @@ def path_changed(estimate, now):
         rate = min(rate, estimate.acknowledged_bps)
     wish, sent, cluster = estimate.wish_bps, estimate.sent_bytes, estimate.last_cluster
     by_reports, feedbacks, moved = estimate.by_reports, estimate.feedbacks, estimate.moved_ns
-    silent = estimate.silent
+    silent, answered, unanswered = estimate.silent, estimate.answered_bytes, estimate.unanswered_ns
+    again = moved != 0 and now - moved < MOVE_PROBE_NS
     open_estimate(estimate, now)
     estimate.wish_bps = wish
-    estimate.sent_bytes = estimate.answered_bytes = sent
+    estimate.sent_bytes = sent
+    estimate.answered_bytes = answered if again else sent
+    estimate.unanswered_ns = unanswered if again else 0
     estimate.last_cluster = cluster
     estimate.feedbacks = feedbacks
     if by_reports:
@@ -81,7 +85,7 @@ def path_changed(estimate, now):
         return
     resume_estimate(estimate, int(rate), now)
     estimate.silent = silent  # until feedback comes
-    if moved and now - moved < MOVE_PROBE_NS:
+    if again:
         estimate.probe_due = 0
         estimate.probe_ns = now  # another one comes in its time
         estimate.moved_ns = moved

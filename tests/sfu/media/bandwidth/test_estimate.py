@@ -124,6 +124,24 @@ class TestPathChange:
         assert flow.estimate["last_cluster"] > cluster
         assert flow.estimate["silent"] == 0
 
+    def test_who_moves_again_and_again_without_feedback_is_silent_all_the_same(self) -> None:
+        link, flow = settled()
+        flow.cut = True
+        for _ in range(6):
+            kernels.path_changed(flow.estimate, link.now)
+            run(link, [flow], 0.4)
+        assert flow.estimate["silent"] == 1
+
+    def test_the_first_move_gives_a_new_path_its_time(self) -> None:
+        link, flow = settled()
+        flow.cut = True
+        run(link, [flow], 0.8)
+        kernels.path_changed(flow.estimate, link.now)
+        run(link, [flow], 0.8)
+        assert flow.estimate["silent"] == 0
+        run(link, [flow], 0.5)
+        assert flow.estimate["silent"] == 1
+
     def test_what_rules_stays(self, estimate: Any) -> None:
         kernels.expect_no_feedback(estimate)
         kernels.path_changed(estimate, START_NS)
