@@ -199,12 +199,14 @@ def write_feedback(state, transport_row, data, at, now):
 
 @njit(cache=True)
 def send_transport_feedback(state, transport_row, now):
-    """Send the transport-cc feedback of one transport, in as many packets as it takes."""
-    log = state.arrivals[transport_row]
+    """Send the transport-cc feedback of one transport, in as many packets as it takes. What all of them take decides
+    when the next is due."""
+    log, total = state.arrivals[transport_row], 0
     while log.count > 0:
         slot = take_slot(state)
         at = begin_compound(state.tx[slot], np.int64(state.transports[transport_row].ssrc))
         end = write_feedback(state, transport_row, state.tx[slot], at, now)
-        log.sent_bytes = end + SRTCP_BYTES
         if end == at or not send_rtcp(state, transport_row, slot, end):
-            return
+            break
+        total += end + SRTCP_BYTES
+    log.sent_bytes = total

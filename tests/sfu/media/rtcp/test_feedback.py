@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiortc.rtp import RtcpPacket, RtcpPsfbPacket, RtcpRrPacket, RtcpRtpfbPacket
 
+from sfu.media.net.report_share import SRTCP_BYTES
 from sfu.media.receive.nack import LATE_NS, MAX_TRIES, UNKNOWN_RTT_NS
 from sfu.media.receive.transport_cc import INTERVAL_NS
 from sfu.media.rtcp.feedback import (
@@ -208,6 +209,16 @@ class TestTransportFeedback:
                 if part[0] & 31 == 15:
                     numbers += parse(part).arrivals
         assert numbers == list(range(1500))
+
+    def test_all_that_is_sent_at_once_counts_for_when_the_next_is_due(self, publisher: Publisher) -> None:
+        for k in (*range(100), 440):
+            publisher.receive(packet(k, mid="0", transport_sequence_number=k), arrival=START + k * 10_000)
+        feedback_pass(publisher.record, START + PASS)
+        datagrams = [each for each in publisher.sent() if any(part[0] & 31 == 15 for part in split(each)[1:])]
+        sizes = [len(datagram) for datagram in datagrams]
+        assert len(sizes) == 2
+        sent = publisher.memory.table("arrivals")[ROW]["sent_bytes"]
+        assert sent == sum(sizes) + SRTCP_BYTES * len(sizes)
 
 
 class TestReceiverReports:
