@@ -132,7 +132,7 @@ def ports(context: click.Context, /, **options: Any) -> None:
 @server_options
 @click.pass_context
 def list_nodes(context: click.Context, /, **options: Any) -> None:
-    """Print the server of this configuration, which is alone, and whether it answers."""
+    """Print this server and whether it answers. It is the only one of its rooms."""
     config = load_config(_flags(context, options), os.environ)
     address = _reachable(config.bind_addresses[0])
     state = "SERVING" if _answers(_url(address, config.port)) else "NOT SERVING"
@@ -161,7 +161,7 @@ def generate_keys() -> None:
 @server_options
 @click.pass_context
 def create_join_token(context: click.Context, /, room: str, identity: str, recorder: bool, **options: Any) -> None:
-    """Print a token as livekit-server's command of this name does; `token` has more grants."""
+    """Print a token, as livekit-server does. `token` has more grants."""
     keys = load_config(_flags(context, options), os.environ).keys
     api_key, secret = next(iter(keys.items()))
     video: dict[str, Any] = {"room": room, "roomJoin": True}
@@ -202,7 +202,7 @@ def token(room: str, identity: str, keys: str | None, config: Path | None, valid
 
 @application.command("compile")
 def compile_kernels() -> None:
-    """Compile the media kernels into the cache, so that the server starts at once."""
+    """Compile the media kernels. The server then starts at once."""
     _compile(lambda done, total: click.echo(f"compiling kernels: {done} of {total}", err=True))
     click.echo("kernels are compiled", err=True)
 
