@@ -22,6 +22,8 @@ export class Call extends EventTarget {
   participants = new Map();
   /** track sid -> {track: MediaStreamTrack, receiver} as received */
   remote = new Map();
+  /** sid of a participant -> how the server judges its connection: "EXCELLENT", "GOOD", "POOR" or "LOST" */
+  qualities = new Map();
   /** source -> {sid, track, transceiver} as published by us */
   local = new Map();
   me = null;
@@ -52,6 +54,7 @@ export class Call extends EventTarget {
     this.room = join.room;
     this.participants.clear();
     this.remote.clear();
+    this.qualities.clear();
     this.participants.set(this.me.sid, this.me);
     for (const other of join.otherParticipants ?? []) this.participants.set(other.sid, other);
     this.#openPeerConnection(join.iceServers ?? []);
@@ -109,6 +112,15 @@ export class Call extends EventTarget {
       return { width: report.frameWidth ?? 0, height: report.frameHeight ?? 0, bitrate };
     }
     return null;
+  }
+
+  /** track sid -> what the server says of what it sends us (docs/protocol.md, "Statistics of a room"); empty if nothing. */
+  async subscriptions() {
+    const headers = { Authorization: `Bearer ${this.#token}` };
+    const answer = await fetch(`/statistics/${encodeURIComponent(this.room.name)}`, { headers }).catch(() => null);
+    const { participants = [] } = answer?.ok ? await answer.json() : {};
+    const me = participants.find(({ sid }) => sid === this.me.sid);
+    return new Map((me?.subscriptions ?? []).map((each) => [each.track_sid, each]));
   }
 
   // --- publishing ---------------------------------------------------------------------------------------------------
@@ -267,6 +279,7 @@ export class Call extends EventTarget {
     on("trackPublished", ({ cid, track }) => this.#granted.get(cid)?.(track));
     on("update", this.#updated);
     on("speakersChanged", ({ speakers }) => this.#emit("speakers", speakers ?? []));
+    on("connectionQuality", this.#judged);
     on("refreshToken", (token) => (this.#token = token));
     on("mute", ({ sid, muted }) => this.#mutedByServer(sid, muted));
     on("leave", this.#told);
@@ -275,11 +288,19 @@ export class Call extends EventTarget {
 
   #updated({ participants = [] }) {
     for (const participant of participants) {
-      if (participant.state === "DISCONNECTED") this.participants.delete(participant.sid);
-      else this.participants.set(participant.sid, participant);
+      if (participant.state === "DISCONNECTED") {
+        this.participants.delete(participant.sid);
+        this.qualities.delete(participant.sid);
+      } else this.participants.set(participant.sid, participant);
     }
     const known = new Set([...this.participants.values()].flatMap(({ tracks = [] }) => tracks.map(({ sid }) => sid)));
     for (const sid of this.remote.keys()) if (!known.has(sid)) this.remote.delete(sid);
+    this.#emit("change");
+  }
+
+  #judged({ updates = [] }) {
+    // JSON leaves out the first value of an enumeration, which is POOR.
+    for (const { participantSid, quality = "POOR" } of updates) this.qualities.set(participantSid, quality);
     this.#emit("change");
   }
 

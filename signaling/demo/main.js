@@ -7,6 +7,14 @@ const SOURCES = { microphone: "MICROPHONE", camera: "CAMERA", screen: "SCREEN_SH
 const DEVICES = { microphone: "audioinput", camera: "videoinput" };
 const LABELS = { microphone: ["Mic", "No mic"], camera: ["Camera", "No camera"] };
 const REFRESH_MS = 1000;
+const CONNECTIONS = { EXCELLENT: "excellent", GOOD: "good", POOR: "poor", LOST: "lost" };
+const LAYERS = ["low", "medium", "high"];
+// Why the server sends less of a video than this page wishes.
+const SHORTFALLS = {
+  bandwidth: "Less than wished: your connection is slow",
+  paused: "Paused: your connection is slow",
+  not_live: "Less than wished: the sender sends no more",
+};
 // A tile is worth as much of its width as a picture of this shape can fill.
 const FACE = 4 / 3;
 const SCREEN = 16 / 9;
@@ -201,9 +209,10 @@ function wantedTiles() {
     const find = (source) => tracks.find((track) => track.source === source);
     const microphone = find("MICROPHONE");
     const silent = mine ? !call.isOn("MICROPHONE") : !microphone || Boolean(microphone.muted);
-    people.push({ key: participant.sid, name: mine ? `${name} (you)` : name, mine, silent, screen: false, ...picture(mine, "CAMERA", find("CAMERA")) });
+    const connection = call.qualities.get(participant.sid) ?? "";
+    people.push({ key: participant.sid, name: mine ? `${name} (you)` : name, mine, silent, screen: false, connection, ...picture(mine, "CAMERA", find("CAMERA")) });
     const screen = find("SCREEN_SHARE");
-    if (screen) screens.push({ key: screen.sid, name: `${name}: screen`, mine, silent: false, screen: true, ...picture(mine, "SCREEN_SHARE", screen) });
+    if (screen) screens.push({ key: screen.sid, name: `${name}: screen`, mine, silent: false, screen: true, connection: "", ...picture(mine, "SCREEN_SHARE", screen) });
   }
   return [screens, people];
 }
@@ -253,7 +262,7 @@ function arrange(place, count, shape) {
   place.style.setProperty("--columns", String(best));
 }
 
-function showTile({ key, name, mine, silent, screen, track, trackSid, layers }, place) {
+function showTile({ key, name, mine, silent, screen, connection, track, trackSid, layers }, place) {
   let tile = tiles.get(key);
   if (!tile) {
     tile = { element: $("tile").content.firstElementChild.cloneNode(true), quality: "auto", asked: "" };
@@ -265,7 +274,9 @@ function showTile({ key, name, mine, silent, screen, track, trackSid, layers }, 
     place.append(tile.element);
   }
   tile.trackSid = trackSid;
+  tile.layers = layers;
   const { element } = tile;
+  showQuality(element.querySelector(".bars"), connection);
   element.dataset.participant = key;
   element.classList.toggle("mine", mine);
   element.classList.toggle("screen", screen);
@@ -276,6 +287,13 @@ function showTile({ key, name, mine, silent, screen, track, trackSid, layers }, 
   element.querySelector(".avatar").textContent = name.trim().slice(0, 1).toUpperCase();
   const video = element.querySelector("video");
   if (video.srcObject?.getTracks()[0] !== track) video.srcObject = track ? new MediaStream([track]) : null;
+}
+
+/** Bars for the eye, and the same in words. */
+function showQuality(bars, connection) {
+  bars.hidden = !connection;
+  bars.dataset.connection = connection;
+  bars.ariaLabel = bars.title = `Connection: ${CONNECTIONS[connection] ?? "unknown"}`;
 }
 
 /** Sends the quality once for each change; "auto" asks for what the tile can show. */
@@ -301,19 +319,40 @@ function showSpeakers(speakers) {
   for (const { sid, active } of speakers) tiles.get(sid)?.element.classList.toggle("speaking", Boolean(active));
 }
 
-setInterval(async () => {
-  for (const tile of tiles.values()) {
-    const [size, rate] = [".size", ".rate"].map((part) => tile.element.querySelector(part));
-    const visible = tile.element.classList.contains("has-video");
-    if (visible) askQuality(tile);
-    const seen = visible && tile.trackSid ? await call?.received(tile.trackSid) : null;
-    size.textContent = seen?.height ? `${seen.width}×${seen.height}` : "";
-    rate.textContent = seen?.height ? ` · ${Math.round(seen.bitrate / 1000)} kbit/s` : "";
+/** Why the server sends less of a video than this page wishes, in words; empty if it does not. */
+function shortfallOf({ layers }, sent) {
+  const missing = Math.min(sent?.wished?.spatial, layers - 1) > sent?.current?.spatial;
+  return sent?.reason === "not_live" && !missing ? "" : (SHORTFALLS[sent?.reason] ?? "");
+}
+
+/** Shows what a tile really gets, and why no more. `sent` is what the server says of it, if it does. */
+async function showReceived(tile, sent) {
+  const visible = tile.element.classList.contains("has-video");
+  if (visible) askQuality(tile);
+  const seen = visible && tile.trackSid ? await call?.received(tile.trackSid) : null;
+  const layer = tile.layers > 1 && seen?.height ? LAYERS[sent?.current?.spatial] : "";
+  const shortfall = visible ? shortfallOf(tile, sent) : "";
+  const part = (name) => tile.element.querySelector(name);
+  part(".size").textContent = seen?.height ? `${seen.width}×${seen.height}` : "";
+  part(".layer").textContent = layer ? ` · ${layer}` : "";
+  part(".rate").textContent = seen?.height ? ` · ${Math.round(seen.bitrate / 1000)} kbit/s` : "";
+  part(".shortfall span").textContent = shortfall;
+  part(".shortfall").hidden = !shortfall;
+}
+
+async function refresh() {
+  try {
+    const watched = [...tiles.values()].some(({ trackSid }) => trackSid);
+    const sent = call && watched ? await call.subscriptions() : new Map();
+    await Promise.all([...tiles.values()].map((tile) => showReceived(tile, sent.get(tile.trackSid))));
+  } finally {
+    setTimeout(refresh, REFRESH_MS);
   }
-}, REFRESH_MS);
+}
 
 new ResizeObserver(render).observe($("grid"));
 navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
 showDevices();
 askForTokens();
+refresh();
 addEventListener("beforeunload", () => call?.leave());

@@ -139,7 +139,7 @@ async def lossy_path(
     port = free_port()
     try:
         async with websockets.serve(signal, "127.0.0.1", port, max_size=MAX_FRAME_BYTES):
-            path.server = replace(server, port=port)
+            path.server = replace(server, port=port, udp_port=relay_port)
             yield path
     finally:
         for transport in (up, *path._ways.values()):

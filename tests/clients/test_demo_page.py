@@ -1,12 +1,14 @@
 """The demo page as a person uses it: two of them meet, talk, change quality, and look at it at two widths."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, WebSocketRoute, expect
 
 from tests.clients.chromium import running_chromium
+from tests.clients.lossy_path import LossyPath, lossy_path
 from tests.clients.network import ADDRESS
 from tests.clients.sfu_server import ServerUnderTest, running_server
 
@@ -15,7 +17,10 @@ pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 DESKTOP: Any = {"width": 1280, "height": 800}
 PHONE: Any = {"width": 390, "height": 844}
 WAIT_MS = 30_000
-
+JUDGED_MS = 60_000
+"""How long until a change of a connection shows, at most; it is judged every five seconds."""
+LOSS = 0.4
+"""Of RTP packets: more than any audio codec hides."""
 
 NO_CAMERA = """{
     const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
@@ -27,6 +32,13 @@ NO_MICROPHONE = """{
     const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
     devices.getUserMedia = (wanted) =>
         wanted.audio ? Promise.reject(new DOMException("", "NotAllowedError")) : open(wanted);
+}"""
+NO_HIGH_LAYER = """{
+    const { prototype } = RTCPeerConnection, add = prototype.addTransceiver;
+    prototype.addTransceiver = function (track, options) {
+        const sendEncodings = options.sendEncodings?.filter(({ rid }) => rid !== "f");
+        return add.call(this, track, sendEncodings ? { ...options, sendEncodings } : options);
+    };
 }"""
 LAID_OUT = """() => {
     const faults = [], box = (element) => element.getBoundingClientRect();
@@ -44,7 +56,8 @@ LAID_OUT = """() => {
         for (const label of shown(button, "span"))
             if (!inside(box(label), box(button))) faults.push(`${label.textContent} leaves its button`);
     for (const tile of shown(document, ".tile")) {
-        const parts = shown(tile, ".who, .received, .quality, .muted-mark"), name = tile.querySelector(".who");
+        const parts = shown(tile, ".who, .received, .quality, .muted-mark, .bars, .shortfall span");
+        const name = tile.querySelector(".who");
         for (const part of parts) if (!inside(box(part), box(tile))) faults.push(`${part.className} leaves the tile`);
         for (const a of parts) for (const b of parts)
             if (a !== b && !apart(box(a), box(b))) faults.push(`${a.className} covers ${b.className}`);
@@ -69,16 +82,35 @@ SCREEN_IS_MAIN = """() => {
 
 
 async def _join(
-    browser: Browser, server: ServerUnderTest, room: str, name: str, size: Any, devices: str | None = None
+    browser: Browser,
+    server: ServerUnderTest,
+    room: str,
+    name: str,
+    size: Any,
+    devices: str | None = None,
+    way: LossyPath | None = None,
 ) -> Page:
     context = await browser.new_context(viewport=size, permissions=["camera", "microphone"])
     page = await context.new_page()
+    if way is not None:
+        await _send_media_by(page, server, way)
     if devices is not None:
         await page.add_init_script(devices)
     await page.goto(f"{server.http_url}/demo?room={room}&name={name}")
     await page.get_by_role("button", name="Join").click()
     await expect(page.locator("#call")).to_be_visible(timeout=WAIT_MS)
     return page
+
+
+async def _send_media_by(page: Page, server: ServerUnderTest, way: LossyPath) -> None:
+    """Let a page, which comes from the server itself, find the relay in the server's answers."""
+    named, relayed = (f" {port} typ host" for port in (server.udp_port, way.server.udp_port))
+
+    def route(socket: WebSocketRoute) -> None:
+        upstream = socket.connect_to_server()
+        upstream.on_message(lambda text: socket.send(str(text).replace(named, relayed)))
+
+    await page.route_web_socket(re.compile("/rtc/v1"), route)
 
 
 async def test_two_people_meet_and_it_looks_like_a_call(
@@ -173,6 +205,51 @@ async def test_a_quality_is_offered_where_there_are_several(
         await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
     await expect(face.locator(".quality")).to_be_visible()
     await expect(screen.locator(".quality")).to_be_hidden()
+    await ada.context.close()
+    await grace.context.close()
+
+
+async def test_bars_show_and_say_how_good_each_connection_is(
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
+) -> None:
+    async with lossy_path(server, round_trip_s=0.04, loss=0.0) as way:
+        ada = await _join(chromium, server, room, "Ada", DESKTOP, NO_CAMERA, way)
+        grace = await _join(chromium, server, room, "Grace", PHONE, NO_CAMERA)
+
+        async def says(name: str, words: str) -> None:
+            for page in (ada, grace):
+                bars = _tile(page, name).get_by_role("img", name=re.compile(f"^Connection: ({words})$"))
+                await expect(bars).to_be_visible(timeout=JUDGED_MS)
+
+        for name in ("Ada", "Grace"):
+            await says(name, "excellent")
+        way.loss = LOSS
+        await says("Ada", "poor|lost")
+        await says("Grace", "excellent")
+        await ada.screenshot(path=screenshots / "demo-connection-desktop.png")
+        await grace.screenshot(path=screenshots / "demo-connection-phone.png")
+        way.loss = 0.0
+        await says("Ada", "excellent")
+        await ada.context.close()
+        await grace.context.close()
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_a_tile_says_why_it_gets_less_than_wished(
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path, size: Any
+) -> None:
+    ada = await _join(chromium, server, room, "Ada", DESKTOP, NO_HIGH_LAYER)
+    grace = await _join(chromium, server, room, "Grace", size)
+    tile = _tile(grace, "Ada")
+    await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
+    await tile.locator(".quality").select_option("HIGH")
+    await expect(tile.locator(".shortfall")).to_have_text("Less than wished: the sender sends no more", timeout=WAIT_MS)
+    await expect(tile.locator(".received")).to_contain_text("medium", timeout=WAIT_MS)
+    await grace.screenshot(path=screenshots / f"demo-shortfall-{size['width']}.png")
+    assert await grace.evaluate(LAID_OUT) == []
+    await tile.locator(".quality").select_option("LOW")
+    await expect(tile.locator(".shortfall")).to_be_hidden(timeout=WAIT_MS)
+    await expect(tile.locator(".received")).to_contain_text("low", timeout=WAIT_MS)
     await ada.context.close()
     await grace.context.close()
 
