@@ -90,6 +90,12 @@ def is_ruled_by_reports(state, row):
 
 
 @njit(cache=True)
+def path_queue_ms(estimate):
+    """How long the newest packets that feedback is about waited on the path, ms, beyond the least of some seconds."""
+    return estimate.delay_ms - min(estimate.base_ms, estimate.base_before_ms)
+
+
+@njit(cache=True)
 def note_silence(state, row):
     """No feedback came from transport `row` since its first packet left: nothing that it is sent is limited."""
     transport = state.transports[row]

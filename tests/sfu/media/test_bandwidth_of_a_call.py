@@ -89,6 +89,19 @@ def test_pictures_and_sound_of_the_native_client_go_on_in_what_a_narrow_link_car
         assert sum(each.dropped for each in narrow) == 0
 
 
+def test_the_picture_does_not_stand_for_long_when_a_link_narrows() -> None:
+    """The key frame of the layer that fits is not lost behind what has filled the queue."""
+    with simulated_call() as call:
+        call.publish(140_000, 440_000, 1_680_000, encoders=NATIVE)
+        viewer = call.view(Link(START, ((0.0, 3_000_000), (4.0, 700_000)), delay_ns=20 * MS))
+        call.run(7.0)
+        assert viewer.seconds[3].layer == 2
+        (screen,) = viewer.screens.values()
+        assert longest_gap(screen.shown, 3.5, 7) <= 750
+        assert viewer.seconds[6].layer == 1
+        assert viewer.seconds[6].frames >= 14
+
+
 def test_audio_is_whole_where_no_picture_fits() -> None:
     with simulated_call() as call:
         call.publish(*LAYERS)

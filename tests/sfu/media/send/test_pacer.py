@@ -3,7 +3,7 @@
 import pytest
 from aiortc import rtp
 
-from sfu.media.send.budget import PACING_PERCENT
+from sfu.media.send.budget import DRAINING_PERCENT, PACING_PERCENT, pace_bps
 from sfu.media.send.pacer import OLD_NS, PACE_NS
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
 from sfu.media.subscriptions import set_layers
@@ -88,6 +88,24 @@ def test_before_the_first_feedback_a_multiple_of_the_start_rate_is_sent() -> Non
     rate = sum(sent[8:32]) * WIRE_BYTES * 8 / (24 * 0.005)
     assert rate == pytest.approx(2.5 * START_BPS, rel=0.1)
     assert sum(sent) == 60
+
+
+def test_before_the_first_feedback_a_resumed_client_is_sent_what_its_path_carried() -> None:
+    room = Room()
+    viewer = room.add_viewer()
+    room.transport()["unreported"] = 0
+    room.transport()["resumed_bps"] = 2_000_000
+    assert pace_bps(room.record, viewer.row, room.now) == 2_000_000 * PACING_PERCENT // 100
+
+
+def test_while_packets_wait_on_the_path_nothing_leaves_faster_than_the_estimate() -> None:
+    room, _ = prepared(800_000)
+    row = room.viewers[0].row
+    estimate = room.memory.table("estimates")[row]
+    estimate["base_ms"], estimate["base_before_ms"] = 20.0, 30.0
+    for delay, percent in ((120.0, PACING_PERCENT), (121.0, DRAINING_PERCENT)):
+        estimate["delay_ms"] = delay
+        assert pace_bps(room.record, row, room.now) == 800_000 * percent // 100
 
 
 def test_who_sends_no_feedback_is_not_paced() -> None:
