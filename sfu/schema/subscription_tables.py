@@ -226,6 +226,8 @@ SUBSCRIPTION = RowType(
         ),
         Column("queued", "u1", MEDIA, "Whether the subscription is in its transport's list of `first_waiting`."),
         Column("behind", "u1", MEDIA, "What waits is so old that upper temporal layers are left out."),
+        Column("comes_last", "u1", MEDIA, "It stands in that list as the least important: its key frames never end."),
+        Column("keys_since_ns", "i8", MEDIA, "Sent key frames only, it began to wait for its path then; 0: never."),
         Column("waits_next", "i4", MEDIA, "Next in that list, + 1; 0: none.", kept="`queued` says whether it is valid"),
         Column(
             "waits_before",

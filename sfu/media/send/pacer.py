@@ -18,7 +18,7 @@ from sfu.media.send.departure import begin, best_start, first_of_turn, forward_p
 from sfu.media.send.retransmit import repeat_waiting
 from sfu.media.send.rewrite import send_time
 from sfu.media.send.selection import key_frame_leaves, may_start, renew_temporal, request_target_key_frame
-from sfu.media.send.waiting import end_waiting
+from sfu.media.send.waiting import end_waiting, renew_place
 from sfu.media.stream.arrivals import logged_packet
 from sfu.media.stream.packet_cache import is_stored
 from sfu.schema.capacities import PACKETS, TRACK_LOG, TX_SLOTS
@@ -121,7 +121,7 @@ def send_waiting(state, arena, row, now):
         following = np.int64(state.subscriptions[waiting - 1].waits_next)
         if _is_used_up(state, row, end):
             break
-        if _send_video(state, arena, waiting - 1, end, now):
+        if not renew_place(state, waiting - 1, now) and _send_video(state, arena, waiting - 1, end, now):
             end_waiting(state, waiting - 1)
         waiting = following
     if transport.first_waiting == 0:

@@ -8,8 +8,17 @@ import numpy as np
 from numba import njit
 
 from sfu.media.allocation.allocate import importance_of
-from sfu.media.send.budget import UNLIMITED, fits, is_paced, refill, set_free_number
+from sfu.media.send.budget import (
+    KEY_FRAME_NS,
+    KEY_FRAME_REST_NS,
+    UNLIMITED,
+    fits,
+    is_paced,
+    refill,
+    set_free_number,
+)
 from sfu.media.send.selection import renew_temporal
+from sfu.schema.bandwidth_codes import Held
 
 MAX_COMPARED = 64
 """Subscriptions with which one that begins to wait is compared to find its place; with more, order matters less."""
@@ -74,6 +83,8 @@ def _queue(state, row):
     subscription, thread = state.subscriptions[row], state.thread[0]
     if not subscription.queued:
         subscription.queued = 1
+        subscription.comes_last = 0
+        subscription.comes_last = _has_to_come_last(subscription, thread.now_ns)
         _insert(state, row)
     transport = state.transports[subscription.transport]
     transport.free_number = 0
@@ -107,7 +118,39 @@ def _insert(state, row):
 @njit(cache=True)
 def _importance(state, subscription):
     """A number that is larger for what is sent first, in the order in which bandwidth is given."""
+    if subscription.comes_last:
+        return np.int64(-1)
     return importance_of(subscription.priority, state.tracks[subscription.track].screen, subscription.pixels)
+
+
+@njit(cache=True)
+def _has_to_come_last(subscription, now):
+    """Whether a video that waits is now less important than all others.
+
+    Of one that is sent key frames only these may exceed its share for KEY_FRAME_NS in every KEY_FRAME_REST_NS. A
+    publisher that sends nothing else would otherwise keep the viewer's other videos waiting for ever.
+    """
+    if subscription.held != Held.KEY_FRAMES:
+        return False
+    if subscription.comes_last:
+        return True
+    if subscription.keys_since_ns == 0 or now - subscription.keys_since_ns >= KEY_FRAME_REST_NS:
+        subscription.keys_since_ns = now
+    return now - subscription.keys_since_ns >= KEY_FRAME_NS
+
+
+@njit(cache=True)
+def renew_place(state, row, now):
+    """Put a subscription that waits where it belongs among the others by now. Returns whether it has become the
+    last."""
+    subscription = state.subscriptions[row]
+    comes_last = _has_to_come_last(subscription, now)
+    if comes_last == (subscription.comes_last != 0):
+        return False
+    subscription.comes_last = comes_last
+    _unlink(state, row)
+    _insert(state, row)
+    return comes_last
 
 
 @njit(cache=True)
@@ -122,6 +165,13 @@ def end_waiting(state, row):
     if not subscription.queued:
         return
     subscription.queued = 0
+    _unlink(state, row)
+
+
+@njit(cache=True)
+def _unlink(state, row):
+    """Take a subscription out of the list of those of its transport that wait."""
+    subscription = state.subscriptions[row]
     before, following = np.int64(subscription.waits_before), np.int64(subscription.waits_next)
     if before:
         state.subscriptions[before - 1].waits_next = following

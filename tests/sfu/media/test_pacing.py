@@ -149,3 +149,22 @@ def test_a_narrow_link_is_never_filled_by_key_frames() -> None:
         assert viewer.down.dropped == dropped
         assert max(each.queue_ns for each in viewer.seconds[9:14]) < 150 * MS
         assert min(each.frames for each in viewer.seconds[9:14]) >= 14
+
+
+def test_a_screen_of_key_frames_only_does_not_stop_the_other_videos() -> None:
+    with simulated_call() as call:
+        screen = call.publish(1_500_000, audio=False)
+        call.memory.table("tracks")[screen.tracks[Kind.VIDEO]]["screen"] = 1
+        camera = call.publish(100_000, audio=False)
+        viewer = call.view(Link(START, ((0.0, 500_000),), delay_ns=20 * MS, queue_ns=300 * MS))
+
+        def only_keys() -> None:
+            screen.layers[0].key = True
+
+        call.run(30.0, only_keys)
+        number = next(
+            ssrc for ssrc, (_, row) in viewer.subscriptions.items() if row == viewer.subscription_to(camera, Kind.VIDEO)
+        )
+        shown = [at for at in viewer.screens[number].shown if at >= START + 10 * SECOND]
+        assert len(shown) >= 20 * 15
+        assert max(other - one for one, other in pairwise(shown)) < 2_500 * MS

@@ -5,8 +5,9 @@ import itertools
 from aiortc import rtp
 
 from sfu.media.send.pacer import PACE_NS
+from sfu.media.subscriptions import open_subscription
 from sfu.schema.capacities import CACHE_BYTES
-from sfu.schema.codes import PacketFlag
+from sfu.schema.codes import MediaKind, PacketFlag, RowState
 from tests.sfu.support.subscribers import SECOND, Room, Viewer
 
 BODY = bytes(1_000)
@@ -56,6 +57,22 @@ def prepared(bps: int, layers: int = 1, cache: int = CACHE_BYTES["high"]) -> tup
     room.limit(bps)
     room.turn(SECOND)
     return room, streams
+
+
+def second_track(room: Room, **columns: int) -> None:
+    """Another video track with one stream, and a subscription of viewer 0's transport to it (row 1)."""
+    track, stream = room.memory.table("tracks")[1], room.memory.table("streams")[5]
+    track["kind"], track["layer_count"], track["transport"], track["streams"] = MediaKind.VIDEO, 1, 3, (5, -1, -1)
+    stream["kind"], stream["transport"], stream["track"] = MediaKind.VIDEO, 3, 1
+    track["state"], track["dirty_next"], track["first_subscription"], track["live"] = RowState.OPEN, -2, -1, 1
+    stream["state"], stream["ssrc"] = RowState.OPEN, 99
+    for name, value in columns.items():
+        track[name] = value
+    first, other = room.subscription(), room.memory.table("subscriptions")[1]
+    for name in ("kind", "transport", "payload_type", "rtx_payload_type", "red_payload_type", "mid_bytes", "mid"):
+        other[name] = first[name]
+    other["track"], other["ssrc"], other["rtx_ssrc"], other["history"] = 1, 0x5000, 0x6000, 1
+    open_subscription(room.record, 1, room.now)
 
 
 def numbers(packets: list[rtp.RtpPacket]) -> list[int]:

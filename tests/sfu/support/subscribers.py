@@ -229,6 +229,7 @@ class Room:
 
     def forward(self) -> None:
         """Forward what is stored and what waits, and hand what left to the viewers."""
+        self.memory.thread["now_ns"] = self.now
         forward_all(self.record, self.memory.arena, self.now)
         pace(self.record, self.memory.arena, self.now)
         self.collect()

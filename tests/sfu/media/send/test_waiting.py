@@ -10,28 +10,13 @@ from sfu.media.send.waiting import wait_from
 from sfu.media.subscriptions import close_subscription, open_subscription, prioritise, set_paused
 from sfu.media.tracks import close_track
 from sfu.schema.capacities import CACHE_BYTES, TRACK_LOG
-from sfu.schema.codes import Drop, MediaKind, RowState
+from sfu.schema.codes import Drop, RowState
 from sfu.schema.send_log_tables import AT_ONCE
 from tests.sfu.support.ice import drop_counts
-from tests.sfu.support.paced import Stream, drain, drain_after_turn, numbers, prepared
+from tests.sfu.support.paced import Stream, drain, drain_after_turn, numbers, prepared, second_track
 from tests.sfu.support.subscribers import FIRST, MS, SECOND, Room
 
-
-# --- order ------------------------------------------------------------------------------------------------------------
-def second_track(room: Room, **columns: int) -> None:
-    """Another video track with one stream, and a subscription of viewer 0's transport to it (row 1)."""
-    track, stream = room.memory.table("tracks")[1], room.memory.table("streams")[5]
-    track["kind"], track["layer_count"], track["transport"], track["streams"] = MediaKind.VIDEO, 1, 3, (5, -1, -1)
-    stream["kind"], stream["transport"], stream["track"] = MediaKind.VIDEO, 3, 1
-    track["state"], track["dirty_next"], track["first_subscription"], track["live"] = RowState.OPEN, -2, -1, 1
-    stream["state"], stream["ssrc"] = RowState.OPEN, 99
-    for name, value in columns.items():
-        track[name] = value
-    first, other = room.subscription(), room.memory.table("subscriptions")[1]
-    for name in ("kind", "transport", "payload_type", "rtx_payload_type", "red_payload_type", "mid_bytes", "mid"):
-        other[name] = first[name]
-    other["track"], other["ssrc"], other["rtx_ssrc"], other["history"] = 1, 0x5000, 0x6000, 1
-    open_subscription(room.record, 1, room.now)
+# Order.
 
 
 @pytest.mark.parametrize(
@@ -73,7 +58,9 @@ def test_a_screen_comes_before_what_is_shown_larger() -> None:
     assert room.transport()["first_waiting"] == 2
 
 
-# --- rows that come and go --------------------------------------------------------------------------------------------
+# Rows that come and go.
+
+
 def waiting() -> tuple[Room, Stream]:
     room, [stream] = prepared(200_000)
     stream.frame(30)
@@ -157,7 +144,9 @@ def test_nothing_of_a_source_that_was_replaced_is_sent() -> None:
     assert got[0].timestamp == got[1].timestamp
 
 
-# --- repeats ----------------------------------------------------------------------------------------------------------
+# Repeats.
+
+
 def test_repeats_are_spaced_and_leave_before_video_in_their_order() -> None:
     room, [stream] = prepared(8_000_000)
     stream.frame(6)
@@ -203,7 +192,9 @@ def test_a_repeat_that_cannot_be_shown_any_more_is_left_out() -> None:
     assert drop_counts(room.memory)["pacer_repair"] == 6
 
 
-# --- bounds -----------------------------------------------------------------------------------------------------------
+# Bounds.
+
+
 def test_a_pass_has_a_bound_and_the_next_one_goes_on_with_the_others() -> None:
     room = Room()
     room.stream()["cache_bytes"] = CACHE_BYTES["high"]
