@@ -152,6 +152,7 @@ class Drop(IntEnum):
     PACER_OLD = 36
     PACER_OVERTAKEN = 37
     PACER_REPAIR = 38
+    LOG_OVERWRITTEN = 39
 
 
 class SentState(IntEnum):

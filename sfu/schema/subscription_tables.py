@@ -21,7 +21,7 @@ SUBSCRIPTION = RowType(
         Column("started", "u1", MEDIA, "Whether a packet was sent."),
         Column("payload_type", "u1", CONTROL, "Payload type with which packets are sent."),
         Column("mid_acknowledged", "u1", MEDIA, "An RR named the SSRC: mid is no longer sent."),
-        Column("last_marker", "u1", MEDIA, "Marker bit of the packet last sent."),
+        Column("last_marker", "u1", MEDIA, "Marker bit of the packet last sent; 1 once a gap was left behind it."),
         Column("layer", "i1", MEDIA, "Simulcast: layer being forwarded, -1 none; SVC: 0 once started.", initial=-1),
         Column("target_layer", "i1", MEDIA, "Simulcast: layer to forward, from its next key frame on."),
         Column("temporal", "u1", MEDIA, "Highest temporal layer being forwarded."),
@@ -228,6 +228,9 @@ SUBSCRIPTION = RowType(
         Column("behind", "u1", MEDIA, "What waits is so old that upper temporal layers are left out."),
         Column("comes_last", "u1", MEDIA, "It stands in that list as the least important: its key frames never end."),
         Column("keys_since_ns", "i8", MEDIA, "Sent key frames only, it began to wait for its path then; 0: never."),
+        Column("key_left_ns", "i8", MEDIA, "When the last packet of a key frame that had waited was sent; 0: never."),
+        Column("lost_keys", "u1", MEDIA, "How often in a row what waited was lost before a picture was sent whole."),
+        Column("lost_ns", "i8", MEDIA, "When that was last; 0: never."),
         Column("waits_next", "i4", MEDIA, "Next in that list, + 1; 0: none.", kept="`queued` says whether it is valid"),
         Column(
             "waits_before",

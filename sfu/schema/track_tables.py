@@ -48,7 +48,7 @@ TRACK = RowType(
             "log",
             "u4",
             MEDIA,
-            "Layer << 16 | index into packets; written by ingress, read by egress.",
+            "Layer << 16 | low 16 bits of the sequence number; written by ingress, read by egress.",
             shape=TRACK_LOG,
             kept="`log_written` and `log_read` say what is valid",
         ),

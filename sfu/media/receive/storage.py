@@ -92,4 +92,4 @@ def store(state, arena, k, offset, stream_row, extended, arrival):
             if stream.quiet_checks == STOPPED:  # it begins again: those who are sent it may be too many things at once
                 resume_stream(stream)
                 list_subscribers(state, np.int64(stream.track))
-    log_packet(state, stream, index)
+    log_packet(state, stream, extended)

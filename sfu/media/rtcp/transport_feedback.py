@@ -92,12 +92,16 @@ def _take_feedback(state, row, data, at, end, count, now):
 @njit(cache=True)
 def _show_again(state, row, now):
     """Feedback of transport `row` is back: its videos get key frames as if it had asked for them, since what was sent
-    meanwhile hardly arrived, and its bandwidth is shared out anew."""
+    meanwhile hardly arrived, and its bandwidth is shared out anew. What they lost meanwhile says nothing of what the
+    path carries."""
     state.transports[row].returned_ns = now
     number = np.int64(state.transports[row].first_subscription)
     while number >= 0:
+        subscription = state.subscriptions[number]
+        if subscription.layer < 0:
+            subscription.by_bandwidth = subscription.lost_keys = 0
         receive_key_frame_request(state, number, now)
-        number = np.int64(state.subscriptions[number].next_of_transport)
+        number = np.int64(subscription.next_of_transport)
     list_transport(state, row, True)
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 from numba import njit
 
-from sfu.media.stream.arrivals import logged_packet
+from sfu.media.stream.arrivals import is_logged, logged_packet
 from sfu.media.stream.packet_cache import is_stored
-from sfu.schema.capacities import COPIED
-from sfu.schema.codes import MediaKind, PacketFlag
+from sfu.schema.capacities import COPIED, PACKETS
+from sfu.schema.codes import Drop, MediaKind, PacketFlag
 
 MAX_EQUALISING = 8
 """Bytes of padding that a packet may get so that it is as large as its neighbours and shares their message."""
@@ -22,10 +22,14 @@ def prepare(state, row, first, last):
     track = state.tracks[row]
     count = 0
     for position in range(first, last):
-        layer, index = logged_packet(track, position)
+        layer, low = logged_packet(track, position)
         if layer < 0:
             continue
+        index = low & (PACKETS - 1)
         packet = state.packets[track.streams[layer], index]
+        if not is_logged(packet, low):
+            state.drops[Drop.LOG_OVERWRITTEN] += 1
+            continue
         if not is_stored(state.streams[track.streams[layer]], packet, packet.sequence):
             continue
         arrival = state.batch[count]

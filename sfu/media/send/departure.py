@@ -49,6 +49,13 @@ def first_of_turn(state, subscription, arrival):
 
 
 @njit(cache=True)
+def is_kept_start(state, stream_row, index):
+    """Whether the bytes of the packet at `index` of a stream, with which a subscription turns to it, are there."""
+    packet = state.packets[stream_row, index]
+    return is_stored(state.streams[stream_row], packet, packet.sequence)
+
+
+@njit(cache=True)
 def best_start(state, subscription, now):
     """The best layer that had a key frame just now from which a new viewer can start, so that the publisher need not
     make one; -1: none had."""
@@ -74,6 +81,8 @@ def begin(state, row, layer, stream_row, packet):
     subscription = state.subscriptions[row]
     interrupted = subscription.kind == MediaKind.VIDEO and subscription.packets > 0 and not subscription.last_marker
     synchronise(subscription, packet.sequence, 1 if interrupted else 0)
+    if interrupted:
+        subscription.last_marker = 1  # one gap is enough, however often it begins before a packet leaves
     align_timestamps(state, subscription, stream_row, packet)
     synchronise_pictures(subscription, packet)
     subscription.layer = layer

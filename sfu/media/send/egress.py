@@ -11,7 +11,7 @@ from numba import njit
 from sfu.media.net.udp import borrow_arena
 from sfu.media.send.batch import prepare
 from sfu.media.send.budget import UNLIMITED
-from sfu.media.send.departure import begin, best_start, first_of_turn, forward_packet
+from sfu.media.send.departure import begin, best_start, first_of_turn, forward_packet, is_kept_start
 from sfu.media.send.prefetch import look_ahead
 from sfu.media.send.relay_out import relay_batch
 from sfu.media.send.rewrite import send_time
@@ -115,7 +115,7 @@ def _forward_batch(state, arena, row, first, count, now):
         stream_row = np.int64(arrival.stream)
         if arrival.layer != subscription.layer:
             start = first_of_turn(state, subscription, arrival)
-            if start >= 0:
+            if start >= 0 and is_kept_start(state, stream_row, start):
                 if transport.free_number != UNLIMITED and subscription.kind == MediaKind.VIDEO:
                     wait_from(state, row, np.int64(arrival.position))  # a whole key frame is to leave
                     return

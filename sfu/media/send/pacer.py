@@ -14,12 +14,26 @@ from sfu.media.net.srtp import can_send
 from sfu.media.net.udp import flush
 from sfu.media.send.batch import prepare
 from sfu.media.send.budget import KEY_FRAME_REST_NS, MAX_BURST_BYTES, is_paced, refill, room_at_once, set_free_number
-from sfu.media.send.departure import begin, best_start, first_of_turn, forward_packet
+from sfu.media.send.departure import begin, best_start, first_of_turn, forward_packet, is_kept_start
+from sfu.media.send.positions import (
+    OVERTAKERS,
+    count_left_out,
+    first_logged,
+    first_younger,
+    is_lost,
+    with_overtakers,
+)
 from sfu.media.send.retransmit import repeat_waiting
 from sfu.media.send.rewrite import send_time
-from sfu.media.send.selection import key_frame_leaves, may_start, renew_temporal, request_target_key_frame
+from sfu.media.send.selection import (
+    key_frame_leaves,
+    lose_layer,
+    may_start,
+    miss_key_frame,
+    renew_temporal,
+    request_target_key_frame,
+)
 from sfu.media.send.waiting import end_waiting, renew_place
-from sfu.media.stream.arrivals import logged_packet
 from sfu.media.stream.packet_cache import is_stored
 from sfu.schema.capacities import PACKETS, TRACK_LOG, TX_SLOTS
 from sfu.schema.codes import Drop, RowState
@@ -36,10 +50,10 @@ OLD_NS = 400_000_000
 reports nothing any more."""
 LOOK_AHEAD = 16
 """Log entries that are described at a time."""
-OVERTAKERS = 64
-"""Log entries before the first packet of a key frame among which packets that overtook it are looked for."""
 PACKET_WORK, TRANSPORT_WORK = 16, 4
 """What a packet that leaves and a transport that is looked at cost, in log entries that are passed over."""
+LOST = -2
+"""What `_send_by_number` says of a packet that came and is not in the packet cache any more."""
 MAX_PASS_WORK = 1 << 14
 """What one pass may cost: a thousand packets. The others are the first ones of the next pass."""
 
@@ -184,8 +198,8 @@ def _send_video(state, arena, row, end, now):
         return subscription.repairs_from == 0
     if track.state != RowState.OPEN or subscription.paused or subscription.waits_at > track.log_read:
         return True
-    position, stopped = _first_that_counts(state, row), False
-    if subscription.layer < 0:
+    position, stopped = _send_forgotten(state, arena, row, end, now)
+    if subscription.layer < 0 and not stopped:
         position = _start(state, row, position, now)
     while position < track.log_read and not stopped:
         position, stopped = _send_entries(state, arena, row, position, end, now)
@@ -196,24 +210,98 @@ def _send_video(state, arena, row, end, now):
 
 
 @njit(cache=True)
-def _first_that_counts(state, row):
-    """Where what waits of a subscription begins, without what cannot be sent any more."""
+def _send_forgotten(state, arena, row, end, now):
+    """Begin with what waits of a subscription: what the track's log has forgotten is sent by its numbers, as long as
+    the packet cache has it. Returns the position to go on from, and whether the rest has to wait."""
     subscription = state.subscriptions[row]
     track, position = state.tracks[subscription.track], np.int64(subscription.waits_at)
-    oldest = track.log_written - TRACK_LOG
-    if position < oldest:
-        state.drops[Drop.PACER_OVERTAKEN] += oldest - position
-        subscription.layer = -1
-        position = oldest
     if subscription.layer >= 0 and state.streams[subscription.stream].ssrc != subscription.source_ssrc:
         subscription.layer = -1  # another source goes on in its place
-        stream = state.streams[subscription.stream]
-        following = np.int64(track.log_read)
-        if stream.key_sequence >= 0:
-            following = min(max(np.int64(stream.key_position), position), following)
-        state.drops[Drop.PACER_OLD] += following - position
-        position = following
-    return position
+        position = _pass_source(state, subscription, position)
+    oldest = track.log_written - TRACK_LOG
+    if position >= oldest:
+        return position, False
+    _note_missed_key_frame(state, subscription, position, oldest, now)
+    lost = oldest - position
+    if subscription.layer >= 0 and not is_silent(state, np.int64(subscription.transport)):
+        state.thread[0].pace_work += track.log_read - oldest
+        last, number = first_logged(state, subscription, oldest), subscription.in_highest + 1
+        lost = 0 if last - number <= PACKETS else last - number
+        while number < last and not lost:
+            if _is_used_up(state, np.int64(subscription.transport), end):
+                return position, True
+            jump = _send_by_number(state, arena, row, position, number, now)
+            if jump >= 0:
+                return jump, jump < oldest
+            lost = last - number if jump == LOST else 0
+            number += 1
+    if lost:
+        state.drops[Drop.PACER_OVERTAKEN] += lost
+        lose_layer(subscription, now)
+    return oldest, False
+
+
+@njit(cache=True)
+def _send_by_number(state, arena, row, position, number, now):
+    """Send packet `number` of the stream that is followed, unless it has not come. Returns -1, LOST if it came and is
+    not there any more, or the position to go on from instead; `position`: where the subscription waits."""
+    subscription = state.subscriptions[row]
+    stream_row = np.int64(subscription.stream)
+    stream, packet = state.streams[stream_row], state.packets[stream_row, number & (PACKETS - 1)]
+    if packet.sequence < number:
+        return np.int64(-1)  # it may come late
+    if not is_stored(stream, packet, number):
+        return np.int64(LOST)
+    if packet.timestamp != subscription.picture_timestamp:
+        age = _age(stream, packet, now)
+        if age > OLD_NS and not subscription.held:
+            jump = _leave_old(state, row, position, number, now)
+            if jump >= 0:
+                return jump
+        _set_behind(subscription, age)
+    _forward(state, arena, row, number & (PACKETS - 1), 0, now)
+    return np.int64(-1)
+
+
+@njit(cache=True)
+def _forward(state, arena, row, index, padding, now):
+    """Send the packet at `index` of the stream that is followed, or take it out of the numbering; charge the pass."""
+    subscription = state.subscriptions[row]
+    before = subscription.packets
+    forward_packet(state, arena, row, np.int64(subscription.stream), index, padding)
+    if subscription.packets != before:
+        state.thread[0].pace_work += PACKET_WORK
+        if subscription.last_marker:
+            _note_whole_picture(state, subscription, now)
+    elif subscription.behind and state.packets[subscription.stream, index].temporal > 0:
+        state.drops[Drop.PACER_TEMPORAL] += 1
+
+
+@njit(cache=True)
+def _note_missed_key_frame(state, subscription, first, last, now):
+    """Note it where the key frame with which another layer was to begin is gone, among the entries `first` to
+    `last` - 1."""
+    track, target = state.tracks[subscription.track], np.int64(subscription.target_layer)
+    if not 0 <= target < track.layer_count or target == subscription.layer:
+        return
+    stream_row = np.int64(track.streams[target])
+    stream = state.streams[stream_row]
+    if stream.key_sequence < 0 or not first <= stream.key_position < last:
+        return
+    packet = state.packets[stream_row, stream.key_sequence & (PACKETS - 1)]
+    if stream.key_position < track.log_written - TRACK_LOG or not is_stored(stream, packet, stream.key_sequence):
+        miss_key_frame(subscription, now)
+
+
+@njit(cache=True)
+def _pass_source(state, subscription, position):
+    """Leave out what waits from `position` on of a source that has ended. Returns where its successor begins."""
+    stream = state.streams[subscription.stream]
+    following = np.int64(state.tracks[subscription.track].log_read)
+    if stream.key_sequence >= 0:
+        following = min(max(np.int64(stream.key_position), position), following)
+    state.drops[Drop.PACER_OLD] += following - position
+    return following
 
 
 @njit(cache=True)
@@ -231,23 +319,7 @@ def _start(state, row, position, now):
     if now - stream.key_ns > OLD_NS and is_silent(state, np.int64(subscription.transport)):
         return position
     begin(state, row, layer, stream_row, state.packets[stream_row, stream.key_sequence & (PACKETS - 1)])
-    return _with_overtakers(state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position))
-
-
-@njit(cache=True)
-def _with_overtakers(state, track, stream_row, sequence, position):
-    """The position of the first entry that is packet `sequence` of a stream or a later one: `position`, or earlier
-    where packets arrived in another order."""
-    stream, first = state.streams[stream_row], position
-    layer = np.int64(stream.layer)
-    for at in range(position - 1, max(position - OVERTAKERS, track.log_written - TRACK_LOG, 0) - 1, -1):
-        each, index = logged_packet(track, at)
-        if each != layer:
-            continue
-        packet = state.packets[stream_row, index]
-        if sequence < packet.sequence < sequence + PACKETS and is_stored(stream, packet, packet.sequence):
-            first = at
-    return first
+    return with_overtakers(state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position))
 
 
 @njit(cache=True)
@@ -259,9 +331,11 @@ def _send_entries(state, arena, row, position, end, now):
     following = min(position + LOOK_AHEAD, track.log_read)
     count = prepare(state, np.int64(subscription.track), position, following)
     thread.pace_work += following - position
-    if count < following - position and _lost(state, track, subscription, position, following):
+    if count < following - position:
+        _note_missed_key_frame(state, subscription, position, following, now)
+    if count < following - position and is_lost(state, track, subscription, position, following):
         state.drops[Drop.PACER_OVERTAKEN] += 1
-        subscription.layer = -1
+        lose_layer(subscription, now)
         return _start(state, row, following, now), thread.pace_work > MAX_PASS_WORK
     for k in range(count):
         at = np.int64(state.batch[k].position)
@@ -274,30 +348,19 @@ def _send_entries(state, arena, row, position, end, now):
 
 
 @njit(cache=True)
-def _lost(state, track, subscription, first, last):
-    """Whether the packet cache has lost a packet of the followed layer among the entries `first` to `last` - 1."""
-    for position in range(first, last):
-        layer, index = logged_packet(track, position)
-        if layer < 0 or layer != subscription.layer:
-            continue
-        packet = state.packets[track.streams[layer], index]
-        if not is_stored(state.streams[track.streams[layer]], packet, packet.sequence):
-            return True
-    return False
-
-
-@njit(cache=True)
 def _send_entry(state, arena, row, k, now):
     """Do with arrival k of state.batch what egress would have done. Returns -1, or the position to go on from instead
     of the next entry."""
     subscription, arrival = state.subscriptions[row], state.batch[k]
     stream_row = np.int64(arrival.stream)
     packet = state.packets[stream_row, arrival.index]
-    age = now - packet.arrival_ns
+    age = _age(state.streams[stream_row], packet, now)
     if arrival.layer != subscription.layer:
         if age > OLD_NS and is_silent(state, np.int64(subscription.transport)):
             return np.int64(-1)
-        return _turn(state, row, arrival, stream_row)
+        return _turn(state, row, arrival, stream_row, now)
+    if packet.sequence < subscription.switch_sequence:
+        return np.int64(-1)  # it comes before the key frame that was begun with
     between_frames = packet.sequence > subscription.in_highest and packet.timestamp != subscription.picture_timestamp
     if between_frames or (age > OLD_NS and is_silent(state, np.int64(subscription.transport))):
         if age > OLD_NS and not subscription.held:
@@ -305,18 +368,35 @@ def _send_entry(state, arena, row, k, now):
             if jump >= 0:
                 return jump
         _set_behind(subscription, age)
-    before = subscription.packets
-    _send_missed(state, arena, row, stream_row, np.int64(packet.sequence))
-    forward_packet(state, arena, row, stream_row, np.int64(arrival.index), np.int64(arrival.padding))
-    if subscription.packets != before:
-        state.thread[0].pace_work += PACKET_WORK
-    elif subscription.behind and packet.temporal > 0:
-        state.drops[Drop.PACER_TEMPORAL] += 1
+    _send_missed(state, arena, row, stream_row, np.int64(packet.sequence), now)
+    _forward(state, arena, row, np.int64(arrival.index), np.int64(arrival.padding), now)
     return np.int64(-1)
 
 
 @njit(cache=True)
-def _send_missed(state, arena, row, stream_row, sequence):
+def _age(stream, packet, now):
+    """How long a packet has waited, ns. One that overtook the beginning of a key frame waited for that too, and is no
+    older."""
+    came_ns = np.int64(packet.arrival_ns)
+    if 0 <= stream.key_sequence < packet.sequence:
+        came_ns = max(came_ns, np.int64(stream.key_ns))
+    return now - came_ns
+
+
+@njit(cache=True)
+def _note_whole_picture(state, subscription, now):
+    """The last packet of a picture was sent: the path is fast enough for the key frame that came before, or was it."""
+    subscription.lost_keys = 0
+    stream = state.streams[subscription.stream]
+    if stream.key_sequence < 0:
+        return
+    first = state.packets[subscription.stream, stream.key_sequence & (PACKETS - 1)]
+    if first.sequence == stream.key_sequence and first.timestamp == subscription.picture_timestamp:
+        subscription.key_left_ns = now
+
+
+@njit(cache=True)
+def _send_missed(state, arena, row, stream_row, sequence, now):
     """Send what comes before packet `sequence` and arrived after it, so that its receiver does not miss it first. Its
     own entry is then known as sent."""
     stream = state.streams[stream_row]
@@ -324,11 +404,11 @@ def _send_missed(state, arena, row, stream_row, sequence):
     for number in range(first, sequence):
         index = number & (PACKETS - 1)
         if is_stored(stream, state.packets[stream_row, index], number):
-            forward_packet(state, arena, row, stream_row, index, 0)
+            _forward(state, arena, row, index, 0, now)
 
 
 @njit(cache=True)
-def _turn(state, row, arrival, stream_row):
+def _turn(state, row, arrival, stream_row, now):
     """Turn to the layer of `arrival`, if this packet lets the subscription do so. Returns the position to go on from,
     -1: it does not turn."""
     subscription = state.subscriptions[row]
@@ -341,13 +421,21 @@ def _turn(state, row, arrival, stream_row):
         state.packets[stream_row, start],
     )
     newest = packet.sequence == stream.key_sequence
-    if subscription.layer < 0 and not newest:
-        return np.int64(-1)  # a later one waits, or it came from a source that has ended
+    if subscription.layer < 0 and (not newest or _has_had(subscription, stream, stream_row)):
+        return np.int64(-1)  # a later one waits, or is waited for, or it came from a source that has ended
     position = np.int64(stream.key_position) if newest else np.int64(arrival.position)
-    if track.log_written - position > TRACK_LOG:
+    if track.log_written - position > TRACK_LOG or not is_kept_start(state, stream_row, start):
+        miss_key_frame(subscription, now)
         return np.int64(-1)
     begin(state, row, np.int64(arrival.layer), stream_row, packet)
-    return _with_overtakers(state, track, stream_row, np.int64(packet.sequence), position)
+    return with_overtakers(state, track, stream_row, np.int64(packet.sequence), position)
+
+
+@njit(cache=True)
+def _has_had(subscription, stream, stream_row):
+    """Whether the last key frame of a stream was sent, or given up, on a subscription that follows nothing now."""
+    same = stream_row == subscription.stream and stream.ssrc == subscription.source_ssrc
+    return same and stream.key_sequence <= subscription.in_highest
 
 
 @njit(cache=True)
@@ -370,39 +458,23 @@ def _leave_old(state, row, position, sequence, now):
     chosen = layer if own else target
     stream_row = np.int64(track.streams[chosen])
     stream = state.streams[stream_row]
-    if stream.key_sequence >= 0 and stream.key_position > position and (not own or stream.key_sequence > sequence):
+    silent = is_silent(state, np.int64(subscription.transport))
+    old = silent and now - stream.key_ns > OLD_NS
+    later = not own or stream.key_sequence > max(sequence, subscription.in_highest)
+    if stream.key_sequence >= 0 and stream.key_position > position and later and not old:
         first = state.packets[stream_row, stream.key_sequence & (PACKETS - 1)]
         if is_stored(stream, first, stream.key_sequence) and (own or may_start(state, subscription, chosen, first)):
-            _count_left_out(state, track, layer, position, np.int64(stream.key_position))
+            count_left_out(state, track, layer, position, np.int64(stream.key_position))
             asked = subscription.by_bandwidth
             begin(state, row, chosen, stream_row, first)
             if own:
                 subscription.by_bandwidth = asked  # another layer is still waited for
-            return _with_overtakers(
+            return with_overtakers(
                 state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position)
             )
-    if not is_silent(state, np.int64(subscription.transport)):
+    if not silent:
         return np.int64(-1)
-    young = _first_younger(state, track, position, now - OLD_NS)
-    _count_left_out(state, track, layer, position, young)
-    subscription.layer = -1
+    young = first_younger(state, track, position, now - OLD_NS)
+    count_left_out(state, track, layer, position, young)
+    lose_layer(subscription, now)
     return _start(state, row, young, now)
-
-
-@njit(cache=True)
-def _count_left_out(state, track, layer, first, last):
-    """Count the packets of a layer among the entries `first` to `last` - 1 as left out because they are old."""
-    for position in range(first, last):
-        if logged_packet(track, position)[0] == layer:
-            state.drops[Drop.PACER_OLD] += 1
-
-
-@njit(cache=True)
-def _first_younger(state, track, position, since):
-    """The first position, from `position` on, of a packet that arrived after `since`; the log's end if none did."""
-    while position < track.log_read:
-        layer, index = logged_packet(track, position)
-        if layer >= 0 and state.packets[track.streams[layer], index].arrival_ns > since:
-            break
-        position += 1
-    return position

@@ -12,6 +12,7 @@ from numba import njit
 
 from sfu.media.allocation.due import list_subscribers
 from sfu.media.send.pictures import is_dropped, renew_pictures
+from sfu.media.send.repair_share import round_trip_ns
 from sfu.media.send.voices import is_voice
 from sfu.media.stream.key_frames import KEY_FRAME_NS, key_frame_arrives, request_key_frame
 from sfu.media.stream.layers import is_scalable
@@ -42,6 +43,9 @@ SWITCH_BURST = 6
 SWITCHES_DOWN = 3
 """How many of these only viewers may cause that need less."""
 SWITCH_SHARED_NS = 300_000_000
+LOST_KEY_DOUBLINGS = 4
+"""A viewer that loses key frame after key frame because its path is too slow for them waits KEY_FRAME_NS until it may
+ask for another, and twice as long each time, so often: from 4 s to 64."""
 QUARTERS = 4
 """usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
 distance of a second is remembered for some seconds of quick frames."""
@@ -86,12 +90,49 @@ def request_target_key_frame(state, row):
     if key_frame_waits(state, subscription, stream_row):
         return
     stream = state.streams[stream_row]
-    stands = subscription.held == Held.SWITCH and now - stream.key_ns >= KEY_FRAME_NS
-    if subscription.by_bandwidth and not stands:
-        rises = 0 <= subscription.layer < subscription.target_layer
-        if not may_request_switch(track, stream, rises, now):
+    if subscription.by_bandwidth:
+        if rests(subscription, now):
+            return
+        stands = (subscription.held == Held.SWITCH or subscription.layer < 0) and now - stream.key_ns >= KEY_FRAME_NS
+        rises = subscription.layer < subscription.target_layer
+        if not stands and not may_request_switch(track, stream, rises, now):
             return
     request_key_frame(state, stream_row)
+
+
+@njit(cache=True)
+def rests(subscription, now):
+    """Whether a viewer that was too slow for the last key frames may not ask for another one yet."""
+    if subscription.layer >= 0 or subscription.lost_keys <= 1:
+        return False
+    rest_ns = np.int64(KEY_FRAME_NS) << min(np.int64(subscription.lost_keys) - 2, LOST_KEY_DOUBLINGS)
+    return now - subscription.lost_ns < rest_ns
+
+
+@njit(cache=True)
+def miss_key_frame(subscription, now):
+    """A viewer was too slow for a key frame with which another layer was to begin: the next one is requested as caused
+    by bandwidth."""
+    subscription.by_bandwidth = 1
+    if subscription.layer < 0:
+        _count_loss(subscription, now)
+
+
+@njit(cache=True)
+def _count_loss(subscription, now):
+    subscription.lost_keys = min(np.int64(subscription.lost_keys) + 1, LOST_KEY_DOUBLINGS + 2)
+    subscription.lost_ns = now
+
+
+@njit(cache=True)
+def lose_layer(subscription, now):
+    """A viewer was too slow for what it follows: it goes on with a later key frame than the one that it began with, and
+    requests that as caused by bandwidth."""
+    if subscription.layer >= 0:
+        subscription.by_bandwidth = 1
+        _count_loss(subscription, now)
+    subscription.in_highest = max(subscription.in_highest, subscription.switch_sequence)
+    subscription.layer = -1
 
 
 @njit(cache=True)
@@ -124,7 +165,7 @@ def may_request_switch(track, stream, rises, now):
     A publisher answers with key frames of all layers, which cost all viewers: a track is asked SWITCH_BURST times at
     once and otherwise once in SWITCH_EVERY_NS, some of that only for those that need less. Switches within
     SWITCH_SHARED_NS share a request. A viewer whose picture stands meanwhile is served like those that are sent key
-    frames only: where none came for KEY_FRAME_NS.
+    frames only: where none came for KEY_FRAME_NS. `rises`: the viewer does not need less than it is sent.
     """
     if stream.key_frame_requested:
         return True  # it was counted, or somebody else needs it
@@ -275,7 +316,8 @@ def receive_key_frame_request(state, row, now):
     stream_row = np.int64(track.streams[subscription.layer])
     if key_frame_waits(state, subscription, stream_row):
         return
-    on_its_way = now - state.streams[stream_row].key_ns < state.transports[subscription.transport].rtt_ns
+    left_ns = max(state.streams[stream_row].key_ns, subscription.key_left_ns)
+    on_its_way = now - left_ns < round_trip_ns(state, np.int64(subscription.transport))
     if not on_its_way and not key_frame_arrives(state, stream_row, now):
         request_key_frame(state, stream_row)
 

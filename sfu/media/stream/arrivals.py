@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from sfu.schema.capacities import LAYERS, PACKETS, TRACK_LOG
+from sfu.schema.capacities import LAYERS, TRACK_LOG
 from sfu.schema.track_tables import NOT_LISTED
 
 
@@ -34,19 +34,28 @@ def list_track(state, row):
 
 
 @njit(cache=True)
-def log_packet(state, stream, index):
-    """Note that a packet of the stream was stored at `index` of its packets, and list its track."""
+def log_packet(state, stream, sequence):
+    """Note that packet `sequence` (extended) of the stream was stored, and list its track."""
     track = state.tracks[stream.track]
-    track.log[track.log_written & (TRACK_LOG - 1)] = np.int64(stream.layer) << 16 | index
+    track.log[track.log_written & (TRACK_LOG - 1)] = np.int64(stream.layer) << 16 | sequence & 0xFFFF
     track.log_written += 1
     list_track(state, np.int64(stream.track))
 
 
 @njit(cache=True)
 def logged_packet(track, position):
-    """Layer of an entry of a track's log, -1 if that has no stream, and the index into the stream's packets."""
+    """Layer of an entry of a track's log, -1 if that has no stream, and the low 16 bits of its packet's number.
+
+    The lowest of these are the index into the stream's packets. Another packet may stand there by now (`is_logged`).
+    """
     entry = np.int64(track.log[position & (TRACK_LOG - 1)])
     layer = entry >> 16
     if layer >= LAYERS or track.streams[layer] < 0:
         layer = np.int64(-1)
-    return layer, entry & (PACKETS - 1)
+    return layer, entry & 0xFFFF
+
+
+@njit(cache=True)
+def is_logged(packet, low):
+    """Whether `packet` is still the one of a log entry that has these low 16 bits of its sequence number."""
+    return packet.sequence & 0xFFFF == low

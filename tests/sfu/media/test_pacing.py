@@ -7,6 +7,7 @@ import pytest
 
 from sfu.media.send.pacer import OLD_NS
 from sfu.parameters import Kind
+from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.simulated_call import (
     OPUS,
     RTX,
@@ -14,7 +15,6 @@ from tests.sfu.support.simulated_call import (
     TURN_NS,
     VP8,
     Departure,
-    SimulatedCall,
     Viewer,
     simulated_call,
 )
@@ -23,10 +23,6 @@ from tests.sfu.support.simulated_link import MS, SECOND, Link
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 
 SLIDE_BYTES = 150_000
-
-
-def drops(call: SimulatedCall, name: int) -> int:
-    return int(call.memory.table("drops")[name])
 
 
 def of_type(viewer: Viewer, payload_type: int, since: int) -> list[Departure]:
@@ -149,6 +145,47 @@ def test_a_narrow_link_is_never_filled_by_key_frames() -> None:
         assert viewer.down.dropped == dropped
         assert max(each.queue_ns for each in viewer.seconds[9:14]) < 150 * MS
         assert min(each.frames for each in viewer.seconds[9:14]) >= 14
+
+
+def test_a_slide_is_shown_once_where_the_track_has_more_packets_than_its_log_remembers() -> None:
+    with simulated_call() as call:
+        publisher = call.publish(100_000, 6_000_000)
+        viewer = call.view(Link(START, ((0.0, 600_000),), delay_ns=20 * MS, queue_ns=300 * MS))
+        call.run(10.0)
+        assert {each.layer for each in viewer.seconds[5:10]} == {0}
+        requests, since, size = publisher.key_requests, call.now, 110_000
+        publisher.layers[0].slide = size
+        call.run(8.0)
+        slide = largest_frame(of_type(viewer, VP8, since))
+        assert sum(each.size for each in slide) >= size
+        assert slide[-1].marker
+        assert publisher.key_requests <= requests + 1
+
+
+def test_a_slide_that_is_too_large_for_a_path_is_not_asked_for_again_and_again() -> None:
+    with simulated_call() as call:
+        publisher = call.publish(100_000)
+        viewer = call.view(Link(START, ((0.0, 600_000),), delay_ns=20 * MS, queue_ns=300 * MS))
+        call.run(10.0)
+        requests = publisher.key_requests
+        asked: list[int] = []
+
+        def answer() -> None:
+            """Each key frame of this picture is as large."""
+            layer = publisher.layers[0]
+            if layer.key:
+                layer.slide = 4 * SLIDE_BYTES
+            if publisher.key_requests > requests + len(asked):
+                asked.append(call.now)
+
+        publisher.layers[0].slide = 4 * SLIDE_BYTES
+        call.run(80.0, answer)
+        assert len(asked) <= 8
+        assert len([at for at in asked if at < asked[0] + 10 * SECOND]) <= 3
+        assert asked[-1] - asked[-2] > 25 * SECOND
+        assert drop_counts(call.memory)["pacer_overtaken"] > 0
+        audio = of_type(viewer, OPUS, START + 10 * SECOND)
+        assert {other.at - one.at for one, other in pairwise(audio)} == {20 * MS}
 
 
 def test_a_screen_of_key_frames_only_does_not_stop_the_other_videos() -> None:

@@ -219,7 +219,7 @@ class Publisher:
         return bytes(self.memory.arena[at : at + int(entry["size"])])
 
     def log(self, track: int = 0) -> list[tuple[int, int]]:
-        """(layer, index) of every arrival in the track's log."""
+        """(layer, low 16 bits of the sequence number) of every arrival in the track's log."""
         row = self.track(track)
         return [(int(entry) >> 16, int(entry) & 0xFFFF) for entry in row["log"][: int(row["log_written"])]]
 

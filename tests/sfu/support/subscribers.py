@@ -190,7 +190,7 @@ class Room:
             stream["key_sequence"], stream["key_ns"], stream["key_frame_requested"] = sequence, self.now, 0
             stream["key_position"] = self.track["log_written"]
         track = self.track
-        track["log"][int(track["log_written"]) & (TRACK_LOG - 1)] = layer << 16 | index
+        track["log"][int(track["log_written"]) & (TRACK_LOG - 1)] = layer << 16 | sequence & 0xFFFF
         track["log_written"] += 1
         list_track(self.record, 0)
         return sequence
