@@ -9,7 +9,15 @@ pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 
 @pytest.mark.parametrize(
-    "check", ["checkWebsocket", "checkWebRTC", "checkReconnect", "checkPublishAudio", "checkPublishVideo"]
+    "check",
+    [
+        "checkWebsocket",
+        "checkWebRTC",
+        "checkReconnect",
+        "checkPublishAudio",
+        "checkPublishVideo",
+        "checkConnectionProtocol",
+    ],
 )
 async def test_the_connection_check_passes(
     server: ServerUnderTest, browsers: Browsers, pages: str, room: str, check: str
