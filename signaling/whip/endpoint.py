@@ -132,6 +132,9 @@ class Endpoint:
     async def _open(self, request: Request) -> tuple[Session, str]:
         join = self._join(request)
         source, size = _source(request), _size(request)
+        participant = request.query_params.get("participant", "")
+        if len(participant.encode()) > self._services.node.config.limits.identity_bytes:
+            raise Problem(400, "there is no participant with such an identity")
         text = await self._body(request, SDP_TYPE, MAX_OFFER_BYTES)
         share = self._services.callers.share(join.claims)
         await wait_for_turn(share, self._services.node.dropped)
@@ -139,8 +142,7 @@ class Endpoint:
             offer = read_offer(text, publishes=not self._plays)
         if not self._plays:
             return await self._services.sessions.publish(join, offer, Publication(source, size))
-        wish = Wish(request.query_params.get("participant", ""), source)
-        return await self._services.sessions.play(join, offer, wish)
+        return await self._services.sessions.play(join, offer, Wish(participant, source))
 
     async def _patch(self, request: Request) -> Response:
         """Take candidates, or restart ICE if the client has new credentials (RFC 9725 section 4.3)."""

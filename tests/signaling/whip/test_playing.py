@@ -113,6 +113,12 @@ async def test_a_player_may_ask_for_one_participant(http: Http) -> None:
     assert studio.shown() == {("bob", "audio"), ("bob", "video")}
 
 
+async def test_a_name_that_nobody_can_have_is_not_kept(http: Http) -> None:
+    answer = await http.post(f"/whep/v1?participant={'x' * 300}", played(), identity="screen")
+    assert answer.status_code == 400
+    assert http.call.rooms.rooms == {}
+
+
 async def test_a_player_may_ask_for_a_shared_screen(http: Http) -> None:
     studio = Studio(http)
     await studio.publish("ann")
