@@ -10,6 +10,10 @@ SAVED_NS = 500_000_000
 """What was not used for so long may be used at once."""
 LEAST_SAVED_BYTES = 3_000
 """Bytes that may always be saved, at the lowest rates too: two packets."""
+CHANCE_LOSS = 0.02
+"""Where less is lost, repeats are lost too rarely to matter."""
+EMPTY_QUEUE_MS = 50.0
+"""A path on which packets wait longer may lose them because its queue is full."""
 
 
 @njit(cache=True)
@@ -31,6 +35,20 @@ def may_repeat(state, row, size, now):
         return False
     log.repair_bytes -= size
     return True
+
+
+@njit(cache=True)
+def repeats_twice(state, row):
+    """Whether what transport `row` misses is sent again in two packets at once, because its path loses by chance.
+
+    Such a path loses repeats as often. A receiver asks again after 100 ms (libwebrtc, which does not know the round
+    trip where it only receives), and by then its picture stands still.
+    """
+    estimate = state.estimates[row]
+    if not state.transports[row].estimated or estimate.feedbacks == 0 or estimate.silent:
+        return False
+    queue_ms = estimate.delay_ms - min(estimate.base_ms, estimate.base_before_ms)
+    return estimate.average_loss >= CHANCE_LOSS and estimate.delay_state == 0 and queue_ms < EMPTY_QUEUE_MS
 
 
 @njit(cache=True)

@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtp
 from sfu.media.net.udp import take_slot
-from sfu.media.send.repair_share import may_repeat, round_trip_ns
+from sfu.media.send.repair_share import may_repeat, repeats_twice, round_trip_ns
 from sfu.media.send.rewrite import send_time, write_packet
 from sfu.media.send.waiting import repeat_has_to_wait, wait_to_repeat
 from sfu.media.stream.packet_cache import is_stored
@@ -58,16 +58,19 @@ def answer_nack(state, arena, row, sequence, now):
         return
     if _is_passed(state, subscription, sent, crossing, now):
         return
-    packet = state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)]
-    if not may_repeat(state, np.int64(subscription.transport), np.int64(packet.size) + RTX_BYTES, now):
+    transport_row = np.int64(subscription.transport)
+    size = np.int64(state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)].size) + RTX_BYTES
+    if not may_repeat(state, transport_row, size, now):
         state.drops[Drop.REPAIR_SHARE] += 1
         return
-    if repeat_has_to_wait(state, np.int64(subscription.transport), now):
+    if repeat_has_to_wait(state, transport_row, now):
         sent.resent |= WANTED
         wait_to_repeat(state, row, extended)
     elif resend(state, arena, row, sent, now):
         sent.resent += 1
         sent.resent_us = now_us
+        if repeats_twice(state, transport_row) and may_repeat(state, transport_row, size, now):
+            resend(state, arena, row, sent, now)
 
 
 @njit(cache=True)

@@ -128,6 +128,23 @@ def test_repeats_are_a_share_of_the_estimate(room: Room, loss: float, share: flo
     assert drop_counts(room.memory)["repair_share"] > 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "queue_ms", "growing", "copies"),
+    [(0.05, 10.0, 0, 2), (0.01, 10.0, 0, 1), (0.05, 80.0, 0, 1), (0.05, 10.0, 1, 1)],
+)
+def test_a_path_that_loses_by_chance_gets_each_repeat_twice(
+    room: Room, loss: float, queue_ms: float, growing: int, copies: int
+) -> None:
+    row = measured(room)
+    row["average_loss"], row["delay_state"], row["silent"] = loss, growing, 0
+    row["delay_ms"], row["base_ms"], row["base_before_ms"] = 100.0 + queue_ms, 100.0, 120.0
+    room.pass_time(1_000 * MS)
+    number = room.viewers[0].take()[0].sequence_number
+    packets = nack(room, number)
+    assert len(packets) == copies
+    assert {packet.payload for packet in packets} == {packets[0].payload}
+
+
 def test_without_feedback_everything_is_repeated(room: Room) -> None:
     number = room.viewers[0].take()[0].sequence_number
     for _ in range(200):
