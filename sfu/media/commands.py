@@ -34,9 +34,10 @@ from sfu.schema.capacities import (
     TRACKS,
     TRANSPORTS,
 )
-from sfu.schema.codes import Command, NoticeKind, RowState
+from sfu.schema.codes import Command, KeyFrameRequest, NoticeKind, RowState
 from sfu.schema.transport_tables import ARRIVAL_LOG, TRANSPORT
 
+_ORDERED = int(KeyFrameRequest.ORDERED)
 _reset_transport = row_reset(TRANSPORT.reset_parts(), TRANSPORT.dtype.itemsize)
 _reset_arrivals = row_reset(ARRIVAL_LOG.reset_parts(), ARRIVAL_LOG.dtype.itemsize)
 
@@ -170,7 +171,7 @@ def _apply_to_track(state, arena, command, now):
         elif command.kind == Command.REQUEST_KEY_FRAME:
             for layer in range(track.layer_count):
                 if track.streams[layer] >= 0:
-                    state.streams[track.streams[layer]].key_frame_requested = 1
+                    state.streams[track.streams[layer]].key_frame_requested = _ORDERED
         elif command.kind == Command.SET_CODECS:
             track.codecs = command.codecs
         elif command.kind == Command.CHANGE_CACHE:

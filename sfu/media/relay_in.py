@@ -12,6 +12,7 @@ from sfu.media.receive.storage import is_new, same_format, set_codec, store
 from sfu.media.send.egress import forward_all
 from sfu.media.stream.key_frames import request_key_frame
 from sfu.media.stream.subscriber_loss import note_subscriber_loss
+from sfu.media.stream.switches import grant_switch
 from sfu.media.wire.rtp import parse_header
 from sfu.queues.threads import copy_from_entry
 from sfu.schema.capacities import RELAY_SLOTS, RX_SLOTS, TRACKS
@@ -69,7 +70,11 @@ def _take(state, arena, thread, number, now):
         stream.report_ns = entry.arrival_ns
     elif entry.kind == Relayed.SUBSCRIBER_LOSS:
         note_subscriber_loss(stream, min(max(np.int64(entry.fraction_lost), 0), 255), now)
-    else:
+    elif (
+        entry.kind == Relayed.KEY_FRAME_REQUEST
+        or stream.key_frame_requested != 0
+        or grant_switch(track, entry.kind == Relayed.SWITCH_UP_REQUEST, now)
+    ):
         request_key_frame(state, stream_row)
 
 

@@ -289,15 +289,16 @@ def _allow(state, number, spatial, temporal, key_frames_only, abrupt):
     subscription.allowed_temporal = temporal
     returned_ns = state.transports[subscription.transport].returned_ns
     returns = returned_ns != 0 and state.thread[0].now_ns - returned_ns < RETURN_NS
-    # a new viewer's first picture is no switch, nor what an interrupted one had before
-    subscription.by_bandwidth = subscription.started and not returns
+    if not unchanged or only_keys != key_frames_only:
+        # a new viewer's first picture is no switch, nor what an interrupted one had before
+        subscription.by_bandwidth = subscription.started and not returns
     renew_target(state, number)
-    if subscription.target_layer == subscription.layer and state.tracks[subscription.track].layer_count > 1:
-        subscription.by_bandwidth = 0  # no other stream is waited for
     held = _hold(state, number, key_frames_only, abrupt)
     if subscription.held and not held and not key_frame_leaves(state, subscription):
         subscription.layer = -1  # what was left out is missed by what comes now: it goes on with a key frame
     subscription.held = held
+    if subscription.target_layer == subscription.layer and state.tracks[subscription.track].layer_count > 1:
+        subscription.by_bandwidth = 0  # no other stream is waited for, nor this one anew
     request_target_key_frame(state, number)
 
 

@@ -160,8 +160,11 @@ def prefer_layers(state, row, spatial, temporal):
 @njit(cache=True)
 def set_layers(state, row, spatial, temporal):
     """Note the highest layers that the subscriber prefers from now on, and request a key frame where that takes one."""
-    state.subscriptions[row].by_bandwidth = 0
+    subscription = state.subscriptions[row]
+    before = np.int64(subscription.target_spatial)
     prefer_layers(state, row, spatial, temporal)
+    if subscription.target_spatial != before:  # a client repeats what it prefers as often as it likes
+        subscription.by_bandwidth = 0
     request_target_key_frame(state, row)
     list_transport(state, np.int64(state.subscriptions[row].transport), False)
 
@@ -169,6 +172,9 @@ def set_layers(state, row, spatial, temporal):
 @njit(cache=True)
 def set_paused(state, row, paused):
     """Note that the subscriber wants nothing for now, or again what it prefers."""
-    state.subscriptions[row].pause_requested = 1 if paused else 0
+    subscription = state.subscriptions[row]
+    if subscription.pause_requested and not paused:
+        subscription.by_bandwidth = 0  # that its picture begins anew is the client's doing
+    subscription.pause_requested = 1 if paused else 0
     renew_target(state, row)
     list_transport(state, np.int64(state.subscriptions[row].transport), False)

@@ -22,6 +22,8 @@ TRACK_LOG = 512
 BATCH = 64
 """Arrivals of one track that egress forwards subscriber by subscriber in one go."""
 LAYERS = 3
+TRACK_SWITCHES, VIEWER_SWITCHES = 6, 3
+"""Requests for key frames because of bandwidth that a track, and a viewer of it, remember."""
 MISSING = 128
 """Sequence numbers of a stream that are being asked for; a larger gap asks for a key frame."""
 ARRIVALS = 512

@@ -173,6 +173,24 @@ class Relayed(IntEnum):
     REPORT = 2
     KEY_FRAME_REQUEST = 3
     SUBSCRIBER_LOSS = 4
+    SWITCH_DOWN_REQUEST = 5
+    """A key frame, as `KeyFrameRequest.SWITCH_DOWN`."""
+    SWITCH_UP_REQUEST = 6
+    """A key frame, as `KeyFrameRequest.SWITCH_UP`."""
+
+
+class KeyFrameRequest(IntEnum):
+    """Why a key frame of a stream is requested."""
+
+    NONE = 0
+    NEEDED = 1
+    """Somebody begins with it or cannot go on without it, or its track's thread has granted a switch."""
+    SWITCH_DOWN = 2
+    """Of a mirror: a viewer's bandwidth takes a lower layer. The thread that has the publisher decides."""
+    SWITCH_UP = 3
+    """Of a mirror: a viewer's bandwidth permits a higher layer. The thread that has the publisher decides."""
+    ORDERED = 4
+    """The control thread asked for it, whether anybody is to be sent it or not."""
 
 
 class PacketFlag(IntEnum):

@@ -1,7 +1,7 @@
 """What is forwarded to whom, and what left."""
 
 from sfu.schema.bandwidth_codes import Rung
-from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, PAST_WORDS
+from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, PAST_WORDS, VIEWER_SWITCHES
 from sfu.schema.columns import CONTROL, MEDIA, Column, RowType
 from sfu.schema.layout import Layout
 
@@ -166,6 +166,13 @@ SUBSCRIPTION = RowType(
             "u1",
             MEDIA,
             "Whether another layer is waited for because of bandwidth, not because of what is preferred.",
+        ),
+        Column(
+            "switches_ns",
+            "i8",
+            MEDIA,
+            "When each of the last key frames was requested for that reason, newest first; 0: never.",
+            shape=VIEWER_SWITCHES,
         ),
         Column(
             "failures",

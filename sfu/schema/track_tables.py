@@ -2,7 +2,7 @@
 
 from sfu.parameters import MAX_THREADS
 from sfu.schema.allocation_tables import MEASURED_LAYERS
-from sfu.schema.capacities import LAYERS, MISSING, TRACK_LOG
+from sfu.schema.capacities import LAYERS, MISSING, TRACK_LOG, TRACK_SWITCHES
 from sfu.schema.columns import CONTROL, HANDED, MEDIA, Column, RowType
 
 NOT_LISTED = -2
@@ -56,7 +56,11 @@ TRACK = RowType(
         Column("log_read", "i8", MEDIA, "Entries of `log` that egress has read."),
         Column("switch_request_ns", "i8", MEDIA, "When a key frame was last requested because bandwidth changed."),
         Column(
-            "switch_credit_ns", "i8", MEDIA, "When all requests of that kind would be paid for, one in SWITCH_EVERY_NS."
+            "switches_ns",
+            "i8",
+            MEDIA,
+            "When each of the last requests of that kind was made, newest first; 0: never. Not of a mirror.",
+            shape=TRACK_SWITCHES,
         ),
         # audio of which only the loudest of a group is forwarded: sfu/media/stream/loudest.py
         Column("group", "i4", CONTROL, "0: none."),
@@ -264,7 +268,7 @@ STREAM = RowType(
             "key_frame_requested",
             "u1",
             MEDIA,
-            "A key frame is requested, and none has come since.",
+            "`KeyFrameRequest`: why a key frame is requested, of which none has come since.",
         ),
         Column(
             "pli_ns",

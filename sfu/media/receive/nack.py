@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.receive.gaps import NOTHING, SPARE, VITAL, judge_gap
+from sfu.media.stream.key_frames import need_key_frame
 from sfu.schema.capacities import MISSING, PACKETS
 from sfu.schema.codes import MediaKind
 
@@ -48,7 +49,7 @@ def give_up(stream, count):
     """Stop asking for the `count` oldest numbers; without them video needs a key frame."""
     _drop_first(stream, count)
     if count > 0 and stream.kind == MediaKind.VIDEO:
-        stream.key_frame_requested = 1
+        need_key_frame(stream)
 
 
 @njit(cache=True)
@@ -60,7 +61,7 @@ def note_gap(stream, first, end, now):
     if gap > MISSING:
         give_up(stream, np.int64(stream.missing_count))
         if stream.kind == MediaKind.VIDEO:
-            stream.key_frame_requested = 1
+            need_key_frame(stream)
         return
     give_up(stream, max(np.int64(stream.missing_count) + gap - MISSING, 0))
     for sequence in range(first, end):
@@ -165,7 +166,7 @@ def review(state, stream_row, rtt, now):
         at = end
     stream.missing_count = kept
     if lost and stream.kind == MediaKind.VIDEO:
-        stream.key_frame_requested = 1
+        need_key_frame(stream)
 
 
 @njit(cache=True)

@@ -13,7 +13,7 @@ from sfu.media.net.udp import take_slot
 from sfu.media.receive.nack import is_due, review
 from sfu.media.receive.reception import wire_sequence, write_report_block
 from sfu.media.receive.transport_cc import feedback_due, send_transport_feedback
-from sfu.media.stream.key_frames import key_frame_due
+from sfu.media.stream.key_frames import is_awaited, key_frame_due
 from sfu.media.wire.numbers import put_u16, put_u32
 from sfu.media.wire.rtcp import (
     DATAGRAM_BYTES,
@@ -112,6 +112,8 @@ def _streams_feedback(state, transport_row, now):
                 continue
             if stream.missing_count > 0:
                 review(state, np.int64(track.streams[layer]), rtt, now)
+            if key_frame_due(stream, now) and not is_awaited(state, np.int64(track.streams[layer])):
+                stream.key_frame_requested = 0
             if stream.missing_count == 0 and not stream.key_frame_requested:
                 continue
             if at > DATAGRAM_BYTES - 2 * FEEDBACK_HEADER_BYTES - 4 * MAX_NACK_PAIRS:

@@ -8,11 +8,14 @@ is shared. Sender reports go the same way, requests for key frames come back.
 import numpy as np
 from numba import njit
 
-from sfu.media.stream.key_frames import key_frame_due, recent_key_frame
+from sfu.media.stream.key_frames import is_awaited, key_frame_due, recent_key_frame
 from sfu.media.stream.packet_cache import is_stored
 from sfu.queues.threads import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
 from sfu.schema.capacities import PACKETS
-from sfu.schema.codes import MediaKind, Relayed, RowState
+from sfu.schema.codes import KeyFrameRequest, MediaKind, Relayed, RowState
+
+_KEY_FRAME_REQUEST, _SUBSCRIBER_LOSS = int(Relayed.KEY_FRAME_REQUEST), int(Relayed.SUBSCRIBER_LOSS)
+_SWITCH_DOWN_REQUEST, _SWITCH_UP_REQUEST = int(Relayed.SWITCH_DOWN_REQUEST), int(Relayed.SWITCH_UP_REQUEST)
 
 
 @njit(cache=True)
@@ -125,21 +128,32 @@ def relay_key_frame_requests(state, now):
             track = state.tracks[row]
             for layer in range(np.int64(track.layer_count)):
                 stream = state.streams[track.streams[layer]]
-                if key_frame_due(stream, now):
+                if not key_frame_due(stream, now):
+                    continue
+                if is_awaited(state, np.int64(track.streams[layer])):
                     stream.pli_ns = now
-                    _send_key_frame_request(state, track, layer)
+                    _send_key_frame_request(state, track, layer, stream.key_frame_requested)
+                else:
+                    stream.key_frame_requested = 0
             row = np.int64(track.next)
 
 
 @njit(cache=True)
-def _send_key_frame_request(state, track, layer):
-    _send_back(state, track, layer, Relayed.KEY_FRAME_REQUEST, 0)
+def _send_key_frame_request(state, track, layer, why):
+    """Pass a request on. One for a change of bandwidth the other thread may refuse; it is repeated until the key frame
+    comes, or nobody waits for it any more."""
+    kind = _KEY_FRAME_REQUEST
+    if why == KeyFrameRequest.SWITCH_DOWN:
+        kind = _SWITCH_DOWN_REQUEST
+    elif why == KeyFrameRequest.SWITCH_UP:
+        kind = _SWITCH_UP_REQUEST
+    _send_back(state, track, layer, kind, 0)
 
 
 @njit(cache=True)
 def relay_subscriber_loss(state, stream, fraction):
     """Tell the thread of a mirrored stream's publisher that a subscriber here lost so many 256ths."""
-    _send_back(state, state.tracks[stream.track], np.int64(stream.layer), Relayed.SUBSCRIBER_LOSS, fraction)
+    _send_back(state, state.tracks[stream.track], np.int64(stream.layer), _SUBSCRIBER_LOSS, fraction)
 
 
 @njit(cache=True)

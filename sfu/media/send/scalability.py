@@ -9,7 +9,9 @@ are all among the old one's. Without descriptors VP9's layer ids decide, and spa
 import numpy as np
 from numba import njit
 
-from sfu.media.send.selection import is_newer, may_request_switch
+from sfu.media.send.selection import is_newer
+from sfu.media.stream.key_frames import need_key_frame
+from sfu.media.stream.switches import request_switch
 from sfu.media.wire.dependency import SWITCH, decode_target, indication
 from sfu.media.wire.describe import UNKNOWN_TEMPLATE
 from sfu.schema.codes import PacketFlag
@@ -123,10 +125,10 @@ def _move_by_targets(state, subscription, stream_row, packet, newer):
 @njit(cache=True)
 def _request_key_frame(state, subscription, stream_row):
     """Request a key frame because a subscription is to follow more spatial layers than without one."""
-    stream = state.streams[stream_row]
-    track, now = state.tracks[subscription.track], state.thread[0].now_ns
-    if not subscription.by_bandwidth or may_request_switch(track, stream, True, now):
-        stream.key_frame_requested = 1
+    if subscription.by_bandwidth:
+        request_switch(state, subscription, stream_row, True, state.thread[0].now_ns)
+    else:
+        need_key_frame(state.streams[stream_row])
 
 
 @njit(cache=True)

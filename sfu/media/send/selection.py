@@ -14,8 +14,9 @@ from sfu.media.allocation.due import list_subscribers
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.send.repair_share import round_trip_ns
 from sfu.media.send.voices import is_voice
-from sfu.media.stream.key_frames import KEY_FRAME_NS, key_frame_arrives, request_key_frame
+from sfu.media.stream.key_frames import KEY_FRAME_NS, is_denied, key_frame_arrives, request_key_frame
 from sfu.media.stream.layers import is_scalable
+from sfu.media.stream.switches import request_switch
 from sfu.media.wire.numbers import signed32
 from sfu.media.wire.red import codec_family
 from sfu.parameters import Codec, Extension
@@ -36,13 +37,6 @@ SETTLED_NS: an encoder pauses after a large one, and who has just turned to the 
 SETTLED_NS = 3_000_000_000
 MAX_USUAL_CHECKS = 25
 """A longer distance between two frames is an interruption and says nothing about the next one."""
-SWITCH_EVERY_NS = 10_000_000_000
-"""Between two requests for key frames of a track that changes of bandwidth may cause in the long run."""
-SWITCH_BURST = 6
-"""How many of them may come at once."""
-SWITCHES_DOWN = 3
-"""How many of these only viewers may cause that need less."""
-SWITCH_SHARED_NS = 300_000_000
 LOST_KEY_DOUBLINGS = 4
 """A viewer that loses key frame after key frame because its path is too slow for them waits KEY_FRAME_NS until it may
 ask for another, and twice as long each time, so often: from 4 s to 64."""
@@ -89,15 +83,22 @@ def request_target_key_frame(state, row):
         return
     if key_frame_waits(state, subscription, stream_row):
         return
-    stream = state.streams[stream_row]
     if subscription.by_bandwidth:
         if rests(subscription, now):
             return
-        stands = (subscription.held == Held.SWITCH or subscription.layer < 0) and now - stream.key_ns >= KEY_FRAME_NS
-        rises = subscription.layer < subscription.target_layer
-        if not stands and not may_request_switch(track, stream, rises, now):
+        if not _stands(state, subscription, stream_row, now):
+            rises = subscription.layer < subscription.target_layer
+            request_switch(state, subscription, stream_row, rises, now)
             return
     request_key_frame(state, stream_row)
+
+
+@njit(cache=True)
+def _stands(state, subscription, stream_row, now):
+    """Whether a subscription shows a picture that stands, or none, so that it is served like those that are sent key
+    frames only: where none came for KEY_FRAME_NS."""
+    waits = subscription.held == Held.SWITCH or subscription.layer < 0
+    return waits and now - state.streams[stream_row].key_ns >= KEY_FRAME_NS
 
 
 @njit(cache=True)
@@ -159,33 +160,11 @@ def key_frame_leaves(state, subscription):
 
 
 @njit(cache=True)
-def may_request_switch(track, stream, rises, now):
-    """Whether a key frame of a stream may be requested because a viewer's bandwidth changed, which is counted.
-
-    A publisher answers with key frames of all layers, which cost all viewers: a track is asked SWITCH_BURST times at
-    once and otherwise once in SWITCH_EVERY_NS, some of that only for those that need less. Switches within
-    SWITCH_SHARED_NS share a request. A viewer whose picture stands meanwhile is served like those that are sent key
-    frames only: where none came for KEY_FRAME_NS. `rises`: the viewer does not need less than it is sent.
-    """
-    if stream.key_frame_requested:
-        return True  # it was counted, or somebody else needs it
-    if track.switch_request_ns != 0 and now - track.switch_request_ns < SWITCH_SHARED_NS:
-        return False
-    paid = max(np.int64(track.switch_credit_ns), now)
-    if paid - now > (SWITCH_BURST - 1 - (SWITCHES_DOWN if rises else 0)) * SWITCH_EVERY_NS:
-        return False
-    track.switch_credit_ns = paid + SWITCH_EVERY_NS
-    track.switch_request_ns = now
-    return True
-
-
-@njit(cache=True)
 def renew_temporal(subscription):
     """Renew the highest temporal layer to forward. That is the base layer while a lower spatial layer is waited for
     because the one that is forwarded is not allowed any more, and while too much waits for the path."""
     temporal = min(subscription.preferred_temporal, subscription.allowed_temporal)
-    falls = subscription.by_bandwidth and 0 <= subscription.target_layer < subscription.layer
-    subscription.target_temporal = 0 if falls or subscription.behind else temporal
+    subscription.target_temporal = 0 if is_denied(subscription) or subscription.behind else temporal
 
 
 @njit(cache=True)
@@ -311,8 +290,8 @@ def receive_key_frame_request(state, row, now):
     request_target_key_frame(state, row)
     if not 0 <= subscription.layer < track.layer_count:
         return
-    if subscription.by_bandwidth and subscription.target_layer < subscription.layer:
-        return  # nobody is asked for what is denied
+    if is_denied(subscription):
+        return  # nobody is asked for it
     stream_row = np.int64(track.streams[subscription.layer])
     if key_frame_waits(state, subscription, stream_row):
         return

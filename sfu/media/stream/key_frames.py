@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from sfu.schema.capacities import PACKETS
-from sfu.schema.codes import MediaKind, RowState
+from sfu.schema.codes import KeyFrameRequest, MediaKind, RowState
 
 RECENT_KEY_NS = 1_000_000_000
 REPLAYED_PACKETS = 96
@@ -22,12 +22,51 @@ KEY_FRAME_NS = 4_000_000_000
 """Viewers that are sent key frames only get one so often at least: one request serves all of a track."""
 
 
+_NEEDED, _ORDERED = int(KeyFrameRequest.NEEDED), int(KeyFrameRequest.ORDERED)
+_SWITCHES = (int(KeyFrameRequest.SWITCH_DOWN), int(KeyFrameRequest.SWITCH_UP))
+
+
 @njit(cache=True)
 def request_key_frame(state, stream_row):
     """Request a key frame of a stream from its publisher. Feedback sends the PLI, not too often; a key frame that
     arrives answers the request."""
     if stream_row >= 0 and state.streams[stream_row].state == RowState.OPEN:
-        state.streams[stream_row].key_frame_requested = 1
+        need_key_frame(state.streams[stream_row])
+
+
+@njit(cache=True)
+def need_key_frame(stream):
+    """Note that somebody cannot go on without a key frame of a stream."""
+    if stream.key_frame_requested in _SWITCHES:
+        stream.pli_ns = 0  # the publisher's thread may have refused that
+    if stream.key_frame_requested != _ORDERED:
+        stream.key_frame_requested = _NEEDED
+
+
+@njit(cache=True)
+def is_denied(subscription):
+    """Whether bandwidth does not permit any more the layer that a subscription still follows: a lower one is waited
+    for."""
+    layer = subscription.layer
+    return 0 <= subscription.target_layer < layer and layer > subscription.allowed_spatial
+
+
+@njit(cache=True)
+def is_awaited(state, stream_row):
+    """Whether somebody is to be sent a key frame of a stream, if that can be told here: where there are other layers,
+    and no other thread has viewers of them."""
+    stream = state.streams[stream_row]
+    track = state.tracks[stream.track]
+    if track.layer_count <= 1 or track.mirrors != 0 or stream.key_frame_requested == _ORDERED:
+        return True
+    row = np.int64(track.first_subscription)
+    while row >= 0:
+        each = state.subscriptions[row]
+        follows = each.layer == stream.layer and not is_denied(each)
+        if not each.paused and (follows or each.target_layer == stream.layer):
+            return True
+        row = np.int64(each.next_of_track)
+    return False
 
 
 @njit(cache=True)

@@ -12,7 +12,7 @@ from sfu.media.wire.bits import get_bits, get_non_symmetric
 from sfu.media.wire.numbers import get_u16
 from sfu.parameters import Extension
 from sfu.schema.capacities import MAX_SPATIAL_ID, MAX_TEMPORAL_ID, SCRATCH_DEPENDENCY, TEMPLATES
-from sfu.schema.codes import PacketFlag
+from sfu.schema.codes import KeyFrameRequest, PacketFlag
 
 MANDATORY_BYTES = 3
 """Length of a descriptor without extended fields."""
@@ -162,7 +162,7 @@ def _request_structure(state, stream_row, packet):
     if packet.flags & PacketFlag.FRAME_START and (
         not dependency.valid or packet.sequence > dependency.structure_sequence
     ):
-        state.streams[stream_row].key_frame_requested = 1
+        state.streams[stream_row].key_frame_requested = KeyFrameRequest.NEEDED
 
 
 @njit(cache=True)

@@ -74,7 +74,7 @@ def lose(room: Room, stream: Stream) -> None:
 
 def test_what_a_slow_viewer_loses_is_requested_as_caused_by_bandwidth() -> None:
     room, [stream] = prepared(30_000)
-    room.track["switch_credit_ns"] = room.now + 1_000 * SECOND
+    room.track["switches_ns"] = room.now + 1_000 * SECOND
     lose(room, stream)
     assert (room.subscription()["layer"], room.subscription()["by_bandwidth"]) == (-1, 1)
     assert not room.stream()["key_frame_requested"], "the budget is used up"
@@ -91,7 +91,7 @@ def test_a_viewer_that_loses_each_key_frame_asks_less_and_less() -> None:
     start, credit = room.now, 0
     while room.now < start + 180 * SECOND:
         liveness_pass(room.record, room.now)
-        credit = int(room.track["switch_credit_ns"])
+        credit = int(room.track["switches_ns"][0])
         if room.stream()["key_frame_requested"]:
             asked.append(room.now - start)
             stream.frame(200, key=True)
@@ -127,7 +127,7 @@ def test_a_better_layer_whose_key_frame_was_lost_meanwhile_is_asked_for_within_t
 
 def test_a_viewer_whose_feedback_is_back_is_not_held_to_what_it_lost_meanwhile() -> None:
     room, [stream] = prepared(30_000)
-    room.track["switch_credit_ns"] = room.now + 1_000 * SECOND
+    room.track["switches_ns"] = room.now + 1_000 * SECOND
     room.memory.table("estimates")[room.viewers[0].row]["silent"] = 1
     lose(room, stream)
     room.turn(OLD_NS)
