@@ -18,7 +18,7 @@ from functools import partial
 
 from sfu.control import statistics
 from sfu.control.event_queue import EventQueue
-from sfu.control.explain import Explanations
+from sfu.control.explain import Explanations, LayerUse, layer_uses
 from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
 from sfu.control.mailbox import Datagram, Notice
@@ -59,19 +59,8 @@ from sfu.parameters import (
 )
 from sfu.schema.codes import NoticeKind
 
-__all__ = [
-    "Engine",
-    "EngineError",
-    "EngineOptions",
-    "LayerStatistics",
-    "SubscriptionStatistics",
-    "TableFull",
-    "ThreadLoad",
-    "Totals",
-    "TrackStatistics",
-    "Traffic",
-    "TransportStatistics",
-]
+__all__ = ["Engine", "EngineError", "EngineOptions", "LayerStatistics", "LayerUse", "SubscriptionStatistics"]
+__all__ += ["TableFull", "ThreadLoad", "Totals", "TrackStatistics", "Traffic", "TransportStatistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -264,6 +253,12 @@ class Engine:
         self._forwarding.request_key_frame(track)
         self._retry_if_needed()
 
+    def set_resting(self, track: TrackId, layers: Iterable[int]) -> None:
+        """Say which layers of a simulcast track the publisher was told to stop. They count as ones that it could send,
+        with what they cost last, so that `layer_uses` tells when a subscriber may have one."""
+        self._forwarding.set_resting(track, sum({1 << layer for layer in layers}))
+        self._retry_if_needed()
+
     # --- subscribing --------------------------------------------------------------------------------------------------
     def subscribe(self, track: TrackId, transport: TransportId, parameters: SubscribeParameters) -> LocalSubscription:
         """Forward a track to a transport, up to the layers in `parameters` until `set_layers` says otherwise.
@@ -337,6 +332,10 @@ class Engine:
         muted; those that are not open are ignored."""
         tracks = self._forwarding.open_tracks(muted)
         return self._scores.measure(tracks, time.monotonic_ns())
+
+    def layer_uses(self) -> dict[TrackId, LayerUse]:
+        """Which layers of each simulcast track somebody is sent or may be sent, where a subscriber wants any."""
+        return layer_uses(self._owners)
 
     def drops(self) -> dict[str, int]:
         """What was dropped since the start, by reason: packets, data messages, events."""

@@ -271,8 +271,9 @@ class Rooms:
         if self.rooms and now - self._quality_at >= QUALITY_INTERVAL_S:
             self._quality_at = now
             self._report_quality()
+        uses = self.node.engine.layer_uses()
         for room in tuple(self.rooms.values()):
-            room.tick(now, levels.get(room.name, {}))
+            room.tick(now, levels.get(room.name, {}), uses)
             if room.is_over(now):
                 self._end(room, ROOM_CLOSED, LeaveRequest.DISCONNECT)
         self._sessions.tick(now)

@@ -1,4 +1,5 @@
-"""Why each video is sent as it is: looked at once a second, and told in the debug log when it changes, up to a bound.
+"""Why each video is sent as it is: looked at once a second, and told in the debug log when it changes, up to a bound;
+and which layers that takes of its publisher.
 
 The media thread writes what a subscriber wishes, what is allowed, what is sent and the reason; nothing is asked of it.
 """
@@ -14,6 +15,7 @@ import numpy as np
 from sfu.control.shards import Shard
 from sfu.control.statistics import SubscriptionStatistics, subscription_statistics, waits_for_key_frame
 from sfu.control.tracks import Owners, Subscription
+from sfu.parameters import TrackId
 from sfu.schema.bandwidth_codes import Reason
 from sfu.schema.capacities import SUBSCRIPTIONS
 from sfu.schema.codes import MediaKind, RowState
@@ -56,6 +58,51 @@ class Lines:
         if self.left_out:
             logger.debug("%d more changes of what subscriptions are sent were left out", self.left_out)
         self.left, self.left_out = MAX_TOLD, 0
+
+
+_NONE = -1
+"""No layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerUse:
+    """What subscribers take of a track that has its layers in several streams."""
+
+    sent: int
+    """Highest layer that is sent to one of them; -1: none is."""
+    granted: int
+    """Highest layer that one of them wishes and its path carries, as far as that is known; -1: none."""
+
+
+def layer_uses(owners: Mapping[Shard, Owners]) -> dict[TrackId, LayerUse]:
+    """What is taken of each such track that has subscribers which have not paused it, in any media thread."""
+    found: dict[TrackId, LayerUse] = {}
+    for shard, rows_of in owners.items():
+        for number, sent, granted in _highest_layers(shard):
+            mirror = rows_of.mirrors.get(number)
+            track = mirror.track if mirror is not None else rows_of.tracks.get(number)
+            if track is not None:
+                known = found.get(track.id, LayerUse(_NONE, _NONE))
+                found[track.id] = LayerUse(max(known.sent, sent), max(known.granted, granted))
+    return found
+
+
+def _highest_layers(shard: Shard) -> list[tuple[int, int, int]]:
+    """(track row, highest layer sent, highest layer granted) of the tracks with subscribers in one media thread."""
+    rows = shard.memory.table("subscriptions")[: int(shard.memory.thread["subscription_end"])]
+    tracks = shard.memory.table("tracks")
+    video = np.flatnonzero((rows["state"] == RowState.OPEN) & (rows["kind"] == MediaKind.VIDEO))
+    video = video[(tracks["layer_count"][rows["track"][video]] > 1) & (rows["pause_requested"][video] == 0)]
+    if not len(video):
+        return []
+    numbers, place = np.unique(rows["track"][video], return_inverse=True)
+    denied = np.isin(rows["reason"][video], (Reason.BANDWIDTH, Reason.PAUSED))
+    wished = rows["preferred_spatial"][video]
+    may = np.where(denied, np.minimum(rows["allowed_spatial"][video], wished), wished)
+    sent, granted = np.full(len(numbers), _NONE), np.full(len(numbers), _NONE)
+    np.maximum.at(sent, place, rows["layer"][video])
+    np.maximum.at(granted, place, may)
+    return list(zip(numbers.tolist(), sent.tolist(), granted.tolist(), strict=True))
 
 
 class ShardExplanations:

@@ -28,7 +28,10 @@ from sfu.parameters import (
     SubscriptionId,
     TrackId,
 )
+from sfu.schema.capacities import LAYERS
 from sfu.schema.codes import Command, NoticeKind
+
+ALL_LAYERS = (1 << LAYERS) - 1
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +127,22 @@ class Forwarding:
             track.parameters = replace(track.parameters, codecs=codecs)
             mask = codec_mask(codecs)
             track.transport.shard.mailbox.push(Command.SET_CODECS, track.row, track.generation, codecs=mask)
+
+    def set_resting(self, number: TrackId, layers: int) -> None:
+        """Say which layers, as a bit mask, the publisher of a track was told to stop.
+
+        Raises:
+            EngineError: there never was such a track.
+        """
+        track, layers = self.tracks.get(number), layers & ALL_LAYERS
+        if track is None:
+            self._check_past(number, "track")
+        elif layers != track.resting:
+            track.resting = layers
+            home = track.transport.shard
+            home.mailbox.push(Command.SET_RESTING, track.row, track.generation, layers=layers)
+            for each in track.mirrors.values():
+                each.shard.mailbox.push(Command.SET_RESTING, each.row, each.generation, layers=layers)
 
     def request_key_frame(self, number: TrackId) -> None:
         """Ask the publisher for a key frame on every layer; the media thread throttles."""

@@ -34,7 +34,9 @@ _ROWS = frozenset(
     )
 )
 """A row whose opening was refused would be in use for ever: nobody tells that it is closed."""
-_SETTINGS = frozenset((Command.FOLLOW_PATH, Command.REQUEST_KEY_FRAME, Command.SET_LAYERS, Command.SET_PAUSED))
+_SETTINGS = frozenset(
+    (Command.FOLLOW_PATH, Command.REQUEST_KEY_FRAME, Command.SET_RESTING, Command.SET_LAYERS, Command.SET_PAUSED)
+)
 """What clients can ask for at will: of a row's, only the newest waits, beside the others and refusing none of them."""
 
 

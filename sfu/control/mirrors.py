@@ -58,6 +58,7 @@ def _open_mirror(track: Track, shard: Shard, owners: Owners) -> Mirror:
     owners.mirrors[row] = track.mirrors[shard] = mirror
     # in this order: what is relayed finds the track open
     shard.mailbox.push(Command.OPEN_TRACK, row, generation)
+    shard.mailbox.push(Command.SET_RESTING, row, generation, layers=track.resting)
     home.mailbox.push(
         Command.ADD_MIRROR,
         track.row,

@@ -295,9 +295,11 @@ def _highest(flags: Any) -> Any:
 
 
 def _tallest_present(memory: Any, tracks: Any) -> Any:
-    """The highest spatial layer that comes of each of these tracks now; -1: nothing does."""
+    """The highest spatial layer that comes of each of these tracks now, or would if its publisher had not been told to
+    stop it; -1: nothing does."""
     rows = memory.table("tracks")
     live = rows["live"][tracks]
+    live = np.where(live > 0, live | rows["resting"][tracks], live)
     inside = _highest(_traffic(memory, rows["streams"][tracks, 0]).any(axis=-1))
     return np.where(rows["layer_count"][tracks] > 1, _TALLEST[live & 7], np.where(live & 1, np.maximum(inside, 0), -1))
 

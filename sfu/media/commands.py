@@ -8,6 +8,7 @@ from numba import njit
 
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.compiler.rows import row_reset
+from sfu.media.allocation.due import list_subscribers
 from sfu.media.net.following import follow
 from sfu.media.net.lookup import insert_ufrag, remove_ufrag
 from sfu.media.net.paths import close_paths
@@ -174,6 +175,9 @@ def _apply_to_track(state, arena, command, now):
                     state.streams[track.streams[layer]].key_frame_requested = _ORDERED
         elif command.kind == Command.SET_CODECS:
             track.codecs = command.codecs
+        elif command.kind == Command.SET_RESTING:
+            track.resting = command.layers
+            list_subscribers(state, row)
         elif command.kind == Command.CHANGE_CACHE:
             start, size = np.int64(command.cache_start), np.int64(command.cache_bytes)
             change_cache(state, arena, row, np.int64(command.layer), start, size)

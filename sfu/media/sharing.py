@@ -20,7 +20,7 @@ from sfu.media.allocation.due import (
     usable_estimate,
 )
 from sfu.media.allocation.ladder import present_cost
-from sfu.media.allocation.measure import LEAST, measured_layer
+from sfu.media.allocation.measure import LEAST, STOPPED, measured_layer
 from sfu.media.send.selection import key_frame_leaves, request_target_key_frame, rests
 from sfu.media.stream.key_frames import KEY_FRAME_NS, request_key_frame
 from sfu.media.subscriptions import renew_target
@@ -162,7 +162,8 @@ def _demand(state, number, k, overhead):
 
 @njit(cache=True)
 def track_costs(state, track, demand, overhead):
-    """Write what each layer of a track costs now. A track of several streams has a spatial layer in each."""
+    """Write what each layer of a track costs now. A track of several streams has a spatial layer in each. A layer that
+    rests counts as well: its publisher sends it again as soon as somebody may have it."""
     several = track.layer_count > 1
     _targets(state, track, demand, several)
     for spatial in range(COST_SPATIAL):
@@ -175,10 +176,17 @@ def track_costs(state, track, demand, overhead):
                     bps = _measured(state, track, spatial, inner, temporal, overhead)
                     demand.measured[spatial, temporal] += bps
     if several:
-        simulcast_costs(demand.cost, demand.measured, demand.target, np.int64(track.live))
+        simulcast_costs(demand.cost, demand.measured, demand.target, _live_or_resting(track))
     else:
         scalable_costs(demand.cost, demand.measured, demand.target, np.int64(track.live))
     demand.key_cost = key_frame_cost(demand.cost)
+
+
+@njit(cache=True)
+def _live_or_resting(track):
+    """Bit mask of layers that come, or would if somebody could have them; none while nothing comes."""
+    resting = np.int64(track.resting) & ((1 << np.int64(track.layer_count)) - 1)
+    return np.int64(track.live) | resting if track.live else np.int64(0)
 
 
 @njit(cache=True)
@@ -201,7 +209,9 @@ def _targets(state, track, demand, several):
 def _measured(state, track, layer, spatial, temporal, overhead):
     if track.streams[layer] < 0:
         return np.int64(0)
-    return measured_layer(state.streams[track.streams[layer]], spatial, temporal, overhead)
+    muted = track.streams[0] >= 0 and state.streams[track.streams[0]].quiet_checks == STOPPED
+    stopped = (track.resting >> layer) & 1 != 0 and not muted
+    return measured_layer(state.streams[track.streams[layer]], spatial, temporal, overhead, stopped)
 
 
 @njit(cache=True)

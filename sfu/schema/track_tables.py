@@ -62,6 +62,12 @@ TRACK = RowType(
             "When each of the last requests of that kind was made, newest first; 0: never. Not of a mirror.",
             shape=TRACK_SWITCHES,
         ),
+        Column(
+            "resting",
+            "u1",
+            MEDIA,
+            "Bit mask of layers, by command: the publisher was told to stop them, because nobody wants them.",
+        ),
         # audio of which only the loudest of a group is forwarded: sfu/media/stream/loudest.py
         Column("group", "i4", CONTROL, "0: none."),
         Column("group_limit", "i4", CONTROL, "How many tracks of the group are forwarded."),

@@ -96,6 +96,7 @@ KNOWN_KEYS: KeyTable = {
     },
     "video": {
         "dynacast_pause_delay": Use.ACTED_ON,
+        "dynacast_denied_delay": Use.ACTED_ON,
         **_ignored("stream_tracker_manager codec_regression_threshold"),
     },
     "room": {

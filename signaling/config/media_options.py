@@ -33,6 +33,9 @@ class MediaOptions:
     """`audio.enable_loss_proxying`: publishers of audio hear what their subscribers lose."""
     dynacast_pause_delay_s: float = 5.0
     """`video.dynacast_pause_delay`: how long nobody must have wanted a layer before its publisher is told."""
+    dynacast_denied_delay_s: float = 60.0
+    """`video.dynacast_denied_delay`: how long bandwidth must have denied a layer to every viewer until it counts as one
+    that nobody wants. A key of our own."""
 
 
 def _parse_milliseconds(value: object) -> int:
@@ -82,6 +85,7 @@ class VideoSection(Section):
     """`video`."""
 
     dynacast_pause_delay: Delay = 5.0
+    dynacast_denied_delay: Delay = 60.0
 
 
 class PlayoutDelaySection(Section):
@@ -115,4 +119,5 @@ def media_options(rtc: RtcMediaSections, audio: AudioSection, video: VideoSectio
         key_frame_retry_ms=rtc.pli_throttle.milliseconds(),
         proxies_loss=audio.enable_loss_proxying,
         dynacast_pause_delay_s=video.dynacast_pause_delay,
+        dynacast_denied_delay_s=video.dynacast_denied_delay,
     )

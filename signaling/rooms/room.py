@@ -28,6 +28,8 @@ from livekit.protocol.rtc import (
     SpeakersChanged,
 )
 
+from sfu.engine import LayerUse
+from sfu.parameters import TrackId
 from signaling import identifiers
 from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
@@ -91,7 +93,8 @@ class Room:
         self.dispatches = Dispatches(name, self._kept, node.dropped)
         self.nonces = Nonces()
         """Those of data packets that were sent already."""
-        self._dynacast = Dynacast(node.config.media.dynacast_pause_delay_s)
+        media = node.config.media
+        self._dynacast = Dynacast(node.engine.set_resting, media.dynacast_pause_delay_s, media.dynacast_denied_delay_s)
         self._dynacast_handle: asyncio.Handle | None = None
         self.qualities = Qualities()
         self._updates = Updates(lambda: node.clock(), self._tell, node.dropped)
@@ -380,16 +383,17 @@ class Room:
 
     # Time.
 
-    def tick(self, now: float, levels: Mapping[str, float]) -> None:
+    def tick(self, now: float, levels: Mapping[str, float], uses: Mapping[TrackId, LayerUse]) -> None:
         """Do what is due.
 
         Args:
             now: the node's clock, in seconds.
             levels: participant sid -> audio level of those who speak here.
+            uses: what the engine's `layer_uses` returned.
         """
         if changes := self.speakers.update(levels, now):
             self._broadcast(SignalResponse(speakers_changed=SpeakersChanged(speakers=changes)))
-        self._dynacast.lower(now)
+        self._dynacast.tick(now, uses)
         if now - self._timeouts_checked_at >= TIMEOUT_CHECK_INTERVAL_S:
             self._timeouts_checked_at = now
             for participant in tuple(self.participants.values()):

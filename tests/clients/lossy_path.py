@@ -1,7 +1,8 @@
 """A long and lossy way between one client and the server: a relay for its datagrams, and one for its signalling.
 
 The signalling relay names the datagram relay's port in place of the server's, so the client's ICE finds nothing else.
-Losses come from a seeded generator and concern RTP on its way up only; every datagram is late in both directions.
+Losses come from a seeded generator and concern RTP on its way up only; every datagram is late in both directions. On
+the way down a rate can be set, before which datagrams queue.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from tests.clients.network import ADDRESS
 from tests.clients.sfu_server import ServerUnderTest, free_port
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_QUEUE_S = 0.3
+"""What would wait longer before the rate is lost."""
 PADDING_BIT = 0x20
 """The padding bit of an RTP packet's first byte; libwebrtc sets it where there is padding and nothing else."""
 
@@ -39,16 +42,37 @@ class LossyPath:
     packets: Counter[int] = field(default_factory=Counter)
     """RTP packets from the client by SSRC, lost ones included and padding not."""
     lost: Counter[int] = field(default_factory=Counter)
+    down_bps: float = 0.0
+    """Bit/s that get through to the client; 0: as many as come."""
+    _free_at: float = 0.0
+    """When the queue on the way down is empty, in the loop's time."""
     _ways: dict[tuple[str, int], asyncio.DatagramTransport] = field(default_factory=dict)
 
-    def later(self, transport: asyncio.DatagramTransport, data: bytes, address: tuple[str, int] | None = None) -> None:
-        """Send a datagram when it has been on its way for delay_s, unless the way has ended by then."""
+    def later(
+        self,
+        transport: asyncio.DatagramTransport,
+        data: bytes,
+        address: tuple[str, int] | None = None,
+        queued_s: float = 0.0,
+    ) -> None:
+        """Send a datagram when it has been on its way for delay_s, and queued before, unless the way has ended."""
 
         def send() -> None:
             if not transport.is_closing():
                 transport.sendto(data, address)
 
-        asyncio.get_running_loop().call_later(self.delay_s, send)
+        asyncio.get_running_loop().call_later(self.delay_s + queued_s, send)
+
+    def queued_s(self, datagram: bytes) -> float | None:
+        """How long a datagram waits on its way down; None: the queue is full."""
+        if not self.down_bps:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        free_at = max(self._free_at, now) + 8 * len(datagram) / self.down_bps
+        if free_at - now > MAX_QUEUE_S:
+            return None
+        self._free_at = free_at
+        return free_at - now
 
     def goes_up(self, datagram: bytes) -> bool:
         """Count a datagram from the client; False: it is lost."""
@@ -69,7 +93,8 @@ class _Down(asyncio.DatagramProtocol):
         self._path, self._client, self._address = path, client, address
 
     def datagram_received(self, data: bytes, _source: object) -> None:
-        self._path.later(self._client, data, self._address)
+        if (queued_s := self._path.queued_s(data)) is not None:
+            self._path.later(self._client, data, self._address, queued_s)
 
 
 class _Up(asyncio.DatagramProtocol):

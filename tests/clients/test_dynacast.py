@@ -1,18 +1,24 @@
 """A publisher encodes only what somebody wants to see (livekit-client's dynacast)."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.conftest import PeerFactory
 from tests.clients.facts import media
-from tests.clients.peers import BrowserPeer, eventually
-from tests.clients.sfu_server import ServerUnderTest
+from tests.clients.lossy_path import lossy_path
+from tests.clients.network import ADDRESS
+from tests.clients.peers import BrowserPeer, SdkPeer, eventually
+from tests.clients.sfu_server import ServerUnderTest, running_server
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 WITHIN_S = 45
+NARROW_BPS = 250_000
+"""Carries no more than the lowest layer and a part of the middle one."""
+SOON = "video: {dynacast_pause_delay: 1s, dynacast_denied_delay: 5s}\n"
 LOOKS = 4
 """In a row: one alone may fall between two frames."""
 Sent = dict[str, dict[str, Any]]
@@ -118,3 +124,28 @@ async def test_an_svc_publisher_rests_while_nobody_looks(join: Callable[..., Awa
     await _moving(publisher, {""})
     await viewer.run(_ask("setVideoQuality(LivekitClient.VideoQuality.HIGH)"))
     await _shown(viewer, 720)
+
+
+async def test_a_layer_that_no_viewers_path_carries_stops_and_comes_back(
+    own_network: None, make_peer: PeerFactory, room: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(SOON)
+    with running_server(tmp_path, node_ip=ADDRESS, extra=("--config", str(config))) as server:
+        publisher: BrowserPeer = await make_peer("chromium", "publisher", dynacast=True)
+        await publisher.join(server, room)
+        await publisher.publish_video("vp8", width=1280, height=720, fps=10, simulcast=True)
+        async with lossy_path(server, round_trip_s=0.02, loss=0.0) as path:
+            path.down_bps = NARROW_BPS
+            viewer: SdkPeer = await make_peer("sdk", "viewer")
+            await viewer.join(path.server, room)
+            await _moving(publisher, {"q", "h"})
+            path.down_bps = 0
+            await _moving(publisher, {"q", "h", "f"})
+
+            async def is_shown() -> bool:
+                now = await media(viewer, "publisher", "camera")
+                return now is not None and now.height == 720
+
+            await eventually(is_shown, "720 lines are shown", WITHIN_S, detail=viewer.received)
+            await viewer.leave()

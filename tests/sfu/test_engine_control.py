@@ -217,6 +217,8 @@ async def test_settings_become_commands(bench: Bench) -> None:
     bench.engine.request_key_frame(track)
     for _ in range(2):
         bench.engine.set_codecs(track, frozenset({Codec.VP8, Codec.AV1}))
+    for _ in range(2):
+        bench.engine.set_resting(track, [2, 1, 7])
     await bench.settle()
     codecs = 1 << Codec.VP8 | 1 << Codec.AV1
     assert bench.thread.commands == [
@@ -224,6 +226,7 @@ async def test_settings_become_commands(bench: Bench) -> None:
         (Command.SET_PAUSED, 0, {"paused": 1}),
         (Command.REQUEST_KEY_FRAME, 0, {}),
         (Command.SET_CODECS, 0, {"codecs": codecs}),
+        (Command.SET_RESTING, 0, {"layers": 0b110}),
     ]
 
 

@@ -128,11 +128,12 @@ def _measure(stream, elapsed_ns, mean_ns):
 
 
 @njit(cache=True)
-def measured_layer(stream, spatial, temporal, packet_overhead):
-    """Bit/s on the wire of one layer alone; 0: it sends nothing or was not measured yet."""
+def measured_layer(stream, spatial, temporal, packet_overhead, rests=False):
+    """Bit/s on the wire of one layer alone; 0: it sends nothing or was not measured yet. rests: its publisher was told
+    to stop the stream, so that what it sent before counts."""
     layer = spatial * COST_TEMPORAL + temporal
     if stream.layer_bytes[layer] <= 0:
         return np.int64(0)
-    if stream.quiet_checks == STOPPED:
+    if stream.quiet_checks == STOPPED and not rests:
         return wire_bps(LEAST, np.int64(0), packet_overhead)
     return wire_bps(np.int64(stream.layer_bytes[layer]), np.int64(stream.layer_packets[layer]), packet_overhead)

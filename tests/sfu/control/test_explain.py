@@ -1,5 +1,6 @@
 """What is told of each video's layers: how long a key frame is waited for, and the debug log."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,10 +9,10 @@ import pytest
 
 from sfu.control.explain import MAX_TOLD, Lines, ShardExplanations
 from sfu.control.tracks import Owners, Subscription
-from sfu.engine import Engine, EngineOptions
+from sfu.engine import Engine, EngineOptions, LayerUse
 from sfu.parameters import Encoding, Kind, PublishParameters, SubscribeParameters
 from sfu.schema.bandwidth_codes import Reason
-from sfu.schema.codes import RowState
+from sfu.schema.codes import Command, RowState
 from tests.sfu.support.stand_in import StandIn
 
 
@@ -126,3 +127,47 @@ async def test_those_left_out_come_first_at_the_next_look(engine: Engine) -> Non
     explanations = ShardExplanations(shard, Owners(subscriptions={}), watched.lines)
     explanations._tell(rows[:count], rows["state"][:count] == RowState.OPEN, 1.0)
     assert explanations._first == MAX_TOLD
+
+
+async def test_what_is_taken_of_a_track_is_what_its_viewers_are_sent_and_may_be_sent(engine: Engine) -> None:
+    watched = Watched(engine)
+    row, track = watched.row, watched.subscription.track.id
+    row["preferred_spatial"], row["allowed_spatial"], row["reason"] = 2, 3, Reason.CLIENT
+    assert engine.layer_uses() == {track: LayerUse(sent=2, granted=2)}
+    row["allowed_spatial"], row["reason"] = 1, Reason.BANDWIDTH
+    assert engine.layer_uses() == {track: LayerUse(sent=2, granted=1)}, "it is still sent"
+    row["layer"] = 1
+    assert engine.layer_uses() == {track: LayerUse(sent=1, granted=1)}
+    row["reason"] = Reason.NOT_LIVE
+    assert engine.layer_uses() == {track: LayerUse(sent=1, granted=2)}, "bandwidth does not deny it"
+    row["allowed_spatial"], row["layer"], row["reason"] = -1, -1, Reason.PAUSED
+    assert engine.layer_uses() == {track: LayerUse(sent=-1, granted=-1)}
+    row["pause_requested"] = 1
+    assert engine.layer_uses() == {}
+
+
+async def test_the_viewer_with_the_best_path_decides_what_is_taken_in_any_thread() -> None:
+    engine = Engine(EngineOptions(udp_ports=(0, 0), node_ips=("127.0.0.1",)), StandIn)
+    await engine.start()
+    publisher = engine.open_transport().id
+    track = engine.publish(publisher, PublishParameters(Kind.VIDEO, "0", 3 * (Encoding(),)))
+    engine.set_resting(track, [2])
+    rows = []
+    for number in range(3):
+        subscription = engine.subscribe(track, engine.open_transport().id, SubscribeParameters(str(number), 96)).id
+        await asyncio.sleep(0)  # the media thread opens it
+        found = engine._forwarding.open_subscription(subscription)
+        shard = found.transport.shard
+        shard.memory.thread["subscription_end"] = found.row + 1
+        row = shard.memory.table("subscriptions")[found.row]
+        row["state"], row["layer"], row["preferred_spatial"], row["pause_requested"] = RowState.OPEN, number // 2, 2, 0
+        row["allowed_spatial"], row["reason"] = number // 2, Reason.BANDWIDTH
+        rows.append(row)
+    (mirror,) = engine._forwarding.open_track(track).mirrors.values()
+    assert mirror.subscriptions in (1, 2)
+    assert engine.layer_uses() == {track: LayerUse(sent=1, granted=1)}
+    rows[0]["reason"] = Reason.CLIENT
+    assert engine.layer_uses() == {track: LayerUse(sent=1, granted=2)}
+    commands = mirror.shard.thread.commands  # type: ignore[attr-defined]
+    assert [fields for kind, _, fields in commands if kind == Command.SET_RESTING] == [{"layers": 0b100}]
+    await engine.stop()

@@ -12,6 +12,7 @@ from sfu.media.allocation.due import (
     note_estimate,
     note_silence,
 )
+from sfu.media.allocation.measure import STOPPED
 from sfu.media.commands import apply_commands
 from sfu.media.send.selection import (
     liveness_pass,
@@ -529,3 +530,47 @@ def test_on_the_way_up_the_old_layer_flows_until_the_key_frame_is_complete() -> 
     room.vp8(3, 60, flags=PacketFlag.KEY_FRAME, start=False, body=b"b, repaired", **at)
     room.frame(0, body=b"too late")
     assert bodies(viewer) == [b"a", b"b, repaired", b"c", b"d"]
+
+
+def test_a_layer_that_rests_is_granted_as_soon_as_the_estimate_exceeds_its_last_cost() -> None:
+    room = Sharing(SINGLE)
+    viewer = room.watch(kbit=800)
+    room.keys()
+    room.track["live"], room.track["resting"] = 0b011, 0b100
+    room.stream(2)["quiet_checks"] = STOPPED
+    room.share(1_900)
+    assert (room.allowed(), room.subscription()["reason"]) == ((1, 3), Reason.BANDWIDTH), "it cost 1925 kbit/s"
+    assert room.transport()["wish_bps"] == 1925 * KBIT, "so the path is probed for it"
+    room.share(2_200)
+    assert room.allowed() == (2, 3)
+    assert room.transport()["allocated_bps"] == 1925 * KBIT, "it has its place before it comes"
+    viewer.take()
+    room.frame(1)
+    assert bodies(viewer) == [b"1"], "until then the best one that comes is sent"
+    room.frame(2, key=True, body=b"again")
+    assert bodies(viewer) == [b"again"]
+
+
+def test_a_layer_that_rests_and_was_never_measured_costs_what_it_may_cost() -> None:
+    room = Sharing(SINGLE)
+    room.watch(kbit=800)
+    room.track["live"], room.track["resting"] = 0b011, 0b100
+    room.stream(2)["layer_bytes"] = 0
+    room.share(1_700)
+    assert (room.allowed(), room.subscription()["reason"]) == ((1, 3), Reason.BANDWIDTH), "three times the one below"
+    room.share(2_000)
+    assert room.allowed() == (2, 3)
+
+
+def test_nothing_rests_of_a_track_that_is_muted() -> None:
+    room = Sharing(SINGLE)
+    room.watch(kbit=800)
+    room.keys()
+    room.track["live"], room.track["resting"] = 0b011, 0b100
+    for layer in range(3):
+        room.stream(layer)["quiet_checks"] = STOPPED
+    room.share(800)
+    assert room.transport()["allocated_bps"] < KBIT
+    room.track["live"] = 0
+    room.share(800)
+    assert room.transport()["wish_bps"] == 0

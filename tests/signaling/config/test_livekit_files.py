@@ -15,6 +15,7 @@ OURS = {
     "media_threads",
     "watchdog",
     "room.forward_loudest",
+    "video.dynacast_denied_delay",
     # of LiveKit's hosted service
     "room.enable_full_room_in_webhooks",
     "limit.signal_message_size_limit",

@@ -8,7 +8,7 @@ from livekit.protocol import rtc
 from signaling.config.configuration import Config, Flags, load_config
 from signaling.config.document import ConfigError
 from signaling.config.media_options import MediaOptions
-from signaling.rooms.dynacast import PAUSE_DELAY_S
+from signaling.rooms.dynacast import DENIED_DELAY_S, PAUSE_DELAY_S
 from tests.signaling.support.call import Call
 
 KEYS = "keys: {devkey: secret}\n"
@@ -21,7 +21,7 @@ def load(text: str) -> Config:
 def test_the_defaults_are_livekits_but_for_key_frames() -> None:
     config = load("")
     assert config.media == MediaOptions()
-    assert config.media == MediaOptions(True, False, (0, 0, 0), False, PAUSE_DELAY_S)
+    assert config.media == MediaOptions(True, False, (0, 0, 0), False, PAUSE_DELAY_S, DENIED_DELAY_S)
     assert config.room.playout_delay_ms is None
 
 
@@ -30,10 +30,10 @@ def test_the_keys_are_acted_on() -> None:
         "rtc:\n  congestion_control: {enabled: false, allow_pause: true}\n"
         "  pli_throttle: {low_quality: 750ms, mid_quality: 1s, high_quality: 1m0.5s}\n"
         "audio: {enable_loss_proxying: true}\n"
-        "video: {dynacast_pause_delay: 2s}\n"
+        "video: {dynacast_pause_delay: 2s, dynacast_denied_delay: 30s}\n"
         "room: {playout_delay: {enabled: true, min: 100, max: 2000}}\n"
     )
-    assert config.media == MediaOptions(False, True, (750, 1_000, 60_500), True, 2.0)
+    assert config.media == MediaOptions(False, True, (750, 1_000, 60_500), True, 2.0, 30.0)
     assert config.room.playout_delay_ms == (100, 2_000)
     assert config.ignored == ()
 

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
 from livekit.protocol import models, rtc
 
-from sfu.parameters import Codec
-from signaling.rooms.dynacast import PAUSE_DELAY_S
+from sfu.engine import LayerUse
+from sfu.parameters import Codec, TrackId
+from signaling.rooms.dynacast import DENIED_DELAY_S, PAUSE_DELAY_S, RETURN_S
 from tests.signaling.support.call import Call, Client, sdp, settle
 
 LEVELS = {models.LOW: "low", models.MEDIUM: "medium", models.HIGH: "high"}
@@ -134,3 +136,112 @@ async def test_resumed_publisher_is_told_again(call: Call) -> None:
     await ann.lose_socket()
     again = await call.resume(ann)
     assert enabled(again.of("subscribed_quality_update")[-1]) == {"vp8": "off"}
+
+
+class Watched:
+    """A camera with three layers, whose viewer's path the test decides about."""
+
+    def __init__(self, call: Call, ann: Client, bob: Client, sid: str) -> None:
+        self.call, self.ann, self.bob, self.sid = call, ann, bob, sid
+        (self.track,) = ann.participant.publishing.tracks[sid].engine_tracks
+
+    def use(self, *, sent: int, granted: int) -> None:
+        self.call.engine.uses = {TrackId(self.track): LayerUse(sent, granted)}
+
+    @property
+    def told(self) -> list[str]:
+        """What the publisher was told since the last look."""
+        updates = [enabled(update)["vp8"] for update in self.ann.of("subscribed_quality_update")]
+        self.ann.forget()
+        return updates
+
+    @property
+    def resting(self) -> list[int]:
+        return self.call.engine.resting.get(TrackId(self.track), [])
+
+
+@pytest.fixture
+async def watched(call: Call) -> Watched:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for client in (ann, bob):
+        await client.connect()
+    sid = await ann.publish("cam", "video")
+    await bob.renegotiate()
+    ann.forget()
+    return Watched(call, ann, bob, sid)
+
+
+async def test_layer_that_bandwidth_denies_to_every_viewer_stops_after_a_minute(call: Call, watched: Watched) -> None:
+    watched.use(sent=1, granted=1)
+    await call.pass_time(0.4)
+    await call.pass_time(DENIED_DELAY_S - 1)
+    await call.pass_time(PAUSE_DELAY_S - 1)
+    assert watched.told == []
+    await call.pass_time(PAUSE_DELAY_S)
+    assert watched.told == ["medium"]
+    assert watched.resting == [2]
+
+
+async def test_layer_that_was_denied_is_wanted_again_when_one_viewer_may_have_it(call: Call, watched: Watched) -> None:
+    watched.use(sent=0, granted=0)
+    for seconds in (0.4, DENIED_DELAY_S, PAUSE_DELAY_S):
+        await call.pass_time(seconds)
+    assert watched.told == ["low"]
+    assert watched.resting == [1, 2]
+    watched.use(sent=0, granted=1)
+    await call.pass_time(0.4)
+    assert watched.told == ["medium"]
+    assert watched.resting == [1, 2], "they count as ones that come for a while"
+    await call.pass_time(RETURN_S)
+    assert watched.resting == [2]
+    watched.use(sent=1, granted=2)
+    await call.pass_time(0.4)
+    await call.pass_time(RETURN_S)
+    assert watched.told == ["high"]
+    assert watched.resting == []
+
+
+async def test_lowest_layer_is_wanted_even_if_bandwidth_pauses_everybody(call: Call, watched: Watched) -> None:
+    watched.use(sent=-1, granted=-1)
+    for seconds in (0.4, DENIED_DELAY_S, PAUSE_DELAY_S):
+        await call.pass_time(seconds)
+    assert watched.told == ["low"]
+
+
+async def test_layer_that_was_granted_meanwhile_is_denied_for_a_minute_anew(call: Call, watched: Watched) -> None:
+    for granted, seconds in ((1, DENIED_DELAY_S - 1), (2, 0.4), (1, DENIED_DELAY_S - 1), (1, PAUSE_DELAY_S)):
+        watched.use(sent=1, granted=granted)
+        await call.pass_time(seconds)
+    assert watched.told == []
+
+
+async def test_new_wish_is_wanted_at_once_though_bandwidth_denied_it_before(call: Call, watched: Watched) -> None:
+    await show(watched.bob, watched.sid, quality=models.LOW)
+    watched.use(sent=0, granted=0)
+    for _ in range(2):
+        await call.pass_time(DENIED_DELAY_S)
+    assert watched.told == ["low"]
+    await show(watched.bob, watched.sid, quality=models.HIGH)
+    assert watched.told == ["high"]
+
+
+async def test_layer_that_is_still_sent_is_stopped_later(call: Call, watched: Watched) -> None:
+    await show(watched.bob, watched.sid, quality=models.LOW)
+    watched.use(sent=2, granted=0)
+    for _ in range(3):
+        await call.pass_time(PAUSE_DELAY_S)
+    assert watched.told == []
+    watched.use(sent=1, granted=0)
+    await call.pass_time(0.4)
+    assert watched.told == ["medium"]
+    watched.use(sent=0, granted=0)
+    await call.pass_time(0.4)
+    assert watched.told == ["low"]
+    await call.pass_time(PAUSE_DELAY_S)
+    assert watched.told == []
+
+
+async def test_what_the_engine_does_not_know_is_not_denied(call: Call, watched: Watched) -> None:
+    for seconds in (0.4, DENIED_DELAY_S, PAUSE_DELAY_S):
+        await call.pass_time(seconds)
+    assert watched.told == []

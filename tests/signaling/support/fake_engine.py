@@ -9,6 +9,7 @@ from dataclasses import fields
 from sfu.engine import (
     EngineError,
     LayerStatistics,
+    LayerUse,
     SubscriptionStatistics,
     ThreadLoad,
     Totals,
@@ -87,6 +88,10 @@ class FakeEngine:
         self.capacity = 1_000
         self.rows = {"transports": 1_000, "tracks": 1_000, "streams": 3_000, "subscriptions": 10_000}
         """What `limits` says."""
+        self.uses: dict[TrackId, LayerUse] = {}
+        """What `layer_uses` says."""
+        self.resting: dict[TrackId, list[int]] = {}
+        """Layers that publishers were told to stop, as `set_resting` was told."""
         self._ids = 0
 
     def _next(self) -> int:
@@ -167,6 +172,13 @@ class FakeEngine:
         for subscription, (source, _, _) in list(self.subscriptions.items()):
             if source == track:
                 self.unsubscribe(subscription)
+
+    def set_resting(self, track: TrackId, layers: Iterable[int]) -> None:
+        self._check(track, self.tracks)
+        self.resting[track] = list(layers)
+
+    def layer_uses(self) -> dict[TrackId, LayerUse]:
+        return self.uses
 
     def request_key_frame(self, track: TrackId) -> None:
         self.key_frames[track] += 1
