@@ -50,6 +50,28 @@ async def test_simulcast_quality_decides_the_layer(
         await eventually(partial(_shows, viewer, height), f"{quality} is {height} lines", 45, detail=publisher.sent)
 
 
+async def test_a_change_of_layer_costs_the_other_layers_no_key_frame(
+    server: ServerUnderTest, make_peer: PeerFactory, room: str
+) -> None:
+    publisher = await _publisher(server, make_peer, room, "vp8", simulcast=True, backupCodec=False)
+    viewer: BrowserPeer = await make_peer("chromium", "viewer")
+    await viewer.join(server, room)
+    await eventually(partial(_shows, viewer, HEIGHTS["HIGH"]), "720 lines", 45, detail=publisher.sent)
+
+    async def key_frames() -> tuple[int, int]:
+        """How many the publisher was asked for, and made."""
+        layers = [row for row in await publisher.sent() if row["source"] == "camera"]
+        return sum(row["plis"] for row in layers), sum(row["keyFrames"] for row in layers)
+
+    asked, made = await key_frames()
+    for quality in ("LOW", "HIGH", "MEDIUM", "LOW"):
+        await viewer.run(_ask(quality))
+        await eventually(partial(_shows, viewer, HEIGHTS[quality]), quality, 45, detail=publisher.sent)
+    asked_more, made_more = await key_frames()
+    assert asked_more - asked >= 3
+    assert made_more - made < 2 * (asked_more - asked), "without the format parameter it is three times as many"
+
+
 async def test_vp9_svc_quality_decides_the_spatial_layer(
     server: ServerUnderTest, make_peer: PeerFactory, room: str
 ) -> None:
