@@ -9,7 +9,7 @@ from sfu.media.net.paths import consent_pass
 from sfu.media.rates import rates_pass
 from sfu.media.rtcp.feedback import feedback_pass, receiver_reports_pass
 from sfu.media.rtcp.reports import sender_reports_pass
-from sfu.media.send.relay_out import relay_key_frame_requests
+from sfu.media.send.relay_out import relay_back
 from sfu.media.send.selection import liveness_pass
 from sfu.media.send.silence import silence_pass
 from sfu.media.sharing import limited_pass
@@ -42,7 +42,7 @@ def run_timers(state, now):
         feedback_pass(state, now)
         silence_pass(state, now)
         if thread.thread_count > 1:
-            relay_key_frame_requests(state, now)
+            relay_back(state, now)
     if now >= thread.bandwidth_ns:
         thread.bandwidth_ns = now + BANDWIDTH_NS
         bandwidth_pass(state, now)

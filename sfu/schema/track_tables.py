@@ -258,6 +258,8 @@ STREAM = RowType(
         ),
         Column("subscriber_loss_before", "u1", MEDIA, "`subscriber_loss` of the period before."),
         Column("subscriber_loss_ns", "i8", MEDIA, "Since when `subscriber_loss` counts; 0: none was reported."),
+        Column("subscriber_loss_told", "u1", MEDIA, "Of a mirror: what its publisher's thread was last told of it."),
+        Column("subscriber_loss_told_ns", "i8", MEDIA, "When that was."),
         Column("report_timestamp", "u4", MEDIA, "RTP timestamp of that report."),
         Column("report_ns", "i8", MEDIA, "Arrival of the publisher's last sender report."),
         # key frames

@@ -14,7 +14,7 @@ from sfu.media.net.lookup import find_outgoing, find_source
 from sfu.media.net.srtp import unprotect_rtcp
 from sfu.media.receive.sources import remember_rtcp_sender, unassign
 from sfu.media.rtcp.transport_feedback import receive_transport_feedback
-from sfu.media.send.relay_out import relay_report, relay_subscriber_loss
+from sfu.media.send.relay_out import relay_report
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.stream.subscriber_loss import note_subscriber_loss
@@ -237,18 +237,10 @@ def _report_block(state, row, data, at, now):
     subscription.reported_highest = subscription.out_highest
     take_report_block(state, found >> 1, get_u16(data, at + 10), np.int64(subscription.lost), now)
     if subscription.kind == MediaKind.AUDIO and subscription.stream >= 0 and state.thread[0].loss_proxying:
-        _note_loss(state, np.int64(subscription.stream), np.int64(data[at + 4]), now)
+        note_subscriber_loss(state.streams[subscription.stream], np.int64(data[at + 4]), now)
     last_report = get_u32(data, at + 16)
     if last_report != 0:
         _note_rtt(state, row, last_report, get_u32(data, at + 20), now)
-
-
-@njit(cache=True)
-def _note_loss(state, stream_row, fraction, now):
-    """A subscriber lost so many 256ths of an audio stream, whose publisher another media thread may have."""
-    stream = state.streams[stream_row]
-    if note_subscriber_loss(stream, fraction, now) and state.tracks[stream.track].source_thread >= 0:
-        relay_subscriber_loss(state, stream, fraction)
 
 
 @njit(cache=True)

@@ -2,7 +2,8 @@
 
 A mirror is a track of that thread's own tables with the same layers: its subscribers are served from there, with
 its packet cache, layer choice and retransmission as everywhere. So a packet is copied once for each thread and no row
-is shared. Sender reports go the same way, requests for key frames come back.
+is shared. Sender reports go the same way, requests for key frames and what subscribers lose come back: these are
+columns that a pass collects, since clients cause them at will.
 """
 
 import numpy as np
@@ -10,6 +11,7 @@ from numba import njit
 
 from sfu.media.stream.key_frames import is_awaited, key_frame_due, recent_key_frame
 from sfu.media.stream.packet_cache import is_stored
+from sfu.media.stream.subscriber_loss import NOTHING_NEW, loss_to_tell
 from sfu.queues.threads import NO_SLOT, claim, copy_to_entry, entry_of, publish, wake
 from sfu.schema.capacities import PACKETS
 from sfu.schema.codes import KeyFrameRequest, MediaKind, Relayed, RowState
@@ -117,8 +119,9 @@ def remove_mirror(state, row, thread):
 
 
 @njit(cache=True)
-def relay_key_frame_requests(state, now):
-    """Tell publishers' threads which key frames are requested from mirrors here, as often as publishers are told."""
+def relay_back(state, now):
+    """Tell publishers' threads which key frames are requested from mirrors here, as often as publishers are told, and
+    what subscribers here lose of audio."""
     for transport_row in range(state.thread[0].transport_end):
         transport = state.transports[transport_row]
         if transport.state != RowState.OPEN or not transport.relayed:
@@ -128,13 +131,15 @@ def relay_key_frame_requests(state, now):
             track = state.tracks[row]
             for layer in range(np.int64(track.layer_count)):
                 stream = state.streams[track.streams[layer]]
-                if not key_frame_due(stream, now):
-                    continue
-                if is_awaited(state, np.int64(track.streams[layer])):
-                    stream.pli_ns = now
-                    _send_key_frame_request(state, track, layer, stream.key_frame_requested)
-                else:
-                    stream.key_frame_requested = 0
+                if key_frame_due(stream, now):
+                    if is_awaited(state, np.int64(track.streams[layer])):
+                        stream.pli_ns = now
+                        _send_key_frame_request(state, track, layer, stream.key_frame_requested)
+                    else:
+                        stream.key_frame_requested = 0
+                loss = loss_to_tell(stream, now)
+                if loss != NOTHING_NEW:
+                    _send_back(state, track, layer, _SUBSCRIBER_LOSS, loss)
             row = np.int64(track.next)
 
 
@@ -148,12 +153,6 @@ def _send_key_frame_request(state, track, layer, why):
     elif why == KeyFrameRequest.SWITCH_UP:
         kind = _SWITCH_UP_REQUEST
     _send_back(state, track, layer, kind, 0)
-
-
-@njit(cache=True)
-def relay_subscriber_loss(state, stream, fraction):
-    """Tell the thread of a mirrored stream's publisher that a subscriber here lost so many 256ths."""
-    _send_back(state, state.tracks[stream.track], np.int64(stream.layer), _SUBSCRIBER_LOSS, fraction)
 
 
 @njit(cache=True)

@@ -7,17 +7,16 @@ from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.pacer import PACE_NS
 from sfu.media.send.relay_out import (
     add_mirror,
-    relay_key_frame_requests,
+    relay_back,
     relay_report,
-    relay_subscriber_loss,
     remove_mirror,
 )
-from sfu.media.stream.subscriber_loss import note_subscriber_loss
+from sfu.media.stream.subscriber_loss import TELL_NS, WINDOW_NS, note_subscriber_loss, subscriber_loss
 from sfu.parameters import Codec
 from sfu.schema.capacities import MEDIA_PER_TRANSPORT, RELAY_SLOTS
 from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.publisher import VP8, VP8_DELTA, VP8_KEY, packet
-from tests.sfu.support.subscribers import EXTENSIONS, MS, PUBLISHER, Room
+from tests.sfu.support.subscribers import EXTENSIONS, MS, PUBLISHER, SECOND, Room
 
 HOME, AWAY = 0, 1
 GENERATION, MIRROR_GENERATION = 3, 9
@@ -109,7 +108,7 @@ def test_a_key_frame_that_is_wanted_in_one_thread_is_asked_for_in_the_other(rela
     assert relay.away.viewers[0].take() == []
     relay.home.stream()["key_frame_requested"] = 0
     for _ in range(3):  # asked for once, however often the pass runs
-        relay_key_frame_requests(relay.away.record, relay.away.now)
+        relay_back(relay.away.record, relay.away.now)
     relays = relay.home.memory.table("relays")[AWAY]
     assert (relays["written"], relays["read"]) == (1, 0)
     assert relays_wait(relay.home.record)
@@ -121,16 +120,47 @@ def test_a_key_frame_that_is_wanted_in_one_thread_is_asked_for_in_the_other(rela
     relay.close()
 
 
+def lose(relay: Relay, fraction: int, after: int = 0) -> int:
+    """A viewer in the other thread lost so many 256ths, so much later; returns the entries in the queue by then."""
+    relay.away.now += after
+    note_subscriber_loss(relay.away.stream(), fraction, relay.away.now)
+    relay_back(relay.away.record, relay.away.now)
+    return int(relay.home.memory.table("relays")[AWAY]["written"])
+
+
 def test_what_viewers_of_another_thread_lose_its_publisher_hears(relay: Relay) -> None:
     relay.add()
-    stream = relay.away.stream()
-    for fraction, entries in ((30, 1), (30, 1), (20, 1), (40, 2)):  # told only when it got worse
-        if note_subscriber_loss(stream, fraction, relay.away.now):
-            relay_subscriber_loss(relay.away.record, stream, fraction)
-        assert relay.home.memory.table("relays")[AWAY]["written"] == entries
+    told = [lose(relay, fraction, TELL_NS) for fraction in (30, 30, 20, 40)]
+    assert told == [1, 1, 1, 2], "told only when it got worse"
     receive_relayed(relay.home.record, relay.home.memory.arena, relay.home.now)
     assert relay.home.stream()["subscriber_loss"] == 40
     assert relay.home.stream()["key_frame_requested"] == 0
+    relay.close()
+
+
+def test_viewers_who_report_ever_more_fill_no_queue(relay: Relay) -> None:
+    relay.add()
+    for fraction in range(1, 256):
+        entries = lose(relay, fraction, MS)
+    assert entries == 1
+    assert lose(relay, 1, TELL_NS) == 2
+    receive_relayed(relay.home.record, relay.home.memory.arena, relay.home.now)
+    assert relay.home.stream()["subscriber_loss"] == 255
+    relay.close()
+
+
+def test_a_loss_that_lasts_is_not_forgotten_by_the_publishers_thread(relay: Relay) -> None:
+    relay.add()
+    for _ in range(4 * WINDOW_NS // SECOND):
+        lose(relay, 30, SECOND)
+    relay.home.now = relay.away.now
+    receive_relayed(relay.home.record, relay.home.memory.arena, relay.home.now)
+    assert relay.home.memory.table("relays")[AWAY]["written"] <= 5
+    for _ in range(2 * WINDOW_NS // SECOND):
+        lose(relay, 30, SECOND)
+        relay.home.now = relay.away.now
+        receive_relayed(relay.home.record, relay.home.memory.arena, relay.home.now)
+        assert subscriber_loss(relay.home.stream(), relay.home.now) == 30
     relay.close()
 
 
