@@ -81,7 +81,7 @@ def share_bandwidth(state, row, now):
     estimate = usable_estimate(state, row)
     transport.shared_bps = estimate
     overhead = _packet_overhead(state, transport)
-    audio_bps, wished_audio_bps = share_audio(state, row, estimate, overhead, now)
+    audio_bps, wished_audio_bps, limited = share_audio(state, row, estimate, overhead, now)
     count = _gather(state, row, overhead)
     transport.wish_bps = wished_audio_bps + _wish(state, count)
     if estimate == 0:
@@ -97,7 +97,6 @@ def share_bandwidth(state, row, now):
     if silent:
         _wish_lowest(state, count)
     used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0 and reported, now)
-    limited = transport.voices_only != 0
     for k in range(count):
         demand = state.demands[k]
         if silent:

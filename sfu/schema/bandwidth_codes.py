@@ -30,6 +30,8 @@ class Held(IntEnum):
     """All that begins from now on: the picture stands until the key frame of a lower layer comes."""
     QUIETER = 3
     """Of a microphone, everything while VOICES louder ones are sent to the same subscriber."""
+    EXCESSIVE = 4
+    """Of an audio track, everything: it takes more than one may claim before all video."""
 
 
 class Reason(IntEnum):

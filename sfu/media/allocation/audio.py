@@ -3,8 +3,10 @@
 * Where all audio would take more than VOICES_PERCENT of the estimate, only the loudest microphones are sent. Which ones
   is decided at each packet (`sfu.media.send.voices`).
 * Below PLAIN_BPS, RED (RFC 2198) is left out, and each packet is sent once, as the Opus packet that it holds.
+* Beside video, one track has no more than its part of VOICES_PERCENT, and no more than MOST_TRACK_BPS: from one that
+  takes more, first RED is left out, and then it is not sent. Up to LEAST_TRACK_BPS it is always sent.
 
-Both end only when there is clearly more, so that they do not come and go with every estimate. Without video a path
+All end only when there is clearly more, so that they do not come and go with every estimate. Without video a path
 cannot be probed. There, audio is limited only after delay or loss has shown that the path is narrow, and is then tried
 whole again from time to time.
 """
@@ -27,8 +29,12 @@ TRY_EVERY_NS = 30_000_000_000
 """Without video, all microphones are tried again so often."""
 TRIED_NS = 3_000_000_000
 """How long all microphones are tried: feedback needs so long to show what comes of it."""
+LEAST_TRACK_BPS, MOST_TRACK_BPS = 160_000, 600_000
+"""What one audio track may claim before all video, however little the path carries and however much: Opus of 128 kbit/s
+without RED, and the most that Opus can have (RFC 6716: 510 kbit/s), with their headers. So all audio of a narrow path
+claims no more than the first for each of VOICES microphones, and of as many sounds of shared screens."""
 
-_NOTHING, _QUIETER = int(Held.NOTHING), int(Held.QUIETER)
+_NOTHING, _QUIETER, _EXCESSIVE = int(Held.NOTHING), int(Held.QUIETER), int(Held.EXCESSIVE)
 _CLIENT, _BANDWIDTH = int(Reason.CLIENT), int(Reason.BANDWIDTH)
 
 
@@ -59,38 +65,88 @@ def is_limited(transport, audio_bps, estimate_bps, probed, now):
 
 
 @njit(cache=True)
+def track_claim(estimate_bps, tracks, reduced):
+    """Bit/s that one of `tracks` audio tracks may take before all video. reduced: it has been sent less than it has."""
+    percent = ALL_VOICES_PERCENT if reduced else VOICES_PERCENT
+    share = estimate_bps * percent // (100 * max(tracks, 1))
+    return min(max(share, LEAST_TRACK_BPS), MOST_TRACK_BPS)
+
+
+@njit(cache=True)
 def share_audio(state, row, estimate_bps, overhead, now):
     """Decide what of its audio transport `row` is sent, and let egress follow that.
 
-    overhead: bytes that a packet has on the wire beside RTP. Returns the bit/s that this costs, and what all audio with
-    its redundancy would cost.
+    overhead: bytes that a packet has on the wire beside RTP. Returns the bit/s that this costs, what all audio with its
+    redundancy would cost, and whether anything is left out.
     """
     transport = state.transports[row]
     plain = is_plain(transport.plain_audio != 0, estimate_bps)
-    wished, sounds, all_voices, loudest = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    second, third, probed = np.int64(0), np.int64(0), False
+    tracks, probed = _count_tracks(state, row, overhead)
+    bounded = probed and estimate_bps > 0
+    wished, sounds, voices, largest = np.int64(0), np.int64(0), np.int64(0), (np.int64(0), np.int64(0), np.int64(0))
+    excessive = False
     number = np.int64(transport.first_subscription)
     while number >= 0:
         subscription = state.subscriptions[number]
-        if is_wanted(state, subscription):
-            if subscription.kind == MediaKind.VIDEO:
-                probed = True
-            else:
-                track = state.tracks[subscription.track]
-                once, again = _audio_costs(state, track, overhead)
-                wished += once + again
-                bps = once if plain else once + again
+        if subscription.kind == MediaKind.AUDIO:
+            track = state.tracks[subscription.track]
+            once, again = _audio_costs(state, track, overhead)
+            bps = _grant(subscription, once, again, plain, estimate_bps if bounded else np.int64(0), tracks)
+            if is_wanted(state, subscription):
+                wished += min(once + again, MOST_TRACK_BPS)
+                excessive |= subscription.held == _EXCESSIVE
                 if track.screen:
                     sounds += bps
                 else:
-                    all_voices += bps
-                    third = max(third, min(second, bps))
-                    second = max(second, min(loudest, bps))
-                    loudest = max(loudest, bps)
+                    voices += bps
+                    largest = _three_largest(largest, bps)
         number = np.int64(subscription.next_of_transport)
-    limited = is_limited(transport, sounds + all_voices, estimate_bps, probed, now)
-    _put_in_force(state, row, plain, limited, now)
-    return sounds + (loudest + second + third if limited else all_voices), wished
+    limited = is_limited(transport, sounds + voices, estimate_bps, probed, now)
+    _put_in_force(transport, plain, limited, now)
+    if limited:
+        sounds, voices = _hold_others(state, row, overhead), largest[0] + largest[1] + largest[2]
+    return sounds + voices, wished, excessive or limited
+
+
+@njit(cache=True)
+def _three_largest(largest, bps):
+    """The VOICES largest of `largest`, which are in falling order, and one more."""
+    first, second, third = largest
+    return max(first, bps), max(second, min(first, bps)), max(third, min(second, bps))
+
+
+@njit(cache=True)
+def _count_tracks(state, row, overhead):
+    """How many audio tracks transport `row` may hear at once where bandwidth is short, and whether it has video."""
+    voices, sounds, video = np.int64(0), np.int64(0), False
+    number = np.int64(state.transports[row].first_subscription)
+    while number >= 0:
+        subscription = state.subscriptions[number]
+        if is_wanted(state, subscription):
+            track = state.tracks[subscription.track]
+            if subscription.kind == MediaKind.VIDEO:
+                video = True
+            elif _audio_costs(state, track, overhead)[0] > 0:
+                sounds += track.screen != 0
+                voices += track.screen == 0
+        number = np.int64(subscription.next_of_transport)
+    return min(voices, VOICES) + min(sounds, VOICES), video
+
+
+@njit(cache=True)
+def _grant(subscription, once, again, plain, estimate_bps, tracks):
+    """Write into an audio subscription what of its track may be sent beside others: all, all but what RED repeats, or
+    nothing. once, again: bit/s without that, and of it; estimate_bps: 0: everything may. Returns what that costs."""
+    reduced = subscription.held == _EXCESSIVE or (subscription.unwrapped != 0 and not plain)
+    claim = track_claim(estimate_bps, tracks, reduced) if estimate_bps > 0 else once + again
+    unwrapped = plain or once + again > claim
+    excessive = once > claim
+    subscription.unwrapped = 1 if unwrapped else 0
+    subscription.held = _EXCESSIVE if excessive else _NOTHING
+    subscription.reason = _BANDWIDTH if excessive else _CLIENT
+    if excessive:
+        return np.int64(0)
+    return once if unwrapped else once + again
 
 
 @njit(cache=True)
@@ -111,23 +167,36 @@ def _audio_costs(state, track, overhead):
 
 
 @njit(cache=True)
-def _put_in_force(state, row, plain, limited, now):
-    """Write what was decided into the audio subscriptions of a transport."""
-    transport = state.transports[row]
-    if not (plain or limited or transport.plain_audio != 0 or transport.voices_only != 0):
-        return
+def _put_in_force(transport, plain, limited, now):
+    """Write what was decided about all audio of a transport."""
     if limited != (transport.voices_only != 0):
         transport.voices_ns = now
         for k in range(VOICES):
             transport.voices[k] = 0
     transport.plain_audio = 1 if plain else 0
     transport.voices_only = 1 if limited else 0
-    number = np.int64(transport.first_subscription)
+
+
+@njit(cache=True)
+def _hold_others(state, row, overhead):
+    """Let only the loudest microphones be sent to transport `row`, and the first VOICES sounds of shared screens.
+    Returns what these sounds cost, bit/s."""
+    sounds, left = np.int64(0), VOICES
+    number = np.int64(state.transports[row].first_subscription)
     while number >= 0:
         subscription = state.subscriptions[number]
-        if subscription.kind == MediaKind.AUDIO:
-            held = limited and not state.tracks[subscription.track].screen
-            subscription.unwrapped = 1 if plain else 0
-            subscription.held = _QUIETER if held else _NOTHING
-            subscription.reason = _BANDWIDTH if held else _CLIENT
+        if subscription.kind == MediaKind.AUDIO and subscription.held == _NOTHING:
+            track = state.tracks[subscription.track]
+            once, again = _audio_costs(state, track, overhead)
+            if not track.screen:
+                subscription.held = _QUIETER
+                subscription.reason = _BANDWIDTH
+            elif once > 0 and is_wanted(state, subscription):
+                if left > 0:
+                    left -= 1
+                    sounds += once if subscription.unwrapped else once + again
+                else:
+                    subscription.held = _EXCESSIVE
+                    subscription.reason = _BANDWIDTH
         number = np.int64(subscription.next_of_transport)
+    return sounds

@@ -172,6 +172,8 @@ def is_held(state, row, packet):
     """Whether a packet of subscription `row` is not sent because of `held`. A picture that has begun is sent to its
     end."""
     subscription = state.subscriptions[row]
+    if subscription.held == Held.EXCESSIVE:
+        return True
     if subscription.held == Held.QUIETER:
         return not is_voice(state, row, packet.arrival_ns)
     if packet.timestamp == subscription.picture_timestamp:

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.stream.loudest import ADVANTAGE, FORGOTTEN_NS, loudness_rank, same_owner
+from sfu.schema.bandwidth_codes import Held
 from sfu.schema.capacities import VOICES
 from sfu.schema.codes import MediaKind, RowState
 
@@ -45,8 +46,8 @@ def _rank_of_holder(state, subscription, holder, now):
         return np.int64(_FREE)
     other = state.subscriptions[holder]
     same = other.transport == subscription.transport and other.kind == MediaKind.AUDIO
-    if not same or other.state != RowState.OPEN or other.paused:
-        return np.int64(_FREE)  # the row has got another use
+    if not same or other.state != RowState.OPEN or other.paused or other.held == Held.EXCESSIVE:
+        return np.int64(_FREE)  # the row has got another use, or sends nothing
     track = state.tracks[other.track]
     if track.streams[0] < 0 or now - state.streams[track.streams[0]].last_ns >= FORGOTTEN_NS:
         return np.int64(_FREE)

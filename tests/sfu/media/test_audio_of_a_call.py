@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from sfu.parameters import Kind
+from sfu.schema.bandwidth_codes import Reason
 from sfu.schema.capacities import VOICES
 from tests.sfu.support.simulated_call import OPUS, RED, START, Encoders, SimulatedCall, Viewer, simulated_call
 from tests.sfu.support.simulated_link import MS, SECOND, Link
@@ -73,3 +74,48 @@ def test_without_video_everybody_is_heard_on_a_path_of_which_nothing_bad_is_know
         call.run(12.0, lambda: speak(call, {1}))
         assert len(heard(viewer, 10, 12)) == 14
         assert min(heard(viewer, 2, 12).values()) >= 0.99 * 10 * 50
+
+
+FAT = Encoders(audio_bytes=1_250)
+"""Half a Mbit/s of sound."""
+
+
+def layers(viewer: Viewer, first: int, last: int) -> set[int]:
+    return {each.layer for each in viewer.seconds[first:last]}
+
+
+def test_a_track_that_takes_most_of_the_path_is_left_out_beside_video() -> None:
+    with simulated_call() as call:
+        fat = call.publish(encoders=FAT)
+        usual = call.publish(*LAYERS)
+        viewer = call.view(Link(START, ((0.0, 900_000),), delay_ns=20 * MS))
+        call.run(20.0)
+        packets = heard(viewer, 12, 20)
+        assert packets[viewer.subscription_to(usual, Kind.AUDIO)] >= 0.99 * 8 * 50
+        assert packets[viewer.subscription_to(fat, Kind.AUDIO)] == 0
+        row = call.memory.table("subscriptions")[viewer.subscription_to(fat, Kind.AUDIO)]
+        assert row["reason"] == Reason.BANDWIDTH
+        assert layers(viewer, 12, 20) == {1}
+
+
+def test_such_a_track_is_sent_where_there_is_room_and_where_there_is_no_video() -> None:
+    with simulated_call() as call:
+        fat = call.publish(encoders=FAT)
+        listener = call.view(Link(START, ((0.0, 900_000),), delay_ns=20 * MS))
+        call.publish(*LAYERS)
+        viewer = call.view(Link(START, ((0.0, 10_000_000),), delay_ns=20 * MS))
+        call.run(15.0)
+        for each in (listener, viewer):
+            assert heard(each, 8, 15)[each.subscription_to(fat, Kind.AUDIO)] >= 0.99 * 7 * 50
+        assert layers(viewer, 8, 15) == {2}
+
+
+def test_no_track_claims_more_than_sound_can_need() -> None:
+    with simulated_call() as call:
+        fat = call.publish(encoders=Encoders(audio_bytes=630, red=True))
+        call.publish(*LAYERS)
+        viewer = call.view(Link(START, ((0.0, 10_000_000),), delay_ns=20 * MS))
+        call.run(12.0)
+        row = viewer.subscription_to(fat, Kind.AUDIO)
+        assert {number for at, each, number in viewer.heard if each == row and at > START + 8 * SECOND} == {OPUS}
+        assert heard(viewer, 8, 12)[row] >= 0.99 * 4 * 50, "without what it repeats it is sent"

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from sfu.media.allocation.audio import (
     ALL_VOICES_PERCENT,
+    LEAST_TRACK_BPS,
+    MOST_TRACK_BPS,
     PLAIN_BPS,
     REDUNDANT_BPS,
     TRIED_NS,
@@ -16,6 +18,7 @@ from sfu.media.allocation.audio import (
     VOICES_PERCENT,
     is_limited,
     is_plain,
+    track_claim,
 )
 from sfu.schema.estimate_tables import START_BPS
 from sfu.schema.transport_tables import TRANSPORT
@@ -86,6 +89,21 @@ def test_without_video_all_audio_is_tried_now_and_then(limited: bool, passed: in
     assert limits(limited=limited, probed=False, **rest) == expected
     if limited:
         assert limits(limited=True, probed=True, **rest), "where it is probed, that says when"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "tracks", "claim"),
+    [
+        (1_000_000, 2, 350_000),
+        (1_000_000, 4, 175_000),
+        (300_000, 3, LEAST_TRACK_BPS),
+        (30_000, 0, LEAST_TRACK_BPS),
+        (50_000_000, 1, MOST_TRACK_BPS),
+    ],
+)
+def test_one_track_claims_its_part_within_bounds(estimate: int, tracks: int, claim: int) -> None:
+    assert track_claim(estimate, tracks, False) == claim
+    assert track_claim(estimate, tracks, True) <= claim
 
 
 @settings(max_examples=300, deadline=None)
