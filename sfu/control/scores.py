@@ -54,7 +54,6 @@ _DOWN = np.dtype(
         ("report_at", "i8"),
         ("report_count", "i8"),
         ("own_lost", "i8"),
-        ("own_lost_before", "i8"),
         ("streaming_at", "i8"),
     ]
 )
@@ -113,8 +112,7 @@ class Scores:
         packets = rows["packets"][at]
         reported_ns = np.where(rows["mid_acknowledged"][at] != 0, rows["reported_ns"][at], 0)
         reported_packets = rows["reported_packets"][at]
-        # Numbers without a packet are holes that the publisher or a change of layers left.
-        own_lost = rows["lost"][at] - (rows["reported_highest"][at] - reported_packets)
+        own_lost = rows["own_lost"][at]
         tracks = rows["track"][at]
         paused = rows["rung"][at] == Rung.PAUSED
         held = (rows["pause_requested"][at] != 0) | silent[tracks]
@@ -123,7 +121,7 @@ class Scores:
         first = fresh | (was["report_at"] == 0)
         reported = reported_ns != was["report_at"]
         sent = reported_packets - was["report_count"]
-        lost = np.clip(own_lost - np.maximum(was["own_lost"], was["own_lost_before"]), 0, np.maximum(sent, 0))
+        lost = np.clip(own_lost - was["own_lost"], 0, np.maximum(sent, 0))
         seconds = np.maximum(reported_ns - was["report_at"], 1) / 1e9
         judged = reported & moved & (sent > 0) & ~(first | held | paused | was["unjudged"])
         stream = memory.table("streams")
@@ -142,8 +140,6 @@ class Scores:
         score[unheard] = DRY
         score[paused] = LEAST
         score[held] = BEST
-        before = np.where(reported, was["own_lost"], was["own_lost_before"])
-        was["own_lost_before"] = np.where(first, own_lost, before)
         was["own_lost"], was["report_at"], was["report_count"] = own_lost, reported_ns, reported_packets
         was["counted"], was["unjudged"], was["streaming_at"] = packets, held | paused, streaming_ns
         was["distance"], was["usual_pps"], was["score"] = distance, usual, score

@@ -106,10 +106,9 @@ class SubscriptionStatistics:
     bytes: int
     """Bytes of the RTP payload of these packets."""
     lost_fraction: float
-    """0 to 1, from the last receiver report."""
+    """0 to 1: of what was sent between the last two receiver reports, what `lost` counts."""
     lost: int
-    """Packets that the subscriber has missed, as it reported last; those that the publisher's path lost are among
-    them."""
+    """Packets that were sent to the subscriber and that it has missed, before repair, as it reported last."""
     jitter_ms: float
     """Jitter, from the last receiver report."""
     rtt_ms: float
@@ -348,8 +347,8 @@ def subscription_statistics(subscription: Subscription, waiting_s: float) -> Sub
     return SubscriptionStatistics(
         packets=int(row["packets"]),
         bytes=int(row["octets"]),
-        lost_fraction=int(row["fraction_lost"]) / 256,
-        lost=int(row["lost"]),
+        lost_fraction=int(row["own_fraction"]) / 256,
+        lost=int(row["own_lost"]),
         jitter_ms=_milliseconds(int(row["jitter"]), stream),
         rtt_ms=memory.table("transports")["rtt_ns"].item(subscription.transport.row) / 1e6,
         layer=int(row["spatial"]) if layer >= 0 and scalable else layer,

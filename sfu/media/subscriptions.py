@@ -6,6 +6,7 @@ from numba import njit
 
 from sfu.compiler.rows import row_reset
 from sfu.media.allocation.due import list_transport
+from sfu.media.bandwidth.report_blocks import uncounted_bytes
 from sfu.media.net.lookup import insert_outgoing, remove_outgoing
 from sfu.media.net.srtp import forget_srtp_stream
 from sfu.media.send.selection import choose_target_layer, renew_temporal, request_target_key_frame
@@ -65,6 +66,7 @@ def open_subscription(state, row, now):
 def close_subscription(state, row):
     """Unlink a subscription, let libsrtp forget its SSRCs, and tell the control thread that the row is free."""
     subscription = state.subscriptions[row]
+    state.transports[subscription.transport].heard_bytes += uncounted_bytes(subscription)
     _unlink_from_track(state, row)
     _unlink_from_transport(state, row)
     remove_outgoing(state, row, 0)

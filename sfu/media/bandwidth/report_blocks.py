@@ -2,7 +2,8 @@
 `sfu.media.bandwidth.reports`.
 
 A receiver counts every number that it misses (RFC 3550 section 6.4.1). Those that no packet was ever given, because
-the publisher's own packet never came or a layer was switched, are subtracted. Loss is counted before repair, since that
+the publisher's own packet never came or a layer was switched, are subtracted; that much is counted for every
+subscription, for its statistics. Loss is counted before repair, since that
 is what the path does: a packet that a repeat replaced was lost, and report blocks about repeats count for nothing.
 """
 
@@ -14,16 +15,16 @@ from sfu.media.bandwidth.estimate import expect_no_feedback, receiver_estimate, 
 from sfu.media.bandwidth.passes import begin_estimate
 from sfu.media.bandwidth.reports import DECREASE_NS, GROWTH_NS, HIGH_LOSS
 from sfu.media.wire.numbers import extend16
-from sfu.media.wire.overhead import GCM_TAG_BYTES, udp_ip_bytes
+from sfu.media.wire.overhead import GCM_TAG_BYTES, UDP_IP4_BYTES
 from sfu.schema.capacities import SEQUENCE_START
 from sfu.schema.estimate_tables import MAX_BPS
 
 NEEDED_PACKETS = 20
 """Fewer say nothing about a rate, as in libwebrtc."""
-MAX_AHEAD = 512
-"""Numbers without a packet that a report may not have reached yet; it is as many as a gap in a stream may have."""
 RTP_BYTES = 20
 """Header and header extensions of a usual packet."""
+WIRE_BYTES = RTP_BYTES + GCM_TAG_BYTES + UDP_IP4_BYTES
+"""What a usual packet has beside its payload; the 20 bytes more of IPv6 do not matter here."""
 
 
 @njit(cache=True)
@@ -33,26 +34,48 @@ def take_report_block(state, number, highest, lost, now):
     highest: low 16 bits of the highest number that was received; lost: cumulative, as the receiver counts.
     """
     subscription = state.subscriptions[number]
-    row = np.int64(subscription.transport)
-    if _gives_feedback(state, row) or subscription.packets == 0:
-        return
     used = np.int64(subscription.out_highest)
     highest = extend16(highest, used)
-    expected = highest - subscription.heard_highest
-    if highest > used or expected <= 0:
+    if subscription.packets == 0 or highest > used or highest <= subscription.heard_highest:
         return
-    holes = used - subscription.first_highest - subscription.packets
-    missing = lost - holes
-    news = missing - subscription.heard_missing
-    sent = max(expected - max(holes - subscription.heard_holes, 0), 1)
+    sent, news = _count(subscription, used, highest, lost)
+    subscription.own_lost += news
+    subscription.own_fraction = min(256 * news // max(sent, 1), 255)
+    row = np.int64(subscription.transport)
+    if _gives_feedback(state, row):
+        return
     transport = state.transports[row]
     transport.heard_packets += sent
-    transport.heard_lost += min(max(news, 0), sent)
-    subscription.heard_highest = highest
-    subscription.heard_holes = holes
-    # Holes that the report has not reached are no packets that came back: they are missed later.
-    subscription.heard_missing = min(max(missing, subscription.heard_missing), missing + MAX_AHEAD)
+    transport.heard_lost = min(transport.heard_lost + news, transport.heard_packets)
     _conclude(state, row, now)
+
+
+@njit(cache=True)
+def _count(subscription, used, highest, lost):
+    """(packets sent, packets lost) that a report tells of beyond the one before. used: the highest number that was
+    given; highest: the highest one that had arrived.
+
+    How many packets were lost is known within two bounds only. Numbers without a packet that lie above `highest` were
+    not missed yet. A packet of the publisher's that came late, and filled such a number since the last report, may
+    still be missed: it is on its way.
+    """
+    holes = used - subscription.first_highest - subscription.packets
+    late = subscription.late - subscription.heard_late
+    missing = lost - holes - late
+    news = min(max(missing - subscription.heard_missing, 0), highest - subscription.heard_highest)
+    sent = np.int64(subscription.packets - subscription.heard_packets)
+    most = missing + late + (used - highest)
+    subscription.heard_missing = min(max(missing, subscription.heard_missing), most)
+    subscription.heard_highest = highest
+    subscription.heard_packets = subscription.packets
+    subscription.heard_late = subscription.late
+    return sent, news
+
+
+@njit(cache=True)
+def uncounted_bytes(subscription):
+    """Bytes on the wire of everything that was sent on a subscription since reports last decided, repeats included."""
+    return _wire_bytes(subscription) - subscription.counted_bytes
 
 
 @njit(cache=True)
@@ -104,9 +127,9 @@ def _conclude(state, row, now):
     high = fraction > 256 * HIGH_LOSS
     if not high and elapsed < GROWTH_NS:
         return
-    sent = _sent_bytes(state, row)
-    bps = max(sent - transport.heard_bytes, 0) * 8_000_000 // (elapsed // 1000)
-    transport.heard_ns, transport.heard_bytes = now, sent
+    # Who was sent nothing for long is not sent less for that.
+    bps = max(_take_sent_bytes(state, row) * 8_000_000 // (elapsed // 1000), _measured_bps(state, row))
+    transport.heard_ns = now
     transport.heard_packets = transport.heard_lost = 0
     if not is_ruled_by_reports(state, row):
         if not high or not _needs_reports(state, row):
@@ -118,18 +141,33 @@ def _conclude(state, row, now):
 
 
 @njit(cache=True)
-def _sent_bytes(state, row):
-    """Bytes on the wire of everything that was sent on the subscriptions that transport `row` has now, repeats included
-    and taken to be as large as other packets."""
+def _take_sent_bytes(state, row):
+    """Bytes on the wire of everything that transport `row` was sent since this was last asked."""
     transport = state.transports[row]
-    family = state.paths[transport.path].family if transport.path >= 0 else 4
-    head = RTP_BYTES + GCM_TAG_BYTES + udp_ip_bytes(family)
-    total = np.int64(0)
+    total = np.int64(transport.heard_bytes)
+    transport.heard_bytes = 0
     number = np.int64(transport.first_subscription)
     while number >= 0:
         each = state.subscriptions[number]
-        if each.packets > 0:
-            size = each.octets // each.packets + head
-            total += size * (each.packets + each.retransmitted)
+        total += uncounted_bytes(each)
+        each.counted_bytes = _wire_bytes(each)
         number = np.int64(each.next_of_transport)
+    return total
+
+
+@njit(cache=True)
+def _wire_bytes(subscription):
+    """Bytes on the wire of everything that was sent on a subscription; it never falls."""
+    repeats = subscription.retransmitted_bytes + subscription.retransmitted * (WIRE_BYTES - RTP_BYTES)
+    return np.int64(subscription.octets + subscription.packets * WIRE_BYTES + repeats)
+
+
+@njit(cache=True)
+def _measured_bps(state, row):
+    """Bit/s of RTP payload that transport `row` was sent of late."""
+    total = np.int64(0)
+    number = np.int64(state.transports[row].first_subscription)
+    while number >= 0:
+        total += np.int64(state.subscriptions[number].bitrate_bps)
+        number = np.int64(state.subscriptions[number].next_of_transport)
     return total

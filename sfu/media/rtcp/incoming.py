@@ -234,7 +234,6 @@ def _report_block(state, row, data, at, now):
     subscription.jitter = get_u32(data, at + 12)
     subscription.reported_ns = now
     subscription.reported_packets = subscription.packets
-    subscription.reported_highest = subscription.out_highest
     take_report_block(state, found >> 1, get_u16(data, at + 10), np.int64(subscription.lost), now)
     if subscription.kind == MediaKind.AUDIO and subscription.stream >= 0 and state.thread[0].loss_proxying:
         note_subscriber_loss(state.streams[subscription.stream], np.int64(data[at + 4]), now)

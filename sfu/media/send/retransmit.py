@@ -136,6 +136,7 @@ def resend(state, arena, row, sent, now):
     if size < 0 or not send_rtp(state, np.int64(subscription.transport), slot, size, index):
         return False
     subscription.retransmitted += 1
+    subscription.retransmitted_bytes += size
     state.thread[0].retransmissions_sent += 1
     state.thread[0].retransmission_bytes_sent += size
     return True

@@ -40,6 +40,7 @@ def send(subscription, sequence):
         return np.int64(subscription.out_highest)
     if not _decide_late(subscription, sequence):
         return NOT_SENT
+    subscription.late += 1
     drops = count_after(subscription.dropped_past, subscription.dropped, subscription.in_highest, sequence)
     return subscription.out_highest + ahead + drops
 
