@@ -21,6 +21,12 @@ _TEST = re.compile(r"\btest_\w+\b(?!\.py|/)")
 _TARGET = re.compile(r"\bmake ([a-z]+)\b")
 _COUNTED = re.compile(r'(?:drops|dropped)\["([a-z_ ]+)"\]')
 _QUOTED = re.compile(r'"([a-z_ ]+)"')
+_MIDDLE = re.compile(r"(?:Of|And|It|Its|The same)\b")
+"""How a text begins that goes on from the line above: nobody can read it alone."""
+_MIDDLE_OF_A_TABLE = re.compile(
+    r"(?:Of|And|It|Its|The same|By|Than|That|Those|From|As (?:received|sent))\b|`\w+` then\b"
+)
+_CELL_END = re.compile(r"(?<!\\)\|")
 _CONSTANT = re.compile(r"(?:(\w+)\.)?([A-Z][A-Z0-9_]+)")
 
 
@@ -86,6 +92,37 @@ def test_the_way_of_a_packet_names_its_files() -> None:
     folders = (ROOT / "sfu" / "media", ROOT / "sfu", ROOT / "sfu" / "control")
     assert len(names) > 15
     assert sorted(name for name in names if not any((each / f"{name}.py").exists() for each in folders)) == []
+
+
+def docstrings(path: Path) -> list[str]:
+    """Docstrings, and strings under the names that they describe, each with its line."""
+    found = []
+    for node in ast.walk(ast.parse(text_of(path))):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found.append((statement.lineno, value.value.strip()))
+    return [f"{line}: {text}" for line, text in found]
+
+
+def test_no_docstring_begins_in_the_middle_of_a_sentence() -> None:
+    lost, count = [], 0
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            for each in docstrings(path) if "node_modules" not in path.parts else ():
+                count += 1
+                if _MIDDLE.match(each.partition(": ")[2]):
+                    lost.append(f"{path.relative_to(ROOT)}:{each}")
+    assert count > 3000
+    assert lost == []
+
+
+def test_no_meaning_of_a_column_begins_in_the_middle_of_a_sentence() -> None:
+    lines = [line for line in text_of(ROOT / "docs" / "tables.md").splitlines() if line.startswith("| `")]
+    assert len(lines) > 500
+    cells = [[cell.strip() for cell in _CELL_END.split(line)] for line in lines]
+    assert [f"{row[1]}: {row[5]}" for row in cells if _MIDDLE_OF_A_TABLE.match(row[5])] == []
 
 
 def constants() -> dict[str, set[str]]:

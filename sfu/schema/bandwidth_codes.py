@@ -29,9 +29,9 @@ class Held(IntEnum):
     SWITCH = 2
     """All that begins from now on: the picture stands until the key frame of a lower layer comes."""
     QUIETER = 3
-    """Of a microphone, everything while VOICES louder ones are sent to the same subscriber."""
+    """Nothing of the microphone is sent, because VOICES louder ones are."""
     EXCESSIVE = 4
-    """Of an audio track, everything: it takes more than one may claim before all video."""
+    """Nothing of the audio track is sent, because it takes more than one may claim before all video."""
 
 
 class Reason(IntEnum):

@@ -187,9 +187,9 @@ class KeyFrameRequest(IntEnum):
     NEEDED = 1
     """Somebody begins with it or cannot go on without it, or its track's thread has granted a switch."""
     SWITCH_DOWN = 2
-    """Of a mirror: a viewer's bandwidth takes a lower layer. The thread that has the publisher decides."""
+    """For a mirror: a viewer's bandwidth takes a lower layer. The thread that has the publisher decides."""
     SWITCH_UP = 3
-    """Of a mirror: a viewer's bandwidth permits a higher layer. The thread that has the publisher decides."""
+    """For a mirror: a viewer's bandwidth permits a higher layer. The thread that has the publisher decides."""
     ORDERED = 4
     """The control thread asked for it, whether anybody is to be sent it or not."""
 

@@ -59,17 +59,17 @@ TRACK = RowType(
             "switches_ns",
             "i8",
             MEDIA,
-            "When each of the last requests of that kind was made, newest first; 0: never. Not of a mirror.",
+            "When each of the last key frames was requested because of bandwidth, newest first; 0: never.",
             shape=TRACK_SWITCHES,
         ),
         Column(
             "resting",
             "u1",
             MEDIA,
-            "Bit mask of layers, by command: the publisher was told to stop them, because nobody wants them.",
+            "Bit mask of layers that the publisher was told to stop because nobody wants them, by command.",
         ),
         # audio of which only the loudest of a group is forwarded: sfu/media/stream/loudest.py
-        Column("group", "i4", CONTROL, "0: none."),
+        Column("group", "i4", CONTROL, "Group of which only the loudest tracks are forwarded; 0: none."),
         Column("group_limit", "i4", CONTROL, "How many tracks of the group are forwarded."),
         Column("group_next", "i4", MEDIA, "Next track of the group; -1: none.", initial=-1),
         Column(
@@ -258,9 +258,19 @@ STREAM = RowType(
         ),
         Column("subscriber_loss_before", "u1", MEDIA, "`subscriber_loss` of the period before."),
         Column("subscriber_loss_ns", "i8", MEDIA, "Since when `subscriber_loss` counts; 0: none was reported."),
-        Column("subscriber_loss_told", "u1", MEDIA, "Of a mirror: what its publisher's thread was last told of it."),
-        Column("subscriber_loss_told_ns", "i8", MEDIA, "When that was."),
-        Column("report_timestamp", "u4", MEDIA, "RTP timestamp of that report."),
+        Column(
+            "subscriber_loss_told",
+            "u1",
+            MEDIA,
+            "For a mirror, the subscriber loss that the publisher's thread was last told.",
+        ),
+        Column(
+            "subscriber_loss_told_ns",
+            "i8",
+            MEDIA,
+            "For a mirror, when the publisher's thread was last told of subscriber loss.",
+        ),
+        Column("report_timestamp", "u4", MEDIA, "RTP timestamp of the publisher's last sender report."),
         Column("report_ns", "i8", MEDIA, "Arrival of the publisher's last sender report."),
         # key frames
         Column(

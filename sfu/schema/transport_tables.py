@@ -295,8 +295,10 @@ TRANSPORT = RowType(
             "Since when `heard_packets` and `heard_lost` are counted; 0: it never had a subscription.",
         ),
         Column("heard_packets", "i8", MEDIA, "Packets that receiver reports have spoken of since `heard_ns`."),
-        Column("heard_lost", "i8", MEDIA, "Those of them that the peer lost."),
-        Column("heard_bytes", "i8", MEDIA, "What was sent since then on subscriptions that have closed, on the wire."),
+        Column("heard_lost", "i8", MEDIA, "Packets of `heard_packets` that the peer lost."),
+        Column(
+            "heard_bytes", "i8", MEDIA, "Bytes on the wire sent since `heard_ns` on subscriptions that have closed."
+        ),
         # what waits for its path: sfu/media/send/pacer.py
         Column("first_waiting", "i4", MEDIA, "First subscription with packets that wait for the pacer, + 1; 0: none."),
         Column(
@@ -338,8 +340,14 @@ ARRIVAL_LOG = RowType(
         Column("feedback_count", "u1", MEDIA, "Number of the next feedback packet."),
         Column("media_ssrc", "u4", MEDIA, "Any SSRC of the peer, for the feedback's header."),
         Column("sent_ns", "i8", MEDIA, "When the last feedback left."),
-        Column("sent_bytes", "i8", MEDIA, "What it took on the wire, in all its packets."),
-        Column("arrival_ns", "i8", MEDIA, "By sequence & (ARRIVALS - 1); 0: not received.", shape=ARRIVALS),
+        Column("sent_bytes", "i8", MEDIA, "Bytes that the last feedback took on the wire, in all its packets."),
+        Column(
+            "arrival_ns",
+            "i8",
+            MEDIA,
+            "Arrival of each packet, by transport-wide number & (ARRIVALS - 1); 0: not received.",
+            shape=ARRIVALS,
+        ),
     ),
 )
 arrivals_t = ARRIVAL_LOG.dtype

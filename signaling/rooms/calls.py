@@ -89,7 +89,7 @@ class Calls:
         self._waiting: dict[str, _Call] = {}
         """Calls by the id of their request."""
         self._of_room: dict[str, dict[str, _Call]] = {}
-        """The same, for each room."""
+        """The calls that wait in each room, by the id of their request."""
 
     async def perform(self, member: Member, method: str, payload: str, timeout_s: float = 0.0) -> str:
         """Call a method of a participant and return its answer.

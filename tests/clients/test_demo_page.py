@@ -20,7 +20,7 @@ WAIT_MS = 30_000
 JUDGED_MS = 60_000
 """How long until a change of a connection shows, at most; it is judged every five seconds."""
 LOSS = 0.4
-"""Of RTP packets: more than any audio codec hides."""
+"""The share of RTP packets that is lost: more than any audio codec hides."""
 
 NO_CAMERA = """{
     const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);

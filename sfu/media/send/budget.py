@@ -29,8 +29,8 @@ KEY_FRAME_STEADY_PERCENT = 110
 """The pacing rate in percent of the estimate while a key frame waits whose end is far, on a path that takes no more:
 its queue is to stay short."""
 KEY_FRAME_PERCENT = 250
-"""Of the estimate, while a key frame that has begun to leave waits and the path takes it; and of the start rate, which
-is a low guess, before the first feedback."""
+"""The pacing rate in percent of the estimate while a key frame that has begun to leave waits and the path takes it.
+Before the first feedback it is the pacing rate in percent of the start rate, which is a low guess."""
 KEY_FRAME_NS = 2_000_000_000
 """How long a key frame may leave at KEY_FRAME_PERCENT."""
 KEY_FRAME_REST_NS = 4_000_000_000
