@@ -53,7 +53,7 @@ _DOWN = np.dtype(
         *_COMMON,
         ("report_at", "i8"),
         ("report_count", "i8"),
-        ("own_lost", "i8"),
+        ("report_lost", "i8"),
         ("streaming_at", "i8"),
     ]
 )
@@ -121,7 +121,7 @@ class Scores:
         first = fresh | (was["report_at"] == 0)
         reported = reported_ns != was["report_at"]
         sent = reported_packets - was["report_count"]
-        lost = np.clip(own_lost - was["own_lost"], 0, np.maximum(sent, 0))
+        lost = np.clip(own_lost - was["report_lost"], 0, np.maximum(sent, 0))
         seconds = np.maximum(reported_ns - was["report_at"], 1) / 1e9
         judged = reported & moved & (sent > 0) & ~(first | held | paused | was["unjudged"])
         stream = memory.table("streams")
@@ -140,7 +140,7 @@ class Scores:
         score[unheard] = DRY
         score[paused] = LEAST
         score[held] = BEST
-        was["own_lost"], was["report_at"], was["report_count"] = own_lost, reported_ns, reported_packets
+        was["report_lost"], was["report_at"], was["report_count"] = own_lost, reported_ns, reported_packets
         was["counted"], was["unjudged"], was["streaming_at"] = packets, held | paused, streaming_ns
         was["distance"], was["usual_pps"], was["score"] = distance, usual, score
         known[at] = was

@@ -6,7 +6,7 @@ import pytest
 
 from sfu.media.relay_in import receive_relayed
 from sfu.media.rtcp.feedback import feedback_pass
-from sfu.media.send.relay_out import add_mirror, relay_key_frame_requests
+from sfu.media.send.relay_out import add_mirror, relay_back
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
 from sfu.media.stream.key_frames import KEY_FRAME_IDLE_RETRY_NS, KEY_FRAME_NS, request_key_frame
 from sfu.media.stream.switches import SWITCH_SHARED_NS, TRACK_KEPT, TRACK_WINDOW_NS, VIEWER_KEPT, VIEWER_WINDOW_NS
@@ -257,7 +257,7 @@ class Threads:
 
     def pass_on(self) -> None:
         """Tell the publisher's thread what the other one requests."""
-        relay_key_frame_requests(self.away.record, self.away.now)
+        relay_back(self.away.record, self.away.now)
         receive_relayed(self.home.record, self.home.memory.arena, self.home.now)
 
     def answer(self) -> bool:
