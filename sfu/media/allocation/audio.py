@@ -29,7 +29,7 @@ TRY_EVERY_NS = 30_000_000_000
 """Without video, all microphones are tried again so often."""
 TRIED_NS = 3_000_000_000
 """How long all microphones are tried: feedback needs so long to show what comes of it."""
-LEAST_TRACK_BPS, MOST_TRACK_BPS = 160_000, 600_000
+LEAST_TRACK_BPS, MOST_TRACK_BPS = 160_000, 550_000
 """What one audio track may claim before all video, however little the path carries and however much: Opus of 128 kbit/s
 without RED, and the most that Opus can have (RFC 6716: 510 kbit/s), with their headers. So all audio of a narrow path
 claims no more than the first for each of VOICES microphones, and of as many sounds of shared screens."""

@@ -112,7 +112,7 @@ def test_such_a_track_is_sent_where_there_is_room_and_where_there_is_no_video() 
 
 def test_no_track_claims_more_than_sound_can_need() -> None:
     with simulated_call() as call:
-        fat = call.publish(encoders=Encoders(audio_bytes=630, red=True))
+        fat = call.publish(encoders=Encoders(audio_bytes=668, red=True))
         call.publish(*LAYERS)
         viewer = call.view(Link(START, ((0.0, 10_000_000),), delay_ns=20 * MS))
         call.run(12.0)
