@@ -27,10 +27,13 @@ def is_voice(state, row, now):
     for k in range(VOICES):
         if transport.voices[k] == row + 1:
             return True
-        rank = _rank_of_holder(state, subscription, np.int64(transport.voices[k]) - 1, now)
-        if rank != _FREE and same_owner(track, state.tracks[state.subscriptions[transport.voices[k] - 1].track]):
+        holder = np.int64(transport.voices[k]) - 1
+        if not _is_microphone(state, subscription, holder):
+            holder = np.int64(-1)
+        rank = _rank_of_holder(state, holder, now)
+        if holder >= 0 and same_owner(track, state.tracks[state.subscriptions[holder].track]):
             lowest, place = rank, k
-            break  # its publisher's own place
+            break  # its publisher's own place, also while nothing is said there
         if rank < lowest:
             lowest, place = rank, k
     if loudness_rank(track) <= lowest:
@@ -40,14 +43,22 @@ def is_voice(state, row, now):
 
 
 @njit(cache=True)
-def _rank_of_holder(state, subscription, holder, now):
-    """What another subscription of the same transport has to exceed to take the place of `holder`."""
+def _is_microphone(state, subscription, holder):
+    """Whether row `holder` of subscriptions, -1 for none, still is one to audio of the same transport."""
+    if holder < 0:
+        return False
+    other = state.subscriptions[holder]
+    return other.transport == subscription.transport and other.kind == MediaKind.AUDIO and other.state == RowState.OPEN
+
+
+@njit(cache=True)
+def _rank_of_holder(state, holder, now):
+    """What a microphone has to exceed to take the place of subscription `holder`, -1 for none."""
     if holder < 0:
         return np.int64(_FREE)
     other = state.subscriptions[holder]
-    same = other.transport == subscription.transport and other.kind == MediaKind.AUDIO
-    if not same or other.state != RowState.OPEN or other.paused or other.held == Held.EXCESSIVE:
-        return np.int64(_FREE)  # the row has got another use, or sends nothing
+    if other.paused or other.held == Held.EXCESSIVE:
+        return np.int64(_FREE)  # it sends nothing
     track = state.tracks[other.track]
     if track.streams[0] < 0 or now - state.streams[track.streams[0]].last_ns >= FORGOTTEN_NS:
         return np.int64(_FREE)
