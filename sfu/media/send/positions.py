@@ -51,7 +51,8 @@ def is_lost(state, track, subscription, first, last):
 @njit(cache=True)
 def count_left_out(state, track, layer, first, last):
     """Count the packets of a layer among the entries `first` to `last` - 1 as left out because they are old."""
-    state.thread[0].pace_work += last - first
+    first = max(first, track.log_written - TRACK_LOG)
+    state.thread[0].pace_work += max(last - first, 0)
     for position in range(first, last):
         if logged_packet(track, position)[0] == layer:
             state.drops[Drop.PACER_OLD] += 1

@@ -121,6 +121,8 @@ def miss_key_frame(subscription, now):
 
 @njit(cache=True)
 def _count_loss(subscription, now):
+    if now - subscription.lost_ns > np.int64(KEY_FRAME_NS) << (LOST_KEY_DOUBLINGS + 1):
+        subscription.lost_keys = 0  # those before were lost too long ago to tell of the path
     subscription.lost_keys = min(np.int64(subscription.lost_keys) + 1, LOST_KEY_DOUBLINGS + 2)
     subscription.lost_ns = now
 
@@ -293,7 +295,11 @@ def receive_key_frame_request(state, row, now):
     if not 0 <= subscription.layer < track.layer_count:
         return
     if is_denied(subscription):
-        return  # nobody is asked for it
+        # Nobody is asked for the layer that is denied. A lower one is, now and then, because the picture stands.
+        lower = np.int64(track.streams[subscription.target_layer])
+        if now - state.streams[lower].key_ns >= KEY_FRAME_NS and not key_frame_waits(state, subscription, lower):
+            request_key_frame(state, lower)
+        return
     stream_row = np.int64(track.streams[subscription.layer])
     if key_frame_waits(state, subscription, stream_row):
         return

@@ -18,6 +18,9 @@ pass."""
 KEY_FRAME_IDLE_RETRY_NS = 2_000_000_000
 """How far PLIs lie apart for a stream that sends nothing: a layer that is switched off must not cost its siblings key
 frames."""
+MAX_ASKED = 256
+"""Subscriptions that are looked at before a key frame of a layer is requested. Beyond, one is requested in any case: it
+costs less than to look on."""
 KEY_FRAME_NS = 4_000_000_000
 """Viewers that are sent key frames only get one so often at least: one request serves all of a track."""
 
@@ -60,13 +63,15 @@ def is_awaited(state, stream_row):
     if track.layer_count <= 1 or track.mirrors != 0 or stream.key_frame_requested == _ORDERED:
         return True
     row = np.int64(track.first_subscription)
-    while row >= 0:
+    for _ in range(MAX_ASKED):
+        if row < 0:
+            return False
         each = state.subscriptions[row]
         follows = each.layer == stream.layer and not is_denied(each)
         if not each.paused and (follows or each.target_layer == stream.layer):
             return True
         row = np.int64(each.next_of_track)
-    return False
+    return True
 
 
 @njit(cache=True)

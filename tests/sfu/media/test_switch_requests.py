@@ -201,6 +201,18 @@ def test_a_client_that_repeats_its_wish_has_no_denied_layer_requested() -> None:
     assert room.requested() == []
 
 
+def test_a_picture_that_stands_at_a_denied_layer_has_a_lower_one_requested_now_and_then() -> None:
+    room = Sharing(THINNED)
+    room.watch(kbit=620)
+    room.keys()
+    room.share(450, after=SWITCH_SHARED_NS)
+    use_up(room)
+    room.forget_requests()
+    room.now += KEY_FRAME_NS
+    receive_key_frame_request(room.record, 0, room.now)
+    assert room.requested() == [0], "the budget of the track is used up, and the viewer has no picture"
+
+
 def test_a_client_that_goes_on_after_a_pause_is_no_switch() -> None:
     room = Sharing(SINGLE)
     room.watch(kbit=800)
