@@ -295,7 +295,8 @@ def _tallest_present(memory: Any, tracks: Any) -> Any:
     stop it; -1: nothing does."""
     rows = memory.table("tracks")
     live = rows["live"][tracks]
-    live = np.where(live > 0, live | rows["resting"][tracks], live)
+    resting = rows["resting"][tracks] & ((1 << rows["layer_count"][tracks].astype(np.int64)) - 1)
+    live = np.where(live > 0, live | resting, live)
     inside = _highest(_traffic(memory, rows["streams"][tracks, 0]).any(axis=-1))
     return np.where(rows["layer_count"][tracks] > 1, _TALLEST[live & 7], np.where(live & 1, np.maximum(inside, 0), -1))
 

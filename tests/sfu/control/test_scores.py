@@ -284,6 +284,18 @@ def test_layers_that_nobody_wishes_are_not_missed(played: Played) -> None:
     assert played.published() == BEST
 
 
+def test_layers_that_rest_are_not_missed_though_there_were_fewer(played: Played) -> None:
+    watched(played, layers=2)
+    track = played.shards[0].memory.table("tracks")[0]
+    track["resting"], track["live"] = 0b110, 0b001
+    played.receive(500)
+    assert played.published() == BEST
+    track["resting"], track["live"] = 0, 0b011
+    for _ in range(3):
+        played.receive(500)
+        assert played.published() == BEST
+
+
 def test_a_video_that_nobody_wishes_may_stop(played: Played) -> None:
     row = watched(played)
     row["pause_requested"] = 1
