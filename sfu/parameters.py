@@ -218,7 +218,8 @@ class PublishParameters:
     `NO_CODECS`: nothing."""
     screen: bool = False
     """The track is a shared screen or its sound. A screen's video goes before cameras when bandwidth is short, and its
-    rate is measured over a longer time because it comes in bursts. Its sound is always sent, however loud it is."""
+    rate is measured over a longer time because it comes in bursts. Its sound does not count as a microphone, of which
+    only the loudest may be sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _grant(subscription, once, again, plain, estimate_bps, tracks):
     reduced = subscription.held == _EXCESSIVE or (subscription.unwrapped != 0 and not plain)
     claim = track_claim(estimate_bps, tracks, reduced) if estimate_bps > 0 else once + again
     unwrapped = plain or once + again > claim
-    excessive = once > claim
+    excessive = once * 8 > claim * (9 if subscription.held == _EXCESSIVE else 10)
     subscription.unwrapped = 1 if unwrapped else 0
     subscription.held = _EXCESSIVE if excessive else _NOTHING
     subscription.reason = _BANDWIDTH if excessive else _CLIENT
@@ -178,12 +178,26 @@ def _put_in_force(transport, plain, limited, now):
 
 
 @njit(cache=True)
+def _count_sounds(state, row, overhead):
+    """How many sounds of shared screens transport `row` is to be sent."""
+    count = np.int64(0)
+    number = np.int64(state.transports[row].first_subscription)
+    while number >= 0:
+        subscription = state.subscriptions[number]
+        if subscription.kind == MediaKind.AUDIO and subscription.held == _NOTHING and is_wanted(state, subscription):
+            track = state.tracks[subscription.track]
+            count += track.screen != 0 and _audio_costs(state, track, overhead)[0] > 0
+        number = np.int64(subscription.next_of_transport)
+    return count
+
+
+@njit(cache=True)
 def _hold_others(state, row, overhead):
     """Let only the loudest microphones be sent to transport `row`, and the first VOICES sounds of shared screens.
     Returns what these sounds cost, bit/s."""
-    sounds, left = np.int64(0), VOICES
+    sounds, surplus = np.int64(0), _count_sounds(state, row, overhead) - VOICES
     number = np.int64(state.transports[row].first_subscription)
-    while number >= 0:
+    while number >= 0:  # the newest come first, and the oldest sounds stay
         subscription = state.subscriptions[number]
         if subscription.kind == MediaKind.AUDIO and subscription.held == _NOTHING:
             track = state.tracks[subscription.track]
@@ -192,10 +206,10 @@ def _hold_others(state, row, overhead):
                 subscription.held = _QUIETER
                 subscription.reason = _BANDWIDTH
             elif once > 0 and is_wanted(state, subscription):
-                if left > 0:
-                    left -= 1
+                if surplus <= 0:
                     sounds += once if subscription.unwrapped else once + again
                 else:
+                    surplus -= 1
                     subscription.held = _EXCESSIVE
                     subscription.reason = _BANDWIDTH
         number = np.int64(subscription.next_of_transport)
