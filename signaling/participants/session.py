@@ -106,7 +106,7 @@ class Session:
             participant.socket_ended(connection)
 
     async def enter(self) -> Participant:
-        """Make the participant of a client that has no socket. It is not yet a member of its room.
+        """Make the participant of a client that has no socket. It is not yet a member of its room, and pays for itself.
 
         Raises:
             JoinError: 401: the token was revoked while the client waited; 429: the client joins too often; 503: the
@@ -126,10 +126,13 @@ class Session:
             raise JoinError(503, "the room was closed")
         if room.is_full(join.claims.identity, join.is_person):
             raise JoinError(503, ROOM_FULL)
+        began = room.node.clock()
         try:
             return Participant(room.node, room, join.profile, replace(join.settings, signals=False), join.claims)
         except EngineError as error:
             raise JoinError(503, SERVER_FULL) from error
+        finally:
+            room.node.entrances.charge(join.claims.who, room.node.clock() - began)
 
     async def _wait(self, node: Node) -> None:
         """Let a client that joins again and again wait.

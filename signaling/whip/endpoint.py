@@ -161,8 +161,10 @@ class Endpoint:
         return Response(answer, 200, {"ETag": session.tag}, FRAGMENT_TYPE)
 
     async def _delete(self, request: Request) -> Response:
-        session = self._find(request, self._join(request))
-        self._services.sessions.end(session)
+        join = self._join(request)
+        session = self._find(request, join)
+        with self._services.callers.share(join.claims).charged():
+            self._services.sessions.end(session)
         return PlainTextResponse("")
 
     def _find(self, request: Request, join: JoinParameters) -> Session:

@@ -178,17 +178,19 @@ class Sessions:
         self, join: JoinParameters, offer: Offer, wish: Wish | None, prepare: Callable[[Participant], None]
     ) -> tuple[Session, str]:
         participant = await self._enter(join, prepare)
-        participant.room.add(participant)
         session = Session(secrets.token_urlsafe(NAME_BYTES), participant, offer, wish)
-        self._by_name[session.name] = self._by_sid[participant.sid] = session
         began = self._node.clock()
         try:
-            answer = _guarded(participant, lambda: self._begin(session))
-        except Problem:
-            participant.room.remove(participant, JOIN_FAILURE)
-            raise
-        session.tag = entity_tag(parse(answer))
-        self._node.entrances.charge(participant.who, self._node.clock() - began)
+            participant.room.add(participant)
+            self._by_name[session.name] = self._by_sid[participant.sid] = session
+            try:
+                answer = _guarded(participant, lambda: self._begin(session))
+            except Problem:
+                participant.room.remove(participant, JOIN_FAILURE)
+                raise
+            session.tag = entity_tag(parse(answer))
+        finally:
+            self._node.entrances.charge(participant.who, self._node.clock() - began)
         return session, answer
 
     async def _enter(self, join: JoinParameters, prepare: Callable[[Participant], None]) -> Participant:
