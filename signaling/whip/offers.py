@@ -26,6 +26,7 @@ from sfu.parameters import Codec, Kind
 from signaling.sdp.codecs import PRIMARY, supported_formats
 from signaling.sdp.negotiation import (
     RID_URI,
+    Bundle,
     bundled_mids,
     encodings_of,
     is_acceptable,
@@ -72,7 +73,7 @@ class Offer:
     @property
     def transport(self) -> Transport:
         """The client's ICE and DTLS attributes."""
-        return self.session.transport_of(self.session.sections[0])
+        return self.session.transport_of(_bundle(self.session)[0])
 
     def restarted(self, ufrag: str, password: str) -> "Offer":
         """Return the same offer with other ICE credentials."""
@@ -94,16 +95,18 @@ def read_offer(text: str, *, publishes: bool) -> Offer:
     except SdpError as error:
         raise Problem(400, f"the offer cannot be read: {error}") from error
     session = _with_inherited(session)
-    bundled = set(bundled_mids(session))
+    bundle = _bundle(session)
+    bundled = {section.mid for section in bundle}
     for section in session.sections:
         _check(session, section, bundled, publishes)
+    _check_payload_types(bundle)
     media = tuple(section for section in session.sections if kind_of(section) is not None)
     if not media:
         raise Problem(422, "the offer has neither audio nor video")
     if len({each.kind for each in session.sections}) != len(session.sections):
         raise Problem(422, "the offer has more than one m-section of a kind")
     try:
-        remote_transport(session, session.sections, None)
+        remote_transport(session, bundle, None)
     except SdpError as error:
         raise Problem(422, str(error)) from error
     return Offer(session, media)
@@ -121,6 +124,12 @@ def _with_inherited(session: SessionDescription) -> SessionDescription:
     return replace(session, sections=(first, *inheriting))
 
 
+def _bundle(session: SessionDescription) -> tuple[Section, ...]:
+    """Return the bundled m-sections, in the order of their group: the first one has the transport."""
+    by_mid = {section.mid: section for section in session.sections}
+    return tuple(by_mid[mid] for mid in bundled_mids(session) if mid in by_mid)
+
+
 def _check(session: SessionDescription, section: Section, bundled: set[str], publishes: bool) -> None:
     """Raise a `Problem` if an m-section would be rejected, or its media would go the wrong way."""
     if not is_acceptable(section) or section.mid not in bundled:
@@ -132,6 +141,16 @@ def _check(session: SessionDescription, section: Section, bundled: set[str], pub
         raise Problem(422, f'm-section "{section.mid}" is {direction.value}')
     if kind is None or not any(each.codec in PRIMARY for each in supported_formats(section.profile, kind)):
         raise Problem(422, f'm-section "{section.mid}" has no codec that this server forwards')
+
+
+def _check_payload_types(bundle: tuple[Section, ...]) -> None:
+    """Raise a `Problem` if a payload type means different things in two m-sections (RFC 9143 section 9.1)."""
+    meanings = Bundle()
+    for section in bundle:
+        kind = kind_of(section)
+        formats = supported_formats(section.profile, kind) if kind is not None else ()
+        if meanings.admit_formats(formats) != formats:
+            raise Problem(422, f'm-section "{section.mid}" uses a payload type that means something else in the bundle')
 
 
 def codecs_of(section: Section) -> frozenset[Codec]:

@@ -127,9 +127,12 @@ class Sessions:
                 if not codecs_of(section) - barred:
                     raise Problem(422, f'the room allows no codec of m-section "{section.mid}"')
                 participant.publishing.add_track(announcement(section, what))
+            if len(participant.publishing.pending) != len(offer.media):
+                raise Problem(422, "two m-sections have a track of the same id")
 
         session, answer = await self._open(join, offer, None, prepare)
         if len(session.participant.publishing.tracks) != len(offer.media):
+            # The engine had promised rows for them. Whatever else is wrong with an offer was found before the join.
             session.participant.room.remove(session.participant, JOIN_FAILURE)
             raise Problem(503, "the server has no room for what the client publishes")
         return session, answer

@@ -14,7 +14,14 @@ from signaling.sdp.parsing import parse
 from signaling.sdp.session_description import Direction
 from signaling.whip import endpoint, sessions
 from tests.signaling.support.call import settle
-from tests.signaling.support.offers import offer_of, played, published
+from tests.signaling.support.offers import (
+    contradictory,
+    of_a_transport_without_password,
+    of_one_track_id,
+    offer_of,
+    played,
+    published,
+)
 from tests.signaling.whip.conftest import SDP, Http
 
 PATHS = ("/whip/v1", "/whep/v1")
@@ -141,7 +148,8 @@ async def test_the_same_identity_again_takes_the_place_of_the_first(http: Http) 
 async def test_a_bad_offer_leaves_the_one_before_in_its_place(http: Http) -> None:
     await http.post("/whip/v1", published())
     before = http.participant()
-    for bad in ("nonsense", played(), offer_of("chromium-publish.sdp", "5")):
+    unreadable = ("nonsense", played(), offer_of("chromium-publish.sdp", "5"))
+    for bad in (*unreadable, contradictory(), of_one_track_id(), of_a_transport_without_password()):
         assert (await http.post("/whip/v1", bad)).status_code in (400, 422)
     assert http.participant() is before
     assert http.call.engine.usage()["transports"] == 1

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from signaling.whip.fragments import read_fragment
 from signaling.whip.offers import read_offer
 from signaling.whip.problems import Problem
-from tests.signaling.support.offers import OFFERS, offer_of, played, published
+from tests.signaling.support.offers import (
+    OFFERS,
+    contradictory,
+    of_a_transport_without_password,
+    offer_of,
+    played,
+    published,
+)
 
 # Figure 2 of RFC 9725: the second m-section leaves out what it shares with the first one.
 FIGURE_2 = """v=0
@@ -56,6 +63,11 @@ def test_offers_of_publishers(text: str) -> None:
     assert read_offer(offer.sdp, publishes=True) == offer
 
 
+def test_the_first_m_section_of_the_bundle_has_the_transport() -> None:
+    text = published().replace("a=group:BUNDLE 2 3", "a=group:BUNDLE 3 2").replace("a=ice-pwd:", "a=x:", 1)
+    assert read_offer(text, publishes=True).transport.password == "JqizyreV9PgQLAlFJVVIDaWE"
+
+
 def test_a_restart_changes_the_credentials_only() -> None:
     offer = read_offer(published(), publishes=True)
     again = read_offer(offer.restarted("ysXw", "vw5LmwG4y/e6dPP/zAP9Gp5k").sdp, publishes=True)
@@ -74,6 +86,8 @@ def test_a_restart_changes_the_credentials_only() -> None:
         (published().replace("a=ice-pwd:", "a=x:"), "ice-pwd"),
         (published().replace("a=fingerprint:", "a=x:"), "fingerprint"),
         (published().replace("opus/48000", "speex/16000").replace("red/48000", "x/1"), None),
+        (contradictory(), "means something else"),
+        (of_a_transport_without_password(), "ice-pwd"),
         (published().replace("m=video 9", "m=video 0"), "cannot be used"),
         (published().replace("m=video 9", "m=text 9"), "cannot be used"),
         (offer_of("chromium-publish.sdp", "2", "3", "4"), "more than one"),
