@@ -7,6 +7,7 @@ differ in the direction of media. A token is an ordinary one for joining a room.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import cast
+from urllib.parse import quote
 
 import structlog
 from livekit.protocol.models import CAMERA, TrackSource
@@ -123,7 +124,7 @@ class Endpoint:
             raise
         joins.accepted(resumed=False)
         headers = {
-            "Location": f"{request.url.path}/{session.name}",
+            "Location": _location(request, session),
             "ETag": session.tag,
             "Accept-Patch": FRAGMENT_TYPE,
         }
@@ -207,6 +208,16 @@ class Endpoint:
         if not text.strip():
             raise Problem(400, "the body is empty")
         return text
+
+
+def _location(request: Request, session: Session) -> str:
+    """Return where a session is, below a prefix that a proxy did not remove.
+
+    It names the room if the request did, for tokens that name none.
+    """
+    room = request.query_params.get("room", "")
+    query = f"?room={quote(room, safe='')}" if room == session.participant.room_name else ""
+    return f"{quote(request.scope['path'])}/{session.name}{query}"
 
 
 async def _nothing(request: Request) -> Response:

@@ -290,6 +290,25 @@ async def test_a_prefix_that_a_proxy_did_not_remove_stays_in_the_location(http: 
     assert (await http.delete(place)).status_code == 200
 
 
+async def test_a_prefix_may_have_any_characters(http: Http) -> None:
+    answer = await http.post("/%E2%82%AC%20%3F/whip/v1", published())
+    assert answer.status_code == 201
+    place = answer.headers["location"]
+    assert place.startswith("/%E2%82%AC%20%3F/whip/v1/")
+    assert (await http.delete(place)).status_code == 200
+
+
+async def test_the_location_names_the_room_where_the_token_does_not(http: Http) -> None:
+    bearer = http.bearer(room="")
+    answer = await http.post("/whip/v1?room=green%26hall", published(), **bearer)
+    place = answer.headers["location"]
+    assert place.endswith("?room=green%26hall")
+    assert "film" in http.call.rooms.rooms["green&hall"].participants
+    assert (await http.client.delete(place, headers=bearer)).status_code == 200
+    ignored = await http.post("/whip/v1?room=attic", published())
+    assert "?" not in ignored.headers["location"]
+
+
 async def test_a_server_that_stops_refuses(http: Http) -> None:
     place = (await http.post("/whip/v1", published())).headers["location"]
     await http.call.rooms.stop()
