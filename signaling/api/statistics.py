@@ -5,6 +5,7 @@ participant reads what is about this participant. A large room comes in pages, a
 written. There is nothing in it that could be used to get in, and no address of anybody.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -13,11 +14,13 @@ from typing import Any
 
 from livekit.protocol.models import ConnectionQuality, ParticipantInfo
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from sfu.engine import EngineError
 from sfu.parameters import Kind, SubscriptionId, TrackId, TransportId
+from signaling.api.answers import Answers
 from signaling.api.callers import Callers, bearer, wait_for_turn
 from signaling.api.errors import ApiError, unauthenticated
 from signaling.api.registry import Registry, find_participant, find_room
@@ -45,19 +48,24 @@ class Statistics:
         self._rooms = rooms
         self._node = rooms.node
         self._callers = Callers(rooms.node.shares)
+        self._answers = Answers(rooms.node.dropped)
 
     def routes(self) -> list[BaseRoute]:
         """Return the route."""
-        return [Route(PATH, self.answer)]
+        return [Route(PATH, self, methods=["GET"])]
 
-    async def answer(self, request: Request) -> JSONResponse:
-        """Answer one request."""
-        try:
-            return JSONResponse(await self._answer(request))
-        except ApiError as error:
-            return JSONResponse(error.body, error.status)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. The answer is held, and sent as fast as its caller reads it."""
+        response: Response
+        with self._answers.one() as held:
+            try:
+                held.add(await self._answer(Request(scope, receive)))
+                response = held.response("application/json")
+            except ApiError as error:
+                response = JSONResponse(error.body, error.status)
+            await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Entry:
+    async def _answer(self, request: Request) -> bytes:
         name: str = request.path_params["room"]
         claims = bearer(request, self._node.config.keys)
         is_admin = claims.video.room_admin
@@ -72,7 +80,9 @@ class Statistics:
             members = [find_participant(self._rooms, name, claims.identity)]
         share = self._callers.share(claims)
         share.note()
-        return await self._describe(room, members, share, names_hidden=is_admin)
+        told = await self._describe(room, members, share, names_hidden=is_admin)
+        with share.charged():
+            return json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
     def _is_of_a_participant(self, claims: Claims) -> bool:
         """Tell whether a token is that of a participant, which was not removed since."""

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from signaling.api import statistics
+from signaling.api import answers, statistics
 from signaling.http.shares import ExcessiveUse, Share
 from signaling.rooms.quality import QUALITY_INTERVAL_S
 from tests.signaling.support.api import ADMIN, Api, token
@@ -185,6 +185,35 @@ async def test_who_asks_too_much_is_refused_and_counted(api: Api, monkeypatch: p
     answer = await get(api, video=ADMIN)
     assert answer.status_code == 429
     assert api.call.rooms.node.dropped["api_calls_beyond_their_share"] == 1
+
+
+async def test_answers_that_nobody_reads_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.call.join("ann")
+    before = (await get(api, video=ADMIN)).text
+    # It is sent as fast as its caller reads it, and is the same.
+    monkeypatch.setattr(answers, "SENT_AT_ONCE_BYTES", 64)
+    parts: list[bytes] = []
+    real = answers._InParts.__call__
+
+    async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        async def note(message: Any) -> None:
+            parts.append(message.get("body", b""))
+            await send(message)
+
+        await real(self, scope, receive, note)
+
+    monkeypatch.setattr(answers._InParts, "__call__", call)
+    assert (await get(api, video=ADMIN)).text == before
+    assert b"".join(parts).decode() == before
+    assert max(map(len, parts)) == 64
+    monkeypatch.setattr(answers, "SMALL_ANSWER_BYTES", 64)
+    monkeypatch.setattr(answers, "MAX_ANSWERS_BYTES", len(before) - 64)
+    for _ in range(3):
+        assert (await get(api, video=ADMIN)).status_code == 200
+    monkeypatch.setattr(answers, "MAX_ANSWERS_BYTES", len(before) - 65)
+    refused = await get(api, video=ADMIN)
+    assert (refused.status_code, refused.json()["code"]) == (429, "resource_exhausted")
+    assert api.call.rooms.node.dropped["api_answers_held"] == 1
 
 
 async def test_others_have_their_turn_while_an_answer_is_written(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
