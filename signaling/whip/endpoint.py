@@ -4,7 +4,8 @@ Who calls it: Starlette, for every method on the paths of `routes`. WHIP is RFC 
 differ in the direction of media. A token is an ordinary one for joining a room.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 from urllib.parse import quote
@@ -136,27 +137,27 @@ class Endpoint:
         participant = request.query_params.get("participant", "")
         if len(participant.encode()) > self._services.node.config.limits.identity_bytes:
             raise Problem(400, "there is no participant with such an identity")
-        text = await self._body(request, SDP_TYPE, MAX_OFFER_BYTES)
-        share = self._services.callers.share(join.claims)
-        await wait_for_turn(share, self._services.node.dropped)
-        with share.charged():
-            offer = read_offer(text, publishes=not self._plays)
-        if not self._plays:
-            return await self._services.sessions.publish(join, offer, Publication(source, size))
-        return await self._services.sessions.play(join, offer, Wish(participant, source))
+        async with self._body(request, SDP_TYPE, MAX_OFFER_BYTES) as text:
+            share = self._services.callers.share(join.claims)
+            await wait_for_turn(share, self._services.node.dropped)
+            with share.charged():
+                offer = read_offer(text, publishes=not self._plays)
+            if not self._plays:
+                return await self._services.sessions.publish(join, offer, Publication(source, size))
+            return await self._services.sessions.play(join, offer, Wish(participant, source))
 
     async def _patch(self, request: Request) -> Response:
         """Take candidates, or restart ICE if the client has new credentials (RFC 9725 section 4.3)."""
         join = self._join(request)
         self._find(request, join)
-        text = await self._body(request, FRAGMENT_TYPE, MAX_FRAGMENT_BYTES)
-        share = self._services.callers.share(join.claims)
-        await wait_for_turn(share, self._services.node.dropped)
-        share.note()
-        with share.charged():
-            session = self._find(request, join)  # it may have ended meanwhile
-            _check_tag(request.headers.get("if-match", ""), session)
-            answer = self._services.sessions.restart(session, read_fragment(text))
+        async with self._body(request, FRAGMENT_TYPE, MAX_FRAGMENT_BYTES) as text:
+            share = self._services.callers.share(join.claims)
+            await wait_for_turn(share, self._services.node.dropped)
+            share.note()
+            with share.charged():
+                session = self._find(request, join)  # it may have ended meanwhile
+                _check_tag(request.headers.get("if-match", ""), session)
+                answer = self._services.sessions.restart(session, read_fragment(text))
         if answer is None:
             return Response(status_code=204)
         return Response(answer, 200, {"ETag": session.tag}, FRAGMENT_TYPE)
@@ -189,8 +190,9 @@ class Endpoint:
             sync_state=None,
         )
 
-    async def _body(self, request: Request, media_type: str, longest: int) -> str:
-        """Return the text of a request's body.
+    @asynccontextmanager
+    async def _body(self, request: Request, media_type: str, longest: int) -> AsyncIterator[str]:
+        """Read the text of a request's body. It counts as held until the context ends, also while its client waits.
 
         Raises:
             Problem: 400: it is empty or no UTF-8; 415: it is of another type.
@@ -205,9 +207,9 @@ class Endpoint:
                 text = body.decode()
             except UnicodeDecodeError as error:
                 raise Problem(400, "the body is no UTF-8") from error
-        if not text.strip():
-            raise Problem(400, "the body is empty")
-        return text
+            if not text.strip():
+                raise Problem(400, "the body is empty")
+            yield text
 
 
 def _location(request: Request, session: Session) -> str:

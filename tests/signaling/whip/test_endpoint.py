@@ -1,5 +1,6 @@
 """WHIP over HTTP (RFC 9725): what a publisher posts, what it is answered, and what is refused."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from livekit.protocol import models
 
 from sfu.events import TransportConnected, TransportFailed
 from sfu.parameters import Kind
+from signaling.api import bodies
 from signaling.config.configuration import RoomOptions
 from signaling.participants.participant import JOIN_TIMEOUT_S
 from signaling.rooms.events import ParticipantLeft, RoomEvent
@@ -307,6 +309,25 @@ async def test_the_location_names_the_room_where_the_token_does_not(http: Http) 
     assert (await http.client.delete(place, headers=bearer)).status_code == 200
     ignored = await http.post("/whip/v1?room=attic", published())
     assert "?" not in ignored.headers["location"]
+
+
+async def test_an_offer_counts_as_held_while_its_client_waits(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, waits = asyncio.Event(), asyncio.Event()
+
+    async def wait(_who: tuple[str, str]) -> None:
+        waits.set()
+        await goes_on.wait()
+
+    monkeypatch.setattr(http.call.rooms.node.entrances, "wait", wait)
+    large = published() + f"a=x-padding:{'y' * 40}\r\n" * 400
+    monkeypatch.setattr(bodies, "MAX_BODIES_BYTES", len(large) - bodies.SMALL_BODY_BYTES + 100)
+    first = asyncio.create_task(http.post("/whip/v1", large))
+    await waits.wait()
+    assert (await http.post("/whip/v1", large, identity="other")).status_code == 429
+    assert http.call.rooms.drops()["api_bodies"] == 1
+    goes_on.set()
+    assert (await first).status_code == 201
+    assert (await http.post("/whip/v1", large, identity="other")).status_code == 201
 
 
 async def test_a_server_that_stops_refuses(http: Http) -> None:
