@@ -29,7 +29,7 @@ from signaling.whip.fragments import Fragment, entity_tag, write_fragment
 from signaling.whip.offers import Offer, Publication, announcement, codecs_of
 from signaling.whip.playing import played_answer
 from signaling.whip.problems import Problem
-from signaling.whip.showing import Stage, Wish, tracks_of, tracks_of_identity
+from signaling.whip.showing import Newest, Stage, Wish, newest_tracks, shown_participant
 
 MAX_SESSIONS_OF_AN_IDENTITY = 32
 """Sessions of one API key and identity at a time, each in another room. In one room it has one at most."""
@@ -37,6 +37,8 @@ NAME_BYTES = 24
 """Random bytes in the name of a session, which nobody can guess."""
 
 Result = TypeVar("Result")
+Found = dict[tuple[str, TrackSource], Newest]
+"""(room sid, source of the picture) -> everybody's tracks, so that one walk over them serves all players."""
 
 log = structlog.get_logger("signaling.whip")
 
@@ -174,8 +176,9 @@ class Sessions:
         self._stages = {place: self._stages.get(place) or Stage() for place in followed}
         for place, room in followed.items():
             self._stages[place].renew(room, place[1], now)
+        found: Found = {}
         for session in players:
-            session.participant.room.guard(session.participant, partial(self._show, session))
+            session.participant.room.guard(session.participant, partial(self._show, session, found))
 
     async def _open(
         self, join: JoinParameters, offer: Offer, wish: Wish | None, prepare: Callable[[Participant], None]
@@ -232,17 +235,16 @@ class Sessions:
         participant = session.participant
         participant.set_joined()
         if session.wish is not None:
-            self._show(session)
+            self._show(session, {})
         return _accept(participant, session.offer)
 
-    def _show(self, session: Session) -> None:
-        """Let a player have the tracks that it should be shown now, and no others."""
-        wish, room, subscriptions = session.wish, session.participant.room, session.participant.subscriptions
-        assert wish is not None, "a publisher is shown nothing"
-        if wish.participant:
-            wanted = tracks_of_identity(room, wish.participant, wish.source)
-        else:
-            wanted = tracks_of(room, self._stage(session).sid, wish.source)
+    def _show(self, session: Session, found: Found) -> None:
+        """Let a player have the tracks that it should be shown now, and no others.
+
+        `found` is what was found for other players at this moment. It is added to.
+        """
+        room, subscriptions = session.participant.room, session.participant.subscriptions
+        wanted = self._wanted(session, found)
         if wanted == session.shown:
             return
         unwanted = [sid for sid in session.shown if sid not in wanted and sid in room.tracks]
@@ -255,6 +257,14 @@ class Sessions:
             log.debug("a player is not sent what it wishes", room=room.name, reason=error.text)
         else:
             session.shown = wanted
+
+    def _wanted(self, session: Session, found: Found) -> tuple[str, ...]:
+        room, wish, place = session.participant.room, session.wish, _place(session)
+        assert wish is not None, "a publisher is shown nothing"
+        if place not in found:
+            found[place] = newest_tracks(room, wish.source)
+        sid = shown_participant(room, wish.participant) if wish.participant else self._stage(session).sid
+        return found[place].get(sid, ())
 
     def _stage(self, session: Session) -> Stage:
         place = _place(session)

@@ -5,7 +5,6 @@ A player cannot be asked for another offer, so it has at most one picture and on
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from livekit.protocol.models import CAMERA, TrackSource
@@ -17,6 +16,9 @@ from signaling.whip.offers import SOUND_OF
 
 LEAST_TURN_S = 2.0
 """How long a speaker is shown at least, so that a short word takes nobody's turn. A switch needs a key frame."""
+
+Newest = dict[str, tuple[str, ...]]
+"""Participant sid -> the sids of its picture and its sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +59,23 @@ def _candidates(room: Room, source: TrackSource) -> dict[str, None]:
     return pictures or dict.fromkeys(track.publisher.sid for track in shown if _is_sound(track, source))
 
 
-def tracks_of(room: Room, sid: str, source: TrackSource) -> tuple[str, ...]:
-    """Return the sids of the picture and the sound of the participant with this sid, the newest of each."""
-    return _newest((each for each in room.tracks.values() if each.publisher.sid == sid), source)
-
-
-def tracks_of_identity(room: Room, identity: str, source: TrackSource) -> tuple[str, ...]:
-    """Return the sids of the picture and the sound of a participant that is not hidden, the newest of each."""
-    publisher = room.participants.get(identity)
-    if publisher is None or publisher.hidden:
-        return ()
-    return tracks_of(room, publisher.sid, source)
-
-
-def _newest(tracks: Iterable[Track], source: TrackSource) -> tuple[str, ...]:
-    picture = sound = ""
-    for track in tracks:
+def newest_tracks(room: Room, source: TrackSource) -> Newest:
+    """Return the picture of this source and the sound of each participant that has any, the newest of each."""
+    pictures: dict[str, str] = {}
+    sounds: dict[str, str] = {}
+    for track in room.tracks.values():
         if _is_picture(track, source):
-            picture = track.sid
+            pictures[track.publisher.sid] = track.sid
         elif _is_sound(track, source):
-            sound = track.sid
-    return tuple(filter(None, (picture, sound)))
+            sounds[track.publisher.sid] = track.sid
+    both = {sid: (pictures.get(sid, ""), sounds.get(sid, "")) for sid in pictures | sounds}
+    return {sid: tuple(filter(None, tracks)) for sid, tracks in both.items()}
+
+
+def shown_participant(room: Room, identity: str) -> str:
+    """Return the sid of the participant with this identity; empty: there is none, or it is hidden."""
+    publisher = room.participants.get(identity)
+    return publisher.sid if publisher is not None and not publisher.hidden else ""
 
 
 def _is_picture(track: Track, source: TrackSource) -> bool:

@@ -1,10 +1,13 @@
 """WHEP: what a player is shown, and how that changes without another offer."""
 
 import httpx
+import pytest
 from livekit.protocol import models
 
+from signaling.rooms.tracks import Track
 from signaling.sdp.parsing import parse
 from signaling.sdp.session_description import Direction
+from signaling.whip import showing
 from signaling.whip.showing import LEAST_TURN_S
 from tests.signaling.support.call import CAMERA_LAYERS, Client, settle
 from tests.signaling.support.offers import offer_of, played, published
@@ -137,6 +140,28 @@ async def test_hidden_publishers_are_not_shown(http: Http) -> None:
     await studio.play()
     await studio.speak()
     assert studio.shown() == set()
+
+
+async def test_a_tick_looks_at_each_track_once_for_all_players(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = Studio(http)
+    await studio.publish("ann", "bob", "carol")
+    looked: list[Track] = []
+    real = showing._is_picture
+
+    def is_picture(track: Track, source: models.TrackSource) -> bool:
+        looked.append(track)
+        return real(track, source)
+
+    monkeypatch.setattr(showing, "_is_picture", is_picture)
+    counts = []
+    for number, wish in enumerate(("ann", "", "bob", "", "carol", "ann", "nobody")):
+        answer = await http.post(f"/whep/v1?participant={wish}", played(), identity=f"screen{number}")
+        assert answer.status_code == 201
+        looked.clear()
+        await http.call.pass_time(0.4)
+        counts.append(len(looked))
+    assert counts[0] == len(http.call.room.tracks) == 6
+    assert set(counts[1:]) == {12}, "another walk finds who may be on stage"
 
 
 async def test_a_player_that_only_hears(http: Http) -> None:
