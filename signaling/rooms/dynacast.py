@@ -116,6 +116,10 @@ class Dynacast:
     def _note_denied(self, track: Track, announced: _Announced, now: float) -> bool:
         """Note which qualities bandwidth denies to every viewer; return whether that changes what is wanted."""
         granted = self._qualities(track, "granted")
+        # What was told is no less than what viewers wish, but for wishes that `update` has not seen yet. Viewers can
+        # be very many, and this is a tick.
+        if not announced.denied and all(announced.levels.get(codec, HIGH) <= level for codec, level in granted.items()):
+            return False
         since = {
             (codec, quality): announced.denied.get((codec, quality), now)
             for codec, wished in _wished(track).items()

@@ -7,7 +7,9 @@ from livekit.protocol import models, rtc
 
 from sfu.engine import LayerUse
 from sfu.parameters import Codec, TrackId
+from signaling.rooms import dynacast
 from signaling.rooms.dynacast import DENIED_DELAY_S, PAUSE_DELAY_S, RETURN_S
+from signaling.rooms.tracks import Track
 from tests.signaling.support.call import Call, Client, sdp, settle
 
 LEVELS = {models.LOW: "low", models.MEDIUM: "medium", models.HIGH: "high"}
@@ -223,6 +225,32 @@ async def test_new_wish_is_wanted_at_once_though_bandwidth_denied_it_before(call
     assert watched.told == ["low"]
     await show(watched.bob, watched.sid, quality=models.HIGH)
     assert watched.told == ["high"]
+
+
+async def test_viewers_are_not_asked_in_each_tick_while_nothing_is_denied(
+    call: Call, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Track] = []
+    real = dynacast._wished
+
+    def wished(track: Track) -> dict[Codec, int]:
+        asked.append(track)
+        return real(track)
+
+    monkeypatch.setattr(dynacast, "_wished", wished)
+    for sent, granted, level in ((2, 2, models.HIGH), (1, 1, models.MEDIUM), (0, 2, models.LOW)):
+        await show(watched.bob, watched.sid, quality=level)
+        watched.use(sent=sent, granted=granted)
+        await call.pass_time(PAUSE_DELAY_S)
+        asked.clear()
+        for _ in range(3):
+            await call.pass_time(0.4)
+        assert asked == []
+    await show(watched.bob, watched.sid, quality=models.HIGH)
+    watched.use(sent=0, granted=1)
+    asked.clear()
+    await call.pass_time(0.4)
+    assert asked != []
 
 
 async def test_layer_that_is_still_sent_is_stopped_later(call: Call, watched: Watched) -> None:
