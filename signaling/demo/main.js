@@ -7,6 +7,7 @@ const SOURCES = { microphone: "MICROPHONE", camera: "CAMERA", screen: "SCREEN_SH
 const DEVICES = { microphone: "audioinput", camera: "videoinput" };
 const LABELS = { microphone: ["Mic", "No mic"], camera: ["Camera", "No camera"] };
 const REFRESH_MS = 1000;
+const STATISTICS_MS = 5000; // the server measures connections as often
 const CONNECTIONS = { EXCELLENT: "excellent", GOOD: "good", POOR: "poor", LOST: "lost" };
 const LAYERS = ["low", "medium", "high"];
 // Why the server sends less of a video than this page wishes.
@@ -340,11 +341,24 @@ async function showReceived(tile, sent) {
   part(".shortfall").hidden = !shortfall;
 }
 
+let told = new Map(); // what the server said last of what it sends us
+let askedAt = -Infinity;
+
+async function askServer() {
+  const watched = [...tiles.values()].some(({ trackSid }) => trackSid);
+  if (!call || !watched) {
+    told = new Map();
+    askedAt = -Infinity;
+  } else if (!document.hidden && performance.now() - askedAt >= STATISTICS_MS) {
+    askedAt = performance.now();
+    told = await call.subscriptions();
+  }
+}
+
 async function refresh() {
   try {
-    const watched = [...tiles.values()].some(({ trackSid }) => trackSid);
-    const sent = call && watched ? await call.subscriptions() : new Map();
-    await Promise.all([...tiles.values()].map((tile) => showReceived(tile, sent.get(tile.trackSid))));
+    await askServer();
+    await Promise.all([...tiles.values()].map((tile) => showReceived(tile, told.get(tile.trackSid))));
   } finally {
     setTimeout(refresh, REFRESH_MS);
   }

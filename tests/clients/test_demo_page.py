@@ -40,6 +40,8 @@ NO_HIGH_LAYER = """{
         return add.call(this, track, sendEncodings ? { ...options, sendEncodings } : options);
     };
 }"""
+HIDDEN_AT_WILL = "Object.defineProperty(Document.prototype, 'hidden', { get: () => window.away ?? false })"
+STATISTICS = re.compile("/statistics/")
 LAID_OUT = """() => {
     const faults = [], box = (element) => element.getBoundingClientRect();
     const inside = (inner, outer) => inner.left >= outer.left - 0.5 && inner.right <= outer.right + 0.5
@@ -232,6 +234,24 @@ async def test_bars_show_and_say_how_good_each_connection_is(
         await says("Ada", "excellent")
         await ada.context.close()
         await grace.context.close()
+
+
+async def test_a_page_that_nobody_sees_asks_for_no_statistics(
+    server: ServerUnderTest, chromium: Browser, room: str
+) -> None:
+    ada = await _join(chromium, server, room, "Ada", DESKTOP)
+    grace = await _join(chromium, server, room, "Grace", DESKTOP, HIDDEN_AT_WILL)
+    async with grace.expect_request(STATISTICS, timeout=WAIT_MS):
+        await expect(_tile(grace, "Ada").locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
+    await grace.evaluate("away = true")
+    asked: list[str] = []
+    grace.on("request", lambda request: asked.append(request.url))
+    await grace.wait_for_timeout(7_000)
+    assert asked == []
+    async with grace.expect_request(STATISTICS, timeout=WAIT_MS):
+        await grace.evaluate("away = false")
+    await ada.context.close()
+    await grace.context.close()
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
