@@ -455,7 +455,7 @@ async def test_statistics_read_the_columns(bench: Bench) -> None:
     assert (numbers.packets, numbers.bytes, numbers.lost, numbers.jitter_ms) == (60, 300, -1, 10.0)
     assert [(layer.live, layer.bitrate_bps) for layer in numbers.layers] == [(False, 0), (True, 1000), (False, 2000)]
     row = memory.table("subscriptions")[0]
-    row["fraction_lost"], row["packets"], row["layer"], row["temporal"], row["retransmitted"] = 64, 5, 1, 2, 3
+    row["own_fraction"], row["packets"], row["layer"], row["temporal"], row["retransmitted"] = 64, 5, 1, 2, 3
     memory.table("transports")[1]["rtt_ns"] = 20_000_000
     row["preferred_spatial"], row["preferred_temporal"], row["allowed_spatial"], row["allowed_temporal"] = 2, 3, 2, 3
     sent = bench.engine.subscription_statistics(subscription.id)
