@@ -22,6 +22,9 @@ RTT_REPORTS = 8
 PROBES = 4
 """Probe clusters whose packets may still be reported."""
 
+DELAY_NORMAL, DELAY_GROWING, DELAY_SHRINKING = 0, 1, 2
+"""Values of `delay_state`: what the trendline says of the delay on the path."""
+
 PROBE = RowType(
     "probe",
     "One cluster of packets sent at a known rate, and what was reported of it.",

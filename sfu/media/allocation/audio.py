@@ -84,7 +84,7 @@ def share_audio(state, row, estimate_bps, overhead, now):
     tracks, probed = _count_tracks(state, row, overhead)
     bounded = probed and estimate_bps > 0
     wished, sounds, voices, largest = np.int64(0), np.int64(0), np.int64(0), (np.int64(0), np.int64(0), np.int64(0))
-    excessive = False
+    excessive, heard = False, np.int64(0)
     number = np.int64(transport.first_subscription)
     while number >= 0:
         subscription = state.subscriptions[number]
@@ -97,6 +97,7 @@ def share_audio(state, row, estimate_bps, overhead, now):
                 excessive |= subscription.held == _EXCESSIVE
                 if track.screen:
                     sounds += bps
+                    heard += once > 0 and subscription.held == _NOTHING
                 else:
                     voices += bps
                     largest = _three_largest(largest, bps)
@@ -104,7 +105,7 @@ def share_audio(state, row, estimate_bps, overhead, now):
     limited = is_limited(transport, sounds + voices, estimate_bps, probed, now)
     _put_in_force(transport, plain, limited, now)
     if limited:
-        sounds, voices = _hold_others(state, row, overhead), largest[0] + largest[1] + largest[2]
+        sounds, voices = _hold_others(state, row, overhead, heard - VOICES), largest[0] + largest[1] + largest[2]
     return sounds + voices, wished, excessive or limited
 
 
@@ -178,24 +179,10 @@ def _put_in_force(transport, plain, limited, now):
 
 
 @njit(cache=True)
-def _count_sounds(state, row, overhead):
-    """How many sounds of shared screens transport `row` is to be sent."""
-    count = np.int64(0)
-    number = np.int64(state.transports[row].first_subscription)
-    while number >= 0:
-        subscription = state.subscriptions[number]
-        if subscription.kind == MediaKind.AUDIO and subscription.held == _NOTHING and is_wanted(state, subscription):
-            track = state.tracks[subscription.track]
-            count += track.screen != 0 and _audio_costs(state, track, overhead)[0] > 0
-        number = np.int64(subscription.next_of_transport)
-    return count
-
-
-@njit(cache=True)
-def _hold_others(state, row, overhead):
-    """Let only the loudest microphones be sent to transport `row`, and the first VOICES sounds of shared screens.
-    Returns what these sounds cost, bit/s."""
-    sounds, surplus = np.int64(0), _count_sounds(state, row, overhead) - VOICES
+def _hold_others(state, row, overhead, surplus):
+    """Let only the loudest microphones be sent to transport `row`, and all sounds of shared screens but the `surplus`
+    newest. Returns what these sounds cost, bit/s."""
+    sounds = np.int64(0)
     number = np.int64(state.transports[row].first_subscription)
     while number >= 0:  # the newest come first, and the oldest sounds stay
         subscription = state.subscriptions[number]

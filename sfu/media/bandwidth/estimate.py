@@ -9,6 +9,7 @@ of what the loss model allows.
 from numba import njit
 
 from sfu.compiler.rows import row_reset
+from sfu.media.allocation.due import path_queue_ms
 from sfu.media.bandwidth import probing, reports
 from sfu.media.bandwidth.acknowledged import acknowledge_packet
 from sfu.media.bandwidth.application_limit import spend_budget
@@ -25,8 +26,16 @@ from sfu.media.bandwidth.loss import (
 from sfu.media.bandwidth.probe_result import probe_packet
 from sfu.media.bandwidth.rate_control import BETA, control_rate, set_delay_rate
 from sfu.media.bandwidth.trains import forget_slow_trains, measure_train, proven_bps, train_packet
-from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_NORMAL, newest_queue_ms
-from sfu.schema.estimate_tables import ESTIMATE, MAX_BPS, MIN_BPS, PROBES, RTT_REPORTS, START_BPS
+from sfu.schema.estimate_tables import (
+    DELAY_GROWING,
+    DELAY_NORMAL,
+    ESTIMATE,
+    MAX_BPS,
+    MIN_BPS,
+    PROBES,
+    RTT_REPORTS,
+    START_BPS,
+)
 
 STREAM_TIMEOUT_NS = 2_000_000_000
 """Groups begin anew after so long without feedback."""
@@ -146,7 +155,7 @@ def end_feedback(estimate, now):
         estimate.probe_due = 1
     if estimate.received:
         _measure_round_trip(estimate, now - estimate.newest_sent_ns)
-        forget_slow_trains(estimate, newest_queue_ms(estimate))
+        forget_slow_trains(estimate, path_queue_ms(estimate))
         measure_train(estimate)
         _delay_rate(estimate, now)
     if observe(estimate):
@@ -235,7 +244,7 @@ def _delay_rate(estimate, now):
         _rise_to_proven(estimate, now)
         return
     # A result far below what arrives is no good measurement, and one below the estimate is no reason to rise.
-    proven = proven_bps(estimate, newest_queue_ms(estimate))
+    proven = proven_bps(estimate, path_queue_ms(estimate))
     floor = min(estimate.delay_bps, max(BETA * estimate.acknowledged_bps, proven))
     set_delay_rate(estimate, max(float(estimate.probe_result_bps), floor), now)
     if note_probe(estimate, int(estimate.delay_bps)):
@@ -245,7 +254,7 @@ def _delay_rate(estimate, now):
 @njit(cache=True)
 def _rise_to_proven(estimate, now):
     """Bursts of our own that arrived are as good as a probe."""
-    proven = proven_bps(estimate, newest_queue_ms(estimate))
+    proven = proven_bps(estimate, path_queue_ms(estimate))
     if estimate.delay_state == DELAY_NORMAL and proven > estimate.delay_bps:
         set_delay_rate(estimate, proven, now)
         note_probe(estimate, int(proven))

@@ -9,8 +9,8 @@ import math
 
 from numba import njit
 
+from sfu.media.allocation.due import path_queue_ms
 from sfu.media.bandwidth.trains import proven_bps
-from sfu.media.bandwidth.trendline import newest_queue_ms
 from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS, OBSERVATIONS
 
 LOSS_NONE, LOSS_INCREASING, LOSS_DECREASING = 0, 1, 2
@@ -186,7 +186,7 @@ def _lower_bound(estimate):
     arriving = estimate.acknowledged_bps
     if lost >= RUINED_LOSS * size:
         arriving = min(arriving, estimate.observed_bps[place] * (size - lost) / size)
-    return max(arriving, proven_bps(estimate, newest_queue_ms(estimate)), MIN_BPS)
+    return max(arriving, proven_bps(estimate, path_queue_ms(estimate)), MIN_BPS)
 
 
 @njit(cache=True)

@@ -9,8 +9,7 @@ of nothing but probe.
 from numba import njit
 
 from sfu.media.bandwidth.loss import LOSS_DECREASING, LOSS_INCREASING
-from sfu.media.bandwidth.trendline import DELAY_NORMAL
-from sfu.schema.estimate_tables import MAX_BPS, PROBES
+from sfu.schema.estimate_tables import DELAY_NORMAL, MAX_BPS, PROBES
 
 START_SCALE = 3.0
 SCALE = 2.0

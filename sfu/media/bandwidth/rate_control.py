@@ -8,9 +8,10 @@ import math
 
 from numba import njit
 
+from sfu.media.allocation.due import path_queue_ms
 from sfu.media.bandwidth.trains import is_own_queue, proven_of_queue
-from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_SHRINKING, newest_queue_ms, queue_ms
-from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS
+from sfu.media.bandwidth.trendline import queue_ms
+from sfu.schema.estimate_tables import DELAY_GROWING, DELAY_SHRINKING, MAX_BPS, MIN_BPS
 
 RATE_HOLD, RATE_INCREASE = 0, 1
 """States of figure 1 in section 5.5; Decrease is left as soon as it was entered."""
@@ -92,7 +93,7 @@ def control_rate(estimate, now):
 @njit(cache=True)
 def _is_own(estimate):
     """Whether what queues is a burst of ours that fits on the whole: 0.85 of what arrives would be far too little."""
-    return is_own_queue(estimate, newest_queue_ms(estimate))
+    return is_own_queue(estimate, path_queue_ms(estimate))
 
 
 @njit(cache=True)
@@ -117,7 +118,7 @@ def _decrease(estimate, now):
         wanted -= DRAIN_BPS
     if wanted > estimate.delay_bps and estimate.capacity_kbps > 0.0:
         wanted = BETA * 1000.0 * estimate.capacity_kbps
-    wanted = max(wanted, proven_of_queue(estimate, newest_queue_ms(estimate)))
+    wanted = max(wanted, proven_of_queue(estimate, path_queue_ms(estimate)))
     if arriving < _capacity_bound(estimate, -DEVIATIONS):
         estimate.capacity_kbps = 0.0
     _note_capacity(estimate, arriving / 1000.0)

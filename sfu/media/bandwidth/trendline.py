@@ -6,9 +6,7 @@ smoothed delays of the last groups instead of the Kalman filter of section 5.3.
 
 from numba import njit
 
-from sfu.schema.estimate_tables import TREND_GROUPS
-
-DELAY_NORMAL, DELAY_GROWING, DELAY_SHRINKING = 0, 1, 2
+from sfu.schema.estimate_tables import DELAY_GROWING, DELAY_NORMAL, DELAY_SHRINKING, TREND_GROUPS
 
 SMOOTHING = 0.9
 GAIN = 4.0
@@ -71,12 +69,6 @@ def add_delay(estimate, sent_ns, arrival_ns, arrived_ns):
 def queue_ms(estimate):
     """How long packets wait on the path, beyond the least of the last 10 to 20 s."""
     return estimate.smoothed_delay_ms - min(estimate.base_ms, estimate.base_before_ms)
-
-
-@njit(cache=True)
-def newest_queue_ms(estimate):
-    """How long the newest group waited on the path, not smoothed."""
-    return estimate.delay_ms - min(estimate.base_ms, estimate.base_before_ms)
 
 
 @njit(cache=True)

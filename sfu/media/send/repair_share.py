@@ -4,6 +4,9 @@ sent again and again, and be most of what fills it."""
 import numpy as np
 from numba import njit
 
+from sfu.media.allocation.due import path_queue_ms
+from sfu.schema.estimate_tables import DELAY_NORMAL
+
 LEAST_SHARE, MOST_SHARE = 0.1, 0.3
 """Repeats may take the share that is lost, but no less and no more than these."""
 SAVED_NS = 500_000_000
@@ -47,8 +50,8 @@ def repeats_twice(state, row):
     estimate = state.estimates[row]
     if not state.transports[row].estimated or estimate.feedbacks == 0 or estimate.silent:
         return False
-    queue_ms = estimate.delay_ms - min(estimate.base_ms, estimate.base_before_ms)
-    return estimate.average_loss >= CHANCE_LOSS and estimate.delay_state == 0 and queue_ms < EMPTY_QUEUE_MS
+    waits = estimate.delay_state != DELAY_NORMAL or path_queue_ms(estimate) >= EMPTY_QUEUE_MS
+    return estimate.average_loss >= CHANCE_LOSS and not waits
 
 
 @njit(cache=True)

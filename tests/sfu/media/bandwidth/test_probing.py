@@ -16,8 +16,7 @@ from sfu.media.bandwidth.probing import (
     probe_pass,
     probe_sent,
 )
-from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_NORMAL, DELAY_SHRINKING
-from sfu.schema.estimate_tables import MAX_BPS, PROBES
+from sfu.schema.estimate_tables import DELAY_GROWING, DELAY_NORMAL, DELAY_SHRINKING, MAX_BPS, PROBES
 from tests.sfu.support.bottleneck import MS, SECOND, START_NS
 
 

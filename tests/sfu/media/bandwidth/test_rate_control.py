@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from sfu.media.bandwidth.rate_control import MAX_DRAINS, control_rate, set_delay_rate
-from sfu.media.bandwidth.trendline import DELAY_GROWING, DELAY_NORMAL, DELAY_SHRINKING
-from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS
+from sfu.schema.estimate_tables import DELAY_GROWING, DELAY_NORMAL, DELAY_SHRINKING, MAX_BPS, MIN_BPS
 from tests.sfu.support.bottleneck import MS, SECOND, START_NS
 
 

@@ -4,16 +4,8 @@ from typing import Any
 
 import pytest
 
-from sfu.media.bandwidth.trendline import (
-    DELAY_GROWING,
-    DELAY_NORMAL,
-    DELAY_SHRINKING,
-    MAX_THRESHOLD,
-    MIN_THRESHOLD,
-    add_delay,
-    queue_ms,
-)
-from sfu.schema.estimate_tables import TREND_GROUPS
+from sfu.media.bandwidth.trendline import MAX_THRESHOLD, MIN_THRESHOLD, add_delay, queue_ms
+from sfu.schema.estimate_tables import DELAY_GROWING, DELAY_NORMAL, DELAY_SHRINKING, TREND_GROUPS
 from tests.sfu.support.bottleneck import MS
 
 FRAME = 33 * MS
