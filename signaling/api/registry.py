@@ -1,7 +1,7 @@
 """What calls need of the rooms of this process, and how they find a room or a participant."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from livekit.protocol import models
 
@@ -9,12 +9,11 @@ from signaling.api.errors import ApiError, participant_not_found, refused, room_
 from signaling.api.limits import check_room_name
 from signaling.config.configuration import RoomOptions
 from signaling.errors import RequestRefused, TooManyRooms
+from signaling.participants.guarded import Result, WorkFailed, perform
 from signaling.participants.participant import Participant
 from signaling.records.settings import RoomSettings
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
-
-Result = TypeVar("Result")
 
 
 class Registry(Protocol):
@@ -89,18 +88,9 @@ def on_behalf_of(participant: Participant, work: Callable[[], Result]) -> Result
     Raises:
         ApiError: the work was refused, or failed.
     """
-    outcome: list[Result] = []
-    refusal: list[RequestRefused] = []
-
-    def attempt() -> None:
-        try:
-            outcome.append(work())
-        except RequestRefused as error:
-            refusal.append(error)
-
-    participant.room.guard(participant, attempt)
-    if refusal:
-        raise refused(refusal[0])
-    if not outcome:
-        raise ApiError("internal", "the participant could not be served and was removed")
-    return outcome[0]
+    try:
+        return perform(participant, work, RequestRefused)
+    except RequestRefused as error:
+        raise refused(error) from error
+    except WorkFailed as error:
+        raise ApiError("internal", "the participant could not be served and was removed") from error

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 from livekit.protocol.models import CLIENT_INITIATED, JOIN_FAILURE, TrackSource
@@ -18,6 +18,7 @@ from livekit.protocol.rtc import RequestResponse, UpdateSubscription
 
 from signaling.errors import RequestRefused
 from signaling.http.join import JoinParameters
+from signaling.participants.guarded import Result, WorkFailed, perform
 from signaling.participants.offered_once import OfferedOnce
 from signaling.participants.participant import Participant
 from signaling.participants.session import Session as Admission
@@ -36,7 +37,6 @@ MAX_SESSIONS_OF_AN_IDENTITY = 32
 NAME_BYTES = 24
 """Random bytes in the name of a session, which nobody can guess."""
 
-Result = TypeVar("Result")
 Found = dict[tuple[str, TrackSource], Newest]
 """(room sid, source of the picture) -> everybody's tracks, so that one walk over them serves all players."""
 
@@ -299,21 +299,12 @@ def _guarded(participant: Participant, work: Callable[[], Result]) -> Result:
     Raises:
         Problem: 400: the SDP cannot be used, and nothing was changed. 500: the work failed.
     """
-    outcome: list[Result] = []
-    refused: list[SdpError] = []
-
-    def attempt() -> None:
-        try:
-            outcome.append(work())
-        except SdpError as error:
-            refused.append(error)
-
-    participant.room.guard(participant, attempt)
-    if refused:
-        raise Problem(400, str(refused[0])) from refused[0]
-    if not outcome:
-        raise Problem(500, "the session failed and has ended")
-    return outcome[0]
+    try:
+        return perform(participant, work, SdpError)
+    except SdpError as error:
+        raise Problem(400, str(error)) from error
+    except WorkFailed as error:
+        raise Problem(500, "the session failed and has ended") from error
 
 
 def _refusal(error: RequestRefused) -> Problem:
