@@ -331,6 +331,7 @@ def _open_and_run(config: Config, read_again: Callable[[], Config] | None) -> No
         # Before anything slow, so that a taken port is known at once.
         listener.check_media_ports(config)
         listener.check_metrics_port(config)
+        listener.check_certificate(config)
         _run(config, read_again, listener.bind_sockets(config))
     except listener.PortInUse as error:
         raise ConfigError(str(error)) from error

@@ -25,13 +25,14 @@ from signaling.config.media_options import (
     VideoSection,
     media_options,
 )
-from signaling.config.options import LimitOptions, WebhookOptions
+from signaling.config.options import LimitOptions, TlsOptions, WebhookOptions
 from signaling.config.presets import Presets, parse_presets
-from signaling.config.sections import LimitSection, Section, Size, WebhookSection
+from signaling.config.sections import LimitSection, Section, Size, TlsSection, WebhookSection
 from signaling.config.settings import Setting, read_variables
 from signaling.config.values import (
     MAX_MEDIA_THREADS,
     MAX_UDP_PORTS,
+    IpNetwork,
     LogLevel,
     parse_addresses,
     parse_codecs,
@@ -39,6 +40,7 @@ from signaling.config.values import (
     parse_key_table,
     parse_keys,
     parse_level,
+    parse_networks,
     parse_node_ips,
     parse_port,
     parse_threads,
@@ -55,7 +57,7 @@ DEVELOPMENT_KEYS = hide({"devkey": "secret"})
 LOOPBACK = ("127.0.0.1", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
 NO_PASSWORD = SecretStr("")
-RENEWABLE = ("keys", "webhook", "limits")
+RENEWABLE = ("keys", "webhook", "limits", "tls")
 """Fields of `Config` that may change while the server runs."""
 READABLE_BY_OTHERS = 0o007
 """The permissions of a file that everybody on the machine has."""
@@ -118,6 +120,10 @@ class Config:
     """0: all cores but one."""
     watchdog_s: float = 0.0
     """Seconds without a turn of the control thread after which the process ends itself; 0: never."""
+    tls: TlsOptions | None = None
+    """The certificate with which the main port speaks TLS beside HTTP; None: it does not."""
+    proxy_networks: tuple[IpNetwork, ...] = ()
+    """Where proxies are whose connections to the main port begin with a PROXY header."""
     room: RoomOptions = RoomOptions()
     media: MediaOptions = field(default_factory=MediaOptions)
     prometheus: PrometheusOptions = PrometheusOptions()
@@ -228,7 +234,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
     if metrics_port and metrics_port == port:
         raise ConfigError(f"prometheus.port: {port} is the main port; metrics need another one")
     addresses = tuple(file.bind_addresses) or (LOOPBACK if development else ANY_ADDRESS)
-    room = file.room
+    room, tls = file.room, file.tls.options()
     return Config(
         keys=keys,
         port=port,
@@ -237,16 +243,9 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         udp_ports=ports,
         media_threads=threads,
         watchdog_s=systemd_limit_s(environment) if file.watchdog is None else file.watchdog,
-        room=RoomOptions(
-            empty_timeout_s=room.empty_timeout,
-            departure_timeout_s=room.departure_timeout,
-            max_participants=room.max_participants,
-            forward_loudest=room.forward_loudest,
-            enabled_codecs=room.enabled_codecs,
-            remote_unmute=room.enable_remote_unmute,
-            sync_streams=room.sync_streams,
-            playout_delay_ms=room.playout_delay.limits(),
-        ),
+        tls=tls,
+        proxy_networks=file.proxy_protocol_trusted_cidrs,
+        room=room.options(),
         media=media_options(file.rtc, file.audio, file.video),
         prometheus=PrometheusOptions(
             port=metrics_port, username=file.prometheus.username, password=file.prometheus.password
@@ -267,7 +266,16 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         log_json=file.logging.json_,
         development=development,
         ignored=tuple(ignored),
-        files=tuple(filter(None, (document.name if document.name == str(flags.config) else "", file.key_file))),
+        files=tuple(
+            filter(
+                None,
+                (
+                    document.name if document.name == str(flags.config) else "",
+                    file.key_file,
+                    *((tls.cert_file, tls.key_file) if tls else ()),
+                ),
+            )
+        ),
         unknown=tuple(unknown),
     )
 
@@ -352,6 +360,19 @@ class _Room(Section):
     max_participant_identity_length: Size = 0
     playout_delay: PlayoutDelaySection = Field(default_factory=PlayoutDelaySection)
 
+    def options(self) -> RoomOptions:
+        """Return what of the section concerns rooms that a join creates."""
+        return RoomOptions(
+            empty_timeout_s=self.empty_timeout,
+            departure_timeout_s=self.departure_timeout,
+            max_participants=self.max_participants,
+            forward_loudest=self.forward_loudest,
+            enabled_codecs=self.enabled_codecs,
+            remote_unmute=self.enable_remote_unmute,
+            sync_streams=self.sync_streams,
+            playout_delay_ms=self.playout_delay.limits(),
+        )
+
 
 class _Prometheus(Section):
     port: Annotated[int, BeforeValidator(parse_port)] = 0
@@ -382,6 +403,8 @@ class _File(Section):
     logging: _Logging = Field(default_factory=_Logging)
     webhook: WebhookSection = Field(default_factory=WebhookSection)
     limit: LimitSection = Field(default_factory=LimitSection)
+    tls: TlsSection = Field(default_factory=TlsSection)
+    proxy_protocol_trusted_cidrs: Annotated[tuple[IpNetwork, ...], BeforeValidator(parse_networks)] = ()
     key_file: str = ""
     region: str = ""
     development: bool = False

@@ -69,6 +69,9 @@ KNOWN_KEYS: KeyTable = {
     "media_threads": Use.ACTED_ON,
     # Ours too: livekit-server is not watched from inside.
     "watchdog": Use.ACTED_ON,
+    # Ours as well: livekit-server leaves TLS, and where a client is, to a proxy.
+    "tls": _acted_on("cert_file key_file"),
+    "proxy_protocol_trusted_cidrs": Use.ACTED_ON,
     "port": Use.ACTED_ON,
     "bind_addresses": Use.ACTED_ON,
     "keys": Use.ACTED_ON,

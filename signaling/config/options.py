@@ -13,6 +13,16 @@ MAX_TEXT_BYTES, MAX_NAME_BYTES = 1024 * 1024, 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """The files with which the main port speaks TLS, in PEM."""
+
+    cert_file: str
+    """The certificate and those that certify it, the server's own first."""
+    key_file: str
+    """The private key of that certificate, without a password."""
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookOptions:
     """Where webhooks go, and which (LiveKit's `webhook`)."""
 

@@ -3,11 +3,13 @@
 `configuration.py` has those of the main sections beside the file itself.
 """
 
+import os
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from signaling.config.options import MAX_NAME_BYTES, MAX_TEXT_BYTES, LimitOptions, WebhookOptions
+from signaling.config.options import MAX_NAME_BYTES, MAX_TEXT_BYTES, LimitOptions, TlsOptions, WebhookOptions
 from signaling.config.values import parse_count, parse_duration_s, parse_rate, parse_size, parse_texts, parse_urls
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(parse_texts)]
@@ -20,6 +22,27 @@ class Section(BaseModel):
     """A mapping of keys. Unknown ones never get here: `check_names` has refused them with their line."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+class TlsSection(Section):
+    """`tls`: the certificate of the main port. Both keys are given or none."""
+
+    cert_file: str = ""
+    key_file: str = ""
+
+    @model_validator(mode="after")
+    def check(self) -> "TlsSection":
+        """Refuse one file without the other."""
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file are needed together")
+        return self
+
+    def options(self) -> TlsOptions | None:
+        """Return the section for the rest of the server, with `~` and variables in names replaced; None: no TLS."""
+        if not self.cert_file:
+            return None
+        cert, key = (os.fspath(Path(os.path.expandvars(name)).expanduser()) for name in (self.cert_file, self.key_file))
+        return TlsOptions(cert, key)
 
 
 class _Filter(Section):

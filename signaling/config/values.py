@@ -25,6 +25,10 @@ MAX_DURATION_S = 1e9
 """The longest duration."""
 MAX_URLS = 20
 """URLs that get webhooks."""
+MAX_NETWORKS = 100
+"""Networks in one list."""
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: dict[str, LogLevel] = {
@@ -144,6 +148,13 @@ def parse_addresses(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError("must be a list of addresses")
     return tuple(str(ipaddress.ip_address(address)) for address in value)
+
+
+def parse_networks(value: object) -> tuple[IpNetwork, ...]:
+    """Read a list of networks such as `10.0.0.0/8`. An address alone is a network of one."""
+    if len(texts := parse_texts(value)) > MAX_NETWORKS:
+        raise ValueError(f"more than {MAX_NETWORKS} networks")
+    return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 def parse_level(value: object) -> LogLevel:

@@ -10,6 +10,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -67,7 +68,8 @@ class Intake:
         self.held_bytes = 0
         """Bytes of unfinished request heads, of all connections together."""
         self.dropped: Counter[str] = Counter()
-        """`head`: requests refused because all held too much; `upgrade`: beyond MAX_CONNECTIONS; `pong`: not sent."""
+        """`head`: requests refused because all held too much; `upgrade`: beyond MAX_CONNECTIONS; `pong`: not sent.
+        `arrivals.py` and `acceptor.py` count here too."""
         self._held: dict[ShortLivedHttp, int] = {}
 
     def note(self, connection: "ShortLivedHttp", size: int) -> None:
@@ -125,10 +127,14 @@ class HeadBuffer(ReceiveBuffer):
 class ShortLivedHttp(H11Protocol):
     """Uvicorn's HTTP/1.1, with a deadline for clients that connect and send nothing."""
 
-    def __init__(self, *arguments: Any, intake: Intake, **options: Any) -> None:
-        """`intake` is the server's. The other arguments are uvicorn's."""
+    def __init__(
+        self, *arguments: Any, intake: Intake, told_client: tuple[str, int] | None = None, **options: Any
+    ) -> None:
+        """`intake` is the server's, `told_client` is where the client is if a PROXY header told it. The other
+        arguments are uvicorn's."""
         super().__init__(*arguments, **options)
         self._intake = intake
+        self._told_client = told_client
         self._buffer = HeadBuffer()
         self.conn._receive_buffer = self._buffer
         self._deadline: asyncio.TimerHandle | None = None
@@ -136,6 +142,10 @@ class ShortLivedHttp(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Start the connection's deadline."""
         super().connection_made(transport)
+        if self._told_client is not None:
+            self.client = self._told_client
+            upgraded = cast("Callable[..., Any]", self.ws_protocol_class)
+            self.ws_protocol_class = cast("type[asyncio.Protocol]", partial(upgraded, told_client=self._told_client))
         self._deadline = self.loop.call_later(HTTP_LIFETIME_S, self._end)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -203,16 +213,24 @@ class SignalProtocol(WebSocketsSansIOProtocol):
 
     take: Callable[[bytes], bool] | None = None
 
-    def __init__(self, *arguments: Any, intake: Intake, **options: Any) -> None:
-        """`intake` is the server's. The other arguments are uvicorn's."""
+    def __init__(
+        self, *arguments: Any, intake: Intake, told_client: tuple[str, int] | None = None, **options: Any
+    ) -> None:
+        """`intake` and `told_client` are as for `ShortLivedHttp`. The other arguments are uvicorn's."""
         super().__init__(*arguments, **options)
         self._intake = intake
+        self._told_client = told_client
         self._message = bytearray()
         """The fragments received so far of a message."""
         self._backlog = bytearray()
         """Bytes that are read and not parsed. Nothing more is read meanwhile."""
         self._turn: asyncio.Handle | None = None
         self._deadline = self.loop.call_later(HTTP_LIFETIME_S, self._end)
+
+    def connection_made(self, transport: Any) -> None:
+        """Take over the connection."""
+        super().connection_made(transport)
+        self.client = self._told_client or self.client
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the deadline, which would keep the request in memory, and drop what was not parsed."""

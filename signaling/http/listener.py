@@ -11,40 +11,24 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from functools import partial
-from typing import Protocol, cast
+from typing import Protocol
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 
 from signaling.config.configuration import Config
 from signaling.config.document import ConfigError
 from signaling.drops import telling_drops
-from signaling.http.http_protocol import (
-    MAX_CONNECTIONS,
-    MAX_REQUEST_HEAD_BYTES,
-    Intake,
-    ShortLivedHttp,
-    SignalProtocol,
-    limit_websockets,
-)
+from signaling.http.certificates import Certificates, keeping_fresh, load_context
+from signaling.http.http_server import Doors, HttpServer, http_server
 from signaling.http.metrics import metrics_route
 from signaling.http.server import Rooms, build_app
 from signaling.metrics import numbers
 from signaling.metrics.collector import Scrapes, ServerCollector
 from signaling.watchdog import notify, watching
 
-MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-"""The largest WebSocket message, which is livekit-server's limit. A larger one closes the socket with 1009."""
-PING_INTERVAL_S = 30.0
-PING_TIMEOUT_S = 10.0
-"""How long the answer to a WebSocket ping may take. The pings are for proxies, which close silent sockets after a
-minute, and for clients that do not send pings as messages. Of those that do, as LiveKit's SDKs, silence is noticed
-sooner."""
 UNACKNOWLEDGED_TIMEOUT_MS = 20_000
 """TCP_USER_TIMEOUT: how long bytes may stay unacknowledged before the kernel closes the connection."""
-SHUTDOWN_TIMEOUT_S = 5
 
 Announce = Callable[[list[tuple[str, int]]], None]
 """A function that takes the (address, port) pairs on which HTTP listens."""
@@ -119,6 +103,16 @@ def check_metrics_port(config: Config) -> None:
         bound.close()
 
 
+def check_certificate(config: Config) -> None:
+    """Read the certificate that `running` will read, so that a mistake is known before kernels are compiled.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if config.tls is not None:
+        load_context(config.tls)
+
+
 def check_media_ports(config: Config) -> None:
     """Bind every UDP port of `config` for a moment, so that a taken one is known before kernels are compiled.
 
@@ -165,60 +159,6 @@ def _bind(address: str, port: int) -> socket.socket:
     return bound
 
 
-class HttpServer(uvicorn.Server):
-    """Uvicorn with an event that is set when it listens, and without its signal handlers.
-
-    Those would raise the signal again at the end, which would change the exit status.
-    """
-
-    def __init__(self, config: uvicorn.Config, intake: Intake) -> None:
-        """Take uvicorn's own configuration. The server belongs to the running event loop."""
-        super().__init__(config)
-        self.intake = intake
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on `sockets`, then set `listening`.
-
-        Raises:
-            OSError: another process listens there.
-        """
-        await super().startup(sockets=sockets)
-        self.listening.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Do nothing: `serve` handles signals."""
-        yield
-
-
-def http_server(app: Starlette) -> HttpServer:
-    """Configure uvicorn for `app`: LiveKit's limits, no compression, and no log of request lines, which hold tokens."""
-    limit_websockets()
-    intake = Intake()
-    return HttpServer(
-        uvicorn.Config(
-            app,
-            # h11 bounds the head of a request (httptools does not); after the upgrade it is out of the way.
-            http=cast("type[asyncio.Protocol]", partial(ShortLivedHttp, intake=intake)),
-            h11_max_incomplete_event_size=MAX_REQUEST_HEAD_BYTES,
-            ws=cast("type[asyncio.Protocol]", partial(SignalProtocol, intake=intake)),
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_ping_interval=PING_INTERVAL_S,
-            ws_ping_timeout=PING_TIMEOUT_S,
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-        ),
-        intake,
-    )
-
-
 @contextlib.asynccontextmanager
 async def running(
     config: Config,
@@ -263,7 +203,8 @@ async def _serving(
     read_again: Callable[[], Config] | None,
 ) -> AsyncIterator[None]:
     app = build_app(config, rooms)
-    server = http_server(app)
+    certificates = Certificates(config.tls)
+    server = http_server(app, Doors(certificates, config.proxy_networks))
 
     async def leave() -> None:
         app.state.ready = False
@@ -275,14 +216,17 @@ async def _serving(
             collector = ServerCollector(engine, rooms, (lambda: server.intake.dropped,), app.state.joins)
             await stack.enter_async_context(_telling_metrics(config, app, collector, metrics_sockets))
         app.state.ready = True
+        await stack.enter_async_context(keeping_fresh(certificates))
         if read_again is not None:
-            stack.enter_context(_renewing(app, rooms, read_again))
+            stack.enter_context(_renewing(app, rooms, certificates, read_again))
         await stack.enter_async_context(telling_drops(engine.drops, rooms.drops, lambda: server.intake.dropped))
         yield
 
 
 @contextlib.contextmanager
-def _renewing(app: Starlette, rooms: Rooms, read_again: Callable[[], Config]) -> Generator[None, None, None]:
+def _renewing(
+    app: Starlette, rooms: Rooms, certificates: Certificates, read_again: Callable[[], Config]
+) -> Generator[None, None, None]:
     """While the block lasts, take over with SIGHUP what may change in the configuration while the server runs."""
 
     def renew() -> None:
@@ -291,9 +235,11 @@ def _renewing(app: Starlette, rooms: Rooms, read_again: Callable[[], Config]) ->
             fresh = read_again()
         except ConfigError as error:
             log.error("the configuration was not read again", why=str(error))
+            certificates.renew(before.tls)
             return
         app.state.config = renewed = before.renewed(fresh)
         rooms.renew(renewed)
+        certificates.renew(renewed.tls)
         log.info("the configuration was read again", changed=before.differences(renewed))
         if waiting := renewed.differences(fresh):
             log.warning("changed settings that need a new start", settings=waiting)

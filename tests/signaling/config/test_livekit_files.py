@@ -14,6 +14,9 @@ LISTED = Path(__file__).parent / "livekit_keys.txt"
 OURS = {
     "media_threads",
     "watchdog",
+    "tls.cert_file",
+    "tls.key_file",
+    "proxy_protocol_trusted_cidrs",
     "room.forward_loudest",
     "video.dynacast_denied_delay",
     # of LiveKit's hosted service

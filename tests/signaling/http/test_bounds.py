@@ -16,8 +16,8 @@ from livekit.protocol import rtc
 
 from signaling.http.bounds import MAX_ENTRIES, TooManyEntries, check_join_request, check_request
 from signaling.http.connection import BadMessage, decode_request
+from signaling.http.http_server import MAX_MESSAGE_BYTES
 from signaling.http.join import MAX_JOIN_REQUEST_BYTES
-from signaling.http.listener import MAX_MESSAGE_BYTES
 from signaling.limits import MAX_ECHO_BYTES, MAX_JSON_CHARACTERS, MAX_JSON_ENTRIES, MAX_REQUEST_ENTRIES, MAX_TOLD_ERRORS
 from signaling.participants import handlers
 from tests.counting import calls_of

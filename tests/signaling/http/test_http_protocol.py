@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from websockets.frames import Frame, Opcode
 
 from signaling.config.options import MAX_METADATA_BYTES
-from signaling.http import http_protocol, listener
+from signaling.http import http_protocol, http_server
 from signaling.http.connection import SignalConnection
 from signaling.http.http_protocol import (
     MAX_CONNECTIONS,
@@ -93,7 +93,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
             super().__init__()
             intakes.append(self)
 
-    monkeypatch.setattr(listener, "Intake", Kept)
+    monkeypatch.setattr(http_server, "Intake", Kept)
     rooms = HeardRooms()
     async with running_on(CONFIG, PlayedEngine(), rooms) as addresses:
         yield Running(rooms, addresses[0][1], intakes[0])

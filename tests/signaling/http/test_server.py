@@ -30,8 +30,9 @@ from signaling.config.configuration import Config
 from signaling.config.document import ConfigError
 from signaling.http import connection
 from signaling.http.connection import SignalConnection
+from signaling.http.http_server import MAX_MESSAGE_BYTES
 from signaling.http.join import JoinError, JoinParameters
-from signaling.http.listener import MAX_MESSAGE_BYTES, Engine, PortInUse, bind_sockets, running, serve
+from signaling.http.listener import Engine, PortInUse, bind_sockets, running, serve
 from signaling.http.tokens import verify
 from signaling.metrics.numbers import Census
 from tests.signaling.support.fake_engine import played_totals
