@@ -6,6 +6,7 @@ The media engine is imported inside the commands that need it: it takes the time
 
 import contextlib
 import gc
+import ipaddress
 import os
 import secrets
 import socket
@@ -344,6 +345,7 @@ def _run(config: Config, read_again: Callable[[], Config] | None, sockets: list[
     import uvloop
 
     from sfu.engine import Engine, EngineOptions
+    from signaling.addresses import told_addresses
     from signaling.http import listener
     from signaling.registry import Rooms
 
@@ -361,17 +363,30 @@ def _run(config: Config, read_again: Callable[[], Config] | None, sockets: list[
     async def run() -> None:
         await listener.serve(config, engine, Rooms(config, engine), sockets, announce, read_again)
 
+    node_ips = config.node_ips or uvloop.run(told_addresses(config.addresses, _local_addresses(config)))
     engine = Engine(
         EngineOptions(
             udp_ports=config.media_ports,
             bind=config.media_bind,
-            node_ips=config.node_ips,
+            node_ips=node_ips,
             limits_bandwidth=config.media.limits_bandwidth,
             proxies_loss=config.media.proxies_loss,
             key_frame_retry_ms=config.media.key_frame_retry_ms,
         )
     )
     uvloop.run(run())
+
+
+def _local_addresses(config: Config) -> list[str]:
+    """Return the addresses of this machine that the operator chooses; without a choice, all that may be reached."""
+    from sfu.addresses import AddressChoice, machine_addresses
+
+    given = config.addresses
+    choice = AddressChoice(given.interfaces, given.excluded_interfaces, given.networks, given.excluded_networks)
+    found = machine_addresses(choice)
+    if choice != AddressChoice() and all(ipaddress.ip_address(each).is_loopback for each in found):
+        log.warning("rtc.interfaces and rtc.ips leave no address but loopback")
+    return found
 
 
 def _yield_to_media() -> None:

@@ -16,7 +16,7 @@ PACKAGES = ("sfu", "signaling", "bench")
 
 ORDER = (
     # values that signalling and engine exchange
-    {"sfu.parameters", "sfu.errors"},
+    {"sfu.parameters", "sfu.errors", "sfu.addresses"},
     {"sfu.events"},
     # state, and what is beneath every kernel
     {"sfu.schema", "sfu.compiler"},
@@ -39,6 +39,8 @@ ORDER = (
     {"signaling.drops", "signaling.watchdog"},
     {"signaling.sdp", "signaling.config"},
     {"signaling.metrics"},
+    {"signaling.external_addresses"},
+    {"signaling.addresses"},
     {"signaling.http", "signaling.logs"},
     {"signaling.records"},
     {"signaling.rooms"},
@@ -62,8 +64,8 @@ know each other."""
 
 ENGINE_INTERFACE = {"sfu.engine", "sfu.parameters", "sfu.events"}
 """What signalling may import of the media engine."""
-MORE_OF_THE_ENGINE = {"signaling/cli.py": {"sfu.compile"}}
-"""The command line also compiles kernels ahead of time."""
+MORE_OF_THE_ENGINE = {"signaling/cli.py": {"sfu.compile", "sfu.addresses"}}
+"""The command line also compiles kernels ahead of time, and finds the addresses that the configuration chooses."""
 
 MAX_FILES = 20
 """In one folder, the package's own file included."""

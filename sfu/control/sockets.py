@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import ifaddr
-
+from sfu.addresses import machine_addresses
 from sfu.parameters import Candidate
 from sfu.schema.capacities import SOCKETS
 from sfu.schema.memory import Memory
@@ -206,15 +205,6 @@ def has_segment_offload() -> bool:
             return receiver.recv(64) == b"left" and receiver.recv(64) == b"side"
         except OSError:
             return False
-
-
-def machine_addresses() -> list[str]:
-    """Addresses of this machine that peers might reach; loopback only when there is no other."""
-    ips = [each.ip for adapter in ifaddr.get_adapters() for each in adapter.ips]
-    texts = [ip if isinstance(ip, str) else ip[0] for ip in ips]  # IPv6: (address, flow info, scope)
-    parsed = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
-    reachable = [each for each in parsed if not (each.is_loopback or each.is_link_local or each.is_unspecified)]
-    return [str(each) for each in reachable or [each for each in parsed if each.is_loopback]]
 
 
 def candidates(addresses: Iterable[str], families: set[int], port: int) -> tuple[Candidate, ...]:

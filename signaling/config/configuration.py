@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 
+from signaling.config.address_options import AddressOptions, RtcAddressSection
 from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
 from signaling.config.known_keys import KNOWN_KEYS
@@ -141,6 +142,8 @@ class Config:
     log_json: bool = False
     development: bool = False
     """`--dev`: placeholder keys if none are given, loopback by default, the token route of the demo page."""
+    addresses: AddressOptions = field(default_factory=AddressOptions)
+    """How addresses to tell clients are found where `node_ips` is empty."""
     ignored: tuple[str, ...] = ()
     """Names of keys and variables that were given, that LiveKit knows, and that are not acted on."""
     files: tuple[str, ...] = ()
@@ -265,6 +268,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         ),
         log_json=file.logging.json_,
         development=development,
+        addresses=file.rtc.address_options(),
         ignored=tuple(ignored),
         files=tuple(
             filter(
@@ -327,7 +331,7 @@ def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, ob
     return value
 
 
-class _Rtc(RtcMediaSections):
+class _Rtc(RtcMediaSections, RtcAddressSection):
     udp_port: Annotated[tuple[int, ...], BeforeValidator(parse_udp_ports)] = ()
     node_ip: Annotated[tuple[str, ...], BeforeValidator(parse_node_ips)] = ()
     port_range_start: Annotated[int, BeforeValidator(parse_port)] = 0

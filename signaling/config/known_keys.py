@@ -30,11 +30,12 @@ def _acted_on(names: str) -> dict[str, Use | KeyTable]:
     return dict.fromkeys(names.split(), Use.ACTED_ON)
 
 
-_ADDRESS_FILTER = _ignored("includes excludes")
+_ADDRESS_FILTER = _acted_on("includes excludes")
 _RTC: KeyTable = {
     "udp_port": Use.ACTED_ON,
     "node_ip": Use.ACTED_ON,
     **_acted_on("port_range_start port_range_end"),
+    **_acted_on("use_external_ip stun_servers advertise_internal_ip external_ip_only"),
     "interfaces": _ADDRESS_FILTER,
     "ips": _ADDRESS_FILTER,
     "batch_io": _ignored("batch_size max_flush_interval"),
@@ -52,9 +53,9 @@ _RTC: KeyTable = {
     # A list of mappings, whose keys are not looked at.
     "turn_servers": Use.IGNORED,
     **_ignored(
-        "tcp_port use_stun_port_as_ice stun_servers use_external_ip "
-        "use_ice_lite enable_loopback_candidate use_mdns external_ip_only sctp_min_cwnd sctp_fast_rtx_wnd "
-        "sctp_cwnd_ca_step force_tcp enable_warp advertise_internal_ip skip_external_ip_validation "
+        "tcp_port use_stun_port_as_ice "
+        "use_ice_lite enable_loopback_candidate use_mdns sctp_min_cwnd sctp_fast_rtx_wnd "
+        "sctp_cwnd_ca_step force_tcp enable_warp skip_external_ip_validation "
         "host_acceptance_min_wait srflx_acceptance_min_wait prflx_acceptance_min_wait relay_acceptance_min_wait "
         "strict_acks packet_buffer_size packet_buffer_size_video "
         "packet_buffer_size_audio allow_tcp_fallback tcp_fallback_rtt_threshold allow_udp_unstable_fallback "

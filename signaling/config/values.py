@@ -151,10 +151,11 @@ def parse_addresses(value: object) -> tuple[str, ...]:
 
 
 def parse_networks(value: object) -> tuple[IpNetwork, ...]:
-    """Read a list of networks such as `10.0.0.0/8`. An address alone is a network of one."""
+    """Read a list of networks such as `10.0.0.0/8`. An address alone is a network of one; bits behind the prefix do not
+    matter, as in Go."""
     if len(texts := parse_texts(value)) > MAX_NETWORKS:
         raise ValueError(f"more than {MAX_NETWORKS} networks")
-    return tuple(ipaddress.ip_network(text) for text in texts)
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
 def parse_level(value: object) -> LogLevel:

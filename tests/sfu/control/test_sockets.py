@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from sfu.control.sockets import SO_TIMESTAMPNS, Sockets, candidates, machine_addresses, socket_name, source_control
+from sfu.addresses import machine_addresses
+from sfu.control.sockets import SO_TIMESTAMPNS, Sockets, candidates, socket_name, source_control
 from sfu.schema.memory import Memory
 from tests.sfu.support.ice import socket_address
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sfu.addresses import machine_addresses
 from sfu.control.mailbox import Datagram
-from sfu.control.sockets import machine_addresses
 from sfu.control.transports import ICE_CHARACTERS, MAX_RECORDS_PER_DATAGRAM, new_credentials
 from sfu.engine import Engine, EngineOptions
 from sfu.events import ChannelOpened, DataReceived, Event, TransportConnected, TransportFailed

@@ -56,7 +56,6 @@ def test_a_file_written_for_livekit_is_read_and_what_is_not_acted_on_is_named() 
     assert (config.port, config.udp_ports, config.log_level) == (7880, (7882,), "info")
     assert config.ignored == (
         "rtc.tcp_port",
-        "rtc.use_external_ip",
         "redis.address",
     )
     assert config.webhook.urls == ("http://app-dev:8000/webhooks-livekit/",)

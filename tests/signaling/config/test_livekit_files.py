@@ -79,7 +79,7 @@ def test_livekits_sample_starts_with_every_key_in_effect() -> None:
     assert config.room.remote_unmute
     assert (config.limits.tracks, config.limits.bytes_per_s) == (0, 1e9)
     assert config.limits.metadata_bytes == 1024 * 1024  # "no limit" has one: that of a message
-    assert {"rtc.advertise_internal_ip", "rtc.skip_external_ip_validation", "turn.enabled"} <= set(config.ignored)
+    assert {"rtc.skip_external_ip_validation", "turn.enabled"} <= set(config.ignored)
 
 
 @pytest.mark.parametrize("lenient", [False, True])

@@ -1,0 +1,112 @@
+"""Asks STUN servers that the operator names under which address this machine is seen from outside (RFC 8489).
+
+Who calls it: `addresses.py`, once at the start. Nobody is asked whom the configuration does not name.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+RETRANSMIT_S = (0.5, 1.0, 1.5, 2.0)
+"""How long each of the equal requests waits for an answer: 5 s together."""
+MAX_ANSWER_BYTES = 2048
+MAX_LOCAL = 16
+"""Addresses of this machine from which servers are asked: as many as clients are told."""
+
+BINDING_REQUEST, BINDING_SUCCESS = 0x0001, 0x0101
+MAGIC_COOKIE = 0x2112A442
+XOR_MAPPED_ADDRESS = 0x0020
+HEADER_BYTES = 20
+_HEADER = struct.Struct("!HHI12s")
+
+Server = tuple[str, int]
+"""The name or address of a STUN server, and its port."""
+
+log = structlog.get_logger("signaling.addresses")
+
+
+async def external_addresses(servers: Sequence[Server], local: Sequence[str]) -> dict[str, str]:
+    """Return local address -> address that the first server that answered saw. Silence of all servers leaves it out."""
+    asked = local[:MAX_LOCAL]
+    found = await asyncio.gather(*(_external(servers, address) for address in asked))
+    return {address: seen for address, seen in zip(asked, found, strict=True) if seen is not None}
+
+
+async def _external(servers: Sequence[Server], local: str) -> str | None:
+    asking = [asyncio.create_task(_ask(server, local)) for server in servers]
+    try:
+        for answer in asyncio.as_completed(asking):
+            if (seen := await answer) is not None:
+                return seen
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    return None
+
+
+async def _ask(server: Server, local: str) -> str | None:
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in local else socket.AF_INET
+    request = _HEADER.pack(BINDING_REQUEST, 0, MAGIC_COOKIE, secrets.token_bytes(12))
+    with socket.socket(family, socket.SOCK_DGRAM) as asked:
+        asked.setblocking(False)
+        try:
+            names = await loop.getaddrinfo(*server, family=family, type=socket.SOCK_DGRAM)
+            asked.bind((local, 0))
+            # Connected: what comes from elsewhere is dropped by the kernel.
+            await loop.sock_connect(asked, names[0][4])
+            for wait_s in RETRANSMIT_S:
+                await loop.sock_sendall(asked, request)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        return await _answer(asked, request)
+        except OSError as error:
+            log.info("a STUN server cannot be asked", server=server[0], port=server[1], local=local, why=str(error))
+            return None
+    log.info("a STUN server does not answer", server=server[0], port=server[1], local=local)
+    return None
+
+
+async def _answer(asked: socket.socket, request: bytes) -> str:
+    while True:
+        seen = mapped_address(await asyncio.get_running_loop().sock_recv(asked, MAX_ANSWER_BYTES), request)
+        if seen is not None:
+            return seen
+
+
+def mapped_address(answer: bytes, request: bytes) -> str | None:
+    """Return the XOR-MAPPED-ADDRESS of a success response to a Binding request; None: it is something else."""
+    if len(answer) < HEADER_BYTES:
+        return None
+    kind, size, _, _ = _HEADER.unpack_from(answer)
+    if (
+        kind != BINDING_SUCCESS
+        or answer[4:HEADER_BYTES] != request[4:HEADER_BYTES]
+        or size != len(answer) - HEADER_BYTES
+    ):
+        return None
+    at = HEADER_BYTES
+    while at + 4 <= len(answer):
+        attribute, length = struct.unpack_from("!HH", answer, at)
+        value = answer[at + 4 : at + 4 + length]
+        if attribute == XOR_MAPPED_ADDRESS and len(value) in (8, 20):
+            return _unmasked(value, answer[4:HEADER_BYTES])
+        at += 4 + (length + 3) // 4 * 4
+    return None
+
+
+def _unmasked(value: bytes, mask: bytes) -> str | None:
+    family, packed = value[1], bytes(a ^ b for a, b in zip(value[4:], mask, strict=False))
+    if (family, len(packed)) not in ((1, 4), (2, 16)):
+        return None
+    address: Any = ipaddress.ip_address(packed)
+    usable = not (address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local)
+    return str(address) if usable else None
