@@ -244,7 +244,7 @@ def _flags(context: click.Context, options: Mapping[str, Any]) -> Flags:
 
 def _reachable(address: str) -> str:
     """Return an address at which a server that listens on `address` answers on this machine."""
-    return "127.0.0.1" if address in ("0.0.0.0", "::") else address
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
 
 
 def _url(address: str, port: int) -> str:

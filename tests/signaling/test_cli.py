@@ -1,11 +1,13 @@
 """signaling/cli.py: what operators type, and what they are told when it is wrong."""
 
+import http.server
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -156,6 +158,24 @@ def test_a_server_that_does_not_answer_is_listed_so(capsys: pytest.CaptureFixtur
     _, out, _ = run(capsys, "list-nodes", "--dev", "--port", "1", "--region", "here")
     assert re.search(r"^STATE +NOT SERVING$", out, re.MULTILINE)
     assert re.search(r"^REGION +here$", out, re.MULTILINE)
+
+
+def test_a_server_that_listens_on_ipv6_alone_is_listed_as_serving(capsys: pytest.CaptureFixture[str]) -> None:
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # as the library names it
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing: a test's output is the test's."""
+
+    class Server(http.server.HTTPServer):
+        address_family = socket.AF_INET6
+
+    with Server(("::1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        _, out, _ = run(capsys, "list-nodes", "--dev", "--bind", "::", "--port", str(server.server_address[1]))
+    assert re.search(r"^STATE +SERVING$", out, re.MULTILINE)
 
 
 def test_a_compilation_that_no_terminal_shows_is_told_in_lines(
