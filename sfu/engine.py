@@ -334,7 +334,7 @@ class Engine:
         return self._scores.measure(tracks, time.monotonic_ns())
 
     def layer_uses(self) -> dict[TrackId, LayerUse]:
-        """Which layers of each simulcast track somebody is sent or may be sent, where a subscriber wants any."""
+        """Which layers of each simulcast track somebody is sent or may be sent, where one has not paused it."""
         return layer_uses(self._owners)
 
     def drops(self) -> dict[str, int]:

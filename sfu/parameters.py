@@ -109,7 +109,7 @@ class EngineOptions:
     node_ips: tuple[str, ...] = ()
     """Addresses to advertise as candidates; empty: those bound, or every address of the machine."""
     limits_bandwidth: bool = True
-    """False: everybody is sent what it wishes, whatever its path carries."""
+    """False: everybody is sent what it prefers, whatever its path carries."""
     proxies_loss: bool = False
     """Publishers of audio are told the worst loss among their subscribers as if it were their own."""
     key_frame_retry_ms: tuple[int, int, int] = (0, 0, 0)

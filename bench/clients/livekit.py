@@ -193,7 +193,7 @@ class Participant:
             await asyncio.sleep(self._interval_s)
             await self._send(pingReq={"timestamp": str(time.time_ns() // 1_000_000)})
 
-    # What the viewer wants.
+    # What the viewer prefers.
 
     async def choose(self, publisher: str, quality: str) -> None:
         """Ask for a layer of another participant's video: LOW, MEDIUM or HIGH."""

@@ -196,11 +196,11 @@ def note_found(source, sequence):
 
 
 @njit(cache=True)
-def _want_key(g, row, ssrc):
+def _request_key(g, row, ssrc):
     k = np.int64(g.transports[row].first_send)
     while k >= 0:
         if g.sends[k].ssrc == ssrc:
-            g.sends[k].key_wanted = 1
+            g.sends[k].key_requested = 1
             g.control[0].key_requests += 1
         k = np.int64(g.sends[k].next)
 
@@ -237,8 +237,8 @@ def receive_rtcp(g, row, k, size, now):
         if packet_type == SENDER_REPORT and end - at >= 28:
             _note_report(g, row, get_u32(data, at + 4), get_u32(data, at + 10), now)
         elif packet_type == PAYLOAD_FEEDBACK and packet_format == PLI:
-            _want_key(g, row, get_u32(data, at + 8))
+            _request_key(g, row, get_u32(data, at + 8))
         elif packet_type == PAYLOAD_FEEDBACK and packet_format == FIR:
             for entry in range(at + 12, end - 7, 8):
-                _want_key(g, row, get_u32(data, entry))
+                _request_key(g, row, get_u32(data, entry))
         at = end

@@ -170,13 +170,13 @@ def _send_frame(g, row, due):
     """Send everything that stream `row` has at `due`."""
     control, send = g.control[0], g.sends[row]
     endpoint = g.transports[send.endpoint]
-    key = send.kind == VIDEO and (send.key_wanted != 0 or send.frame - send.key_frame >= control.key_interval)
+    key = send.kind == VIDEO and (send.key_requested != 0 or send.frame - send.key_frame >= control.key_interval)
     count = _frame_packets(g, send, key)
     if count == 0:
         send.frame += 1
         return
     if key:
-        send.key_wanted = 0
+        send.key_requested = 0
         send.key_frame = send.frame
     send.timestamp = rtp_time(due, send.clock_rate)
     size = np.int64(send.packet_bytes)

@@ -96,7 +96,7 @@ send_t = np.dtype(
         ("index", "i8"),  # packets sent; carried in the payload
         ("octets", "i8"),
         ("report_ns", "i8"),
-        ("key_wanted", "u1"),
+        ("key_requested", "u1"),
         ("timestamp", "i8"),  # of the frame that is being sent
         # of a stream whose packets stand in a table; the columns about frames and their sizes are then without effect
         ("pattern_first", "i4"),  # c

@@ -43,7 +43,7 @@ MEDIA = MediaParameters(
     },
     extensions={MID_ID: Extension.MID, TRANSPORT_CC_ID: Extension.TRANSPORT_CC},
     mixed_extensions=True,
-    unnumbered=frozenset(Kind),  # viewers send no feedback, and nothing is to be limited for want of it
+    unnumbered=frozenset(Kind),  # viewers send no feedback, and nothing is to be limited for lack of it
 )
 
 

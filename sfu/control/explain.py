@@ -1,7 +1,7 @@
 """Why each video is sent as it is: looked at once a second, and told in the debug log when it changes, up to a bound;
 and which layers that takes of its publisher.
 
-The media thread writes what a subscriber wishes, what is allowed, what is sent and the reason; nothing is asked of it.
+The media thread writes what a subscriber prefers, what is allowed, what is sent and the reason; nothing is asked of it.
 """
 
 import logging
@@ -71,7 +71,7 @@ class LayerUse:
     sent: int
     """Highest layer that is sent to one of them; -1: none is."""
     granted: int
-    """Highest layer that one of them wishes and its path carries, as far as that is known; -1: none."""
+    """Highest layer that one of them prefers and its path carries, as far as that is known; -1: none."""
 
 
 def layer_uses(owners: Mapping[Shard, Owners]) -> dict[TrackId, LayerUse]:
@@ -97,8 +97,8 @@ def _highest_layers(shard: Shard) -> list[tuple[int, int, int]]:
         return []
     numbers, place = np.unique(rows["track"][video], return_inverse=True)
     denied = np.isin(rows["reason"][video], (Reason.BANDWIDTH, Reason.PAUSED))
-    wished = rows["preferred_spatial"][video]
-    may = np.where(denied, np.minimum(rows["allowed_spatial"][video], wished), wished)
+    preferred = rows["preferred_spatial"][video]
+    may = np.where(denied, np.minimum(rows["allowed_spatial"][video], preferred), preferred)
     sent, granted = np.full(len(numbers), _NONE), np.full(len(numbers), _NONE)
     np.maximum.at(sent, place, rows["layer"][video])
     np.maximum.at(granted, place, may)
@@ -163,16 +163,16 @@ class ShardExplanations:
                 self._tell_one(number, owner, now)
 
     def _tell_one(self, number: int, owner: Subscription, now: float) -> None:
-        _, wished, wished_temporal, allowed, allowed_temporal, layer, temporal, reason = self._told[number].item()
+        _, preferred, preferred_temporal, allowed, allowed_temporal, layer, temporal, reason = self._told[number].item()
         waiting_s = self.waiting_s(number, now)
         logger.debug(
-            "subscription %d of transport %d: layer %d.%d is sent, %d.%d is wished, %d.%d is allowed (%s%s)",
+            "subscription %d of transport %d: layer %d.%d is sent, %d.%d is preferred, %d.%d is allowed (%s%s)",
             owner.id,
             owner.transport.id,
             layer,
             temporal,
-            wished,
-            wished_temporal,
+            preferred,
+            preferred_temporal,
             allowed,
             allowed_temporal,
             Reason(reason).name.lower(),

@@ -78,13 +78,13 @@ class Scores:
         window, self._measured_ns = now - self._measured_ns, now
         silent = self._rows_of(muted)
         worst = {shard: np.full(TRANSPORTS, np.inf) for shard in self._owners}
-        wished = {shard: np.full(TRACKS, -1) for shard in self._owners}
+        preferred = {shard: np.full(TRACKS, -1) for shard in self._owners}
         for shard in self._owners:
-            _note_wishes(shard, wished)
+            _note_preferred(shard, preferred)
         for shard in self._owners:
             transports, scores = self._judge_sent(shard, silent[shard], now)
             np.minimum.at(worst[shard], transports, scores)
-            transports, scores = self._judge_published(shard, silent[shard], wished[shard], window, now)
+            transports, scores = self._judge_published(shard, silent[shard], preferred[shard], window, now)
             np.minimum.at(worst[shard], transports, scores)
         return {
             transport.id: float(worst[shard][row])
@@ -146,10 +146,10 @@ class Scores:
         known[at] = was
         return rows["transport"][at], score
 
-    def _judge_published(self, shard: Shard, silent: Any, wished: Any, window: int, now: int) -> tuple[Any, Any]:
+    def _judge_published(self, shard: Shard, silent: Any, preferred: Any, window: int, now: int) -> tuple[Any, Any]:
         """Transport rows and scores of all tracks that are published in a shard.
 
-        wished: the highest spatial layer that somebody wishes, by track row; -1: nobody wishes any.
+        preferred: the highest spatial layer that somebody prefers, by track row; -1: nobody prefers any.
         """
         memory = shard.memory
         rows = memory.table("tracks")[: int(memory.thread["track_end"])]
@@ -163,13 +163,13 @@ class Scores:
         reported_ns = np.where(there, streams["report_ns"][numbers], 0).max(axis=1, initial=0)
         arrived, missing = received - was["counted"], np.maximum(lost - was["lost_before"], 0)
         video = rows["kind"][at] == MediaKind.VIDEO
-        # Nobody wishes it, so the publisher may have stopped sending it.
-        held = silent[at] | (video & (wished[at] < 0) & (arrived <= 0))
+        # Nobody is to be sent it, so the publisher may have stopped sending it.
+        held = silent[at] | (video & (preferred[at] < 0) & (arrived <= 0))
         counts = ~(held | was["unjudged"] | fresh)
         dry, judged = counts & (received > 0) & (arrived == 0), counts & (arrived > 0)
         present = _tallest_present(memory, at)
         tallest = np.maximum(was["tallest"], present)
-        distance = np.where(video, np.maximum(np.minimum(wished[at], tallest) - present, 0), 0)
+        distance = np.where(video, np.maximum(np.minimum(preferred[at], tallest) - present, 0), 0)
         pps = arrived / max(window / 1e9, 1e-3)
         usual = _usual(was["usual_pps"], np.where(judged, pps, 0.0))
         weight = _weights(rows["kind"][at], streams["codec"][numbers[:, 0]], np.zeros(len(at), np.int64))
@@ -264,9 +264,9 @@ def _own_jitter_ms(streams: Any, rows: Any, at: Any) -> Any:
     return np.maximum(told - _jitter_ms(streams, numbers), 0)
 
 
-def _note_wishes(shard: Shard, wished: Mapping[Shard, Any]) -> None:
-    """Raise `wished` of each track to the highest spatial layer that a subscriber of this shard wishes."""
-    memory, shards = shard.memory, tuple(wished)
+def _note_preferred(shard: Shard, preferred: Mapping[Shard, Any]) -> None:
+    """Raise `preferred` of each track to the highest spatial layer that a subscriber of this shard prefers."""
+    memory, shards = shard.memory, tuple(preferred)
     rows = memory.table("subscriptions")[: int(memory.thread["subscription_end"])]
     at = np.flatnonzero((rows["state"] == RowState.OPEN) & (rows["pause_requested"] == 0))
     here = np.full(TRACKS, -1)
@@ -274,10 +274,10 @@ def _note_wishes(shard: Shard, wished: Mapping[Shard, Any]) -> None:
     tracks = memory.table("tracks")
     threads = np.where(tracks["state"] == RowState.OPEN, tracks["source_thread"], -1)
     own = threads < 0
-    wished[shard][own] = np.maximum(wished[shard][own], here[own])
+    preferred[shard][own] = np.maximum(preferred[shard][own], here[own])
     for mirror in np.flatnonzero((threads >= 0) & (here >= 0)).tolist():
         source, row = shards[int(threads[mirror])], int(tracks["source_row"][mirror])
-        wished[source][row] = max(wished[source][row], here[mirror])
+        preferred[source][row] = max(preferred[source][row], here[mirror])
 
 
 def _traffic(memory: Any, streams: Any) -> Any:
@@ -302,16 +302,16 @@ def _tallest_present(memory: Any, tracks: Any) -> Any:
 
 
 def _missed_by_bandwidth(memory: Any, rows: Any, at: Any) -> Any:
-    """How many spatial layers less than it wishes and could have each subscription is sent because its path does not
+    """How many spatial layers less than it prefers and could have each subscription is sent because its path does not
     carry them; parts of one stand for temporal layers."""
     distance = np.zeros(len(at))
     limited = np.flatnonzero((rows["kind"][at] == MediaKind.VIDEO) & (rows["reason"][at] == Reason.BANDWIDTH))
     at = at[limited]
     temporal = np.maximum(_highest(_traffic(memory, rows["stream"][at]).any(axis=-2)), 0)
     best = np.minimum(rows["preferred_spatial"][at], _tallest_present(memory, rows["track"][at]))
-    wished = best * (temporal + 1) + np.minimum(rows["preferred_temporal"][at], temporal)
+    preferred = best * (temporal + 1) + np.minimum(rows["preferred_temporal"][at], temporal)
     allowed = np.minimum(rows["allowed_spatial"][at], best) * (temporal + 1)
     allowed += np.minimum(rows["allowed_temporal"][at], temporal)
-    missed = np.where(rows["rung"][at] == Rung.KEY_FRAMES_ONLY, best + 1, (wished - allowed) / (temporal + 1))
+    missed = np.where(rows["rung"][at] == Rung.KEY_FRAMES_ONLY, best + 1, (preferred - allowed) / (temporal + 1))
     distance[limited] = np.maximum(missed, 0)
     return distance

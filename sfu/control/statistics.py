@@ -121,13 +121,13 @@ class SubscriptionStatistics:
     """Bits a second, as measured last."""
     retransmitted: int
     """Packets that were sent again because the subscriber asked for them."""
-    wished: tuple[int, int] = (MAX_SPATIAL, MAX_TEMPORAL)
-    """Highest spatial and temporal layer that the subscriber wishes."""
+    preferred: tuple[int, int] = (MAX_SPATIAL, MAX_TEMPORAL)
+    """Highest spatial and temporal layer that the subscriber prefers."""
     allowed: tuple[int, int] = (MAX_SPATIAL, MAX_TEMPORAL)
     """Highest spatial and temporal layer for which its path has room beside everything else that goes there; -1: none,
     so it is paused."""
     reason: str = Reason.CLIENT.name.lower()
-    """Why it is not sent more: "client" (it wishes no more), "bandwidth", "not_live" (the publisher does not send it),
+    """Why it is not sent more: "client" (it prefers no more), "bandwidth", "not_live" (the publisher does not send it),
     "paused" (for lack of bandwidth), "key_frame" (which has not come yet)."""
     waiting_s: float = 0.0
     """How long it has waited for a key frame, to a second; 0: it does not wait."""
@@ -141,10 +141,10 @@ class TransportStatistics:
     """Bits a second that may be sent, by the client's feedback; 0: it gives none, and nothing is limited."""
     allocated_bps: int
     """Bits a second that what may be sent costs, of that."""
-    wished_bps: int
-    """Bits a second that all that the client wishes would cost."""
+    preferred_bps: int
+    """Bits a second that all that the client prefers would cost."""
     limited: bool
-    """Whether it is sent less than it wishes."""
+    """Whether it is sent less than it prefers."""
     rtt_ms: float
     """Round-trip time; 0: unknown."""
     packets_received: int
@@ -289,7 +289,7 @@ def transport_statistics(transport: Transport) -> TransportStatistics:
     return TransportStatistics(
         estimate_bps=int(row["estimate_bps"]),
         allocated_bps=int(row["allocated_bps"]),
-        wished_bps=int(row["wish_bps"]),
+        preferred_bps=int(row["preferred_bps"]),
         limited=bool(row["limited"]),
         rtt_ms=int(row["rtt_ns"]) / 1e6,
         packets_received=int(row["packets_in"]),
@@ -355,7 +355,7 @@ def subscription_statistics(subscription: Subscription, waiting_s: float) -> Sub
         temporal=int(row["temporal"]),
         bitrate_bps=int(row["bitrate_bps"]),
         retransmitted=int(row["retransmitted"]),
-        wished=(int(row["preferred_spatial"]), int(row["preferred_temporal"])),
+        preferred=(int(row["preferred_spatial"]), int(row["preferred_temporal"])),
         allowed=(int(row["allowed_spatial"]), int(row["allowed_temporal"])),
         reason=_reason(row).name.lower(),
         waiting_s=waiting_s,

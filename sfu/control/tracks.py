@@ -67,7 +67,7 @@ class Track:
     parameters: PublishParameters
     subscriptions: dict[SubscriptionId, "Subscription"] = field(default_factory=dict)
     resting: int = 0
-    """Bit mask of layers that the publisher was told to stop, because nobody wants them."""
+    """Bit mask of layers that the publisher was told to stop, because nobody prefers them."""
     mirrors: dict[Shard, "Mirror"] = field(default_factory=dict)
     """The track's mirrors in other shards, while somebody there is subscribed."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.allocation.allocate import allocate, reason_unlimited
-from sfu.media.allocation.audio import is_wanted, share_audio
+from sfu.media.allocation.audio import is_active, share_audio
 from sfu.media.allocation.costs import key_frame_cost, scalable_costs, simulcast_costs, target_cost
 from sfu.media.allocation.due import (
     is_due,
@@ -22,7 +22,7 @@ from sfu.media.allocation.due import (
 from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, STOPPED, measured_layer
 from sfu.media.send.selection import key_frame_leaves, request_target_key_frame, rests
-from sfu.media.stream.key_frames import KEY_FRAME_NS, request_key_frame
+from sfu.media.stream.key_frames import KEY_FRAME_EVERY_NS, request_key_frame
 from sfu.media.subscriptions import renew_target
 from sfu.media.wire.overhead import GCM_TAG_BYTES, SHA1_80_TAG_BYTES, udp_ip_bytes
 from sfu.queues.notices import notice
@@ -66,7 +66,7 @@ def sharing_pass(state, now):
 
 @njit(cache=True)
 def limited_pass(state):
-    """Once a second: list the transports that are sent less than they wish, because times of backing off end."""
+    """Once a second: list the transports that are sent less than they prefer, because times of backing off end."""
     for row in range(state.thread[0].transport_end):
         if state.transports[row].limited and state.transports[row].state == RowState.OPEN:
             list_transport(state, row, False)
@@ -81,21 +81,21 @@ def share_bandwidth(state, row, now):
     estimate = usable_estimate(state, row)
     transport.shared_bps = estimate
     overhead = _packet_overhead(state, transport)
-    audio_bps, wished_audio_bps, limited = share_audio(state, row, estimate, overhead, now)
+    audio_bps, preferred_audio_bps, limited = share_audio(state, row, estimate, overhead, now)
     count = _gather(state, row, overhead)
-    transport.wish_bps = wished_audio_bps + _wish(state, count)
+    transport.preferred_bps = preferred_audio_bps + _preferred(state, count)
     if estimate == 0:
         for k in range(count):
             _unlimit(state, state.demands[k])
         transport.limited = 0
-        transport.allocated_bps = transport.wish_bps
+        transport.allocated_bps = transport.preferred_bps
         return
     abrupt = _present(state, count) * 100 > max(estimate - audio_bps, 0) * ABRUPT_PERCENT
     # Without feedback nothing may be paused: what is sent is the only thing that can be reported.
     silent = is_silent(state, row)
     reported = transport.estimate_bps > 0 and not silent and not is_ruled_by_reports(state, row)
     if silent:
-        _wish_lowest(state, count)
+        _prefer_lowest(state, count)
     used = allocate(state.demands, count, estimate, audio_bps, transport.may_pause != 0 and reported, now)
     for k in range(count):
         demand = state.demands[k]
@@ -116,7 +116,7 @@ def _gather(state, row, overhead):
     number = np.int64(state.transports[row].first_subscription)
     while number >= 0:
         subscription = state.subscriptions[number]
-        if subscription.kind == MediaKind.VIDEO and is_wanted(state, subscription):
+        if subscription.kind == MediaKind.VIDEO and is_active(state, subscription):
             if count < MAX_SHARED:
                 _demand(state, number, count, overhead)
                 count += 1
@@ -137,15 +137,15 @@ def _packet_overhead(state, transport):
 
 @njit(cache=True)
 def _demand(state, number, k, overhead):
-    """Say in row k of `demands` what subscription `number` wishes, what that costs, and what it has."""
+    """Say in row k of `demands` what is preferred for subscription `number`, what that costs, and what it has."""
     subscription, demand = state.subscriptions[number], state.demands[k]
     track = state.tracks[subscription.track]
     demand.subscription = number
     demand.screen = track.screen
     demand.priority = subscription.priority
     demand.pixels = subscription.pixels
-    demand.wish_spatial = subscription.preferred_spatial
-    demand.wish_temporal = subscription.preferred_temporal
+    demand.preferred_spatial = subscription.preferred_spatial
+    demand.preferred_temporal = subscription.preferred_temporal
     track_costs(state, track, demand, overhead)
     demand.rung = subscription.rung
     demand.spatial = subscription.allowed_spatial
@@ -214,30 +214,30 @@ def _measured(state, track, layer, spatial, temporal, overhead):
 
 
 @njit(cache=True)
-def _wish(state, count):
-    """Bit/s of everything that the first `count` rows of `demands` wish."""
+def _preferred(state, count):
+    """Bit/s of everything that the first `count` rows of `demands` prefer."""
     total = np.int64(0)
     for k in range(count):
-        total += _wish_cost(state.demands[k])
+        total += _preferred_cost(state.demands[k])
     return total
 
 
 @njit(cache=True)
-def _wish_cost(demand):
-    """Bit/s of the highest layer that is wished and live."""
+def _preferred_cost(demand):
+    """Bit/s of the highest layer that is preferred and live."""
     highest = np.int64(0)
-    for spatial in range(min(np.int64(demand.wish_spatial), COST_SPATIAL - 1) + 1):
-        for temporal in range(min(np.int64(demand.wish_temporal), COST_TEMPORAL - 1) + 1):
+    for spatial in range(min(np.int64(demand.preferred_spatial), COST_SPATIAL - 1) + 1):
+        for temporal in range(min(np.int64(demand.preferred_temporal), COST_TEMPORAL - 1) + 1):
             highest = max(highest, np.int64(demand.cost[spatial, temporal]))
     return highest
 
 
 @njit(cache=True)
-def _wish_lowest(state, count):
+def _prefer_lowest(state, count):
     """While feedback has stopped, nobody is given more than the lowest layer; that is no upgrade which failed."""
     for k in range(count):
         demand = state.demands[k]
-        demand.wish_spatial = demand.wish_temporal = 0
+        demand.preferred_spatial = demand.preferred_temporal = 0
         demand.raised_ns = 0
 
 
@@ -247,7 +247,7 @@ def _present(state, count):
     total = np.int64(0)
     for k in range(count):
         demand = state.demands[k]
-        total += _wish_cost(demand) if demand.rung == Rung.NONE else present_cost(demand)
+        total += _preferred_cost(demand) if demand.rung == Rung.NONE else present_cost(demand)
     return total
 
 
@@ -275,7 +275,7 @@ def _apply(state, demand, abrupt, now):
 
 @njit(cache=True)
 def _unlimit(state, demand):
-    """Let a subscription be sent all that its subscriber wishes."""
+    """Let a subscription be sent all that its subscriber prefers."""
     subscription = state.subscriptions[demand.subscription]
     subscription.reason = reason_unlimited(demand)
     if subscription.rung != Rung.NONE:
@@ -290,7 +290,7 @@ def _allow(state, number, spatial, temporal, key_frames_only, abrupt):
     subscription = state.subscriptions[number]
     only_keys = subscription.held == Held.KEY_FRAMES
     unchanged = subscription.allowed_spatial == spatial and subscription.allowed_temporal == temporal
-    # the wish may have changed, or what is live
+    # what is preferred may have changed, or what is live
     stands_for_nothing = subscription.held == Held.SWITCH and subscription.target_layer >= subscription.layer
     if unchanged and only_keys == key_frames_only and not stands_for_nothing:
         return
@@ -357,11 +357,11 @@ def _limit_to_key_frames(state, number):
 
 @njit(cache=True)
 def _request_now_and_then(state, number, now):
-    """One key frame in KEY_FRAME_NS for those who get nothing else: the last one serves all of them."""
+    """One key frame in KEY_FRAME_EVERY_NS for those who get nothing else: the last one serves all of them."""
     subscription = state.subscriptions[number]
     track = state.tracks[subscription.track]
     layer = np.int64(subscription.target_layer)
     if 0 <= layer < track.layer_count and track.streams[layer] >= 0:
         stream = state.streams[track.streams[layer]]
-        if now - stream.key_ns >= KEY_FRAME_NS and not rests(subscription, now):
+        if now - stream.key_ns >= KEY_FRAME_EVERY_NS and not rests(subscription, now):
             request_key_frame(state, np.int64(track.streams[layer]))

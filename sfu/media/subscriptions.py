@@ -173,7 +173,7 @@ def set_layers(state, row, spatial, temporal):
 
 @njit(cache=True)
 def set_paused(state, row, paused):
-    """Note that the subscriber wants nothing for now, or again what it prefers."""
+    """Note that the subscriber pauses, or goes on with what it prefers."""
     subscription = state.subscriptions[row]
     if subscription.pause_requested and not paused:
         subscription.by_bandwidth = 0  # that its picture begins anew is the client's doing

@@ -21,8 +21,8 @@ DEMAND = RowType(
         Column("screen", "u1", MEDIA, "Whether the video is a shared screen."),
         Column("priority", "i4", MEDIA, "The subscriber's priority for the track: 1 is the highest, 0 means none."),
         Column("pixels", "i8", MEDIA, "Width times height at which the client shows the video; 0: unknown."),
-        Column("wish_spatial", "i4", MEDIA, "Highest spatial layer that the client wishes."),
-        Column("wish_temporal", "i4", MEDIA, "Highest temporal layer that the client wishes."),
+        Column("preferred_spatial", "i4", MEDIA, "Highest spatial layer that the subscriber prefers."),
+        Column("preferred_temporal", "i4", MEDIA, "Highest temporal layer that the subscriber prefers."),
         Column(
             "cost",
             "i8",

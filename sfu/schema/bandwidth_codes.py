@@ -38,11 +38,11 @@ class Reason(IntEnum):
     """Why a video subscription is sent what it is sent, and not more."""
 
     CLIENT = 0
-    """The client wishes no more."""
+    """The subscriber prefers no more."""
     BANDWIDTH = 1
     """More would not fit into what its path carries."""
     NOT_LIVE = 2
-    """A higher layer is wished, but the publisher does not send it."""
+    """A higher layer is preferred, but the publisher does not send it."""
     PAUSED = 3
     """Not even key frames fit, and pausing is allowed."""
     KEY_FRAME = 4

@@ -31,8 +31,8 @@ PROBE = RowType(
     (
         Column("cluster", "i8", MEDIA, "Number of the cluster; 0: the row is free."),
         Column("bps", "i8", MEDIA, "The rate at which the cluster was to be sent."),
-        Column("wanted_bytes", "i8", MEDIA, "Least number of bytes that the cluster was to have."),
-        Column("wanted_packets", "i8", MEDIA, "Least number of packets that the cluster was to have."),
+        Column("least_bytes", "i8", MEDIA, "Least number of bytes that the cluster was to have."),
+        Column("least_packets", "i8", MEDIA, "Least number of packets that the cluster was to have."),
         Column("packets", "i8", MEDIA, "Packets of the cluster that were reported as received."),
         Column("bytes", "i8", MEDIA, "Bytes of the packets that were reported as received."),
         Column("first_sent_ns", "i8", MEDIA, "When the first packet received left."),
@@ -66,7 +66,7 @@ ESTIMATE = RowType(
         Column("silent", "i4", MEDIA, "Whether feedback stopped while we send."),
         Column("feedbacks", "i8", MEDIA, "Feedback packets handled; 0: none ever came."),
         Column("acknowledged_bps", "f8", MEDIA, "Rate at which packets arrive; 0: unknown."),
-        Column("wish_bps", "i8", MEDIA, "What everything that the client's subscriptions prefer would cost."),
+        Column("preferred_bps", "i8", MEDIA, "What everything that the client's subscriptions prefer would cost."),
         # the feedback in hand
         Column("received", "i4", MEDIA, "Packets that the feedback in hand reports as received."),
         Column("delay_recovered", "i4", MEDIA, "Whether the queue stopped shrinking during the feedback in hand."),
@@ -227,7 +227,7 @@ ESTIMATE = RowType(
         ),
         Column("start_probes", "i4", MEDIA, "How often the first probe may yet be sent without a result.", initial=3),
         Column("probe_due", "i4", MEDIA, "Whether a probe is to begin as soon as the delay allows it."),
-        Column("probed_wish_bps", "i8", MEDIA, "`wish_bps` when a probe was last begun because of it."),
+        Column("probed_preferred_bps", "i8", MEDIA, "`preferred_bps` when a probe was last begun because of it."),
         Column("dropped_ns", "i8", MEDIA, "When the estimate last fell by a third; 0: never, or it has recovered."),
         Column("dropped_from_bps", "i8", MEDIA, "The estimate before the fall at `dropped_ns`."),
         Column("still_ns", "i8", MEDIA, "Since when the estimate has not risen above `still_bps`."),

@@ -10,7 +10,7 @@ COMMAND = RowType(
     (
         Column("kind", "u1", CONTROL, "Which `Command`; the columns after `generation` are of some commands only."),
         Column("relayed", "u1", CONTROL, "Whether the transport stands for a publisher of another media thread."),
-        Column("paused", "u1", CONTROL, "Whether the subscriber wants nothing for now."),
+        Column("paused", "u1", CONTROL, "Whether the subscriber pauses it."),
         Column("silent", "u1", CONTROL, "Whether silence is sent until media come."),
         Column("layer", "u1", CONTROL, "The layer of the track whose packet cache changes."),
         Column("layers", "u1", CONTROL, "New value of the track's `resting`."),

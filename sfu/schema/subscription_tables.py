@@ -121,7 +121,7 @@ SUBSCRIPTION = RowType(
         ),
         Column("produced_targets", "u4", MEDIA, "SVC: active targets of the encoder when decode_target was chosen."),
         # what the subscriber prefers and what may be sent: `renew_target` of sfu/media/subscriptions.py reads both
-        Column("pause_requested", "u1", MEDIA, "Whether the subscriber wants nothing for now, by command."),
+        Column("pause_requested", "u1", MEDIA, "Whether the subscriber has paused it, by command."),
         Column(
             "preferred_spatial",
             "i1",
@@ -159,6 +159,13 @@ SUBSCRIPTION = RowType(
             "Width times height at which the client shows the video, by command; 0: unknown.",
             kept="the command that opens it says it",
         ),
+        Column(
+            "primary_bps",
+            "i4",
+            MEDIA,
+            "Audio: bit/s of the track without what RED repeats, when bandwidth was last shared out; 0: not heard.",
+        ),
+        Column("redundant_bps", "i4", MEDIA, "Audio: bit/s of what RED repeated then."),
         Column("rung", "i1", MEDIA, "The `Rung` that was allocated.", initial=int(Rung.NONE)),
         Column("reason", "u1", MEDIA, "The `Reason` why no higher rung was allocated."),
         Column(
@@ -292,7 +299,6 @@ SUBSCRIPTION = RowType(
         Column("retransmitted", "i8", MEDIA, "Packets sent again because the subscriber asked for them."),
         Column("retransmitted_bytes", "i8", MEDIA, "RTP header and payload bytes of the packets sent again."),
         Column("report_ns", "i8", MEDIA, "When the last sender report was sent."),
-        Column("fraction_lost", "u1", MEDIA, "Fraction lost from the last receiver report, in 256ths."),
         Column("lost", "i4", MEDIA, "Cumulative number of packets lost, from the last receiver report."),
         Column("jitter", "u4", MEDIA, "Interarrival jitter from the last receiver report, in clock ticks."),
         Column(
@@ -376,7 +382,7 @@ HISTORY_ENTRY = RowType(
             "resent",
             "u1",
             MEDIA,
-            "How often the packet was sent again; with the bit WANTED (128) while it waits to be.",
+            "How often the packet was sent again; with the bit WAITS (128) while it waits to be.",
         ),
     ),
 )

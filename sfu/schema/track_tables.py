@@ -66,7 +66,7 @@ TRACK = RowType(
             "resting",
             "u1",
             MEDIA,
-            "Bit mask of layers that the publisher was told to stop because nobody wants them, by command.",
+            "Bit mask of layers that the publisher was told to stop because nobody prefers them, by command.",
         ),
         # audio of which only the loudest of a group is forwarded: sfu/media/stream/loudest.py
         Column("group", "i4", CONTROL, "Group of which only the loudest tracks are forwarded; 0: none."),

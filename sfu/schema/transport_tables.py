@@ -259,7 +259,7 @@ TRANSPORT = RowType(
         ),
         Column("shared_bps", "i8", MEDIA, "`estimate_bps` when it was last shared out."),
         Column(
-            "wish_bps",
+            "preferred_bps",
             "i8",
             MEDIA,
             "What everything that its subscriptions prefer would have cost when it was last shared out.",

@@ -135,7 +135,7 @@ class Statistics:
         return {
             "estimate_bps": numbers.estimate_bps,
             "allocated_bps": numbers.allocated_bps,
-            "wished_bps": numbers.wished_bps,
+            "preferred_bps": numbers.preferred_bps,
             "limited": numbers.limited,
             "rtt_ms": round(numbers.rtt_ms, 3),
             "packets_received": numbers.packets_received,
@@ -170,7 +170,7 @@ class Statistics:
         numbers = self._node.engine.subscription_statistics(number)
         layers = {
             "current": _layer((numbers.layer, numbers.temporal)),
-            "wished": _layer(numbers.wished),
+            "preferred": _layer(numbers.preferred),
             "allowed": _layer(numbers.allowed),
             "reason": numbers.reason,
             "waiting_s": round(numbers.waiting_s, 1),

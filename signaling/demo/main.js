@@ -10,11 +10,11 @@ const REFRESH_MS = 1000;
 const STATISTICS_MS = 5000; // the server measures connections as often
 const CONNECTIONS = { EXCELLENT: "excellent", GOOD: "good", POOR: "poor", LOST: "lost" };
 const LAYERS = ["low", "medium", "high"];
-// Why the server sends less of a video than this page wishes.
+// Why the server sends less of a video than this page prefers.
 const SHORTFALLS = {
-  bandwidth: "Less than wished: your connection is slow",
+  bandwidth: "Less than preferred: your connection is slow",
   paused: "Paused: your connection is slow",
-  not_live: "Less than wished: the sender sends no more",
+  not_live: "Less than preferred: the sender sends no more",
 };
 // A tile is worth as much of its width as a picture of this shape can fill.
 const FACE = 4 / 3;
@@ -31,9 +31,9 @@ const audios = new Map(); // track sid -> <audio>
 const notices = new Map(); // what it is about -> element; each stays until the same thing succeeds, or it is closed
 
 $("name").value = localStorage.getItem("aiosfu-name") ?? "";
-const wished = new URLSearchParams(location.search);
-if (wished.has("room")) $("room-name").value = wished.get("room");
-if (wished.has("name")) $("name").value = wished.get("name");
+const query = new URLSearchParams(location.search);
+if (query.has("room")) $("room-name").value = query.get("room");
+if (query.has("name")) $("name").value = query.get("name");
 
 $("join").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -320,9 +320,9 @@ function showSpeakers(speakers) {
   for (const { sid, active } of speakers) tiles.get(sid)?.element.classList.toggle("speaking", Boolean(active));
 }
 
-/** Why the server sends less of a video than this page wishes, in words; empty if it does not. */
+/** Why the server sends less of a video than this page prefers, in words; empty if it does not. */
 function shortfallOf({ layers }, sent) {
-  const missing = Math.min(sent?.wished?.spatial, layers - 1) > sent?.current?.spatial;
+  const missing = Math.min(sent?.preferred?.spatial, layers - 1) > sent?.current?.spatial;
   return sent?.reason === "not_live" && !missing ? "" : (SHORTFALLS[sent?.reason] ?? "");
 }
 

@@ -3,8 +3,8 @@
 More is asked for at once; less only after a delay, because viewers scroll and resize. This is also how a publisher
 is asked for its backup codec: a codec that it has not sent yet gets enabled qualities.
 
-A layer is wanted while a viewer wishes it or is still sent it. One of several streams that bandwidth denies to every
-viewer for a longer time is not wanted either, until the path of one of them carries what it cost last.
+A layer is wanted while a viewer prefers it or a higher one, or is still sent it. One of several streams that bandwidth
+denies to every viewer for a longer time is not wanted either, until the path of one of them carries what it cost last.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -45,8 +45,8 @@ class _Announced:
     """Until when layers that were told as wanted again count as ones that come."""
 
     def wanted(self, track: Track) -> dict[Codec, int]:
-        """Return the level of each codec that viewers wish, and that bandwidth has not denied for too long."""
-        return {codec: min(level, self.ceilings.get(codec, HIGH)) for codec, level in _wished(track).items()}
+        """Return the level of each codec that viewers prefer, and that bandwidth has not denied for too long."""
+        return {codec: min(level, self.ceilings.get(codec, HIGH)) for codec, level in _preferred(track).items()}
 
 
 @dataclass(slots=True)
@@ -116,15 +116,15 @@ class Dynacast:
     def _note_denied(self, track: Track, announced: _Announced, now: float) -> bool:
         """Note which qualities bandwidth denies to every viewer; return whether that changes what is wanted."""
         granted = self._qualities(track, "granted")
-        # What was told is no less than what viewers wish, but for wishes that `update` has not seen yet. Viewers can
+        # What was told is no less than what viewers prefer, but for changes that `update` has not seen yet. Viewers can
         # be very many, and this is a tick.
         if not announced.denied and all(announced.levels.get(codec, HIGH) <= level for codec, level in granted.items()):
             return False
         since = {
             (codec, quality): announced.denied.get((codec, quality), now)
-            for codec, wished in _wished(track).items()
+            for codec, preferred in _preferred(track).items()
             for quality in _ABOVE_LOW
-            if granted.get(codec, HIGH) < quality <= wished
+            if granted.get(codec, HIGH) < quality <= preferred
         }
         ceilings: dict[Codec, int] = {}
         for (codec, quality), begun in since.items():
@@ -181,8 +181,8 @@ class Dynacast:
         return {codec: HIGH if codec in sent else NOTHING for codec in _codecs(track)}
 
 
-def _wished(track: Track) -> dict[Codec, int]:
-    """Return the level of each codec that viewers wish."""
+def _preferred(track: Track) -> dict[Codec, int]:
+    """Return the level of each codec that viewers prefer."""
     levels = dict.fromkeys(_codecs(track), NOTHING)
     for demand in track.demand.values():
         if demand.codec in levels and demand.quality != OFF:

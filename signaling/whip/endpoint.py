@@ -27,7 +27,7 @@ from signaling.whip.fragments import read_fragment
 from signaling.whip.offers import NOMINAL_SIZE, Publication, read_offer
 from signaling.whip.problems import Problem, problem_of
 from signaling.whip.sessions import Session, Sessions
-from signaling.whip.showing import Wish
+from signaling.whip.showing import PlayRequest
 
 WHIP_PATH, WHEP_PATH = "/whip/v1", "/whep/v1"
 SDP_TYPE, FRAGMENT_TYPE = "application/sdp", "application/trickle-ice-sdpfrag"
@@ -144,7 +144,7 @@ class Endpoint:
                 offer = read_offer(text, publishes=not self._plays)
             if not self._plays:
                 return await self._services.sessions.publish(join, offer, Publication(source, size))
-            return await self._services.sessions.play(join, offer, Wish(participant, source))
+            return await self._services.sessions.play(join, offer, PlayRequest(participant, source))
 
     async def _patch(self, request: Request) -> Response:
         """Take candidates, or restart ICE if the client has new credentials (RFC 9725 section 4.3)."""

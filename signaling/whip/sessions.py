@@ -30,7 +30,7 @@ from signaling.whip.fragments import Fragment, entity_tag, write_fragment
 from signaling.whip.offers import Offer, Publication, announcement, codecs_of
 from signaling.whip.playing import played_answer
 from signaling.whip.problems import Problem
-from signaling.whip.showing import Newest, Stage, Wish, newest_tracks, shown_participant
+from signaling.whip.showing import Newest, PlayRequest, Stage, newest_tracks, shown_participant
 
 MAX_SESSIONS_OF_AN_IDENTITY = 32
 """Sessions of one API key and identity at a time, each in another room. In one room it has one at most."""
@@ -67,7 +67,7 @@ class Session:
     participant: Participant
     offer: Offer
     """The client's offer, with its newest ICE credentials."""
-    wish: Wish | None
+    request: PlayRequest | None
     """What a player is shown; None: the client publishes."""
     tag: str = ""
     """The entity-tag of its ICE session."""
@@ -77,12 +77,12 @@ class Session:
     @property
     def follows(self) -> bool:
         """Whether it is shown whoever speaks."""
-        return self.wish is not None and not self.wish.participant
+        return self.request is not None and not self.request.participant
 
     def is_of(self, join: JoinParameters, plays: bool) -> bool:
         """Tell whether a join's token may act on this session."""
         same = self.participant.room_name == join.room and self.participant.who == join.claims.who
-        return same and (self.wish is not None) is plays
+        return same and (self.request is not None) is plays
 
 
 class Sessions:
@@ -139,8 +139,8 @@ class Sessions:
             raise Problem(503, "the server has no room for what the client publishes")
         return session, answer
 
-    async def play(self, join: JoinParameters, offer: Offer, wish: Wish) -> tuple[Session, str]:
-        """Let a client join that is sent what it wishes; return its session, and the answer.
+    async def play(self, join: JoinParameters, offer: Offer, request: PlayRequest) -> tuple[Session, str]:
+        """Let a client join that is sent what it asks for; return its session, and the answer.
 
         Raises:
             JoinError: the join is refused.
@@ -148,7 +148,7 @@ class Sessions:
         """
         if not join.video.can_subscribe:
             raise Problem(403, "the token does not allow subscribing")
-        session, answer = await self._open(join, offer, wish, lambda participant: None)
+        session, answer = await self._open(join, offer, request, lambda participant: None)
         return session, played_answer(answer, session.participant.public_sid)
 
     def restart(self, session: Session, fragment: Fragment) -> str | None:
@@ -171,7 +171,7 @@ class Sessions:
 
     def tick(self, now: float) -> None:
         """Show players whoever speaks now. `now` is the node's clock, in seconds."""
-        players = [each for each in self._by_name.values() if each.wish is not None]
+        players = [each for each in self._by_name.values() if each.request is not None]
         followed = {_place(each): each.participant.room for each in players if each.follows}
         self._stages = {place: self._stages.get(place) or Stage() for place in followed}
         for place, room in followed.items():
@@ -181,10 +181,10 @@ class Sessions:
             session.participant.room.guard(session.participant, partial(self._show, session, found))
 
     async def _open(
-        self, join: JoinParameters, offer: Offer, wish: Wish | None, prepare: Callable[[Participant], None]
+        self, join: JoinParameters, offer: Offer, request: PlayRequest | None, prepare: Callable[[Participant], None]
     ) -> tuple[Session, str]:
         participant = await self._enter(join, prepare)
-        session = Session(secrets.token_urlsafe(NAME_BYTES), participant, offer, wish)
+        session = Session(secrets.token_urlsafe(NAME_BYTES), participant, offer, request)
         began = self._node.clock()
         try:
             participant.room.add(participant)
@@ -234,7 +234,7 @@ class Sessions:
     def _begin(self, session: Session) -> str:
         participant = session.participant
         participant.set_joined()
-        if session.wish is not None:
+        if session.request is not None:
             self._show(session, {})
         return _accept(participant, session.offer)
 
@@ -254,16 +254,16 @@ class Sessions:
             subscriptions.update(UpdateSubscription(track_sids=missing, subscribe=True))
         except RequestRefused as error:
             # It is tried again at the next tick.
-            log.debug("a player is not sent what it wishes", room=room.name, reason=error.text)
+            log.debug("a player is not sent what it asks for", room=room.name, reason=error.text)
         else:
             session.shown = wanted
 
     def _wanted(self, session: Session, found: Found) -> tuple[str, ...]:
-        room, wish, place = session.participant.room, session.wish, _place(session)
-        assert wish is not None, "a publisher is shown nothing"
+        room, request, place = session.participant.room, session.request, _place(session)
+        assert request is not None, "a publisher is shown nothing"
         if place not in found:
-            found[place] = newest_tracks(room, wish.source)
-        sid = shown_participant(room, wish.participant) if wish.participant else self._stage(session).sid
+            found[place] = newest_tracks(room, request.source)
+        sid = shown_participant(room, request.participant) if request.participant else self._stage(session).sid
         return found[place].get(sid, ())
 
     def _stage(self, session: Session) -> Stage:
@@ -284,8 +284,8 @@ class Sessions:
 
 def _place(session: Session) -> tuple[str, TrackSource]:
     """Return the room, and the source of the picture, for which a player shares its stage with others."""
-    assert session.wish is not None, "a publisher is shown nothing"
-    return session.participant.room.info.sid, session.wish.source
+    assert session.request is not None, "a publisher is shown nothing"
+    return session.participant.room.info.sid, session.request.source
 
 
 def _accept(participant: Participant, offer: Offer) -> str:

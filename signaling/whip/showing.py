@@ -22,7 +22,7 @@ Newest = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PlayRequest:
     """What a player asks for."""
 
     participant: str = ""

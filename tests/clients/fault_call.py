@@ -18,7 +18,7 @@ from tests.clients.facts import hears
 from tests.clients.faulty_path import FaultyPath
 from tests.clients.peers import BrowserPeer, Peer, SdkPeer, eventually
 
-Wishes = dict[tuple[str, str, str], Any]
+Preferences = dict[tuple[str, str, str], Any]
 TALK_INTERVAL_S = 0.1
 SOURCES = [models.MICROPHONE, models.CAMERA]
 
@@ -58,25 +58,25 @@ class FaultCall:
         """What of each participant must outlast any fault."""
         return {identity: _lasting(info) for identity, info in (await self.participants()).items()}
 
-    async def wishes(self) -> Wishes:
-        """(subscriber, publisher, kind) -> the layers that the subscriber wishes, of all subscriptions."""
+    async def preferences(self) -> Preferences:
+        """(subscriber, publisher, kind) -> the layers that the subscriber prefers, of all subscriptions."""
         token = self.path.server.token(self.room, "watcher", roomAdmin=True)
         url = f"{self.path.server.http_url}/statistics/{self.room}"
         async with aiohttp.ClientSession() as session, session.get(url, params={"access_token": token}) as answer:
             members = (await answer.json())["participants"]
         return {
-            (member["identity"], each["publisher"], each["kind"]): each.get("wished")
+            (member["identity"], each["publisher"], each["kind"]): each.get("preferred")
             for member in members
             for each in member["subscriptions"]
         }
 
-    async def wishes_become(self, right: Callable[[Wishes], bool]) -> None:
-        """Wait until the wishes satisfy `right`."""
+    async def preferences_become(self, right: Callable[[Preferences], bool]) -> None:
+        """Wait until the preferences satisfy `right`."""
 
         async def are_right() -> bool:
-            return right(await self.wishes())
+            return right(await self.preferences())
 
-        await eventually(are_right, "the wishes", detail=self.wishes)
+        await eventually(are_right, "the preferences", detail=self.preferences)
 
     def native(self, identity: str) -> SdkPeer:
         """The native client of this name."""

@@ -255,7 +255,7 @@ async def test_a_page_that_nobody_sees_asks_for_no_statistics(
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-async def test_a_tile_says_why_it_gets_less_than_wished(
+async def test_a_tile_says_why_it_gets_less_than_preferred(
     server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path, size: Any
 ) -> None:
     ada = await _join(chromium, server, room, "Ada", DESKTOP, NO_HIGH_LAYER)
@@ -263,7 +263,8 @@ async def test_a_tile_says_why_it_gets_less_than_wished(
     tile = _tile(grace, "Ada")
     await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
     await tile.locator(".quality").select_option("HIGH")
-    await expect(tile.locator(".shortfall")).to_have_text("Less than wished: the sender sends no more", timeout=WAIT_MS)
+    shortfall = tile.locator(".shortfall")
+    await expect(shortfall).to_have_text("Less than preferred: the sender sends no more", timeout=WAIT_MS)
     await expect(tile.locator(".received")).to_contain_text("medium", timeout=WAIT_MS)
     await grace.screenshot(path=screenshots / f"demo-shortfall-{size['width']}.png")
     assert await grace.evaluate(LAID_OUT) == []

@@ -29,8 +29,8 @@ async def _sent(publisher: BrowserPeer) -> Sent:
     return {row["rid"]: row for row in await publisher.sent() if row["source"] == "camera"}
 
 
-def _ask(wish: str) -> str:
-    return f"void peer.publication('publisher', 'camera').{wish}"
+def _ask(request: str) -> str:
+    return f"void peer.publication('publisher', 'camera').{request}"
 
 
 async def _moving(publisher: BrowserPeer, wanted: set[str]) -> None:

@@ -98,8 +98,8 @@ async def _resumes(call: FaultCall, break_way: Callable[[], None]) -> None:
     """Break the way under talk; everybody resumes, and all that was said arrives."""
     for publication in call.native("grace").room.remote_participants["linus"].track_publications.values():
         publication.set_subscribed(publication.source != rtc.TrackSource.SOURCE_CAMERA)
-    await call.wishes_become(lambda wishes: ("grace", "linus", "video") not in wishes)
-    before, sids, wishes = await call.lasting(), await call.sids(), await call.wishes()
+    await call.preferences_become(lambda preferences: ("grace", "linus", "video") not in preferences)
+    before, sids, preferences = await call.lasting(), await call.sids(), await call.preferences()
     returns = await call.count_returns()
     talks = [Talk(peer) for peer in call.peers]
     for talk in talks:
@@ -116,7 +116,7 @@ async def _resumes(call: FaultCall, break_way: Callable[[], None]) -> None:
                 await talk.arrives_once_and_in_order(listener)
     assert await call.sids() == sids
     await call.is_as_before(before)
-    await call.wishes_become(lambda now: now == wishes)
+    await call.preferences_become(lambda now: now == preferences)
     await call.everybody_hears_everybody()
 
 
@@ -190,12 +190,12 @@ async def _laptop(pages: str, folder: Path) -> AsyncIterator[tuple[BrowserPeer, 
 async def test_who_was_in_a_call_is_in_it_again_when_the_server_was_killed(
     call: FaultCall, far_server: ServerUnderTest, receiver: Receiver
 ) -> None:
-    before, sids, wishes = await call.lasting(), await call.sids(), await call.wishes()
+    before, sids, preferences = await call.lasting(), await call.sids(), await call.preferences()
     await asyncio.sleep(OUTAGE_S)
     far_server.kill()
     await asyncio.to_thread(far_server.start_again)
     await call.is_as_before(before)
-    await call.wishes_become(lambda now: now == wishes)
+    await call.preferences_become(lambda now: now == preferences)
     await call.everybody_hears_everybody()
     assert not set((await call.sids()).values()) & set(sids.values())
 

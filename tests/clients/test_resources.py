@@ -158,7 +158,7 @@ async def _comes_and_goes(server: Place, number: int, dtls: Dtls) -> None:
 
 
 async def _follow(watcher: LightClient) -> None:
-    """Answer the server's wishes, and make a sound now and then."""
+    """Answer the server's requests, and make a sound now and then."""
     while True:
         messages = watcher.socket.seen[:]
         del watcher.socket.seen[: len(messages)]

@@ -107,7 +107,7 @@ async def test_a_stay_that_has_ended_cannot_be_resumed(
             leave = await socket.expect("leave")
             assert leave["action"] == "RECONNECT"
             assert leave["reason"] == DisconnectReason.Name(DisconnectReason.STATE_MISMATCH)
-            assert await socket.expect_close() != 1000  # livekit-client would take that for a wish to end
+            assert await socket.expect_close() != 1000  # livekit-client would take that for a request to end
     assert not ada.room.remote_participants
     grace: SdkPeer = await make_peer("sdk", "grace")
     await grace.join(server, room)

@@ -460,7 +460,7 @@ async def test_statistics_read_the_columns(bench: Bench) -> None:
     row["preferred_spatial"], row["preferred_temporal"], row["allowed_spatial"], row["allowed_temporal"] = 2, 3, 2, 3
     sent = bench.engine.subscription_statistics(subscription.id)
     assert (sent.lost_fraction, sent.rtt_ms, sent.layer, sent.temporal, sent.retransmitted) == (0.25, 20.0, 1, 2, 3)
-    assert (sent.wished, sent.allowed, sent.reason) == ((2, 3), (2, 3), "key_frame")
+    assert (sent.preferred, sent.allowed, sent.reason) == ((2, 3), (2, 3), "key_frame")
     row["allowed_spatial"], row["target_layer"], row["reason"] = 1, 1, Reason.BANDWIDTH
     sent = bench.engine.subscription_statistics(subscription.id)
     assert (sent.allowed, sent.reason) == ((1, 3), "bandwidth")

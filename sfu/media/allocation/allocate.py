@@ -49,7 +49,7 @@ OVERDRAFT_REST_NS = 30_000_000_000
 """Least time from the beginning of one overdraft to that of the next."""
 
 PIXELS_OF_LAYER = (320 * 180, 640 * 360, 1280 * 720)
-"""What a client that wishes this layer shows, when it has told no dimensions."""
+"""What a client that prefers this layer shows, when it has told no dimensions."""
 _NO_PRIORITY = (1 << 20) - 1
 
 
@@ -58,7 +58,7 @@ def allocate(demands, count, estimate_bps, audio_bps, may_pause, now):
     """Share the bandwidth of a subscriber among the first `count` rows of `demands`.
 
     estimate_bps: what the path carries; audio_bps: of that is taken off first; may_pause: a video may be sent nothing
-    at all; now: ns. Each row says what is wished, what it costs, and what was allocated last; it is given its new
+    at all; now: ns. Each row says what is preferred, what it costs, and what was allocated last; it is given its new
     allocation, the reason, and what has to be remembered for the next time. Rows from MAX_SHARED on are given the
     lowest rung. Returns the bit/s that all of them cost.
     """
@@ -102,7 +102,7 @@ def importance(demand):
     then what it shows large. Its publisher says that a video is a screen, so the client's word goes before."""
     pixels = np.int64(demand.pixels)
     if pixels <= 0:
-        pixels = PIXELS_OF_LAYER[min(max(np.int64(demand.wish_spatial), 0), len(PIXELS_OF_LAYER) - 1)]
+        pixels = PIXELS_OF_LAYER[min(max(np.int64(demand.preferred_spatial), 0), len(PIXELS_OF_LAYER) - 1)]
     return importance_of(demand.priority, demand.screen, pixels)
 
 
@@ -170,7 +170,7 @@ def _conclude(demand, estimate_bps, now):
         if demand.rung != Rung.NONE:
             demand.rung = Rung.LOWEST
         demand.spatial = 0
-        demand.temporal = demand.wish_temporal
+        demand.temporal = demand.preferred_temporal
         demand.reason = Reason.NOT_LIVE
         return
     at = np.int64(demand.at)
@@ -191,7 +191,7 @@ def _conclude(demand, estimate_bps, now):
             demand.rung = Rung.LOWEST
         whole = temporal == highest_temporal(demand, spatial)
         demand.spatial = spatial
-        demand.temporal = demand.wish_temporal if whole else temporal  # none is held back that begins later
+        demand.temporal = demand.preferred_temporal if whole else temporal  # none is held back that begins later
     demand.reason = _reason(demand, place)
 
 
@@ -226,5 +226,5 @@ def _reason(demand, place):
 @njit(cache=True)
 def reason_unlimited(demand):
     """Why a video that is sent all that there is is not sent more."""
-    wished = min(np.int64(demand.wish_spatial), COST_SPATIAL - 1)
-    return Reason.CLIENT if highest_spatial(demand) >= wished else Reason.NOT_LIVE
+    preferred = min(np.int64(demand.preferred_spatial), COST_SPATIAL - 1)
+    return Reason.CLIENT if highest_spatial(demand) >= preferred else Reason.NOT_LIVE

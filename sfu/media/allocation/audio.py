@@ -34,6 +34,9 @@ LEAST_TRACK_BPS, MOST_TRACK_BPS = 160_000, 550_000
 without RED, and the most that Opus can have (RFC 6716: 510 kbit/s), with their headers. So all audio of a narrow path
 claims no more than the first for each of VOICES microphones, and of as many sounds of shared screens."""
 
+MOST_NOTED_BPS = 1 << 30
+"""A track that costs more is taken to cost this."""
+
 _NOTHING, _QUIETER, _EXCESSIVE = int(Held.NOTHING), int(Held.QUIETER), int(Held.EXCESSIVE)
 _CLIENT, _BANDWIDTH = int(Reason.CLIENT), int(Reason.BANDWIDTH)
 
@@ -83,21 +86,19 @@ def share_audio(state, row, estimate_bps, overhead, now):
     plain = is_plain(transport.plain_audio != 0, estimate_bps)
     tracks, probed = _count_tracks(state, row, overhead)
     bounded = probed and estimate_bps > 0
-    wished, sounds, voices, largest = np.int64(0), np.int64(0), np.int64(0), (np.int64(0), np.int64(0), np.int64(0))
+    preferred, sounds, voices, largest = np.int64(0), np.int64(0), np.int64(0), (np.int64(0), np.int64(0), np.int64(0))
     excessive, heard = False, np.int64(0)
     number = np.int64(transport.first_subscription)
     while number >= 0:
         subscription = state.subscriptions[number]
         if subscription.kind == MediaKind.AUDIO:
-            track = state.tracks[subscription.track]
-            once, again = _audio_costs(state, track, overhead)
-            bps = _grant(subscription, once, again, plain, estimate_bps if bounded else np.int64(0), tracks)
-            if is_wanted(state, subscription):
-                wished += min(once + again, MOST_TRACK_BPS)
+            bps = _grant(subscription, plain, estimate_bps if bounded else np.int64(0), tracks)
+            if is_active(state, subscription):
+                preferred += min(_whole_bps(subscription), MOST_TRACK_BPS)
                 excessive |= subscription.held == _EXCESSIVE
-                if track.screen:
+                if state.tracks[subscription.track].screen:
                     sounds += bps
-                    heard += once > 0 and subscription.held == _NOTHING
+                    heard += subscription.primary_bps > 0 and subscription.held == _NOTHING
                 else:
                     voices += bps
                     largest = _three_largest(largest, bps)
@@ -105,8 +106,8 @@ def share_audio(state, row, estimate_bps, overhead, now):
     limited = is_limited(transport, sounds + voices, estimate_bps, probed, now)
     _put_in_force(transport, plain, limited, now)
     if limited:
-        sounds, voices = _hold_others(state, row, overhead, heard - VOICES), largest[0] + largest[1] + largest[2]
-    return sounds + voices, wished, excessive or limited
+        sounds, voices = _hold_others(state, row, heard - VOICES), largest[0] + largest[1] + largest[2]
+    return sounds + voices, preferred, excessive or limited
 
 
 @njit(cache=True)
@@ -118,53 +119,65 @@ def _three_largest(largest, bps):
 
 @njit(cache=True)
 def _count_tracks(state, row, overhead):
-    """How many audio tracks transport `row` may hear at once where bandwidth is short, and whether it has video."""
+    """Write what each audio track of transport `row` costs. Returns how many of them it may hear at once where
+    bandwidth is short, and whether it has video."""
     voices, sounds, video = np.int64(0), np.int64(0), False
     number = np.int64(state.transports[row].first_subscription)
     while number >= 0:
         subscription = state.subscriptions[number]
-        if is_wanted(state, subscription):
-            track = state.tracks[subscription.track]
-            if subscription.kind == MediaKind.VIDEO:
-                video = True
-            elif _audio_costs(state, track, overhead)[0] > 0:
-                sounds += track.screen != 0
-                voices += track.screen == 0
+        active = is_active(state, subscription)
+        if subscription.kind == MediaKind.VIDEO:
+            video |= active
+        else:
+            _note_costs(state, subscription, overhead)
+            if active and subscription.primary_bps > 0:
+                screen = state.tracks[subscription.track].screen != 0
+                sounds += screen
+                voices += not screen
         number = np.int64(subscription.next_of_transport)
     return min(voices, VOICES) + min(sounds, VOICES), video
 
 
 @njit(cache=True)
-def _grant(subscription, once, again, plain, estimate_bps, tracks):
+def _grant(subscription, plain, estimate_bps, tracks):
     """Write into an audio subscription what of its track may be sent beside others: all, all but what RED repeats, or
-    nothing. once, again: bit/s without that, and of it; estimate_bps: 0: everything may. Returns what that costs."""
+    nothing. estimate_bps: 0: everything may. Returns what that costs."""
+    primary, whole = np.int64(subscription.primary_bps), _whole_bps(subscription)
     reduced = subscription.held == _EXCESSIVE or (subscription.unwrapped != 0 and not plain)
-    claim = track_claim(estimate_bps, tracks, reduced) if estimate_bps > 0 else once + again
-    unwrapped = plain or once + again > claim
-    excessive = once * 8 > claim * (9 if subscription.held == _EXCESSIVE else 10)
+    claim = track_claim(estimate_bps, tracks, reduced) if estimate_bps > 0 else whole
+    unwrapped = plain or whole > claim
+    excessive = primary * 8 > claim * (9 if subscription.held == _EXCESSIVE else 10)
     subscription.unwrapped = 1 if unwrapped else 0
     subscription.held = _EXCESSIVE if excessive else _NOTHING
     subscription.reason = _BANDWIDTH if excessive else _CLIENT
     if excessive:
         return np.int64(0)
-    return once if unwrapped else once + again
+    return primary if unwrapped else whole
 
 
 @njit(cache=True)
-def is_wanted(state, subscription):
+def is_active(state, subscription):
     """Whether a subscription is open to a track that is, and its subscriber did not pause it."""
     track = state.tracks[subscription.track]
     return subscription.state == RowState.OPEN and not subscription.pause_requested and track.state == RowState.OPEN
 
 
 @njit(cache=True)
-def _audio_costs(state, track, overhead):
-    """Bit/s of an audio track without what RED repeats, and of that; 0 while others of its room are louder, or before
-    it was measured."""
+def _note_costs(state, subscription, overhead):
+    """Write what an audio track costs: nothing while others of its room are louder, or before it was measured."""
+    track = state.tracks[subscription.track]
     if (track.group > 0 and not track.loud) or track.streams[0] < 0:
-        return np.int64(0), np.int64(0)
+        subscription.primary_bps = subscription.redundant_bps = 0
+        return
     stream = state.streams[track.streams[0]]
-    return measured_layer(stream, 0, 0, overhead), measured_layer(stream, 0, REDUNDANCY, overhead)
+    subscription.primary_bps = min(measured_layer(stream, 0, 0, overhead), MOST_NOTED_BPS)
+    subscription.redundant_bps = min(measured_layer(stream, 0, REDUNDANCY, overhead), MOST_NOTED_BPS)
+
+
+@njit(cache=True)
+def _whole_bps(subscription):
+    """Bit/s of an audio track with what RED repeats."""
+    return np.int64(subscription.primary_bps) + np.int64(subscription.redundant_bps)
 
 
 @njit(cache=True)
@@ -179,7 +192,7 @@ def _put_in_force(transport, plain, limited, now):
 
 
 @njit(cache=True)
-def _hold_others(state, row, overhead, surplus):
+def _hold_others(state, row, surplus):
     """Let only the loudest microphones be sent to transport `row`, and all sounds of shared screens but the `surplus`
     newest. Returns what these sounds cost, bit/s."""
     sounds = np.int64(0)
@@ -187,14 +200,13 @@ def _hold_others(state, row, overhead, surplus):
     while number >= 0:  # the newest come first, and the oldest sounds stay
         subscription = state.subscriptions[number]
         if subscription.kind == MediaKind.AUDIO and subscription.held == _NOTHING:
-            track = state.tracks[subscription.track]
-            once, again = _audio_costs(state, track, overhead)
-            if not track.screen:
+            primary = np.int64(subscription.primary_bps)
+            if not state.tracks[subscription.track].screen:
                 subscription.held = _QUIETER
                 subscription.reason = _BANDWIDTH
-            elif once > 0 and is_wanted(state, subscription):
+            elif primary > 0 and is_active(state, subscription):
                 if surplus <= 0:
-                    sounds += once if subscription.unwrapped else once + again
+                    sounds += primary if subscription.unwrapped else _whole_bps(subscription)
                 else:
                     surplus -= 1
                     subscription.held = _EXCESSIVE

@@ -34,9 +34,9 @@ def layer_at(place):
 
 @njit(cache=True)
 def highest_temporal(demand, spatial):
-    """The highest temporal layer up to the wished one that a spatial layer has; -1: none, so it is not live."""
+    """The highest temporal layer up to the preferred one that a spatial layer has; -1: none, so it is not live."""
     highest = -1
-    for temporal in range(min(np.int64(demand.wish_temporal), COST_TEMPORAL - 1) + 1):
+    for temporal in range(min(np.int64(demand.preferred_temporal), COST_TEMPORAL - 1) + 1):
         if demand.cost[spatial, temporal] > 0:
             highest = temporal
     return highest
@@ -53,10 +53,10 @@ def lowest_spatial(demand):
 
 @njit(cache=True)
 def highest_spatial(demand):
-    """The highest live spatial layer up to the wished one, else the lowest live one, which is what the selection of
+    """The highest live spatial layer up to the preferred one, else the lowest live one, which is what the selection of
     layers falls back to; -1: none is live."""
     highest = lowest_spatial(demand)
-    for spatial in range(min(np.int64(demand.wish_spatial), COST_SPATIAL - 1) + 1):
+    for spatial in range(min(np.int64(demand.preferred_spatial), COST_SPATIAL - 1) + 1):
         if highest_temporal(demand, spatial) >= 0:
             highest = spatial
     return highest

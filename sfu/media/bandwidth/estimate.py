@@ -78,12 +78,12 @@ def path_changed(estimate, now):
     rate = float(estimate.target_bps)
     if estimate.acknowledged_bps > 0.0:
         rate = min(rate, estimate.acknowledged_bps)
-    wish, sent, cluster = estimate.wish_bps, estimate.sent_bytes, estimate.last_cluster
+    preferred, sent, cluster = estimate.preferred_bps, estimate.sent_bytes, estimate.last_cluster
     by_reports, feedbacks, moved = estimate.by_reports, estimate.feedbacks, estimate.moved_ns
     silent, answered, unanswered = estimate.silent, estimate.answered_bytes, estimate.unanswered_ns
     again = moved != 0 and now - moved < MOVE_PROBE_NS
     open_estimate(estimate, now)
-    estimate.wish_bps = wish
+    estimate.preferred_bps = preferred
     estimate.sent_bytes = sent
     estimate.answered_bytes = answered if again else sent
     estimate.unanswered_ns = unanswered if again else 0
@@ -181,11 +181,11 @@ def tick(estimate, now, sent_bytes):
 
 
 @njit(cache=True)
-def set_wish(estimate, bps, now):
-    """What all that the client wishes would cost, in bit/s: probes lead there, and not much further."""
-    wish = min(max(bps, 0), MAX_BPS)
-    estimate.wish_bps = wish
-    estimate.probed_wish_bps = min(estimate.probed_wish_bps, wish)
+def set_preferred(estimate, bps, now):
+    """What all that the client prefers would cost, in bit/s: probes lead there, and not much further."""
+    preferred = min(max(bps, 0), MAX_BPS)
+    estimate.preferred_bps = preferred
+    estimate.probed_preferred_bps = min(estimate.probed_preferred_bps, preferred)
 
 
 @njit(cache=True)

@@ -5,7 +5,7 @@ from numba import njit
 
 from sfu.media.allocation.due import list_transport, note_estimate, note_silence
 from sfu.media.bandwidth.carrier import find_carrier
-from sfu.media.bandwidth.estimate import open_estimate, path_changed, resume_estimate, set_wish, tick
+from sfu.media.bandwidth.estimate import open_estimate, path_changed, resume_estimate, set_preferred, tick
 from sfu.media.net.send_log import open_log
 from sfu.media.net.srtp import can_send
 from sfu.media.send.budget import UNLIMITED, is_paced
@@ -37,10 +37,10 @@ def begin_estimate(state, row, now):
 
 @njit(cache=True)
 def _share(state, row, estimate, now):
-    """Let an estimate be shared out among subscriptions, and tell it what these wish."""
+    """Let an estimate be shared out among subscriptions, and tell it what these prefer."""
     transport = state.transports[row]
     if transport.allocated_ns != 0 and not state.thread[0].unlimited:
-        set_wish(estimate, np.int64(transport.wish_bps), now)
+        set_preferred(estimate, np.int64(transport.preferred_bps), now)
     if estimate.feedbacks > 0:
         note_estimate(state, row, np.int64(estimate.target_bps))
     elif estimate.first_sent_ns != 0 and now - estimate.first_sent_ns >= FIRST_FEEDBACK_NS:

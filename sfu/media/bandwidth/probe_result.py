@@ -46,7 +46,7 @@ def probe_packet(estimate, cluster, sent, arrival, size):
     probe.last_arrival_ns = max(probe.last_arrival_ns, arrival)
     probe.packets += 1
     probe.bytes += size
-    enough = probe.packets >= NEEDED_SHARE * probe.wanted_packets and probe.bytes >= NEEDED_SHARE * probe.wanted_bytes
+    enough = probe.packets >= NEEDED_SHARE * probe.least_packets and probe.bytes >= NEEDED_SHARE * probe.least_bytes
     if enough:
         _measure(estimate, probe)
 

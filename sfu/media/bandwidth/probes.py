@@ -52,7 +52,7 @@ def _continue_cluster(state, row, now):
     due = estimate.probe_bps * elapsed // 8_000_000_000
     before = np.int64(log.bytes)
     if not can_carry(state, row, np.int64(log.carrier)):
-        log.carrier = -1  # it was closed, or its client wants nothing for now: bandwidth_pass looks for another one
+        log.carrier = -1  # it was closed, or paused: bandwidth_pass looks for another one
     elif transport.first_waiting == 0:  # what waits is sent at the rate of the probe
         _renew_credit(log)
         _send_due(state, row, np.int64(log.carrier), before + due, now)

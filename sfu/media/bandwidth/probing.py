@@ -16,14 +16,14 @@ SCALE = 2.0
 """A probe after the first ones is sent at this many times the known rate."""
 FURTHER_SHARE = 0.7
 """A result of at least so much of the rate leads to another probe."""
-WISH_SCALE = 2.0
-"""No probe exceeds so many times what the client wishes."""
+PREFERRED_SCALE = 2.0
+"""No probe exceeds so many times what the client prefers."""
 LOSS_SCALE = 1.5
 """While the rate recovers from loss, no probe exceeds so many times the estimate."""
 HEADROOM = 1.2
-"""Probing ends when the estimate exceeds the wish by so much."""
-WISH_GREW = 1.2
-"""A wish that grew by so much is probed for."""
+"""Probing ends when the estimate exceeds what is preferred by so much."""
+PREFERRED_GREW = 1.2
+"""If what is preferred costs so much more than before, that is probed for."""
 PROBE_NS = 15_000_000
 PROBE_PACKETS = 5
 """A cluster lasts so long, and has so many packets at least: small ones where the rate is low."""
@@ -108,7 +108,7 @@ def _stand(estimate, now):
 @njit(cache=True)
 def _is_due(estimate, now):
     """Whether something happened after which the path may carry more."""
-    if estimate.probe_due or estimate.wish_bps > WISH_GREW * estimate.probed_wish_bps:
+    if estimate.probe_due or estimate.preferred_bps > PREFERRED_GREW * estimate.probed_preferred_bps:
         return True
     since = now - estimate.probe_ns
     if estimate.application_limited and since >= AGAIN_NS:
@@ -125,9 +125,9 @@ def _begin(estimate, bps, now):
     """Let the sender send a cluster at about `bps`, unless the path shows that it is full."""
     if estimate.delay_state != DELAY_NORMAL or estimate.loss_state == LOSS_DECREASING or estimate.silent:
         return
-    if estimate.target_bps >= HEADROOM * estimate.wish_bps:
+    if estimate.target_bps >= HEADROOM * estimate.preferred_bps:
         return
-    most = min(WISH_SCALE * estimate.wish_bps, float(MAX_BPS))
+    most = min(PREFERRED_SCALE * estimate.preferred_bps, float(MAX_BPS))
     if estimate.loss_state == LOSS_INCREASING:
         most = min(most, LOSS_SCALE * estimate.target_bps)
     rate = min(bps, most)
@@ -137,19 +137,19 @@ def _begin(estimate, bps, now):
     probe = estimate.probes[number % PROBES]
     probe.cluster = number
     probe.bps = int(rate)
-    probe.wanted_bytes = int(rate * PROBE_NS / 8e9)
-    probe.wanted_packets = PROBE_PACKETS
+    probe.least_bytes = int(rate * PROBE_NS / 8e9)
+    probe.least_packets = PROBE_PACKETS
     probe.packets = 0
     probe.bytes = 0
     estimate.last_cluster = number
     estimate.probe_cluster = number
     estimate.probe_bps = probe.bps
-    estimate.probe_bytes_left = probe.wanted_bytes
+    estimate.probe_bytes_left = probe.least_bytes
     estimate.probe_packets_left = PROBE_PACKETS
     estimate.probe_ns = now
     estimate.probe_waiting = 1
     estimate.probe_due = 0
     estimate.silent_from_bps = 0
-    estimate.probed_wish_bps = estimate.wish_bps
+    estimate.probed_preferred_bps = estimate.preferred_bps
     _stand(estimate, now)
     estimate.probe_further_bps = FURTHER_SHARE * rate if bps < most else 0.0

@@ -113,16 +113,16 @@ def _decrease(estimate, now):
         set_delay_rate(estimate, estimate.delay_bps / 2, now)
         estimate.rate_state = RATE_HOLD
         return
-    wanted = BETA * arriving
-    if wanted > DRAIN_BPS:
-        wanted -= DRAIN_BPS
-    if wanted > estimate.delay_bps and estimate.capacity_kbps > 0.0:
-        wanted = BETA * 1000.0 * estimate.capacity_kbps
-    wanted = max(wanted, proven_of_queue(estimate, path_queue_ms(estimate)))
+    lowered = BETA * arriving
+    if lowered > DRAIN_BPS:
+        lowered -= DRAIN_BPS
+    if lowered > estimate.delay_bps and estimate.capacity_kbps > 0.0:
+        lowered = BETA * 1000.0 * estimate.capacity_kbps
+    lowered = max(lowered, proven_of_queue(estimate, path_queue_ms(estimate)))
     if arriving < _capacity_bound(estimate, -DEVIATIONS):
         estimate.capacity_kbps = 0.0
     _note_capacity(estimate, arriving / 1000.0)
-    set_delay_rate(estimate, min(wanted, estimate.delay_bps), now)
+    set_delay_rate(estimate, min(lowered, estimate.delay_bps), now)
     estimate.rate_state = RATE_HOLD
 
 

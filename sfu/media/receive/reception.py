@@ -92,7 +92,7 @@ def write_report_block(stream, data, at, now):
     fraction = 0
     if expected_interval > 0 and lost_interval > 0:
         fraction = min((lost_interval << 8) // expected_interval, 255)
-    if stream.subscriber_loss_ns != 0:  # of audio, where that is wished
+    if stream.subscriber_loss_ns != 0:  # of audio, where the operator chose that
         fraction = max(fraction, np.int64(subscriber_loss(stream, now)))
     put_u32(data, at, np.int64(stream.ssrc))
     data[at + 4] = fraction

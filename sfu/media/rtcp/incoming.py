@@ -229,7 +229,6 @@ def _report_block(state, row, data, at, now):
         subscription.rtx_mid_acknowledged = 1
         return
     subscription.mid_acknowledged = 1
-    subscription.fraction_lost = data[at + 4]
     subscription.lost = signed24(get_u24(data, at + 5))
     subscription.jitter = get_u32(data, at + 12)
     subscription.reported_ns = now

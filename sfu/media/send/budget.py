@@ -31,7 +31,7 @@ its queue is to stay short."""
 KEY_FRAME_PERCENT = 250
 """The pacing rate in percent of the estimate while a key frame that has begun to leave waits and the path takes it.
 Before the first feedback it is the pacing rate in percent of the start rate, which is a low guess."""
-KEY_FRAME_NS = 2_000_000_000
+KEY_FRAME_FAST_NS = 2_000_000_000
 """How long a key frame may leave at KEY_FRAME_PERCENT."""
 KEY_FRAME_REST_NS = 4_000_000_000
 """Least time from the beginning of one key frame that leaves faster than media do to the next."""
@@ -69,7 +69,7 @@ def pace_bps(state, row, now):
         if path_queue_ms(estimate) > STANDING_MS:
             percent = DRAINING_PERCENT
         elif log.key_waits:
-            faster = now - log.overdrawn_ns < KEY_FRAME_NS and _takes_more(state, row)
+            faster = now - log.overdrawn_ns < KEY_FRAME_FAST_NS and _takes_more(state, row)
             percent = KEY_FRAME_PERCENT if faster else KEY_FRAME_STEADY_PERCENT
         rate = np.int64(estimate.target_bps) * percent // 100
     return max(rate, np.int64(estimate.probe_bps)) if transport.probe_cluster else rate

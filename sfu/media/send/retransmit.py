@@ -24,7 +24,7 @@ UNKNOWN_ROUND_TRIP_NS = 20_000_000
 """A NACK is taken to have crossed the last repeat for one round trip, or this time."""
 RTX_BYTES = 60
 """What a repeat has more than its payload: headers of IP, UDP and RTP, extensions, the tag."""
-WANTED = 128
+WAITS = 128
 """Bit of `resent` of a packet that waits to be sent again."""
 REPEAT_WORK = 16
 """What a repeat costs the pacer, in history rows that are passed over."""
@@ -64,7 +64,7 @@ def answer_nack(state, arena, row, sequence, now):
         state.drops[Drop.REPAIR_SHARE] += 1
         return
     if repeat_has_to_wait(state, transport_row, now):
-        sent.resent |= WANTED
+        sent.resent |= WAITS
         wait_to_repeat(state, row, extended)
     elif resend(state, arena, row, sent, now):
         sent.resent += 1
@@ -95,8 +95,8 @@ def repeat_waiting(state, arena, row, end, now):
     while number <= last and log.bytes < log.pace_bytes and log.count < end:
         work += 1
         sent = state.history[subscription.history, number & (HISTORY - 1)]
-        if sent.resent & WANTED and is_remembered(subscription, sent, number):
-            sent.resent &= WANTED - 1
+        if sent.resent & WAITS and is_remembered(subscription, sent, number):
+            sent.resent &= WAITS - 1
             useful = is_kept(state, row, sent) and not _is_passed(state, subscription, sent, round_trip, now)
             if useful and resend(state, arena, row, sent, now):
                 work += REPEAT_WORK

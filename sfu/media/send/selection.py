@@ -14,7 +14,7 @@ from sfu.media.allocation.due import list_subscribers
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.send.repair_share import round_trip_ns
 from sfu.media.send.voices import is_voice
-from sfu.media.stream.key_frames import KEY_FRAME_NS, is_denied, key_frame_arrives, request_key_frame
+from sfu.media.stream.key_frames import KEY_FRAME_EVERY_NS, is_denied, key_frame_arrives, request_key_frame
 from sfu.media.stream.layers import is_scalable
 from sfu.media.stream.switches import request_switch
 from sfu.media.wire.numbers import signed32
@@ -38,8 +38,8 @@ SETTLED_NS = 3_000_000_000
 MAX_USUAL_CHECKS = 25
 """A longer distance between two frames is an interruption and says nothing about the next one."""
 LOST_KEY_DOUBLINGS = 4
-"""A viewer that loses key frame after key frame because its path is too slow for them waits KEY_FRAME_NS until it may
-ask for another, and twice as long each time, so often: from 4 s to 64."""
+"""A viewer that loses key frame after key frame because its path is too slow for them waits KEY_FRAME_EVERY_NS until it
+may ask for another, and twice as long each time, so often: from 4 s to 64."""
 QUARTERS = 4
 """usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
 distance of a second is remembered for some seconds of quick frames."""
@@ -96,9 +96,9 @@ def request_target_key_frame(state, row):
 @njit(cache=True)
 def _stands(state, subscription, stream_row, now):
     """Whether a subscription shows a picture that stands, or none, so that it is served like those that are sent key
-    frames only: where none came for KEY_FRAME_NS."""
+    frames only: where none came for KEY_FRAME_EVERY_NS."""
     waits = subscription.held == Held.SWITCH or subscription.layer < 0
-    return waits and now - state.streams[stream_row].key_ns >= KEY_FRAME_NS
+    return waits and now - state.streams[stream_row].key_ns >= KEY_FRAME_EVERY_NS
 
 
 @njit(cache=True)
@@ -106,7 +106,7 @@ def rests(subscription, now):
     """Whether a viewer that was too slow for the last key frames may not ask for another one yet."""
     if subscription.layer >= 0 or subscription.lost_keys <= 1:
         return False
-    rest_ns = np.int64(KEY_FRAME_NS) << min(np.int64(subscription.lost_keys) - 2, LOST_KEY_DOUBLINGS)
+    rest_ns = np.int64(KEY_FRAME_EVERY_NS) << min(np.int64(subscription.lost_keys) - 2, LOST_KEY_DOUBLINGS)
     return now - subscription.lost_ns < rest_ns
 
 
@@ -121,7 +121,7 @@ def miss_key_frame(subscription, now):
 
 @njit(cache=True)
 def _count_loss(subscription, now):
-    if now - subscription.lost_ns > np.int64(KEY_FRAME_NS) << (LOST_KEY_DOUBLINGS + 1):
+    if now - subscription.lost_ns > np.int64(KEY_FRAME_EVERY_NS) << (LOST_KEY_DOUBLINGS + 1):
         subscription.lost_keys = 0  # those before were lost too long ago to tell of the path
     subscription.lost_keys = min(np.int64(subscription.lost_keys) + 1, LOST_KEY_DOUBLINGS + 2)
     subscription.lost_ns = now
@@ -297,7 +297,7 @@ def receive_key_frame_request(state, row, now):
     if is_denied(subscription):
         # Nobody is asked for the layer that is denied. A lower one is, now and then, because the picture stands.
         lower = np.int64(track.streams[subscription.target_layer])
-        if now - state.streams[lower].key_ns >= KEY_FRAME_NS and not key_frame_waits(state, subscription, lower):
+        if now - state.streams[lower].key_ns >= KEY_FRAME_EVERY_NS and not key_frame_waits(state, subscription, lower):
             request_key_frame(state, lower)
         return
     stream_row = np.int64(track.streams[subscription.layer])

@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.media.allocation.allocate import importance_of
 from sfu.media.send.budget import (
-    KEY_FRAME_NS,
+    KEY_FRAME_FAST_NS,
     KEY_FRAME_REST_NS,
     UNLIMITED,
     fits,
@@ -127,7 +127,7 @@ def _importance(state, subscription):
 def _has_to_come_last(subscription, now):
     """Whether a video that waits is now less important than all others.
 
-    Of one that is sent key frames only these may exceed its share for KEY_FRAME_NS in every KEY_FRAME_REST_NS. A
+    Of one that is sent key frames only these may exceed its share for KEY_FRAME_FAST_NS in every KEY_FRAME_REST_NS. A
     publisher that sends nothing else would otherwise keep the viewer's other videos waiting for ever.
     """
     if subscription.held != Held.KEY_FRAMES:
@@ -136,7 +136,7 @@ def _has_to_come_last(subscription, now):
         return True
     if subscription.keys_since_ns == 0 or now - subscription.keys_since_ns >= KEY_FRAME_REST_NS:
         subscription.keys_since_ns = now
-    return now - subscription.keys_since_ns >= KEY_FRAME_NS
+    return now - subscription.keys_since_ns >= KEY_FRAME_FAST_NS
 
 
 @njit(cache=True)

@@ -21,7 +21,7 @@ frames."""
 MAX_ASKED = 256
 """Subscriptions that are looked at before a key frame of a layer is requested. Beyond, one is requested in any case: it
 costs less than to look on."""
-KEY_FRAME_NS = 4_000_000_000
+KEY_FRAME_EVERY_NS = 4_000_000_000
 """Viewers that are sent key frames only get one so often at least: one request serves all of a track."""
 
 

@@ -1,4 +1,4 @@
-"""Only the loudest voices of a room are forwarded, where the room wants it so: with many open microphones the rest is
+"""Only the loudest voices of a room are forwarded, where the room is made so: with many open microphones the rest is
 noise, and costs every listener's bandwidth.
 
 Decided for each packet, without a timer, from the levels that publishers send (RFC 6464). Who is forwarded keeps its

@@ -3,7 +3,7 @@
 A publisher answers with key frames of all its layers, which cost all viewers of its track. So a track is asked for
 TRACK_SWITCHES of them in a minute at most, and for no more than VIEWER_SWITCHES in ten seconds because of one viewer.
 Some of both are kept for viewers that need less. Only the thread that has the publisher counts those of a track: a
-mirror notes what it wants, and `sfu.media.send.relay_out` asks there.
+mirror notes what it needs, and `sfu.media.send.relay_out` asks there.
 """
 
 import numpy as np

@@ -276,7 +276,7 @@ def test_layers_that_the_publisher_does_not_send(played: Played) -> None:
     assert seen[2] < seen[1] < seen[0]
 
 
-def test_layers_that_nobody_wishes_are_not_missed(played: Played) -> None:
+def test_layers_that_nobody_prefers_are_not_missed(played: Played) -> None:
     row = watched(played)
     row["preferred_spatial"] = 0
     played.shards[0].memory.table("tracks")[0]["live"] = 0b001
@@ -296,7 +296,7 @@ def test_layers_that_rest_are_not_missed_though_there_were_fewer(played: Played)
         assert played.published() == BEST
 
 
-def test_a_video_that_nobody_wishes_may_stop(played: Played) -> None:
+def test_a_video_that_nobody_prefers_may_stop(played: Played) -> None:
     row = watched(played)
     row["pause_requested"] = 1
     assert played.published() == BEST

@@ -95,6 +95,7 @@ def test_a_track_that_takes_most_of_the_path_is_left_out_beside_video() -> None:
         assert packets[viewer.subscription_to(fat, Kind.AUDIO)] == 0
         row = call.memory.table("subscriptions")[viewer.subscription_to(fat, Kind.AUDIO)]
         assert row["reason"] == Reason.BANDWIDTH
+        assert (550_000 > row["primary_bps"] > 500_000, row["redundant_bps"]) == (True, 0)
         assert layers(viewer, 12, 20) == {1}
 
 

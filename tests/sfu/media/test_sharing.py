@@ -19,7 +19,7 @@ from sfu.media.send.selection import (
     receive_key_frame_request,
 )
 from sfu.media.sharing import MAX_RUNS, limited_pass, sharing_pass
-from sfu.media.stream.key_frames import KEY_FRAME_NS
+from sfu.media.stream.key_frames import KEY_FRAME_EVERY_NS
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.schema.allocation_tables import COST_TEMPORAL, MAX_SHARED
 from sfu.schema.bandwidth_codes import Held, Reason, Rung
@@ -121,7 +121,7 @@ def test_without_an_estimate_nothing_is_limited() -> None:
     room.turn(SECOND)
     assert room.allowed() == (2, 3)
     assert bodies(viewer) == [b"key0", b"key2"]
-    assert room.transport()["wish_bps"] == room.transport()["allocated_bps"] == 1925 * KBIT
+    assert room.transport()["preferred_bps"] == room.transport()["allocated_bps"] == 1925 * KBIT
 
 
 def test_who_negotiated_feedback_begins_with_little_and_is_not_limited_if_none_comes() -> None:
@@ -171,7 +171,7 @@ def test_an_estimate_limits_what_is_sent(kbit: int, allowed: tuple[int, int], re
     room.turn()
     assert room.allowed() == allowed
     assert room.subscription()["reason"] == reason
-    assert room.transport()["wish_bps"] == 1925 * KBIT
+    assert room.transport()["preferred_bps"] == 1925 * KBIT
     assert 0 < room.transport()["allocated_bps"] <= min(kbit, 1925) * KBIT
     assert room.transport()["limited"] == (reason == Reason.BANDWIDTH)
 
@@ -213,19 +213,19 @@ def test_what_is_paused_by_its_viewer_takes_nothing() -> None:
     room.keys()
     set_paused(room.record, 0, 1)
     room.turn(INTERVAL_NS)
-    assert room.transport()["wish_bps"] == 0
+    assert room.transport()["preferred_bps"] == 0
     set_paused(room.record, 0, 0)
     room.turn(INTERVAL_NS)
-    assert room.transport()["wish_bps"] == 1925 * KBIT
+    assert room.transport()["preferred_bps"] == 1925 * KBIT
 
 
-def test_a_wish_is_shared_out_anew() -> None:
+def test_what_is_preferred_anew_is_shared_out_anew() -> None:
     room = Sharing()
     room.watch(kbit=3_000)
     room.keys()
     set_layers(room.record, 0, 1, 1)
     room.turn(INTERVAL_NS)
-    assert room.transport()["wish_bps"] == 330 * KBIT
+    assert room.transport()["preferred_bps"] == 330 * KBIT
     assert room.subscription()["reason"] == Reason.CLIENT
 
 
@@ -239,7 +239,7 @@ def test_a_layer_that_goes_is_shared_out_anew() -> None:
         liveness_pass(room.record, room.now)
     room.turn(INTERVAL_NS)
     assert room.subscription()["reason"] == Reason.NOT_LIVE
-    assert room.transport()["wish_bps"] == 550 * KBIT
+    assert room.transport()["preferred_bps"] == 550 * KBIT
 
 
 # when
@@ -484,7 +484,7 @@ def test_all_who_get_key_frames_only_share_one_in_some_seconds() -> None:
         if room.requested():
             requests += 1
             room.keys(0)
-    assert requests == 200 * INTERVAL_NS // KEY_FRAME_NS
+    assert requests == 200 * INTERVAL_NS // KEY_FRAME_EVERY_NS
 
 
 def test_a_pause_is_told_and_always_ended() -> None:
@@ -540,7 +540,7 @@ def test_a_layer_that_rests_is_granted_as_soon_as_the_estimate_exceeds_its_last_
     room.stream(2)["quiet_checks"] = STOPPED
     room.share(1_900)
     assert (room.allowed(), room.subscription()["reason"]) == ((1, 3), Reason.BANDWIDTH), "it cost 1925 kbit/s"
-    assert room.transport()["wish_bps"] == 1925 * KBIT, "so the path is probed for it"
+    assert room.transport()["preferred_bps"] == 1925 * KBIT, "so the path is probed for it"
     room.share(2_200)
     assert room.allowed() == (2, 3)
     assert room.transport()["allocated_bps"] == 1925 * KBIT, "it has its place before it comes"
@@ -573,4 +573,4 @@ def test_nothing_rests_of_a_track_that_is_muted() -> None:
     assert room.transport()["allocated_bps"] < KBIT
     room.track["live"] = 0
     room.share(800)
-    assert room.transport()["wish_bps"] == 0
+    assert room.transport()["preferred_bps"] == 0

@@ -8,7 +8,7 @@ from sfu.media.relay_in import receive_relayed
 from sfu.media.rtcp.feedback import feedback_pass
 from sfu.media.send.relay_out import add_mirror, relay_back
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
-from sfu.media.stream.key_frames import KEY_FRAME_IDLE_RETRY_NS, KEY_FRAME_NS, request_key_frame
+from sfu.media.stream.key_frames import KEY_FRAME_EVERY_NS, KEY_FRAME_IDLE_RETRY_NS, request_key_frame
 from sfu.media.stream.switches import SWITCH_SHARED_NS, TRACK_KEPT, TRACK_WINDOW_NS, VIEWER_KEPT, VIEWER_WINDOW_NS
 from sfu.media.subscriptions import set_layers, set_paused
 from sfu.schema.bandwidth_codes import Held
@@ -138,7 +138,7 @@ def test_a_picture_that_stands_does_not_wait_for_a_budget_that_is_used_up() -> N
     use_up(room)
     room.share(300, after=SWITCH_SHARED_NS)
     assert (room.requested(), room.subscription()["held"]) == ([], Held.SWITCH)
-    room.turn(KEY_FRAME_NS - SWITCH_SHARED_NS - MS)
+    room.turn(KEY_FRAME_EVERY_NS - SWITCH_SHARED_NS - MS)
     liveness_pass(room.record, room.now)
     assert room.requested() == []
     room.turn(MS)
@@ -155,7 +155,7 @@ def test_nor_does_one_that_was_paused_for_lack_of_bandwidth() -> None:
     use_up(room)
     room.subscription()["layer"], room.subscription()["by_bandwidth"] = -1, 1
     room.subscription()["in_highest"] += 1_000  # nothing that is stored is a beginning
-    room.turn(KEY_FRAME_NS - MS)
+    room.turn(KEY_FRAME_EVERY_NS - MS)
     liveness_pass(room.record, room.now)
     assert room.requested() == []
     room.turn(MS)
@@ -186,7 +186,7 @@ def test_a_viewers_first_picture_is_no_switch() -> None:
     assert room.viewers[0].row == SUBSCRIBER
 
 
-def test_a_client_that_repeats_its_wish_has_no_denied_layer_requested() -> None:
+def test_a_client_that_repeats_what_it_prefers_has_no_denied_layer_requested() -> None:
     room = Sharing(THINNED)
     room.watch(kbit=620)
     room.keys()
@@ -208,7 +208,7 @@ def test_a_picture_that_stands_at_a_denied_layer_has_a_lower_one_requested_now_a
     room.share(450, after=SWITCH_SHARED_NS)
     use_up(room)
     room.forget_requests()
-    room.now += KEY_FRAME_NS
+    room.now += KEY_FRAME_EVERY_NS
     receive_key_frame_request(room.record, 0, room.now)
     assert room.requested() == [0], "the budget of the track is used up, and the viewer has no picture"
 

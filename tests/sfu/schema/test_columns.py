@@ -122,7 +122,6 @@ FOR_TESTS = {
     "dependency.chain_count",
     "subscription.pli_ns",
     "send_log.reported_lost",
-    "subscription.fraction_lost",
 }
 """Columns by which only tests see what was done."""
 

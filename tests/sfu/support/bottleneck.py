@@ -1,7 +1,7 @@
 """Flows that share a drop-tail link, with the real estimator and no clock but their own.
 
-A flow sends what its estimate and its wish allow, as 30 frames a second that each leave at once, as the media thread
-without a pacer does; its receiver reports arrivals every 100 ms as transport-cc does. All times are ns.
+A flow sends what its estimate and what it prefers allow, as 30 frames a second that each leave at once, as the media
+thread without a pacer does; its receiver reports arrivals every 100 ms as transport-cc does. All times are ns.
 """
 
 import random
@@ -83,8 +83,8 @@ class Link:
 
 
 class Flow:
-    def __init__(self, link: Link, wish: int = 3_000_000, *, audio: bool = False, start: int = 0) -> None:
-        self.link, self.wish, self.audio = link, wish, audio
+    def __init__(self, link: Link, preferred: int = 3_000_000, *, audio: bool = False, start: int = 0) -> None:
+        self.link, self.preferred, self.audio = link, preferred, audio
         self.rows: Any = np.zeros(1, estimate_t)
         self.estimate = self.rows[0]
         self.start = START_NS + start
@@ -120,11 +120,11 @@ class Flow:
         if not self.opened:
             self.opened = True
             kernels.open_estimate(self.estimate, now)
-            kernels.set_wish(self.estimate, self.wish, now)
+            kernels.set_preferred(self.estimate, self.preferred, now)
         self._send_probe(now)
         if now >= self.next_frame:
             self.next_frame += SECOND // 30
-            bps = min(self.target, self.wish, self.limit) - (50_000 if self.audio else 0)
+            bps = min(self.target, self.preferred, self.limit) - (50_000 if self.audio else 0)
             self._send_bytes(now, max(bps, 0) // 240)
         if self.audio and now >= self.next_audio:
             self.next_audio += 20 * MS

@@ -122,7 +122,7 @@ async def test_nothing_is_kept_of_an_identity_that_nobody_can_have(api: Api) -> 
         assert api.call.rooms.node.revocations.covers("hall", identity, 1) is kept
 
 
-async def test_subscriptions_end_and_come_back_with_the_wishes(api: Api) -> None:
+async def test_subscriptions_end_and_come_back_with_what_was_preferred(api: Api) -> None:
     ann, ben = await api.call.join("ann"), await api.call.join("ben")
     camera, microphone = await ann.publish("cam", "video"), await ann.publish("mic", "audio")
     await ben.renegotiate()

@@ -75,11 +75,11 @@ async def test_everything_of_everybody_is_told(api: Api) -> None:
     sent = {each["track_sid"]: each for each in viewer["subscriptions"]}
     assert set(sent) == {mic, cam}
     assert (sent[cam]["publisher"], sent[cam]["lost_fraction"], sent[cam]["rtt_ms"]) == ("ann", 0.25, 40.0)
-    layers = {name: sent[cam][name] for name in ("current", "wished", "allowed")}
+    layers = {name: sent[cam][name] for name in ("current", "preferred", "allowed")}
     whole = {"spatial": 2, "temporal": 3}
-    assert layers == {"current": {"spatial": 0, "temporal": 0}, "wished": whole, "allowed": whole}
+    assert layers == {"current": {"spatial": 0, "temporal": 0}, "preferred": whole, "allowed": whole}
     assert (sent[cam]["reason"], sent[cam]["waiting_s"]) == ("client", 0.0)
-    assert "wished" not in sent[mic]
+    assert "preferred" not in sent[mic]
 
 
 MEMBER = {"roomJoin": True, "room": "hall"}

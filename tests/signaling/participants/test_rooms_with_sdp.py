@@ -97,9 +97,9 @@ async def test_only_the_rooms_codecs_may_be_published(sdp_call: Call) -> None:
     assert [codec.mime for codec in ann.joined.enabled_publish_codecs] == enabled
     assert [codec.mime for codec in ann.joined.room.enabled_codecs] == enabled
     await ann.send(add_track=rtc.AddTrackRequest(cid=MICROPHONE, type=models.AUDIO, source=models.MICROPHONE))
-    wish = rtc.SimulcastCodec(codec="vp8", cid=CAMERA)
+    requested = rtc.SimulcastCodec(codec="vp8", cid=CAMERA)
     await ann.send(
-        add_track=rtc.AddTrackRequest(cid=CAMERA, type=models.VIDEO, layers=CAMERA_LAYERS, simulcast_codecs=[wish])
+        add_track=rtc.AddTrackRequest(cid=CAMERA, type=models.VIDEO, layers=CAMERA_LAYERS, simulcast_codecs=[requested])
     )
     await ann.send(offer=offer("chromium-publish.sdp"))
     (answer,) = ann.of("answer")

@@ -343,7 +343,7 @@ async def test_simulated_bandwidth_limits_all_videos_to_the_best_layer_of_which_
     await bob.renegotiate()
     assert sent() == [0, 0, 0], "what begins later has its share too"
     await bob.send(track_setting=rtc.UpdateTrackSettings(track_sids=sids[:1], quality=models.HIGH))
-    assert sent() == [0, 0, 0], "a wish changes nothing about it"
+    assert sent() == [0, 0, 0], "what is preferred changes nothing about it"
 
 
 async def test_settings_sent_before_the_negotiation_are_kept_for_it(call: Call) -> None:

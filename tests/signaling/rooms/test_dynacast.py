@@ -46,7 +46,7 @@ async def test_track_that_nobody_watches_is_paused_after_a_delay(call: Call) -> 
     assert [quality.enabled for quality in update.subscribed_qualities] == [False] * 3
 
 
-async def test_highest_wish_counts_and_more_is_asked_for_at_once(call: Call) -> None:
+async def test_highest_preferred_layer_counts_and_more_is_asked_for_at_once(call: Call) -> None:
     ann, bob, cleo = [await call.join(name) for name in ("ann", "bob", "cleo")]
     sid = await ann.publish("cam", "video")
     await show(bob, sid, quality=models.LOW)
@@ -217,7 +217,7 @@ async def test_layer_that_was_granted_meanwhile_is_denied_for_a_minute_anew(call
     assert watched.told == []
 
 
-async def test_new_wish_is_wanted_at_once_though_bandwidth_denied_it_before(call: Call, watched: Watched) -> None:
+async def test_what_is_preferred_anew_is_wanted_though_bandwidth_denied_it_before(call: Call, watched: Watched) -> None:
     await show(watched.bob, watched.sid, quality=models.LOW)
     watched.use(sent=0, granted=0)
     for _ in range(2):
@@ -231,13 +231,13 @@ async def test_viewers_are_not_asked_in_each_tick_while_nothing_is_denied(
     call: Call, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Track] = []
-    real = dynacast._wished
+    real = dynacast._preferred
 
-    def wished(track: Track) -> dict[Codec, int]:
+    def preferred(track: Track) -> dict[Codec, int]:
         asked.append(track)
         return real(track)
 
-    monkeypatch.setattr(dynacast, "_wished", wished)
+    monkeypatch.setattr(dynacast, "_preferred", preferred)
     for sent, granted, level in ((2, 2, models.HIGH), (1, 1, models.MEDIUM), (0, 2, models.LOW)):
         await show(watched.bob, watched.sid, quality=level)
         watched.use(sent=sent, granted=granted)

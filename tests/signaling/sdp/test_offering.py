@@ -370,7 +370,7 @@ def test_a_track_waits_for_the_only_section_to_rest(
     assert connection.offer() is None
 
 
-def test_unchanged_wishes_make_no_offer(connection: OfferingConnection) -> None:
+def test_unchanged_tracks_make_no_offer(connection: OfferingConnection) -> None:
     connection.want(track("TR_a"))
     Client(connection).negotiate()
     connection.want(track("TR_a"))

@@ -154,8 +154,8 @@ async def test_a_tick_looks_at_each_track_once_for_all_players(http: Http, monke
 
     monkeypatch.setattr(showing, "_is_picture", is_picture)
     counts = []
-    for number, wish in enumerate(("ann", "", "bob", "", "carol", "ann", "nobody")):
-        answer = await http.post(f"/whep/v1?participant={wish}", played(), identity=f"screen{number}")
+    for number, shown in enumerate(("ann", "", "bob", "", "carol", "ann", "nobody")):
+        answer = await http.post(f"/whep/v1?participant={shown}", played(), identity=f"screen{number}")
         assert answer.status_code == 201
         looked.clear()
         await http.call.pass_time(0.4)

@@ -38,7 +38,7 @@ class Video:
     """One video subscription; costs in kbit/s."""
 
     costs: Sequence[Sequence[int]] = CAMERA
-    wish: tuple[int, int] = (2, 3)
+    preferred: tuple[int, int] = (2, 3)
     screen: bool = False
     priority: int = 0
     pixels: int = 0
@@ -55,7 +55,7 @@ class Subscriber:
 
     def change(self, k: int, video: Video) -> None:
         row = self.rows[k]
-        row["wish_spatial"], row["wish_temporal"] = video.wish
+        row["preferred_spatial"], row["preferred_temporal"] = video.preferred
         row["screen"], row["priority"], row["pixels"] = video.screen, video.priority, video.pixels
         row["cost"] = 0
         for spatial, costs in enumerate(video.costs):
@@ -133,14 +133,14 @@ def test_priorities_come_first_then_the_screen_then_large_tiles() -> None:
     assert list(subscriber.rows["order"]) == [3, 1, 4, 2, 0]
 
 
-def test_without_dimensions_the_wished_layer_says_how_large_a_tile_is() -> None:
-    subscriber = Subscriber(Video(wish=(0, 3)), Video(wish=(2, 3)), Video(pixels=640 * 360))
+def test_without_dimensions_the_preferred_layer_says_how_large_a_tile_is() -> None:
+    subscriber = Subscriber(Video(preferred=(0, 3)), Video(preferred=(2, 3)), Video(pixels=640 * 360))
     subscriber.run(10_000)
     assert list(subscriber.rows["order"]) == [1, 2, 0]
 
 
 def test_one_step_is_given_to_each_in_turn() -> None:
-    """The most important one is one rung ahead at most, until others have what they wish or their rung does not fit."""
+    """The most important one is one rung ahead at most, until others have what they prefer or theirs does not fit."""
     subscriber = Subscriber(Video(), Video(priority=1), Video())
     subscriber.run(400)
     assert subscriber.layers() == [(0, 1), (0, 3), (0, 1)]
@@ -172,7 +172,7 @@ def test_a_higher_layer_that_costs_less_is_taken() -> None:
 
 def test_a_single_temporal_layer_is_charged_with_its_own_rate() -> None:
     """Costs are those of what is sent, not the sum of all that is published (mediasoup#991)."""
-    subscriber = Subscriber(Video(((100,), (300,), (900,)), wish=(2, 0)))
+    subscriber = Subscriber(Video(((100,), (300,), (900,)), preferred=(2, 0)))
     assert subscriber.run(1_100) == 900
 
 
@@ -186,18 +186,18 @@ def test_a_camera_keeps_half_its_frame_rate_when_it_grows_and_a_screen_need_not(
     assert subscriber.run(10_000) == 800
 
 
-def test_a_wish_bounds_what_is_sent() -> None:
-    subscriber = Subscriber(Video(wish=(1, 1)), Video(wish=(0, 3)))
+def test_what_is_preferred_bounds_what_is_sent() -> None:
+    subscriber = Subscriber(Video(preferred=(1, 1)), Video(preferred=(0, 3)))
     assert subscriber.run(10_000) == 300 + 150
     assert subscriber.layers() == [(1, 1), (0, 3)]
     assert subscriber.reasons() == [Reason.CLIENT, Reason.CLIENT]
 
 
 def test_layers_that_are_not_live_cost_nothing_and_are_named_as_the_reason() -> None:
-    subscriber = Subscriber(Video(CAMERA[:2]), Video(()), Video(((), (100, 200)), wish=(0, 3)))
+    subscriber = Subscriber(Video(CAMERA[:2]), Video(()), Video(((), (100, 200)), preferred=(0, 3)))
     assert subscriber.run(10_000) == 500 + 200
     assert subscriber.layers()[0] == (1, 3)
-    assert subscriber.layers()[2] == (1, 3), "the lowest live layer, also above the wish"
+    assert subscriber.layers()[2] == (1, 3), "the lowest live layer, also above what is preferred"
     assert subscriber.reasons() == [Reason.NOT_LIVE, Reason.NOT_LIVE, Reason.CLIENT]
     assert (subscriber.rows["spatial"][1], subscriber.rows["temporal"][1]) == (0, 3)
 
@@ -334,7 +334,7 @@ temporal_costs = st.lists(st.integers(0, 3_000), max_size=COST_TEMPORAL)
 videos = st.builds(
     Video,
     costs=st.lists(temporal_costs, max_size=COST_SPATIAL),
-    wish=st.tuples(st.integers(0, 4), st.integers(0, 7)),
+    preferred=st.tuples(st.integers(0, 4), st.integers(0, 7)),
     screen=st.booleans(),
     priority=st.integers(0, 3),
     pixels=st.integers(0, 1920 * 1080),
@@ -412,13 +412,13 @@ def test_a_constant_estimate_never_flaps(
 
 @settings(max_examples=100, deadline=None)
 @given(rooms, estimates, estimates)
-def test_what_is_allocated_is_live_and_not_more_than_wished(room: list[Video], one: int, other: int) -> None:
+def test_what_is_allocated_is_live_and_not_more_than_preferred(room: list[Video], one: int, other: int) -> None:
     subscriber = Subscriber(*room)
     for kbit in (one, other):
         subscriber.run(kbit)
         for row in subscriber.rows:
-            assert row["temporal"] <= row["wish_temporal"]
-            live = [s for s in range(COST_SPATIAL) if row["cost"][s, : row["wish_temporal"] + 1].any()]
+            assert row["temporal"] <= row["preferred_temporal"]
+            live = [s for s in range(COST_SPATIAL) if row["cost"][s, : row["preferred_temporal"] + 1].any()]
             if row["rung"] >= Rung.BASE_TEMPORAL and live:
                 assert row["spatial"] in live
-                assert row["spatial"] <= max(row["wish_spatial"], live[0])
+                assert row["spatial"] <= max(row["preferred_spatial"], live[0])

@@ -117,7 +117,7 @@ class TestPathChange:
         assert flow.estimate["trend_length"] == flow.estimate["observations"] == 0
 
     def test_the_new_one_is_probed_at_once(self) -> None:
-        link, flow = settled(wish=8_000_000)
+        link, flow = settled(preferred=8_000_000)
         cluster = int(flow.estimate["last_cluster"])
         kernels.path_changed(flow.estimate, link.now)
         run(link, [flow], 0.5)
@@ -152,15 +152,15 @@ class TestPathChange:
 def test_a_resumed_client_begins_where_it_was(estimate: Any, bps: int, expected: int) -> None:
     kernels.resume_estimate(estimate, bps, START_NS)
     assert estimate["target_bps"] == expected
-    kernels.set_wish(estimate, 3_000_000, START_NS)
+    kernels.set_preferred(estimate, 3_000_000, START_NS)
     kernels.tick(estimate, START_NS + MS, 0)
     assert estimate["probe_bps"] in {min(2 * expected, 6_000_000), 0}
 
 
 @pytest.mark.parametrize(("bps", "expected"), [(-(1 << 62), 0), ((1 << 63) - 1, MAX_BPS)])
-def test_a_wish_is_bounded(estimate: Any, bps: int, expected: int) -> None:
-    kernels.set_wish(estimate, bps, START_NS)
-    assert estimate["wish_bps"] == expected
+def test_what_is_preferred_is_bounded(estimate: Any, bps: int, expected: int) -> None:
+    kernels.set_preferred(estimate, bps, START_NS)
+    assert estimate["preferred_bps"] == expected
 
 
 def test_an_empty_feedback_changes_nothing_that_is_sent(estimate: Any) -> None:
@@ -192,7 +192,7 @@ def test_a_hostile_receiver_breaks_nothing(feedbacks: list[tuple[list[tuple[str,
     row: Any = np.zeros(1, estimate_t)[0]
     now, sent, total = START_NS, START_NS, 0
     kernels.open_estimate(row, now)
-    kernels.set_wish(row, 3_000_000, now)
+    kernels.set_preferred(row, 3_000_000, now)
     for packets, pause in feedbacks:
         now += pause
         kernels.begin_feedback(row, now)
@@ -220,7 +220,7 @@ def test_no_lie_leads_beyond_what_was_sent_or_probed(lie: str) -> None:
     row: Any = np.zeros(1, estimate_t)[0]
     now, number, total = START_NS, 0, 0
     kernels.open_estimate(row, now)
-    kernels.set_wish(row, 50_000_000, now)
+    kernels.set_preferred(row, 50_000_000, now)
     most = START_BPS
     for feedback in range(600):
         sent = []

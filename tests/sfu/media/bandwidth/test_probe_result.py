@@ -14,7 +14,7 @@ SIZE = 1000
 @pytest.fixture
 def cluster(estimate: Any) -> Any:
     probe = estimate["probes"][3]
-    probe["cluster"], probe["bps"], probe["wanted_bytes"], probe["wanted_packets"] = 3, BPS, 10_000, 5
+    probe["cluster"], probe["bps"], probe["least_bytes"], probe["least_packets"] = 3, BPS, 10_000, 5
     return estimate
 
 

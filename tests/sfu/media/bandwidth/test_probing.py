@@ -21,9 +21,9 @@ from tests.sfu.support.bottleneck import MS, SECOND, START_NS
 
 
 class Prober:
-    def __init__(self, estimate: Any, wish: int = 5_000_000) -> None:
+    def __init__(self, estimate: Any, preferred: int = 5_000_000) -> None:
         self.estimate, self.now = estimate, START_NS
-        estimate["wish_bps"] = wish
+        estimate["preferred_bps"] = preferred
         estimate["capacity_kbps"] = 1  # so that only what a test says is a reason
 
     def pass_time(self, ns: int = 25 * MS) -> int:
@@ -85,7 +85,7 @@ def test_then_six_times_and_on_while_it_gets_through(prober: Prober) -> None:
     prober.send()
     assert prober.report(3_600_000) == 7_200_000
     prober.send()
-    assert prober.report(6_500_000) == 0, "more than is wished for"
+    assert prober.report(6_500_000) == 0, "more than is preferred"
 
 
 def test_less_than_70_percent_ends_it(prober: Prober) -> None:
@@ -96,15 +96,15 @@ def test_less_than_70_percent_ends_it(prober: Prober) -> None:
         assert prober.pass_time() == 0
 
 
-@pytest.mark.parametrize("wish", [700_000, 900_000])
-def test_none_exceeds_twice_the_wish(estimate: Any, wish: int) -> None:
-    prober = Prober(estimate, wish)
-    assert prober.pass_time() == min(1_800_000, 2 * wish)
+@pytest.mark.parametrize("preferred", [700_000, 900_000])
+def test_none_exceeds_twice_what_is_preferred(estimate: Any, preferred: int) -> None:
+    prober = Prober(estimate, preferred)
+    assert prober.pass_time() == min(1_800_000, 2 * preferred)
 
 
-@pytest.mark.parametrize("wish", [0, 50_000, 500_000])
-def test_none_where_the_start_rate_is_enough(estimate: Any, wish: int) -> None:
-    prober = Prober(estimate, wish)
+@pytest.mark.parametrize("preferred", [0, 50_000, 500_000])
+def test_none_where_the_start_rate_is_enough(estimate: Any, preferred: int) -> None:
+    prober = Prober(estimate, preferred)
     prober.estimate["application_limited"] = 1
     for _ in range(1000):
         assert prober.pass_time() == 0
@@ -146,12 +146,12 @@ def test_a_rate_that_recovers_from_loss_is_probed_by_half(prober: Prober) -> Non
     assert prober.pass_time() == 900_000
 
 
-def test_a_raised_wish_is_probed_for_once(prober: Prober) -> None:
+def test_what_is_preferred_anew_is_probed_for_once(prober: Prober) -> None:
     prober.settle(1_000_000)
     assert prober.pass_time() == 0
-    prober.estimate["wish_bps"] = 5_500_000
+    prober.estimate["preferred_bps"] = 5_500_000
     assert prober.pass_time() == 0, "that is hardly more"
-    prober.estimate["wish_bps"] = 8_000_000
+    prober.estimate["preferred_bps"] = 8_000_000
     assert prober.pass_time() == 2_000_000
     prober.send()
     prober.report(1_000_000)

@@ -52,7 +52,7 @@ def test_another_path_is_probed_anew() -> None:
         call.publish(150_000, 500_000, 1_700_000)
         viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)))
         call.run(0.1)
-        call.memory.table("estimates")[viewer.row]["wish_bps"] = 3_000_000
+        call.memory.table("estimates")[viewer.row]["preferred_bps"] = 3_000_000
         call.run(5.0)
         before, clusters = estimate(call, viewer, "target_bps"), estimate(call, viewer, "last_cluster")
         assert before > 2_000_000
@@ -67,12 +67,12 @@ def test_another_path_is_probed_anew() -> None:
         transport["path"] = other - 100
 
 
-def test_probes_carry_the_estimate_above_what_is_sent_and_not_beyond_the_wish() -> None:
+def test_probes_carry_the_estimate_above_what_is_sent_and_not_beyond_what_is_preferred() -> None:
     with simulated_call() as call:
         call.publish(300_000)
         viewer = call.view(Link(START, ((0.0, AMPLE_BPS),)))
         call.run(0.1)
-        call.memory.table("estimates")[viewer.row]["wish_bps"] = 2_000_000
+        call.memory.table("estimates")[viewer.row]["preferred_bps"] = 2_000_000
         call.run(6.0)
         assert 1_500_000 < estimate(call, viewer, "target_bps") < 4_400_000
         assert viewer.seconds[5].sent_bytes * 8 < 500_000  # what was sent between probes is the media
@@ -97,7 +97,7 @@ def test_slow_probes_are_small() -> None:
         call.publish(60_000)
         viewer = call.view(Link(START, ((0.0, 150_000),), queue_ns=1_000 * MS))
         call.run(0.1)
-        call.memory.table("estimates")[viewer.row]["wish_bps"] = 240_000
+        call.memory.table("estimates")[viewer.row]["preferred_bps"] = 240_000
         call.memory.table("estimates")[viewer.row]["target_bps"] = 100_000
         call.memory.table("estimates")[viewer.row]["delay_bps"] = 100_000
         call.run(6.0)

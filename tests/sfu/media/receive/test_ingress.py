@@ -254,7 +254,7 @@ class TestRtx:
         assert publisher.drops == {"unknown_payload_type": 2}
 
 
-def test_a_key_frame_answers_the_wish_and_ends_older_searches(publisher: Publisher) -> None:
+def test_a_key_frame_answers_the_request_and_ends_older_searches(publisher: Publisher) -> None:
     start(publisher)
     publisher.receive(packet(105))
     assert publisher.stream()["missing_count"] == 4

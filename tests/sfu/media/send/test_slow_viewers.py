@@ -4,7 +4,7 @@ keep from others."""
 import numpy as np
 
 from sfu.media.rtcp.incoming import receive_compound
-from sfu.media.send.budget import KEY_FRAME_NS, KEY_FRAME_REST_NS
+from sfu.media.send.budget import KEY_FRAME_FAST_NS, KEY_FRAME_REST_NS
 from sfu.media.send.pacer import MAX_PASS_WORK, OLD_NS, PACE_NS
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
 from sfu.media.send.waiting import end_waiting, renew_place, wait_from
@@ -178,11 +178,11 @@ def first_to_wait(room: Room) -> int:
 def test_a_screen_of_which_only_key_frames_are_sent_comes_last_when_these_do_not_end() -> None:
     room = with_a_screen(Held.KEY_FRAMES)
     assert first_to_wait(room) == 1
-    assert not renew_place(room.record, 1, room.now + KEY_FRAME_NS - 1)
+    assert not renew_place(room.record, 1, room.now + KEY_FRAME_FAST_NS - 1)
     assert first_to_wait(room) == 1
-    assert renew_place(room.record, 1, room.now + KEY_FRAME_NS)
+    assert renew_place(room.record, 1, room.now + KEY_FRAME_FAST_NS)
     assert first_to_wait(room) == 0
-    assert not renew_place(room.record, 1, room.now + 10 * KEY_FRAME_NS), "it is the last"
+    assert not renew_place(room.record, 1, room.now + 10 * KEY_FRAME_FAST_NS), "it is the last"
     assert first_to_wait(room) == 0
 
 
@@ -190,8 +190,8 @@ def test_a_screen_takes_its_place_anew_when_nothing_of_it_waits_any_more() -> No
     room = with_a_screen(Held.KEY_FRAMES)
     start = room.now
     assert first_to_wait(room) == 1
-    assert renew_place(room.record, 1, start + KEY_FRAME_NS)
-    for passed, first in ((KEY_FRAME_NS, 0), (KEY_FRAME_REST_NS - 1, 0), (KEY_FRAME_REST_NS, 1)):
+    assert renew_place(room.record, 1, start + KEY_FRAME_FAST_NS)
+    for passed, first in ((KEY_FRAME_FAST_NS, 0), (KEY_FRAME_REST_NS - 1, 0), (KEY_FRAME_REST_NS, 1)):
         end_waiting(room.record, 0)
         end_waiting(room.record, 1)
         room.memory.thread["now_ns"] = start + passed
@@ -201,9 +201,9 @@ def test_a_screen_takes_its_place_anew_when_nothing_of_it_waits_any_more() -> No
 def test_a_screen_that_is_sent_whole_again_takes_its_place_at_once() -> None:
     room = with_a_screen(Held.KEY_FRAMES)
     assert first_to_wait(room) == 1
-    assert renew_place(room.record, 1, room.now + KEY_FRAME_NS)
+    assert renew_place(room.record, 1, room.now + KEY_FRAME_FAST_NS)
     room.memory.table("subscriptions")[1]["held"] = Held.NOTHING
-    assert not renew_place(room.record, 1, room.now + KEY_FRAME_NS)
+    assert not renew_place(room.record, 1, room.now + KEY_FRAME_FAST_NS)
     assert first_to_wait(room) == 1
-    assert not renew_place(room.record, 1, room.now + 10 * KEY_FRAME_NS)
+    assert not renew_place(room.record, 1, room.now + 10 * KEY_FRAME_FAST_NS)
     assert first_to_wait(room) == 1

@@ -75,7 +75,7 @@ def test_a_cache_is_halved_only_after_a_while(publisher: Publisher) -> None:
 
 
 def settle(publisher: Publisher, seconds: int) -> int:
-    """The size of the stream's cache after so many seconds without a packet, with all wishes granted."""
+    """The size of the stream's cache after so many seconds without a packet, with all requests granted."""
     stream = publisher.stream()
     stream["bitrate_bps"] = 0
     for _ in range(seconds):
@@ -94,8 +94,8 @@ def test_after_stillness_the_cache_still_holds_the_largest_burst_of_the_last_min
 
 
 def slide(publisher: Publisher, count: int, gap_ns: int, answer_after: int) -> tuple[set[int], list[int]]:
-    """Receive `count` packets of 1,200 bytes, `gap_ns` apart, wishes for caches being granted so many packets later;
-    the numbers that were overwritten before they were RETAINED_MS old, and the sizes that were wished for."""
+    """Receive `count` packets of 1,200 bytes, `gap_ns` apart, requests for caches being granted so many packets later;
+    the numbers that were overwritten before they were RETAINED_MS old, and the sizes that were requested."""
     answers: dict[int, int] = {}
     lost, sizes, place = set(), list[int](), 0
     wanted(publisher)
