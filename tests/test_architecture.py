@@ -332,6 +332,19 @@ def holds_kernels(path: Path) -> bool:
     return any(isinstance(decorator, ast.Name) and decorator.id in KERNEL_DECORATORS for decorator in decorators)
 
 
+def test_kernels_write_integers_in_one_way() -> None:
+    """In a kernel, `np.int64(x)` says which integer there is; `int(x)` has the width of its argument."""
+    wrong = [
+        f"{name(path)}:{call.lineno}"
+        for path in sources(*PACKAGES)
+        for function in functions(path)
+        if is_kernel(function)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "int"
+    ]
+    assert wrong == []
+
+
 def test_only_modules_with_kernels_are_excepted_from_strict_types() -> None:
     overrides = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["overrides"]
     patterns = next(entry["module"] for entry in overrides if entry.get("disallow_untyped_defs") is False)

@@ -160,7 +160,7 @@ def _frame_packets(g, send, key):
     weight = KEY_WEIGHT if key else 1
     share = KEY_INTERVAL_FRAMES / (KEY_INTERVAL_FRAMES - 1 + KEY_WEIGHT)
     send.credit += weight * share * send.rate * g.control[0].load / send.frames_per_second
-    count = int(send.credit)
+    count = np.int64(send.credit)
     send.credit -= count
     return count
 

@@ -6,6 +6,7 @@ Follows libwebrtc's GoogCcNetworkController: the delay-based rate (draft-ietf-rm
 of what the loss model allows.
 """
 
+import numpy as np
 from numba import njit
 
 from sfu.compiler.rows import row_reset
@@ -92,7 +93,7 @@ def path_changed(estimate, now):
     if by_reports:
         reports.rule_by_reports(estimate)
         return
-    resume_estimate(estimate, int(rate), now)
+    resume_estimate(estimate, np.int64(rate), now)
     estimate.silent = silent  # until feedback comes
     if again:
         estimate.probe_due = 0
@@ -247,7 +248,7 @@ def _delay_rate(estimate, now):
     proven = proven_bps(estimate, path_queue_ms(estimate))
     floor = min(estimate.delay_bps, max(BETA * estimate.acknowledged_bps, proven))
     set_delay_rate(estimate, max(float(estimate.probe_result_bps), floor), now)
-    if note_probe(estimate, int(estimate.delay_bps)):
+    if note_probe(estimate, np.int64(estimate.delay_bps)):
         estimate.probe_due = 1  # the next one need not be as careful
 
 
@@ -257,7 +258,7 @@ def _rise_to_proven(estimate, now):
     proven = proven_bps(estimate, path_queue_ms(estimate))
     if estimate.delay_state == DELAY_NORMAL and proven > estimate.delay_bps:
         set_delay_rate(estimate, proven, now)
-        note_probe(estimate, int(proven))
+        note_probe(estimate, np.int64(proven))
 
 
 @njit(cache=True)
@@ -265,7 +266,7 @@ def _set_target(estimate):
     rate = estimate.delay_bps
     if estimate.loss_state != LOSS_NONE and estimate.observations >= NEEDED_OBSERVATIONS:
         rate = min(rate, estimate.loss_result_bps)
-    estimate.target_bps = min(max(int(rate), MIN_BPS), MAX_BPS)
+    estimate.target_bps = min(max(np.int64(rate), MIN_BPS), MAX_BPS)
 
 
 @njit(cache=True)

@@ -4,6 +4,7 @@ Follows libwebrtc's probe bitrate estimator. Since there may be no pacer a whole
 its arrivals say something, and no result exceeds the rate that was meant.
 """
 
+import numpy as np
 from numba import njit
 
 from sfu.schema.estimate_tables import MIN_BPS, PROBES
@@ -70,4 +71,4 @@ def _measure(estimate, probe):
         result = SATURATED_SHARE * arriving
     elif sending < SENT_SHARE * meant and result < estimate.delay_bps:
         return  # media alone filled the cluster, too slowly to say anything of the path
-    estimate.probe_result_bps = max(int(result), MIN_BPS)
+    estimate.probe_result_bps = max(np.int64(result), MIN_BPS)

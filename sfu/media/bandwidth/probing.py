@@ -6,6 +6,7 @@ at six times the start rate after the first. libwebrtc sends both at once; on a 
 of nothing but probe.
 """
 
+import numpy as np
 from numba import njit
 
 from sfu.media.bandwidth.loss import LOSS_DECREASING, LOSS_INCREASING
@@ -136,8 +137,8 @@ def _begin(estimate, bps, now):
     number = estimate.last_cluster + 1 if estimate.last_cluster < LAST_CLUSTER else 1
     probe = estimate.probes[number % PROBES]
     probe.cluster = number
-    probe.bps = int(rate)
-    probe.least_bytes = int(rate * PROBE_NS / 8e9)
+    probe.bps = np.int64(rate)
+    probe.least_bytes = np.int64(rate * PROBE_NS / 8e9)
     probe.least_packets = PROBE_PACKETS
     probe.packets = 0
     probe.bytes = 0

@@ -4,6 +4,7 @@ Follows draft-ietf-rmcat-gcc-02 section 6 (loss-based controller). Since nothing
 limits nothing, and a report that tells of loss brings it below what was sent.
 """
 
+import numpy as np
 from numba import njit
 
 from sfu.schema.estimate_tables import MAX_BPS, MIN_BPS
@@ -73,4 +74,4 @@ def take_receiver_estimate(estimate, bps, now):
 @njit(cache=True)
 def _limit(estimate):
     granted = estimate.receiver_factor * estimate.receiver_bps
-    estimate.target_bps = max(int(min(estimate.report_bps, granted)), MIN_BPS)
+    estimate.target_bps = max(np.int64(min(estimate.report_bps, granted)), MIN_BPS)
