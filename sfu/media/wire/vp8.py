@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.numbers import get_u16
+from sfu.media.wire.picture_id import read_picture_id
 from sfu.schema.codes import PacketFlag
 
 
@@ -26,15 +26,9 @@ def describe_vp8(packet, data, end):
         has_temporal, has_key = extension & 0x20, extension & 0x10
         at += 1
     if has_picture:
-        if at >= end:
+        at = read_picture_id(packet, data, at, end)
+        if at < 0:
             return
-        wide = np.int64(data[at]) & 0x80
-        if wide and at + 1 >= end:
-            return
-        packet.picture_at = at - start
-        packet.picture_bytes = 2 if wide else 1
-        packet.picture_id = get_u16(data, at) & 0x7FFF if wide else np.int64(data[at])
-        at += 2 if wide else 1
     if has_tl0:
         if at >= end:
             return

@@ -6,7 +6,7 @@ Reference lists (P_DIFF) and the scalability structure come after everything tha
 import numpy as np
 from numba import njit
 
-from sfu.media.wire.numbers import get_u16
+from sfu.media.wire.picture_id import read_picture_id
 from sfu.schema.codes import PacketFlag
 
 
@@ -21,15 +21,9 @@ def describe_vp9(packet, data, end):
     first = np.int64(data[start])
     at = start + 1
     if first & 0x80:  # I
-        if at >= end:
+        at = read_picture_id(packet, data, at, end)
+        if at < 0:
             return
-        wide = np.int64(data[at]) & 0x80
-        if wide and at + 1 >= end:
-            return
-        packet.picture_at = at - start
-        packet.picture_bytes = 2 if wide else 1
-        packet.picture_id = get_u16(data, at) & 0x7FFF if wide else np.int64(data[at])
-        at += 2 if wide else 1
     switch = np.int64(0)
     if first & 0x20:  # L
         if at >= end:
