@@ -8,6 +8,7 @@ REMB about SSRCs of ours.
 import numpy as np
 from numba import njit
 
+from sfu.media.bandwidth.estimate import MAX_RTT_NS
 from sfu.media.bandwidth.report_blocks import take_receiver_estimate, take_report_block
 from sfu.media.net.following import is_newest_rtcp, packet_received
 from sfu.media.net.lookup import find_outgoing, find_source
@@ -47,7 +48,6 @@ MIN_REPORT_NS = 10_000_000
 would leave their packet cache no room for packets."""
 MAX_REMB_SHIFT = 44
 """18 bits of mantissa shifted further would leave 63 bits."""
-MAX_RTT_NS = 10_000_000_000
 
 
 @njit(cache=True)

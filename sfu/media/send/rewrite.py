@@ -11,15 +11,14 @@ from sfu.media.net.udp import borrow_arena, copy_to_slot
 from sfu.media.stream.layers import is_scalable
 from sfu.media.wire.dependency_write import write_dependency
 from sfu.media.wire.numbers import get_u32, put_u16, put_u24, put_u32
+from sfu.media.wire.rtp import FIXED_HEADER_BYTES, ONE_BYTE_PROFILE, TWO_BYTE_PROFILE
 from sfu.parameters import Codec, Extension
 from sfu.schema.capacities import COPIED, PACKETS, SCRATCH_HISTORY, TX_BYTES
 from sfu.schema.codes import Drop
 
-HEADER_BYTES = 12
 TRAILER_BYTES = 64
 """Room left in a slot for equalising padding and the SRTP tag."""
-FIRST_ELEMENT = HEADER_BYTES + 4
-ONE_BYTE_PROFILE, TWO_BYTE_PROFILE = 0xBEDE, 0x1000
+FIRST_ELEMENT = FIXED_HEADER_BYTES + 4
 MAX_ONE_BYTE_ID = 14
 MAX_ONE_BYTE_SIZE = 16
 DOES_NOT_FIT = -1
@@ -83,7 +82,7 @@ def write_packet(state, arena, slot, row, sent, rtx):
     put_u32(out, 4, np.int64(sent.timestamp))
     out[1] = np.int64(sent.marker) << 7 | payload_type
     at = write_extensions(state, arena, out, subscription, transport, sent, packet, base, mid)
-    out[0] = 0x90 if at > HEADER_BYTES else 0x80
+    out[0] = 0x90 if at > FIXED_HEADER_BYTES else 0x80
     if rtx:
         put_u16(out, at, sent.out_sequence)
         at += 2
@@ -118,7 +117,7 @@ def write_bare_header(state, slot, subscription, timestamp, rtx):
     put_u32(out, 4, timestamp)
     nothing, arena = state.history[SCRATCH_HISTORY, 0], borrow_arena(state)
     at = write_extensions(state, arena, out, subscription, transport, nothing, state.nothing[0], np.int64(0), mid)
-    out[0] = 0x90 if at > HEADER_BYTES else 0x80
+    out[0] = 0x90 if at > FIXED_HEADER_BYTES else 0x80
     return at
 
 
@@ -184,12 +183,12 @@ def write_extensions(state, arena, out, subscription, transport, sent, packet, b
         at += 4 if wide else 3
         state.thread[0].numbered = 1  # whoever queues the packet logs it
     if at == FIRST_ELEMENT:
-        return np.int64(HEADER_BYTES)
+        return np.int64(FIXED_HEADER_BYTES)
     while at & 3:
         out[at] = 0
         at += 1
-    put_u16(out, HEADER_BYTES, TWO_BYTE_PROFILE if wide else ONE_BYTE_PROFILE)
-    put_u16(out, HEADER_BYTES + 2, (at - FIRST_ELEMENT) >> 2)
+    put_u16(out, FIXED_HEADER_BYTES, TWO_BYTE_PROFILE if wide else ONE_BYTE_PROFILE)
+    put_u16(out, FIXED_HEADER_BYTES + 2, (at - FIRST_ELEMENT) >> 2)
     return at
 
 
