@@ -38,7 +38,7 @@ ORDER = (
     {"signaling.errors", "signaling.identifiers", "signaling.limits", "signaling.profile", "signaling.texts"},
     {"signaling.drops", "signaling.watchdog"},
     {"signaling.sdp", "signaling.config"},
-    {"signaling.metrics"},
+    {"signaling.metrics", "signaling.turn"},
     {"signaling.external_addresses"},
     {"signaling.addresses"},
     {"signaling.http", "signaling.logs"},

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from signaling.config.address_options import AddressOptions, RtcAddressSection
 from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
+from signaling.config.ice_servers import IceServerOptions, TurnServerSection, check_number, stun_urls, turn_servers
 from signaling.config.known_keys import KNOWN_KEYS
 from signaling.config.media_options import (
     AudioSection,
@@ -28,6 +29,7 @@ from signaling.config.media_options import (
 )
 from signaling.config.options import LimitOptions, TlsOptions, WebhookOptions
 from signaling.config.presets import Presets, parse_presets
+from signaling.config.secret_files import read_secrets, read_text
 from signaling.config.sections import LimitSection, Section, Size, TlsSection, WebhookSection
 from signaling.config.settings import Setting, read_variables
 from signaling.config.values import (
@@ -58,10 +60,8 @@ DEVELOPMENT_KEYS = hide({"devkey": "secret"})
 LOOPBACK = ("127.0.0.1", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
 NO_PASSWORD = SecretStr("")
-RENEWABLE = ("keys", "webhook", "limits", "tls")
+RENEWABLE = ("keys", "webhook", "limits", "tls", "ice_servers")
 """Fields of `Config` that may change while the server runs."""
-READABLE_BY_OTHERS = 0o007
-"""The permissions of a file that everybody on the machine has."""
 
 Value = TypeVar("Value")
 
@@ -136,6 +136,7 @@ class Config:
     """Named settings of rooms, which tokens and the server API refer to."""
     region: str = ""
     """The name of the place where this server is, which clients are told."""
+    ice_servers: IceServerOptions = field(default_factory=IceServerOptions)
     node_ips: tuple[str, ...] = ()
     """Addresses to tell clients, at most one per family; empty: all of the machine's."""
     log_level: LogLevel = "info"
@@ -260,6 +261,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         auto_create=room.auto_create,
         room_presets=room.room_configurations,
         region=file.region,
+        ice_servers=IceServerOptions(stun_urls(file.rtc.stun_servers), turn_servers(file.rtc.turn_servers, document)),
         node_ips=_latest(
             parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
         ),
@@ -270,16 +272,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         development=development,
         addresses=file.rtc.address_options(),
         ignored=tuple(ignored),
-        files=tuple(
-            filter(
-                None,
-                (
-                    document.name if document.name == str(flags.config) else "",
-                    file.key_file,
-                    *((tls.cert_file, tls.key_file) if tls else ()),
-                ),
-            )
-        ),
+        files=_files(file, flags, document),
         unknown=tuple(unknown),
     )
 
@@ -291,16 +284,16 @@ def _read(flags: Flags, environment: Mapping[str, str]) -> Document:
         return Document("LIVEKIT_CONFIG", body)
     if flags.config is None:
         return Document("", "")
-    return Document(os.fspath(flags.config), _text_of(flags.config))
+    return Document(os.fspath(flags.config), read_text(flags.config))
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text") from error
+def _files(file: "_File", flags: Flags, document: Document) -> tuple[str, ...]:
+    """Return the files from which a configuration was read."""
+    tls = file.tls.options()
+    certificate = (tls.cert_file, tls.key_file) if tls else ()
+    secrets = (server.secret_file for server in file.rtc.turn_servers if server.reads_secret)
+    named = document.name if document.name == str(flags.config) else ""
+    return tuple(filter(None, (named, file.key_file, *certificate, *secrets)))
 
 
 def _keys(file: "_File", flags: Flags, environment: Mapping[str, str], document: Document) -> Keys:
@@ -308,15 +301,11 @@ def _keys(file: "_File", flags: Flags, environment: Mapping[str, str], document:
     given = (("LIVEKIT_KEYS", environment.get("LIVEKIT_KEYS")), ("--keys", flags.keys))
     if not file.key_file:
         return _latest(parse_keys, file.keys, *given)
-    path = Path(os.path.expandvars(file.key_file)).expanduser()
-    text = _text_of(path)
-    if path.stat().st_mode & READABLE_BY_OTHERS:
-        why = f"key_file: {path} must not be accessible to others (chmod o= {path})"
-        raise document.error(("key_file",), why)
+    text = read_secrets(file.key_file, ("key_file",), document)
     try:
         return parse_keys(text)
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{file.key_file}: {error}") from error
 
 
 def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, object]) -> Value:
@@ -336,6 +325,7 @@ class _Rtc(RtcMediaSections, RtcAddressSection):
     node_ip: Annotated[tuple[str, ...], BeforeValidator(parse_node_ips)] = ()
     port_range_start: Annotated[int, BeforeValidator(parse_port)] = 0
     port_range_end: Annotated[int, BeforeValidator(parse_port)] = 0
+    turn_servers: Annotated[tuple[TurnServerSection, ...], BeforeValidator(check_number)] = ()
 
     @property
     def udp_ports(self) -> tuple[int, ...]:

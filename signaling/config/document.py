@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from signaling.config.known_keys import KeyTable, Use
+from signaling.config.known_keys import Each, KeyTable, Use
 
 MERGE_KEY = "<<"
 """YAML's merge key: its value is a mapping whose keys count as the enclosing mapping's."""
 
 Path = tuple[str, ...]
-"""The keys that lead to a value, outermost first."""
+"""The keys that lead to a value, outermost first. The place in a list is one of them, from "0"."""
 
 
 class ConfigError(Exception):
@@ -73,7 +73,9 @@ class Document:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
-            return [self._plain(item, path) for item in node.value]
+            places = [(*path, str(index)) for index in range(len(node.value))]
+            self._lines |= {place: item.start_mark.line + 1 for place, item in zip(places, node.value, strict=True)}
+            return [self._plain(item, place) for place, item in zip(places, node.value, strict=True)]
         # A scalar stays the text that it is: an API key "007" must not become the number 7.
         return None if node.tag == "tag:yaml.org,2002:null" else node.value
 
@@ -106,7 +108,8 @@ def check_names(document: Document, known: KeyTable, strict: bool = True) -> tup
         strict: an unknown key is an error.
 
     Raises:
-        ConfigError: for the first key that is not in `known`, with its line; or a value should be a mapping.
+        ConfigError: for the first key that is not in `known`, with its line; or a value should be a mapping, or a list
+            of mappings.
     """
     ignored: list[str] = []
     unknown: list[str] = []
@@ -128,6 +131,11 @@ def check_names(document: Document, known: KeyTable, strict: bool = True) -> tup
                     if not isinstance(value, dict):
                         raise document.error(here, f"{'.'.join(here)} must be a mapping of keys")
                     walk(value, nested, here)
+                case Each(keys):
+                    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+                        raise document.error(here, f"{'.'.join(here)} must be a list of mappings of keys")
+                    for index, item in enumerate(value):
+                        walk(item, keys, (*here, str(index)))
 
     walk(document.values, known, ())
     return ignored, unknown

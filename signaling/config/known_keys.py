@@ -1,10 +1,12 @@
 """Every key that livekit-server 1.13 reads from its YAML, so that unknown keys in a file can be refused by name.
 
 Who calls it: `configuration.py`. A value of `ACTED_ON` means that this server acts on the key, `IGNORED` that LiveKit
-knows it and this server does not act on it yet (whatever is below it); a nested table holds the keys of a mapping.
+knows it and this server does not act on it yet (whatever is below it); a nested table holds the keys of a mapping, and
+`Each` those of every mapping of a list.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -15,18 +17,25 @@ class Use(Enum):
     IGNORED = "ignored"
 
 
-KeyTable = Mapping[str, "Use | KeyTable"]
+@dataclass(frozen=True, slots=True)
+class Each:
+    """The keys that every mapping of a list may have."""
+
+    keys: "KeyTable"
+
+
+KeyTable = Mapping[str, "Use | KeyTable | Each"]
 
 
 def _names(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-def _ignored(names: str) -> dict[str, Use | KeyTable]:
+def _ignored(names: str) -> dict[str, Use | KeyTable | Each]:
     return dict.fromkeys(names.split(), Use.IGNORED)
 
 
-def _acted_on(names: str) -> dict[str, Use | KeyTable]:
+def _acted_on(names: str) -> dict[str, Use | KeyTable | Each]:
     return dict.fromkeys(names.split(), Use.ACTED_ON)
 
 
@@ -50,8 +59,7 @@ _RTC: KeyTable = {
         ),
     },
     "forward_stats": _ignored("summary_interval report_interval report_window"),
-    # A list of mappings, whose keys are not looked at.
-    "turn_servers": Use.IGNORED,
+    "turn_servers": Each(_acted_on("host port protocol username credential secret secret_file ttl")),
     **_ignored(
         "tcp_port use_stun_port_as_ice "
         "use_ice_lite enable_loopback_candidate use_mdns sctp_min_cwnd sctp_fast_rtx_wnd "

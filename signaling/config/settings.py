@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from signaling.config.document import ConfigError, Path
-from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, PARTS, KeyTable, Use
+from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, PARTS, Each, KeyTable, Use
 
 PREFIX = "LIVEKIT_"
 WHOLE = frozenset(("LIVEKIT_CONFIG", "LIVEKIT_KEYS"))
@@ -88,12 +88,12 @@ def read_variables(environment: Mapping[str, str]) -> Iterator[Setting]:
 
 
 def is_setting(path: Path) -> bool:
-    """Tell whether LiveKit has a key here that is no mapping, or one that is not looked into."""
-    table: KeyTable | Use | None = KNOWN_KEYS
+    """Tell whether LiveKit has a key here that is no mapping nor a list of them, or one that is not looked into."""
+    table: KeyTable | Use | Each | None = KNOWN_KEYS
     for position, name in enumerate(path):
         if isinstance(table, Use):
             return table is Use.IGNORED or path[position:] in PARTS.get(path[:position], ())
-        table = table.get(name) if table is not None else None
+        table = table.get(name) if isinstance(table, Mapping) else None
     return isinstance(table, Use)
 
 
@@ -101,7 +101,7 @@ def _leaves(table: KeyTable, path: Path) -> Iterator[Path]:
     for name, below in table.items():
         if isinstance(below, Use):
             yield (*path, name)
-        else:
+        elif isinstance(below, Mapping):
             yield from _leaves(below, (*path, name))
 
 

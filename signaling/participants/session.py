@@ -3,6 +3,7 @@
 A client without a WebSocket is admitted here as well, and then served by what admitted it.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from itertools import count
 import structlog
 from livekit.protocol.models import JOIN_FAILURE, PARTICIPANT_REMOVED, ROOM_DELETED, STATE_MISMATCH, ServerInfo
 from livekit.protocol.rtc import (
+    ICEServer,
     JoinResponse,
     LeaveRequest,
     ParticipantUpdate,
@@ -34,6 +36,7 @@ from signaling.rooms.capacity import SERVER_FULL
 from signaling.rooms.departures import RETOLD_S
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
+from signaling.turn.ice_servers import ice_servers
 
 PROTOCOL_VERSION = 17
 """The version of LiveKit's signalling protocol that is implemented here."""
@@ -230,7 +233,9 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     if missed is None:
         raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, "too much happened while the client was away")
     reconnect = ReconnectResponse(
-        server_info=_server_info(participant.node), last_message_seq=participant.last_sequence
+        ice_servers=_ice_servers(participant),
+        server_info=_server_info(participant.node),
+        last_message_seq=participant.last_sequence,
     )
     connection.send(SignalResponse(reconnect=reconnect))
     participant.set_claims(join.claims, join.video.permission())
@@ -256,6 +261,7 @@ def _join_response(participant: Participant) -> JoinResponse:
         other_participants=room.visible_to(participant),
         server_version=COMPATIBLE_VERSION,
         server_info=_server_info(participant.node),
+        ice_servers=_ice_servers(participant),
         subscriber_primary=participant.subscriber_primary,
         ping_interval=PING_INTERVAL_S,
         ping_timeout=int(PING_TIMEOUT_S),
@@ -263,6 +269,10 @@ def _join_response(participant: Participant) -> JoinResponse:
         # The client may offer what it publishes before it was asked to.
         fast_publish=participant.permission.can_publish,
     )
+
+
+def _ice_servers(participant: Participant) -> list[ICEServer]:
+    return ice_servers(participant.node.config.ice_servers, participant.sid, time.time())
 
 
 def _server_info(node: Node) -> ServerInfo:

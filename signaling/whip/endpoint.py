@@ -4,6 +4,7 @@ Who calls it: Starlette, for every method on the paths of `routes`. WHIP is RFC 
 differ in the direction of media. A token is an ordinary one for joining a room.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,13 +18,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from signaling import identifiers
 from signaling.api.bodies import Bodies
 from signaling.api.callers import Callers, wait_for_turn
 from signaling.api.errors import ApiError
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.server import join_parameters
 from signaling.rooms.node import Node
+from signaling.turn.ice_servers import ice_servers
 from signaling.whip.fragments import read_fragment
+from signaling.whip.ice_links import ice_links
 from signaling.whip.offers import NOMINAL_SIZE, Publication, read_offer
 from signaling.whip.problems import Problem, problem_of
 from signaling.whip.sessions import Session, Sessions
@@ -109,9 +113,23 @@ class Endpoint:
         return await handler(request)
 
     async def _options(self, request: Request) -> Response:
-        """Say what may be posted. Preflights of browsers are answered before they come here."""
-        accepts = {"Accept-Patch": FRAGMENT_TYPE} if "name" in request.path_params else {"Accept-Post": SDP_TYPE}
-        return PlainTextResponse("", headers=accepts)
+        """Say what may be posted. Preflights of browsers are answered before they come here.
+
+        The bearer of a token is also told of STUN and TURN servers: not every client can use those of a 201.
+        """
+        if "name" in request.path_params:
+            return PlainTextResponse("", headers={"Accept-Patch": FRAGMENT_TYPE})
+        response = PlainTextResponse("", headers={"Accept-Post": SDP_TYPE})
+        if "authorization" in request.headers or "access_token" in request.query_params:
+            self._join(request)
+            # Nobody has joined yet, so the credentials carry the sid of nobody.
+            self._add_links(response, identifiers.participant_sid())
+        return response
+
+    def _add_links(self, response: Response, sid: str) -> None:
+        """Tell the client of the servers with which it may gather candidates, as the participant with this sid."""
+        for link in ice_links(ice_servers(self._services.node.config.ice_servers, sid, time.time())):
+            response.headers.append("Link", link)
 
     async def _create(self, request: Request) -> Response:
         joins = request.app.state.joins
@@ -129,7 +147,9 @@ class Endpoint:
             "ETag": session.tag,
             "Accept-Patch": FRAGMENT_TYPE,
         }
-        return Response(answer, 201, headers, SDP_TYPE)
+        response = Response(answer, 201, headers, SDP_TYPE)
+        self._add_links(response, session.participant.sid)
+        return response
 
     async def _open(self, request: Request) -> tuple[Session, str]:
         join = self._join(request)

@@ -132,13 +132,20 @@ class SdkPeer:
     """The native SDK (libwebrtc in a Rust core) of the PyPI package `livekit`."""
 
     def __init__(
-        self, identity: str, *, single_pc: bool = True, auto_subscribe: bool = True, decode: bool = True
+        self,
+        identity: str,
+        *,
+        single_pc: bool = True,
+        auto_subscribe: bool = True,
+        decode: bool = True,
+        relay_only: bool = False,
     ) -> None:
         """`decode`: look at what arrives. Of sixty tracks Python cannot; their packets are counted anyway."""
         self.identity = identity
         self.room = rtc.Room()
         self._single_pc = single_pc
         self._auto_subscribe = auto_subscribe
+        self._relay_only = relay_only
         self._messages: list[tuple[str, str]] = []
         self._frames: dict[str, list[tuple[int, int]]] = {}
         self._energy: dict[str, float] = {}
@@ -196,6 +203,8 @@ class SdkPeer:
     async def connect(self, url: str, token: str) -> None:
         """Join with a token that somebody made."""
         options = rtc.RoomOptions(auto_subscribe=self._auto_subscribe, single_peer_connection=self._single_pc)
+        if self._relay_only:
+            options.rtc_config = rtc.RtcConfiguration(ice_transport_type=rtc.IceTransportType.TRANSPORT_RELAY)
         await self.room.connect(url, token, options)
 
     async def publish_audio(self) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from signaling.config.configuration import Config, Flags, load_config
 from signaling.config.document import ConfigError
-from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, PARTS, KeyTable, Use
+from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, PARTS, Each, KeyTable, Use
 from signaling.config.settings import Setting, is_setting, read_variables, take_flags
 
 FILES = Path(__file__).parent / "files"
@@ -41,7 +41,7 @@ def listed() -> dict[str, str]:
 def leaves(table: KeyTable, before: str = "") -> list[str]:
     found = []
     for name, below in table.items():
-        found += [before + name] if isinstance(below, Use) else leaves(below, f"{before}{name}.")
+        found += [before + name] if isinstance(below, Use | Each) else leaves(below, f"{before}{name}.")
     return found
 
 
@@ -50,7 +50,8 @@ def of(name: str, flags: Flags | None = None) -> Config:
 
 
 def test_every_key_of_livekits_is_known() -> None:
-    known = {name for name in listed() if name == "sip" or is_setting(tuple(name.split(".")))}
+    no_settings = ("sip", "rtc.turn_servers")  # without keys; a list of mappings
+    known = {name for name in listed() if name in no_settings or is_setting(tuple(name.split(".")))}
     assert listed().keys() - known == set()
     assert len(known) > 290
 
@@ -67,8 +68,12 @@ def test_flags_without_a_value_are_those_of_booleans() -> None:
     } == BOOLEANS
 
 
-def test_livekits_sample_starts_with_every_key_in_effect() -> None:
-    config = of("sample.yaml")
+def test_livekits_sample_starts_with_every_key_in_effect(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of coturn")
+    secret.chmod(0o640)
+    text = (FILES / "sample.yaml").read_text().replace("/var/lib/coturn/secret", str(secret))
+    config = load_config(Flags(), {"LIVEKIT_CONFIG": text})
     assert (config.port, config.prometheus.port, config.region) == (7880, 6789, "us-west-2")
     assert config.udp_ports[:2] == (50000, 50001)
     assert config.node_ips == ("203.0.113.7",)
@@ -79,6 +84,10 @@ def test_livekits_sample_starts_with_every_key_in_effect() -> None:
     assert config.room.remote_unmute
     assert (config.limits.tracks, config.limits.bytes_per_s) == (0, 1e9)
     assert config.limits.metadata_bytes == 1024 * 1024  # "no limit" has one: that of a message
+    assert config.ice_servers.stun_urls == ("stun:server1:3478",)
+    (turn,) = config.ice_servers.turn_servers
+    assert (turn.url, turn.ttl_s) == ("turns:myhost.com:443?transport=tcp", 14_400)
+    assert turn.secret.get_secret_value() == "of coturn"
     assert {"rtc.skip_external_ip_validation", "turn.enabled"} <= set(config.ignored)
 
 
