@@ -46,12 +46,12 @@ def coturn(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def relayed_server(coturn: Coturn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
-    """A server that tells clients of coturn, over UDP and over TCP."""
+    """A server that tells clients of coturn, over UDP and over TCP; and over TLS, which this coturn does not speak."""
     folder = tmp_path_factory.mktemp("relayed")
     (folder / "secret").write_text(f"{SECRET}\n")
     (folder / "secret").chmod(0o600)
     common = f"host: {coturn.address}, port: {coturn.port}, secret_file: {folder / 'secret'}, ttl: {TTL_S}"
-    entries = "".join(f"    - {{{common}, protocol: {protocol}}}\n" for protocol in ("udp", "tcp"))
+    entries = "".join(f"    - {{{common}, protocol: {protocol}}}\n" for protocol in ("udp", "tcp", "tls"))
     (folder / "livekit.yaml").write_text(f"rtc:\n  turn_servers:\n{entries}")
     with running_server(folder, node_ip=ADDRESS, extra=("--config", str(folder / "livekit.yaml"))) as running:
         yield running
@@ -99,4 +99,18 @@ async def test_a_publisher_of_whip_goes_through_the_relay(
     assert all(f"<turn:{coturn.address}:{coturn.port}?transport=udp>" in each for each in links)
     await hears(linus, "film")
     assert await eventually(lambda: page.evaluate("connection.connectionState === 'connected'"), "the connection")
+    await page.close()
+
+
+async def test_the_connection_check_of_turn_passes_without_a_warning(
+    relayed_server: ServerUnderTest, browsers: Browsers, pages: str, room: str
+) -> None:
+    page = await browsers.open_page("chromium", pages)
+    token = relayed_server.token(room, "checker")
+    report = await page.evaluate(
+        f"new LivekitClient.ConnectionCheck('{relayed_server.url}', '{token}').checkTURN()"
+        ".then(({status, logs}) => ({status, logs: logs.map(({level, message}) => `${level}: ${message}`)}))"
+    )
+    assert report["status"] == await page.evaluate("LivekitClient.CheckStatus.SUCCESS"), report
+    assert not [line for line in report["logs"] if line.startswith(("error", "warning"))]
     await page.close()
