@@ -16,19 +16,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from sfu.control import statistics
 from sfu.control.event_queue import EventQueue
-from sfu.control.explain import Explanations, LayerUse, layer_uses
 from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
 from sfu.control.mailbox import Datagram, Notice
 from sfu.control.media_thread import MediaThread
-from sfu.control.scores import Scores
-from sfu.control.security.certificate import LocalCertificate
-from sfu.control.security.dtls import SRTP_PROFILES
-from sfu.control.shards import MakeThread, Shard, first_turns, open_all
-from sfu.control.sockets import candidates
-from sfu.control.statistics import (
+from sfu.control.observing import statistics
+from sfu.control.observing.explain import Explanations, LayerUse, layer_uses
+from sfu.control.observing.scores import Scores
+from sfu.control.observing.statistics import (
     LayerStatistics,
     SubscriptionStatistics,
     ThreadLoad,
@@ -37,6 +33,10 @@ from sfu.control.statistics import (
     Traffic,
     TransportStatistics,
 )
+from sfu.control.security.certificate import LocalCertificate
+from sfu.control.security.dtls import SRTP_PROFILES
+from sfu.control.shards import MakeThread, Shard, first_turns, open_all
+from sfu.control.sockets import candidates
 from sfu.control.tracks import Owners
 from sfu.control.transports import Transport, TransportState
 from sfu.errors import EngineError, TableFull

@@ -33,6 +33,7 @@ ORDER = (
     # the control thread
     {"sfu.control.data", "sfu.control.security"},
     {"sfu.control"},
+    {"sfu.control.observing"},
     {"sfu.engine", "sfu.compile"},
     # signalling
     {"signaling.errors", "signaling.identifiers", "signaling.limits", "signaling.profile", "signaling.texts"},

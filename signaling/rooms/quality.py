@@ -1,7 +1,7 @@
 """The quality of each participant's connection, as LiveKit's words and marks, from the engine's scores.
 
-The engine judges both directions (`sfu/control/scores.py`); the worst track of all of a participant's transports
-counts.
+The engine judges both directions (`sfu/control/observing/scores.py`); the worst track of all of a participant's
+transports counts.
 """
 
 from collections.abc import Iterable, Mapping

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from livekit.protocol import models, rtc
 
-from sfu.control.statistics import limits
+from sfu.control.observing.statistics import limits
 from sfu.schema.capacities import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from signaling.http.join import JoinError
 from signaling.rooms.capacity import MEASURE_INTERVAL_S, Needs

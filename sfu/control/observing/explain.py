@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from sfu.control.observing.statistics import SubscriptionStatistics, subscription_statistics, waits_for_key_frame
 from sfu.control.shards import Shard
-from sfu.control.statistics import SubscriptionStatistics, subscription_statistics, waits_for_key_frame
 from sfu.control.tracks import Owners, Subscription
 from sfu.parameters import TrackId
 from sfu.schema.bandwidth_codes import Reason

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sfu.control.explain import MAX_TOLD, Lines, ShardExplanations
+from sfu.control.observing.explain import MAX_TOLD, Lines, ShardExplanations
 from sfu.control.tracks import Owners, Subscription
 from sfu.engine import Engine, EngineOptions, LayerUse
 from sfu.parameters import Encoding, Kind, PublishParameters, SubscribeParameters
@@ -83,7 +83,7 @@ async def test_changes_are_told_once_in_the_debug_log(engine: Engine, caplog: py
     watched = Watched(engine)
     watched.explanations.look(1.0)
     assert not caplog.messages, "nobody reads it"
-    with caplog.at_level(logging.DEBUG, "sfu.control.explain"):
+    with caplog.at_level(logging.DEBUG, "sfu.control.observing.explain"):
         for now in (2.0, 3.0):
             watched.explanations.look(now)
         assert len(caplog.messages) == 1
@@ -105,7 +105,7 @@ async def test_no_more_lines_than_a_bound_are_written_and_the_rest_is_counted(
     rows[:count] = watched.row
     shard.memory.thread["subscription_end"] = count
     explanations = ShardExplanations(shard, Owners(subscriptions=owned), watched.lines)
-    with caplog.at_level(logging.DEBUG, "sfu.control.explain"):
+    with caplog.at_level(logging.DEBUG, "sfu.control.observing.explain"):
         explanations.look(1.0)
         assert len(caplog.messages) == MAX_TOLD
         explanations.look(2.0)

@@ -1,4 +1,4 @@
-"""sfu/control/scores.py: tables of inputs and scores, and what of the tables counts as a client's own fault."""
+"""Scores: tables of inputs and what they make, and what of the engine's tables counts as a client's own fault."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfu.control import scores as module
-from sfu.control.scores import BEST, DRY, LEAST, LOST, Scores, follow, layer_score, packet_score, sparse_weight
+from sfu.control.observing import scores as module
+from sfu.control.observing.scores import (
+    BEST,
+    DRY,
+    LEAST,
+    LOST,
+    Scores,
+    follow,
+    layer_score,
+    packet_score,
+    sparse_weight,
+)
 from sfu.parameters import Codec, TransportId
 from sfu.schema.bandwidth_codes import Reason, Rung
 from sfu.schema.codes import MediaKind, RowState
