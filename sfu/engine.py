@@ -10,16 +10,14 @@ import atexit
 import contextlib
 import itertools
 import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 
+from sfu.control.deferred import Deferred, Retries
 from sfu.control.event_queue import EventQueue
 from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
-from sfu.control.mailbox import Datagram, Notice
 from sfu.control.media_thread import MediaThread
 from sfu.control.observing import statistics
 from sfu.control.observing.explain import Explanations, LayerUse, layer_uses
@@ -35,12 +33,13 @@ from sfu.control.observing.statistics import (
 )
 from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
+from sfu.control.serving import Serving
 from sfu.control.shards import MakeThread, Shard, first_turns, open_all
 from sfu.control.sockets import candidates
 from sfu.control.tracks import Owners
-from sfu.control.transports import Transport, TransportState
+from sfu.control.transports import Transport
 from sfu.errors import EngineError, TableFull
-from sfu.events import Event, TransportFailed
+from sfu.events import Event
 from sfu.parameters import (
     MAX_THREADS,
     Candidate,
@@ -57,17 +56,12 @@ from sfu.parameters import (
     TrackId,
     TransportId,
 )
-from sfu.schema.codes import NoticeKind
 
 __all__ = ["Engine", "EngineError", "EngineOptions", "LayerStatistics", "LayerUse", "SubscriptionStatistics"]
 __all__ += ["TableFull", "ThreadLoad", "Totals", "TrackStatistics", "Traffic", "TransportStatistics"]
 
 logger = logging.getLogger(__name__)
 
-SLICE_S = 0.005
-"""Longest time that one turn of the event loop spends on notices and DTLS: a crowd that joins is served in pieces."""
-RETRY_S = 0.005
-"""How soon what the media thread had no room for is tried again."""
 STOP_TIMEOUT_S = 2.0
 """How long `stop` waits for the media thread to close everything."""
 
@@ -81,9 +75,16 @@ class Engine:
     """
 
     def __init__(self, options: EngineOptions, media_thread: MakeThread = MediaThread) -> None:
-        """media_thread: called for each port with the memory that the thread shares with the control thread, and with a
-        function that takes its exceptions; returns the thread. Tests give one without media.
-        Raises EngineError for no port or for more than MAX_THREADS."""
+        """Make an engine that does nothing until `start`.
+
+        Args:
+            options: the ports, and what holds for all clients.
+            media_thread: called for each port with the memory that the thread shares with the control thread, and with
+                a function that takes its exceptions; returns the thread. Tests give one without media.
+
+        Raises:
+            EngineError: there is no port, or there are more than MAX_THREADS.
+        """
         if not 0 < len(options.udp_ports) <= MAX_THREADS:
             raise EngineError(f"1 to {MAX_THREADS} media threads, not {len(options.udp_ports)}")
         self.udp_ports = options.udp_ports
@@ -99,10 +100,11 @@ class Engine:
         self._scores = Scores(self._owners)
         self._explanations = Explanations(self._owners, time.monotonic)
         self._transports: dict[TransportId, Transport] = {}
-        self._unsettled: set[Transport] = set()
         self._numbers = itertools.count(1)
-        self._handles: dict[str, asyncio.Handle] = {}
-        self._all_closed = asyncio.Event()
+        self._later = Deferred()
+        self._retries = Retries(self.shards, self._later)
+        queues = self._events, self._later, self._retries
+        self._serving = Serving(self._owners, self._transports, self._forwarding, *queues, time.monotonic)
         self._candidates: dict[Shard, tuple[Candidate, ...]] = {}
 
     @property
@@ -110,17 +112,24 @@ class Engine:
         """The port of the first media thread."""
         return self.udp_ports[0]
 
-    # --- life ---------------------------------------------------------------------------------------------------------
+    # Beginning and end.
+
     async def start(self) -> None:
         """Once: bind the sockets, start the media threads, wait until they work. Kernels that are not in the cache are
-        compiled. Raises OSError when an address cannot be bound, RuntimeError when a thread fails."""
+        compiled.
+
+        Raises:
+            OSError: an address cannot be bound.
+            RuntimeError: a thread fails.
+        """
         self._loop = asyncio.get_running_loop()
+        self._later.begin(self._loop)
         certificate = LocalCertificate(tuple(profile.name for profile in SRTP_PROFILES))
         self._fingerprint = certificate.fingerprint
         self._fanout = Fanout(self._drops, time.monotonic)
         self._open_shards(certificate)
         for shard in self.shards:
-            self._loop.add_reader(int(shard.memory.thread["control_fd"]), self._readable, shard)
+            self._loop.add_reader(int(shard.memory.thread["control_fd"]), self._serving.readable, shard)
             shard.thread.start()
         atexit.register(self._end_threads)  # keys must not be freed under a thread that still runs
         try:
@@ -141,15 +150,11 @@ class Engine:
         self._fanout.stop()
         for number in list(self._transports):
             self.close_transport(number)
-        if not all(owners.is_empty for owners in self._owners.values()):
-            self._all_closed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_closed.wait(), STOP_TIMEOUT_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._serving.all_closed(), STOP_TIMEOUT_S)
         for shard in self.shards:
             self._loop.remove_reader(int(shard.memory.thread["control_fd"]))
-        for handle in self._handles.values():
-            handle.cancel()
-        self._handles.clear()
+        self._later.cancel()
         if self._end_threads():
             for shard in self.shards:
                 shard.close()
@@ -179,13 +184,22 @@ class Engine:
         are dropped and counted."""
         return await self._events.get()
 
-    # --- transports ---------------------------------------------------------------------------------------------------
+    # Transports.
+
     def open_transport(
         self, may_pause: bool = False, path_memory: int = 0, beside: TransportId | None = None
     ) -> LocalTransport:
-        """Make a transport, whose ICE checks are answered from now on. may_pause: a video is paused where its path does
-        not carry even key frames; path_memory: of the client's last transport, a moment ago; beside: where the client
-        publishes, if it only receives here. Raises TableFull, and EngineError before `start` and after `stop`."""
+        """Make a transport, whose ICE checks are answered from now on.
+
+        Args:
+            may_pause: a video is paused where its path does not carry even key frames.
+            path_memory: what `path_memory` said of the client's last transport, a moment ago.
+            beside: the transport on which the client publishes, if it only receives here.
+
+        Raises:
+            TableFull: there is no room for one more.
+            EngineError: the engine has not started, or it has stopped.
+        """
         if not self._candidates:
             raise EngineError("the engine does not run")
         number = TransportId(next(self._numbers))
@@ -198,7 +212,11 @@ class Engine:
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
         """Take the peer's ICE credentials and fingerprints; start DTLS, and SCTP with a `sctp_port`. Later calls bring
-        new credentials or the `sctp_port`. Raises EngineError when one changes the fingerprints or the role."""
+        new credentials or the `sctp_port`.
+
+        Raises:
+            EngineError: a later call changes the fingerprints or the role.
+        """
         self._transport(transport).connect(remote)
 
     def restart_ice(self, transport: TransportId) -> LocalTransport:
@@ -206,15 +224,18 @@ class Engine:
         ones come by `connect`."""
         restarted = self._transport(transport)
         restarted.restart_ice()
-        self._watch(restarted)
+        self._retries.watch(restarted)
         return self._local(restarted)
 
     def set_media(self, transport: TransportId, media: MediaParameters) -> None:
-        """Replace the meaning of payload types and header extensions, after each negotiation. Raises EngineError for a
-        payload type, associated payload type, clock rate or extension id out of range."""
+        """Replace the meaning of payload types and header extensions, after each negotiation.
+
+        Raises:
+            EngineError: a payload type, associated payload type, clock rate or extension id is out of range.
+        """
         changed = self._transport(transport)
         changed.set_media(media)
-        self._watch(changed)
+        self._retries.watch(changed)
 
     def close_transport(self, transport: TransportId) -> None:
         """Close a transport with its tracks and subscriptions. One that is closed or unknown: nothing happens."""
@@ -222,71 +243,91 @@ class Engine:
         if closing is not None:
             self._forwarding.close_all_of(closing)
             closing.close()
-            self._unsettled.discard(closing)
-            self._retry_if_needed()
+            self._retries.forget(closing)
+            self._retries.schedule()
 
     def path_memory(self, transport: TransportId) -> int:
-        """What is known of the path to a client, for when it soon comes again; 0: nothing. Raises EngineError."""
+        """What is known of the path to a client, for when it soon comes again; 0: nothing."""
         return statistics.path_memory(self._transport(transport))
 
-    # --- publishing ---------------------------------------------------------------------------------------------------
+    # Publishing.
+
     def publish(self, transport: TransportId, parameters: PublishParameters) -> TrackId:
         """Expect media on an m-section of a transport. `StreamStarted` tells of each layer when its first packet comes.
-        Raises TableFull, and EngineError for no encoding or more than three, an SSRC out of range, or a mid or rid of
-        more than 16 ASCII characters."""
+
+        Raises:
+            TableFull: there is no room for one more.
+            EngineError: there is no encoding or more than three, an SSRC is out of range, or a mid or rid has more than
+                16 ASCII characters.
+        """
         return self._forwarding.publish(self._transport(transport), parameters).id
 
     def unpublish(self, track: TrackId) -> None:
         """Stop receiving; its subscriptions are closed too."""
         self._forwarding.unpublish(track)
-        self._retry_if_needed()
+        self._retries.schedule()
 
     def set_codecs(self, track: TrackId, codecs: frozenset[Codec]) -> None:
         """Say which codecs a later answer accepts on the track's m-section; empty: whatever the transport's payload
         types mean, `NO_CODECS`: none."""
         self._forwarding.set_codecs(track, codecs)
-        self._retry_if_needed()
+        self._retries.schedule()
 
     def request_key_frame(self, track: TrackId) -> None:
         """Ask the publisher for a key frame of every layer. It is sent one request in 500 ms at most, however often
         this is called; new subscribers, layer switches and losses request one by themselves."""
         self._forwarding.request_key_frame(track)
-        self._retry_if_needed()
+        self._retries.schedule()
 
     def set_resting(self, track: TrackId, layers: Iterable[int]) -> None:
         """Say which layers of a simulcast track the publisher was told to stop. They count as ones that it could send,
         with what they cost last, so that `layer_uses` tells when a subscriber may have one."""
         self._forwarding.set_resting(track, sum({1 << layer for layer in layers}))
-        self._retry_if_needed()
+        self._retries.schedule()
 
-    # --- subscribing --------------------------------------------------------------------------------------------------
+    # Subscribing.
+
     def subscribe(self, track: TrackId, transport: TransportId, parameters: SubscribeParameters) -> LocalSubscription:
         """Forward a track to a transport, up to the layers in `parameters` until `set_layers` says otherwise.
-        Raises TableFull, and EngineError for a track that is not open, layers
-        or a payload type out of range, a mid of more than 16 or a cname of more than 32 ASCII characters."""
+
+        Raises:
+            TableFull: there is no room for one more.
+            EngineError: the track is not open, layers or a payload type are out of range, or a mid has more than 16 or
+                a cname more than 32 ASCII characters.
+        """
         subscription = self._forwarding.subscribe(track, self._transport(transport), parameters)
-        self._retry_if_needed()
+        self._retries.schedule()
         return subscription
 
     def unsubscribe(self, subscription: SubscriptionId) -> None:
         """Stop forwarding at once."""
         self._forwarding.unsubscribe(subscription)
-        self._retry_if_needed()
+        self._retries.schedule()
 
     def set_layers(
         self, subscription: SubscriptionId, spatial: int, temporal: int, priority: int = 0, pixels: int = 0
     ) -> None:
-        """Forward up to these layers, counted from 0: the best one that is live, from its next key frame on. priority:
-        1 is the highest, 0 none; pixels: how large the video is shown. Raises EngineError for layers out of range."""
+        """Forward up to these layers, counted from 0: the best one that is live, from its next key frame on.
+
+        Args:
+            subscription: what `subscribe` returned.
+            spatial, temporal: the highest layers that the subscriber prefers.
+            priority: 1 is the highest, 0 none.
+            pixels: how large the video is shown, width times height; 0: unknown.
+
+        Raises:
+            EngineError: the layers are out of range.
+        """
         self._forwarding.set_layers(subscription, spatial, temporal, priority, pixels)
-        self._retry_if_needed()
+        self._retries.schedule()
 
     def set_paused(self, subscription: SubscriptionId, paused: bool) -> None:
         """Stop sending, keeping SSRCs and numbering, or go on (video: at the next key frame)."""
         self._forwarding.set_paused(subscription, paused)
-        self._retry_if_needed()
+        self._retries.schedule()
 
-    # --- data ---------------------------------------------------------------------------------------------------------
+    # Data.
+
     def open_channels(self, transport: TransportId) -> None:
         """Create the data channels of CHANNEL_LABELS from our side once SCTP is up. Not needed if the peer creates
         them; `ChannelOpened` tells of either."""
@@ -309,17 +350,26 @@ class Engine:
         source = self._transports.get(sender) if sender is not None else None
         self._fanout.send(source, present, channel, payload)
 
-    # --- observing ----------------------------------------------------------------------------------------------------
+    # Observing.
+
     def audio_levels(self) -> list[tuple[TrackId, float]]:
         """(track, linear level 0 to 1) of every track that counts as speaking, from the audio level extension."""
         return [level for shard in self.shards for level in statistics.audio_levels(shard, self._owners[shard])]
 
     def track_statistics(self, track: TrackId) -> TrackStatistics:
-        """What was received of a track since it was opened. Raises EngineError for one that is not open."""
+        """What was received of a track since it was opened.
+
+        Raises:
+            EngineError: it is not open.
+        """
         return statistics.track_statistics(self._forwarding.open_track(track))
 
     def subscription_statistics(self, subscription: SubscriptionId) -> SubscriptionStatistics:
-        """What was sent on a subscription since it was opened. Raises EngineError for one that is not open."""
+        """What was sent on a subscription since it was opened.
+
+        Raises:
+            EngineError: it is not open.
+        """
         return self._explanations.statistics(self._forwarding.open_subscription(subscription))
 
     def transport_statistics(self, transport: TransportId) -> TransportStatistics:
@@ -361,7 +411,8 @@ class Engine:
         it, in bits a second."""
         return statistics.estimates(self.shards)
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # Inside.
+
     def _transport(self, number: TransportId) -> Transport:
         return check_open(self._transports.get(number), number)
 
@@ -372,126 +423,8 @@ class Engine:
         addresses = self._options.node_ips or shard.sockets.local_addresses()
         return candidates(addresses, shard.sockets.families, shard.sockets.port)
 
-    def _later(self, name: str, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` after some time, once however often it is asked for in between."""
-        if name in self._handles:
-            return
-
-        def run() -> None:
-            del self._handles[name]
-            action()
-
-        self._handles[name] = self._loop.call_later(seconds, run) if seconds else self._loop.call_soon(run)
-
     def _wake(self, shard: Shard) -> None:
         self._later(f"wake {shard.number}", 0, shard.thread.wake)
-
-    def _watch(self, transport: Transport) -> None:
-        if not transport.settle():
-            self._unsettled.add(transport)
-        self._retry_if_needed()
-
-    def _retry_if_needed(self) -> None:
-        if self._unsettled or any(shard.mailbox.waiting for shard in self.shards):
-            self._later("retry", RETRY_S, self._retry)
-
-    def _retry(self) -> None:
-        for shard in self.shards:
-            shard.mailbox.flush()
-        self._unsettled = {transport for transport in self._unsettled if not transport.settle()}
-        self._retry_if_needed()
-
-    def _readable(self, shard: Shard) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(int(shard.memory.thread["control_fd"]))
-        self._serve(shard)
-
-    def _serve(self, shard: Shard) -> None:
-        """Handle what a media thread has put into the queues, for SLICE_S at most."""
-        end = time.monotonic() + SLICE_S
-        while True:
-            notices = shard.mailbox.take_notices()
-            for notice in notices:
-                self._handle(shard, notice)
-            datagram = shard.inbox.take()
-            if datagram is not None:
-                self._receive(shard, datagram)
-            elif not notices:
-                break
-            if time.monotonic() >= end:
-                self._later(f"serve {shard.number}", 0, partial(self._serve, shard))
-                break
-        self._retry_if_needed()
-
-    def _receive(self, shard: Shard, datagram: Datagram) -> None:
-        transport = self._owners[shard].transports.get(datagram.transport)
-        if transport is None or transport.generation != datagram.generation:
-            return
-        try:
-            transport.receive_datagram(datagram.data, datagram.path)
-        except Exception:  # a bug here costs this transport, not the loop
-            logger.exception("transport %d failed on a DTLS datagram", transport.id)
-            transport.fail("internal error")
-
-    def _handle(self, shard: Shard, notice: Notice) -> None:
-        match notice.kind:
-            case NoticeKind.CLOSED_SUBSCRIPTION:
-                self._forwarding.subscription_closed(shard, notice)
-            case NoticeKind.CLOSED_TRACK:
-                self._forwarding.track_closed(shard, notice)
-            case (
-                NoticeKind.CLOSED_TRANSPORT
-                | NoticeKind.PATH_SELECTED
-                | NoticeKind.CONSENT_EXPIRED
-                | NoticeKind.TRANSPORT_BROKEN
-            ):
-                self._handle_transport(shard, notice)
-            case NoticeKind.CACHE_REQUESTED | NoticeKind.CACHE_LEFT:
-                self._forwarding.cache_changes(shard, notice)
-            case NoticeKind.STREAM_STARTED | NoticeKind.LAYERS_CHANGED:
-                self._tell(self._forwarding.track_event(shard, notice))
-            case NoticeKind.SUBSCRIPTION_STARTED | NoticeKind.ALLOWANCE_CHANGED:
-                self._tell(self._forwarding.subscription_event(shard, notice))
-
-    def _tell(self, event: Event | None) -> None:
-        if event is not None:
-            self._events.put(event)
-
-    def _handle_transport(self, shard: Shard, notice: Notice) -> None:
-        owners = self._owners[shard]
-        relayed = owners.relayed.get(notice.row)
-        if relayed is not None and relayed.generation == notice.generation:
-            if notice.kind == NoticeKind.CLOSED_TRANSPORT:
-                del owners.relayed[notice.row]
-                relayed.closed()
-                self._note_closed()
-            else:  # a kernel failed on what the publisher sent
-                relayed.publisher.fail("internal error")
-            return
-        transport = owners.transports.get(notice.row)
-        if transport is None or transport.generation != notice.generation:
-            return
-        if notice.kind == NoticeKind.PATH_SELECTED:
-            transport.path_selected()
-        elif notice.kind == NoticeKind.CONSENT_EXPIRED:
-            transport.fail("consent expired")
-        elif notice.kind == NoticeKind.TRANSPORT_BROKEN:
-            transport.fail("internal error")
-        else:
-            self._transport_closed(transport)
-
-    def _transport_closed(self, transport: Transport) -> None:
-        if transport.state is TransportState.OPEN:  # the media thread closed it of its own accord
-            self._events.put(TransportFailed(transport.id, "internal error"))
-        self._transports.pop(transport.id, None)
-        self._unsettled.discard(transport)
-        self._owners[transport.shard].transports.pop(transport.row, None)
-        transport.closed()
-        self._note_closed()
-
-    def _note_closed(self) -> None:
-        if all(owners.is_empty for owners in self._owners.values()):
-            self._all_closed.set()
 
     def _kernel_failed(self, error: BaseException) -> None:
         """Tell the control thread of an exception in a kernel. The media thread calls it."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from sfu import engine as engine_module
+from sfu.control import serving
 from sfu.engine import Engine, EngineError, EngineOptions, TableFull
 from sfu.events import Event, LayersChanged, StreamStarted, SubscriptionPaused, SubscriptionStarted, TransportFailed
 from sfu.parameters import (
@@ -153,7 +153,7 @@ async def test_unpublishing_closes_the_subscriptions(bench: Bench) -> None:
 
 
 async def test_datagrams_of_transports_are_handled_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "SLICE_S", 60.0)  # a first call of a kernel takes longer than a slice
+    monkeypatch.setattr(serving, "SLICE_S", 60.0)  # a first call of a kernel takes longer than a slice
     handled: list[int] = []
     for transport in [bench.engine._transports[bench.engine.open_transport().id] for _ in range(2)]:
         row = transport.row
@@ -161,7 +161,7 @@ async def test_datagrams_of_transports_are_handled_in_turn(bench: Bench, monkeyp
     await bench.settle()
     for row in (0, 0, 0, 1):
         push_slow(bench.thread.memory.record, row, 0, 0, 4)
-    bench.engine._serve(bench.engine.shards[0])
+    bench.engine._serving.serve(bench.engine.shards[0])
     assert handled == [0, 1, 0, 0]
 
 
