@@ -10,6 +10,7 @@ import ast
 import enum
 import importlib
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -20,6 +21,8 @@ from typing import Any, NewType
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 BEGIN = "<!-- From here on `make docs` writes what the docstrings say. -->"
 MODULES = ("sfu.engine", "sfu.parameters", "sfu.events", "sfu.errors")
+SECTIONS = {"Args:": "", "Raises:": "raises "}
+"""Sections of docstrings, and what is written before the names of their entries."""
 Body = list[ast.stmt]
 
 
@@ -122,8 +125,23 @@ def _members(name: str, tree: ast.ClassDef) -> Iterator[str]:
 
 
 def _inside(text: str | None) -> str:
-    """A docstring as the text of a list's item."""
-    return _flat(text).replace("\n\n", "\n\n  ")
+    """A docstring as the text of a list's item; what its sections name are items of a list inside."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    plain = [" ".join(each.split()) for each in paragraphs if each.partition("\n")[0] not in SECTIONS]
+    entries = [
+        f"  * {SECTIONS[head]}{name}: {meaning}"
+        for head, _, body in (each.partition("\n") for each in paragraphs)
+        if head in SECTIONS
+        for name, meaning in _entries(body)
+    ]
+    return "\n".join(("\n\n  ".join(plain), *entries))
+
+
+def _entries(body: str) -> Iterator[tuple[str, str]]:
+    """(names, meaning) of each entry of a docstring's section; what an entry says in further lines is indented more."""
+    for entry in re.split(r"\n(?=\S)", textwrap.dedent(body)):
+        names, _, meaning = entry.partition(":")
+        yield ", ".join(f"`{name.strip()}`" for name in names.split(",")), " ".join(meaning.split())
 
 
 def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:

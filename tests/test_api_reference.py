@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.api_reference import DOCUMENT, MODULES, public_names, rewritten
+from scripts.api_reference import DOCUMENT, MODULES, _inside, public_names, rewritten
 from sfu.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +31,25 @@ def test_every_public_call_of_the_engine_is_described() -> None:
     calls = [name for name in vars(Engine) if not name.startswith("_")]
     assert len(calls) > 20
     assert [name for name in calls if f"**`{name}" not in document and f"**`await {name}(" not in document] == []
+
+
+def test_sections_of_a_docstring_become_items() -> None:
+    text = """Do it.
+
+        And well.
+
+        Args:
+            first, last: which ones,
+                with both ends.
+            how: 1 is well.
+
+        Raises:
+            ValueError: it cannot be done.
+        """
+    assert _inside(text) == (
+        "Do it.\n\n  And well.\n  * `first`, `last`: which ones, with both ends.\n  * `how`: 1 is well.\n"
+        "  * raises `ValueError`: it cannot be done."
+    )
 
 
 def test_every_number_has_a_meaning() -> None:

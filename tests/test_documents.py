@@ -118,6 +118,18 @@ def test_no_docstring_begins_in_the_middle_of_a_sentence() -> None:
     assert lost == []
 
 
+def test_docstrings_say_in_a_section_what_is_raised() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {each.partition(chr(10))[0]}"
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "node_modules" not in path.parts
+        for each in docstrings(path)
+        if re.search(r"\bRaises [A-Z]", each)
+    }
+    assert found == set()
+
+
 def test_no_meaning_of_a_column_begins_in_the_middle_of_a_sentence() -> None:
     lines = [line for line in text_of(ROOT / "docs" / "tables.md").splitlines() if line.startswith("| `")]
     assert len(lines) > 500

@@ -350,7 +350,10 @@ def pack_ufrag(ufrag: str) -> int:
 def pack_playout_delay(milliseconds: tuple[int, int] | None) -> int:
     """The 24 bits of the playout-delay extension: twice 12 bits in units of 10 ms, the least and the most; 0 stands
     for None, since the most is never 0: it is rounded to one unit at least. A least above the most counts as the most.
-    Raises EngineError for a delay below 0."""
+
+    Raises:
+        EngineError: a delay is below 0.
+    """
     if milliseconds is None:
         return 0
     if min(milliseconds) < 0:

@@ -94,8 +94,8 @@ class Endpoint:
         response: Response
         try:
             response = await self._answer(request)
-        except Problem as problem:
-            response = problem.response()
+        except Problem as error:
+            response = error.response()
         except (JoinError, ApiError) as error:
             response = problem_of(error).response()
         except Exception:

@@ -165,7 +165,11 @@ async def _connect_again(path: FaultyPath, port: int, head: bytes) -> None:
 
 @contextlib.contextmanager
 def relay_namespace() -> Iterator[Namespace]:
-    """The relay's namespace, joined to that of the calling process. Raises NetworkUnavailable with the reason."""
+    """The relay's namespace, joined to that of the calling process.
+
+    Raises:
+        NetworkUnavailable: it cannot be made; with the reason.
+    """
     with contextlib.closing(Namespace()) as namespace:
         run_command("ip link set lo up", namespace.prefix())
         run_command("ip link add relay0 type veth peer name relay1")

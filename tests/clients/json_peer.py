@@ -85,7 +85,11 @@ class JsonSocket:
         return self.seen[place]
 
     async def expect(self, name: str, after: int = 0) -> Any:
-        """The first message of a kind from position `after` of `seen` on. Raises AssertionError when none comes."""
+        """The first message of a kind from position `after` of `seen` on.
+
+        Raises:
+            AssertionError: none comes.
+        """
 
         def found() -> bool:
             return self.close_code is not None or any(kind == name for kind, _ in self.seen[after:])

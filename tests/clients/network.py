@@ -22,7 +22,11 @@ _COMMANDS = (
 
 @functools.cache
 def enter_own_network() -> None:
-    """Move this process into a fresh network namespace, once. Raises NetworkUnavailable with the reason."""
+    """Move this process into a fresh network namespace, once.
+
+    Raises:
+        NetworkUnavailable: it cannot be made; with the reason.
+    """
     enter_new_namespace()
     for command in _COMMANDS:
         try:

@@ -111,7 +111,11 @@ class Recorder(JsonPeer):
 
 
 def frames_of(packets: list[RtpPacket]) -> list[list[int]]:
-    """Payload sizes in bytes of RECORDED_FRAMES frames. Raises ValueError when the recording is not whole."""
+    """Payload sizes in bytes of RECORDED_FRAMES frames.
+
+    Raises:
+        ValueError: the recording is not whole.
+    """
     packets = sorted(packets, key=lambda packet: (packet.sequence_number - packets[0].sequence_number) & 0xFFFF)
     first = packets[0].sequence_number
     frames: dict[int, list[RtpPacket]] = {}

@@ -156,7 +156,11 @@ def watching(paths: TwoPaths, port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def two_paths() -> Iterator[TwoPaths]:
-    """The client's namespace, joined to that of the calling process. Raises NetworkUnavailable with the reason."""
+    """The client's namespace, joined to that of the calling process.
+
+    Raises:
+        NetworkUnavailable: it cannot be made; with the reason.
+    """
     with contextlib.ExitStack() as exits:
         client, middle = (exits.enter_context(contextlib.closing(Namespace())) for _ in range(2))
         _run("ip link set lo up", client.prefix())

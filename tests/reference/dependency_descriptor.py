@@ -114,7 +114,11 @@ def _read_structure(reader: _Reader) -> Structure:
 
 
 def parse(data: bytes, known: Structure | None) -> Descriptor:
-    """The descriptor in `data`; `known`: the structure in force when none is attached. Raises Malformed."""
+    """The descriptor in `data`; `known`: the structure in force when none is attached.
+
+    Raises:
+        Malformed: it breaks the format.
+    """
     reader = _Reader(data)
     result = Descriptor(bool(reader.read(1)), bool(reader.read(1)), reader.read(6), reader.read(16))
     if len(data) == 3:

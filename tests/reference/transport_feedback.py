@@ -24,7 +24,11 @@ def _statuses(chunk: int) -> list[int]:
 
 
 def parse(data: bytes) -> TransportFeedback:
-    """`data`: exactly one RTCP packet. Raises AssertionError where it breaks the format."""
+    """`data`: exactly one RTCP packet.
+
+    Raises:
+        AssertionError: it breaks the format.
+    """
     first, packet_type, words = struct.unpack_from("!BBH", data)
     assert first >> 6 == 2
     assert first & 31 == 15

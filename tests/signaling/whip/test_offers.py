@@ -116,8 +116,8 @@ def test_any_text_is_an_offer_or_a_problem(text: str, publishes: bool) -> None:
     for whole in (text, f"v=0\r\n{text}", published()[:600] + text):
         try:
             read_offer(whole, publishes=publishes)
-        except Problem as problem:
-            assert problem.status in (400, 422)
+        except Problem as error:
+            assert error.status in (400, 422)
 
 
 @given(st.text(max_size=400))
@@ -125,7 +125,7 @@ def test_any_text_is_a_fragment_or_a_problem(text: str) -> None:
     for whole in (text, f"a=ice-ufrag:{text}", f"m=audio 9 RTP/AVP 0\r\na=ice-pwd:{text}"):
         try:
             fragment = read_fragment(whole)
-        except Problem as problem:
-            assert problem.status == 400
+        except Problem as error:
+            assert error.status == 400
         else:
             assert bool(fragment.ufrag) is bool(fragment.password)
