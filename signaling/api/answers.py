@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from signaling.api.errors import ApiError
+from signaling.held_bytes import HeldBytes, Holder
 
 MAX_ANSWERS_BYTES = 256 * 1024 * 1024
 """Bytes of all answers that are written or sent."""
@@ -23,14 +24,13 @@ SENDING_TIMEOUT_S = 60.0
 """How long a client may take to read an answer."""
 
 
-class Answers:
-    """The answers that are held in memory."""
+class Answers(HeldBytes):
+    """The answers that are held in memory, without the first `SMALL_ANSWER_BYTES` of each."""
 
     def __init__(self, dropped: Counter[str]) -> None:
         """`dropped` counts those for which there was no room, as `api_answers_held`, and those not read in time."""
+        super().__init__()
         self.dropped = dropped
-        self.held = 0
-        """Bytes of all, without the first `SMALL_ANSWER_BYTES` of each."""
 
     @contextmanager
     def one(self) -> "Iterator[Answered]":
@@ -39,7 +39,7 @@ class Answers:
         try:
             yield answer
         finally:
-            self.held -= answer.counted
+            answer.release()
 
 
 class Answered:
@@ -48,10 +48,8 @@ class Answered:
     def __init__(self, everything: Answers) -> None:
         """`everything` has the bound."""
         self._everything = everything
+        self._holder = Holder(everything)
         self._pieces: list[bytes] = []
-        self._size = 0
-        self.counted = 0
-        """Bytes of it that count."""
 
     def add(self, piece: bytes) -> None:
         """Add what comes next.
@@ -59,20 +57,22 @@ class Answered:
         Raises:
             ApiError: there are too many bytes of answers.
         """
-        self._size += len(piece)
-        more = max(0, self._size - SMALL_ANSWER_BYTES) - self.counted
-        self.counted += more
-        self._everything.held += more
-        if more and self._everything.held > MAX_ANSWERS_BYTES:
+        size = self._holder.size + len(piece)
+        if not self._holder.resize(size, free=SMALL_ANSWER_BYTES, most=MAX_ANSWERS_BYTES):
             self._everything.dropped["api_answers_held"] += 1
             raise ApiError("resource_exhausted", "too many large answers at a time")
         self._pieces.append(piece)
 
     def response(self, media_type: str) -> Response:
         """Return the whole answer as a response with this content type."""
-        if self._size <= SENT_AT_ONCE_BYTES:
+        size = self._holder.size
+        if size <= SENT_AT_ONCE_BYTES:
             return Response(b"".join(self._pieces), media_type=media_type)
-        return _InParts(self._pieces, self._size, media_type, self._everything.dropped)
+        return _InParts(self._pieces, size, media_type, self._everything.dropped)
+
+    def release(self) -> None:
+        """Hold it no more."""
+        self._holder.release()
 
 
 class _InParts(Response):

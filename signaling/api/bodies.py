@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import ClientDisconnect, Request
 
 from signaling.api.errors import TOO_LARGE, ApiError
+from signaling.held_bytes import HeldBytes, Holder
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Bytes of one body, as in livekit-server."""
@@ -20,13 +21,13 @@ BODY_TIMEOUT_S = 30.0
 """How long a body may take from its first byte to its last."""
 
 
-class Bodies:
-    """The bodies that are held in memory."""
+class Bodies(HeldBytes):
+    """The bodies that are held in memory, without the first `SMALL_BODY_BYTES` of each."""
 
     def __init__(self, dropped: Counter[str]) -> None:
         """`dropped` counts those for which there was no room, as `api_bodies`."""
+        super().__init__()
         self._dropped = dropped
-        self._held = 0
 
     @asynccontextmanager
     async def read(self, request: Request, longest: int = MAX_BODY_BYTES) -> AsyncIterator[bytes]:
@@ -39,29 +40,23 @@ class Bodies:
         if length.isdecimal() and int(length) > longest:
             raise _too_large(longest)
         body = bytearray()
-        held = 0
+        holder = Holder(self)
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                async for piece in request.stream():
-                    body += piece
-                    more = max(0, len(body) - SMALL_BODY_BYTES) - held
-                    held += more
-                    self._hold(more)
-                    if len(body) > longest:
-                        raise _too_large(longest)
-        except BaseException as error:
-            self._held -= held
-            if isinstance(error, TimeoutError | ClientDisconnect):
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT_S):
+                    async for piece in request.stream():
+                        body += piece
+                        self._hold(holder, len(body))
+                        if len(body) > longest:
+                            raise _too_large(longest)
+            except (TimeoutError, ClientDisconnect) as error:
                 raise ApiError("deadline_exceeded", "the body did not come in time") from error
-            raise
-        try:
             yield bytes(body)
         finally:
-            self._held -= held
+            holder.release()
 
-    def _hold(self, size: int) -> None:
-        self._held += size
-        if size and self._held > MAX_BODIES_BYTES:
+    def _hold(self, holder: Holder, size: int) -> None:
+        if not holder.resize(size, free=SMALL_BODY_BYTES, most=MAX_BODIES_BYTES):
             self._dropped["api_bodies"] += 1
             raise ApiError("resource_exhausted", "too many large requests at a time")
 

@@ -7,17 +7,17 @@ memory with rooms that nobody joins.
 from collections import Counter
 
 from signaling.errors import TooMuchKept
+from signaling.held_bytes import HeldBytes, Holder
 from signaling.limits import MAX_KEPT_BYTES, MAX_KEPT_BYTES_OF_A_ROOM, SMALL_KEPT_BYTES
 
 
-class KeptBytes:
-    """What all rooms keep together."""
+class KeptBytes(HeldBytes):
+    """What all rooms keep together, without the first `SMALL_KEPT_BYTES` of each."""
 
     def __init__(self, dropped: Counter[str]) -> None:
         """`dropped` counts what was refused, as `room_bytes`."""
+        super().__init__()
         self.dropped = dropped
-        self.counted = 0
-        """The bytes of all rooms, without the first `SMALL_KEPT_BYTES` of each."""
 
 
 class KeptBytesOfRoom:
@@ -26,7 +26,7 @@ class KeptBytesOfRoom:
     def __init__(self, everything: KeptBytes) -> None:
         """`everything` is the node's."""
         self._everything = everything
-        self._bytes = 0
+        self._holder = Holder(everything)
 
     def replace(self, before: int, after: int) -> None:
         """Keep `after` bytes in the place of `before` bytes.
@@ -34,19 +34,12 @@ class KeptBytesOfRoom:
         Raises:
             TooMuchKept: the room, or all rooms together, would keep too much. Fewer bytes are never refused.
         """
-        wanted = self._bytes - before + after
-        more = _counted(wanted) - _counted(self._bytes)
-        too_much = wanted > MAX_KEPT_BYTES_OF_A_ROOM or self._everything.counted + more > MAX_KEPT_BYTES
-        if after > before and more > 0 and too_much:
+        size = self._holder.size - before + after
+        too_many = after > before and size > MAX_KEPT_BYTES_OF_A_ROOM
+        if too_many or not self._holder.resize(size, free=SMALL_KEPT_BYTES, most=MAX_KEPT_BYTES):
             self._everything.dropped["room_bytes"] += 1
             raise TooMuchKept
-        self._bytes = wanted
-        self._everything.counted += more
 
     def release(self) -> None:
         """Keep nothing any more."""
-        self.replace(self._bytes, 0)
-
-
-def _counted(size: int) -> int:
-    return max(0, size - SMALL_KEPT_BYTES)
+        self._holder.release()

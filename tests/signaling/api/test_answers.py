@@ -50,13 +50,13 @@ def test_what_is_held_is_free_again_after_the_answer() -> None:
     held = Answers(Counter())
     with held.one() as answer:
         answer.add(bytes(SMALL_ANSWER_BYTES))
-        assert held.held == 0
+        assert held.counted == 0
         answer.add(bytes(5))
-        assert held.held == 5
-    assert held.held == 0
+        assert held.counted == 5
+    assert held.counted == 0
     with pytest.raises(ApiError), held.one() as answer:
         answer.add(bytes(answers.MAX_ANSWERS_BYTES + SMALL_ANSWER_BYTES + 1))
-    assert held.held == 0
+    assert held.counted == 0
 
 
 async def test_who_does_not_read_its_answer_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
