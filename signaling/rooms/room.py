@@ -5,9 +5,7 @@ only that participant.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -30,7 +28,6 @@ from livekit.protocol.rtc import (
 
 from sfu.engine import LayerUse
 from sfu.parameters import TrackId
-from signaling import identifiers
 from signaling.config.configuration import RoomOptions
 from signaling.errors import SessionEnded
 from signaling.http.connection import Broadcast
@@ -40,6 +37,7 @@ from signaling.records.nonces import Nonces
 from signaling.records.settings import RoomSettings
 from signaling.rooms.capacity import Needs
 from signaling.rooms.departures import Departures
+from signaling.rooms.description import Description
 from signaling.rooms.dynacast import Dynacast
 from signaling.rooms.events import ParticipantLeft, RoomFinished, RoomStarted, TrackPublished, TrackUnpublished
 from signaling.rooms.headcount import Headcount
@@ -48,7 +46,7 @@ from signaling.rooms.node import Node
 from signaling.rooms.occupancy import Occupancy
 from signaling.rooms.quality import Qualities
 from signaling.rooms.speakers import Speakers
-from signaling.rooms.tracks import Demand, Publisher, Track, enabled_codecs
+from signaling.rooms.tracks import Demand, Publisher, Track
 from signaling.rooms.updates import Updates, batches
 
 TIMEOUT_CHECK_INTERVAL_S = 1.0
@@ -71,9 +69,7 @@ class Room:
         Raises:
             TooMuchKept: rooms keep too much already.
         """
-        now = time.time()
         self.node = node
-        self.options = options
         self.participants: dict[str, Member] = {}
         """The participants by identity."""
         self.tracks: dict[str, Track] = {}
@@ -81,15 +77,9 @@ class Room:
         self.track_count = 0
         """The tracks that all participants publish or are about to. Each `Publishing` adds and subtracts its own."""
         self.speakers = Speakers()
-        self._info = models.Room(
-            sid=identifiers.room_sid(),
-            name=name,
-            creation_time=int(now),
-            creation_time_ms=int(now * 1000),
-            enabled_codecs=enabled_codecs(options.enabled_codecs),
-        )
-        self._note_options()
         self._kept = KeptBytesOfRoom(node.kept)
+        self._headcount = Headcount()
+        self._description = Description(name, options, self._headcount, self._kept)
         self.dispatches = Dispatches(name, self._kept, node.dropped)
         self.nonces = Nonces()
         """Those of data packets that were sent already."""
@@ -101,11 +91,7 @@ class Room:
         self._untold: dict[str, Track] = {}
         """Announced tracks of which nobody was told yet, because the update waits; by sid."""
         self._departures = Departures(node.clock())
-        self._recorders: set[str] = set()
-        """The sids of participants that record."""
-        self._headcount = Headcount()
         self.occupancy = Occupancy(self._headcount, node.clock())
-        self._counts = (0, 0)
         self._counts_stale = False
         self._room_update_at = self._timeouts_checked_at = node.clock()
         self.closed = False
@@ -119,13 +105,17 @@ class Room:
     @property
     def name(self) -> str:
         """The name that tokens carry."""
-        return self._info.name
+        return self._description.name
+
+    @property
+    def options(self) -> RoomOptions:
+        """The operator's options, as far as settings of this room did not change them."""
+        return self._description.options
 
     @property
     def info(self) -> models.Room:
         """The description of the room that clients are sent."""
-        self._info.num_participants, self._info.num_publishers = self._headcount.count()
-        return self._info
+        return self._description.info
 
     def _begin_with(self, settings: RoomSettings) -> None:
         try:
@@ -142,19 +132,7 @@ class Room:
         Raises:
             TooMuchKept: rooms keep too much metadata already. Nothing is changed then.
         """
-        metadata = settings.metadata or self._info.metadata
-        self._keep_metadata(metadata)
-        now = self.options
-        self.options = replace(
-            now,
-            empty_timeout_s=settings.empty_timeout or now.empty_timeout_s,
-            departure_timeout_s=settings.departure_timeout or now.departure_timeout_s,
-            max_participants=settings.max_participants or now.max_participants,
-            sync_streams=settings.sync_streams or now.sync_streams,
-        )
-        self._note_options()
-        if metadata != self._info.metadata:
-            self._info.metadata = metadata
+        if self._description.configure(settings):
             self._tell_room()
 
     def set_metadata(self, metadata: str) -> None:
@@ -163,20 +141,11 @@ class Room:
         Raises:
             TooMuchKept: rooms keep too much already. The metadata stay as they were.
         """
-        self._keep_metadata(metadata)
-        self._info.metadata = metadata
+        self._description.set_metadata(metadata)
         self._tell_room()
-
-    def _keep_metadata(self, metadata: str) -> None:
-        self._kept.replace(len(self._info.metadata.encode()), len(metadata.encode()))
 
     def _tell_room(self) -> None:
         self._broadcast(SignalResponse(room_update=RoomUpdate(room=self.info)))
-
-    def _note_options(self) -> None:
-        self._info.empty_timeout = self.options.empty_timeout_s
-        self._info.departure_timeout = self.options.departure_timeout_s
-        self._info.max_participants = self.options.max_participants
 
     # Members.
 
@@ -224,12 +193,7 @@ class Room:
 
     def _note_recorder(self, participant: Member) -> None:
         """Tell everybody when a recording begins or ends (`active_recording`)."""
-        if participant.records and not participant.removed:
-            self._recorders.add(participant.sid)
-        else:
-            self._recorders.discard(participant.sid)
-        if self._info.active_recording != bool(self._recorders):
-            self._info.active_recording = bool(self._recorders)
+        if self._description.note_recorder(participant):
             self._tell_room()
 
     def others(self, participant: Publisher) -> list[Member]:
@@ -473,9 +437,8 @@ class Room:
 
     def _tell_counts(self, now: float) -> None:
         self._counts_stale = False
-        counts = self._headcount.count()
-        if counts != self._counts:
-            self._room_update_at, self._counts = now, counts
+        if self._description.counts_changed():
+            self._room_update_at = now
             self._tell_room()
 
     def _schedule_dynacast(self) -> None:

@@ -257,7 +257,7 @@ async def test_the_server_does_not_unmute_unless_the_configuration_allows_it(api
     request = room.MuteRoomTrackRequest(room="hall", identity="ann", track_sid=microphone, muted=False)
     code = ("failed_precondition", "remote unmute not enabled")
     assert await refusal(api.client.room.mute_published_track(request)) == code
-    api.call.room.options = replace(api.call.room.options, remote_unmute=True)
+    api.call.room._description.options = replace(api.call.room.options, remote_unmute=True)
     assert not (await api.client.room.mute_published_track(request)).track.muted
     assert not ann.of("mute")[-1].muted
 

@@ -92,7 +92,7 @@ async def test_the_dynacast_delay_is_the_configurations(call: Call) -> None:
 
 async def test_a_rooms_playout_delay_reaches_the_subscriptions_of_video(call: Call) -> None:
     ann = await call.join("ann")
-    call.room.options = replace(call.room.options, playout_delay_ms=(100, 2_000))
+    call.room._description.options = replace(call.room.options, playout_delay_ms=(100, 2_000))
     for kind in ("video", "audio"):
         await ann.publish(kind, kind)
     bob = await call.join("bob")
