@@ -163,13 +163,13 @@ def handle_leave(participant: Participant, request: LeaveRequest) -> None:
 
 def handle_ping(participant: Participant, timestamp: int) -> None:
     """Answer the old kind of ping with our time in milliseconds."""
-    participant.note_ping()
+    participant.presence.note_ping()
     participant.send(SignalResponse(pong=_now_ms()))
 
 
 def handle_ping_req(participant: Participant, ping: Ping) -> None:
     """Answer the new kind of ping, from which the client computes the round-trip time."""
-    participant.note_ping()
+    participant.presence.note_ping()
     participant.send(SignalResponse(pong_resp=Pong(last_ping_timestamp=ping.timestamp, timestamp=_now_ms())))
 
 

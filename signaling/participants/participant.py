@@ -45,6 +45,7 @@ from signaling.http.tokens import Claims
 from signaling.participants import data
 from signaling.participants.description import describe, set_texts
 from signaling.participants.offered_once import OfferedOnce
+from signaling.participants.presence import Presence
 from signaling.participants.publishing import Publishing
 from signaling.participants.renegotiation import DualConnection, Renegotiation, SingleConnection
 from signaling.participants.sockets import CLOSE_RECONNECT, Sockets
@@ -62,12 +63,6 @@ JOIN_TIMEOUT_S = 60.0
 """The time in which media must connect after the join, as in livekit-server."""
 CLOSED_BY_PEER = "closed by peer"
 """The engine's reason when the client ended DTLS in order."""
-SILENT_S = 10.0
-"""Clients ping every five seconds. After two missed pings an open socket no longer proves that the client is there."""
-PING_TIMEOUT_S = 15.0
-"""The time without a message after which the socket of a client that pings is closed. Clients are told it."""
-FAILED_GRACE_S = 5.0
-"""How long a participant whose media failed is kept, so that others see its full reconnect as one."""
 FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
 """Older clients read `can_reconnect` instead of `action`."""
 FIRST_PROTOCOL_WITH_SUBSCRIBER_PRIMARY = 3
@@ -128,12 +123,8 @@ class Participant:
         """Bounds the bytes that it is told of itself at once."""
         self._told_version = 0
         """The version of `info` that it was told of itself at once."""
-        self.last_message_at = self.joined_at
-        """When the client's last message came."""
-        self.pings = False
-        """The client pings, so that its silence has a meaning."""
-        self.expires_at: float | None = None
-        """When to remove a client whose media failed; None: it has not."""
+        self.presence = Presence(node, self.sockets)
+        """Whether its client is still there."""
 
         # Media.
         self.last_sequence = 0
@@ -188,6 +179,11 @@ class Participant:
     def connection(self) -> SignalConnection | None:
         """The WebSocket of its client; None while it has none."""
         return self.sockets.current
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it is removed because its media failed, in seconds of the node's clock; None: they have not."""
+        return self.presence.expires_at
 
     @property
     def who(self) -> tuple[str, str]:
@@ -314,10 +310,6 @@ class Participant:
             self.subscriptions.update(state.subscription)
         self.subscriptions.disable(state.track_sids_disabled)
 
-    def note_ping(self) -> None:
-        """Note that the client pings, so that from now on its silence has a meaning."""
-        self.pings = True
-
     def leave_room(self) -> None:
         """Leave the room on the client's request."""
         self.room.remove(self, CLIENT_INITIATED)
@@ -396,7 +388,6 @@ class Participant:
         transport itself is about to send `leave` or to close its socket. It has some time for that, and must not be
         told to reconnect.
         """
-        now = self.node.clock()
         closes = reason == CLOSED_BY_PEER
         if closes:
             # An ordinary goodbye of native clients, which must not read like a fault.
@@ -406,33 +397,17 @@ class Participant:
         if self.connection is None:
             self.room.remove(self, SIGNAL_CLOSE if closes else CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
         elif closes:
-            self.expires_at = now + FAILED_GRACE_S
-        elif now - self.last_message_at > SILENT_S:
+            self.presence.expire_soon()
+        elif self.presence.is_silent:
             self.room.remove(self, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
         else:
-            self.expires_at = now + FAILED_GRACE_S
+            self.presence.expire_soon()
             self.leave(CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
-
-    def note_message(self, connection: SignalConnection) -> bool:
-        """Note a message on a socket; return False if the participant has nothing to do with that any more."""
-        if not self.sockets.has(connection):
-            return False
-        self.last_message_at = self.node.clock()
-        if self.sockets.note_message(connection, self.last_message_at):
-            self._begin_to_listen()
-        return True
-
-    def _begin_to_listen(self) -> None:
-        """Count the client's silence from now on, because it uses another socket."""
-        self.last_message_at = self.node.clock()
-        self.pings = False
 
     def socket_ended(self, connection: SignalConnection) -> None:
         """Note that a socket ended without a `leave`. Media may go on, and the client may resume."""
-        if not self.sockets.has(connection):
+        if not self.presence.note_end(connection):
             return
-        if self.sockets.end(connection):
-            self._begin_to_listen()
         if self.connection is None and (not self.active or self.expires_at is not None):
             self.room.remove(self, SIGNAL_CLOSE)
 
@@ -448,18 +423,9 @@ class Participant:
         if not self.active and now - self.joined_at > JOIN_TIMEOUT_S:
             raise SessionEnded(JOIN_FAILURE, LeaveRequest.DISCONNECT, "media did not connect in time")
         if self.connection is not None:
-            if self.sockets.tick(now):
-                self._begin_to_listen()
-            if now - self.last_message_at > PING_TIMEOUT_S and self.pings:
-                self.node.spawn(self.connection.close(CLOSE_RECONNECT))
-                self.pings = False
+            self.presence.tick(now)
             self.token.tick(now)
         self.renegotiation.tick(now)
-
-    def attach(self, connection: SignalConnection) -> None:
-        """Take another socket of the client."""
-        if self.sockets.attach(connection, self.node.clock()):
-            self._begin_to_listen()
 
     def leave(self, reason: DisconnectReason, action: LeaveRequest.Action) -> None:
         """Send `leave` and close the socket, with a code that fits the action."""

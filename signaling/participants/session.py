@@ -30,7 +30,8 @@ from signaling.http.join import JoinError, JoinParameters
 from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participants import handlers
-from signaling.participants.participant import CLOSE_NORMAL, PING_TIMEOUT_S, Participant
+from signaling.participants.participant import CLOSE_NORMAL, Participant
+from signaling.participants.presence import PING_TIMEOUT_S
 from signaling.participants.sockets import CLOSE_RECONNECT
 from signaling.rooms.capacity import SERVER_FULL
 from signaling.rooms.departures import RETOLD_S
@@ -173,7 +174,7 @@ async def _serve(participant: Participant, connection: SignalConnection) -> None
 
 
 def _handle(participant: Participant, connection: SignalConnection, request: SignalRequest) -> None:
-    if participant.note_message(connection):
+    if participant.presence.note_message(connection):
         participant.room.guard(participant, partial(handlers.dispatch, participant, request))
 
 
@@ -206,7 +207,7 @@ def _join(room: Room, join: JoinParameters, connection: SignalConnection) -> Par
         log.exception("join failed", room=room.name, identity=join.claims.identity)
         return None
     room.add(participant)
-    participant.attach(connection)
+    participant.presence.attach(connection)
     room.guard(participant, partial(_answer_join, participant, join))
     return participant
 
@@ -227,9 +228,9 @@ def _answer_join(participant: Participant, join: JoinParameters) -> None:
 
 
 def _resume(participant: Participant, join: JoinParameters, connection: SignalConnection) -> None:
-    last_message_at = participant.last_message_at
+    last_message_at = participant.presence.last_message_at
     missed = participant.room.departures_since(last_message_at)
-    participant.attach(connection)
+    participant.presence.attach(connection)
     if missed is None:
         raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, "too much happened while the client was away")
     reconnect = ReconnectResponse(

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from signaling.config.options import MAX_METADATA_BYTES
 from signaling.http import tokens
 from signaling.participants import token_refresh
-from signaling.participants.participant import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
+from signaling.participants.presence import FAILED_GRACE_S, PING_TIMEOUT_S, SILENT_S
 from signaling.participants.sockets import HEARD_WITHIN_S
 from signaling.participants.token_refresh import TOKEN_PACE_S
 from tests.signaling.support.call import Call, settle
@@ -560,7 +560,7 @@ async def test_of_who_left_only_what_a_departure_says_is_kept(call: Call) -> Non
     await bob.publish("cam", "video")
     await ann.lose_socket()
     await bob.send(leave=rtc.LeaveRequest())
-    (departure,) = call.room.departures_since(ann.participant.last_message_at)
+    (departure,) = call.room.departures_since(ann.participant.presence.last_message_at)
     assert departure.ByteSize() < 256
     again = await call.resume(ann)
     (gone,) = [info for info in again.of("update")[0].participants if info.identity == "bob"]
