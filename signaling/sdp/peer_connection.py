@@ -5,56 +5,43 @@ Who calls it: the renegotiation of a participant. It knows m-sections and the en
 look-up.
 """
 
-import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from sfu.engine import Engine, EngineError
 from sfu.parameters import (
-    Codec,
-    DtlsRole,
     Kind,
     PublishParameters,
     RemoteTransport,
-    TrackId,
     TransportId,
 )
-from signaling.sdp.codecs import OPUS_FMTP, PRIMARY, Format, announced, descriptions, opus_fmtp, supported_formats
-from signaling.sdp.forwarding import Forwarding, Forwardings, Sent, what_is_sent
+from signaling.sdp.answer import AnswerWriter
+from signaling.sdp.codecs import PRIMARY, Format, announced, descriptions, supported_formats
+from signaling.sdp.forwarding import Forwarding, Forwardings, Sent
+from signaling.sdp.m_sections import Layout, MSection, Published
 from signaling.sdp.matching import FreeSections, Matching, kind_of_source
 from signaling.sdp.negotiation import (
-    RID_URI,
     Beginning,
     Bundle,
     PublishDecision,
     SendingSection,
     WantedTrack,
     accepted_extensions,
-    answered_feedback,
-    build_profile,
     bundled_mids,
-    data_section,
     encodings_of,
     is_acceptable,
     is_data,
     kind_of,
-    local_transport,
-    publish_extensions,
     publish_formats,
-    rejected_section,
     remote_transport,
     sending_section,
     track_id,
-    used_first,
-    with_candidates,
-    with_track,
 )
 from signaling.sdp.offering import OfferingConnection
 from signaling.sdp.parsing import KnownSections, SdpError, parse
-from signaling.sdp.session_description import Direction, Extmap, Section, SessionDescription, Setup, Transport
-from signaling.sdp.simulcast import with_simulcast
+from signaling.sdp.session_description import Section, SessionDescription
 
 __all__ = [
     "AnswerResult",
@@ -72,23 +59,6 @@ log = structlog.get_logger("signaling.peer_connection")
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """An engine track that an offer started or stopped."""
-
-    mid: str
-    track_sid: str
-    cid: str
-    engine_track: TrackId
-    kind: Kind
-    codec: Codec
-    """The preferred codec. The engine tells which one the client really sends."""
-    fmtp: str
-    """The format's description, for `WantedTrack.engine tracks`."""
-    formats: tuple[tuple[int, Codec, str], ...] = ()
-    """(payload type, codec, `Format.description`) of what was accepted, in this order; without RTX."""
-
-
-@dataclass(frozen=True, slots=True)
 class AnswerResult:
     """The answer to one offer, and what the offer changed."""
 
@@ -100,47 +70,6 @@ class AnswerResult:
     """Engine tracks that the offer stopped. The engine has closed them already."""
     changed: tuple[Published, ...] = ()
     """Engine tracks that may send in other formats than before."""
-
-
-@dataclass(slots=True)
-class _MSection:
-    """One bundled audio or video m-section."""
-
-    section: Section
-    kind: Kind
-    direction: Direction
-    """The direction as the client sees it."""
-    formats: tuple[Format, ...] = ()
-    """The client's formats that we support and the bundle admits."""
-    extensions: tuple[Extmap, ...] = ()
-    decision: PublishDecision | None = None
-    published: Published | None = None
-    forwarding: Forwarding | None = None
-    """The track that we send here, or sent until it was no longer wanted."""
-    resting: bool = False
-    """The last answer took the track away. Clients announce a track on an m-section only if it was inactive before."""
-    answered: tuple[object, str] = (None, "")
-    """(what its text in the last answer depended on, that text)."""
-
-    @property
-    def mid(self) -> str:
-        return self.section.mid
-
-    @property
-    def free(self) -> bool:
-        return self.direction.receives and self.published is None and self.forwarding is None
-
-
-@dataclass(slots=True)
-class _Layout:
-    """The m-sections of an offer, with what each can be used for."""
-
-    session: SessionDescription
-    bundle: tuple[Section, ...]
-    """Accepted m-sections in the order of the group; the first one carries the transport."""
-    m_sections: dict[str, _MSection]
-    mixed: bool
-    registry: Bundle = field(default_factory=Bundle)
 
 
 class AnsweringConnection:
@@ -164,9 +93,8 @@ class AnsweringConnection:
         self.forwardings = self._forwardings.by_sid
         """The wanted tracks, by sid. Only `Forwardings` changes this."""
         self._known = KnownSections()
-        self._m_sections: dict[str, _MSection] = {}
-        self._session_id = secrets.randbits(62)
-        self._version = 0
+        self._m_sections: dict[str, MSection] = {}
+        self._writer = AnswerWriter()
 
     def answer(self, offer: str, decide: Callable[[SendingSection], PublishDecision | None]) -> AnswerResult:
         """Take an offer, call the engine and return the answer.
@@ -183,7 +111,7 @@ class AnsweringConnection:
         ended = self._end_publications(layout.m_sections)
         undecided = [each for each in layout.m_sections.values() if each.direction.sends and each.published is None]
         for m_section in undecided:
-            has_rids = _has_rids(m_section)
+            has_rids = m_section.has_rids
             m_section.decision = decide(sending_section(m_section.section, m_section.kind, m_section.formats, has_rids))
         before, self._m_sections = self._m_sections, layout.m_sections
         receiving = (each.section for each in layout.m_sections.values() if each.direction.receives)
@@ -192,7 +120,8 @@ class AnsweringConnection:
         published = tuple(p for each in undecided if (p := self._publish(each)) is not None)
         self._forward()
         self._connect(remote)
-        return AnswerResult(self._serialize(layout), self._mid_to_track_id(), published, ended, changed)
+        sdp = self._writer.write(layout, self._local, self._remote)
+        return AnswerResult(sdp, self._mid_to_track_id(), published, ended, changed)
 
     def want(self, track: WantedTrack) -> None:
         """Forward a track from the next answer on."""
@@ -210,7 +139,7 @@ class AnsweringConnection:
         )
         return audio, video
 
-    def _usable(self) -> list[_MSection]:
+    def _usable(self) -> list[MSection]:
         return [each for each in self._m_sections.values() if each.direction.receives and each.published is None]
 
     def missing_sections(self) -> tuple[int, int] | None:
@@ -268,10 +197,10 @@ class AnsweringConnection:
 
     # Reading the offer.
 
-    def _lay_out(self, session: SessionDescription) -> _Layout:
+    def _lay_out(self, session: SessionDescription) -> Layout:
         by_mid = {section.mid: section for section in session.sections if is_acceptable(section)}
         mixed = True
-        m_sections: dict[str, _MSection] = {}
+        m_sections: dict[str, MSection] = {}
         bundle = []
         data = False
         registry = Bundle()
@@ -289,9 +218,9 @@ class AnsweringConnection:
             bundle.append(section)
         if not bundle and self._remote is None:
             raise SdpError("the offer has no m-section that can be used: BUNDLE with rtcp-mux over DTLS is needed")
-        return _Layout(session, tuple(bundle), m_sections, mixed and bool(m_sections), registry)
+        return Layout(session, tuple(bundle), m_sections, mixed and bool(m_sections), registry)
 
-    def _admit(self, session: SessionDescription, section: Section, registry: Bundle) -> _MSection | None:
+    def _admit(self, session: SessionDescription, section: Section, registry: Bundle) -> MSection | None:
         """Return the state of an m-section, as a changed copy of its earlier state; None: it has no codec of ours."""
         kind = kind_of(section)
         assert kind is not None, "an acceptable m-section that is not for data is audio or video"
@@ -300,7 +229,7 @@ class AnsweringConnection:
         if old is not None and old.kind is kind:
             m_section = replace(old, section=section, direction=direction)
         else:
-            m_section = _MSection(section, kind, direction)
+            m_section = MSection(section, kind, direction)
         m_section.formats = registry.admit_formats(supported_formats(section.profile, kind))
         extensions = accepted_extensions(section.profile, session.allows_mixed(section))
         m_section.extensions = registry.admit_extensions(extensions)
@@ -308,7 +237,7 @@ class AnsweringConnection:
 
     # Calling the engine.
 
-    def _end_publications(self, m_sections: dict[str, _MSection]) -> tuple[Published, ...]:
+    def _end_publications(self, m_sections: dict[str, MSection]) -> tuple[Published, ...]:
         """Unpublish what the client no longer sends."""
         ended = []
         for mid, old in self._m_sections.items():
@@ -324,7 +253,7 @@ class AnsweringConnection:
                 new.published = new.decision = None
         return tuple(ended)
 
-    def _change_publications(self, before: dict[str, _MSection]) -> tuple[Published, ...]:
+    def _change_publications(self, before: dict[str, MSection]) -> tuple[Published, ...]:
         """Let the client send what is published already in the formats of this offer."""
         changed = []
         for mid, old in before.items():
@@ -337,12 +266,12 @@ class AnsweringConnection:
             changed.append(new.published)
         return tuple(changed)
 
-    def _publish(self, m_section: _MSection) -> Published | None:
+    def _publish(self, m_section: MSection) -> Published | None:
         if (decision := m_section.decision) is None:
             return None
         formats = publish_formats(m_section.formats, decision)
         accepted = next(f for f in formats if f.codec in PRIMARY)
-        encodings = announced(encodings_of(m_section.section, _has_rids(m_section)), decision.bitrates, accepted.codec)
+        encodings = announced(encodings_of(m_section.section, m_section.has_rids), decision.bitrates, accepted.codec)
         try:
             parameters = PublishParameters(
                 m_section.kind, m_section.mid, encodings, *decision.voices, decision.admitted(formats), decision.screen
@@ -383,7 +312,7 @@ class AnsweringConnection:
             self._start(forwarding, m_sections.get(forwarding), free, matching)
 
     def _start(
-        self, forwarding: Forwarding, own: _MSection | None, free: FreeSections[_MSection], matching: Matching
+        self, forwarding: Forwarding, own: MSection | None, free: FreeSections[MSection], matching: Matching
     ) -> None:
         """Send a track on the m-section that it had, or else on the first free one that takes it."""
         track = forwarding.wanted
@@ -408,88 +337,12 @@ class AnsweringConnection:
         if before is None or restarted or remote.sctp_port != before.sctp_port:
             self._engine.connect(self.transport, remote)
 
-    # Writing the answer.
-
     def _mid_to_track_id(self) -> dict[str, str]:
         published = {each.mid: each.published.track_sid for each in self._m_sections.values() if each.published}
         return published | dict(self._forwardings.by_mid())
 
-    def _serialize(self, layout: _Layout) -> str:
-        self._version += 1
-        accepted = {section.mid for section in layout.bundle}
-        header = SessionDescription(
-            origin=f"- {self._session_id} {self._version} IN IP4 127.0.0.1",
-            bundles=(tuple(section.mid for section in layout.bundle),) if layout.bundle else (),
-            ice_lite=True,
-            extmap_allow_mixed=layout.session.extmap_allow_mixed,
-        )
-        texts = [header.serialize()]
-        for section in layout.session.sections:
-            first = bool(layout.bundle) and section is layout.bundle[0]
-            if section.mid not in accepted:
-                texts.append(rejected_section(section).serialize())
-            elif (m_section := layout.m_sections.get(section.mid)) is not None:
-                texts.append(self._section_text(m_section, first))
-            else:
-                texts.append(self._finish(data_section(section.mid, self._transport(), section.protocol), first))
-        return "".join(texts)
 
-    def _transport(self) -> Transport:
-        assert self._remote is not None, "an answer with accepted m-sections comes after the remote half"
-        return local_transport(self._local, Setup.ACTIVE if self._remote.role is DtlsRole.CLIENT else Setup.PASSIVE)
-
-    def _finish(self, section: Section, first: bool) -> str:
-        return (with_candidates(section, self._local) if first else section).serialize()
-
-    def _section_text(self, m_section: _MSection, first: bool) -> str:
-        """Return the text of an m-section, which is made anew only if something in it may have changed."""
-        current, track = what_is_sent(m_section.forwarding)
-        key: tuple[object, ...] = (
-            m_section.section,
-            first,
-            self._local,
-            m_section.direction,
-            m_section.formats,
-            m_section.extensions,
-        )
-        key += (m_section.published, m_section.decision, current, track)
-        if m_section.answered[0] != key:
-            m_section.answered = key, self._finish(self._answer_section(m_section), first)
-        return m_section.answered[1]
-
-    def _answer_section(self, m_section: _MSection) -> Section:
-        current, track = what_is_sent(m_section.forwarding)
-        formats, opus, direction = m_section.formats, OPUS_FMTP, Direction.INACTIVE
-        extensions = m_section.extensions
-        if m_section.published is not None and m_section.decision is not None:
-            formats, direction = publish_formats(formats, m_section.decision), Direction.RECVONLY
-            opus = opus_fmtp(dtx=m_section.decision.dtx, stereo=m_section.decision.stereo)
-            extensions = publish_extensions(extensions, m_section.published.codec)
-        elif current is not None and track is not None:
-            formats, direction = used_first(formats, current.selection), Direction.SENDONLY
-            opus += ";sprop-stereo=1" * track.stereo
-        formats = answered_feedback(formats, extensions, sends=current is not None)
-        section = Section(
-            kind=m_section.kind.value,
-            protocol=m_section.section.protocol,
-            profile=build_profile(formats, extensions, opus=opus),
-            mid=m_section.mid,
-            direction=direction,
-            rtcp_mux=True,
-            rtcp_rsize=m_section.section.rtcp_rsize,
-            extmap_allow_mixed=m_section.section.extmap_allow_mixed,
-            transport=self._transport(),
-        )
-        if current is not None and track is not None:
-            return with_track(section, track, current.local)
-        return with_simulcast(section, m_section.section) if m_section.published is not None else section
-
-
-def _has_rids(m_section: _MSection) -> bool:
-    return any(extension.uri == RID_URI for extension in m_section.extensions)
-
-
-def _still_sends(m_section: _MSection, forwarding: Forwarding, current: Sent) -> bool:
+def _still_sends(m_section: MSection, forwarding: Forwarding, current: Sent) -> bool:
     """Tell whether a running subscription still fits its m-section."""
     unchanged = {f.payload_type: f.codec for f in m_section.formats}
     return (
