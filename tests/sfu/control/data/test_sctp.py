@@ -77,40 +77,44 @@ LAG = 100_000
 """What a receiver may lag in these tests."""
 
 
+@pytest.fixture
+def small_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LAG is the most that a receiver may lag."""
+    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+
+
 def numbered(count: int, size: int = 1000) -> list[bytes]:
     return [number.to_bytes(size, "big") for number in range(count)]
 
 
-async def test_slow_receiver_holds_its_sender_back_and_gets_everything(
-    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
-    ours, peer = ends
+def send_numbered(end: End, count: int = 200) -> Sender:
+    """Send reliable messages that come from one sender. Returns that sender."""
     sender = Sender()
-    messages = numbered(200)
-    for message in messages:
-        ours.send(Channel.RELIABLE, message, sender)
+    for message in numbered(count):
+        end.send(Channel.RELIABLE, message, sender)
+    return sender
+
+
+async def test_slow_receiver_holds_its_sender_back_and_gets_everything(ends: tuple[End, End], small_lag: None) -> None:
+    ours, peer = ends
+    sender = send_numbered(ours)
     assert ours.data._backlog.size > LAG
     assert sender.held == ours.data._backlog.size - LAG // 1256 * 1256
     await exchange(ours, peer)
     assert sender.held == ours.ledger.total == 0
-    assert [payload for _, payload in peer.messages] == messages
+    assert [payload for _, payload in peer.messages] == numbered(200)
     assert not ours.drops
 
 
 async def test_receiver_that_is_not_far_behind_holds_nobody_back(ends: tuple[End, End]) -> None:
     ours, _ = ends
-    sender = Sender()
-    for message in numbered(200):
-        ours.send(Channel.RELIABLE, message, sender)
+    sender = send_numbered(ours)
     assert (sender.held, ours.ledger.total > 100_000) == (0, True)
 
 
-async def test_messages_that_wait_for_the_channel_hold_their_sender_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
-    end, sender = End(), Sender()
-    for message in numbered(200):
-        end.send(Channel.RELIABLE, message, sender)
+async def test_messages_that_wait_for_the_channel_hold_their_sender_back_too(small_lag: None) -> None:
+    end = End()
+    sender = send_numbered(end)
     assert sender.held > 0
     end.data.close()
     assert sender.held == end.ledger.total == 0
@@ -165,13 +169,10 @@ class Stalling:
 
 
 async def test_receiver_that_takes_nothing_loses_its_reliable_channel_only(
-    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[End, End], small_lag: None
 ) -> None:
-    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
     ours, peer = ends
-    sender = Sender()
-    for message in numbered(200):
-        ours.send(Channel.RELIABLE, message, sender)
+    sender = send_numbered(ours)
     clock = Stalling(ours)
     clock.pass_seconds(sctp.STALL_POLLS - 1)
     assert sender.held > 0
@@ -188,14 +189,9 @@ async def test_receiver_that_takes_nothing_loses_its_reliable_channel_only(
     assert peer.data._channels[Channel.LOSSY].readyState == "open"
 
 
-async def test_receiver_that_takes_a_chunk_now_and_then_is_no_better(
-    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+async def test_receiver_that_takes_a_chunk_now_and_then_is_no_better(ends: tuple[End, End], small_lag: None) -> None:
     ours, peer = ends
-    sender = Sender()
-    for message in numbered(200):
-        ours.send(Channel.RELIABLE, message, sender)
+    sender = send_numbered(ours)
     clock = Stalling(ours)
     for _ in range(sctp.STALL_POLLS):
         clock.pass_seconds(1)
@@ -206,14 +202,9 @@ async def test_receiver_that_takes_a_chunk_now_and_then_is_no_better(
     assert ours.drops["data_stalled"] > 100
 
 
-async def test_slow_receiver_that_goes_on_taking_is_waited_for(
-    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+async def test_slow_receiver_that_goes_on_taking_is_waited_for(ends: tuple[End, End], small_lag: None) -> None:
     ours, peer = ends
-    sender = Sender()
-    for message in numbered(1000):
-        ours.send(Channel.RELIABLE, message, sender)
+    sender = send_numbered(ours, 1000)
     clock = Stalling(ours)
     for _ in range(3 * sctp.STALL_POLLS):
         clock.pass_seconds(1)
@@ -228,12 +219,10 @@ async def test_slow_receiver_that_goes_on_taking_is_waited_for(
 
 
 async def test_peer_whose_channel_does_not_open_misses_what_waited_and_gets_what_comes_then(
-    monkeypatch: pytest.MonkeyPatch,
+    small_lag: None,
 ) -> None:
-    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
-    ours, peer, sender = End(), End(), Sender()
-    for message in numbered(200):
-        ours.send(Channel.RELIABLE, message, sender)
+    ours, peer = End(), End()
+    sender = send_numbered(ours)
     Stalling(ours).pass_seconds(sctp.STALL_POLLS)
     assert (sender.held, ours.drops["data_stalled"]) == (0, 200)
     ours.data.start(DtlsRole.SERVER, 5000, 0, True)
@@ -246,14 +235,9 @@ async def test_peer_whose_channel_does_not_open_misses_what_waited_and_gets_what
     peer.data.close()
 
 
-async def test_backlog_of_a_peer_that_aborts_is_forgotten(
-    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backlog, "MAX_LAG_BYTES", LAG)
+async def test_backlog_of_a_peer_that_aborts_is_forgotten(ends: tuple[End, End], small_lag: None) -> None:
     ours, peer = ends
-    sender = Sender()
-    for message in numbered(200):
-        ours.send(Channel.RELIABLE, message, sender)
+    sender = send_numbered(ours)
     peer.data.close()
     await exchange(ours, peer)
     assert sender.held == ours.ledger.total == 0
