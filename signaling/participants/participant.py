@@ -39,7 +39,7 @@ from sfu.events import (
 )
 from signaling import identifiers
 from signaling.errors import RequestRefused, SessionEnded
-from signaling.http.connection import Broadcast, SignalConnection
+from signaling.http.connection import CLOSE_NORMAL, Broadcast, SignalConnection
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims
 from signaling.participants import data
@@ -66,7 +66,6 @@ CLOSED_BY_PEER = "closed by peer"
 FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
 """Older clients read `can_reconnect` instead of `action`."""
 FIRST_PROTOCOL_WITH_SUBSCRIBER_PRIMARY = 3
-CLOSE_NORMAL = 1000
 
 log = structlog.get_logger("signaling.participant")
 

@@ -25,12 +25,12 @@ from livekit.protocol.rtc import (
 
 from sfu.engine import EngineError
 from signaling.errors import SessionEnded
-from signaling.http.connection import BadMessage, SignalConnection
+from signaling.http.connection import CLOSE_NORMAL, BadMessage, SignalConnection
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.shares import ExcessiveUse
 from signaling.limits import MAX_BAD_MESSAGES
 from signaling.participants import handlers
-from signaling.participants.participant import CLOSE_NORMAL, Participant
+from signaling.participants.participant import Participant
 from signaling.participants.presence import PING_TIMEOUT_S
 from signaling.participants.sockets import CLOSE_RECONNECT
 from signaling.rooms.capacity import SERVER_FULL
