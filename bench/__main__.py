@@ -29,6 +29,21 @@ def main() -> None:
     """Benchmarks of forwarding. They measure and report; they never fail because of a figure."""
 
 
+@main.command("compile")
+def compile_kernels() -> None:
+    """Compile the load generator on all cores. Every command that measures does it first."""
+    _compile()
+    console.print("the benchmark's kernels are compiled")
+
+
+def _compile() -> None:
+    from bench.compile import compile_all
+
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("compiling kernels", total=None, visible=False)
+        compile_all(lambda done, total, _: progress.update(task, completed=done, total=total, visible=True))
+
+
 @main.command()
 @click.option("--subscribers", "-n", type=int, multiple=True, default=(50, 300, 1000), help="Repeat for several.")
 @click.option("--rate", type=int, default=60_000, show_default=True, help="Packets a second out, in all.")
@@ -56,6 +71,7 @@ def forward(
     found = []
     try:
         loads = [load(name, n, rate, seconds) for name in names for n in sorted(subscribers)]
+        _compile()
         with Progress(console=console) as progress:
             for each in loads:
                 task = progress.add_task(f"{each.n} subscribers, {load_title(each)}", total=2 * repeats)
@@ -80,7 +96,9 @@ def profile_packet(subscribers: int, rate: int, burst: int, seconds: float) -> N
     from bench.measure.profile import ProfileFailed, profile
 
     try:
-        measured = profile(replace(load(SMOOTH, subscribers, rate, seconds), per_burst=burst))
+        smooth = replace(load(SMOOTH, subscribers, rate, seconds), per_burst=burst)
+        _compile()
+        measured = profile(smooth)
     except (ProfileFailed, scenarios.BadScenario, RunFailed) as error:
         raise click.ClickException(str(error)) from error
     table = Table("where", "us a packet", "share", title=f"{subscribers} subscribers, {burst} at once", box=None)
@@ -180,6 +198,7 @@ def run(scenario: str, targets: tuple[Subject, ...], sizes: tuple[int, ...], **o
         sized = [found.sized(n, options["seconds"], options["loss"], **rates) for n in sizes or (found.n,)]
         if options["knee"] and found.late:
             raise click.ClickException("joins have no load to ramp; give other --seconds or another -n")
+        _compile()
         runs = Run(_say)
         measured = runs.all(sized, list(targets), options)
     except (scenarios.BadScenario, RunFailed) as error:
@@ -270,6 +289,7 @@ def publish_all(only: tuple[str, ...], quick: bool, docs: Path | None, output: P
         chosen = [each.quick() if quick else each for each in sections if not only or each.name in only]
         document = docs or (None if quick else suite.DOCUMENT)
         publisher = Publisher(list(options["extra"]), output, document, _say)
+        _compile()
         publisher.publish(chosen, lambda sheet: print_sheet(sheet, console))
     except (suite.BadSuite, markdown.NoPlace) as error:
         raise click.ClickException(str(error)) from error

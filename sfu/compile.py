@@ -8,7 +8,7 @@ import logging
 import pkgutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from types import ModuleType
 from typing import Any
@@ -110,17 +110,32 @@ def compile_all(progress: Progress) -> None:
         if kernel_cache.is_complete():
             return
         found = kernels()
-        counter = _Counter(len(found), progress)
-        count = worker_count()
-        if count > 1:
-            with closing(compile_in_processes(count, list(found.values()), calls)) as names:
-                for name in names:
-                    counter.count(name)
-        with counter.listening():
-            for kernel, arguments in calls:
-                kernel(*arguments)
-        progress(len(found), len(found), "")
+        compile_calls(calls, found, len(found), progress)
         kernel_cache.mark_complete()
+
+
+def compile_calls(calls: Sequence[Call], known: Mapping[str, Dispatcher], total: int, progress: Progress) -> None:
+    """Compile into the cache what these calls need, then make the calls.
+
+    Several processes compile, as far as cores and memory allow; what they leave is compiled here. The caller holds
+    `kernel_cache.locked`.
+
+    Args:
+        calls: kernels with the arguments of a call that returns at once.
+        known: all kernels that may be called, directly or not, by full name.
+        total: functions in all, as `progress` is told.
+        progress: is told of each function, and at the end that all are done.
+    """
+    counter = _Counter(total, progress)
+    count = worker_count()
+    if count > 1:
+        with closing(compile_in_processes(count, list(known.values()), calls)) as names:
+            for name in names:
+                counter.count(name)
+    with counter.listening():
+        for kernel, arguments in calls:
+            kernel(*arguments)
+    progress(total, total, "")
 
 
 def main() -> None:

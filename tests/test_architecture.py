@@ -55,6 +55,7 @@ ORDER = (
     {"bench.clients"},
     {"bench.generator"},
     {"bench.servers", "bench.scenarios"},
+    {"bench.compile"},
     {"bench.report", "bench.targets"},
     {"bench.measure"},
     {"bench.publish", "bench.network"},

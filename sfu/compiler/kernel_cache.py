@@ -25,7 +25,9 @@ from numba.core import caching
 
 from sfu.compiler.dependencies import PACKAGES, ROOT, WHOLE, Part, kernels, needed, text
 
-COMPLETE = "complete"
+SERVER, BENCHMARK = PACKAGES
+COMPLETE = {SERVER: "complete", BENCHMARK: "complete-bench"}
+"""The file that says that all kernels of a package are there."""
 _STAMP = re.compile(r"-([0-9a-f]{20})\.py\d")
 CODE_OPTIONS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME")
 
@@ -55,8 +57,10 @@ def _stamps(*packages: str) -> dict[Part, str]:
 
 
 @cache
-def _all_sources() -> str:
-    return _digest(_name(file).encode() + b" " + file.read_bytes() for file in _sources("sfu"))
+def _all_sources(package: str) -> str:
+    """A hash over whatever the kernels of a package may need."""
+    files = [file for each in PACKAGES[: PACKAGES.index(package) + 1] for file in _sources(each)]
+    return _digest(_name(file).encode() + b" " + file.read_bytes() for file in files)
 
 
 def _sources(package: str) -> list[Path]:
@@ -72,11 +76,11 @@ def _is_private(place: Path) -> bool:
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
-def _is_complete(place: Path) -> bool:
-    marker = place / COMPLETE
+def _is_complete(place: Path, package: str = SERVER) -> bool:
+    marker = place / COMPLETE[package]
     if not marker.exists() or not _is_private(place):
         return False
-    return marker.read_text(encoding="utf-8").partition("\n")[0] == _all_sources()
+    return marker.read_text(encoding="utf-8").partition("\n")[0] == _all_sources(package)
 
 
 @cache
@@ -99,17 +103,16 @@ def directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="aiosfu-kernels-"))  # compiled anew at every start
 
 
-def is_complete() -> bool:
-    """Whether every kernel of a server is compiled and cached; the benchmark's come when they are used."""
-    return _is_complete(directory())
+def is_complete(package: str = SERVER) -> bool:
+    """Whether every kernel of the server, or of the benchmark, is compiled and cached."""
+    return _is_complete(directory(), package)
 
 
 @cache
 def _kept_stamps() -> dict[Part, str]:
     """Stamps that `mark_complete` wrote for just these sources: a start that compiles nothing parses nothing either."""
-    if not is_complete():
-        return {}
-    _, *lines = (directory() / COMPLETE).read_text(encoding="utf-8").splitlines()
+    markers = [directory() / COMPLETE[package] for package in PACKAGES if is_complete(package)]
+    lines = [line for marker in markers for line in marker.read_text(encoding="utf-8").splitlines()[1:]]
     return {(ROOT / file, name): kept for kept, file, name in (line.split(" ") for line in lines)}
 
 
@@ -121,16 +124,18 @@ def locked(name: str = "lock") -> Iterator[None]:
         yield
 
 
-def mark_complete() -> None:
-    """Say that every kernel has been compiled, and delete those of older sources; the last act of `sfu.compile`."""
+def mark_complete(package: str = SERVER) -> None:
+    """Say that every kernel of a package has been compiled, and delete those of older sources; the last act of
+    `sfu.compile` and of `bench.compile`."""
     current = set(_stamps(*PACKAGES).values())
     for file in directory().glob("*.nb[ci]"):
         found = _STAMP.search(file.name)
         if found is None or found[1] not in current:
             file.unlink(missing_ok=True)
-    marker = directory() / COMPLETE
+    marker = directory() / COMPLETE[package]
     unfinished = marker.with_suffix(".new")
-    lines = [_all_sources(), *(f"{kept} {_name(file)} {name}" for (file, name), kept in _stamps("sfu").items())]
+    stamps = [f"{kept} {_name(file)} {name}" for (file, name), kept in _stamps(package).items()]
+    lines = [_all_sources(package), *stamps]
     unfinished.write_text("\n".join(lines), encoding="utf-8")
     unfinished.replace(marker)  # at once: the first line alone would say that all is there
 

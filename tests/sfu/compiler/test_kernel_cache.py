@@ -126,6 +126,41 @@ def test_start_with_a_complete_directory_parses_no_source(package: Path, tmp_pat
     assert run(count, package.parent, tmp_path / "home") == "22 0 1\n4"
 
 
+LOAD = """
+from numba import njit
+
+from sfu.leaf import leaf
+
+@njit(cache=True)
+def load():
+    return 3 * leaf()
+"""
+
+
+def test_the_benchmarks_processes_parse_no_source_once_its_kernels_are_complete(package: Path, tmp_path: Path) -> None:
+    made = package.with_name("bench")
+    made.mkdir()
+    (made / "load.py").write_text(LOAD)
+    ask = "from sfu.compiler import kernel_cache as cache, dependencies\n"
+    told = (
+        "print(load(), cache.is_complete(), cache.is_complete('bench'), dependencies._source.cache_info().misses > 0)"
+    )
+    use = f"{ask}import sfu\nfrom bench.load import load\n{told}"
+
+    def after(mark: str) -> str:
+        run(f"{RUN}from bench.load import load; load()\n{ask}{mark}", package.parent, tmp_path / "home")
+        return run(use, package.parent, tmp_path / "home")
+
+    assert after("") == "30 False False True"
+    assert after("cache.mark_complete()") == "30 True False True"
+    assert after("cache.mark_complete('bench')") == "30 True True False"
+    (made / "load.py").write_text(LOAD.replace("3 *", "4 *"))
+    assert after("") == "40 True False True"
+    assert after("cache.mark_complete('bench')") == "40 True True False"
+    (package / "number.py").write_text("NUMBER = 11\n")
+    assert after("") == "44 False False True"
+
+
 def test_kernel_that_only_moved_or_whose_neighbour_changed_is_not_compiled(package: Path, tmp_path: Path) -> None:
     neighbour = "\n@njit(cache=True)\ndef neighbour():\n    return {}\n"
     leaf = LEAF.format(operation="+ 0")

@@ -9,7 +9,7 @@ from pathlib import Path
 def run(code: str, directory: Path, home: Path, **options: str) -> str:
     """Standard output of a new interpreter in `directory`, with its own user cache."""
     environment = os.environ | {"XDG_CACHE_HOME": str(home), "PYTHONPATH": str(directory)}
-    for name in ("NUMBA_BOUNDSCHECK", "NUMBA_CACHE_DIR"):
+    for name in ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CACHE_DIR"):
         environment.pop(name, None)
     environment |= options
     done = subprocess.run(
