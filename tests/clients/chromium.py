@@ -1,6 +1,7 @@
 """Chromium through Playwright, with the system's browser and its fake devices."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,12 +28,13 @@ _ARGUMENTS = (
 
 @contextlib.asynccontextmanager
 async def running_chromium(
-    *, fake_ui: bool = True, film: Path | None = None, program: Path | None = None
+    *, fake_ui: bool = True, film: Path | None = None, program: Path | None = None, home: Path | None = None
 ) -> AsyncIterator[Browser]:
     """Start a headless Chromium; with fake_ui False a page is not granted camera and microphone by itself.
 
     film: what its camera shows, as YUV4MPEG2, again and again; None: Chromium's own test picture.
     program: what to start in place of the system's Chromium, with its arguments; None: that.
+    home: the folder below which its store of authorities is (`trust.CHROMIUM_STORE`); None: the user's.
     """
     path = program or shutil.which("chromium")
     if path is None:
@@ -41,7 +43,8 @@ async def running_chromium(
     if film is not None:
         arguments.append(f"--use-file-for-fake-video-capture={film}")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=arguments)
+        env: dict[str, str | float | bool] = {**os.environ, **({"HOME": os.fspath(home)} if home is not None else {})}
+        browser = await playwright.chromium.launch(executable_path=path, args=arguments, env=env)
         try:
             yield browser
         finally:

@@ -13,6 +13,7 @@ from typing import Any
 import websockets
 
 from bench.network.namespaces import Namespace
+from tests.clients.trust import trust
 
 START_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
@@ -132,14 +133,19 @@ async def _connect(port: int, namespace: Namespace | None) -> "websockets.Client
 
 
 @contextlib.asynccontextmanager
-async def running_firefox(namespace: Namespace | None = None, *, all_addresses: bool = False) -> AsyncIterator[Firefox]:
+async def running_firefox(
+    namespace: Namespace | None = None, *, all_addresses: bool = False, authority: Path | None = None
+) -> AsyncIterator[Firefox]:
     """Start a headless Firefox ESR with a profile of its own; ends it and forgets the profile.
 
     namespace: where it is to run; None: in ours. all_addresses: its pages offer candidates of every address of the
     machine, as pages do that have a lasting permission for the microphone, and not only of the default route's.
+    authority: a certificate in PEM that its store gets.
     """
     with tempfile.TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as profile:
         _write_profile(Path(profile), all_addresses)
+        if authority is not None:
+            trust(Path(profile), authority)
         port = _free_port()
         arguments = [
             "--headless",

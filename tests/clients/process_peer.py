@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -68,11 +69,14 @@ class ProcessPeer:
 
 
 @contextlib.asynccontextmanager
-async def process_peer(identity: str, kind: str = "sdk") -> AsyncIterator[ProcessPeer]:
-    """A native client, "sdk" or "sdk-dual", until the block ends."""
+async def process_peer(
+    identity: str, kind: str = "sdk", environment: dict[str, str] | None = None
+) -> AsyncIterator[ProcessPeer]:
+    """A native client, "sdk" or "sdk-dual", until the block ends. `environment`: what its process gets beside ours."""
     pipe = asyncio.subprocess.PIPE
     command = [sys.executable, "-m", "tests.clients.process_peer", identity, kind]
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=MAX_LINE_BYTES)
+    env = os.environ | (environment or {})
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=MAX_LINE_BYTES, env=env)
     peer = ProcessPeer(identity, process)
     try:
         yield peer

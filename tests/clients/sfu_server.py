@@ -27,10 +27,12 @@ class ServerUnderTest:
     process: "subprocess.Popen[bytes]"
     log: Path
     command: tuple[str, ...] = ()
+    secure: bool = False
+    """Clients are to come over TLS."""
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"{'wss' if self.secure else 'ws'}://127.0.0.1:{self.port}"
 
     @property
     def http_url(self) -> str:
