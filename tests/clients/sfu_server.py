@@ -13,6 +13,8 @@ from pathlib import Path
 
 import jwt
 
+from tests.clients.container import Container
+
 KEY, SECRET = "devkey", "secret"
 START_TIMEOUT_S = 180  # a first start may compile kernels
 STOP_TIMEOUT_S = 20
@@ -29,14 +31,16 @@ class ServerUnderTest:
     command: tuple[str, ...] = ()
     secure: bool = False
     """Clients are to come over TLS."""
+    host: str = "127.0.0.1"
+    """The address at which clients find it."""
 
     @property
     def url(self) -> str:
-        return f"{'wss' if self.secure else 'ws'}://127.0.0.1:{self.port}"
+        return f"{'wss' if self.secure else 'ws'}://{self.host}:{self.port}"
 
     @property
     def http_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def token(self, room: str, identity: str, claims: dict[str, object] | None = None, **grants: object) -> str:
         """A join token as an application's backend would make it; `grants` go into the video claim."""
@@ -81,20 +85,31 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -
 
 @contextlib.contextmanager
 def running_server(
-    folder: Path, *, node_ip: str | None, extra: tuple[str, ...] = (), port: int = 0, dev: bool = True
+    folder: Path,
+    *,
+    node_ip: str | None,
+    extra: tuple[str, ...] = (),
+    port: int = 0,
+    dev: bool = True,
+    container: Container | None = None,
 ) -> Iterator[ServerUnderTest]:
     """Start a server, yield it when ready, stop it by SIGTERM.
 
     node_ip None: it offers all addresses it has. port 0: a free one. dev: whether it is a development server.
+    container: where it runs, if not in our network.
     """
     port, udp_port = port or free_port(), free_port(socket.SOCK_DGRAM)
     log = folder / f"server-{port}.log"
-    command = [sys.executable, "-m", "signaling.cli", "serve", "--bind", "127.0.0.1", "--port", str(port)]
+    bind, host = ("127.0.0.1", "127.0.0.1") if container is None else ("0.0.0.0", container.outside)
+    command = [sys.executable, "-m", "signaling.cli", "serve", "--bind", bind, "--port", str(port)]
     command += ["--udp-port", str(udp_port), *(("--dev",) if dev else ("--keys", f"{KEY}: {SECRET}")), *extra]
     if node_ip is not None:
         command += ["--node-ip", node_ip]
+    if container is not None:
+        container.publish(port, udp_port)
+        command = [*container.prefix(), *command]
     process = _start(tuple(command), log)
-    server = ServerUnderTest(port, udp_port, process, log, tuple(command))
+    server = ServerUnderTest(port, udp_port, process, log, tuple(command), host=host)
     try:
         _wait_until_ready(server.http_url, process, log)
         yield server
