@@ -22,6 +22,7 @@ from sfu.compiler import kernel_cache
 from sfu.compiler.parallel import Call, compile_in_processes, worker_count
 from sfu.schema.capacities import NOTICE_BLOCK
 from sfu.schema.codes import NoticeKind
+from sfu.schema.connection_tables import frame_t
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import command_t, notice_t, slow_t
 
@@ -89,6 +90,7 @@ def _calls() -> Iterator[list[Call]]:
         # before the loop: their callees are few, so that the first line of progress comes soon
         yield [
             (control.push_command, (memory.record, np.zeros(1, command_t))),
+            (control.push_frame, (memory.record, np.zeros(1, frame_t))),
             (notices.notice, (memory.record, NoticeKind.CLOSED_TRANSPORT, 0)),
             (notices.take_notices, (memory.record, np.zeros(NOTICE_BLOCK, notice_t))),
             (control.take_slow, (memory.record, np.zeros(1, slow_t))),

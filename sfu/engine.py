@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import itertools
 import logging
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from sfu.control.event_queue import EventQueue
 from sfu.control.fanout import Fanout
 from sfu.control.forwarding import Forwarding, check_open
 from sfu.control.media_thread import MediaThread
+from sfu.control.net.tcp import TcpConnections
 from sfu.control.observing import statistics
 from sfu.control.observing.explain import Explanations, LayerUse, layer_uses
 from sfu.control.observing.scores import Scores
@@ -35,7 +37,6 @@ from sfu.control.security.certificate import LocalCertificate
 from sfu.control.security.dtls import SRTP_PROFILES
 from sfu.control.serving import Serving
 from sfu.control.shards import MakeThread, Shard, first_turns, open_all
-from sfu.control.sockets import candidates
 from sfu.control.tracks import Owners
 from sfu.control.transports import Transport
 from sfu.errors import EngineError, TableFull
@@ -89,6 +90,8 @@ class Engine:
             raise EngineError(f"1 to {MAX_THREADS} media threads, not {len(options.udp_ports)}")
         self.udp_ports = options.udp_ports
         """The ports that are really bound, after `start`: one for each media thread."""
+        self.tcp_port = options.tcp_port
+        """The port of ICE over TCP that clients are told, after `start`; None: there is none."""
         self._options = options
         self._drops: Counter[str] = Counter()
         self._events = EventQueue(self._drops)
@@ -127,6 +130,7 @@ class Engine:
         certificate = LocalCertificate(tuple(profile.name for profile in SRTP_PROFILES))
         self._fingerprint = certificate.fingerprint
         self._fanout = Fanout(self._drops, time.monotonic)
+        self._tcp = TcpConnections(self.shards, self._drops)
         self._open_shards(certificate)
         for shard in self.shards:
             self._loop.add_reader(int(shard.memory.thread["control_fd"]), self._serving.readable, shard)
@@ -148,6 +152,7 @@ class Engine:
         """Close everything, end the media threads, close the sockets. No event comes any more."""
         self._candidates = {}
         self._fanout.stop()
+        self._tcp.stop()
         for number in list(self._transports):
             self.close_transport(number)
         with contextlib.suppress(TimeoutError):
@@ -160,9 +165,10 @@ class Engine:
                 shard.close()
 
     def _open_shards(self, certificate: LocalCertificate) -> None:
-        open_all(self.shards, self.udp_ports, self._options, certificate)
+        open_all(self.shards, self.udp_ports, self._options, certificate, self._tcp)
         self.udp_ports = tuple(shard.sockets.port for shard in self.shards)
-        self._candidates = {shard: self._candidates_of(shard) for shard in self.shards}
+        self.tcp_port = self._tcp.port or self._options.shared_tcp_port
+        self._candidates = {each: each.candidates(self._options.node_ips, self.tcp_port) for each in self.shards}
 
     def _end_threads(self) -> bool:
         """End the media threads, then forget the keys that they used. False: one does not end, so everything stays."""
@@ -209,6 +215,11 @@ class Engine:
         transport = self._transports[number] = Transport(number, shard, *queues, may_pause, path_memory, other)
         self._owners[shard].transports[transport.row] = transport
         return self._local(transport)
+
+    def take_connection(self, connection: socket.socket) -> None:
+        """Take over a connected TCP socket of which nothing has been read, and which is to begin with a connectivity
+        check in a frame (RFC 6544). It is closed when it does not prove to be a client's, and when it ends."""
+        self._tcp.take(connection)
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
         """Take the peer's ICE credentials and fingerprints; start DTLS, and SCTP with a `sctp_port`. Later calls bring
@@ -418,10 +429,6 @@ class Engine:
 
     def _local(self, transport: Transport) -> LocalTransport:
         return LocalTransport(transport.id, transport.ice, self._fingerprint, self._candidates[transport.shard])
-
-    def _candidates_of(self, shard: Shard) -> tuple[Candidate, ...]:
-        addresses = self._options.node_ips or shard.sockets.local_addresses()
-        return candidates(addresses, shard.sockets.families, shard.sockets.port)
 
     def _wake(self, shard: Shard) -> None:
         self._later(f"wake {shard.number}", 0, shard.thread.wake)

@@ -108,6 +108,10 @@ class EngineOptions:
     """Local addresses to bind; empty: all, IPv4 and IPv6."""
     node_ips: tuple[str, ...] = ()
     """Addresses to advertise as candidates; empty: those bound, or every address of the machine."""
+    tcp_port: int | None = None
+    """The port for ICE over TCP, one for all media threads; None: there is none. 0: any free port."""
+    shared_tcp_port: int | None = None
+    """In its place, a port where others accept connections and hand over those of clients (`take_connection`)."""
     limits_bandwidth: bool = True
     """False: everybody is sent what it prefers, whatever its path carries."""
     proxies_loss: bool = False
@@ -132,6 +136,8 @@ class Candidate:
     priority: int
     address: str
     port: int
+    tcp: bool = False
+    """Over TCP, and the peer connects (RFC 6544: `tcptype passive`); else over UDP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ def ports(context: click.Context, /, **options: Any) -> None:
     tcp = [f"{config.port} - HTTP service"]
     if config.prometheus.port:
         tcp.append(f"{config.prometheus.port} - Prometheus")
+    if config.ice.tcp_port:
+        tcp.append(f"{config.ice.tcp_port} - ICE/TCP")
     first, last = config.media_ports[0], config.media_ports[-1]
     udp = f"{first} - ICE/UDP" if first == last else f"{first}-{last} - ICE/UDP"
     click.echo("\n".join(("TCP Ports", *tcp, "UDP Ports", udp)))
@@ -330,7 +332,7 @@ def _open_and_run(config: Config, read_again: Callable[[], Config] | None) -> No
     listener.raise_descriptor_limit()
     try:
         # Before anything slow, so that a taken port is known at once.
-        listener.check_media_ports(config)
+        config = listener.check_media_ports(config)
         listener.check_metrics_port(config)
         listener.check_certificate(config)
         _run(config, read_again, listener.bind_sockets(config))
@@ -352,7 +354,8 @@ def _run(config: Config, read_again: Callable[[], Config] | None, sockets: list[
     def announce(addresses: list[tuple[str, int]]) -> None:
         _yield_to_media()
         for address, port in addresses:
-            log.info("listening", address=address, tcp_port=port, udp_ports=list(engine.udp_ports))
+            ports = {"udp_ports": list(engine.udp_ports), "ice_tcp_port": engine.tcp_port}
+            log.info("listening", address=address, tcp_port=port, **ports)
         if config.development:
             address, port = addresses[0]
             click.echo(f"Demo page: {_url(_reachable(address), port)}demo/")
@@ -372,6 +375,8 @@ def _run(config: Config, read_again: Callable[[], Config] | None, sockets: list[
             limits_bandwidth=config.media.limits_bandwidth,
             proxies_loss=config.media.proxies_loss,
             key_frame_retry_ms=config.media.key_frame_retry_ms,
+            tcp_port=None if config.shares_port else config.ice.tcp_port or None,
+            shared_tcp_port=config.port if config.shares_port else None,
         )
     )
     uvloop.run(run())

@@ -31,7 +31,7 @@ ORDER = (
     {"sfu.media.rtcp"},
     {"sfu.media"},
     # the control thread
-    {"sfu.control.data", "sfu.control.security"},
+    {"sfu.control.data", "sfu.control.net", "sfu.control.security"},
     {"sfu.control"},
     {"sfu.control.observing"},
     {"sfu.engine", "sfu.compile"},

@@ -1,4 +1,5 @@
-"""The control thread's end: commands to the media thread, its notices and DTLS datagrams back.
+"""The control thread's end: commands and datagrams for TCP connections to the media thread, its notices and DTLS
+datagrams back.
 
 Nothing here waits: commands that do not fit stay here until `flush` finds room.
 """
@@ -10,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sfu.errors import TableFull
-from sfu.queues.control import push_command, take_slow
+from sfu.queues.control import push_command, push_frame, take_slow
 from sfu.queues.notices import take_notices
-from sfu.schema.capacities import SLOW_QUEUE
+from sfu.schema.capacities import SLOW_BYTES, SLOW_QUEUE
 from sfu.schema.codes import Command
+from sfu.schema.connection_tables import frame_t
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import COMMAND_FIELDS, command_t, notice_t, slow_t
 
@@ -31,6 +33,7 @@ _ROWS = frozenset(
         Command.CLOSE_TRANSPORT,
         Command.CLOSE_TRACK,
         Command.CLOSE_SUBSCRIPTION,
+        Command.OPEN_CONNECTION,
     )
 )
 """A row whose opening was refused would be in use for ever: nobody tells that it is closed."""
@@ -71,6 +74,7 @@ class Mailbox:
         self._wake = wake
         self._command = np.zeros(1, command_t)
         self._command_bytes = memoryview(self._command.view(np.uint8))  # type: ignore[arg-type]
+        self._frame = np.zeros(1, frame_t)
         self._waiting: deque[bytes] = deque()
         self._settings: dict[tuple[Command, int], bytes] = {}
         self._notices = np.zeros(NOTICE_BATCH, notice_t)
@@ -114,6 +118,19 @@ class Mailbox:
         """Move waiting commands into the queue, as far as there is room."""
         if self._move():
             self._wake()
+
+    def push_frame(self, transport: int, generation: int, path: int, datagram: bytes) -> bool:
+        """Send a datagram to a transport row over the TCP connection of a path row. False: it cannot be sent now."""
+        size = len(datagram)
+        if size > SLOW_BYTES:
+            return False
+        frame = self._frame[0]
+        frame["transport"], frame["generation"], frame["path"], frame["size"] = transport, generation, path, size
+        frame["data"][:size] = np.frombuffer(datagram, np.uint8)
+        if not push_frame(self._state, self._frame):
+            return False
+        self._wake()
+        return True
 
     def _packed(self, kind: Command, row: int, generation: int, fields: dict[str, int]) -> bytes:
         """One command as it lies in the queue."""

@@ -23,6 +23,7 @@ from sfu.parameters import (
     SubscribeParameters,
 )
 from sfu.schema.capacities import (
+    CONNECTIONS,
     EXTENSION_IDS,
     LAYERS,
     MEDIA_PER_TRANSPORT,
@@ -99,6 +100,7 @@ class Tables:
         self.tracks = Rows("tracks", TRACKS)
         self.streams = Rows("streams", STREAMS)
         self.subscriptions = Rows("subscriptions", SUBSCRIPTIONS)
+        self.connections = Rows("connections", CONNECTIONS)
         self._histories = Rows("history", SUBSCRIPTIONS)
         self._noticed, self._taken = memory.table("noticed"), memory.table("taken")
         self._history_uses = 0
@@ -281,6 +283,20 @@ class Tables:
         history = int(self._memory.table("subscriptions")[row]["history"])
         if history != SCRATCH_HISTORY:
             self._histories.give_back(history)
+
+    def take_connection(self, address: bytes, fd: int) -> tuple[int, int]:
+        """Row and generation of a TCP connection. address: its peer's sockaddr; fd: its descriptor.
+
+        Raises:
+            TableFull: no row is free.
+        """
+        row = self.connections.take()
+        record = self._memory.table("connections")[row]
+        record["family"] = 4 if len(address) == 16 else 6
+        record["address"] = list(address.ljust(28, b"\0"))
+        record["address_bytes"] = len(address)
+        record["fd"] = fd
+        return row, _next_generation(record)
 
     def _forget_notices(self, row: int, kinds: Iterable[int]) -> None:
         """Skip the notices that were given of a free row and not taken yet: they concern its last use."""

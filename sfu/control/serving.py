@@ -99,6 +99,8 @@ class Serving:
         match notice.kind:
             case NoticeKind.CLOSED_SUBSCRIPTION:
                 self._forwarding.subscription_closed(shard, notice)
+            case NoticeKind.CLOSED_CONNECTION:
+                shard.connection_closed(notice.row)
             case NoticeKind.CLOSED_TRACK:
                 self._forwarding.track_closed(shard, notice)
             case (

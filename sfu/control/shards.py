@@ -1,15 +1,18 @@
 """One media thread as the control thread has it: memory, rows, queues, sockets."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from sfu.control.inbox import Inbox
 from sfu.control.mailbox import Mailbox
+from sfu.control.net.sockets import Sockets, candidates, socket_address
+from sfu.control.net.tcp import TcpConnections
 from sfu.control.rows import Tables
 from sfu.control.security.certificate import LocalCertificate
-from sfu.control.sockets import Sockets
-from sfu.parameters import EngineOptions
+from sfu.parameters import Candidate, EngineOptions
+from sfu.schema.codes import Command, PathKind
 from sfu.schema.memory import Memory
 
 
@@ -57,6 +60,11 @@ class Shard:
         self.selected_paths = self.memory.table("transports")["path"]
         self.path_states, self.path_owners = paths["state"], paths["transport"]
         """Columns that are read for every data message: `.item(row)` of one costs a fifth of `row["name"]`."""
+        self._path_kinds = paths["kind"]
+        self.ufrags: set[str] = set()
+        """Ours of all transports, with which peers begin their checks."""
+        self._connections: dict[int, socket.socket] = {}
+        """TCP connections by row of `connections`, until the media thread has let go of it."""
         self.mailbox = Mailbox(self.memory, lambda: wake(self))
         self.inbox = Inbox(self.mailbox)
         self.thread = make_thread(self.memory, on_exception)
@@ -83,16 +91,53 @@ class Shard:
         self.loop = asyncio.get_running_loop()
         self.memory.open_wakeups()
 
+    def candidates(self, addresses: tuple[str, ...], tcp_port: int | None) -> tuple[Candidate, ...]:
+        """What peers are told: where they reach this media thread over UDP, and all of them over TCP. addresses: those
+        to advertise; empty: those that are bound."""
+        return candidates(
+            addresses or self.sockets.local_addresses(), self.sockets.families, self.sockets.port, tcp_port
+        )
+
+    def send(self, transport: int, generation: int, path: int, datagram: bytes) -> bool:
+        """Send from the control thread to a transport row, over a path row of it. False: it was not sent (a lost
+        datagram)."""
+        if self._path_kinds.item(path) == PathKind.UDP:
+            return self.sockets.send(path, datagram)
+        return self.mailbox.push_frame(transport, generation, path, datagram)
+
+    def open_connection(self, connection: socket.socket) -> None:
+        """Let the media thread serve a TCP connection, whose first frame is a check and waits to be read.
+
+        Raises:
+            TableFull: there are too many connections.
+            OSError: it has ended.
+        """
+        row, generation = self.tables.take_connection(socket_address(connection), connection.fileno())
+        self._connections[row] = connection
+        self.mailbox.push(Command.OPEN_CONNECTION, row, generation)
+
+    def connection_closed(self, row: int) -> None:
+        """The media thread no longer uses a TCP connection."""
+        self._connections.pop(row).close()
+        self.tables.connections.give_back(row)
+
     def close(self) -> None:
         """Close the sockets; the thread must have stopped."""
         self.sockets.close()
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
         self.memory.close_wakeups()
 
 
 def open_all(
-    shards: Sequence[Shard], ports: Iterable[int], options: EngineOptions, certificate: LocalCertificate
+    shards: Sequence[Shard],
+    ports: Iterable[int],
+    options: EngineOptions,
+    certificate: LocalCertificate,
+    tcp: TcpConnections,
 ) -> None:
-    """Bind the sockets of all shards, or of none.
+    """Bind the sockets of all shards and listen for TCP connections, if the options say so; or none of it.
 
     Raises:
         OSError: an address cannot be bound.
@@ -102,6 +147,8 @@ def open_all(
         for shard, port in zip(shards, ports, strict=True):
             shard.open(port, options, certificate)
             opened.append(shard)
+        if options.tcp_port is not None:
+            tcp.listen(options.tcp_port, options.bind)
     except OSError:
         for shard in opened:
             shard.close()

@@ -49,6 +49,8 @@ MAX_EARLY_DATAGRAMS = 8
 MAX_RECORDS_PER_DATAGRAM = 4
 """Records of application data in one datagram, each an SCTP packet that may be answered. Honest stacks send one."""
 SHORTEST_TIMER_S = 0.01
+KEPT_UFRAGS = 3
+"""With ICE restarts: the ufrag in force, the one before, and one that the media thread has not taken yet."""
 
 
 def new_credentials() -> IceCredentials:
@@ -129,6 +131,9 @@ class Transport:
         taken = shard.tables.take_transport(self.ice, self.ssrcs.take(), may_pause, resumed_bps, other)
         self.row, self.generation = taken
         self._ufrag_in_force = pack_ufrag(self.ice.ufrag)
+        self._ufrags = [self.ice.ufrag]
+        """Those with which checks are answered, or will be soon: at most KEPT_UFRAGS, the newest last."""
+        shard.ufrags.add(self.ice.ufrag)
         self._record = shard.memory.table("transports")[self.row]
         self._maps = MediaMaps(shard.tables, self.row, self._record, self._send_media)
         self._push(Command.OPEN_TRANSPORT, relayed=0)
@@ -159,6 +164,10 @@ class Transport:
     def restart_ice(self) -> IceCredentials:
         """New local credentials; those in force stay valid until a check with the new ones passes."""
         self.ice = self._waiting_ice = new_credentials()
+        self._ufrags.append(self.ice.ufrag)
+        self.shard.ufrags.add(self.ice.ufrag)
+        self.shard.ufrags.difference_update(self._ufrags[:-KEPT_UFRAGS])
+        del self._ufrags[:-KEPT_UFRAGS]
         self.settle()
         return self.ice
 
@@ -239,6 +248,7 @@ class Transport:
         self.state = TransportState.CLOSING
         self._cancel_timer()
         self._sessions = None
+        self.shard.ufrags.difference_update(self._ufrags)
         self.shard.tables.transports.give_back(self.row)
 
     # What the media thread tells.
@@ -385,7 +395,7 @@ class Transport:
         if datagrams:
             path = self._path()
             for datagram in datagrams:
-                if path < 0 or not self.shard.sockets.send(path, datagram):
+                if path < 0 or not self.shard.send(self.row, self.generation, path, datagram):
                     self._drops["dtls_unsent"] += 1
 
     def _timer_expired(self) -> None:

@@ -9,6 +9,7 @@ from numba import njit
 from sfu.compiler.atomics import load_acquire, store_release
 from sfu.compiler.rows import row_reset
 from sfu.media.allocation.due import list_subscribers
+from sfu.media.net.connections import open_connection
 from sfu.media.net.following import follow
 from sfu.media.net.lookup import insert_ufrag, remove_ufrag
 from sfu.media.net.paths import close_paths
@@ -29,6 +30,7 @@ from sfu.queues.notices import notice
 from sfu.schema.capacities import (
     COMMAND_QUEUE,
     COMMANDS,
+    CONNECTIONS,
     MEDIA_PER_TRANSPORT,
     PATHS,
     SUBSCRIPTIONS,
@@ -56,8 +58,10 @@ def apply_commands(state, arena, now):
             _apply_to_transport(state, command, now)
         elif command.kind <= Command.REMOVE_MIRROR:
             _apply_to_track(state, arena, command, now)
-        else:
+        elif command.kind <= Command.SET_PAUSED:
             _apply_to_subscription(state, command, now)
+        else:
+            _apply_to_connection(state, command)
 
 
 @njit(cache=True)
@@ -217,3 +221,13 @@ def _apply_to_subscription(state, command, now):
             set_layers(state, row, np.int64(command.spatial), np.int64(command.temporal))
         elif command.kind == Command.SET_PAUSED:
             set_paused(state, row, np.int64(command.paused))
+
+
+@njit(cache=True)
+def _apply_to_connection(state, command):
+    row = np.int64(command.row)
+    if row < 0 or row >= CONNECTIONS:
+        return
+    connection = state.connections[row]
+    if connection.generation == command.generation and connection.state == RowState.FREE:
+        open_connection(state, row)

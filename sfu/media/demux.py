@@ -35,13 +35,37 @@ def route(state, arena, k, socket, now):
             address[n] = 0
     first = state.rx[k, 0]
     if first <= 3:
-        handle_stun(state, k, size, socket, now)
+        handle_stun(state, k, size, socket, np.int64(-1), now)
         return
     path = find_path(state, address, np.int64(message.name_bytes), socket)
     if path < 0:
         state.drops[Drop.UNKNOWN_ADDRESS] += 1
         return
-    row = np.int64(state.paths[path].transport)
+    _route_of_path(state, arena, k, size, path, now)
+
+
+@njit(cache=True)
+def route_frame(state, arena, k, size, connection, now):
+    """Handle a packet of `size` bytes in receive slot k, which came in a frame over a TCP connection: the one entrance
+    for everything that comes so."""
+    if size == 0:
+        state.drops[Drop.GARBAGE] += 1
+        return
+    state.rx_messages[k].control_bytes = 0  # the operating system tells no time of arrival
+    if state.rx[k, 0] <= 3:
+        handle_stun(state, k, size, np.int64(-1), connection, now)
+        return
+    path = np.int64(state.connections[connection].path)
+    if path < 0:
+        state.drops[Drop.UNKNOWN_ADDRESS] += 1
+        return
+    _route_of_path(state, arena, k, size, path, now)
+
+
+@njit(cache=True)
+def _route_of_path(state, arena, k, size, path, now):
+    """Handle what is no STUN in receive slot k and came over `path`, or one that shares its address."""
+    first, row = state.rx[k, 0], np.int64(state.paths[path].transport)
     state.thread[0].row_in_hand = row
     state.thread[0].path_in_hand = path
     if 20 <= first <= 63:

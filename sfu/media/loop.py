@@ -1,7 +1,7 @@
 """One turn of a media thread, and the loop around it: wait, clock, turn. Tests call `turn` with a clock of their own.
 
-A turn is one direction: commands, then datagrams in batches, each followed by forwarding what it brought, then what
-is due by the clock, then everything queued leaves.
+A turn is one direction: commands, then datagrams and frames in batches, each followed by forwarding what it brought,
+then what is due by the clock, then everything queued leaves.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from sfu.compiler.atomics import fence, load_acquire, store_release
 from sfu.compiler.native import ppoll, read, write
 from sfu.media.commands import apply_commands
 from sfu.media.demux import is_rtp, route
+from sfu.media.frames import send_of_control, serve_connections
 from sfu.media.net.clock import CLOCK_MONOTONIC, present, read_clock
 from sfu.media.net.udp import arrival, flush, receive
 from sfu.media.relay_in import receive_relayed, relays_wait
@@ -36,6 +37,7 @@ def turn(state, arena, now):
     thread = state.thread[0]
     thread.now_ns = now
     sent, oldest = np.int64(thread.messages_sent), np.int64(0)
+    send_of_control(state)  # first: last words of what a command closes
     apply_commands(state, arena, now)
     sharing_pass(state, now)  # before new subscriptions are sent anything
     if thread.thread_count > 1:
@@ -43,6 +45,8 @@ def turn(state, arena, now):
     for socket in range(thread.socket_count):
         came = _receive_socket(state, arena, socket, now)
         oldest = came if oldest == 0 else oldest
+    if thread.open_connections > 0:
+        serve_connections(state, arena, now)
     run_timers(state, now)
     forward_all(state, arena, now)
     pace(state, arena, now)
@@ -88,13 +92,15 @@ def _note_delay(state, came):
 
 @njit(cache=True)
 def _set_poll(state):
-    """The descriptors to wait for: the sockets, then the control thread's eventfd."""
+    """The descriptors to wait for: the sockets, then the control thread's eventfd, then that of TCP connections."""
     thread = state.thread[0]
     for n in range(thread.socket_count):
         state.poll[n].fd = state.sockets[n].fd
         state.poll[n].events = POLLIN
     state.poll[thread.socket_count].fd = thread.wake_fd
     state.poll[thread.socket_count].events = POLLIN
+    state.poll[thread.socket_count + 1].fd = thread.epoll_fd
+    state.poll[thread.socket_count + 1].events = POLLIN
 
 
 @njit(cache=True)
@@ -113,7 +119,8 @@ def _wait(state):
     fence()
     if relays_wait(state):  # sent before the sender could see that we wait
         state.scratch[Scratch.TIMEOUT + 1] = 0
-    ppoll(thread.poll_at, np.uint64(wake + 1), thread.scratch_at + np.uint64(8 * Scratch.TIMEOUT), np.uint64(0))
+    count = np.uint64(wake + 2 if thread.open_connections > 0 else wake + 1)
+    ppoll(thread.poll_at, count, thread.scratch_at + np.uint64(8 * Scratch.TIMEOUT), np.uint64(0))
     store_release(state.thread.idle, 0, 0)
     if state.poll[wake].revents & POLLIN:
         read(thread.wake_fd, thread.scratch_at + np.uint64(8 * Scratch.EVENT), np.uint64(8))

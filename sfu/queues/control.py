@@ -1,4 +1,4 @@
-"""The queues between the control thread and the media thread: commands in, slow datagrams out.
+"""The queues between the control thread and the media thread: commands and frames in, slow datagrams out.
 
 Fixed size, one producer, one consumer; full means drop and count. Python and kernels use the same functions. They
 keep the GIL: a call this short must not give it up and wait to get it back.
@@ -12,6 +12,8 @@ from sfu.schema.capacities import (
     COMMANDS,
     CROWDED_SLOW,
     CROWDED_SLOW_PER_TRANSPORT,
+    FRAME_QUEUE,
+    FRAME_SLOTS,
     SLOW_BYTES,
     SLOW_PER_TRANSPORT,
     SLOW_QUEUE,
@@ -77,3 +79,15 @@ def take_slow(state, out):
     if count > 0:
         store_release(state.queues.read, SLOW_QUEUE, first + count)
     return count
+
+
+@njit(cache=True)
+def push_frame(state, frames):
+    """Control thread: append frames[0] (1-D frame_t), to be sent over TCP. False: the queue is full."""
+    queue = state.queues[FRAME_QUEUE]
+    written = queue.written
+    if written - load_acquire(state.queues.read, FRAME_QUEUE) >= FRAME_SLOTS:
+        return False
+    state.frames[written & (FRAME_SLOTS - 1)] = frames[0]
+    store_release(state.queues.written, FRAME_QUEUE, written + 1)
+    return True

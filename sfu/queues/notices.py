@@ -55,7 +55,7 @@ def take_notices(state, out):
 @njit(cache=True)
 def _take_block(state, block, out, count):
     first = block * NOTICE_BLOCK
-    kind = NoticeKind.CLOSED_TRANSPORT
+    kind = NoticeKind.CLOSED_CONNECTION
     while _FIRST[kind] > first:
         kind -= 1
     for slot in range(first, first + NOTICE_BLOCK):
@@ -91,6 +91,8 @@ def _describe(state, kind, row, entry):
         entry.generation = state.tracks[row].generation
         if kind == NoticeKind.LAYERS_CHANGED:
             entry.value = state.tracks[row].live
+    elif kind == NoticeKind.CLOSED_CONNECTION:
+        entry.generation = state.connections[row].generation
     else:
         entry.generation = state.transports[row].generation
         if kind == NoticeKind.PATH_SELECTED:

@@ -78,6 +78,20 @@ announced follows from it (`association.WINDOW_BYTES`)."""
 CROWDED_SLOW, CROWDED_SLOW_PER_TRANSPORT = SLOW_SLOTS // 4 * 3, 16
 """With so many datagrams in the queue, a transport may have so few of them: handshakes go on when others flood it."""
 COMMANDS = 16_384
+CONNECTIONS = 4096
+"""TCP connections of one media thread over which paths go. A transport has at most PATHS_PER_TRANSPORT of them."""
+FRAME_QUEUE_BYTES = 1 << 16
+"""Frames that have not left over one TCP connection: more than the packets that leave for a client at once. A page
+costs memory when it is first written, and none any more when the connection ends."""
+FRAMES_AT_ONCE = 64
+"""Frames that are handed to the operating system at once."""
+HALF_FRAME_BYTES = RX_BYTES + 2
+STREAM_BYTES = 1 << 14
+"""What is read from one TCP connection at once, with what came before of an unfinished frame."""
+EPOLL_EVENTS = 32
+"""TCP connections that are served in one turn; the next turn goes on with others."""
+FRAME_SLOTS = 512
+"""Datagrams of the control thread for TCP connections, which the media thread takes in its next turn."""
 RELAY_SLOTS = 512
 """Packets on their way from one media thread to another; a thread that is so far behind loses the newest."""
 
@@ -96,10 +110,10 @@ SCRATCH_WORDS = 16
 DROPS = 64
 """Counters of `drops`; `Drop` has fewer reasons."""
 
-COMMAND_QUEUE, SLOW_QUEUE = 0, 1
+COMMAND_QUEUE, SLOW_QUEUE, FRAME_QUEUE = 0, 1, 2
 """Rows of `queues`."""
 
-NOTICE_ROWS = (*3 * (SUBSCRIPTIONS,), *3 * (STREAMS,), *2 * (TRACKS,), *4 * (TRANSPORTS,))
+NOTICE_ROWS = (*3 * (SUBSCRIPTIONS,), *3 * (STREAMS,), *2 * (TRACKS,), *4 * (TRANSPORTS,), CONNECTIONS)
 """Rows that can have a notice, by `NoticeKind`."""
 NOTICE_FIRST = tuple(sum(NOTICE_ROWS[:kind]) for kind in range(len(NOTICE_ROWS)))
 """Place of row 0's counter in `noticed`, by `NoticeKind`."""

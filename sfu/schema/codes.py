@@ -20,10 +20,19 @@ class MediaKind(IntEnum):
     VIDEO = 1
 
 
+class PathKind(IntEnum):
+    """How packets go over a path."""
+
+    UDP = 0
+    """As datagrams over a row of `sockets`."""
+    TCP = 1
+    """In frames (RFC 4571) over a row of `connections`."""
+
+
 class Command(IntEnum):
     """What the control thread asks of the media thread, with the fields of `COMMAND_FIELDS`.
 
-    Those of transports come first, then those of tracks, then those of subscriptions.
+    Those of transports come first, then those of tracks, then those of subscriptions, then those of TCP connections.
     """
 
     OPEN_TRANSPORT = 1
@@ -48,12 +57,14 @@ class Command(IntEnum):
     CLOSE_SUBSCRIPTION = 16
     SET_LAYERS = 17
     SET_PAUSED = 18
+    OPEN_CONNECTION = 19
+    """Read and write a TCP connection whose first frame has come. Nothing else closes it from the control thread."""
 
 
 class NoticeKind(IntEnum):
     """What the media thread tells the control thread of a row: one counter each in `noticed`.
 
-    Those of subscriptions come first, then those of streams, of tracks, of transports.
+    Those of subscriptions come first, then those of streams, of tracks, of transports, of TCP connections.
     """
 
     SUBSCRIPTION_STARTED = 0
@@ -80,6 +91,8 @@ class NoticeKind(IntEnum):
     """An exception in a kernel while a packet of the transport was in hand."""
     CLOSED_TRANSPORT = 11
     """The transport's row is the control thread's again, and its SRTP sessions may be freed."""
+    CLOSED_CONNECTION = 12
+    """The connection's row is the control thread's again, and its descriptor may be closed."""
 
 
 class Consent(IntEnum):
@@ -109,6 +122,8 @@ class Scratch(IntEnum):
     """What is written to another media thread's eventfd."""
     DIGEST = 10
     """Three words: an HMAC-SHA1."""
+    EPOLL = 13
+    """Two words: what epoll_ctl reads."""
 
 
 class Drop(IntEnum):
@@ -154,6 +169,9 @@ class Drop(IntEnum):
     PACER_OVERTAKEN = 37
     PACER_REPAIR = 38
     LOG_OVERWRITTEN = 39
+    TCP_UNPROVEN = 40
+    TCP_FRAME_TOO_LONG = 41
+    TCP_QUEUE_FULL = 42
 
 
 class SentState(IntEnum):

@@ -3,6 +3,7 @@
 import contextlib
 import mmap
 import os
+import select
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ HUGE_BYTES = 2 << 20
 USED_UP = ("commands", "slow", "path_slots", "source_slots", "outgoing_slots", "ufrag_slots")
 """Queues that are written from end to end before they begin again, and hash tables: after some 900 participants have
 come and gone they would be resident all the same, and until then each would look like a leak of 10 KiB."""
+
+
+STREAMED = ("epoll_events", "stream", "half_frames", "frame_queues", "frame_message")
+"""What system calls on TCP connections read and write."""
 
 
 def _offset(name: str) -> int:
@@ -106,7 +111,18 @@ class Memory:
         thread = self.thread
         thread["state_at"] = self.state.ctypes.data
         thread["arena_at"] = self.arena.ctypes.data
-        for name in ("rx", "rx_messages", "tx", "tx_messages", "tx_iov", "tx_control", "scratch", "poll", "paths"):
+        for name in (
+            "rx",
+            "rx_messages",
+            "tx",
+            "tx_messages",
+            "tx_iov",
+            "tx_control",
+            "scratch",
+            "poll",
+            "paths",
+            *STREAMED,
+        ):
             thread[f"{name}_at"] = self._address(name)
 
     def _set_messages(self) -> None:
@@ -118,6 +134,7 @@ class Memory:
         rx_messages["iov"] = self._address("rx_iov") + slots * 16
         rx_messages["iov_count"] = 1
         rx_messages["control"] = self._address("rx_control") + slots * RX_CONTROL_BYTES
+        self.table("frame_message")["iov"] = self._address("frame_iov")
         self.table("tx_iov")["base"] = self._address("tx") + np.arange(TX_SLOTS, dtype=np.uint64) * TX_BYTES
 
     def _set_free_lists(self) -> None:
@@ -136,11 +153,14 @@ class Memory:
             thread["states_at"][number] = each.state.ctypes.data
 
     def open_wakeups(self) -> None:
-        """Create the two eventfds; `close_wakeups` closes them."""
+        """Create the two eventfds and the epoll descriptor; `close_wakeups` closes them."""
         self.thread["wake_fd"] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.thread["control_fd"] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self.thread["epoll_fd"] = self._epoll.fileno()
 
     def close_wakeups(self) -> None:
-        """Close both eventfds."""
+        """Close both eventfds and the epoll descriptor."""
         for name in ("wake_fd", "control_fd"):
             os.close(int(self.thread[name]))
+        self._epoll.close()

@@ -16,8 +16,14 @@ from sfu.schema.capacities import (
     ARRIVALS,
     BATCH,
     COMMANDS,
+    CONNECTIONS,
     DROPS,
+    EPOLL_EVENTS,
     FLUSHES,
+    FRAME_QUEUE_BYTES,
+    FRAME_SLOTS,
+    FRAMES_AT_ONCE,
+    HALF_FRAME_BYTES,
     HISTORY,
     MEDIA_PER_TRANSPORT,
     NOTICE_BLOCKS,
@@ -36,6 +42,7 @@ from sfu.schema.capacities import (
     SOCKETS,
     SOURCE_SLOTS,
     SOURCES,
+    STREAM_BYTES,
     STREAMS,
     SUBSCRIPTIONS,
     TRACKS,
@@ -46,6 +53,7 @@ from sfu.schema.capacities import (
     UFRAG_SLOTS,
 )
 from sfu.schema.columns import CONTROL, MEDIA, ROWS, Column, RowType
+from sfu.schema.connection_tables import CONNECTION, EVENT_WORDS, FRAME
 from sfu.schema.estimate_tables import ESTIMATE
 from sfu.schema.layout import Layout
 from sfu.schema.packet_tables import DEPENDENCY, HEADER, PACKET
@@ -62,7 +70,7 @@ STATE = RowType(
     (
         Column("thread", THREAD, ROWS, "The media thread itself.", shape=1),
         Column("drops", "i8", MEDIA, "How much was dropped, by `Drop`.", shape=DROPS),
-        Column("queues", QUEUE, ROWS, "Counters of the queues COMMAND_QUEUE and SLOW_QUEUE.", shape=2),
+        Column("queues", QUEUE, ROWS, "Counters of COMMAND_QUEUE, SLOW_QUEUE and FRAME_QUEUE.", shape=3),
         Column(
             "commands",
             COMMAND,
@@ -85,7 +93,7 @@ STATE = RowType(
         Column("next_block", "i4", CONTROL, "The block of notices at which the control thread goes on.", shape=1),
         Column("slow", SLOW, ROWS, "Datagrams for the control thread, by place in SLOW_QUEUE.", shape=SLOW_SLOTS),
         Column("sockets", SOCKET, ROWS, "The UDP sockets of this media thread.", shape=SOCKETS),
-        Column("poll", pollfd_t, MEDIA, "What ppoll waits for: the sockets and wake_fd.", shape=SOCKETS + 1),
+        Column("poll", pollfd_t, MEDIA, "What ppoll waits for: the sockets, wake_fd and epoll_fd.", shape=SOCKETS + 2),
         Column(
             "scratch",
             "i8",
@@ -225,6 +233,33 @@ STATE = RowType(
             "Kbit/s of each layer of each stream that the video layers allocation in hand names.",
             shape=(TARGET_STREAMS, MEASURED_LAYERS),
         ),
+        # TCP
+        Column("connections", CONNECTION, ROWS, "TCP connections over which paths go.", shape=CONNECTIONS),
+        Column("frames", FRAME, ROWS, "Datagrams of the control thread, by place in FRAME_QUEUE.", shape=FRAME_SLOTS),
+        Column(
+            "epoll_events",
+            "u4",
+            MEDIA,
+            "What epoll_wait tells, EVENT_WORDS of each: which connections can be read or written.",
+            shape=EPOLL_EVENTS * EVENT_WORDS,
+        ),
+        Column("stream", "u1", MEDIA, "Bytes just read from a TCP connection.", shape=STREAM_BYTES),
+        Column(
+            "half_frames",
+            "u1",
+            MEDIA,
+            "The beginning of a frame whose rest has not come, by connection.",
+            shape=(CONNECTIONS, HALF_FRAME_BYTES),
+        ),
+        Column(
+            "frame_queues",
+            "u1",
+            MEDIA,
+            "Frames that have not left, by connection, as `sfu.media.net.frame_queue` lays them out.",
+            shape=(CONNECTIONS, FRAME_QUEUE_BYTES),
+        ),
+        Column("frame_iov", iovec_t, MEDIA, "Where sendmmsg finds each frame.", shape=FRAMES_AT_ONCE),
+        Column("frame_message", mmsghdr_t, MEDIA, "Argument of sendmmsg: the frames of `frame_iov`.", shape=1),
         Column("groups", "i4", MEDIA, "First track of each group + 1; 0: none.", shape=GROUPS),
         Column("relays", QUEUE, ROWS, "Queues from other media threads, by sending thread.", shape=MAX_THREADS),
         Column(

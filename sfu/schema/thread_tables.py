@@ -46,6 +46,8 @@ THREAD = RowType(
         Column("loss_proxying", "u4", CONTROL, "Whether publishers of audio are told what their subscribers lose."),
         Column("socket_count", "i4", CONTROL, "How many rows of `sockets` are used."),
         Column("open_transports", "i4", MEDIA, "How many transports are open."),
+        Column("open_connections", "i4", MEDIA, "How many TCP connections are open."),
+        Column("epoll_fd", "i4", CONTROL, "Epoll descriptor of the TCP connections."),
         Column("row_in_hand", "i4", MEDIA, "Transport that is being worked for; -1: none.", initial=-1),
         Column(
             "path_in_hand",
@@ -154,6 +156,11 @@ THREAD = RowType(
         Column("scratch_at", "u8", CONTROL, "Address of `scratch`."),
         Column("poll_at", "u8", CONTROL, "Address of `poll`."),
         Column("paths_at", "u8", CONTROL, "Address of `paths`."),
+        Column("epoll_events_at", "u8", CONTROL, "Address of `epoll_events`."),
+        Column("stream_at", "u8", CONTROL, "Address of `stream`."),
+        Column("half_frames_at", "u8", CONTROL, "Address of `half_frames`."),
+        Column("frame_queues_at", "u8", CONTROL, "Address of `frame_queues`."),
+        Column("frame_message_at", "u8", CONTROL, "Address of `frame_message`."),
         # the media threads of this process
         Column("number", "i4", CONTROL, "The number of this media thread, from 0."),
         Column("thread_count", "i4", CONTROL, "How many media threads there are."),

@@ -11,7 +11,9 @@ PATH = RowType(
         # what sending needs: the first line
         Column("family", "u1", MEDIA, "IP version of the addresses: 4 or 6."),
         Column("state", "u1", MEDIA, "FREE or OPEN."),
-        Column("socket", "i2", MEDIA, "Row of `sockets` over which the path goes."),
+        Column("kind", "u1", MEDIA, "Which `PathKind`."),
+        Column("address_bytes", "u1", MEDIA, "How many bytes of `address` are used."),
+        Column("socket", "i4", MEDIA, "Row of `sockets` over which the path goes; -1: none, it goes over TCP."),
         Column(
             "address",
             "u1",
@@ -19,12 +21,12 @@ PATH = RowType(
             "Sockaddr_in or sockaddr_in6 of the peer, as the kernel gave it (flow info zeroed).",
             shape=28,
         ),
-        Column("address_bytes", "u4", MEDIA, "How many bytes of `address` are used."),
         Column("local", "u1", MEDIA, "The address of ours that the peer reached (4 or 16 bytes used).", shape=16),
         Column("local_interface", "i4", MEDIA, "Number of the network interface on which the peer reached us."),
         Column("single_until_ns", "i8", MEDIA, "The path refused UDP_SEGMENT: packets leave one by one until then."),
         # what checks need
         Column("transport", "i4", MEDIA, "Transport row that the path belongs to."),
+        Column("connection", "i4", MEDIA, "Row of `connections` over which the path goes; -1: none, it goes over UDP."),
         Column("next", "i4", MEDIA, "Next path of the transport, or of the free list."),
         Column("priority", "u4", MEDIA, "Priority of the candidate pair, from the peer's check."),
         Column("nominated", "u1", MEDIA, "Whether the peer nominated the pair."),
@@ -206,6 +208,12 @@ TRANSPORT = RowType(
             "Arrival of the newest sender report that `ntp_shift_ns` counts; 0: none yet.",
         ),
         Column("reported_ns", "i8", MEDIA, "When the last compound with reports was sent."),
+        Column(
+            "interrupted",
+            "u1",
+            MEDIA,
+            "Whether packets were lost on our side of the path, so that every video begins anew with a key frame.",
+        ),
         # how much of that a client may be sent: sfu/media/net/report_share.py
         Column(
             "beside", "i4", CONTROL, "The transport on which the same client publishes, + 1; 0: this is its only one."

@@ -140,6 +140,7 @@ class Statistics:
             "rtt_ms": round(numbers.rtt_ms, 3),
             "packets_received": numbers.packets_received,
             "bytes_received": numbers.bytes_received,
+            "protocol": numbers.protocol,
         }
 
     def _track(self, track: Track, number: TrackId) -> Entry:

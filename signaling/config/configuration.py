@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from signaling.config.address_options import AddressOptions, RtcAddressSection
 from signaling.config.api_keys import Keys, hide
 from signaling.config.document import ConfigError, Document, check_names
+from signaling.config.ice_options import IceOptions, RtcIceSection
 from signaling.config.ice_servers import IceServerOptions, TurnServerSection, check_number, stun_urls, turn_servers
 from signaling.config.known_keys import KNOWN_KEYS
 from signaling.config.media_options import (
@@ -127,6 +128,7 @@ class Config:
     """Where proxies are whose connections to the main port begin with a PROXY header."""
     room: RoomOptions = RoomOptions()
     media: MediaOptions = field(default_factory=MediaOptions)
+    ice: IceOptions = field(default_factory=IceOptions)
     prometheus: PrometheusOptions = PrometheusOptions()
     webhook: WebhookOptions = field(default_factory=WebhookOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
@@ -159,6 +161,11 @@ class Config:
             return self.udp_ports * max(1, self.media_threads)
         cores = len(os.sched_getaffinity(0))
         return self.udp_ports[: self.media_threads or max(1, min(cores - 1, MAX_MEDIA_THREADS))]
+
+    @property
+    def shares_port(self) -> bool:
+        """Whether ICE over TCP comes to the port of HTTP."""
+        return self.ice.tcp_port != 0 and self.ice.tcp_port == self.port
 
     @property
     def media_bind(self) -> tuple[str, ...]:
@@ -251,6 +258,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         proxy_networks=file.proxy_protocol_trusted_cidrs,
         room=room.options(),
         media=media_options(file.rtc, file.audio, file.video),
+        ice=file.rtc.ice_options(),
         prometheus=PrometheusOptions(
             port=metrics_port, username=file.prometheus.username, password=file.prometheus.password
         ),
@@ -320,7 +328,7 @@ def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, ob
     return value
 
 
-class _Rtc(RtcMediaSections, RtcAddressSection):
+class _Rtc(RtcMediaSections, RtcAddressSection, RtcIceSection):
     udp_port: Annotated[tuple[int, ...], BeforeValidator(parse_udp_ports)] = ()
     node_ip: Annotated[tuple[str, ...], BeforeValidator(parse_node_ips)] = ()
     port_range_start: Annotated[int, BeforeValidator(parse_port)] = 0

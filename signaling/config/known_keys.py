@@ -43,7 +43,7 @@ _ADDRESS_FILTER = _acted_on("includes excludes")
 _RTC: KeyTable = {
     "udp_port": Use.ACTED_ON,
     "node_ip": Use.ACTED_ON,
-    **_acted_on("port_range_start port_range_end"),
+    **_acted_on("port_range_start port_range_end tcp_port force_tcp allow_tcp_fallback"),
     **_acted_on("use_external_ip stun_servers advertise_internal_ip external_ip_only"),
     "interfaces": _ADDRESS_FILTER,
     "ips": _ADDRESS_FILTER,
@@ -61,12 +61,12 @@ _RTC: KeyTable = {
     "forward_stats": _ignored("summary_interval report_interval report_window"),
     "turn_servers": Each(_acted_on("host port protocol username credential secret secret_file ttl")),
     **_ignored(
-        "tcp_port use_stun_port_as_ice "
+        "use_stun_port_as_ice "
         "use_ice_lite enable_loopback_candidate use_mdns sctp_min_cwnd sctp_fast_rtx_wnd "
-        "sctp_cwnd_ca_step force_tcp enable_warp skip_external_ip_validation "
+        "sctp_cwnd_ca_step enable_warp skip_external_ip_validation "
         "host_acceptance_min_wait srflx_acceptance_min_wait prflx_acceptance_min_wait relay_acceptance_min_wait "
         "strict_acks packet_buffer_size packet_buffer_size_video "
-        "packet_buffer_size_audio allow_tcp_fallback tcp_fallback_rtt_threshold allow_udp_unstable_fallback "
+        "packet_buffer_size_audio tcp_fallback_rtt_threshold allow_udp_unstable_fallback "
         "reconnect_on_publication_error reconnect_on_subscription_error reconnect_on_data_channel_error "
         "data_channel_max_buffered_amount datachannel_slow_threshold datachannel_lossy_target_latency "
         "datachannel_data_track_target_latency enable_rtp_stream_restart_detection"

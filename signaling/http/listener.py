@@ -11,6 +11,8 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -20,6 +22,8 @@ from signaling.config.configuration import Config
 from signaling.config.document import ConfigError
 from signaling.drops import telling_drops
 from signaling.http.certificates import Certificates, keeping_fresh, load_context
+from signaling.http.first_bytes import Address
+from signaling.http.first_bytes import Protocol as FirstBytes
 from signaling.http.http_server import Doors, HttpServer, http_server
 from signaling.http.metrics import metrics_route
 from signaling.http.server import Rooms, build_app
@@ -48,6 +52,9 @@ class Engine(numbers.Engine, Protocol):
 
     async def stop(self) -> None:
         """Close the media sockets."""
+
+    def take_connection(self, connection: socket.socket) -> None:
+        """Own a TCP connection that begins with a connectivity check."""
 
 
 class PortInUse(Exception):
@@ -113,13 +120,14 @@ def check_certificate(config: Config) -> None:
         load_context(config.tls)
 
 
-def check_media_ports(config: Config) -> None:
-    """Bind every UDP port of `config` for a moment, so that a taken one is known before kernels are compiled.
+def check_media_ports(config: Config) -> Config:
+    """Bind every port of `config` for media for a moment, so that a taken one is known before kernels are compiled.
 
-    Other errors are left to the engine, which binds the ports for good.
+    Other errors are left to the engine, which binds the ports for good. Returns the configuration, without ICE over TCP
+    if its port is taken and only a default.
 
     Raises:
-        PortInUse: a UDP port is taken.
+        PortInUse: a port is taken.
     """
     for address in config.media_bind or ("0.0.0.0",):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -130,6 +138,22 @@ def check_media_ports(config: Config) -> None:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise _media_port_in_use(config, error) from error
+    return _check_ice_tcp_port(config)
+
+
+def _check_ice_tcp_port(config: Config) -> Config:
+    ice = config.ice
+    for address in config.media_bind or ("0.0.0.0",) if ice.tcp_port and not config.shares_port else ():
+        try:
+            _bind(address, ice.tcp_port).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                continue
+            if ice.tcp_port_given:
+                raise PortInUse(f"cannot listen on {address} TCP port {ice.tcp_port}: {error.strerror}") from error
+            log.warning("no ICE over TCP: its port is taken", tcp_port=ice.tcp_port, setting="rtc.tcp_port")
+            return replace(config, ice=replace(ice, tcp_port=0, force_tcp=False))
+    return config
 
 
 def _media_port_in_use(config: Config, error: OSError) -> PortInUse:
@@ -193,6 +217,16 @@ async def running(
             bound.close()
 
 
+def _take_framed(
+    config: Config, engine: Engine, connection: socket.socket, protocol: FirstBytes, client: Address
+) -> bool:
+    """Give the engine what came to the main port for media; what a proxy passes on is counted under the proxy."""
+    if protocol is not FirstBytes.ICE_TCP or not config.ice.tcp_port:
+        return False
+    engine.take_connection(connection)
+    return True
+
+
 @contextlib.asynccontextmanager
 async def _serving(
     config: Config,
@@ -204,7 +238,7 @@ async def _serving(
 ) -> AsyncIterator[None]:
     app = build_app(config, rooms)
     certificates = Certificates(config.tls)
-    server = http_server(app, Doors(certificates, config.proxy_networks))
+    server = http_server(app, Doors(certificates, config.proxy_networks, partial(_take_framed, config, engine)))
 
     async def leave() -> None:
         app.state.ready = False

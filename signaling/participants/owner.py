@@ -55,6 +55,10 @@ class Owner(Member, Protocol):
         """What the engine knew of the path to it when it was here a moment ago; 0: nothing."""
 
     @property
+    def only_tcp(self) -> bool:
+        """Whether it is given TCP candidates only."""
+
+    @property
     def permission(self) -> ParticipantPermission:
         """What it may do."""
 

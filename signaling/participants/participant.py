@@ -134,6 +134,7 @@ class Participant:
         """A simulated fault: the next resumed socket is closed at once."""
         self.allow_pause = self.settings.may_pause(node.config.media.allow_pause)
         """Whether the videos that it receives may be paused for lack of bandwidth."""
+        self.only_tcp = node.fallbacks.only_tcp(room.name, self.identity)
         self.path_memory = node.paths.recall(room.name, self.identity, room.participants.get(self.identity))
         self.subscriber_primary = (
             not self.settings.single_pc
@@ -401,6 +402,7 @@ class Participant:
             self.room.remove(self, CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
         else:
             self.presence.expire_soon()
+            self.node.fallbacks.failed(self)
             self.leave(CONNECTION_TIMEOUT, LeaveRequest.RECONNECT)
 
     def socket_ended(self, connection: SignalConnection) -> None:
@@ -449,6 +451,7 @@ class Participant:
         """Remove everything of this participant from the engine and from the node's maps, even if one part fails."""
         self.token.cancel()
         self.node.paths.note(self)
+        self.node.fallbacks.ended(self)
         with ExitStack() as last_first:
             for transport in self.renegotiation.transports:
                 last_first.callback(self.node.participants.pop, transport, None)

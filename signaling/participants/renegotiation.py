@@ -11,13 +11,23 @@ from functools import partial
 
 import structlog
 from livekit.protocol.models import MEDIA_FAILURE, ClientInfo
-from livekit.protocol.rtc import LeaveRequest, MediaSectionsRequirement, SessionDescription, SignalResponse
+from livekit.protocol.rtc import (
+    PUBLISHER,
+    SUBSCRIBER,
+    LeaveRequest,
+    MediaSectionsRequirement,
+    SessionDescription,
+    SignalResponse,
+    SignalTarget,
+    TrickleRequest,
+)
 
 from sfu.parameters import TransportId
 from signaling.errors import SessionEnded
 from signaling.participants.owner import Owner
 from signaling.participants.publishing import Publishing
 from signaling.participants.subscriptions import Subscriptions
+from signaling.sdp.candidates import Trickled
 from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import (
     AnsweringConnection,
@@ -53,8 +63,13 @@ class Renegotiation(ABC):
         self._publishing = publishing
         self._subscriptions = subscriptions
         self._answering = AnsweringConnection(
-            participant.node.engine, may_pause=participant.allow_pause, path_memory=participant.path_memory
+            participant.node.engine,
+            may_pause=participant.allow_pause,
+            path_memory=participant.path_memory,
+            only_tcp=participant.only_tcp,
         )
+        self._trickled: dict[SignalTarget, str] = {}
+        """Our ufrag of each connection with which the client was last sent candidates."""
         self._waiting: SessionDescription | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._cost_s = 0.0
@@ -141,6 +156,18 @@ class Renegotiation(ABC):
     def _send_answer(self, id: int, result: AnswerResult) -> None:
         description = SessionDescription(type="answer", sdp=result.sdp, id=id, mid_to_track_id=result.mid_to_track_id)
         self._participant.send(SignalResponse(answer=description))
+        if result.candidates is not None:
+            self._trickle(result.candidates, PUBLISHER)
+
+    def _trickle(self, candidates: Trickled, target: SignalTarget) -> None:
+        """Send the candidates of a description once more one by one, unless the client has them so."""
+        if self._trickled.get(target) == candidates.ufrag:
+            return
+        self._trickled[target] = candidates.ufrag
+        messages = candidates.messages()
+        for number, message in enumerate(messages, 1):
+            trickle = TrickleRequest(candidateInit=message, target=target, final=number == len(messages))
+            self._participant.send(SignalResponse(trickle=trickle))
 
     def _take(self, offer: str, tell: Callable[[AnswerResult], None]) -> None:
         """Answer an offer: `tell` takes the answer before others are told of what the offer changed.
@@ -302,6 +329,7 @@ class DualConnection(Renegotiation):
             may_pause=participant.allow_pause,
             path_memory=participant.path_memory,
             beside=self._answering.transport,
+            only_tcp=participant.only_tcp,
         )
         engine.open_channels(self._offering.transport)
         self._subscriber_primary = participant.subscriber_primary
@@ -384,6 +412,7 @@ class DualConnection(Renegotiation):
         description = SessionDescription(type="offer", sdp=sdp, id=self._offer_id, mid_to_track_id=mid_to_track_id)
         self._participant.room.before_description()
         self._participant.send(SignalResponse(offer=description))
+        self._trickle(self._offering.candidates(), SUBSCRIBER)
         self._subscriptions.negotiated()
 
     def _answered(self) -> None:

@@ -1,7 +1,7 @@
 """Simulated faults (LiveKit's `simulate`), which tests of SDKs request to see how a client recovers."""
 
 from livekit.protocol.models import CLIENT_INITIATED, SERVER_SHUTDOWN, UNKNOWN_REASON
-from livekit.protocol.rtc import LeaveRequest, RequestResponse, SimulateScenario
+from livekit.protocol.rtc import TCP, UDP, LeaveRequest, RequestResponse, SimulateScenario
 
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.participants.participant import Participant
@@ -39,7 +39,10 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
         case "subscriber_bandwidth":
             participant.subscriptions.simulate_capacity(scenario.subscriber_bandwidth)
         case "switch_candidate_protocol":
-            # Candidates are of UDP whatever is asked for. What can be restarted from here is; the SDKs then reconnect.
+            # What can be restarted from here is; the SDKs then reconnect, and are given these candidates.
+            if scenario.switch_candidate_protocol in (UDP, TCP):
+                only_tcp = scenario.switch_candidate_protocol == TCP
+                participant.node.fallbacks.set(participant.room.name, participant.identity, only_tcp=only_tcp)
             participant.renegotiation.resume()
         case other:
             raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, f"scenario {other} is not supported")

@@ -16,6 +16,7 @@ import structlog
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
 from signaling.http.shares import Entrances, Shares
+from signaling.records.fallbacks import Fallbacks
 from signaling.records.kept_bytes import KeptBytes
 from signaling.records.revocations import Revocations
 from signaling.rooms.calls import Calls
@@ -53,6 +54,8 @@ class Node:
     """What joins and resumes used of the control thread's time."""
     paths: PathMemory = field(init=False)
     """What the paths to those who left were known to carry."""
+    fallbacks: Fallbacks = field(init=False)
+    """Who is given TCP candidates only."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Counts messages and requests of clients that were dropped, by reason."""
     events: Events = field(init=False)
@@ -77,6 +80,7 @@ class Node:
         self.kept = KeptBytes(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
         self.paths = PathMemory(self.engine, lambda: self.clock())
+        self.fallbacks = Fallbacks(self.config.ice, lambda: self.clock())
 
     def take_group(self) -> int:
         """Return a number for a room that forwards only its loudest voices; 0, which is no group, if all are taken."""

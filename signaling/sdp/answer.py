@@ -3,6 +3,7 @@
 import secrets
 
 from sfu.parameters import DtlsRole, LocalTransport, RemoteTransport
+from signaling.sdp.candidates import with_candidates
 from signaling.sdp.codecs import OPUS_FMTP, opus_fmtp
 from signaling.sdp.forwarding import what_is_sent
 from signaling.sdp.m_sections import Layout, MSection
@@ -15,7 +16,6 @@ from signaling.sdp.negotiation import (
     publish_formats,
     rejected_section,
     used_first,
-    with_candidates,
     with_track,
 )
 from signaling.sdp.session_description import Direction, Section, SessionDescription, Setup, Transport

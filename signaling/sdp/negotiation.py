@@ -442,12 +442,6 @@ def data_section(mid: str, transport: Transport, protocol: str = "UDP/DTLS/SCTP"
     )
 
 
-def with_candidates(section: Section, local: LocalTransport) -> Section:
-    """Return the m-section with all our candidates. No others follow."""
-    lines = (f"{c.foundation} 1 udp {c.priority} {c.address} {c.port} typ host" for c in local.candidates)
-    return replace(section, candidates=tuple(lines), end_of_candidates=True)
-
-
 def local_transport(local: LocalTransport, setup: Setup) -> Transport:
     """Return our ICE and DTLS attributes, with the hash name in its usual spelling."""
     return Transport(local.ice.ufrag, local.ice.password, (), (local.fingerprint,), setup)

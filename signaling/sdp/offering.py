@@ -20,6 +20,7 @@ from sfu.parameters import (
     RemoteTransport,
     TransportId,
 )
+from signaling.sdp.candidates import Trickled, chosen, with_candidates
 from signaling.sdp.codecs import BASELINE_FMTP, OPUS_FMTP, OWN_FORMATS, Format, companions, decoders
 from signaling.sdp.forwarding import Forwarding, Forwardings, what_is_sent
 from signaling.sdp.matching import Matching
@@ -34,7 +35,6 @@ from signaling.sdp.negotiation import (
     local_transport,
     remote_transport,
     reports_arrivals,
-    with_candidates,
     with_track,
 )
 from signaling.sdp.parsing import MAX_SECTIONS, KnownSections, SdpError, parse
@@ -153,6 +153,7 @@ class OfferingConnection:
         may_pause: bool = False,
         path_memory: int = 0,
         beside: TransportId | None = None,
+        only_tcp: bool = False,
     ) -> None:
         """Open a transport.
 
@@ -164,6 +165,7 @@ class OfferingConnection:
             may_pause: see `Engine.open_transport`.
             path_memory: see `Engine.open_transport`.
             beside: see `Engine.open_transport`.
+            only_tcp: the client is given TCP candidates only, if there are any.
 
         Raises:
             EngineError: the engine has no room for a transport.
@@ -172,7 +174,8 @@ class OfferingConnection:
         self._renews_sections = renews_sections
         self._mids = 0
         """The number of mids given so far, without that of the data channels."""
-        self._local = engine.open_transport(may_pause, path_memory, beside)
+        self._only_tcp = only_tcp
+        self._local = chosen(engine.open_transport(may_pause, path_memory, beside), only_tcp)
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
@@ -223,12 +226,16 @@ class OfferingConnection:
         if not ice_restart and (self._outstanding or not self._changed):
             return None
         if ice_restart and self._remote is not None:
-            self._local = self._engine.restart_ice(self.transport)
+            self._local = chosen(self._engine.restart_ice(self.transport), self._only_tcp)
         self._engine.set_media(self.transport, self._learned.media())
         self._assign_tracks()
         self._changed = False
         self._outstanding = True
         return self._serialize(), dict(self._forwardings.by_mid())
+
+    def candidates(self) -> Trickled:
+        """Return our candidates of the last offer."""
+        return Trickled(self._local, DATA_MID)
 
     def accept_answer(self, sdp: str) -> None:
         """Take the answer to the outstanding offer.

@@ -18,6 +18,7 @@ from sfu.parameters import (
     TransportId,
 )
 from signaling.sdp.answer import AnswerWriter
+from signaling.sdp.candidates import Trickled, chosen, trickled
 from signaling.sdp.codecs import PRIMARY, Format, announced, descriptions, supported_formats
 from signaling.sdp.forwarding import Forwarding, Forwardings, Sent
 from signaling.sdp.m_sections import Layout, MSection, Published
@@ -43,17 +44,8 @@ from signaling.sdp.offering import OfferingConnection
 from signaling.sdp.parsing import KnownSections, SdpError, parse
 from signaling.sdp.session_description import Section, SessionDescription
 
-__all__ = [
-    "AnswerResult",
-    "AnsweringConnection",
-    "Beginning",
-    "OfferingConnection",
-    "PublishDecision",
-    "Published",
-    "SdpError",
-    "SendingSection",
-    "WantedTrack",
-]
+__all__ = ["AnswerResult", "AnsweringConnection", "Beginning", "OfferingConnection", "PublishDecision", "Published"]
+__all__ += ["SdpError", "SendingSection", "WantedTrack"]
 
 log = structlog.get_logger("signaling.peer_connection")
 
@@ -70,23 +62,29 @@ class AnswerResult:
     """Engine tracks that the offer stopped. The engine has closed them already."""
     changed: tuple[Published, ...] = ()
     """Engine tracks that may send in other formats than before."""
+    candidates: Trickled | None = None
+    """Our candidates in the answer; None: it accepts no m-section."""
 
 
 class AnsweringConnection:
     """A client's connection on which the client makes the offers."""
 
-    def __init__(self, engine: Engine, *, may_pause: bool = False, path_memory: int = 0) -> None:
+    def __init__(
+        self, engine: Engine, *, may_pause: bool = False, path_memory: int = 0, only_tcp: bool = False
+    ) -> None:
         """Open a transport.
 
         Args:
             engine: the media engine.
             may_pause, path_memory: see `Engine.open_transport`.
+            only_tcp: the client is given TCP candidates only, if there are any.
 
         Raises:
             EngineError: the engine has no room for one.
         """
         self._engine = engine
-        self._local = engine.open_transport(may_pause, path_memory)
+        self._only_tcp = only_tcp
+        self._local = chosen(engine.open_transport(may_pause, path_memory), only_tcp)
         self.transport: TransportId = self._local.id
         self._remote: RemoteTransport | None = None
         self._forwardings = Forwardings(engine, self.transport)
@@ -120,8 +118,9 @@ class AnsweringConnection:
         published = tuple(p for each in undecided if (p := self._publish(each)) is not None)
         self._forward()
         self._connect(remote)
-        sdp = self._writer.write(layout, self._local, self._remote)
-        return AnswerResult(sdp, self._mid_to_track_id(), published, ended, changed)
+        sdp, tracks = self._writer.write(layout, self._local, self._remote), self._mid_to_track_id()
+        candidates = trickled(self._local, layout.bundle, layout.session.sections)
+        return AnswerResult(sdp, tracks, published, ended, changed, candidates)
 
     def want(self, track: WantedTrack) -> None:
         """Forward a track from the next answer on."""
@@ -333,7 +332,7 @@ class AnsweringConnection:
             return
         restarted = before is not None and remote.ice != before.ice
         if restarted:
-            self._local = self._engine.restart_ice(self.transport)
+            self._local = chosen(self._engine.restart_ice(self.transport), self._only_tcp)
         if before is None or restarted or remote.sctp_port != before.sctp_port:
             self._engine.connect(self.transport, remote)
 

@@ -26,6 +26,8 @@ class ServerUnderTest:
 
     port: int
     udp_port: int
+    tcp_port: int
+    """The port of ICE over TCP."""
     process: "subprocess.Popen[bytes]"
     log: Path
     command: tuple[str, ...] = ()
@@ -98,18 +100,19 @@ def running_server(
     node_ip None: it offers all addresses it has. port 0: a free one. dev: whether it is a development server.
     container: where it runs, if not in our network.
     """
-    port, udp_port = port or free_port(), free_port(socket.SOCK_DGRAM)
+    port, udp_port, tcp_port = port or free_port(), free_port(socket.SOCK_DGRAM), free_port()
     log = folder / f"server-{port}.log"
     bind, host = ("127.0.0.1", "127.0.0.1") if container is None else ("0.0.0.0", container.outside)
     command = [sys.executable, "-m", "signaling.cli", "serve", "--bind", bind, "--port", str(port)]
-    command += ["--udp-port", str(udp_port), *(("--dev",) if dev else ("--keys", f"{KEY}: {SECRET}")), *extra]
+    command += ["--udp-port", str(udp_port), "--rtc.tcp_port", str(tcp_port)]
+    command += [*(("--dev",) if dev else ("--keys", f"{KEY}: {SECRET}")), *extra]
     if node_ip is not None:
         command += ["--node-ip", node_ip]
     if container is not None:
         container.publish(port, udp_port)
         command = [*container.prefix(), *command]
     process = _start(tuple(command), log)
-    server = ServerUnderTest(port, udp_port, process, log, tuple(command), host=host)
+    server = ServerUnderTest(port, udp_port, tcp_port, process, log, tuple(command), host=host)
     try:
         _wait_until_ready(server.http_url, process, log)
         yield server

@@ -169,7 +169,7 @@ def theirs(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
             _wait(f"http://127.0.0.1:{port}/", log)
-            yield ServerUnderTest(port, rtc["udp_port"], process, log)
+            yield ServerUnderTest(port, rtc["udp_port"], rtc["tcp_port"], process, log)
         finally:
             process.kill()
 

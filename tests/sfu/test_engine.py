@@ -31,6 +31,7 @@ EMPTY = {
     "tracks": 0,
     "streams": 0,
     "subscriptions": 0,
+    "connections": 0,
     "paths": 0,
     "sources": 0,
     "packet_cache_bytes": 0,

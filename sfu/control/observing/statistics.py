@@ -21,6 +21,7 @@ from sfu.schema.bandwidth_codes import Reason
 from sfu.schema.capacities import (
     COMMAND_QUEUE,
     COMMANDS,
+    CONNECTIONS,
     PATHS,
     RELAY_SLOTS,
     SLOW_QUEUE,
@@ -31,7 +32,7 @@ from sfu.schema.capacities import (
     TRACKS,
     TRANSPORTS,
 )
-from sfu.schema.codes import Drop, MediaKind, RowState
+from sfu.schema.codes import Drop, MediaKind, PathKind, RowState
 from sfu.schema.memory import Memory
 from sfu.schema.thread_tables import FORWARDING_DELAYS_NS
 
@@ -40,6 +41,7 @@ ROWS = {
     "tracks": TRACKS,
     "streams": STREAMS,
     "subscriptions": SUBSCRIPTIONS,
+    "connections": CONNECTIONS,
     "paths": PATHS,
     "sources": SOURCES,
 }
@@ -151,6 +153,8 @@ class TransportStatistics:
     """SRTP and SRTCP datagrams from the client that are authentic."""
     bytes_received: int
     """Bytes of them, after decryption."""
+    protocol: str = ""
+    """How the client is sent to: `udp` or `tcp`; empty: there is no path to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +298,15 @@ def transport_statistics(transport: Transport) -> TransportStatistics:
         rtt_ms=int(row["rtt_ns"]) / 1e6,
         packets_received=int(row["packets_in"]),
         bytes_received=int(row["bytes_in"]),
+        protocol=_protocol(transport.shard, int(row["path"])),
     )
+
+
+def _protocol(shard: Shard, path: int) -> str:
+    """The protocol of a path row; empty for -1."""
+    if path < 0:
+        return ""
+    return PathKind(int(shard.memory.table("paths")[path]["kind"])).name.lower()
 
 
 def path_memory(transport: Transport) -> int:
@@ -417,6 +429,7 @@ def _usage(shard: Shard) -> dict[str, int]:
         "tracks": tables.tracks.used,
         "streams": tables.streams.used,
         "subscriptions": tables.subscriptions.used,
+        "connections": tables.connections.used,
         "paths": rows_in_use(shard.memory, "paths"),
         "sources": rows_in_use(shard.memory, "sources"),
         "packet_cache_bytes": tables.caches.used_bytes,

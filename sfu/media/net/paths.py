@@ -2,17 +2,19 @@
 
 RFC 8445 seen from the lite, controlled side. A path row is one pair; several rows may share the peer's address (a
 client that checks two of our addresses from one port), but an address belongs to one transport only. `lookup` finds
-any row of an address, which is enough to know whose packet came in.
+any row of an address, which is enough to know whose packet came in. A path over TCP is its connection's, and ends with
+it; `lookup` does not know it.
 """
 
 import numpy as np
 from numba import njit
 
+from sfu.media.net.connections import close_connection
 from sfu.media.net.lookup import find_path, insert_path, remove_path
 from sfu.media.net.udp import flush, store_local
 from sfu.queues.notices import notice
 from sfu.schema.capacities import PATHS_PER_TRANSPORT, STAGING_PATH
-from sfu.schema.codes import Consent, Drop, NoticeKind, RowState
+from sfu.schema.codes import Consent, Drop, NoticeKind, PathKind, RowState
 
 CONSENT_TIMEOUT_NS = 15_000_000_000
 """RFC 7675 section 5.1 lets consent live 30 s; a client that vanished must be gone from its room within 20."""
@@ -36,10 +38,28 @@ def stage_path(state, k, socket):
         path.local[n] = 0
     path.address_bytes = size
     path.family = 6 if size == 28 else 4
+    path.kind = PathKind.UDP
     path.socket = socket
+    path.connection = -1
     path.local_interface = 0
     if state.sockets[socket].wildcard:
         store_local(state, k, path)
+
+
+@njit(cache=True)
+def stage_connection(state, row):
+    """Describe the address pair of a TCP connection in row STAGING_PATH."""
+    path, connection = state.paths[STAGING_PATH], state.connections[row]
+    for n in range(28):
+        path.address[n] = connection.address[n]
+    for n in range(16):
+        path.local[n] = 0
+    path.address_bytes = connection.address_bytes
+    path.family = connection.family
+    path.kind = PathKind.TCP
+    path.socket = -1
+    path.connection = row
+    path.local_interface = 0
 
 
 @njit(cache=True)
@@ -75,11 +95,16 @@ def exact_path(state, k, path):
 
 @njit(cache=True)
 def _release_path(state, row):
-    """Take a path from its transport and free the row. The transport's selection is the caller's to renew."""
+    """Take a path from its transport and free the row; the TCP connection of one that has it ends. The transport's
+    selection is the caller's to renew."""
     flush(state)  # what is queued for the row must not leave to the next address in it
     path = state.paths[row]
     transport = state.transports[path.transport]
-    remove_path(state, row)
+    if path.kind == PathKind.TCP:
+        state.connections[path.connection].path = -1
+        close_connection(state, np.int64(path.connection))
+    else:
+        remove_path(state, row)
     if transport.first_path == row:
         transport.first_path = path.next
     else:
@@ -107,10 +132,21 @@ def _free_address(state, row, now):
         vanished = now - max(np.int64(transport.checked_ns), np.int64(transport.last_packet_ns)) >= ABANDONED_NS
         if not vanished and now - _last_sign(state, owner, found) < CONSENT_TIMEOUT_NS:
             return False
-        _release_path(state, found)
-        if transport.path == found:
-            transport.path = -1
-            select_path(state, owner, now)
+        lose_path(state, found, now)
+
+
+@njit(cache=True)
+def lose_path(state, row, now):
+    """A path is gone: its connection has ended, or its address is another's. If its transport was sent to over it, it
+    is sent to over another one, or waits for the next check."""
+    owner = np.int64(state.paths[row].transport)
+    transport = state.transports[owner]
+    _release_path(state, row)
+    if transport.path == row:
+        transport.path = -1
+        select_path(state, owner, now)
+        if transport.path < 0:
+            transport.interrupted = 1  # nothing is sent until there is another path
 
 
 @njit(cache=True)
@@ -131,11 +167,17 @@ def _evict_path(state, row):
 @njit(cache=True)
 def claim_path(state, row, now):
     """The path row of the staged pair for transport `row`, which sent a valid check over it; -1: dropped, counted."""
-    transport, thread = state.transports[row], state.thread[0]
-    if not _free_address(state, row, now):
+    transport, thread, staged = state.transports[row], state.thread[0], state.paths[STAGING_PATH]
+    tcp = staged.kind == PathKind.TCP
+    if tcp:
+        known = np.int64(state.connections[staged.connection].path)
+        taken = known >= 0 and state.paths[known].transport != row
+    else:
+        taken = not _free_address(state, row, now)
+        known = _find_staged(state, row)
+    if taken:
         state.drops[Drop.STUN_ADDRESS_TAKEN] += 1
         return -1
-    known = _find_staged(state, row)
     if known >= 0:
         return known
     full = transport.path_count >= PATHS_PER_TRANSPORT or thread.free_path < 0
@@ -157,8 +199,11 @@ def claim_path(state, row, now):
     path.next = transport.first_path
     transport.first_path = free
     transport.path_count += 1
-    insert_path(state, free)
-    _mark_shared(state, free)
+    if tcp:
+        state.connections[path.connection].path = free
+    else:
+        insert_path(state, free)
+        _mark_shared(state, free)
     return free
 
 
@@ -266,6 +311,7 @@ def select_path(state, row, now):
 def move_to(state, row, path):
     """Send to transport `row` over this path from now on."""
     state.transports[row].path = path
+    state.transports[row].free_number = 0  # whether its video has to wait may have changed
     notice(state, NoticeKind.PATH_SELECTED, row)
 
 

@@ -64,13 +64,18 @@ def begin_flush(state):
 def mark_unsent(state, first, count):
     """The socket refused the packets in `count` send slots from `first` on: nobody can have lost them."""
     for slot in range(first, first + count):
-        logged = np.int64(state.tx_log[slot])
-        if logged == NOT_LOGGED:
-            continue
-        log = state.send_logs[logged // SENT_PACKETS]
-        entry = log.entries[logged % SENT_PACKETS]
-        entry.state = SentState.UNSENT
-        log.bytes -= np.int64(entry.size)
+        mark_unsent_number(state, np.int64(state.tx_log[slot]))
+
+
+@njit(cache=True)
+def mark_unsent_number(state, logged):
+    """A packet did not leave, so nobody can have lost it. logged: its `tx_log`; NOT_LOGGED: nothing happens."""
+    if logged == NOT_LOGGED:
+        return
+    log = state.send_logs[logged // SENT_PACKETS]
+    entry = log.entries[logged % SENT_PACKETS]
+    entry.state = SentState.UNSENT
+    log.bytes -= np.int64(entry.size)
 
 
 @njit(cache=True)

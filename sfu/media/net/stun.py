@@ -9,7 +9,7 @@ from numba import njit
 
 from sfu.compiler.native import evp_sha1, hmac
 from sfu.media.net.lookup import find_ufrag
-from sfu.media.net.paths import claim_path, receive_check, stage_path
+from sfu.media.net.paths import claim_path, receive_check, stage_connection, stage_path
 from sfu.media.net.udp import commit, flush, take_slot
 from sfu.media.wire.numbers import get_u16, get_u32, put_u16, put_u32
 from sfu.schema.capacities import RX_BYTES, STAGING_PATH, TX_BYTES
@@ -145,8 +145,9 @@ def _has_integrity(state, k, integrity_at, credentials):
 
 
 @njit(cache=True)
-def handle_stun(state, k, size, socket, now):
-    """One STUN message in receive slot k from any address. socket: index of the one it came in by."""
+def handle_stun(state, k, size, socket, connection, now):
+    """One STUN message in receive slot k from any address. socket: index of the one it came in by; connection: row of
+    `connections` over which it came instead, -1: none."""
     data = state.rx[k]
     if size < HEADER_BYTES or size & 3 or get_u32(data, 4) != MAGIC_COOKIE or get_u16(data, 2) != size - HEADER_BYTES:
         state.drops[Drop.STUN_MALFORMED] += 1
@@ -169,7 +170,10 @@ def handle_stun(state, k, size, socket, now):
         return
     row = credentials >> 1
     state.thread[0].row_in_hand = row
-    stage_path(state, k, socket)
+    if connection < 0:
+        stage_path(state, k, socket)
+    else:
+        stage_connection(state, connection)
     if unknown:
         _send_error(state, k, integrity_at, credentials, UNKNOWN_ATTRIBUTE)
     elif controlled:  # we are the lite agent and never take the controlling role, RFC 8445 section 6.1.1

@@ -1,9 +1,10 @@
-"""Datagrams in and out of the kernel's sockets, in batches. Addresses are for this file, `sfu.schema.memory` and
-`sfu.media.net.srtp`.
+"""Datagrams in and out of the kernel's sockets, in batches. Addresses are for this file, `sfu.schema.memory`,
+`sfu.media.net.srtp`, and the files for TCP connections.
 
 In: `receive` fills the receive slots of one socket. Out: a stage takes a slot, writes a whole packet into
 `state.tx[slot]`, and commits it to a path; `flush` sends. Consecutive packets of equal size to one path leave as one
-UDP_SEGMENT message, which the kernel cuts again: about a third of the cost of separate sends.
+UDP_SEGMENT message, which the kernel cuts again: about a third of the cost of separate sends. `frame_queue` sends what
+goes over TCP.
 """
 
 import socket
@@ -13,6 +14,7 @@ from numba import carray, njit
 
 from sfu.compiler.atomics import load_i4, pointer
 from sfu.compiler.native import errno_location, memcpy, recvmmsg, sendmmsg
+from sfu.media.net.frame_queue import send_frames
 from sfu.media.net.send_log import NOT_LOGGED, begin_flush, mark_unsent
 from sfu.schema.capacities import (
     ARENA_BYTES,
@@ -23,7 +25,7 @@ from sfu.schema.capacities import (
     TX_CONTROL_BYTES,
     TX_SLOTS,
 )
-from sfu.schema.codes import Drop
+from sfu.schema.codes import Drop, PathKind
 from sfu.schema.transport_tables import path_t
 
 MSG_DONTWAIT = 0x40
@@ -147,9 +149,13 @@ def _pktinfo(state, message, words, path):
 
 @njit(cache=True)
 def _run_length(state, first, count):
-    """How many slots from `first` on can leave as one message."""
+    """How many slots from `first` on can leave as one message; to a path over TCP: all that follow each other."""
     thread = state.thread[0]
     size, path, run = state.tx_size[first], state.tx_path[first], 1
+    if state.paths[path].kind == PathKind.TCP:
+        while first + run < count and state.tx_path[first + run] == path:
+            run += 1
+        return run
     if not thread.segment_offload or thread.now_ns < state.paths[path].single_until_ns:
         return run
     total = np.int64(size)
@@ -183,7 +189,7 @@ def _build_message(state, index, slot, run):
         state.tx_control[index, 1] = _CONTROL_SEGMENT
         state.tx_control[index, 2] = state.tx_size[slot]
         words = 3
-    if state.sockets[path.socket].wildcard:
+    if path.socket >= 0 and state.sockets[path.socket].wildcard:
         words = _pktinfo(state, index, words, path)
     message.control = thread.tx_control_at + np.uint64(index * TX_CONTROL_BYTES)
     message.control_bytes = words * 8
@@ -260,7 +266,13 @@ def flush(state):
     messages = _build_messages(state, count)
     first = 0
     while first < messages:
-        index = state.paths[state.tx_path[state.tx_message_first[first]]].socket
+        path = np.int64(state.tx_path[state.tx_message_first[first]])
+        index = state.paths[path].socket
+        if index < 0:
+            slot, run = np.int64(state.tx_message_first[first]), np.int64(state.tx_messages[first].iov_count)
+            send_frames(state, path, slot, run)
+            first += 1
+            continue
         end = first + 1
         while end < messages and state.paths[state.tx_path[state.tx_message_first[end]]].socket == index:
             end += 1

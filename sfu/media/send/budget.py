@@ -8,7 +8,8 @@ packet costs it nothing.
 import numpy as np
 from numba import njit
 
-from sfu.media.allocation.due import is_ruled_by_reports, path_queue_ms, usable_estimate
+from sfu.media.allocation.due import is_ruled_by_reports, is_silent, path_queue_ms, usable_estimate
+from sfu.media.net.frame_queue import is_over_tcp
 from sfu.media.net.send_log import count_at_once, open_log, unreported_bytes
 from sfu.schema.capacities import SENT_PACKETS
 from sfu.schema.codes import MediaKind
@@ -37,6 +38,9 @@ KEY_FRAME_REST_NS = 4_000_000_000
 """Least time from the beginning of one key frame that leaves faster than media do to the next."""
 BURST_NS = 40_000_000
 MAX_BURST_BYTES = 63_000
+MAX_TCP_BURST_BYTES = 16_000
+"""The most that leaves at once for a transport over TCP that is not paced: what waits on our side shows that there is
+too much of it, but not before it has left the pacer."""
 MAX_DEBT_NS = 500_000_000
 """What never waits may use up the budget of so long a time in advance. What it uses beyond that is forgotten: once it
 ends, video waits no longer than this."""
@@ -55,6 +59,13 @@ def is_paced(state, row):
     if is_ruled_by_reports(state, row):
         return False
     return usable_estimate(state, row) > 0
+
+
+@njit(cache=True)
+def leaves_old(state, row):
+    """Whether what waits for too long for transport `row` is left out although no key frame waits behind it: its peer
+    reports nothing any more, or never does and is sent to over TCP, where nothing else tells that too much is sent."""
+    return is_silent(state, row) or (is_over_tcp(state, row) and not is_paced(state, row))
 
 
 @njit(cache=True)

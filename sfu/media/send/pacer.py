@@ -8,12 +8,21 @@ sent to its end. What is left out has had no number yet, so its receiver misses 
 import numpy as np
 from numba import njit
 
-from sfu.media.allocation.due import is_silent
+from sfu.media.net.frame_queue import is_backed_up, is_over_tcp
 from sfu.media.net.send_log import MOST_AT_ONCE, open_log
 from sfu.media.net.srtp import can_send
 from sfu.media.net.udp import flush
 from sfu.media.send.batch import prepare
-from sfu.media.send.budget import KEY_FRAME_REST_NS, MAX_BURST_BYTES, is_paced, refill, room_at_once, set_free_number
+from sfu.media.send.budget import (
+    KEY_FRAME_REST_NS,
+    MAX_BURST_BYTES,
+    MAX_TCP_BURST_BYTES,
+    is_paced,
+    leaves_old,
+    refill,
+    room_at_once,
+    set_free_number,
+)
 from sfu.media.send.departure import begin, best_start, first_of_turn, forward_packet, is_kept_start
 from sfu.media.send.positions import (
     OVERTAKERS,
@@ -33,7 +42,7 @@ from sfu.media.send.selection import (
     renew_temporal,
     request_target_key_frame,
 )
-from sfu.media.send.waiting import end_waiting, renew_place
+from sfu.media.send.waiting import begin_anew, end_waiting, renew_place
 from sfu.media.stream.packet_cache import is_stored
 from sfu.schema.capacities import PACKETS, TRACK_LOG, TX_SLOTS
 from sfu.schema.codes import Drop, RowState
@@ -119,6 +128,10 @@ def send_waiting(state, arena, row, now):
     if not can_send(state, row):
         return True
     thread.row_in_hand = row
+    if transport.interrupted:
+        begin_anew(state, row, now)
+    if is_backed_up(state, row):
+        return True
     if thread.tx_count + MOST_AT_ONCE > TX_SLOTS:
         flush(state)
     log = state.send_logs[row]
@@ -127,7 +140,7 @@ def send_waiting(state, arena, row, now):
         refill(state, row, now)
     else:
         open_log(state, row)
-        log.pace_bytes = log.bytes + MAX_BURST_BYTES
+        log.pace_bytes = log.bytes + (MAX_TCP_BURST_BYTES if is_over_tcp(state, row) else MAX_BURST_BYTES)
     end = log.count + room_at_once(state, row)
     _send_repeats(state, arena, row, end, now)
     waiting = np.int64(transport.first_waiting)
@@ -223,7 +236,7 @@ def _send_forgotten(state, arena, row, end, now):
         return position, False
     _note_missed_key_frame(state, subscription, position, oldest, now)
     lost = oldest - position
-    if subscription.layer >= 0 and not is_silent(state, np.int64(subscription.transport)):
+    if subscription.layer >= 0 and not leaves_old(state, np.int64(subscription.transport)):
         state.thread[0].pace_work += track.log_read - oldest
         last, number = first_logged(state, subscription, oldest), subscription.in_highest + 1
         lost = 0 if last - number <= PACKETS else last - number
@@ -316,7 +329,7 @@ def _start(state, row, position, now):
     stream = state.streams[stream_row]
     if track.log_written - stream.key_position > TRACK_LOG:
         return position
-    if now - stream.key_ns > OLD_NS and is_silent(state, np.int64(subscription.transport)):
+    if now - stream.key_ns > OLD_NS and leaves_old(state, np.int64(subscription.transport)):
         return position
     begin(state, row, layer, stream_row, state.packets[stream_row, stream.key_sequence & (PACKETS - 1)])
     return with_overtakers(state, track, stream_row, np.int64(stream.key_sequence), np.int64(stream.key_position))
@@ -356,13 +369,13 @@ def _send_entry(state, arena, row, k, now):
     packet = state.packets[stream_row, arrival.index]
     age = _age(state.streams[stream_row], packet, now)
     if arrival.layer != subscription.layer:
-        if age > OLD_NS and is_silent(state, np.int64(subscription.transport)):
+        if age > OLD_NS and leaves_old(state, np.int64(subscription.transport)):
             return np.int64(-1)
         return _turn(state, row, arrival, stream_row, now)
     if packet.sequence < subscription.switch_sequence:
         return np.int64(-1)  # it comes before the key frame that was begun with
     between_frames = packet.sequence > subscription.in_highest and packet.timestamp != subscription.picture_timestamp
-    if between_frames or (age > OLD_NS and is_silent(state, np.int64(subscription.transport))):
+    if between_frames or (age > OLD_NS and leaves_old(state, np.int64(subscription.transport))):
         if age > OLD_NS and not subscription.held:
             jump = _leave_old(state, row, np.int64(arrival.position), np.int64(packet.sequence), now)
             if jump >= 0:
@@ -458,7 +471,7 @@ def _leave_old(state, row, position, sequence, now):
     chosen = layer if own else target
     stream_row = np.int64(track.streams[chosen])
     stream = state.streams[stream_row]
-    silent = is_silent(state, np.int64(subscription.transport))
+    silent = leaves_old(state, np.int64(subscription.transport))
     old = silent and now - stream.key_ns > OLD_NS
     later = not own or stream.key_sequence > max(sequence, subscription.in_highest)
     if stream.key_sequence >= 0 and stream.key_position > position and later and not old:

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.allocation.allocate import importance_of
+from sfu.media.net.frame_queue import is_backed_up, is_over_tcp
 from sfu.media.send.budget import (
     KEY_FRAME_FAST_NS,
     KEY_FRAME_REST_NS,
@@ -17,8 +18,10 @@ from sfu.media.send.budget import (
     refill,
     set_free_number,
 )
-from sfu.media.send.selection import renew_temporal
+from sfu.media.send.positions import count_left_out
+from sfu.media.send.selection import lose_layer, renew_temporal
 from sfu.schema.bandwidth_codes import Held
+from sfu.schema.codes import MediaKind
 
 MAX_COMPARED = 64
 """Subscriptions with which one that begins to wait is compared to find its place; with more, order matters less."""
@@ -35,8 +38,11 @@ def has_to_wait(state, row, first, count, now):
         return True
     transport_row = np.int64(subscription.transport)
     transport = state.transports[transport_row]
+    if transport.interrupted or is_backed_up(state, transport_row):
+        wait_from(state, row, first)
+        return True
     if not is_paced(state, transport_row):
-        if transport.first_waiting == 0:
+        if transport.first_waiting == 0 and not is_over_tcp(state, transport_row):
             transport.free_number = UNLIMITED
         return False
     if transport.first_waiting == 0 and subscription.layer >= 0:
@@ -56,10 +62,27 @@ def wait_from(state, row, position):
 
 
 @njit(cache=True)
+def begin_anew(state, row, now):
+    """Let every video of transport `row` go on with a key frame, because packets of it were lost on our side. What
+    waits is left out."""
+    state.transports[row].interrupted = 0
+    number = np.int64(state.transports[row].first_subscription)
+    while number >= 0:
+        subscription = state.subscriptions[number]
+        if subscription.kind == MediaKind.VIDEO and subscription.layer >= 0:
+            track, position = state.tracks[subscription.track], np.int64(subscription.waits_at)
+            if 0 <= position < track.log_read:
+                count_left_out(state, track, np.int64(subscription.layer), position, np.int64(track.log_read))
+                subscription.waits_at = track.log_read
+            lose_layer(subscription, now)
+        number = np.int64(subscription.next_of_transport)
+
+
+@njit(cache=True)
 def repeat_has_to_wait(state, row, now):
     """Whether a repeat for transport `row` has to wait: something does already, or there is no budget."""
     transport = state.transports[row]
-    if transport.first_waiting != 0:
+    if transport.first_waiting != 0 or is_backed_up(state, row):
         return True
     if transport.next_number < transport.free_number or not is_paced(state, row):
         return False

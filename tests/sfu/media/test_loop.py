@@ -13,7 +13,7 @@ from aioice import stun as aioice_stun
 
 from sfu.control import media_thread
 from sfu.control.media_thread import MediaThread
-from sfu.control.sockets import Sockets
+from sfu.control.net.sockets import Sockets
 from sfu.media import loop, timers
 from sfu.media.net.paths import CONSENT_TIMEOUT_NS
 from sfu.queues import control

@@ -12,7 +12,7 @@ import pytest
 from aiortc import rtp
 
 from sfu.control import rows
-from sfu.control.sockets import Sockets
+from sfu.control.net.sockets import Sockets
 from sfu.media import loop
 from sfu.media.send.pacer import PACE_NS
 from sfu.media.send.silence import MAX_PADDING_PACKETS

@@ -36,7 +36,7 @@ def taken(memory: Memory, room: int = 8 * NOTICE_BLOCK) -> list[tuple[int, int, 
 
 
 def test_every_kind_has_counters_of_its_own_in_whole_blocks() -> None:
-    assert len(NOTICE_ROWS) == len(NOTICE_FIRST) == NoticeKind.CLOSED_TRANSPORT + 1
+    assert len(NOTICE_ROWS) == len(NOTICE_FIRST) == NoticeKind.CLOSED_CONNECTION + 1
     assert all(rows % NOTICE_BLOCK == 0 for rows in NOTICE_ROWS)
     assert tuple(np.cumsum([0, *NOTICE_ROWS])[:-1]) == NOTICE_FIRST
     assert sum(NOTICE_ROWS) == NOTICE_BLOCKS * NOTICE_BLOCK

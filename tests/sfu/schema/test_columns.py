@@ -89,9 +89,11 @@ def test_every_reason_to_drop_has_a_counter_and_is_used() -> None:
 
 def test_commands_have_numbers_by_table_and_fields_that_exist() -> None:
     tables = [
-        re.sub(r".*(TRACK|SUBSCRIPTION|TRANSPORT).*", r"\1", kind.name) for kind in Command if "OPEN" in kind.name
+        re.sub(r".*(TRACK|SUBSCRIPTION|TRANSPORT|CONNECTION).*", r"\1", kind.name)
+        for kind in Command
+        if "OPEN" in kind.name
     ]
-    assert tables == ["TRANSPORT", "TRACK", "SUBSCRIPTION"]
+    assert tables == ["TRANSPORT", "TRACK", "SUBSCRIPTION", "CONNECTION"]
     named = {name for fields in COMMAND_FIELDS.values() for name in fields}
     assert named | {"kind", "row", "generation"} == {column.name for column in COMMAND.columns}
     assert set(COMMAND_FIELDS) == set(Command)

@@ -16,7 +16,7 @@ from typing import Any
 import pylibsrtp
 
 from sfu.control import rows
-from sfu.control.sockets import Sockets
+from sfu.control.net.sockets import Sockets
 from sfu.media import loop
 from sfu.parameters import (
     Codec,

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from pylibsrtp._binding import ffi
 
+from sfu.control.net.sockets import Sockets
 from sfu.control.rows import Tables
-from sfu.control.sockets import Sockets
 from sfu.parameters import IceCredentials, MediaParameters
 from sfu.schema.capacities import MEDIA_PER_TRANSPORT
 from sfu.schema.codes import Command

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from aioice import stun
 
-from sfu.control.sockets import source_control
+from sfu.control.net.sockets import source_control
 from sfu.queues.control import push_slow
 from sfu.queues.notices import notice
 from sfu.schema.capacities import COMMAND_QUEUE, COMMANDS, MEDIA_PER_TRANSPORT

@@ -34,8 +34,17 @@ OUR_SETUP = {DtlsRole.SERVER: "server", DtlsRole.CLIENT: "client"}
 class WebRtcClient:
     """One peer connection that offers; `connect` plays signalling between it and a transport of an engine."""
 
-    def __init__(self, engine: Engine, *, labels: Sequence[str] = ("_reliable", "_lossy"), audio: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        labels: Sequence[str] = ("_reliable", "_lossy"),
+        audio: bool = False,
+        port: int | None = None,
+    ) -> None:
+        """port: of what carries datagrams to the engine; None: its own."""
         self.engine = engine
+        self._port = port
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channels: dict[str, RTCDataChannel] = {label: self._channel(label) for label in labels}
         self.stranger = self.pc.createDataChannel("of nobody")
@@ -103,11 +112,12 @@ class WebRtcClient:
         for offered in self.offer.media:
             media = copy.copy(offered)
             media.msid, media.ssrc, media.ssrc_group = None, [], []
-            media.port = self.local.candidates[0].port
+            candidates = [each for each in self.local.candidates if not each.tcp]
+            media.port = self._port or candidates[0].port
             media.ice = RTCIceParameters(self.local.ice.ufrag, self.local.ice.password, iceLite=True)
             media.ice_candidates = [
-                RTCIceCandidate(1, each.foundation, each.address, each.port, each.priority, "udp", "host")
-                for each in self.local.candidates
+                RTCIceCandidate(1, each.foundation, each.address, media.port, each.priority, "udp", "host")
+                for each in candidates
             ]
             media.ice_candidates_complete = True
             fingerprint = RTCDtlsFingerprint(*self.local.fingerprint)

@@ -54,10 +54,8 @@ def test_a_file_written_for_livekit_is_read_and_what_is_not_acted_on_is_named() 
     config = load(VISIO)
     assert config.keys == hide({"devkey": "secret"})
     assert (config.port, config.udp_ports, config.log_level) == (7880, (7882,), "info")
-    assert config.ignored == (
-        "rtc.tcp_port",
-        "redis.address",
-    )
+    assert config.ice.tcp_port == 7881
+    assert config.ignored == ("redis.address",)
     assert config.webhook.urls == ("http://app-dev:8000/webhooks-livekit/",)
 
 

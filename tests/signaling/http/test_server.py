@@ -123,6 +123,10 @@ class PlayedEngine:
     async def stop(self) -> None:
         self.calls.append("engine stop")
 
+    def take_connection(self, connection: socket.socket) -> None:
+        with connection:
+            self.calls.append(f"took {connection.recv(64, socket.MSG_PEEK)!r}")
+
     def drops(self) -> dict[str, int]:
         return {"srtp_auth": 3, "garbage": 0}
 

@@ -8,7 +8,6 @@ import pytest
 
 from sfu.parameters import (
     NO_CODECS,
-    Candidate,
     Codec,
     DtlsRole,
     Encoding,
@@ -16,11 +15,9 @@ from sfu.parameters import (
     IceCredentials,
     Kind,
     LocalSubscription,
-    LocalTransport,
     PayloadType,
     SubscribeParameters,
     TrackId,
-    TransportId,
 )
 from signaling.sdp.codecs import Format, supported_formats
 from signaling.sdp.matching import Matching
@@ -41,7 +38,6 @@ from signaling.sdp.negotiation import (
     sending_section,
     track_id,
     used_first,
-    with_candidates,
     with_track,
 )
 from signaling.sdp.parsing import SdpError, parse
@@ -253,15 +249,6 @@ def test_a_track_that_we_send_is_named_for_livekits_clients() -> None:
     single = with_track(Section("audio"), track(), LocalSubscription(1, 10, 0))  # type: ignore[arg-type]
     assert single.ssrc_groups == ()
     assert {s.ssrc for s in single.ssrcs} == {10}
-
-
-def test_candidates_come_with_their_end() -> None:
-    ice = IceCredentials("abcd", "p" * 22)
-    addresses = (Candidate("1", 9, "192.0.2.1", 7882), Candidate("2", 8, "2001:db8::1", 7882))
-    local = LocalTransport(TransportId(1), ice, ("sha-256", "AB:CD"), addresses)
-    text = with_candidates(Section("audio"), local).serialize()
-    assert "a=candidate:1 1 udp 9 192.0.2.1 7882 typ host\r\n" in text
-    assert "a=candidate:2 1 udp 8 2001:db8::1 7882 typ host\r\na=end-of-candidates\r\n" in text
 
 
 @pytest.mark.parametrize(

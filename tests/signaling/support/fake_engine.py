@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -134,8 +135,14 @@ class FakeEngine:
             transport,
             IceCredentials(f"ufrag{self._next()}", "p" * 24),
             FINGERPRINT,
-            (Candidate("1", 2130706431, "192.0.2.1", self.udp_port),),
+            (
+                Candidate("1", 2130706431, "192.0.2.1", self.udp_port),
+                Candidate("2", 1518280447, "192.0.2.1", 7881, tcp=True),
+            ),
         )
+
+    def take_connection(self, connection: socket.socket) -> None:
+        connection.close()
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
         self._check(transport, self.transports)
@@ -244,7 +251,7 @@ class FakeEngine:
 
     def transport_statistics(self, transport: TransportId) -> TransportStatistics:
         self._check(transport, self.transports)
-        return TransportStatistics(1_000_000, 700_000, 2_000_000, True, 40.0, 100, 5_000)
+        return TransportStatistics(1_000_000, 700_000, 2_000_000, True, 40.0, 100, 5_000, "udp")
 
     def scores(self, muted: Iterable[TrackId]) -> dict[TransportId, float]:
         self.muted = list(muted)

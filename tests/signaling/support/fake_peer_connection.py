@@ -16,6 +16,7 @@ from sfu.parameters import (
     TransportId,
 )
 from signaling.rooms.tracks import parse_codec
+from signaling.sdp.candidates import Trickled, chosen
 from signaling.sdp.codecs import Format
 from signaling.sdp.forwarding import Forwarding, Sent
 from signaling.sdp.negotiation import Selection, Source
@@ -45,10 +46,16 @@ class _Forwarding:
     """Wanted tracks and their sections."""
 
     def __init__(
-        self, engine: FakeEngine, may_pause: bool, path_memory: int, beside: TransportId | None = None
+        self,
+        engine: FakeEngine,
+        may_pause: bool,
+        path_memory: int,
+        only_tcp: bool,
+        beside: TransportId | None = None,
     ) -> None:
         self._engine = engine
-        self.transport = engine.open_transport(may_pause, path_memory, beside).id
+        self._local = chosen(engine.open_transport(may_pause, path_memory, beside), only_tcp)
+        self.transport = self._local.id
         self.forwardings: dict[str, Forwarding] = {}
         """By track sid."""
         self._decodes = DECODES
@@ -56,6 +63,9 @@ class _Forwarding:
     @property
     def _active(self) -> dict[str, Sent]:
         return {sid: each.sent for sid, each in self.forwardings.items() if each.sent is not None}
+
+    def candidates(self) -> Trickled:
+        return Trickled(self._local, "0")
 
     def want(self, track: WantedTrack) -> None:
         forwarding = self.forwardings.setdefault(track.track_sid, Forwarding(track))
@@ -117,8 +127,10 @@ class _Forwarding:
 class FakeAnsweringConnection(_Forwarding):
     """The client offers."""
 
-    def __init__(self, engine: FakeEngine, *, may_pause: bool = False, path_memory: int = 0) -> None:
-        super().__init__(engine, may_pause, path_memory)
+    def __init__(
+        self, engine: FakeEngine, *, may_pause: bool = False, path_memory: int = 0, only_tcp: bool = False
+    ) -> None:
+        super().__init__(engine, may_pause, path_memory, only_tcp)
         self._published: dict[str, Published] = {}
         self._free: dict[str, Kind] = {}
         self._receiving: dict[str, Kind] = {}
@@ -152,7 +164,7 @@ class FakeAnsweringConnection(_Forwarding):
                 self._start(track, mid)
         names = {mid: entry.track_sid for mid, entry in self._published.items()}
         names |= {sent.mid: sid for sid, sent in self._active.items()}
-        return AnswerResult("answer", names, tuple(published), tuple(ended))
+        return AnswerResult("answer", names, tuple(published), tuple(ended), candidates=self.candidates())
 
     def receiving_sections(self) -> tuple[frozenset[str], frozenset[str]]:
         of = self._receiving.items()
@@ -198,8 +210,9 @@ class FakeOfferingConnection(_Forwarding):
         may_pause: bool = False,
         path_memory: int = 0,
         beside: TransportId | None = None,
+        only_tcp: bool = False,
     ) -> None:
-        super().__init__(engine, may_pause, path_memory, beside)
+        super().__init__(engine, may_pause, path_memory, only_tcp, beside)
         self.renews_sections = renews_sections
         self._outstanding = False
         self._offered = False

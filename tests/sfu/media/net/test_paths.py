@@ -64,7 +64,7 @@ def check(
     """One check from an address; whether it was answered."""
     memory.thread["tx_count"] = 0
     data = binding_request(ufrag=ufrag, password=password, nominate=nominate, priority=priority)
-    stun.handle_stun(memory.record, 0, fill_slot(memory, 0, data, address), 0, at)
+    stun.handle_stun(memory.record, 0, fill_slot(memory, 0, data, address), 0, -1, at)
     return len(sent(memory)) == 1
 
 

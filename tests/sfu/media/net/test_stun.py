@@ -72,7 +72,7 @@ def receive(memory: Memory, data: bytes, address: bytes = PEER) -> list[bytes]:
     """Give one STUN message to the kernel; returns the responses."""
     memory.thread["tx_count"] = 0
     memory.table("tx_size")[0] = 0
-    stun.handle_stun(memory.record, 0, fill_slot(memory, 0, data, address), 0, NOW)
+    stun.handle_stun(memory.record, 0, fill_slot(memory, 0, data, address), 0, -1, NOW)
     return [packet for _, packet in sent(memory)]
 
 
@@ -230,7 +230,7 @@ def test_a_hundred_thousand_garbage_messages_are_dropped_and_counted(memory: Mem
         broken[int(generator.integers(len(good)))] ^= 1 << int(generator.integers(8))
         slots.append(fill_slot(memory, k, bytes(broken), PEER))
     for n in range(100_000):
-        stun.handle_stun(memory.record, n & 63, slots[n & 63], 0, NOW)
+        stun.handle_stun(memory.record, n & 63, slots[n & 63], 0, -1, NOW)
     counts = drop_counts(memory)
     assert sum(counts.values()) == 100_000
     assert sent(memory) == []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sfu.control.sockets import Sockets
+from sfu.control.net.sockets import Sockets
 from sfu.media.net import udp
 from sfu.schema.capacities import RX_BYTES, RX_SLOTS, TX_SLOTS
 from sfu.schema.codes import RowState

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from sfu.addresses import machine_addresses
-from sfu.control.sockets import SO_TIMESTAMPNS, Sockets, candidates, socket_name, source_control
+from sfu.control.net.sockets import SO_TIMESTAMPNS, Sockets, candidates, socket_name, source_control
 from sfu.schema.memory import Memory
 from tests.sfu.support.ice import socket_address
 

@@ -24,8 +24,10 @@ MAX_CANDIDATES = 16
 """A server with more addresses names them with `node_ips`; every candidate costs each client checks."""
 SAME_PORT_TRIES = 16
 """How often a port that is free for IPv4 may turn out to be taken for IPv6."""
-HOST_PREFERENCE = 126
-"""RFC 8445 section 5.1.2.2, for host candidates."""
+HOST_PREFERENCE, TCP_HOST_PREFERENCE = 126, 90
+"""Type preferences: RFC 8445 section 5.1.2.2, for host candidates; what libwebrtc has for those over TCP."""
+PASSIVE_PREFERENCE = 4 << 13
+"""RFC 6544 section 4.2: the direction preference of passive host candidates, as a part of their local preference."""
 MAX_REMEMBERED = 1024
 """Addresses of peers, and of ours, that are kept in the form that Python's sockets want: some 400 bytes each."""
 
@@ -177,6 +179,20 @@ def socket_name(family: int, address: bytes) -> tuple[Any, ...]:
     return socket.inet_ntop(socket.AF_INET6, address[8:24]), port, 0, struct.unpack_from("=I", address, 24)[0]
 
 
+def socket_address(connection: socket.socket) -> bytes:
+    """The sockaddr_in or sockaddr_in6 of a connected socket's peer, flow info zeroed.
+
+    Raises:
+        OSError: the connection has ended.
+    """
+    name = connection.getpeername()
+    family = struct.pack("=H", connection.family)
+    if connection.family == socket.AF_INET:
+        return family + struct.pack("!H4s8x", name[1], socket.inet_aton(name[0]))
+    address = socket.inet_pton(socket.AF_INET6, name[0].partition("%")[0])
+    return family + struct.pack("!HI16s", name[1], 0, address) + struct.pack("=I", name[3])
+
+
 def source_control(path: Any) -> list[tuple[int, int, bytes]]:
     """Control data that makes a datagram leave from the address that the peer reached (`path_t.local`)."""
     return list(_control(int(path["family"]), bytes(path["local"]), int(path["local_interface"])))
@@ -207,8 +223,11 @@ def has_segment_offload() -> bool:
             return False
 
 
-def candidates(addresses: Iterable[str], families: set[int], port: int) -> tuple[Candidate, ...]:
-    """Host candidates for addresses in order of preference; those of families without a socket are left out.
+def candidates(
+    addresses: Iterable[str], families: set[int], port: int, tcp_port: int | None = None
+) -> tuple[Candidate, ...]:
+    """Host candidates for addresses in order of preference; those of families without a socket are left out. Those over
+    TCP, if there is a port for it, come last.
 
     RFC 8421 section 4: a dual-stack agent interleaves IPv6 and IPv4, so that neither waits for the other to fail.
     """
@@ -219,7 +238,12 @@ def candidates(addresses: Iterable[str], families: set[int], port: int) -> tuple
     for k in range(max(len(six), len(four))):
         ordered += six[k : k + 1]
         ordered += four[k : k + 1]
-    return tuple(
+    del ordered[MAX_CANDIDATES:]
+    found = [
         Candidate(str(k + 1), HOST_PREFERENCE << 24 | (65_535 - k) << 8 | 255, str(address), port)
-        for k, address in enumerate(ordered[:MAX_CANDIDATES])
-    )
+        for k, address in enumerate(ordered)
+    ]
+    for k, address in enumerate(ordered if tcp_port else ()):
+        priority = TCP_HOST_PREFERENCE << 24 | (PASSIVE_PREFERENCE + 8_191 - k) << 8 | 255
+        found.append(Candidate(str(len(ordered) + k + 1), priority, str(address), tcp_port or 0, tcp=True))
+    return tuple(found)

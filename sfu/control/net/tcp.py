@@ -1,0 +1,289 @@
+"""TCP connections of peers (RFC 6544) until a media thread serves them: accepted, or handed over by who accepted them.
+
+Nothing of a connection is read here. Its first frame (RFC 4571) is looked at when it has come whole: it has to be a
+connectivity check, whose username says to which media thread the connection belongs. That thread verifies it, and
+closes the connection if it is not valid.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sfu.control.net.sockets import NO_IPV6
+from sfu.errors import TableFull
+
+logger = logging.getLogger(__name__)
+
+FIRST_FRAME_S = 5.0
+"""How long the first frame of a connection may take."""
+MAX_FIRST_FRAME_BYTES = 1024
+"""A check has 100 to 200 bytes."""
+MAX_UNPROVEN, MAX_UNPROVEN_OF_ADDRESS = 4096, 256
+"""Connections whose first frame has not come: of all, and of one address. A whole ministry may be one address."""
+IPV6_PREFIX = 64
+"""So many bits of an IPv6 address count as one address: whoever has one has them all."""
+BACKLOG = 512
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted before others have their turn."""
+PAUSE_S = 1.0
+"""How long none is accepted after the system had no more descriptors."""
+UNSENT_BYTES = 16_384
+"""Bytes that the operating system keeps of a connection beyond what is on its way: others wait where they can still be
+left out."""
+UNACKNOWLEDGED_MS = 20_000
+"""How long a peer may acknowledge nothing: as long as one that vanished may be in its room."""
+
+TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT = 18, 25
+FRAME_HEADER_BYTES, STUN_HEADER_BYTES = 2, 20
+BINDING_REQUEST, MAGIC_COOKIE, USERNAME = 0x0001, 0x2112A442, 0x0006
+
+
+class Serves(Protocol):
+    """What is used of a `shards.Shard`."""
+
+    ufrags: set[str]
+
+    def open_connection(self, connection: socket.socket) -> None:
+        """Let the media thread serve a connection.
+
+        Raises:
+            TableFull: there are too many.
+            OSError: it has ended.
+        """
+
+
+@dataclass(slots=True, eq=False)
+class _Arrival:
+    """A connection whose first frame has not come whole."""
+
+    connection: socket.socket
+    address: str
+    expires: asyncio.TimerHandle | None = None
+    seen: int = 0
+    waits: bool = False
+
+
+class TcpConnections:
+    """All TCP connections of the engine; counts in `drops` what is refused."""
+
+    def __init__(self, shards: Sequence[Serves], drops: Counter[str]) -> None:
+        """Listens nowhere yet. To be made, and called, in the event loop."""
+        self.port: int | None = None
+        """Where it listens; None: nowhere."""
+        self._shards = shards
+        self._drops = drops
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[socket.socket] = []
+        self._unproven: dict[_Arrival, None] = {}
+        self._of_address: Counter[str] = Counter()
+        self._pause: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def listen(self, port: int, addresses: Iterable[str] = ()) -> None:
+        """Accept connections to a port of these local addresses, without any: of all. 0: any free port.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        given = tuple(addresses)
+        try:
+            for address in given or ("0.0.0.0", "::"):
+                opened = _listening(address, port, optional=not given and bool(self._listeners))
+                if opened is not None:
+                    self._listeners.append(opened)
+                    self.port = port = opened.getsockname()[1]
+        except OSError:
+            self._close_listeners()
+            raise
+        self._accept_more()
+
+    def take(self, connection: socket.socket) -> None:
+        """Take over a connected socket of which nothing has been read. It is closed if it does not prove to be a
+        peer's."""
+        try:
+            connection.setblocking(False)
+            address = _counted_address(connection.getpeername()[0])
+        except OSError:  # it has ended already
+            connection.close()
+            return
+        full = len(self._unproven) >= MAX_UNPROVEN or self._of_address[address] >= MAX_UNPROVEN_OF_ADDRESS
+        if full or self._stopped:
+            self._drops["tcp_beyond_limit"] += 1
+            connection.close()
+            return
+        arrival = _Arrival(connection, address)
+        self._unproven[arrival] = None
+        self._of_address[address] += 1
+        self._look(arrival)
+        if arrival in self._unproven:
+            arrival.expires = self._loop.call_later(FIRST_FRAME_S, self._refuse, arrival, "tcp_late")
+
+    def stop(self) -> None:
+        """Accept nothing any more, and close what no media thread has."""
+        self._stopped = True
+        self._close_listeners()
+        for arrival in list(self._unproven):
+            self._forget(arrival)
+            arrival.connection.close()
+
+    def _close_listeners(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+
+    def _accept_more(self) -> None:
+        self._pause = None
+        for listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection = listener.accept()[0]
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._drops["tcp_beyond_limit"] += 1
+                    logger.warning("no TCP connection can be accepted: %s", error.strerror)
+                    self._rest()
+                return
+            self.take(connection)
+
+    def _rest(self) -> None:
+        """Accept nothing for a while: the listeners stay readable."""
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+        if self._pause is None:
+            self._pause = self._loop.call_later(PAUSE_S, self._accept_more)
+
+    def _look(self, arrival: _Arrival) -> None:
+        """Look at what has come of a connection, without taking it."""
+        try:
+            data = arrival.connection.recv(FRAME_HEADER_BYTES + MAX_FIRST_FRAME_BYTES, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            self._wait(arrival, FRAME_HEADER_BYTES)
+            return
+        except OSError:
+            data = b""
+        if len(data) <= arrival.seen:  # it can be read and there is no more: its end
+            self._refuse(arrival, "tcp_unfinished")
+            return
+        arrival.seen = len(data)
+        size = int.from_bytes(data[:FRAME_HEADER_BYTES]) if len(data) >= FRAME_HEADER_BYTES else STUN_HEADER_BYTES
+        if not STUN_HEADER_BYTES <= size <= MAX_FIRST_FRAME_BYTES:
+            self._refuse(arrival, "tcp_garbage")
+        elif len(data) < FRAME_HEADER_BYTES + size:
+            self._wait(arrival, FRAME_HEADER_BYTES + size if len(data) >= FRAME_HEADER_BYTES else FRAME_HEADER_BYTES)
+        else:
+            self._hand_over(arrival, data[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + size])
+
+    def _wait(self, arrival: _Arrival, size: int) -> None:
+        """Look again when so many bytes have come. Fewer do not make it readable, so that a half frame costs nothing
+        while it waits."""
+        arrival.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        if not arrival.waits:
+            arrival.waits = True
+            self._loop.add_reader(arrival.connection, self._look, arrival)
+
+    def _hand_over(self, arrival: _Arrival, frame: bytes) -> None:
+        ufrag = ufrag_of_check(frame)
+        shard = next((each for each in self._shards if ufrag in each.ufrags), None)
+        if ufrag is None or shard is None:
+            self._refuse(arrival, "tcp_garbage" if ufrag is None else "stun_unknown_ufrag")
+            return
+        try:
+            _set_options(arrival.connection)
+            shard.open_connection(arrival.connection)
+        except (OSError, TableFull):
+            self._refuse(arrival, "tcp_beyond_limit")
+        else:
+            self._forget(arrival)
+
+    def _refuse(self, arrival: _Arrival, reason: str) -> None:
+        self._drops[reason] += 1
+        self._forget(arrival)
+        arrival.connection.close()
+
+    def _forget(self, arrival: _Arrival) -> None:
+        del self._unproven[arrival]
+        self._of_address[arrival.address] -= 1
+        if not self._of_address[arrival.address]:
+            del self._of_address[arrival.address]
+        if arrival.expires is not None:
+            arrival.expires.cancel()
+        if arrival.waits:
+            self._loop.remove_reader(arrival.connection)
+
+
+def ufrag_of_check(message: bytes) -> str | None:
+    """Our ufrag in the username of a STUN Binding request (RFC 8445 section 7.2.2), which is not verified here; None:
+    there is none."""
+    if len(message) < STUN_HEADER_BYTES:
+        return None
+    kind, size, cookie = struct.unpack_from("!HHI", message)
+    if (kind, cookie, size) != (BINDING_REQUEST, MAGIC_COOKIE, len(message) - STUN_HEADER_BYTES):
+        return None
+    at = STUN_HEADER_BYTES
+    while at + 4 <= len(message):
+        kind, size = struct.unpack_from("!HH", message, at)
+        if kind == USERNAME:
+            username = message[at + 4 : at + 4 + size]
+            ours, colon, _ = username.partition(b":")
+            return ours.decode() if colon and len(username) == size and ours.isascii() else None
+        at += 4 + (size + 3) // 4 * 4
+    return None
+
+
+def _listening(address: str, port: int, optional: bool) -> socket.socket | None:
+    """A socket that listens; None: it is an optional one of a family that this machine does not have."""
+    version = ipaddress.ip_address(address).version
+    try:
+        opened = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError as error:
+        if optional and error.errno in NO_IPV6:
+            return None
+        raise
+    try:
+        opened.setblocking(False)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if version == 6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((address, port))
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        if optional and error.errno in NO_IPV6:
+            return None
+        raise
+    return opened
+
+
+def _set_options(connection: socket.socket) -> None:
+    """How a connection is sent to, and read: every byte makes it readable again."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+def _counted_address(address: str) -> str:
+    """What connections from an address are counted under."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if parsed.version == 6:
+        return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
+    return address
