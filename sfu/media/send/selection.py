@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from sfu.media.allocation.due import list_subscribers
+from sfu.media.net.frame_queue import is_backed_up
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.send.repair_share import round_trip_ns
 from sfu.media.send.voices import is_voice
@@ -75,6 +76,8 @@ def request_target_key_frame(state, row):
     subscription = state.subscriptions[row]
     if subscription.paused or subscription.kind != MediaKind.VIDEO or subscription.target_layer == subscription.layer:
         return
+    if is_backed_up(state, np.int64(subscription.transport)):
+        return  # it would be old when it could leave
     track = state.tracks[subscription.track]
     if not 0 <= subscription.target_layer < track.layer_count:
         return

@@ -66,9 +66,14 @@ class Peer(SocketPeer):
     """One client of a simulated call."""
 
     def __init__(
-        self, call: "SimulatedCall", number: int, media: MediaParameters = MEDIA, path_memory: int = 0
+        self,
+        call: "SimulatedCall",
+        number: int,
+        media: MediaParameters = MEDIA,
+        path_memory: int = 0,
+        tcp_buffer_bytes: int | None = None,
     ) -> None:
-        super().__init__(call, f"peer{number:04}", 70 + number, media, path_memory)
+        super().__init__(call, f"peer{number:04}", 70 + number, media, path_memory, tcp_buffer_bytes)
         self.call = call
 
 
@@ -292,8 +297,11 @@ class Viewer(Peer):
         rtx: bool = True,
         transport_cc: bool = True,
         path_memory: int = 0,
+        tcp_buffer_bytes: int | None = None,
     ) -> None:
-        super().__init__(call, number, MEDIA if transport_cc else WITHOUT_TRANSPORT_CC, path_memory)
+        media = MEDIA if transport_cc else WITHOUT_TRANSPORT_CC
+        super().__init__(call, number, media, path_memory, tcp_buffer_bytes)
+        self.reads = True  # False: it takes nothing from the operating system, whose buffers fill
         self.down, self.up, self.reports, self.rtx = down, up, reports, rtx
         self.blocks = False
         """Whether the viewer sends receiver reports once a second."""
@@ -355,7 +363,7 @@ class Viewer(Peer):
     def step(self, now: int) -> None:
         """Put on the link what the server sent, take what arrives, send the reports that are due."""
         second = self.now_second()
-        for data in self.datagrams():
+        for data in self.datagrams() if self.reads else ():
             second.sent_bytes += len(data) + OVERHEAD
             if not 192 <= data[1] <= 223:
                 self.left.append(Departure.of(now, data))
@@ -545,10 +553,12 @@ class SimulatedCall:
         rtx: bool = True,
         transport_cc: bool = True,
         path_memory: int = 0,
+        tcp_buffer_bytes: int | None = None,
     ) -> Viewer:
-        """Add a viewer behind a link, who subscribes to everything that is published now."""
+        """Add a viewer behind a link, who subscribes to everything that is published now. tcp_buffer_bytes: see
+        `SocketPeer`."""
         number, uplink = next(self._numbers), up or Link(START)
-        viewer = Viewer(self, number, down, uplink, reports, rtx, transport_cc, path_memory)
+        viewer = Viewer(self, number, down, uplink, reports, rtx, transport_cc, path_memory, tcp_buffer_bytes)
         self.viewers.append(viewer)
         for publisher in self.publishers:
             for kind in publisher.tracks:
@@ -575,7 +585,7 @@ class SimulatedCall:
             self.command(Command.CLOSE_TRANSPORT, peer.row, peer.generation)
         self.turn()
         for peer in (*self.publishers, *self.viewers):
-            peer.socket.close()
+            peer.close()
         self.sockets.close()
         self.memory.close_wakeups()
 

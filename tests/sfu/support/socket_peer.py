@@ -1,4 +1,7 @@
-"""A client for tests that turn the media loop by hand: a socket of loopback, libsrtp, and a transport row."""
+"""A client for tests that turn the media loop by hand: a socket of loopback, libsrtp, and a transport row.
+
+It is reached over UDP, or over TCP in frames.
+"""
 
 import contextlib
 import socket
@@ -13,6 +16,7 @@ from sfu.schema.capacities import MEDIA_PER_TRANSPORT
 from sfu.schema.codes import Command
 from tests.sfu.support.ice import PASSWORD, binding_request
 from tests.sfu.support.publisher import srtp_pair
+from tests.sfu.support.tcp_end import TcpEnd
 
 
 class Call(Protocol):
@@ -39,8 +43,19 @@ def _bound() -> socket.socket:
 class SocketPeer:
     """One client, connected."""
 
-    def __init__(self, call: Call, ufrag: str, our_ssrc: int, media: MediaParameters, path_memory: int = 0) -> None:
+    def __init__(
+        self,
+        call: Call,
+        ufrag: str,
+        our_ssrc: int,
+        media: MediaParameters,
+        path_memory: int = 0,
+        tcp_buffer_bytes: int | None = None,
+    ) -> None:
+        """tcp_buffer_bytes: what the operating system keeps at each end of a TCP connection, 0: as much as it likes;
+        None: it is reached over UDP."""
         self._port, self._ufrag = call.sockets.port, ufrag
+        self.tcp: TcpEnd | None = None
         self.socket = _bound()
         self.outgoing, self._server_in = srtp_pair()
         self._server_out, self.incoming = srtp_pair()
@@ -54,9 +69,25 @@ class SocketPeer:
         call.command(Command.SET_MEDIA, self.row, self.generation, other_row=media_row)
         sessions = [int(ffi.cast("uintptr_t", each._srtp[0])) for each in (self._server_in, self._server_out)]
         call.command(Command.START_SRTP, self.row, self.generation, srtp_in=sessions[0], srtp_out=sessions[1])
+        if tcp_buffer_bytes is not None:
+            self.connect_tcp(call, tcp_buffer_bytes)
+            return
         self.send_datagram(binding_request(ufrag=ufrag, nominate=True))
         call.turn()
         assert len(self.datagrams()) == 1
+
+    def connect_tcp(self, call: Call, buffer_bytes: int) -> None:
+        """Go on over a new TCP connection."""
+        self.tcp = TcpEnd(call.tables, call.command, buffer_bytes)
+        self.send_datagram(binding_request(ufrag=self._ufrag, nominate=True))
+        call.turn()
+        assert self.datagrams()
+
+    def close(self) -> None:
+        """Close what the operating system holds."""
+        self.socket.close()
+        if self.tcp is not None:
+            self.tcp.close()
 
     def move(self) -> None:
         """Go on from another port, which the server has to check first."""
@@ -66,6 +97,9 @@ class SocketPeer:
 
     def send_datagram(self, data: bytes) -> None:
         """A datagram that arrives at the server at once."""
+        if self.tcp is not None:
+            self.tcp.send(data)
+            return
         self.socket.sendto(data, ("127.0.0.1", self._port))
 
     def send_rtp(self, data: bytes) -> None:
@@ -78,6 +112,8 @@ class SocketPeer:
 
     def datagrams(self) -> list[bytes]:
         """Everything that the server sent since the last call; loopback delivers before sendmmsg returns."""
+        if self.tcp is not None:
+            return self.tcp.packets()
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
