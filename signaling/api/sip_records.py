@@ -6,12 +6,13 @@ called and calling number with its PIN. An empty text stands for all. Two record
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import product
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
-from livekit.protocol.models import ListUpdate
+from livekit.protocol.models import ListUpdate, Pagination
 from livekit.protocol.sip import SIPDispatchRuleInfo, SIPInboundTrunkInfo
 
 from signaling.api.errors import ApiError, exceeds, invalid
@@ -143,20 +144,38 @@ class Records(Generic[Record]):
             self._forget_keys(record)
         return record
 
-    def list(self, ids: Collection[str], fits: Callable[[Record], bool]) -> "Iterator[Record | None]":
-        """Yield the records with these ids, or all if there are no ids: None for each that does not fit.
-
-        Unknown ids are left out.
-        """
-        if ids:
-            chosen = [self._by_id[each] for each in dict.fromkeys(ids) if each in self._by_id]
-        else:
-            chosen = [*self._by_id.values()]
-        return (record if fits(record) else None for record in chosen)
+    def find(self, ids: Collection[str] = ()) -> dict[str, Record]:
+        """Return the records with these ids, or all if there are no ids, by id. Unknown ids are left out."""
+        return {each: self._by_id[each] for each in ids if each in self._by_id} if ids else dict(self._by_id)
 
     def _forget_keys(self, record: Record) -> None:
         for key in self._keys(record):
             del self._ids[key]
+
+
+def listed(
+    records: Mapping[str, Record], fits: Callable[[Record], bool] | None, page: Pagination | None
+) -> Iterator[Record | None]:
+    """Yield the records of an answer: None for each that was looked at and does not fit.
+
+    Args:
+        records: those that may be listed, by id, in the order in which they are listed without a page.
+        fits: tells whether one is wanted; None: all are.
+        page: which of those that fit, in the order of their ids; None: all.
+    """
+    chosen: Iterable[tuple[str, Record]] = records.items()
+    left = len(records)
+    if page is not None:
+        chosen = sorted((each for each in chosen if each[0] > page.after_id), key=itemgetter(0))
+        left = page.limit if page.limit > 0 else left
+    for _, record in chosen:
+        if left == 0:
+            return
+        if fits is None or fits(record):
+            left -= 1
+            yield record
+        else:
+            yield None
 
 
 def updated(entries: Iterable[str], update: ListUpdate) -> list[str]:

@@ -2,18 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import chain
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from livekit.protocol import sip
+from livekit.protocol.models import Pagination
 
 from signaling import identifiers
 from signaling.api.encoding import Listing
 from signaling.api.errors import ApiError, invalid
 from signaling.api.grants import may_call_by_sip, may_manage_sip, may_transfer_by_sip
 from signaling.api.registry import Registry, find_participant
-from signaling.api.sip_records import Record, Records, no_keys, normal_number, rule_keys, trunk_keys, updated
+from signaling.api.sip_records import (
+    Record,
+    Records,
+    listed,
+    no_keys,
+    normal_number,
+    rule_keys,
+    trunk_keys,
+    updated,
+)
 from signaling.api.twirp import Method
 
 NOT_CONNECTED = "sip not connected (redis required)"
@@ -24,6 +33,7 @@ LISTS = frozenset(("numbers", "allowed_addresses", "allowed_numbers", "trunk_ids
 """Fields of an update that change a list; the others replace what was there, but attributes are merged."""
 
 Trunk = TypeVar("Trunk", sip.SIPInboundTrunkInfo, sip.SIPOutboundTrunkInfo)
+AnyTrunk = sip.SIPInboundTrunkInfo | sip.SIPOutboundTrunkInfo
 
 
 class SipService:
@@ -91,18 +101,20 @@ class SipService:
     def list_inbound_trunks(self, request: sip.ListSIPInboundTrunkRequest) -> Listing:
         """List inbound trunks, those of certain ids or numbers if some are named."""
         fits = partial(_has_number, frozenset(map(normal_number, request.numbers)))
-        return Listing(sip.ListSIPInboundTrunkResponse, self._inbound.list(request.trunk_ids, fits))
+        found = self._inbound.find(request.trunk_ids)
+        return Listing(sip.ListSIPInboundTrunkResponse, listed(found, fits, _page(request)))
 
     def list_outbound_trunks(self, request: sip.ListSIPOutboundTrunkRequest) -> Listing:
         """List outbound trunks, those of certain ids or numbers if some are named."""
         fits = partial(_has_number, frozenset(map(normal_number, request.numbers)))
-        return Listing(sip.ListSIPOutboundTrunkResponse, self._outbound.list(request.trunk_ids, fits))
+        found = self._outbound.find(request.trunk_ids)
+        return Listing(sip.ListSIPOutboundTrunkResponse, listed(found, fits, _page(request)))
 
     def list_trunks(self, request: sip.ListSIPTrunkRequest) -> Listing:
         """List all trunks in the form that clients had before there were two kinds."""
-        inbound = (each and _old_inbound(each) for each in self._inbound.list((), _always))
-        outbound = (each and _old_outbound(each) for each in self._outbound.list((), _always))
-        return Listing(sip.ListSIPTrunkResponse, chain(inbound, outbound))
+        found: dict[str, AnyTrunk] = {**self._inbound.find(), **self._outbound.find()}
+        old = (each and _old_trunk(each) for each in listed(found, None, _page(request)))
+        return Listing(sip.ListSIPTrunkResponse, old)
 
     def delete_trunk(self, request: sip.DeleteSIPTrunkRequest) -> sip.SIPTrunkInfo:
         """Remove a trunk of either kind. LiveKit answers so too if there is none."""
@@ -138,7 +150,8 @@ class SipService:
         def fits(rule: sip.SIPDispatchRuleInfo) -> bool:
             return not trunks or not rule.trunk_ids or not trunks.isdisjoint(rule.trunk_ids)
 
-        return Listing(sip.ListSIPDispatchRuleResponse, self._rules.list(request.dispatch_rule_ids, fits))
+        found = self._rules.find(request.dispatch_rule_ids)
+        return Listing(sip.ListSIPDispatchRuleResponse, listed(found, fits, _page(request)))
 
     def delete_rule(self, request: sip.DeleteSIPDispatchRuleRequest) -> sip.SIPDispatchRuleInfo:
         """Remove a rule and return it."""
@@ -253,13 +266,18 @@ def _copy_old_rule(request: sip.CreateSIPDispatchRuleRequest, rule: sip.SIPDispa
             setattr(rule, field.name, value)
 
 
-def _has_number(numbers: frozenset[str], trunk: sip.SIPInboundTrunkInfo | sip.SIPOutboundTrunkInfo) -> bool:
+def _has_number(numbers: frozenset[str], trunk: AnyTrunk) -> bool:
     """Tell whether a trunk is for one of these numbers, or for all. No numbers: everyone is wanted."""
     return not numbers or not trunk.numbers or not numbers.isdisjoint(map(normal_number, trunk.numbers))
 
 
-def _always(record: Message) -> bool:
-    return True
+def _page(request: Any) -> Pagination | None:
+    """Return which part of a list is asked for; None: all of it."""
+    return request.page if request.HasField("page") else None
+
+
+def _old_trunk(trunk: AnyTrunk) -> sip.SIPTrunkInfo:
+    return _old_inbound(trunk) if isinstance(trunk, sip.SIPInboundTrunkInfo) else _old_outbound(trunk)
 
 
 def _old_inbound(trunk: sip.SIPInboundTrunkInfo) -> sip.SIPTrunkInfo:

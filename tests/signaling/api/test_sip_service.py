@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from livekit.api import TwirpError
 from livekit.protocol import sip
-from livekit.protocol.models import ListUpdate
+from livekit.protocol.models import ListUpdate, Pagination
 
 from signaling.api import sip_records
 from signaling.api.errors import ApiError
@@ -122,6 +122,35 @@ async def test_trunks_are_created_listed_updated_and_deleted(api: Api) -> None:
         assert gone.sip_trunk_id == trunk.sip_trunk_id
     assert not (await client.list_outbound_trunk(sip.ListSIPOutboundTrunkRequest())).items
     await client.create_inbound_trunk(inbound(numbers=["331"]))
+
+
+async def test_lists_come_in_pages_in_the_order_of_their_ids(api: Api) -> None:
+    client = api.client.sip
+    ids = sorted([(await client.create_dispatch_rule(rule(pin=str(pin)))).sip_dispatch_rule_id for pin in range(5)])
+
+    async def page(after: str = "", limit: int = 0, **wanted: Any) -> list[str]:
+        asked = sip.ListSIPDispatchRuleRequest(page=Pagination(after_id=after, limit=limit), **wanted)
+        return [each.sip_dispatch_rule_id for each in (await client.list_dispatch_rule(asked)).items]
+
+    assert [await page(limit=2), await page(ids[1], 2), await page(ids[3], 2)] == [ids[:2], ids[2:4], ids[4:]]
+    assert [await page(), await page(ids[2], -1), await page(ids[4], 2), await page("~")] == [ids, ids[3:], [], []]
+    assert await page(ids[0], 2, dispatch_rule_ids=[ids[4], ids[0], ids[2], ids[1]]) == ids[1:3]
+    await client.create_dispatch_rule(rule(pin="elsewhere", trunk_ids=["ST_a"]))
+    assert await page(limit=2, trunk_ids=["ST_b"]) == ids[:2], "what does not fit takes no place of the page"
+
+
+async def test_trunks_of_all_kinds_come_in_pages(api: Api) -> None:
+    client = api.client.sip
+    numbers = ("+331", "+332", "+333")
+    incoming = sorted([(await client.create_inbound_trunk(inbound(numbers=[each]))).sip_trunk_id for each in numbers])
+    trunks = [sip.SIPOutboundTrunkInfo(numbers=[each], address="sip.example") for each in numbers]
+    requests = [sip.CreateSIPOutboundTrunkRequest(trunk=each) for each in trunks]
+    outgoing = sorted([(await client.create_outbound_trunk(each)).sip_trunk_id for each in requests])
+    both = sorted(incoming + outgoing)
+    for name, known in (("Inbound", incoming), ("Outbound", outgoing), ("", both)):
+        body = {"page": {"after_id": known[0], "limit": len(known) - 2}}
+        answer = await api.post(f"SIP/ListSIP{name}Trunk", body, bearer=token({}, sip=SIP))
+        assert [each["sip_trunk_id"] for each in answer.json()["items"]] == known[1:-1]
 
 
 @pytest.mark.parametrize(
