@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from sfu.engine import EngineError
 from sfu.parameters import Kind, SubscriptionId, TrackId, TransportId
 from signaling.api.answers import Answers
-from signaling.api.callers import Callers, bearer, wait_for_turn
+from signaling.api.callers import bearer, wait_for_turn
 from signaling.api.errors import ApiError, unauthenticated
 from signaling.api.registry import Registry, find_participant, find_room
 from signaling.http.shares import Share
@@ -47,7 +47,6 @@ class Statistics:
         """Tell of `rooms`."""
         self._rooms = rooms
         self._node = rooms.node
-        self._callers = Callers(rooms.node.shares)
         self._answers = Answers(rooms.node.dropped)
 
     def routes(self) -> list[BaseRoute]:
@@ -78,7 +77,7 @@ class Statistics:
             members = sorted((each for each in members if each.sid > after), key=lambda each: each.sid)
         else:
             members = [find_participant(self._rooms, name, claims.identity)]
-        share = self._callers.share(claims)
+        share = self._node.callers.share(claims.who)
         share.note()
         told = await self._describe(room, members, share, names_hidden=is_admin)
         with share.charged():

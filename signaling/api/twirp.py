@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from signaling.api.answers import Answered, Answers
 from signaling.api.bodies import Bodies
-from signaling.api.callers import Callers, bearer, wait_for_turn
+from signaling.api.callers import bearer, wait_for_turn
 from signaling.api.encoding import Answer, Encoding, decode, pieces
 from signaling.api.errors import ApiError, invalid, refused, unauthenticated
 from signaling.api.grants import Grant, may_call_something
@@ -67,7 +67,6 @@ class Twirp:
         self._bodies = Bodies(node.dropped)
         self._answers = Answers(node.dropped)
         self._repeats = Repeats(lambda: node.clock(), node.dropped)
-        self._callers = Callers(node.shares)
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the API, also below the path prefix of a proxy that does not remove it."""
@@ -135,7 +134,7 @@ class Twirp:
 
     async def _wait(self, claims: Claims) -> Share:
         """Wait until it is the turn of this caller, and count its request."""
-        share = self._callers.share(claims)
+        share = self._node.callers.share(claims.who)
         await wait_for_turn(share, self._node.dropped)
         share.note()
         return share

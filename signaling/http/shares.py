@@ -1,8 +1,8 @@
 """Shares of the control thread: the time that the requests of one client may use while others wait.
 
-Who calls it: `connection.py` around each request, and code that works for a client after its request. A share is not a
-limit. A client's turn is charged only if somebody else had to wait for it. A client that has used up its share waits
-until it has earned time again, or until nobody else has come for a while.
+Who calls it: `connection.py` around each request, calls by HTTP, and code that works for a client after its request. A
+share is not a limit. A client's turn is charged only if somebody else had to wait for it. A client that has used up its
+share waits until it has earned time again, or until nobody else has come for a while.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ ENTRANCE_S = 1.0
 row. More must be earned at `SHARE` before the next one."""
 SETTLED_AFTER = 1_000
 """The number of joins and resumes after which identities without debt are forgotten."""
+MAX_CALLERS = 1_000
+"""Callers by HTTP whose shares are remembered. Who has not called for longest is forgotten first, and begins anew."""
 
 
 class Shares:
@@ -146,6 +148,28 @@ class Share:
         earned_s = SHARE * (now - self._credited_at)
         self._credit_s = min(SHARE * WINDOW_S, self._credit_s + earned_s - spent_s)
         self._credited_at = now
+
+
+class Callers:
+    """The shares of those who ask by HTTP: of the server API, for statistics, by WHIP and WHEP.
+
+    An API key and an identity are a caller, as for joins, and have one share for all of these. The tokens of an
+    application's backend have no identity. So a participant that may manage its room uses none of its backend's share.
+    """
+
+    def __init__(self, shares: Shares) -> None:
+        """Start without callers."""
+        self._shares = shares
+        self._of: dict[tuple[str, str], Share] = {}
+        """API key and identity -> share, those that have not called for longest first."""
+
+    def share(self, who: tuple[str, str]) -> Share:
+        """Return the share of an API key and identity."""
+        share = self._of.pop(who, None) or Share(self._shares)
+        if len(self._of) >= MAX_CALLERS:
+            del self._of[next(iter(self._of))]
+        self._of[who] = share
+        return share
 
 
 class Entrances:

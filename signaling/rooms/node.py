@@ -15,7 +15,7 @@ import structlog
 
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
-from signaling.http.shares import Entrances, Shares
+from signaling.http.shares import Callers, Entrances, Shares
 from signaling.records.fallbacks import Fallbacks
 from signaling.records.kept_bytes import KeptBytes
 from signaling.records.revocations import Revocations
@@ -50,6 +50,8 @@ class Node:
     """Checks whether the engine has rows for joins and publications."""
     shares: Shares = field(init=False)
     """How the control thread's time is shared among clients."""
+    callers: Callers = field(init=False)
+    """The shares of those who ask by HTTP."""
     entrances: Entrances = field(init=False)
     """What joins and resumes used of the control thread's time."""
     paths: PathMemory = field(init=False)
@@ -73,6 +75,7 @@ class Node:
         """Make what depends on the engine and on the clock."""
         self.capacity = Capacity(self.engine, lambda: self.clock())
         self.shares = Shares(lambda: self.clock())
+        self.callers = Callers(self.shares)
         self.events = Events(self.dropped)
         self.calls = Calls(self.engine, self.dropped)
         self.events.subscribe(self.calls.note)

@@ -20,10 +20,11 @@ from starlette.types import Receive, Scope, Send
 
 from signaling import identifiers
 from signaling.api.bodies import Bodies
-from signaling.api.callers import Callers, wait_for_turn
+from signaling.api.callers import wait_for_turn
 from signaling.api.errors import ApiError
 from signaling.http.join import JoinError, JoinParameters
 from signaling.http.server import join_parameters
+from signaling.http.shares import Share
 from signaling.rooms.node import Node
 from signaling.turn.ice_servers import ice_servers
 from signaling.whip.fragments import read_fragment
@@ -57,12 +58,11 @@ class Services:
     node: Node
     sessions: Sessions
     bodies: Bodies
-    callers: Callers
 
 
 def routes(node: Node, sessions: Sessions) -> list[BaseRoute]:
     """Return the routes of both endpoints, also below the path prefix of a proxy that does not remove it."""
-    services = Services(node, sessions, Bodies(node.dropped), Callers(node.shares))
+    services = Services(node, sessions, Bodies(node.dropped))
     endpoints = ((WHIP_PATH, Endpoint(services, plays=False)), (WHEP_PATH, Endpoint(services, plays=True)))
     return [
         Route(f"{prefix}{path}{name}", endpoint)
@@ -158,7 +158,7 @@ class Endpoint:
         if len(participant.encode()) > self._services.node.config.limits.identity_bytes:
             raise Problem(400, "there is no participant with such an identity")
         async with self._body(request, SDP_TYPE, MAX_OFFER_BYTES) as text:
-            share = self._services.callers.share(join.claims)
+            share = self._share(join)
             await wait_for_turn(share, self._services.node.dropped)
             with share.charged():
                 offer = read_offer(text, publishes=not self._plays)
@@ -171,7 +171,7 @@ class Endpoint:
         join = self._join(request)
         self._find(request, join)
         async with self._body(request, FRAGMENT_TYPE, MAX_FRAGMENT_BYTES) as text:
-            share = self._services.callers.share(join.claims)
+            share = self._share(join)
             await wait_for_turn(share, self._services.node.dropped)
             share.note()
             with share.charged():
@@ -185,9 +185,12 @@ class Endpoint:
     async def _delete(self, request: Request) -> Response:
         join = self._join(request)
         session = self._find(request, join)
-        with self._services.callers.share(join.claims).charged():
+        with self._share(join).charged():
             self._services.sessions.end(session)
         return PlainTextResponse("")
+
+    def _share(self, join: JoinParameters) -> Share:
+        return self._services.node.callers.share(join.claims.who)
 
     def _find(self, request: Request, join: JoinParameters) -> Session:
         return self._services.sessions.find(request.path_params["name"], join, plays=self._plays)

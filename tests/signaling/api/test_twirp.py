@@ -11,14 +11,13 @@ import pytest
 from livekit.protocol import agent_dispatch, egress, ingress, models, room, sip
 from starlette.requests import Request
 
-from signaling.api import bodies, callers, repeats
+from signaling.api import bodies, repeats
 from signaling.api.bodies import MAX_BODY_BYTES, Bodies
-from signaling.api.callers import Callers
 from signaling.api.errors import STATUS, ApiError
 from signaling.api.repeats import KEPT_S, Repeats
 from signaling.api.routes import services
+from signaling.http import shares
 from signaling.http.shares import ExcessiveUse, Share
-from signaling.http.tokens import verify
 from tests.signaling.support.api import ADMIN, Api, token
 from tests.signaling.support.api_calls import CALLS, EVERYTHING, FIELDS
 
@@ -191,7 +190,7 @@ class Spent(Share):
 
 
 async def test_a_caller_that_wants_too_much_of_the_server_is_refused(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers, "Share", Spent)
+    monkeypatch.setattr(shares, "Share", Spent)
     answer = await api.post("RoomService/ListRooms", b"", LIST)
     assert (answer.status_code, answer.json()["code"]) == (429, "resource_exhausted")
     assert api.call.rooms.node.dropped["api_calls_beyond_their_share"] == 1
@@ -223,19 +222,6 @@ async def test_the_body_of_a_participants_call_is_not_read(api: Api, monkeypatch
     assert read == []
     assert (await api.post("RoomService/SendData", b"\x0a\xff", ADMIN)).json()["code"] == "malformed"
     assert len(read) == 1
-
-
-async def test_callers_are_bounded_and_who_has_not_called_for_longest_goes_first(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(callers, "MAX_CALLERS", 2)
-    ann, ben, cleo = (verify(token(ADMIN, sub=name), api.call.config.keys) for name in ("ann", "ben", "cleo"))
-    known = Callers(api.call.rooms.node.shares)
-    first, second = known.share(ann), known.share(ben)
-    assert known.share(ann) is first
-    known.share(cleo)
-    assert known.share(ann) is first
-    assert known.share(ben) is not second
 
 
 async def test_a_creation_that_is_repeated_gives_its_first_answer(api: Api) -> None:

@@ -9,6 +9,7 @@ from livekit.protocol import models, rtc
 
 from sfu.events import ChannelOpened
 from sfu.parameters import Channel
+from signaling.http import shares
 from signaling.http.shares import (
     ENTRANCE_S,
     MAX_EXCESS_S,
@@ -16,6 +17,7 @@ from signaling.http.shares import (
     SHARE,
     TURN_S,
     WINDOW_S,
+    Callers,
     Entrances,
     ExcessiveUse,
     Share,
@@ -129,9 +131,22 @@ async def test_a_pause_forgives(world: World) -> None:
         await world.flood(share, 0.001, cost_s=0.01)
 
 
+def test_callers_are_bounded_and_who_has_not_called_for_longest_goes_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MAX_CALLERS", 2)
+    ann, ben, cleo = (("devkey", name) for name in ("ann", "ben", "cleo"))
+    known = Callers(world.shares)
+    first, second = known.share(ann), known.share(ben)
+    assert known.share(ann) is first
+    known.share(cleo)
+    assert known.share(ann) is first
+    assert known.share(ben) is not second
+
+
 async def test_clients_that_had_to_wait_go_on_one_after_the_other(world: World) -> None:
     world.others_every_s = LOOP_S
-    shares = [Share(world.shares) for _ in range(5)]
+    waiting = [Share(world.shares) for _ in range(5)]
     turns: list[int] = []
 
     async def go_on(share: Share) -> None:
@@ -139,7 +154,7 @@ async def test_clients_that_had_to_wait_go_on_one_after_the_other(world: World) 
         await share.give_way()
         turns.append(world.served)
 
-    await asyncio.gather(*map(go_on, shares))
+    await asyncio.gather(*map(go_on, waiting))
     assert len(turns) == 5, turns
     assert all(later > earlier for earlier, later in itertools.pairwise(turns)), "others are served in between"
 

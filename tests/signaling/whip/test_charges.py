@@ -69,6 +69,25 @@ async def test_a_join_that_fails_is_charged(http: Http, charged: list[float], mo
     assert sum(charged) == pytest.approx(1.0)
 
 
+async def test_whoever_asks_in_several_ways_has_one_share(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    charged: set[Share] = set()
+    monkeypatch.setattr(Share, "spend", lambda share, _: charged.add(share))
+    place = (await http.post("/whip/v1", published())).headers["location"]
+    bearer = http.bearer(roomAdmin=True)
+    assert len(charged) == 1
+    assert (await http.patch(place, "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n", If_Match="*")).status_code == 204
+    assert (await http.client.get("/statistics/hall", headers=bearer)).status_code == 200
+    headers = bearer | {"Content-Type": "application/json"}
+    call = "/twirp/livekit.RoomService/ListParticipants"
+    assert (await http.client.post(call, content=b'{"room": "hall"}', headers=headers)).status_code == 200
+    assert len(charged) == 1
+    assert (await http.delete(place)).status_code == 200
+    assert len(charged) == 1
+    another = http.bearer("another", roomAdmin=True)
+    assert (await http.client.get("/statistics/hall", headers=another)).status_code == 200
+    assert len(charged) == 2
+
+
 async def test_the_end_of_a_session_is_charged(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
     place = (await http.post("/whip/v1", published())).headers["location"]
     spent: list[float] = []
