@@ -72,6 +72,7 @@ class Renegotiation(ABC):
         """Our ufrag of each connection with which the client was last sent candidates."""
         self._waiting: SessionDescription | None = None
         self._timer: asyncio.TimerHandle | None = None
+        """The next negotiation, until its turn has come."""
         self._cost_s = 0.0
         """The time that answering the last offer took."""
         self._answers = 0
@@ -190,7 +191,7 @@ class Renegotiation(ABC):
         if self._timer is None and not self.closed:
             whole_room_s = self._cost_s * len(self._participant.room.participants)
             delay_s = COLLECT_S + min(MAX_COLLECT_S, whole_room_s)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._run)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._participant.node.turns.put, self._run)
 
     def close(self) -> None:
         """Close the connections."""

@@ -16,6 +16,7 @@ import structlog
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
 from signaling.http.shares import Callers, Entrances, Shares
+from signaling.http.turns import Turns
 from signaling.records.fallbacks import Fallbacks
 from signaling.records.kept_bytes import KeptBytes
 from signaling.records.revocations import Revocations
@@ -54,6 +55,8 @@ class Node:
     """The shares of those who ask by HTTP."""
     entrances: Entrances = field(init=False)
     """What joins and resumes used of the control thread's time."""
+    turns: Turns = field(init=False)
+    """Work for many participants, which leaves requests their turns."""
     paths: PathMemory = field(init=False)
     """What the paths to those who left were known to carry."""
     fallbacks: Fallbacks = field(init=False)
@@ -82,6 +85,7 @@ class Node:
         self.revocations = Revocations(self.dropped)
         self.kept = KeptBytes(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
+        self.turns = Turns(lambda: self.clock())
         self.paths = PathMemory(self.engine, lambda: self.clock())
         self.fallbacks = Fallbacks(self.config.ice, lambda: self.clock())
 

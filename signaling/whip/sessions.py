@@ -73,6 +73,8 @@ class Session:
     """The entity-tag of its ICE session."""
     shown: tuple[str, ...] = ()
     """The sids of the tracks that a player is shown."""
+    is_due: bool = False
+    """Whether it waits for its turn to be shown what should be shown now."""
 
     @property
     def follows(self) -> bool:
@@ -170,7 +172,7 @@ class Sessions:
         session.participant.room.remove(session.participant, CLIENT_INITIATED)
 
     def tick(self, now: float) -> None:
-        """Show players whoever speaks now. `now` is the node's clock, in seconds."""
+        """Show players whoever speaks now, one after the other. `now` is the node's clock, in seconds."""
         players = [each for each in self._by_name.values() if each.request is not None]
         followed = {_place(each): each.participant.room for each in players if each.follows}
         self._stages = {place: self._stages.get(place) or Stage() for place in followed}
@@ -178,7 +180,9 @@ class Sessions:
             self._stages[place].renew(room, place[1], now)
         found: Found = {}
         for session in players:
-            session.participant.room.guard(session.participant, partial(self._show, session, found))
+            if not session.is_due:
+                session.is_due = True
+                self._node.turns.put(partial(self._renew, session, found))
 
     async def _open(
         self, join: JoinParameters, offer: Offer, request: PlayRequest | None, prepare: Callable[[Participant], None]
@@ -237,6 +241,10 @@ class Sessions:
         if session.request is not None:
             self._show(session, {})
         return _accept(participant, session.offer)
+
+    def _renew(self, session: Session, found: Found) -> None:
+        session.is_due = False
+        session.participant.room.guard(session.participant, partial(self._show, session, found))
 
     def _show(self, session: Session, found: Found) -> None:
         """Let a player have the tracks that it should be shown now, and no others.

@@ -1,9 +1,14 @@
 """WHEP: what a player is shown, and how that changes without another offer."""
 
+import asyncio
+
 import httpx
 import pytest
 from livekit.protocol import models
 
+from signaling.http.turns import TURN_S
+from signaling.participants import renegotiation
+from signaling.participants.offered_once import OfferedOnce
 from signaling.rooms.tracks import Track
 from signaling.sdp.parsing import parse
 from signaling.sdp.session_description import Direction
@@ -32,10 +37,10 @@ class Studio:
         assert answer.status_code == 201
         return answer
 
-    def shown(self) -> set[tuple[str, str]]:
-        """(publisher, kind) of what the player is sent."""
+    def shown(self, screen: str = "screen") -> set[tuple[str, str]]:
+        """(publisher, kind) of what a player is sent."""
         engine = self.http.call.engine
-        (transport,) = self.http.participant("screen").renegotiation.transports
+        (transport,) = self.http.participant(screen).renegotiation.transports
         tracks = [track for track, to, _ in engine.subscriptions.values() if to == transport]
         known = [self.http.call.rooms.node.tracks[track] for track in tracks]
         return {(each.publisher.identity, each.kind.value) for each in known}
@@ -162,6 +167,43 @@ async def test_a_tick_looks_at_each_track_once_for_all_players(http: Http, monke
         counts.append(len(looked))
     assert counts[0] == len(http.call.room.tracks) == 6
     assert set(counts[1:]) == {12}, "another walk finds who may be on stage"
+
+
+async def test_a_change_that_concerns_many_players_leaves_others_their_turns(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = Studio(http)
+    await studio.publish("ann", "bob")
+    screens = [f"screen{number}" for number in range(8)]
+    for screen in screens:
+        assert (await http.post("/whep/v1", played(), identity=screen)).status_code == 201
+    await http.call.collect()  # what their joins left to negotiate
+    monkeypatch.setattr(renegotiation, "COLLECT_S", 0)
+    done: list[str] = []
+    all_done = asyncio.Event()
+    real = OfferedOnce._negotiate
+
+    def negotiate(connection: OfferedOnce) -> None:
+        real(connection)
+        http.call.now += TURN_S / 2
+        done.append("n")
+        if done.count("n") == len(screens):
+            all_done.set()
+
+    monkeypatch.setattr(OfferedOnce, "_negotiate", negotiate)
+
+    async def others() -> None:
+        while True:
+            await asyncio.sleep(0)
+            done.append("-")
+
+    task = asyncio.create_task(others())
+    await studio.speak(bob=LOUD)
+    async with asyncio.timeout(20):
+        await all_done.wait()
+    task.cancel()
+    assert max(map(len, "".join(done).split("-"))) == 2
+    assert {shown for screen in screens for shown in studio.shown(screen)} == {("bob", "audio"), ("bob", "video")}
 
 
 async def test_a_player_that_only_hears(http: Http) -> None:
