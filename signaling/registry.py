@@ -177,10 +177,10 @@ class Rooms:
         return dict(self.node.dropped)
 
     def census(self) -> Census:
-        """Count rooms, participants and published tracks."""
+        """Count rooms, participants, published tracks and calls of the server API."""
         tracks = Counter(track.kind for room in self.rooms.values() for track in room.tracks.values())
         participants = sum(len(room.participants) for room in self.rooms.values())
-        return Census(len(self.rooms), participants, {kind: tracks[kind] for kind in Kind})
+        return Census(len(self.rooms), participants, {kind: tracks[kind] for kind in Kind}, self.node.api_calls)
 
     def _check_token(self, join: JoinParameters) -> None:
         """Refuse a token that is older than the removal of its bearer.

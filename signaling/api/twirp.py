@@ -31,6 +31,8 @@ from signaling.rooms.node import Node
 
 PREFIX = "/twirp"
 PACKAGE = "livekit"
+OK, UNKNOWN = "ok", "unknown"
+"""The code of a call that succeeded, and the name of one that does not exist, as they are counted."""
 
 log = structlog.get_logger("signaling.api")
 
@@ -79,12 +81,22 @@ class Twirp:
         with self._answers.one() as answer:
             try:
                 response = await self._answer(request, answer)
+                self._note(request, OK)
             except ApiError as error:
                 response = JSONResponse(error.body, error.status)
+                self._note(request, error.code, error.text)
             except Exception:
                 log.exception("an API call failed", call=request.path_params["call"])
                 response = JSONResponse(ApiError("internal", "internal error").body, 500)
+                self._note(request, "internal")
             await response(scope, receive, send)
+
+    def _note(self, request: Request, code: str, text: str = "") -> None:
+        """Count a call by the code of its answer."""
+        call: str = request.path_params["call"]
+        known = call.removeprefix(f"{PACKAGE}.") if call in self._methods else UNKNOWN
+        self._node.api_calls[known, code] += 1
+        log.debug("API call", call=known, code=code, reason=text)
 
     async def _answer(self, request: Request, into: Answered) -> Response:
         claims = self._claims(request)

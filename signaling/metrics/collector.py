@@ -77,6 +77,7 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(f"aiosfu_{name}", help_text, value=getattr(totals.traffic, attribute))
         yield self._dropped()
         yield _counters("aiosfu_joins", "Joins by their result.", "result", self._joins.counts)
+        yield _api_calls(census)
         yield from _rooms(census, totals)
         yield from _loads(totals)
         yield _forwarding_delay(totals)
@@ -151,6 +152,13 @@ def _histogram(name: str, help_text: str, histogram: Histogram) -> Metric:
 
 def _by_kind(counts: Mapping[Kind, int]) -> dict[str, float]:
     return {kind.name.lower(): counts[kind] for kind in Kind}
+
+
+def _api_calls(census: Census) -> Metric:
+    family = CounterMetricFamily("aiosfu_api_calls", "Calls of the server API.", labels=("call", "code"))
+    for labels, count in sorted(census.api_calls.items()):
+        family.add_metric(labels, count)
+    return family
 
 
 def _rooms(census: Census, totals: "Totals") -> Iterator[Metric]:

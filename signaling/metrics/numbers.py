@@ -5,7 +5,7 @@ Who uses it: rooms and the HTTP side fill these in; `collector.py` reads them.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sfu.parameters import Kind
@@ -23,12 +23,14 @@ JOIN_RESULTS = (ADMITTED, RESUMED, *REFUSALS.values(), OTHER)
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What rooms there are at the moment."""
+    """What rooms there are at the moment, and what applications asked of them."""
 
     rooms: int
     participants: int
     tracks: Mapping[Kind, int]
     """Published tracks by kind."""
+    api_calls: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Calls of the server API since the start: (call, code of the answer) -> their number."""
 
 
 class Joins:
@@ -67,4 +69,4 @@ class Rooms(Protocol):
         """Return the number of clients' messages and requests dropped since the start, by reason."""
 
     def census(self) -> Census:
-        """Count rooms, participants and tracks."""
+        """Count rooms, participants, tracks and calls of the server API."""

@@ -63,6 +63,8 @@ class Node:
     """Who is given TCP candidates only."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Counts messages and requests of clients that were dropped, by reason."""
+    api_calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Counts calls of the server API: (call, code of the answer)."""
     events: Events = field(init=False)
     """Distributes the events of all rooms."""
     calls: Calls = field(init=False)

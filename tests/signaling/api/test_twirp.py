@@ -189,6 +189,21 @@ class Spent(Share):
         raise ExcessiveUse
 
 
+async def test_calls_are_counted_by_their_codes(api: Api) -> None:
+    await api.post("RoomService/ListRooms", {}, LIST)
+    await api.post("RoomService/ListRooms", {}, LIST)
+    await api.post("RoomService/ListRooms", {}, {})
+    await api.post("RoomService/DeleteRoom", {"room": "nowhere"}, {"roomCreate": True})
+    for name in ("RoomService/Nothing", "x" * 500):
+        await api.post(name, {}, LIST)
+    assert api.call.rooms.census().api_calls == {
+        ("RoomService/ListRooms", "ok"): 2,
+        ("RoomService/ListRooms", "unauthenticated"): 1,
+        ("RoomService/DeleteRoom", "not_found"): 1,
+        ("unknown", "bad_route"): 2,
+    }
+
+
 async def test_a_caller_that_wants_too_much_of_the_server_is_refused(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shares, "Share", Spent)
     answer = await api.post("RoomService/ListRooms", b"", LIST)

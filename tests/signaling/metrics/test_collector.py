@@ -26,7 +26,8 @@ class PlayedRooms:
         return {"malformed_messages": 2}
 
     def census(self) -> Census:
-        return Census(2, 5, {Kind.AUDIO: 4, Kind.VIDEO: 3})
+        calls = {("RoomService/ListRooms", "ok"): 6, ("RoomService/ListRooms", "unauthenticated"): 1}
+        return Census(2, 5, {Kind.AUDIO: 4, Kind.VIDEO: 3}, calls)
 
 
 class Server:
@@ -70,6 +71,8 @@ def test_a_scrape_is_read_in_both_formats(server: Server, accept: str) -> None:
     assert value(values, "aiosfu_drops_total", reason="head") == 4
     assert value(values, "aiosfu_rooms") == 2
     assert value(values, "aiosfu_participants") == 5
+    assert value(values, "aiosfu_api_calls_total", call="RoomService/ListRooms", code="ok") == 6
+    assert value(values, "aiosfu_api_calls_total", call="RoomService/ListRooms", code="unauthenticated") == 1
     assert value(values, "aiosfu_tracks", kind="audio") == 4
     assert value(values, "aiosfu_subscriptions", kind="video") == 1
     assert value(values, "aiosfu_media_thread_cpu_seconds_total", thread="1") == 2.5
@@ -160,6 +163,7 @@ def test_a_second_scrape_soon_after_takes_no_work(server: Server, accept: str, m
 def test_no_label_could_name_a_participant(server: Server) -> None:
     labels = {label for _, pairs in server.scrape() for label, _ in pairs}
     fixed = {"reason", "result", "kind", "thread", "queue", "table", "le", "direction", "transmission", "version"}
+    fixed |= {"call", "code"}  # of the server API, which has so many
     of_python = {"generation", "implementation", "major", "minor", "patchlevel"}
     assert labels == fixed | of_python
 
