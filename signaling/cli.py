@@ -7,6 +7,7 @@ The media engine is imported inside the commands that need it: it takes the time
 import contextlib
 import gc
 import ipaddress
+import itertools
 import os
 import secrets
 import socket
@@ -24,7 +25,7 @@ import structlog
 
 from signaling.config.configuration import Config, Flags, load_config
 from signaling.config.document import ConfigError
-from signaling.config.settings import SHORT_FLAGS, Setting, take_flags
+from signaling.config.settings import SHORT_FLAGS, Setting, all_settings, is_setting, take_flags
 from signaling.http.tokens import DEFAULT_TTL_S, create
 
 CONTROL_NICE = 10
@@ -65,6 +66,12 @@ class Duration(click.ParamType[int]):
         return int(number) * DURATION_UNITS_S[unit]
 
 
+def _tell_no_effect(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Say that a flag of livekit-server's, which profiles a Go program, does nothing."""
+    if value is not None:
+        click.echo(f"aiosfu: {option.opts[0]} has no effect: profile this server with py-spy or perf", err=True)
+
+
 SERVER_OPTIONS = (
     click.option("--dev", is_flag=True, help="Development: keys 'devkey: secret', loopback by default."),
     click.option("--bind", multiple=True, metavar="ADDRESS", help="Address for HTTP and WebSocket; may be repeated."),
@@ -83,9 +90,12 @@ SERVER_OPTIONS = (
     click.option("--turn-cert", metavar="FILE", help="Accepted; not used yet."),
     click.option("--turn-key", metavar="FILE", help="Accepted; not used yet."),
     click.option("--log-level", type=click.Choice(LOG_LEVEL_NAMES, case_sensitive=False)),
+    click.option("--cpuprofile", metavar="FILE", hidden=True, expose_value=False, callback=_tell_no_effect),
+    click.option("--memprofile", metavar="FILE", hidden=True, expose_value=False, callback=_tell_no_effect),
 )
 OWN_FLAGS = frozenset(("port", "keys", "region"))
 """Flags of the commands that are spelled like a key of the configuration."""
+HELP_FLAGS = ["-h", "--help"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -97,8 +107,8 @@ def server_options(command: Command) -> Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
-@click.version_option(package_name="aiosfu")
+@click.group(context_settings={"help_option_names": HELP_FLAGS}, invoke_without_command=True)
+@click.version_option(None, "-v", "--version", package_name="aiosfu")
 @server_options
 @click.pass_context
 def application(context: click.Context, /, **options: Any) -> None:
@@ -120,7 +130,7 @@ def serve(context: click.Context, /, **options: Any) -> None:
 @click.pass_context
 def ports(context: click.Context, /, **options: Any) -> None:
     """Print the ports that the server uses."""
-    config = load_config(_flags(context, options), os.environ)
+    config = load_config(_flags(context, options, needs_keys=False), os.environ)
     tcp = [f"{config.port} - HTTP service"]
     if config.prometheus.port:
         tcp.append(f"{config.prometheus.port} - Prometheus")
@@ -136,7 +146,7 @@ def ports(context: click.Context, /, **options: Any) -> None:
 @click.pass_context
 def list_nodes(context: click.Context, /, **options: Any) -> None:
     """Print this server and whether it answers. It is the only one of its rooms."""
-    config = load_config(_flags(context, options), os.environ)
+    config = load_config(_flags(context, options, needs_keys=False), os.environ)
     address = _reachable(config.bind_addresses[0])
     state = "SERVING" if _answers(_url(address, config.port)) else "NOT SERVING"
     rows = {
@@ -147,6 +157,22 @@ def list_nodes(context: click.Context, /, **options: Any) -> None:
         "CPUS": os.cpu_count(),
     }
     click.echo("\n".join(f"{name:14} {value}" for name, value in rows.items()))
+
+
+@application.command("help")
+@click.pass_context
+def print_help(context: click.Context) -> None:
+    """Print what `--help` prints."""
+    click.echo(context.find_root().get_help())
+
+
+@application.command("help-verbose")
+@click.pass_context
+def print_whole_help(context: click.Context) -> None:
+    """Print the help with the flags of all settings."""
+    lines = (f"  --{name:60} {variable}" + ("" if acts else "  (no effect)") for name, variable, acts in all_settings())
+    title = "Settings of the configuration as flags and variables:"
+    click.echo("\n".join((context.find_root().get_help(), "", title, *lines)))
 
 
 @application.command("generate-keys")
@@ -221,7 +247,8 @@ def bench(arguments: tuple[str, ...]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     try:
-        rest, settings = take_flags(sys.argv[1:] if arguments is None else arguments, OWN_FLAGS)
+        given = sys.argv[1:] if arguments is None else arguments
+        rest, settings = take_flags([_with_two_dashes(argument) for argument in given], OWN_FLAGS)
         status = application.main(args=rest, prog_name="aiosfu", standalone_mode=False, obj=settings)
         sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
@@ -232,7 +259,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _flags(context: click.Context, options: Mapping[str, Any]) -> Flags:
+def _with_two_dashes(argument: str) -> str:
+    """Return a flag that is spelled `-config`, as programs in Go allow, as `--config`; other arguments as they are."""
+    name = argument.removeprefix("-").partition("=")[0]
+    if not argument.startswith("-") or len(name) < 2 or name.startswith("-"):
+        return argument
+    known = f"--{name}" in itertools.chain.from_iterable(option.opts for option in application.params)
+    return f"-{argument}" if known or is_setting(tuple(name.split("."))) else argument
+
+
+def _flags(context: click.Context, options: Mapping[str, Any], needs_keys: bool = True) -> Flags:
     """Put together the flags before and behind the name of a command; the latter win."""
     root = context.find_root()
     both = (*root.params.items(), *options.items())
@@ -241,7 +277,7 @@ def _flags(context: click.Context, options: Mapping[str, Any]) -> Flags:
     for flag, path in SHORT_FLAGS.items():
         if text := given.pop(flag.replace("-", "_"), None):
             settings += (Setting(path, text, f"--{flag}"),)
-    return Flags(**given, settings=settings)
+    return Flags(**given, settings=settings, needs_keys=needs_keys)
 
 
 def _reachable(address: str) -> str:
@@ -318,7 +354,9 @@ def _serve(flags: Flags) -> None:
     config = load_config(flags, os.environ)
     gc.disable()  # until `_spare_the_collector`: what is imported stays, and a walk over it all takes long
     try:
-        _open_and_run(config, partial(load_config, flags, os.environ) if config.files else None)
+        # A server under a supervisor outlives SIGHUP even if it has no files; one in a terminal ends with the terminal.
+        is_renewable = config.files or not config.development
+        _open_and_run(config, partial(load_config, flags, os.environ) if is_renewable else None)
     finally:
         gc.enable()
 

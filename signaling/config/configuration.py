@@ -34,6 +34,9 @@ from signaling.config.secret_files import read_secrets, read_text
 from signaling.config.sections import LimitSection, Section, Size, TlsSection, WebhookSection
 from signaling.config.settings import Setting, read_variables
 from signaling.config.values import (
+    ADDRESS_NAMES,
+    ANY_ADDRESS,
+    LOOPBACK,
     MAX_MEDIA_THREADS,
     MAX_UDP_PORTS,
     IpNetwork,
@@ -46,6 +49,7 @@ from signaling.config.values import (
     parse_level,
     parse_networks,
     parse_node_ips,
+    parse_optional_level,
     parse_port,
     parse_threads,
     parse_udp_ports,
@@ -58,8 +62,6 @@ DEFAULT_UDP_PORT = 7882
 MIN_SECRET_LENGTH = 32
 """Characters below which a secret causes a warning: HS256 needs a key as long as its hash (RFC 7518 section 3.2)."""
 DEVELOPMENT_KEYS = hide({"devkey": "secret"})
-LOOPBACK = ("127.0.0.1", "::1")
-ANY_ADDRESS = ("0.0.0.0", "::")
 NO_PASSWORD = SecretStr("")
 RENEWABLE = ("keys", "webhook", "limits", "tls", "ice_servers")
 """Fields of `Config` that may change while the server runs."""
@@ -115,7 +117,7 @@ class Config:
     bind_addresses: tuple[str, ...] = ANY_ADDRESS
     """Local addresses of HTTP and WebSocket."""
     bind_addresses_given: bool = False
-    """False: the addresses are a default, and those that this machine does not have are left out."""
+    """False: they are a default or were given by name, and those that this machine does not have are left out."""
     udp_ports: tuple[int, ...] = (DEFAULT_UDP_PORT,)
     """Ports for media; each media thread takes one. 0: any free ones."""
     media_threads: int = 0
@@ -206,6 +208,8 @@ class Flags:
     config_body: str | None = field(default=None, repr=False)
     lenient: bool = False
     """Unknown keys are warned of, and no errors."""
+    needs_keys: bool = True
+    """False: the configuration is read for something else than API keys, which need not be there."""
     settings: tuple[Setting, ...] = field(default=(), repr=False)
     """Single settings, of which the last one for a key wins."""
 
@@ -226,11 +230,11 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
     file = _validate(document)
     development = flags.dev or file.development
 
-    keys = _keys(file, flags, environment, document)
-    if not keys and not development:
+    keys = _keys(file, flags, environment, document) if flags.needs_keys else {}
+    if not keys and not development and flags.needs_keys:
         raise ConfigError("no API keys: give keys in the configuration, LIVEKIT_KEYS or --keys, or use --dev")
     keys = keys or DEVELOPMENT_KEYS
-    if file.webhook.urls and file.webhook.api_key not in keys:
+    if flags.needs_keys and file.webhook.urls and file.webhook.api_key not in keys:
         text = f"webhook.api_key: {file.webhook.api_key!r} is none of the API keys, and webhooks need one"
         raise document.error(("webhook", "api_key"), text)
     threads = _latest(parse_threads, file.media_threads, ("--media-threads", flags.media_threads))
@@ -244,13 +248,14 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
     metrics_port = file.prometheus_port or file.prometheus.port
     if metrics_port and metrics_port == port:
         raise ConfigError(f"prometheus.port: {port} is the main port; metrics need another one")
+    given = set(flags.bind or document.values.get("bind_addresses", ()))
     addresses = tuple(file.bind_addresses) or (LOOPBACK if development else ANY_ADDRESS)
     room, tls = file.room, file.tls.options()
     return Config(
         keys=keys,
         port=port,
         bind_addresses=_latest(parse_addresses, addresses, ("--bind", flags.bind or None)),
-        bind_addresses_given=bool(flags.bind or file.bind_addresses),
+        bind_addresses_given=bool(given) and not ADDRESS_NAMES.keys() & given,
         udp_ports=ports,
         media_threads=threads,
         watchdog_s=systemd_limit_s(environment) if file.watchdog is None else file.watchdog,
@@ -383,7 +388,7 @@ class _Prometheus(Section):
 
 
 class _Logging(Section):
-    level: Annotated[LogLevel, BeforeValidator(parse_level)] | None = None
+    level: Annotated[LogLevel | None, BeforeValidator(parse_optional_level)] = None
     json_: bool = Field(default=False, alias="json")
 
 
@@ -393,7 +398,7 @@ class _File(Section):
     port: Annotated[int, BeforeValidator(parse_port)] = DEFAULT_PORT
     bind_addresses: Annotated[tuple[str, ...], BeforeValidator(parse_addresses)] = ()
     keys: Annotated[Keys, BeforeValidator(parse_key_table)] = Field(default_factory=dict)
-    log_level: Annotated[LogLevel, BeforeValidator(parse_level)] | None = None
+    log_level: Annotated[LogLevel | None, BeforeValidator(parse_optional_level)] = None
     media_threads: Annotated[int, BeforeValidator(parse_threads)] = 0
     watchdog: Annotated[int, BeforeValidator(parse_count)] | None = None
     rtc: _Rtc = Field(default_factory=_Rtc)

@@ -184,3 +184,14 @@ BOOLEANS = _names(
     "rtc.use_stun_port_as_ice turn.enabled turn.external_tls"
 )
 """Keys whose flag needs no value."""
+
+ONLY_IN_FILES = _names(
+    "bind_addresses keys logging.component_levels node_selector.regions node_stats.stats_rate_measurement_intervals "
+    "proxy_protocol_trusted_cidrs "
+    "redis.cluster_addresses redis.sentinel_addresses redis.tls room.enabled_codecs room.room_configurations "
+    "rtc.interfaces.excludes rtc.interfaces.includes rtc.ips.excludes rtc.ips.includes rtc.stun_servers "
+    "rtc.turn_servers turn.allow_restricted_peer_cidrs turn.bind_addresses turn.deny_peer_cidrs "
+    "turn.loadBalancerAnnotations webhook.filter_params.exclude_events webhook.filter_params.include_events "
+    "webhook.urls"
+)
+"""Keys that are lists or mappings, for which livekit-server has no flag."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from signaling.config.document import ConfigError, Path
-from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, PARTS, Each, KeyTable, Use
+from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, ONLY_IN_FILES, PARTS, Each, KeyTable, Use
 
 PREFIX = "LIVEKIT_"
 WHOLE = frozenset(("LIVEKIT_CONFIG", "LIVEKIT_KEYS"))
@@ -78,13 +78,24 @@ def read_variables(environment: Mapping[str, str]) -> Iterator[Setting]:
     for name, path in SHORT_VARIABLES.items():
         if text := environment.get(name):
             yield Setting(path, text, name)
-    names = {PREFIX + "_".join(path).upper(): path for path in _leaves(KNOWN_KEYS, ())}
+    names = {PREFIX + "_".join(path).upper(): path for path, _ in _leaves(KNOWN_KEYS, ())}
     for name, text in environment.items():
         if not text or not name.startswith(PREFIX) or name in WHOLE or name in SHORT_VARIABLES:
             continue
         found = names.get(name) or _inside(name, names)
         if found is not None and not SERVICE_LINK.match(text):
             yield Setting(found, text, name)
+
+
+def all_settings() -> Iterator[tuple[str, str, bool]]:
+    """Yield each setting that is one value: the name of its flag, of its variable, and whether it has an effect here.
+
+    Of a group without any effect only the name of the whole group is given.
+    """
+    for path, use in _leaves(KNOWN_KEYS, ()):
+        name = ".".join(path)
+        if name not in ONLY_IN_FILES:
+            yield name, PREFIX + "_".join(path).upper(), use is Use.ACTED_ON
 
 
 def is_setting(path: Path) -> bool:
@@ -97,10 +108,10 @@ def is_setting(path: Path) -> bool:
     return isinstance(table, Use)
 
 
-def _leaves(table: KeyTable, path: Path) -> Iterator[Path]:
+def _leaves(table: KeyTable, path: Path) -> Iterator[tuple[Path, Use]]:
     for name, below in table.items():
         if isinstance(below, Use):
-            yield (*path, name)
+            yield (*path, name), below
         elif isinstance(below, Mapping):
             yield from _leaves(below, (*path, name))
 

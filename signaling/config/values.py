@@ -30,6 +30,11 @@ MAX_NETWORKS = 100
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+LOOPBACK, ANY_ADDRESS = ("127.0.0.1", "::1"), ("0.0.0.0", "::")
+ADDRESS_NAMES = {"": ANY_ADDRESS, "localhost": LOOPBACK}
+"""What a local address may be called -> the addresses, of which those that this machine does not have are left out.
+LiveKit's generator of configurations writes the empty name."""
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: dict[str, LogLevel] = {
     "debug": "debug",
@@ -37,18 +42,23 @@ LOG_LEVELS: dict[str, LogLevel] = {
     "warn": "warning",
     "warning": "warning",
     "error": "error",
+    "dpanic": "error",
+    "panic": "error",
+    "fatal": "error",
 }
-"""Spelling (LiveKit's `warn` included) -> level."""
+"""Spelling, as in livekit-server -> level."""
 DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 """The units of Go's durations."""
+_OTHER_BASE = re.compile(r"[+-]?0[xob]", re.ASCII)
 _DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|ms|s|m|h))+", re.ASCII)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|ms|s|m|h)", re.ASCII)
 
 
 def parse_whole(value: object) -> int:
-    """Read a whole number."""
+    """Read a whole number, also one in hexadecimal (`0x1f`), octal (`0o17`) or binary (`0b1`)."""
+    text = str(value)
     try:
-        return int(str(value))
+        return int(text, 0 if _OTHER_BASE.match(text) else 10)
     except ValueError:
         raise ValueError(f"{value!r} is no whole number") from None
 
@@ -75,11 +85,13 @@ def parse_udp_ports(value: object) -> tuple[int, ...]:
 
 
 def parse_node_ips(value: object) -> tuple[str, ...]:
-    """Read `192.0.2.1`, `2001:db8::1` or one of each with a comma between.
+    """Read `192.0.2.1`, `2001:db8::1` or one of each with a comma between. An empty text names no address.
 
     Raises:
         ValueError: it is none of these.
     """
+    if value == "":
+        return ()
     if isinstance(value, dict):  # LiveKit's other form, which its generated flags have
         value = ",".join(str(value[family]) for family in ("ipv4", "ipv6") if value.get(family))
     addresses = [ipaddress.ip_address(part.strip()) for part in str(value).split(",")]
@@ -144,10 +156,18 @@ def parse_threads(value: object) -> int:
 
 
 def parse_addresses(value: object) -> tuple[str, ...]:
-    """Read a list of IP addresses."""
+    """Read a list of local addresses. Among them may be names of `ADDRESS_NAMES`, as in livekit-server."""
     if not isinstance(value, list | tuple):
         raise ValueError("must be a list of addresses")
-    return tuple(str(ipaddress.ip_address(address)) for address in value)
+    addresses: list[str] = []
+    for text in value:
+        addresses += ADDRESS_NAMES.get(text) or (str(ipaddress.ip_address(text)),)
+    return tuple(dict.fromkeys(addresses))
+
+
+def parse_optional_level(value: object) -> LogLevel | None:
+    """Read the name of a log level; None: the text is empty, as in livekit-server's generated files."""
+    return parse_level(value) if str(value) else None
 
 
 def parse_networks(value: object) -> tuple[IpNetwork, ...]:

@@ -16,7 +16,7 @@ import pytest
 from signaling import cli
 from signaling.cli import CONTROL_NICE, main
 from signaling.config.api_keys import hide
-from signaling.config.configuration import Flags
+from signaling.config.configuration import Config, Flags
 from signaling.http.tokens import verify
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +130,20 @@ def test_without_a_command_the_server_starts(
     assert {setting.path for setting in second.settings} == {("redis", "address"), ("key_file",)}
 
 
+def test_a_server_that_was_configured_without_files_outlives_sighup(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewals: list[Callable[[], Config] | None] = []
+    monkeypatch.setattr(cli, "_open_and_run", lambda _, read_again: renewals.append(read_again))
+    monkeypatch.setenv("LIVEKIT_CONFIG", "keys: {envkey: envsecret}")
+    cli._serve(Flags())
+    monkeypatch.delenv("LIVEKIT_CONFIG")
+    cli._serve(Flags(dev=True))
+    read_again, in_a_terminal = renewals
+    assert read_again is not None
+    monkeypatch.setenv("LIVEKIT_CONFIG", "keys: {another: one}")
+    assert list(read_again().keys) == ["another"]
+    assert in_a_terminal is None
+
+
 def test_generated_keys_are_long_and_new(capsys: pytest.CaptureFixture[str]) -> None:
     _, first, _ = run(capsys, "generate-keys")
     _, second, _ = run(capsys, "generate-keys")
@@ -146,6 +160,51 @@ def test_a_join_token_is_made_as_livekit_server_makes_it(capsys: pytest.CaptureF
     _, out, _ = run(capsys, *arguments, "--recorder")
     grant = verify(out.removeprefix("Token: ").strip(), KEYS).video
     assert (grant.hidden, grant.recorder, grant.can_publish, grant.can_subscribe) == (True, True, False, True)
+
+
+def test_every_flag_of_livekit_server_is_taken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Flags] = []
+    monkeypatch.setattr(cli, "_serve", served.append)
+    names = "bind config config-body key-file keys region node-ip udp-port redis-host redis-password turn-cert turn-key"
+    given = [argument for name in names.split() for argument in (f"--{name}", "::1")]
+    run(capsys, *given, "--dev", "--disable-strict-config")
+    status, _, err = run(capsys, "--dev", "--cpuprofile", "cpu.prof", "--memprofile=mem.prof")
+    assert (status, len(served)) == (0, 2)
+    assert [line.split(":")[1].split()[0] for line in err.splitlines()] == ["--cpuprofile", "--memprofile"]
+
+
+def test_flags_may_have_one_dash_as_in_go(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Flags] = []
+    monkeypatch.setattr(cli, "_serve", served.append)
+    run(capsys, "-dev", "-bind=0.0.0.0", "-rtc.tcp_port", "7881", "-room.auto_create=false", "-logging.json")
+    (flags,) = served
+    assert (flags.dev, flags.bind) == (True, ("0.0.0.0",))
+    assert [setting.text for setting in flags.settings] == ["7881", "false", "true"]
+    _, out, _ = run(capsys, "token", "--room", "-r", "--identity", "-x-")
+    assert verify(out.strip(), KEYS).identity == "-x-"
+    assert run(capsys, "-nothing")[0] == 2
+
+
+def test_help_and_version_are_commands_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "-v") == run(capsys, "--version")
+    assert run(capsys, "help") == run(capsys, "-h")
+    status, out, _ = run(capsys, "help-verbose")
+    assert status == 0
+    assert re.search(r"^  --room\.max_participants +LIVEKIT_ROOM_MAX_PARTICIPANTS$", out, re.MULTILINE)
+    assert re.search(r"^  --redis\.address +LIVEKIT_REDIS_ADDRESS  \(no effect\)$", out, re.MULTILINE)
+    assert "webhook.urls" not in out
+
+
+def test_who_asks_for_ports_needs_no_keys(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "livekit.yaml"
+    file.write_text("port: 0x1f40\nkey_file: /nonexistent\nwebhook: {api_key: k, urls: [http://x/]}\n")
+    _, out, _ = run(capsys, "ports", "--config", str(file))
+    assert out == "TCP Ports\n8000 - HTTP service\nUDP Ports\n7882 - ICE/UDP\n"
+    _, out, _ = run(capsys, "list-nodes", "--config", str(file), "--bind", "127.0.0.1")
+    assert re.search(r"^ADDRESS +127\.0\.0\.1:8000$", out, re.MULTILINE)
+    assert run(capsys, "serve", "--config", str(file))[0] == 2
 
 
 def test_ports_are_those_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:

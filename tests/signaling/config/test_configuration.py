@@ -79,6 +79,29 @@ def test_development_needs_no_keys_and_stays_on_loopback() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "addresses", "all_needed"),
+    [
+        ('[""]', ("0.0.0.0", "::"), False),
+        ("[localhost]", ("127.0.0.1", "::1"), False),
+        ("[192.0.2.1, localhost, 127.0.0.1]", ("192.0.2.1", "127.0.0.1", "::1"), False),
+        ('["::"]', ("::",), True),
+        ("[]", ("0.0.0.0", "::"), False),
+    ],
+)
+def test_addresses_may_be_named_as_in_livekits_files(names: str, addresses: tuple[str, ...], all_needed: bool) -> None:
+    config = load(f"keys: {{a: b}}\nbind_addresses: {names}\n")
+    assert (config.bind_addresses, config.bind_addresses_given) == (addresses, all_needed)
+    config = load(f"bind_addresses: {names}\n", dev=True)
+    assert config.bind_addresses == (addresses if names != "[]" else ("127.0.0.1", "::1"))
+
+
+def test_empty_texts_mean_not_given() -> None:
+    config = load('keys: {a: b}\nlog_level: ""\nlogging: {level: ""}\nrtc: {node_ip: ""}\nregion: ""\nkey_file: ""\n')
+    assert (config.log_level, config.node_ips, config.region) == ("info", (), "")
+    assert load("keys: {a: b}\nlogging: {level: fatal}\n").log_level == "error"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("keys: {a: b}\nrtc:\n  udpport: 1\n", "LIVEKIT_CONFIG:3: unknown key rtc.udpport (did you mean udp_port?)"),
@@ -92,7 +115,7 @@ def test_development_needs_no_keys_and_stays_on_loopback() -> None:
         ("rtc: 5\n", "LIVEKIT_CONFIG:1: rtc must be a mapping of keys"),
         ("rtc:\n  node_ip: here\n", "LIVEKIT_CONFIG:2: rtc.node_ip: "),
         ("bind_addresses: 127.0.0.1\n", "LIVEKIT_CONFIG:1: bind_addresses: must be a list"),
-        ("bind_addresses:\n  - localhost\n", "LIVEKIT_CONFIG:1: bind_addresses: "),
+        ("bind_addresses:\n  - example.org\n", "LIVEKIT_CONFIG:1: bind_addresses: "),
         ("keys: {a: ''}\n", "LIVEKIT_CONFIG:1: keys: an API key or its secret is empty"),
         ("keys: devkey\n", "LIVEKIT_CONFIG:1: keys: "),
         ("keys: {a: b}\nlogging:\n  level: loud\n", "LIVEKIT_CONFIG:3: logging.level: "),

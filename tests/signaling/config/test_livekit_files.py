@@ -7,7 +7,7 @@ import pytest
 from signaling.config.configuration import Config, Flags, load_config
 from signaling.config.document import ConfigError
 from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, PARTS, Each, KeyTable, Use
-from signaling.config.settings import Setting, is_setting, read_variables, take_flags
+from signaling.config.settings import Setting, all_settings, is_setting, read_variables, take_flags
 
 FILES = Path(__file__).parent / "files"
 LISTED = Path(__file__).parent / "livekit_keys.txt"
@@ -115,6 +115,13 @@ def test_the_charts_defaults_start_with_a_key_file(tmp_path: Path, monkeypatch: 
         of("helm_default.yaml")
 
 
+def test_the_file_of_livekits_generator_starts() -> None:
+    config = of("generated.yaml")
+    assert (config.bind_addresses, config.bind_addresses_given) == (("0.0.0.0", "::"), False)
+    assert (list(config.keys), config.udp_ports[0]) == (["myapikey"], 50000)
+    assert {"redis.address", "ingress.whip_base_url"} <= set(config.ignored)
+
+
 def test_visios_files_start() -> None:
     config = load_config(Flags(dev=True, bind=("0.0.0.0",), config=FILES / "visio_compose.yaml"), {})
     assert (config.bind_addresses, config.udp_ports, config.log_level) == (("0.0.0.0",), (7882,), "debug")
@@ -152,6 +159,13 @@ def test_every_scalar_key_is_a_flag_and_a_variable(name: str) -> None:
     assert [(setting.text, setting.origin) for setting in found] == [(text, variable)]
     # What is not acted on is not looked into, so its last name may hold several.
     assert "_".join(found[0].path) == "_".join(path)
+
+
+def test_every_setting_that_is_told_is_one_value() -> None:
+    scalars = {name for name, kind in listed().items() if kind not in ("list", "map")}
+    told = {name for name, _, _ in all_settings()} - OURS
+    assert [name for name in told if not any(f"{key}.".startswith(f"{name}.") for key in scalars)] == []
+    assert [name for name in scalars if not any(f"{name}.".startswith(f"{key}.") for key in told)] == []
 
 
 def test_a_flag_wins_over_a_variable_which_wins_over_the_file() -> None:
