@@ -1,4 +1,4 @@
-"""Writes the drop counters into the log, which is the only place where an operator sees them.
+"""Writes the drop counters into the log, for operators who do not read metrics.
 
 Who calls it: `listener.py`, while the server runs.
 """
