@@ -1,7 +1,4 @@
-"""Whatever applications and clients do, a room, its participants' views, webhooks and the API's answers say the same.
-
-A history has forty to eighty steps, a third of them calls, so that a run makes two thousand calls or more.
-"""
+"""Whatever applications and clients do, a room, its participants' views, webhooks and answers of the API agree."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,11 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from livekit.protocol import models, room, rtc
+from livekit.protocol import agent_dispatch, models, room, rtc
 from livekit.protocol.webhook import WebhookEvent
 
-from signaling.api.errors import ApiError
+from signaling.api.dispatch_service import DispatchService
+from signaling.api.errors import ApiError, refused
 from signaling.api.room_service import RoomService
+from signaling.errors import RequestRefused
 from signaling.participants import renegotiation
 from signaling.rooms.events import RoomEvent
 from signaling.webhooks.messages import Messages
@@ -26,9 +25,14 @@ PEOPLE = ("ann", "bob", "eve")
 LISTENER = "zoe"
 """Joins first, does nothing, and is told everything."""
 CLIENTS_STEPS = ("join", "connect", "publish", "unmute", "leave", "lose", "resume", "wait", "receive")
-ABOUT_THE_ROOM = ("metadata", "create", "delete", "data", "list")
+ABOUT_THE_ROOM = ("metadata", "create", "delete", "data", "list", "dispatch")
 """Calls that do not depend on whether a participant is there."""
-CALLS = ("name", "attributes", "silence", "allow", "hide", "mute", "subscribe", "remove", "revoke", *ABOUT_THE_ROOM)
+CALLS = (
+    *("name", "attributes", "silence", "allow", "hide", "mute", "subscribe", "remove", "revoke", "recall"),
+    *ABOUT_THE_ROOM,
+)
+LEAST_CALLS = 1_000
+"""Calls that a run of the test makes at least. A history has forty to eighty steps, a third of them calls."""
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(("join", "connect", "publish", "receive", "mute") * 6 + CLIENTS_STEPS + CALLS),
@@ -50,6 +54,10 @@ class History:
     def __init__(self) -> None:
         self.call = Call()
         self.service = RoomService(self.call.rooms)
+        self.dispatching = DispatchService(self.call.rooms)
+        self.dispatches: list[str] = []
+        """The ids of the dispatches that must be there."""
+        self.calls = 0
         self.clients: dict[str, Client] = {}
         self.revoked: set[str] = set()
         self.metadata = ""
@@ -85,6 +93,7 @@ class History:
         assert self.clients[LISTENER].of("leave")[-1].reason == models.ROOM_DELETED
         assert not self.call.rooms.rooms
         self.clients, self.metadata = {LISTENER: await self.call.join(LISTENER)}, ""
+        self.dispatches = []
 
     async def act(self, step: str, client: Client, number: int) -> None:
         """Do what a client that is there does."""
@@ -104,11 +113,12 @@ class History:
 
     def ask(self, step: str, who: str, number: int) -> None:
         """Make a call of an application. What is not there is the only thing that may refuse it."""
-        there = who in self.call.room.participants
+        there = bool(self.dispatches) if step == "recall" else who in self.call.room.participants
+        self.calls += 1
         try:
             self._calls(who, number)[step]()
-        except ApiError as error:
-            assert error.code == "not_found"
+        except (ApiError, RequestRefused) as error:
+            assert (refused(error) if isinstance(error, RequestRefused) else error).code == "not_found"
             assert not there
         else:
             assert there or step in ABOUT_THE_ROOM
@@ -147,6 +157,15 @@ class History:
             ((transports, _, _),) = self.call.engine.sent
             assert sorted(transports) == sorted(each.data_transport for each in members if each.expires_at is None)
 
+        def dispatch() -> None:
+            request = agent_dispatch.CreateAgentDispatchRequest(room="hall", agent_name=who)
+            self.dispatches.append(self.dispatching.create_dispatch(request).id)
+
+        def recall() -> None:
+            wanted = self.dispatches.pop(number % len(self.dispatches)) if self.dispatches else "AD_none"
+            request = agent_dispatch.DeleteAgentDispatchRequest(room="hall", dispatch_id=wanted)
+            assert self.dispatching.delete_dispatch(request).id == wanted
+
         everything = [sid for member in self.call.room.participants.values() for sid in member.publishing.tracks]
         choice = room.UpdateSubscriptionsRequest(**target, track_sids=everything, subscribe=bool(number % 2))
         return {
@@ -160,6 +179,8 @@ class History:
             "delete": lambda: service.delete_room(room.DeleteRoomRequest(room="hall")),
             "data": send,
             "list": self.check_lists,
+            "dispatch": dispatch,
+            "recall": recall,
             "remove": lambda: remove(0),
             "revoke": lambda: remove(1),
         }
@@ -193,6 +214,9 @@ class History:
         assert story.here == {info.sid: info.identity for info in active}
         assert story.tracks == {track.sid: info.sid for info in active for track in info.tracks}
         assert hall.num_participants == sum(not info.permission.hidden for info in answer.participants)
+        listed = self.dispatching.list_dispatch(agent_dispatch.ListAgentDispatchRequest(room="hall")).whole()
+        assert [each.id for each in listed.agent_dispatches] == self.dispatches
+        assert not self.service.list_rooms(room.ListRoomsRequest(names=["attic"])).whole().rooms
 
     def check_media(self) -> None:
         """What is muted by the server is not forwarded, at any moment."""
@@ -205,7 +229,8 @@ class History:
                 assert engine.paused[subscription]
 
 
-async def play(steps: list[tuple[str, str]]) -> None:
+async def play(steps: list[tuple[str, str]]) -> int:
+    """Let a history happen; return how many calls it had."""
     history = History()
     history.clients[LISTENER] = await history.call.join(LISTENER)
     for number, (step, who) in enumerate(steps):
@@ -214,13 +239,20 @@ async def play(steps: list[tuple[str, str]]) -> None:
     history.check()
     await history.call.end()
     assert Story(history.told).rooms == []
+    return history.calls
 
 
-@given(STEPS)
-@settings(max_examples=100, deadline=None)
-def test_any_history_of_calls_and_clients_is_told_consistently(steps: list[tuple[str, str]]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(renegotiation, "AnsweringConnection", FakeAnsweringConnection)
-        patch.setattr(renegotiation, "OfferingConnection", FakeOfferingConnection)
-        patch.setattr(renegotiation, "COLLECT_S", 3600)
-        asyncio.run(play(steps))
+def test_any_history_of_calls_and_clients_is_told_consistently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renegotiation, "AnsweringConnection", FakeAnsweringConnection)
+    monkeypatch.setattr(renegotiation, "OfferingConnection", FakeOfferingConnection)
+    monkeypatch.setattr(renegotiation, "COLLECT_S", 3600)
+    calls = 0
+
+    @given(STEPS)
+    @settings(max_examples=100, deadline=None)
+    def any_history(steps: list[tuple[str, str]]) -> None:
+        nonlocal calls
+        calls += asyncio.run(play(steps))
+
+    any_history()
+    assert calls >= LEAST_CALLS
