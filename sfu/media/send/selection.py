@@ -167,8 +167,13 @@ def key_frame_leaves(state, subscription):
 @njit(cache=True)
 def renew_temporal(subscription):
     """Renew the highest temporal layer to forward. That is the base layer while a lower spatial layer is waited for
-    because the one that is forwarded is not allowed any more, and while too much waits for the path."""
-    temporal = min(subscription.preferred_temporal, subscription.allowed_temporal)
+    because the one that is forwarded is not allowed any more, and while too much waits for the path.
+
+    Allowed are temporal layers of the highest spatial layer that is. One below that, from whose stream the subscription
+    rises, costs less with all of its own."""
+    temporal = np.int64(subscription.preferred_temporal)
+    if not 0 <= subscription.layer < subscription.target_layer:
+        temporal = min(temporal, np.int64(subscription.allowed_temporal))
     subscription.target_temporal = 0 if is_denied(subscription) or subscription.behind else temporal
 
 
@@ -223,6 +228,7 @@ def _set_live(state, track_row, live):
     row = np.int64(track.first_subscription)
     while row >= 0:
         choose_target_layer(state, row)
+        renew_temporal(state.subscriptions[row])
         row = np.int64(state.subscriptions[row].next_of_track)
     list_subscribers(state, track_row)
 

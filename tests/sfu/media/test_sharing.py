@@ -124,6 +124,18 @@ def test_without_an_estimate_nothing_is_limited() -> None:
     assert room.transport()["preferred_bps"] == room.transport()["allocated_bps"] == 1925 * KBIT
 
 
+def test_who_waits_for_a_part_of_a_higher_layer_has_all_of_the_present_one_until_then() -> None:
+    room = Sharing()
+    room.watch(kbit=800)
+    room.keys()
+    assert (room.allowed(), int(room.subscription()["layer"])) == ((1, 3), 1)
+    room.share(1_600)
+    assert (room.allowed(), int(room.subscription()["layer"])) == ((2, 1), 1)
+    assert room.subscription()["target_temporal"] >= 2
+    room.keys(2)
+    assert (int(room.subscription()["layer"]), int(room.subscription()["target_temporal"])) == (2, 1)
+
+
 def test_who_negotiated_feedback_begins_with_little_and_is_not_limited_if_none_comes() -> None:
     room = Sharing()
     room.add_viewer()
