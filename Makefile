@@ -11,8 +11,6 @@ BIN := .venv/bin
 WEB := tests/clients/web
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv install --quiet --retries 5
 ARGS ?=
-# These start interpreters of their own, in which no index is checked.
-UNCHECKED := tests/sfu/compiler/test_kernel_cache.py tests/sfu/compiler/test_parallel.py
 
 .PHONY: help
 help: ## List the targets
@@ -25,9 +23,7 @@ run: compile ## Start a development server on this machine; it prints the URL of
 .PHONY: test
 test: .make/dev compile clients ## Run all tests, real browsers and native clients included (ARGS="-k name" selects)
 	@$(BIN)/python -m bench compile
-	@status=0; $(BIN)/python -m pytest $(ARGS) || status=$$?; scripts/install-test-clients --report; exit $$status
-	@$(if $(ARGS),,echo "the kernels once more, with every array index checked"; export NUMBA_BOUNDSCHECK=1; \
-		$(BIN)/aiosfu compile && $(BIN)/python -m pytest tests/sfu $(UNCHECKED:%=--ignore=%))
+	@scripts/run-tests $(ARGS)
 
 .PHONY: lint
 lint: .make/dev ## Check style and spelling

@@ -6,6 +6,26 @@ import pytest
 
 from sfu.compiler import kernel_cache
 from tests.deadline import PARSER_DEADLINE_S, PARSER_TESTS, deadline
+from tests.parts import PARTS, divided
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of a part, which `scripts/run-tests` makes."""
+    parser.addoption("--part", choices=PARTS, help="only tests that may run beside others, or only those that may not")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse several processes for tests that must run alone."""
+    if config.getoption("numprocesses", None) and config.getoption("part") != "parallel":
+        raise pytest.UsageError("several processes (-n) are for --part=parallel: other tests would disturb each other")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the part that was chosen."""
+    if part := config.getoption("part"):
+        items[:], others = divided(items, part)
+        config.hook.pytest_deselected(items=others)
 
 
 @pytest.hookimpl(wrapper=True)

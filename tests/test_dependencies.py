@@ -20,7 +20,7 @@ PLACES = {
 }
 """Where what a list of pyproject.toml declares is imported. Everything may import what a server needs, and who installs
 the tests' packages also runs the benchmark."""
-PLUGINS = {"pytest-timeout"}
+PLUGINS = {"pytest-timeout", "pytest-xdist"}
 """Used by being installed."""
 
 

@@ -17,6 +17,8 @@ from structlog.testing import capture_logs
 from signaling import watchdog as module
 from signaling.watchdog import EXIT_STALLED, STALLED_CHECKS, Watchdog, notify, systemd_limit_s, watching
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 CHECK_S = 0.001
 DEADLINE_S = 20.0

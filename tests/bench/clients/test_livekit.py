@@ -125,6 +125,7 @@ def test_a_livekit_server_is_on_loopback_alone() -> None:
     assert rtc["node_ip"] == "127.0.0.1"
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(shutil.which("livekit-server") is None, reason="no livekit-server on the PATH")
 def test_a_real_livekit_server_is_measured() -> None:
     scenario = Scenario("webinar", "", "viewers", 3, 0.5, audio=True, video="single")

@@ -161,6 +161,7 @@ async def test_a_dtls_server_repeats_what_is_lost(lost: Lost, connecting: Connec
         await connecting(server)
 
 
+@pytest.mark.alone
 @with_each
 @pytest.mark.parametrize(("lost", "said"), [("check", "answer to the connectivity check"), ("heard", "DTLS handshake")])
 async def test_what_never_comes_is_named(
@@ -172,6 +173,7 @@ async def test_what_never_comes_is_named(
             await connecting(server)
 
 
+@pytest.mark.alone
 async def test_where_nobody_listens_no_more_checks_are_sent_than_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "CONNECT_TIMEOUT_S", 0.3)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:

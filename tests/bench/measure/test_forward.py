@@ -14,6 +14,8 @@ from bench.measure.run import SessionProcess, Subject
 from bench.results import Measurement, Report
 from bench.scenarios import Scenario
 
+pytestmark = pytest.mark.alone
+
 SUBSCRIBERS, RATE, SECONDS = 3, 2_000, 1.0
 CHOICES = Scenario("x", "", "participants", 3, 1.0, audio=True, video="simulcast", large=1, switches_per_second=4.0)
 

@@ -13,6 +13,8 @@ from bench.measure.run import BISECTIONS, Ramp, RunFailed, SessionProcess, Subje
 from bench.results import Latency, Measurement, Report
 from bench.scenarios import Scenario
 
+pytestmark = pytest.mark.alone
+
 WEBINAR = Scenario("webinar", "", "viewers", 3, 0.5, audio=True, video="single")
 LAYER_SWITCHES = Scenario(
     "layer-switches",

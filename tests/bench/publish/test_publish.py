@@ -201,6 +201,7 @@ def test_a_document_without_the_place_is_refused(text: str) -> None:
 # The command.
 
 
+@pytest.mark.alone
 def test_in_quick_everything_runs_and_what_is_not_installed_is_left_out(folder: Path) -> None:
     document = folder / "document.md"
     result = run(folder, "--quick", "--docs", str(document))

@@ -69,6 +69,7 @@ async def test_a_call_to_a_participant_that_leaves_fails(api: Api) -> None:
     assert (await calling).json() == {"code": "unavailable", "msg": "RpcError 1503: Recipient disconnected"}
 
 
+@pytest.mark.alone
 async def test_a_call_that_is_not_acknowledged_or_not_answered_fails(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signaling.rooms.calls.MAX_ROUND_TRIP_S", 0.05)
     ann = await api.call.join("ann")

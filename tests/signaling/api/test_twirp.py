@@ -317,6 +317,7 @@ async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.status == 408
 
 
+@pytest.mark.alone
 async def test_a_connection_that_is_used_is_not_closed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signaling.http.http_protocol.HTTP_LIFETIME_S", 0.2)
     limits = httpx.Limits(max_connections=1)

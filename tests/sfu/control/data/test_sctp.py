@@ -310,6 +310,7 @@ async def until_sent(end: End) -> float:
     return time.monotonic()
 
 
+@pytest.mark.alone
 async def test_lost_message_is_sent_again_after_the_timeout_of_its_own(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +327,7 @@ async def test_lost_message_is_sent_again_after_the_timeout_of_its_own(
     assert peer.messages == [(Channel.RELIABLE, b"arrives"), (Channel.RELIABLE, b"lost at first")]
 
 
+@pytest.mark.alone
 async def test_message_that_is_lost_twice_is_sent_a_third_time(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +341,7 @@ async def test_message_that_is_lost_twice_is_sent_a_third_time(
     assert peer.messages == [(Channel.RELIABLE, b"lost twice")]
 
 
+@pytest.mark.alone
 async def test_lost_lossy_message_is_given_up_and_the_next_one_comes(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +356,7 @@ async def test_lost_lossy_message_is_given_up_and_the_next_one_comes(
     assert (len(association._sent_queue), association._flight_size) == (0, 0)
 
 
+@pytest.mark.alone
 async def test_nothing_is_sent_again_and_no_timer_is_left_once_all_is_acknowledged(
     ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
 ) -> None:
