@@ -8,6 +8,7 @@ from livekit.protocol.models import ClientInfo, ParticipantInfo, ParticipantPerm
 from signaling.http.connection import SignalConnection
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims
+from signaling.records.fallbacks import Way
 from signaling.rooms.member import Member
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
@@ -55,8 +56,8 @@ class Owner(Member, Protocol):
         """What the engine knew of the path to it when it was here a moment ago; 0: nothing."""
 
     @property
-    def only_tcp(self) -> bool:
-        """Whether it is given TCP candidates only."""
+    def way(self) -> Way:
+        """How it is told to connect."""
 
     @property
     def permission(self) -> ParticipantPermission:

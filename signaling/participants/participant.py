@@ -134,7 +134,7 @@ class Participant:
         """A simulated fault: the next resumed socket is closed at once."""
         self.allow_pause = self.settings.may_pause(node.config.media.allow_pause)
         """Whether the videos that it receives may be paused for lack of bandwidth."""
-        self.only_tcp = node.fallbacks.only_tcp(room.name, self.identity)
+        self.way = node.fallbacks.way(room.name, self.identity)
         self.path_memory = node.paths.recall(room.name, self.identity, room.participants.get(self.identity))
         self.subscriber_primary = (
             not self.settings.single_pc

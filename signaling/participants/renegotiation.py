@@ -27,6 +27,7 @@ from signaling.errors import SessionEnded
 from signaling.participants.owner import Owner
 from signaling.participants.publishing import Publishing
 from signaling.participants.subscriptions import Subscriptions
+from signaling.records.fallbacks import Way
 from signaling.sdp.candidates import Trickled
 from signaling.sdp.forwarding import Forwarding
 from signaling.sdp.peer_connection import (
@@ -66,7 +67,7 @@ class Renegotiation(ABC):
             participant.node.engine,
             may_pause=participant.allow_pause,
             path_memory=participant.path_memory,
-            only_tcp=participant.only_tcp,
+            only_tcp=participant.way is Way.TCP,
         )
         self._trickled: dict[SignalTarget, str] = {}
         """Our ufrag of each connection with which the client was last sent candidates."""
@@ -330,7 +331,7 @@ class DualConnection(Renegotiation):
             may_pause=participant.allow_pause,
             path_memory=participant.path_memory,
             beside=self._answering.transport,
-            only_tcp=participant.only_tcp,
+            only_tcp=participant.way is Way.TCP,
         )
         engine.open_channels(self._offering.transport)
         self._subscriber_primary = participant.subscriber_primary

@@ -10,7 +10,15 @@ from functools import partial
 from itertools import count
 
 import structlog
-from livekit.protocol.models import JOIN_FAILURE, PARTICIPANT_REMOVED, ROOM_DELETED, STATE_MISMATCH, ServerInfo
+from livekit.protocol.models import (
+    ENABLED,
+    JOIN_FAILURE,
+    PARTICIPANT_REMOVED,
+    ROOM_DELETED,
+    STATE_MISMATCH,
+    ClientConfiguration,
+    ServerInfo,
+)
 from livekit.protocol.rtc import (
     ICEServer,
     JoinResponse,
@@ -33,6 +41,7 @@ from signaling.participants import handlers
 from signaling.participants.participant import Participant
 from signaling.participants.presence import PING_TIMEOUT_S
 from signaling.participants.sockets import CLOSE_RECONNECT
+from signaling.records.fallbacks import Way
 from signaling.rooms.capacity import SERVER_FULL
 from signaling.rooms.departures import RETOLD_S
 from signaling.rooms.node import Node
@@ -235,6 +244,7 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
         raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, "too much happened while the client was away")
     reconnect = ReconnectResponse(
         ice_servers=_ice_servers(participant),
+        client_configuration=_client_configuration(participant),
         server_info=_server_info(participant.node),
         last_message_seq=participant.last_sequence,
     )
@@ -263,6 +273,7 @@ def _join_response(participant: Participant) -> JoinResponse:
         server_version=COMPATIBLE_VERSION,
         server_info=_server_info(participant.node),
         ice_servers=_ice_servers(participant),
+        client_configuration=_client_configuration(participant),
         subscriber_primary=participant.subscriber_primary,
         ping_interval=PING_INTERVAL_S,
         ping_timeout=int(PING_TIMEOUT_S),
@@ -270,6 +281,10 @@ def _join_response(participant: Participant) -> JoinResponse:
         # The client may offer what it publishes before it was asked to.
         fast_publish=participant.permission.can_publish,
     )
+
+
+def _client_configuration(participant: Participant) -> ClientConfiguration | None:
+    return ClientConfiguration(force_relay=ENABLED) if participant.way is Way.RELAY else None
 
 
 def _ice_servers(participant: Participant) -> list[ICEServer]:

@@ -1,11 +1,12 @@
 """Simulated faults (LiveKit's `simulate`), which tests of SDKs request to see how a client recovers."""
 
 from livekit.protocol.models import CLIENT_INITIATED, SERVER_SHUTDOWN, UNKNOWN_REASON
-from livekit.protocol.rtc import TCP, UDP, LeaveRequest, RequestResponse, SimulateScenario
+from livekit.protocol.rtc import TCP, TLS, UDP, LeaveRequest, RequestResponse, SimulateScenario
 
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.participants.participant import Participant
 from signaling.participants.sockets import CLOSE_RECONNECT
+from signaling.records.fallbacks import Way
 
 MAX_SPEECH_S = 60
 
@@ -40,9 +41,8 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
             participant.subscriptions.simulate_capacity(scenario.subscriber_bandwidth)
         case "switch_candidate_protocol":
             # What can be restarted from here is; the SDKs then reconnect, and are given these candidates.
-            if scenario.switch_candidate_protocol in (UDP, TCP):
-                only_tcp = scenario.switch_candidate_protocol == TCP
-                participant.node.fallbacks.set(participant.room.name, participant.identity, only_tcp=only_tcp)
+            way = {UDP: Way.ANY, TCP: Way.TCP, TLS: Way.RELAY}[scenario.switch_candidate_protocol]
+            participant.node.fallbacks.set(participant.room.name, participant.identity, way)
             participant.renegotiation.resume()
         case other:
             raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, f"scenario {other} is not supported")

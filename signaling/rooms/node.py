@@ -60,7 +60,7 @@ class Node:
     paths: PathMemory = field(init=False)
     """What the paths to those who left were known to carry."""
     fallbacks: Fallbacks = field(init=False)
-    """Who is given TCP candidates only."""
+    """How clients are to connect whose connection failed."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Counts messages and requests of clients that were dropped, by reason."""
     api_calls: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -89,7 +89,12 @@ class Node:
         self.entrances = Entrances(lambda: self.clock())
         self.turns = Turns(lambda: self.clock())
         self.paths = PathMemory(self.engine, lambda: self.clock())
-        self.fallbacks = Fallbacks(self.config.ice, lambda: self.clock())
+        self.fallbacks = Fallbacks(self.config.ice, lambda: self.clock(), lambda: self.has_relay)
+
+    @property
+    def has_relay(self) -> bool:
+        """Whether clients are told of a TURN server."""
+        return bool(self.config.ice_servers.turn_servers)
 
     def take_group(self) -> int:
         """Return a number for a room that forwards only its loudest voices; 0, which is no group, if all are taken."""

@@ -1,4 +1,4 @@
-"""Who is given TCP candidates only, and for how long."""
+"""How clients are to connect whose connection failed, and for how long."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from signaling.config.ice_options import IceOptions
-from signaling.records.fallbacks import KEPT_S, MAX_CLIENTS, SHORT_LIVED_S, TRIED_S, Fallbacks
+from signaling.records.fallbacks import KEPT_S, MAX_CLIENTS, SHORT_LIVED_S, TRIED_S, Fallbacks, Way
 from tests.signaling.support.call import Call, Client
 
 
@@ -87,41 +87,105 @@ async def test_who_left_without_ever_being_connected_has_tried(
 
 
 async def test_simulation_chooses_what_the_client_gets_next(call: Call) -> None:
-    for protocol, expected in ((rtc.TCP, ["tcp"]), (rtc.TLS, ["tcp"]), (rtc.UDP, ["udp", "tcp"])):
+    for protocol, expected in ((rtc.TCP, ["tcp"]), (rtc.TLS, ["udp", "tcp"]), (rtc.UDP, ["udp", "tcp"])):
         ann = await begun(call, "ann")
         await ann.send(simulate=rtc.SimulateScenario(switch_candidate_protocol=protocol))
         assert protocols(await begun(call, "ann")) == expected
 
 
+def is_forced(client: Client) -> bool:
+    """Whether the client was told to use nothing but TURN."""
+    return client.joined.client_configuration.force_relay == models.ENABLED
+
+
+async def test_who_failed_over_tcp_too_is_sent_to_the_relay_if_there_is_one(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(call.rooms.node), "has_relay", True)
+    for forced, expected in (
+        (False, ["udp", "tcp"]),
+        (False, ["tcp"]),
+        (True, ["udp", "tcp"]),
+        (False, ["udp", "tcp"]),
+    ):
+        ann = await begun(call, "ann")
+        assert (is_forced(ann), protocols(ann)) == (forced, expected)
+        await ann.connect()
+        if forced:
+            await ann.lose_socket()
+            (reconnect,) = (await call.resume(ann)).of("reconnect")
+            assert reconnect.client_configuration.force_relay == models.ENABLED
+        await ann.fail()
+
+
+async def test_simulation_of_tls_chooses_the_relay(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(call.rooms.node), "has_relay", True)
+    ann = await begun(call, "ann")
+    await ann.send(simulate=rtc.SimulateScenario(switch_candidate_protocol=rtc.TLS))
+    assert is_forced(await begun(call, "ann"))
+    call.now += KEPT_S
+    assert not is_forced(await begun(call, "ann"))
+
+
 class Ann:
     """A participant whose connection fails."""
 
-    room_name, identity, joined_at, active, only_tcp = "room", "ann", 0.0, False, False
-    client = models.ClientInfo(sdk=models.ClientInfo.JS)
+    room_name, identity, joined_at, active = "room", "ann", 0.0, False
+
+    def __init__(self, way: Way = Way.ANY, sdk: models.ClientInfo.SDK = models.ClientInfo.JS) -> None:
+        self.way = way
+        self.client = models.ClientInfo(sdk=sdk)
 
 
-def made(options: IceOptions, now: float = 1.0) -> Fallbacks:
-    return Fallbacks(options, lambda: now)
+def made(options: IceOptions, has_relay: bool = False) -> Fallbacks:
+    return Fallbacks(options, lambda: 1.0, lambda: has_relay)
 
 
-def test_some_never_fall_back() -> None:
-    go = Ann()
-    go.client = models.ClientInfo(sdk=models.ClientInfo.GO)
-    for fallbacks, client in (
-        (made(IceOptions()), go),
-        (made(IceOptions(tcp_fallback=False)), Ann()),
-        (made(IceOptions(tcp_port=0)), Ann()),
-    ):
-        fallbacks.failed(client)
-        assert not fallbacks.only_tcp("room", "ann")
-    forced = made(IceOptions(force_tcp=True))
-    assert forced.only_tcp("room", "anybody")
+ALL, NO_TCP, FORBIDDEN = IceOptions(), IceOptions(tcp_port=0), IceOptions(tcp_fallback=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "has_relay", "client", "expected"),
+    [
+        (ALL, False, Ann(), Way.TCP),
+        (ALL, True, Ann(), Way.TCP),
+        (ALL, False, Ann(Way.TCP), Way.ANY),
+        (ALL, True, Ann(Way.TCP), Way.RELAY),
+        (ALL, True, Ann(Way.RELAY), Way.ANY),
+        (ALL, False, Ann(sdk=models.ClientInfo.GO), Way.ANY),
+        (ALL, True, Ann(sdk=models.ClientInfo.GO), Way.RELAY),
+        (FORBIDDEN, False, Ann(), Way.ANY),
+        (FORBIDDEN, True, Ann(), Way.RELAY),
+        (NO_TCP, False, Ann(), Way.ANY),
+        (NO_TCP, True, Ann(), Way.RELAY),
+    ],
+)
+def test_what_comes_after_a_way_that_failed(options: IceOptions, has_relay: bool, client: Ann, expected: Way) -> None:
+    fallbacks = made(options, has_relay)
+    fallbacks.failed(client)
+    assert fallbacks.way("room", "ann") is expected
+
+
+def test_where_tcp_is_forced_nothing_else_comes_after_it() -> None:
+    forced = made(IceOptions(force_tcp=True), has_relay=True)
+    forced.failed(Ann(Way.TCP))
+    assert forced.way("room", "ann") is Way.TCP
+    assert forced.way("room", "anybody") is Way.TCP
+
+
+def test_a_relay_that_is_named_no_longer_is_not_waited_for() -> None:
+    named = [True]
+    fallbacks = Fallbacks(ALL, lambda: 1.0, lambda: named[0])
+    fallbacks.failed(Ann(Way.TCP))
+    assert fallbacks.way("room", "ann") is Way.RELAY
+    named[0] = False
+    assert fallbacks.way("room", "ann") is Way.ANY
 
 
 def test_so_many_are_remembered() -> None:
-    fallbacks = made(IceOptions())
+    fallbacks = made(ALL)
     for number in range(MAX_CLIENTS + 1):
-        fallbacks.set("room", f"ann{number}", only_tcp=True)
-    assert len(fallbacks._until) == MAX_CLIENTS
-    assert not fallbacks.only_tcp("room", "ann0")
-    assert fallbacks.only_tcp("room", f"ann{MAX_CLIENTS}")
+        fallbacks.set("room", f"ann{number}", Way.TCP)
+    assert len(fallbacks._ways) == MAX_CLIENTS
+    assert fallbacks.way("room", "ann0") is Way.ANY
+    assert fallbacks.way("room", f"ann{MAX_CLIENTS}") is Way.TCP
