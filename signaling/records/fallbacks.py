@@ -30,11 +30,11 @@ class Way(IntEnum):
     """How a client connects."""
 
     ANY = 0
-    """It is given all candidates, and chooses."""
+    """A client is given all candidates, and chooses."""
     TCP = 1
-    """It is given TCP candidates only."""
+    """A client is given TCP candidates only."""
     RELAY = 2
-    """It is told to use nothing but TURN."""
+    """A client is told to use nothing but TURN."""
 
 
 class Connecting(Protocol):
