@@ -41,7 +41,7 @@ AUDIO = PublishParameters(Kind.AUDIO, "0", (Encoding(ssrc=1000),))
 VIDEO = PublishParameters(Kind.VIDEO, "1", (Encoding("q"), Encoding("h"), Encoding("f")))
 SUBSCRIBE = SubscribeParameters("2", 96, 97, cname="somebody")
 REMOTE = RemoteTransport(IceCredentials("peer", "p" * 22), (("sha-256", "AA:BB"),), DtlsRole.SERVER, 5000)
-TABLES = ("transports", "tracks", "streams", "subscriptions", "paths", "sources")
+TABLES = ("transports", "tracks", "streams", "subscriptions", "connections", "paths", "sources")
 EMPTY = dict.fromkeys((*TABLES, "packet_cache_bytes"), 0)
 
 

@@ -18,7 +18,8 @@ from tests.sfu.test_engine import next_of
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 
 PATIENCE_S = 20.0
-LARGE = 200_000
+LARGE = 60_000
+"""As much as aiortc takes in one message."""
 
 
 @pytest.fixture(params=[1, 2])
