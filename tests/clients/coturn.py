@@ -16,6 +16,8 @@ START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 10
 BINDING_REQUEST = bytes.fromhex("00010000 2112a442") + b"a transaction"[:12]
 EVERYBODY = ("0.0.0.0-255.255.255.255", "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+RELAY_PORTS = (20_000, 20_100)
+"""Those from which it sends to this server: no port that others take by themselves."""
 _ALLOCATED = re.compile(r"user <(\d+):(PA_\w+)>: incoming packet ALLOCATE processed, success")
 
 
@@ -60,6 +62,8 @@ def running_coturn(folder: Path, address: str, secret: str) -> Iterator[Coturn]:
         f"static-auth-secret={secret}",
         *(f"denied-peer-ip={each}" for each in EVERYBODY),
         f"allowed-peer-ip={address}",
+        f"min-port={RELAY_PORTS[0]}",
+        f"max-port={RELAY_PORTS[1]}",
         "no-cli",
         # What follows is for a test only.
         "no-tls",

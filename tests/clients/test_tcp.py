@@ -1,7 +1,6 @@
 """Real clients whose network lets no UDP through, in a call over TCP; and the same clients where both are open."""
 
 import asyncio
-import contextlib
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -10,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.network.namespaces import run_command
-from tests.clients.conftest import PeerFactory, require_program
+from tests.clients.conftest import PeerFactory
 from tests.clients.network import ADDRESS
+from tests.clients.packet_filter import filtering, rule
 from tests.clients.peers import BrowserPeer, Media, Peer, eventually
 from tests.clients.sfu_server import ServerUnderTest, running_server
 
@@ -37,24 +36,6 @@ WAYS = """(async () => {
   return found;
 })()"""
 """The selected pairs that carry something: protocol and port of the server."""
-
-
-def rule(words: str) -> None:
-    run_command(f"nft {words}")
-
-
-@contextlib.contextmanager
-def filtering(*rules: str) -> Iterator[None]:
-    """While the block lasts, what comes in passes these rules of nftables."""
-    require_program("nft")
-    rule("add table inet tests")
-    try:
-        rule("add chain inet tests input { type filter hook input priority 0 ; }")
-        for each in rules:
-            rule(f"add rule inet tests input {each}")
-        yield
-    finally:
-        rule("delete table inet tests")
 
 
 @pytest.fixture(scope="module")
