@@ -201,7 +201,7 @@ def test_who_asks_for_ports_needs_no_keys(capsys: pytest.CaptureFixture[str], tm
     file = tmp_path / "livekit.yaml"
     file.write_text("port: 0x1f40\nkey_file: /nonexistent\nwebhook: {api_key: k, urls: [http://x/]}\n")
     _, out, _ = run(capsys, "ports", "--config", str(file))
-    assert out == "TCP Ports\n8000 - HTTP service\nUDP Ports\n7882 - ICE/UDP\n"
+    assert out == "TCP Ports\n8000 - HTTP service\n7881 - ICE/TCP\nUDP Ports\n7882 - ICE/UDP\n"
     _, out, _ = run(capsys, "list-nodes", "--config", str(file), "--bind", "127.0.0.1")
     assert re.search(r"^ADDRESS +127\.0\.0\.1:8000$", out, re.MULTILINE)
     assert run(capsys, "serve", "--config", str(file))[0] == 2
@@ -210,7 +210,8 @@ def test_who_asks_for_ports_needs_no_keys(capsys: pytest.CaptureFixture[str], tm
 def test_ports_are_those_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     body = "prometheus_port: 6789\nmedia_threads: 2\nrtc: {port_range_start: 50000, port_range_end: 60000}"
     _, out, _ = run(capsys, "--dev", "--config-body", body, "ports")
-    assert out == "TCP Ports\n7880 - HTTP service\n6789 - Prometheus\nUDP Ports\n50000-50001 - ICE/UDP\n"
+    tcp = "TCP Ports\n7880 - HTTP service\n6789 - Prometheus\n7881 - ICE/TCP\n"
+    assert out == tcp + "UDP Ports\n50000-50001 - ICE/UDP\n"
 
 
 def test_a_server_that_does_not_answer_is_listed_so(capsys: pytest.CaptureFixture[str]) -> None:

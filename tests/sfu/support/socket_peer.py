@@ -77,7 +77,9 @@ class SocketPeer:
         assert len(self.datagrams()) == 1
 
     def connect_tcp(self, call: Call, buffer_bytes: int) -> None:
-        """Go on over a new TCP connection."""
+        """Go on over a new TCP connection, after the former one has ended."""
+        if self.tcp is not None:
+            self.tcp.close()
         self.tcp = TcpEnd(call.tables, call.command, buffer_bytes)
         self.send_datagram(binding_request(ufrag=self._ufrag, nominate=True))
         call.turn()
