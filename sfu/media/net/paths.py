@@ -282,7 +282,8 @@ def select_path(state, row, now):
     The live nominated pair of the newest generation that has one, of highest priority; before any nomination the first
     validated pair, so that an early DTLS hello gets its answer. Once authentic packets have come over the selected
     pair, others are taken only when it falls silent, or after an ICE restart. A better pair than a live nominated one
-    has to wait until FOLLOW_NS have passed since the last move; the next check or `consent_pass` takes it then.
+    has to wait until FOLLOW_NS have passed since the last move; the next check or `consent_pass` takes it then. A pair
+    whose last check is CONSENT_TIMEOUT_NS old is not taken even if there is no other: nobody consents to it any more.
     """
     transport = state.transports[row]
     best, best_rank = -1, -1
@@ -293,10 +294,11 @@ def select_path(state, row, now):
         best, best_rank = at, _rank(state, row, at, now)
     at = np.int64(transport.first_path)
     while at >= 0:
-        if state.paths[at].ice_generation >= transport.nominated_generation:
+        age = now - state.paths[at].checked_ns
+        if state.paths[at].ice_generation >= transport.nominated_generation and age < CONSENT_TIMEOUT_NS:
             rank = _rank(state, row, at, now)
             # between silent pairs there is nothing to choose: stay
-            if best < 0 or (rank > best_rank and now - state.paths[at].checked_ns < SILENT_NS):
+            if best < 0 or (rank > best_rank and age < SILENT_NS):
                 best, best_rank = at, rank
         at = np.int64(state.paths[at].next)
     if best == transport.path or best < 0 or (_is_settled(state, row, now) and now - transport.followed_ns < FOLLOW_NS):
