@@ -30,24 +30,43 @@ from sfu.schema.capacities import (
 from sfu.schema.codes import Drop, RowState
 from sfu.schema.connection_tables import EVENT_DATA_WORD, EVENT_WORDS
 
+SERVED_AT_ONCE = 4
+"""Connections that are served before it is looked how many frames there were. Those that are still ready then come
+after all others."""
+MAX_FRAMES = 512
+"""Frames in one turn, as datagrams of a socket (`loop.MAX_BATCHES`); those that were read already are handled too.
+Without it, tiny frames of a few connections, sent on to a whole room, kept everybody waiting."""
+
 
 @njit(cache=True)
 def serve_connections(state, arena, now):
-    """Read and write the TCP connections that are ready, EPOLL_EVENTS of them; each is read once."""
-    thread = state.thread[0]
-    count = np.int64(epoll_wait(thread.epoll_fd, thread.epoll_events_at, EPOLL_EVENTS, 0))
-    for k in range(count):
-        events = np.int64(state.epoll_events[EVENT_WORDS * k])
-        row = np.int64(state.epoll_events[EVENT_WORDS * k + EVENT_DATA_WORD])
-        if state.connections[row].state == RowState.OPEN and events & ~EPOLLOUT:
-            _read(state, arena, row, now)
-        if state.connections[row].state == RowState.OPEN and events & EPOLLOUT:
-            write_frames(state, row)
+    """Read and write the TCP connections that are ready, EPOLL_EVENTS times at most, until MAX_FRAMES have come."""
+    thread, frames = state.thread[0], np.int64(0)
+    for _ in range(EPOLL_EVENTS // SERVED_AT_ONCE):
+        count = np.int64(epoll_wait(thread.epoll_fd, thread.epoll_events_at, SERVED_AT_ONCE, 0))
+        for k in range(count):
+            frames += _serve(state, arena, k, now)
+        if count < SERVED_AT_ONCE or frames >= MAX_FRAMES:
+            return
+
+
+@njit(cache=True)
+def _serve(state, arena, k, now):
+    """Read and write the connection that event k of `epoll_events` is about. Returns how many frames came."""
+    frames = np.int64(0)
+    events = np.int64(state.epoll_events[EVENT_WORDS * k])
+    row = np.int64(state.epoll_events[EVENT_WORDS * k + EVENT_DATA_WORD])
+    if state.connections[row].state == RowState.OPEN and events & ~EPOLLOUT:
+        frames = _read(state, arena, row, now)
+    if state.connections[row].state == RowState.OPEN and events & EPOLLOUT:
+        write_frames(state, row)
+    return frames
 
 
 @njit(cache=True)
 def _read(state, arena, row, now):
-    """Read a connection once, after what is left of it from the last time, and handle the frames that are whole."""
+    """Read a connection once, after what is left of it from the last time, and handle the frames that are whole.
+    Returns how many."""
     thread, connection = state.thread[0], state.connections[row]
     half = np.int64(connection.half_bytes)
     half_at = thread.half_frames_at + np.uint64(row * HALF_FRAME_BYTES)
@@ -58,43 +77,42 @@ def _read(state, arena, row, now):
         error = load_i4(errno_location()) if came < 0 else 0
         if error not in (EAGAIN, EINTR):
             _end(state, row, now)
-        return
+        return np.int64(0)
     end = half + came
-    at = _take_frames(state, arena, row, end, now)
-    if connection.state != RowState.OPEN:
-        return
-    if at < 0:
+    at, count = _take_frames(state, arena, row, end, now)
+    if connection.state == RowState.OPEN and at < 0:
         _end(state, row, now)
-        return
-    connection.half_bytes = end - at
-    memcpy(half_at, thread.stream_at + np.uint64(at), np.uint64(end - at))
+    elif connection.state == RowState.OPEN:
+        connection.half_bytes = end - at
+        memcpy(half_at, thread.stream_at + np.uint64(at), np.uint64(end - at))
+    return count
 
 
 @njit(cache=True)
 def _take_frames(state, arena, row, end, now):
-    """Handle the frames in the first `end` bytes of `stream`. Returns where the first unfinished one begins; -1: the
-    connection has to end."""
-    at, count = np.int64(0), 0
+    """Handle the frames in the first `end` bytes of `stream`. Returns where the first unfinished one begins, -1: the
+    connection has to end; and how many were handled."""
+    at, count = np.int64(0), np.int64(0)
     while end - at >= SIZE_BYTES:
         size = get_u16(state.stream, at)
         if size > RX_BYTES:
             state.drops[Drop.TCP_FRAME_TOO_LONG] += 1
-            return np.int64(-1)
+            return np.int64(-1), count
         if end - at < SIZE_BYTES + size:
             break
         _take_frame(state, arena, row, at + SIZE_BYTES, size, now)
         if state.connections[row].state != RowState.OPEN:
-            return np.int64(-1)
+            return np.int64(-1), count
         if state.connections[row].path < 0:
             state.drops[Drop.TCP_UNPROVEN] += 1
-            return np.int64(-1)
+            return np.int64(-1), count
         at += SIZE_BYTES + size
         count += 1
         if count % RX_SLOTS == 0:
             forward_all(state, arena, now)
     if count % RX_SLOTS:
         forward_all(state, arena, now)
-    return at
+    return at, count
 
 
 @njit(cache=True)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from aioice import stun as aioice_stun
 
+from sfu.media.frames import MAX_FRAMES, SERVED_AT_ONCE
 from sfu.media.net.frame_queue import MAX_QUEUED_MS
-from sfu.schema.capacities import PATHS_PER_TRANSPORT, RX_BYTES
+from sfu.schema.capacities import PATHS_PER_TRANSPORT, RX_BYTES, STREAM_BYTES
 from sfu.schema.codes import Command, Drop, NoticeKind, PathKind, RowState
 from tests.sfu.support.ice import PASSWORD, SECOND, binding_request, drop_counts, notices
 from tests.sfu.support.tcp_end import framed
@@ -75,6 +76,18 @@ def test_connection_that_does_not_begin_with_a_valid_check_is_closed(node: TcpNo
     assert notices(node.memory) == [(NoticeKind.CLOSED_CONNECTION, end.row, 0)]
     assert node.memory.thread["open_connections"] == 0
     assert node.selected() is None
+
+
+def test_tiny_frames_of_many_connections_take_several_turns(node: TcpNode) -> None:
+    ends = [node.proven() for _ in range(PATHS_PER_TRANSPORT)]
+    tiny = STREAM_BYTES // 3
+    assert tiny > MAX_FRAMES
+    for end in ends:
+        end.socket.sendall(tiny * framed(b"\x40"))
+    for turns in range(1, PATHS_PER_TRANSPORT // SERVED_AT_ONCE + 1):
+        node.turn()
+        assert drop_counts(node.memory) == {"garbage": turns * SERVED_AT_ONCE * tiny}
+    assert node.memory.thread["open_connections"] == PATHS_PER_TRANSPORT
 
 
 def test_frame_longer_than_the_buffer_closes_the_connection_and_not_the_transport(node: TcpNode) -> None:
@@ -143,6 +156,26 @@ def test_udp_goes_on_when_the_connection_ends(node: TcpNode) -> None:
         assert path is not None
         assert path["kind"] == PathKind.UDP
         assert path["transport"] == ROW
+
+
+def test_pair_that_was_not_checked_for_long_does_not_take_over(node: TcpNode) -> None:
+    transport = node.memory.table("transports")[ROW]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(binding_request(nominate=True), ("127.0.0.1", node.sockets.port))
+        node.turn()
+    later = NOW + 60 * SECOND
+    end = node.proven(later)
+    path = node.selected()
+    assert path is not None
+    assert path["kind"] == PathKind.TCP
+    end.socket.close()
+    node.turn(later)
+    assert node.selected() is None
+    assert transport["interrupted"]
+    again = node.proven(later)
+    path = node.selected()
+    assert path is not None
+    assert path["connection"] == again.row
 
 
 def test_connection_belongs_to_one_transport(node: TcpNode) -> None:
