@@ -216,10 +216,15 @@ class Engine:
         self._owners[shard].transports[transport.row] = transport
         return self._local(transport)
 
-    def take_connection(self, connection: socket.socket) -> None:
+    def take_connection(self, connection: socket.socket, client: str = "") -> None:
         """Take over a connected TCP socket of which nothing has been read, and which is to begin with a connectivity
-        check in a frame (RFC 6544). It is closed when it does not prove to be a client's, and when it ends."""
-        self._tcp.take(connection)
+        check in a frame (RFC 6544). It is closed when it does not prove to be a client's, and when it ends.
+
+        Args:
+            connection: a socket that nobody else uses any more.
+            client: the client's IP address if a proxy told it, under which the connection counts until its check came.
+        """
+        self._tcp.take(connection, client)
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
         """Take the peer's ICE credentials and fingerprints; start DTLS, and SCTP with a `sctp_port`. Later calls bring

@@ -53,8 +53,8 @@ class Engine(numbers.Engine, Protocol):
     async def stop(self) -> None:
         """Close the media sockets."""
 
-    def take_connection(self, connection: socket.socket) -> None:
-        """Own a TCP connection that begins with a connectivity check."""
+    def take_connection(self, connection: socket.socket, client: str = "") -> None:
+        """Own a TCP connection that begins with a connectivity check. client: its client's IP address."""
 
 
 class PortInUse(Exception):
@@ -220,10 +220,10 @@ async def running(
 def _take_framed(
     config: Config, engine: Engine, connection: socket.socket, protocol: FirstBytes, client: Address
 ) -> bool:
-    """Give the engine what came to the main port for media; what a proxy passes on is counted under the proxy."""
+    """Give the engine what came to the main port for media, counted under the client, also behind a proxy."""
     if protocol is not FirstBytes.ICE_TCP or not config.ice.tcp_port:
         return False
-    engine.take_connection(connection)
+    engine.take_connection(connection, client[0])
     return True
 
 

@@ -27,7 +27,8 @@ FIRST_FRAME_S = 5.0
 MAX_FIRST_FRAME_BYTES = 1024
 """A check has 100 to 200 bytes."""
 MAX_UNPROVEN, MAX_UNPROVEN_OF_ADDRESS = 4096, 256
-"""Connections whose first frame has not come: of all, and of one address. A whole ministry may be one address."""
+"""Connections whose first frame has not come: of all, and of one address. A whole ministry may be one address, and who
+holds connections open there must not keep the others out: one more takes the place of the oldest."""
 IPV6_PREFIX = 64
 """So many bits of an IPv6 address count as one address: whoever has one has them all."""
 BACKLOG = 512
@@ -83,7 +84,8 @@ class TcpConnections:
         self._loop = asyncio.get_running_loop()
         self._listeners: list[socket.socket] = []
         self._unproven: dict[_Arrival, None] = {}
-        self._of_address: Counter[str] = Counter()
+        self._of_address: dict[str, dict[_Arrival, None]] = {}
+        """Counted address -> its connections in `_unproven`. In both the oldest comes first."""
         self._pause: asyncio.TimerHandle | None = None
         self._stopped = False
 
@@ -105,23 +107,23 @@ class TcpConnections:
             raise
         self._accept_more()
 
-    def take(self, connection: socket.socket) -> None:
+    def take(self, connection: socket.socket, client: str = "") -> None:
         """Take over a connected socket of which nothing has been read. It is closed if it does not prove to be a
-        peer's."""
+        peer's. client: the IP address under which it is counted, if that is not the socket's peer, but behind it."""
         try:
             connection.setblocking(False)
-            address = _counted_address(connection.getpeername()[0])
+            address = _counted_address(client or connection.getpeername()[0])
         except OSError:  # it has ended already
             connection.close()
             return
-        full = len(self._unproven) >= MAX_UNPROVEN or self._of_address[address] >= MAX_UNPROVEN_OF_ADDRESS
-        if full or self._stopped:
+        if self._stopped:
             self._drops["tcp_beyond_limit"] += 1
             connection.close()
             return
+        self._make_room(address)
         arrival = _Arrival(connection, address)
         self._unproven[arrival] = None
-        self._of_address[address] += 1
+        self._of_address.setdefault(address, {})[arrival] = None
         self._look(arrival)
         if arrival in self._unproven:
             arrival.expires = self._loop.call_later(FIRST_FRAME_S, self._refuse, arrival, "tcp_late")
@@ -168,6 +170,14 @@ class TcpConnections:
             self._loop.remove_reader(listener)
         if self._pause is None:
             self._pause = self._loop.call_later(PAUSE_S, self._accept_more)
+
+    def _make_room(self, address: str) -> None:
+        """Close the oldest connection of an address that has as many as it may, else of all if there are too many."""
+        same = self._of_address.get(address, {})
+        if len(same) >= MAX_UNPROVEN_OF_ADDRESS:
+            self._refuse(next(iter(same)), "tcp_beyond_limit")
+        elif len(self._unproven) >= MAX_UNPROVEN:
+            self._refuse(next(iter(self._unproven)), "tcp_beyond_limit")
 
     def _look(self, arrival: _Arrival) -> None:
         """Look at what has come of a connection, without taking it."""
@@ -219,8 +229,9 @@ class TcpConnections:
 
     def _forget(self, arrival: _Arrival) -> None:
         del self._unproven[arrival]
-        self._of_address[arrival.address] -= 1
-        if not self._of_address[arrival.address]:
+        same = self._of_address[arrival.address]
+        del same[arrival]
+        if not same:
             del self._of_address[arrival.address]
         if arrival.expires is not None:
             arrival.expires.cancel()

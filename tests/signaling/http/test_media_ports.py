@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,16 +49,27 @@ def test_ports_that_are_free_change_nothing(taken: int) -> None:
 
 
 @pytest.mark.parametrize(("port", "taken_by_engine"), [(7881, True), (0, False)])
-async def test_media_that_come_to_the_main_port_are_the_engines(port: int, taken_by_engine: bool) -> None:
+@pytest.mark.parametrize("header", [b"", b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"])
+async def test_media_that_come_to_the_main_port_are_the_engines(
+    port: int, taken_by_engine: bool, header: bytes
+) -> None:
     engine = PlayedEngine()
-    served = Config(keys=hide({"key": "secret"}), port=0, bind_addresses=("127.0.0.1",), ice=IceOptions(port))
+    networks = (ipaddress.ip_network("127.0.0.1"),) if header else ()
+    served = Config(
+        keys=hide({"key": "secret"}),
+        port=0,
+        bind_addresses=("127.0.0.1",),
+        ice=IceOptions(port),
+        proxy_networks=networks,
+    )
     async with running_on(served, engine, PlayedRooms()) as addresses:
         reader, writer = await asyncio.open_connection(*addresses[0])
-        writer.write(CHECK)
+        writer.write(header + CHECK)
         with contextlib.suppress(ConnectionResetError):  # closed with bytes that nobody has read
             assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
-    assert (f"took {CHECK!r}" in engine.calls) == taken_by_engine
+    client = "203.0.113.7" if header else "127.0.0.1"
+    assert (f"took {CHECK!r} of {client}" in engine.calls) == taken_by_engine
 
 
 def test_one_port_may_serve_everything() -> None:

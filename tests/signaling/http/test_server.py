@@ -123,9 +123,9 @@ class PlayedEngine:
     async def stop(self) -> None:
         self.calls.append("engine stop")
 
-    def take_connection(self, connection: socket.socket) -> None:
+    def take_connection(self, connection: socket.socket, client: str = "") -> None:
         with connection:
-            self.calls.append(f"took {connection.recv(64, socket.MSG_PEEK)!r}")
+            self.calls.append(f"took {connection.recv(64, socket.MSG_PEEK)!r} of {client}")
 
     def drops(self) -> dict[str, int]:
         return {"srtp_auth": 3, "garbage": 0}

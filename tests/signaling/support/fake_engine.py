@@ -141,7 +141,7 @@ class FakeEngine:
             ),
         )
 
-    def take_connection(self, connection: socket.socket) -> None:
+    def take_connection(self, connection: socket.socket, client: str = "") -> None:
         connection.close()
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:

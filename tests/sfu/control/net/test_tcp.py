@@ -157,21 +157,56 @@ async def test_unproven_connections_of_an_address_are_bounded_and_proven_ones_do
     await listening.until(lambda: len(listening.shard.served) == 5)
     waiting = [await listening.connect() for _ in range(3)]
     await listening.until(lambda: len(listening.connections._unproven) == 3)
-    await listening.ended(await listening.connect(CHECK))
-    assert listening.drops == {"tcp_beyond_limit": 1}
-    waiting[0].send(CHECK)
-    await listening.until(lambda: len(listening.shard.served) == 6)
     await listening.connect(CHECK)
+    await listening.until(lambda: len(listening.shard.served) == 6)
+    await listening.ended(waiting[0])
+    assert listening.drops == {"tcp_beyond_limit": 1}
+    waiting[1].send(CHECK)
     await listening.until(lambda: len(listening.shard.served) == 7)
+    assert len(listening.connections._unproven) == 1
 
 
 async def test_unproven_connections_are_bounded_in_all(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "MAX_UNPROVEN", 2)
+    waiting = []
     for _ in range(2):
-        await listening.connect()
-    await listening.until(lambda: len(listening.connections._unproven) == 2)
-    await listening.ended(await listening.connect())
+        waiting.append(await listening.connect())
+        await listening.until(lambda: len(listening.connections._unproven) == len(waiting))
+    newest = await listening.connect()
+    await listening.ended(waiting[0])
     assert listening.drops == {"tcp_beyond_limit": 1}
+    assert len(listening.connections._unproven) == 2
+    newest.send(CHECK)
+    await listening.until(lambda: listening.shard.served)
+
+
+async def test_who_holds_connections_open_keeps_nobody_out(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "MAX_UNPROVEN_OF_ADDRESS", 3)
+    proven = []
+    for _ in range(4):
+        for _ in range(10):
+            await listening.connect(CHECK[:30])
+        proven.append(await listening.connect(CHECK))
+        await listening.until(lambda: len(listening.shard.served) == len(proven))
+
+
+async def test_clients_behind_a_proxy_are_counted_by_their_own_addresses(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "MAX_UNPROVEN_OF_ADDRESS", 1)
+    pairs = [socket.socketpair() for _ in range(3)]
+    try:
+        for (ours, _), client in zip(pairs, ("192.0.2.1", "192.0.2.2", "192.0.2.1"), strict=True):
+            listening.connections.take(ours, client)
+        assert [each.address for each in listening.connections._unproven] == ["192.0.2.2", "192.0.2.1"]
+        assert pairs[0][1].recv(1) == b""
+        assert listening.drops == {"tcp_beyond_limit": 1}
+    finally:
+        for pair in pairs:
+            for each in pair:
+                each.close()
 
 
 async def test_connection_for_which_the_thread_has_no_room_is_closed(listening: Listening) -> None:
