@@ -9,6 +9,8 @@ from signaling.participants.sockets import CLOSE_RECONNECT
 from signaling.records.fallbacks import Way
 
 MAX_SPEECH_S = 60
+WAYS = {UDP: Way.ANY, TCP: Way.TCP, TLS: Way.RELAY}
+"""How a client is to connect, by the candidate protocol to which it switches."""
 
 
 def run(participant: Participant, scenario: SimulateScenario) -> None:
@@ -41,7 +43,9 @@ def run(participant: Participant, scenario: SimulateScenario) -> None:
             participant.subscriptions.simulate_capacity(scenario.subscriber_bandwidth)
         case "switch_candidate_protocol":
             # What can be restarted from here is; the SDKs then reconnect, and are given these candidates.
-            way = {UDP: Way.ANY, TCP: Way.TCP, TLS: Way.RELAY}[scenario.switch_candidate_protocol]
+            way = WAYS.get(scenario.switch_candidate_protocol)
+            if way is None:  # enums of proto3 hold any number
+                raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "no such candidate protocol")
             participant.node.fallbacks.set(participant.room.name, participant.identity, way)
             participant.renegotiation.resume()
         case other:

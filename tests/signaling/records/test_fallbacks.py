@@ -93,6 +93,15 @@ async def test_simulation_chooses_what_the_client_gets_next(call: Call) -> None:
         assert protocols(await begun(call, "ann")) == expected
 
 
+async def test_switch_to_an_unknown_protocol_is_refused(call: Call) -> None:
+    ann = await begun(call, "ann")
+    number: Any = 7  # proto3 lets any number pass
+    await ann.send(simulate=rtc.SimulateScenario(switch_candidate_protocol=number))
+    assert [each.reason for each in ann.of("request_response")] == [rtc.RequestResponse.UNSUPPORTED_TYPE]
+    assert ann.connection.code is None
+    assert protocols(await begun(call, "ann")) == ["udp", "tcp"]
+
+
 def is_forced(client: Client) -> bool:
     """Whether the client was told to use nothing but TURN."""
     return client.joined.client_configuration.force_relay == models.ENABLED
