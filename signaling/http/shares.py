@@ -63,6 +63,9 @@ class Share:
         self._credited_at = shares.clock()
         self._excess_since: float | None = None
         self._exempt = False
+        self._first = asyncio.Lock()
+        """One request of this client waits beside those of other clients, and its others wait behind that one."""
+        self._refused_at = float("-inf")
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -105,6 +108,14 @@ class Share:
         Raises:
             ExcessiveUse: it was beyond its share for too long.
         """
+        asked_at = self.clock()
+        async with self._first:
+            if asked_at <= self._refused_at:
+                raise ExcessiveUse  # with the one behind which it waited
+            if self.turn_is_over:
+                await self._give_way()
+
+    async def _give_way(self) -> None:
         spent_s, self._spent_s = self._spent_s, 0.0
         if not await self._others_came():
             self._excess_since = None
@@ -123,7 +134,7 @@ class Share:
             if self._excess_since is None:
                 self._excess_since = now
             elif now - self._excess_since >= MAX_EXCESS_S:
-                self._excess_since = None
+                self._excess_since, self._refused_at = None, now
                 raise ExcessiveUse
             others = self._others()
             pause_s = max(MIN_PAUSE_S, min(WINDOW_S, -self._credit_s / SHARE))

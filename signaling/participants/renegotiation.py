@@ -192,7 +192,8 @@ class Renegotiation(ABC):
         if self._timer is None and not self.closed:
             whole_room_s = self._cost_s * len(self._participant.room.participants)
             delay_s = COLLECT_S + min(MAX_COLLECT_S, whole_room_s)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._participant.node.turns.put, self._run)
+            turns, room = self._participant.node.turns, self._participant.room
+            self._timer = asyncio.get_running_loop().call_later(delay_s, turns.put, room, self._run)
 
     def close(self) -> None:
         """Close the connections."""

@@ -159,6 +159,38 @@ async def test_clients_that_had_to_wait_go_on_one_after_the_other(world: World) 
     assert all(later > earlier for earlier, later in itertools.pairwise(turns)), "others are served in between"
 
 
+async def test_many_requests_of_one_client_hold_others_up_like_one(world: World) -> None:
+    world.others_every_s = LOOP_S
+    greedy, modest = Share(world.shares), Share(world.shares)
+    order: list[Share] = []
+
+    async def go_on(share: Share) -> None:
+        share.spend(2 * TURN_S)
+        await share.give_way()
+        order.append(share)
+
+    many = [asyncio.create_task(go_on(greedy)) for _ in range(100)]
+    while not order:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    modest.spend(2 * SHARE * WINDOW_S)
+    await go_on(modest)
+    assert order.index(modest) <= 2
+    await asyncio.gather(*many)
+
+
+async def test_what_waits_behind_a_request_that_is_refused_is_refused_with_it(world: World) -> None:
+    world.others_every_s = LOOP_S
+    share, began = Share(world.shares), world.now
+    share.spend(5.0)
+    waiting = [asyncio.create_task(share.give_way()) for _ in range(20)]
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in ended] == [ExcessiveUse] * 20
+    assert world.now - began <= MAX_EXCESS_S + 1
+    world.now += 20
+    share.spend(TURN_S)
+    await share.give_way()
+
+
 # in a room
 
 

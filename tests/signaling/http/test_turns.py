@@ -16,8 +16,8 @@ class World:
         self.done: list[str] = []
         self.turns = Turns(lambda: self.now)
 
-    def work(self, name: str) -> None:
-        self.turns.put(lambda: self.do(name))
+    def work(self, name: str, room: str = "") -> None:
+        self.turns.put(room, lambda: self.do(name))
 
     def do(self, name: str) -> None:
         self.now += COST_S
@@ -40,10 +40,20 @@ async def test_work_is_done_in_its_order_with_turns_of_others_in_between() -> No
 
 async def test_work_that_is_put_in_by_work_comes_last() -> None:
     world = World()
-    world.turns.put(lambda: world.work("later"))
+    world.turns.put("", lambda: world.work("later"))
     world.work("first")
     await settle()
     assert world.done == ["first", "later"]
+
+
+async def test_work_of_one_room_does_not_hold_up_that_of_another() -> None:
+    world = World()
+    for name in "abcdef":
+        world.work(name, "large")
+    world.work("x", "small")
+    world.work("y", "small")
+    await world.others(8)
+    assert "".join(world.done).replace("-", "") == "axbycdef"
 
 
 async def test_work_that_fails_keeps_nobody_from_his_turn() -> None:
@@ -55,7 +65,7 @@ async def test_work_that_fails_keeps_nobody_from_his_turn() -> None:
     def fail() -> None:
         raise error
 
-    world.turns.put(fail)
+    world.turns.put("", fail)
     world.work("next")
     await settle()
     assert (world.done, told) == (["next"], [error])
