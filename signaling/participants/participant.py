@@ -451,7 +451,8 @@ class Participant:
         """Remove everything of this participant from the engine and from the node's maps, even if one part fails."""
         self.token.cancel()
         self.node.paths.note(self)
-        self.node.fallbacks.ended(self)
+        if self.settings.signals:  # those of WHIP and WHEP know nothing but UDP, as far as anybody can tell
+            self.node.fallbacks.ended(self)
         with ExitStack() as last_first:
             for transport in self.renegotiation.transports:
                 last_first.callback(self.node.participants.pop, transport, None)

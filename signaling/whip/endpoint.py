@@ -115,13 +115,13 @@ class Endpoint:
     async def _options(self, request: Request) -> Response:
         """Say what may be posted. Preflights of browsers are answered before they come here.
 
-        The bearer of a token is also told of STUN and TURN servers: not every client can use those of a 201.
+        Who may join now is also told of STUN and TURN servers: not every client can use those of a 201.
         """
         if "name" in request.path_params:
             return PlainTextResponse("", headers={"Accept-Patch": FRAGMENT_TYPE})
         response = PlainTextResponse("", headers={"Accept-Post": SDP_TYPE})
         if "authorization" in request.headers or "access_token" in request.query_params:
-            self._join(request)
+            request.app.state.rooms.validate(self._join(request))
             # Nobody has joined yet, so the credentials carry the sid of nobody.
             self._add_links(response, identifiers.participant_sid())
         return response

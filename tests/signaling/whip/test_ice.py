@@ -2,6 +2,7 @@
 
 import pytest
 
+from signaling.participants.participant import JOIN_TIMEOUT_S
 from signaling.sdp.parsing import parse
 from signaling.whip import endpoint
 from tests.signaling.support.offers import published
@@ -34,6 +35,15 @@ async def test_trickled_candidates_are_taken(http: Http) -> None:
         assert (taken.status_code, taken.content) == (204, b"")
         assert "etag" not in taken.headers
     assert http.call.engine.restarts == []
+
+
+async def test_who_never_connected_is_told_of_udp_again(http: Http) -> None:
+    first = await http.post("/whip/v1", published())
+    await http.call.pass_time(JOIN_TIMEOUT_S + 2)
+    assert "film" not in http.call.room.participants
+    again = await http.post("/whip/v1", published())
+    told = [[line.split()[2] for line in parse(each.text).sections[0].candidates] for each in (first, again)]
+    assert told == [["udp", "tcp"]] * 2
 
 
 async def test_ice_restarts_with_new_credentials_alone(http: Http) -> None:

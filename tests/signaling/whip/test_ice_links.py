@@ -57,6 +57,9 @@ async def test_who_asks_before_is_told_of_them_with_a_token_only(http: Http, pat
     assert (answer.status_code, len(answer.headers.get_list("link"))) == (200, 2)
     assert answer.headers["accept-post"] == "application/sdp"
     assert "hall" not in http.call.rooms.rooms
+    http.call.rooms.node.revocations.revoke("hall", "film", 1)
+    answer = await http.client.options(path, headers=http.bearer())
+    assert (answer.status_code, "link" in answer.headers) == (401, False), "who was removed"
     answer = await http.client.options(path, headers={"Authorization": "Bearer none"})
     assert (answer.status_code, "link" in answer.headers) == (401, False)
     preflight = {"Origin": "https://studio.example", "Access-Control-Request-Method": "POST"}
