@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from signaling.http.arrivals import Arrival, Services
-from signaling.http.first_bytes import Address
+from signaling.http.first_bytes import Address, network_of
 
 BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted, as uvicorn has it."""
@@ -42,6 +42,7 @@ class Acceptor:
         services: Services,
         connections: Callable[[], int],
         max_connections: int,
+        make_room: Callable[[], None],
         trusted: Sequence[Network] = (),
     ) -> None:
         """Nothing is accepted before `listen`.
@@ -50,11 +51,14 @@ class Acceptor:
             services: what connections may go on to.
             connections: returns the number of those that were recognized and are open.
             max_connections: how many of them there may be before they are refused.
+            make_room: closes some of them that have not shown yet what they want, if there are so many.
             trusted: where proxies are whose connections begin with a PROXY header.
         """
         self._services = services
         self._connections = connections
+        self._full = max_connections
         self._most = max_connections + MAX_REFUSED
+        self._make_room = make_room
         self._trusted = tuple(trusted)
         self._sockets: list[socket.socket] = []
         self._waiting: dict[str, dict[Arrival, None]] = {}
@@ -116,6 +120,8 @@ class Acceptor:
             self._take(connection, _plain(peer))
 
     def _take(self, connection: socket.socket, peer: Address) -> None:
+        if self._count + self._connections() + 1 >= self._full:
+            self._make_room()
         if self._count + self._connections() >= self._most:
             self._services.dropped["connections_full"] += 1
             connection.close()
@@ -123,7 +129,7 @@ class Acceptor:
         if self._count >= MAX_ARRIVALS:
             self._relieve()
         arrival = Arrival(connection, peer, self._is_trusted(peer[0]), self._services, self._forget)
-        self._waiting.setdefault(_network_of(peer[0]), {})[arrival] = None
+        self._waiting.setdefault(network_of(peer[0]), {})[arrival] = None
         self._count += 1
         arrival.begin()
 
@@ -132,7 +138,7 @@ class Acceptor:
         next(iter(most)).drop("arrivals_full")
 
     def _forget(self, arrival: Arrival) -> None:
-        network = _network_of(arrival.peer[0])
+        network = network_of(arrival.peer[0])
         arrivals = self._waiting[network]
         del arrivals[arrival]
         self._count -= 1
@@ -152,6 +158,7 @@ class Acceptor:
         if self._warned_at is None or now - self._warned_at >= WARN_S:
             self._warned_at = now
             log.warning("connections have to wait", why=error.strerror)
+        self._make_room()  # where descriptors are fewer than connections may be
         self._unwatch()
         self._pause = self._loop.call_later(PAUSE_S, self._watch)
 
@@ -161,10 +168,3 @@ def _plain(peer: tuple[object, ...]) -> Address:
     host, port = str(peer[0]), peer[1]
     assert isinstance(port, int)
     return host.partition("%")[0], port
-
-
-def _network_of(host: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the 64 bits that a line with IPv6 has."""
-    if ":" not in host:
-        return host
-    return str(ipaddress.ip_network((host, 64), strict=False))

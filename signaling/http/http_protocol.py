@@ -6,6 +6,7 @@ begins as `ShortLivedHttp`, parsed by h11. If it asks for an upgrade, it goes on
 """
 
 import asyncio
+import heapq
 import struct
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from signaling.http.connection import DIRECT
+from signaling.http.first_bytes import network_of
 from signaling.http.shares import TURN_S
 
 MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
@@ -46,6 +48,8 @@ HTTP_LIFETIME_S = 30.0
 """How long a connection may stay plain HTTP, and how long an upgrade may stay unanswered. Requests here are short."""
 MAX_CONNECTIONS = 16_384
 """Connections at a time, WebSockets included. Further requests are answered 503."""
+MADE_ROOM = MAX_CONNECTIONS // 16
+"""Connections of plain HTTP that are then closed at a time, so that not every further one looks for the worst."""
 SLICE_BYTES = 1024
 """Bytes of a WebSocket that are parsed between two looks at the clock. They hold at most 170 frames; empty frames,
 pings and pongs cost 10 us or more each, and do not count as requests."""
@@ -69,8 +73,45 @@ class Intake:
         """Bytes of unfinished request heads, of all connections together."""
         self.dropped: Counter[str] = Counter()
         """`head`: requests refused because all held too much; `upgrade`: beyond MAX_CONNECTIONS; `pong`: not sent.
-        `arrivals.py` and `acceptor.py` count here too."""
+        `plain_http_full`: closed to make room. `arrivals.py` and `acceptor.py` count here too."""
         self._held: dict[ShortLivedHttp, int] = {}
+        self._plain: dict[str, dict[ShortLivedHttp, None]] = {}
+        """Network of the client -> its connections of plain HTTP, the oldest first."""
+        self._plain_count = 0
+
+    def came(self, connection: "ShortLivedHttp") -> None:
+        """Note that `connection` speaks plain HTTP."""
+        self._plain.setdefault(connection.network, {})[connection] = None
+        self._plain_count += 1
+
+    def went(self, connection: "ShortLivedHttp") -> None:
+        """Note that `connection` has ended, or is a WebSocket now."""
+        connections = self._plain.get(connection.network, {})
+        if connection not in connections:
+            return
+        del connections[connection]
+        self._plain_count -= 1
+        if not connections:
+            del self._plain[connection.network]
+
+    def make_room(self) -> None:
+        """Close `MADE_ROOM` connections of plain HTTP: the oldest of whoever has most of them.
+
+        One byte makes a connection HTTP, and nobody has shown a token yet. So one client alone could have all of them.
+        If there are fewer, it is WebSockets that have all, and requests are answered so.
+        """
+        if self._plain_count < MADE_ROOM:
+            return
+        worst = [(-len(connections), network) for network, connections in self._plain.items()]
+        heapq.heapify(worst)
+        for _ in range(MADE_ROOM):
+            count, network = worst[0]
+            next(iter(self._plain[network])).give_up()
+            self.dropped["plain_http_full"] += 1
+            if count == -1:
+                heapq.heappop(worst)
+            else:
+                heapq.heapreplace(worst, (count + 1, network))
 
     def note(self, connection: "ShortLivedHttp", size: int) -> None:
         """Note that `connection` holds `size` bytes of a request; 0: it is complete, or the connection has ended."""
@@ -138,6 +179,8 @@ class ShortLivedHttp(H11Protocol):
         self._buffer = HeadBuffer()
         self.conn._receive_buffer = self._buffer
         self._deadline: asyncio.TimerHandle | None = None
+        self.network = ""
+        """What counts as one client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Start the connection's deadline."""
@@ -146,11 +189,14 @@ class ShortLivedHttp(H11Protocol):
             self.client = self._told_client
             upgraded = cast("Callable[..., Any]", self.ws_protocol_class)
             self.ws_protocol_class = cast("type[asyncio.Protocol]", partial(upgraded, told_client=self._told_client))
+        self.network = network_of(self.client[0]) if self.client else ""
+        self._intake.came(self)
         self._deadline = self.loop.call_later(HTTP_LIFETIME_S, self._end)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything at once: request and response refer to each other, and both may be large."""
         super().connection_lost(exc)
+        self._intake.went(self)
         self._let_go()
         self.cycle = None  # type: ignore[assignment]  # uvicorn starts with None too
 
@@ -170,10 +216,12 @@ class ShortLivedHttp(H11Protocol):
         self.headers = [(name, value) for name, value in self.headers if name not in BODY_HEADERS]
         super().handle_websocket_upgrade(event)
         cast("SignalProtocol", self.transport.get_protocol()).refuse_unread()
+        self._intake.went(self)
         self._let_go()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what h11 could not read."""
+        self._intake.dropped["bad_requests"] += 1
         self.refuse(self._buffer.refusal)
 
     def refuse(self, status: HTTPStatus) -> None:
@@ -183,8 +231,15 @@ class ShortLivedHttp(H11Protocol):
             self.transport.close()
         self._let_go()
 
+    def give_up(self) -> None:
+        """Close at once, because others need the room."""
+        self.connections.discard(self)
+        self._intake.went(self)
+        self.transport.abort()
+
     def on_response_complete(self) -> None:
         """Keep the connection for another request, unless that would keep a large one in memory."""
+        self.cycle.body.clear()  # what the application has not read would stay as long as the connection
         if self._buffer.head_bytes > MAX_KEPT_HEAD_BYTES:
             self.transport.close()
         elif self._deadline is not None:

@@ -63,7 +63,11 @@ class HttpServer(uvicorn.Server):
         self.listening = asyncio.Event()
         services = Services(self._open, doors.certificates, intake.dropped, doors.take_framed)
         self._acceptor = Acceptor(
-            services, lambda: len(self.server_state.connections), MAX_CONNECTIONS, doors.proxy_networks
+            services,
+            lambda: len(self.server_state.connections),
+            MAX_CONNECTIONS,
+            intake.make_room,
+            doors.proxy_networks,
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -109,7 +113,7 @@ def http_server(app: Starlette, doors: Doors | None = None) -> HttpServer:
             ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # its warnings are of each request that it cannot read or has no room for
             access_log=False,
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,

@@ -15,10 +15,10 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
-from signaling.http import acceptor, arrivals
+from signaling.http import acceptor, arrivals, http_protocol
 from signaling.http.arrivals import Arrival
 from signaling.http.certificates import Certificates
-from signaling.http.first_bytes import MAGIC_COOKIE, PROXY_BINARY, Address, Protocol
+from signaling.http.first_bytes import MAGIC_COOKIE, PROXY_BINARY, Address, Protocol, network_of
 from signaling.http.http_server import Doors, http_server
 from signaling.http.listener import bind_sockets
 from tests.signaling.http.test_server import CONFIG, connect, receive, token
@@ -109,9 +109,8 @@ async def test_tls_without_a_certificate_is_closed_and_counted(server: Doorstep)
     assert server.dropped == {"tls_without_certificate": 1}
 
 
-@pytest.mark.parametrize("said", [FRAME, BINDING], ids=["ICE-TCP", "TURN"])
-async def test_media_over_tcp_is_closed_and_counted_where_nobody_takes_it(server: Doorstep, said: bytes) -> None:
-    assert await server.ask(said) == b""
+async def test_turn_is_closed_and_counted_where_nobody_takes_it(server: Doorstep) -> None:
+    assert await server.ask(BINDING) == b""
     assert server.dropped == {"media_over_tcp": 1}
 
 
@@ -227,6 +226,35 @@ async def test_beyond_all_bounds_connections_are_closed(server: Doorstep, monkey
         await hang_up(writer)
 
 
+async def test_of_too_many_begun_requests_the_oldest_of_the_worst_go(
+    server: Doorstep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.acceptor, "_full", 8)
+    monkeypatch.setattr(server.acceptor, "_most", 10)
+    monkeypatch.setattr(http_protocol, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(http_protocol, "MADE_ROOM", 2)
+    opened = [await begun(server, host) for host in ("127.0.0.2", *["127.0.0.3"] * 20)]
+    assert len(server.connections) <= 9
+    assert await asyncio.wait_for(opened[1][0].read(), DEADLINE_S) == b"", "the oldest of who has most"
+    opened[0][1].write(REQUEST[1:])
+    assert (await answer(opened[0][0])).startswith(b"HTTP/1.1 200")
+    assert await is_served(server)
+    async with connect(f"ws://127.0.0.1:{server.port}/rtc?access_token={token()}") as joined:
+        assert (await receive(joined)).HasField("join")
+    assert server.dropped.keys() == {"plain_http_full"}
+    for _, writer in opened:
+        await hang_up(writer)
+
+
+async def begun(server: Doorstep, host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection of which the first byte of a request was taken."""
+    before = server.connections
+    reader, writer = await server.open(local_addr=(host, 0))
+    writer.write(REQUEST[:1])
+    await until(lambda: server.connections - before)
+    return reader, writer
+
+
 async def test_without_descriptors_connections_wait(server: Doorstep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptor, "PAUSE_S", 0.1)
     whole: Callable[[socket.socket], Any] = socket.socket.accept
@@ -246,6 +274,16 @@ async def test_without_descriptors_connections_wait(server: Doorstep, monkeypatc
     assert [line["event"] for line in logs] == ["connections have to wait"]
 
 
+async def test_the_body_of_a_request_that_is_answered_is_not_kept(server: Doorstep) -> None:
+    reader, writer = await server.open()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(50_000))
+    assert (await reader.readline()).startswith(b"HTTP/1.1 405")
+    (connection,) = server.connections
+    assert connection.cycle.response_complete
+    assert connection.cycle.body == b""
+    await hang_up(writer)
+
+
 async def test_what_has_said_nothing_is_closed_when_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(doorstep(CONFIG, monkeypatch))
@@ -257,6 +295,6 @@ async def test_what_has_said_nothing_is_closed_when_the_server_stops(monkeypatch
 
 
 def test_an_address_and_the_64_bits_of_a_line_are_one_client() -> None:
-    assert acceptor._network_of("192.0.2.1") == "192.0.2.1"
-    assert acceptor._network_of("2001:db8:1:2:3::4") == acceptor._network_of("2001:db8:1:2::9")
+    assert network_of("192.0.2.1") == "192.0.2.1"
+    assert network_of("2001:db8:1:2:3::4") == network_of("2001:db8:1:2::9")
     assert acceptor._plain(("fe80::1%eth0", 5, 0, 2)) == ("fe80::1", 5)

@@ -155,6 +155,13 @@ async def test_every_request_is_answered(
     assert server.intake.held_bytes == 0
 
 
+async def test_what_is_no_request_is_counted_and_not_logged(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        assert status(await server.ask(b"GARBAGE\r\n\r\n")) == 400
+    assert server.intake.dropped["bad_requests"] == 3
+    assert [each for each in caplog.records if each.name.startswith("uvicorn")] == []
+
+
 async def test_an_upgrade_with_a_good_token_and_a_body_is_answered_too(server: Running) -> None:
     request = f"GET /rtc?access_token={token()} HTTP/1.1\r\n{UPGRADE}Content-Length: 5\r\n\r\nhello"
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
