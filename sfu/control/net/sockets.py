@@ -9,7 +9,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -119,22 +119,9 @@ class Sockets:
                 return
 
     def _open(self, address: str, port: int, optional_ipv6: bool) -> None:
-        version = ipaddress.ip_address(address).version
-        try:
-            opened = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
-        except OSError as error:
-            if version == 6 and optional_ipv6 and error.errno in NO_IPV6:
-                return
-            raise
-        try:
-            _set_options(opened)
-            opened.bind((address, port))
-        except OSError as error:
-            opened.close()
-            if version == 6 and optional_ipv6 and error.errno in NO_IPV6:
-                return
-            raise
-        self._sockets.append(opened)
+        opened = bound_socket(socket.SOCK_DGRAM, address, port, _set_options, optional_ipv6)
+        if opened is not None:
+            self._sockets.append(opened)
 
     def _enter(self) -> None:
         if len(self._sockets) > SOCKETS:
@@ -150,6 +137,30 @@ class Sockets:
             self._ways += (_Way(each, each.family, wildcard),)
         self._memory.thread["socket_count"] = len(self._sockets)
         self._memory.thread["segment_offload"] = has_segment_offload()
+
+
+def bound_socket(
+    kind: socket.SocketKind, address: str, port: int, prepare: Callable[[socket.socket], None], optional_ipv6: bool
+) -> socket.socket | None:
+    """A socket of this kind, bound to an address after `prepare` has set its options. None: it is one of IPv6, which is
+    optional, and this machine does not have that.
+
+    Raises:
+        OSError: it cannot be bound.
+    """
+    version = ipaddress.ip_address(address).version
+    opened: socket.socket | None = None
+    try:
+        opened = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind)
+        prepare(opened)
+        opened.bind((address, port))
+    except OSError as error:
+        if opened is not None:
+            opened.close()
+        if version == 6 and optional_ipv6 and error.errno in NO_IPV6:
+            return None
+        raise
+    return opened
 
 
 def _version(each: socket.socket) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sfu.control.net.sockets import NO_IPV6
+from sfu.control.net.sockets import bound_socket
 from sfu.errors import TableFull
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class TcpConnections:
         given = tuple(addresses)
         try:
             for address in given or ("0.0.0.0", "::"):
-                opened = _listening(address, port, optional=not given and bool(self._listeners))
+                opened = _listening(address, port, optional_ipv6=not given)
                 if opened is not None:
                     self._listeners.append(opened)
                     self.port = port = opened.getsockname()[1]
@@ -258,28 +258,23 @@ def ufrag_of_check(message: bytes) -> str | None:
     return None
 
 
-def _listening(address: str, port: int, optional: bool) -> socket.socket | None:
-    """A socket that listens; None: it is an optional one of a family that this machine does not have."""
-    version = ipaddress.ip_address(address).version
-    try:
-        opened = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
-    except OSError as error:
-        if optional and error.errno in NO_IPV6:
-            return None
-        raise
-    try:
-        opened.setblocking(False)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if version == 6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind((address, port))
-        opened.listen(BACKLOG)
-    except OSError as error:
-        opened.close()
-        if optional and error.errno in NO_IPV6:
-            return None
-        raise
+def _listening(address: str, port: int, optional_ipv6: bool) -> socket.socket | None:
+    """A socket that listens; None: it is an optional one of IPv6, which this machine does not have."""
+    opened = bound_socket(socket.SOCK_STREAM, address, port, _set_listening_options, optional_ipv6)
+    if opened is not None:
+        try:
+            opened.listen(BACKLOG)
+        except OSError:
+            opened.close()
+            raise
     return opened
+
+
+def _set_listening_options(opened: socket.socket) -> None:
+    opened.setblocking(False)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 def _set_options(connection: socket.socket) -> None:
