@@ -14,6 +14,8 @@ from typing import Any
 
 import structlog
 
+from signaling.config.address_options import StunServer
+
 RETRANSMIT_S = (0.5, 1.0, 1.5, 2.0)
 """How long each of the equal requests waits for an answer: 5 s together."""
 MAX_ANSWER_BYTES = 2048
@@ -26,20 +28,17 @@ XOR_MAPPED_ADDRESS = 0x0020
 HEADER_BYTES = 20
 _HEADER = struct.Struct("!HHI12s")
 
-Server = tuple[str, int]
-"""The name or address of a STUN server, and its port."""
-
 log = structlog.get_logger("signaling.addresses")
 
 
-async def external_addresses(servers: Sequence[Server], local: Sequence[str]) -> dict[str, str]:
+async def external_addresses(servers: Sequence[StunServer], local: Sequence[str]) -> dict[str, str]:
     """Return local address -> address that the first server that answered saw. Silence of all servers leaves it out."""
     asked = local[:MAX_LOCAL]
     found = await asyncio.gather(*(_external(servers, address) for address in asked))
     return {address: seen for address, seen in zip(asked, found, strict=True) if seen is not None}
 
 
-async def _external(servers: Sequence[Server], local: str) -> str | None:
+async def _external(servers: Sequence[StunServer], local: str) -> str | None:
     asking = [asyncio.create_task(_ask(server, local)) for server in servers]
     try:
         for answer in asyncio.as_completed(asking):
@@ -52,7 +51,7 @@ async def _external(servers: Sequence[Server], local: str) -> str | None:
     return None
 
 
-async def _ask(server: Server, local: str) -> str | None:
+async def _ask(server: StunServer, local: str) -> str | None:
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in local else socket.AF_INET
     request = _HEADER.pack(BINDING_REQUEST, 0, MAGIC_COOKIE, secrets.token_bytes(12))

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from signaling.config.values import IpNetwork
 from signaling.http.arrivals import Arrival, Services
-from signaling.http.first_bytes import Address, network_of
+from signaling.http.first_bytes import Address
+from signaling.http.networks import ByNetwork, network_of
 
 BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted, as uvicorn has it."""
@@ -29,8 +31,6 @@ WARN_S = 60.0
 """Time between two lines of the log about that."""
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 log = structlog.get_logger("signaling.http")
 
 
@@ -43,7 +43,7 @@ class Acceptor:
         connections: Callable[[], int],
         max_connections: int,
         make_room: Callable[[], None],
-        trusted: Sequence[Network] = (),
+        trusted: Sequence[IpNetwork] = (),
     ) -> None:
         """Nothing is accepted before `listen`.
 
@@ -61,9 +61,7 @@ class Acceptor:
         self._make_room = make_room
         self._trusted = tuple(trusted)
         self._sockets: list[socket.socket] = []
-        self._waiting: dict[str, dict[Arrival, None]] = {}
-        """Network of the client -> its arrivals, the oldest first."""
-        self._count = 0
+        self._waiting = ByNetwork[Arrival]()
         self._pause: asyncio.TimerHandle | None = None
         self._warned_at: float | None = None
         self._loop = asyncio.get_running_loop()
@@ -87,9 +85,8 @@ class Acceptor:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        for arrivals in list(self._waiting.values()):
-            for arrival in list(arrivals):
-                arrival.drop()
+        for arrival in self._waiting:
+            arrival.drop()
 
     async def wait_closed(self) -> None:
         """Return at once: `close` has ended everything."""
@@ -120,30 +117,20 @@ class Acceptor:
             self._take(connection, _plain(peer))
 
     def _take(self, connection: socket.socket, peer: Address) -> None:
-        if self._count + self._connections() + 1 >= self._full:
+        if len(self._waiting) + self._connections() + 1 >= self._full:
             self._make_room()
-        if self._count + self._connections() >= self._most:
+        if len(self._waiting) + self._connections() >= self._most:
             self._services.dropped["connections_full"] += 1
             connection.close()
             return
-        if self._count >= MAX_ARRIVALS:
-            self._relieve()
+        if len(self._waiting) >= MAX_ARRIVALS:
+            self._waiting.oldest_of_most().drop("arrivals_full")
         arrival = Arrival(connection, peer, self._is_trusted(peer[0]), self._services, self._forget)
-        self._waiting.setdefault(network_of(peer[0]), {})[arrival] = None
-        self._count += 1
+        self._waiting.add(network_of(peer[0]), arrival)
         arrival.begin()
 
-    def _relieve(self) -> None:
-        most = max(self._waiting.values(), key=len)
-        next(iter(most)).drop("arrivals_full")
-
     def _forget(self, arrival: Arrival) -> None:
-        network = network_of(arrival.peer[0])
-        arrivals = self._waiting[network]
-        del arrivals[arrival]
-        self._count -= 1
-        if not arrivals:
-            del self._waiting[network]
+        self._waiting.discard(network_of(arrival.peer[0]), arrival)
 
     def _is_trusted(self, host: str) -> bool:
         if not self._trusted:

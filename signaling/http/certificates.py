@@ -17,13 +17,12 @@ from cryptography import x509
 
 from signaling.config.document import ConfigError
 from signaling.config.options import TlsOptions
+from signaling.config.secret_files import READABLE_BY_OTHERS
 
 CHECK_S = 5.0
 """How often the files are looked at. A change is taken over when it is as old as that, so that both are written."""
 ALPN = ("http/1.1", "stun.turn")
 """What is agreed with clients that ask for a protocol (RFC 7301). There is no HTTP/2 here, which browsers would use."""
-READABLE_BY_OTHERS = 0o007
-"""The permissions of a file that everybody on the machine has."""
 
 State = tuple[tuple[int, ...], ...]
 """What tells that a file was written or replaced, for certificate and key."""

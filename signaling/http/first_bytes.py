@@ -37,13 +37,6 @@ Address = tuple[str, int]
 """The IP address and the port of a peer."""
 
 
-def network_of(host: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the 64 bits that a line with IPv6 has."""
-    if ":" not in host:
-        return host
-    return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
-
-
 class Protocol(Enum):
     """What a connection speaks."""
 

@@ -26,7 +26,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from signaling.http.connection import DIRECT
-from signaling.http.first_bytes import network_of
+from signaling.http.networks import ByNetwork, network_of
 from signaling.http.shares import TURN_S
 
 MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
@@ -75,24 +75,16 @@ class Intake:
         """`head`: requests refused because all held too much; `upgrade`: beyond MAX_CONNECTIONS; `pong`: not sent.
         `plain_http_full`: closed to make room. `arrivals.py` and `acceptor.py` count here too."""
         self._held: dict[ShortLivedHttp, int] = {}
-        self._plain: dict[str, dict[ShortLivedHttp, None]] = {}
-        """Network of the client -> its connections of plain HTTP, the oldest first."""
-        self._plain_count = 0
+        self._plain = ByNetwork[ShortLivedHttp]()
+        """Connections of plain HTTP."""
 
     def came(self, connection: "ShortLivedHttp") -> None:
         """Note that `connection` speaks plain HTTP."""
-        self._plain.setdefault(connection.network, {})[connection] = None
-        self._plain_count += 1
+        self._plain.add(connection.network, connection)
 
     def went(self, connection: "ShortLivedHttp") -> None:
         """Note that `connection` has ended, or is a WebSocket now."""
-        connections = self._plain.get(connection.network, {})
-        if connection not in connections:
-            return
-        del connections[connection]
-        self._plain_count -= 1
-        if not connections:
-            del self._plain[connection.network]
+        self._plain.discard(connection.network, connection)
 
     def make_room(self) -> None:
         """Close `MADE_ROOM` connections of plain HTTP: the oldest of whoever has most of them.
@@ -100,13 +92,13 @@ class Intake:
         One byte makes a connection HTTP, and nobody has shown a token yet. So one client alone could have all of them.
         If there are fewer, it is WebSockets that have all, and requests are answered so.
         """
-        if self._plain_count < MADE_ROOM:
+        if len(self._plain) < MADE_ROOM:
             return
-        worst = [(-len(connections), network) for network, connections in self._plain.items()]
+        worst = [(-count, network) for network, count in self._plain.counts().items()]
         heapq.heapify(worst)
         for _ in range(MADE_ROOM):
             count, network = worst[0]
-            next(iter(self._plain[network])).give_up()
+            self._plain.oldest(network).give_up()
             self.dropped["plain_http_full"] += 1
             if count == -1:
                 heapq.heappop(worst)

@@ -18,9 +18,10 @@ from structlog.testing import capture_logs
 from signaling.http import acceptor, arrivals, http_protocol
 from signaling.http.arrivals import Arrival
 from signaling.http.certificates import Certificates
-from signaling.http.first_bytes import MAGIC_COOKIE, PROXY_BINARY, Address, Protocol, network_of
+from signaling.http.first_bytes import MAGIC_COOKIE, PROXY_BINARY, Address, Protocol
 from signaling.http.http_server import Doors, http_server
 from signaling.http.listener import bind_sockets
+from signaling.http.networks import network_of
 from tests.signaling.http.test_server import CONFIG, connect, receive, token
 from tests.signaling.support.doorstep import DEADLINE_S, REQUEST, Doorstep, answer, doorstep, hang_up, until
 
@@ -216,11 +217,11 @@ async def test_of_too_many_silent_connections_the_oldest_of_the_worst_goes(
 async def test_beyond_all_bounds_connections_are_closed(server: Doorstep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.acceptor, "_most", 3)
     held = [await server.open() for _ in range(3)]
-    await until(lambda: server.acceptor._count == 3)
+    await until(lambda: len(server.acceptor._waiting) == 3)
     assert await server.ask(REQUEST) == b""
     assert server.dropped == {"connections_full": 1}
     await hang_up(held[0][1])
-    await until(lambda: server.acceptor._count == 2)
+    await until(lambda: len(server.acceptor._waiting) == 2)
     assert await is_served(server)
     for _, writer in held[1:]:
         await hang_up(writer)

@@ -121,7 +121,7 @@ async def test_half_a_handshake_is_given_up(server: Doorstep, monkeypatch: pytes
     monkeypatch.setattr(arrivals, "HANDSHAKE_S", 0.3)
     assert await server.ask(said) == b""
     await until(lambda: server.dropped == {"tls_failed": 1})
-    assert server.acceptor._count == 0
+    assert len(server.acceptor._waiting) == 0
 
 
 async def test_garbage_in_place_of_a_handshake_is_closed_and_counted(
@@ -136,9 +136,9 @@ async def test_garbage_in_place_of_a_handshake_is_closed_and_counted(
 async def test_a_client_that_ends_in_the_middle_of_a_handshake_is_forgotten(server: Doorstep) -> None:
     _, writer = await server.open()
     writer.write(RECORD)
-    await until(lambda: server.acceptor._count == 1)
+    await until(lambda: len(server.acceptor._waiting) == 1)
     writer.transport.abort()
-    await until(lambda: server.acceptor._count == 0)
+    await until(lambda: len(server.acceptor._waiting) == 0)
     assert server.dropped == {"tls_failed": 1}
 
 
@@ -179,7 +179,7 @@ async def test_garbage_after_the_handshake_is_closed_and_counted(
     await asyncio.get_running_loop().sock_sendall(client, b"\x17\x03\x03\x00\x20" + bytes(32))
     await closed(client)
     await until(lambda: server.dropped == {"tls_failed": 1})
-    assert server.acceptor._count == 0
+    assert len(server.acceptor._waiting) == 0
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -194,7 +194,7 @@ async def test_who_says_too_little_inside_of_tls_is_given_up(
         await asyncio.get_running_loop().sock_sendall(client, outgoing.read())
     await closed(client)
     assert server.dropped == {"first_bytes_late": 1}
-    assert server.acceptor._count == 0
+    assert len(server.acceptor._waiting) == 0
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ async def test_a_handshake_that_makes_room_for_another_connection_ends(
     monkeypatch.setattr("signaling.http.acceptor.MAX_ARRIVALS", 3)
     reader, half = await server.open()
     half.write(RECORD)
-    await until(lambda: server.acceptor._count == 1)
+    await until(lambda: len(server.acceptor._waiting) == 1)
     behind, _, _ = await secured(server, context)
     silent = [await server.open() for _ in range(3)]
     assert await answer(reader) == b""
