@@ -1,6 +1,7 @@
 """A long and lossy way between one client and the server: a relay for its datagrams, and one for its signalling.
 
-The signalling relay names the datagram relay's port in place of the server's, so the client's ICE finds nothing else.
+The signalling relay names the datagram relay's port in place of the server's and leaves the candidates of TCP out, so
+the client's ICE finds nothing else.
 Losses come from a seeded generator and concern RTP on its way up only; every datagram is late in both directions. On
 the way down a rate can be set, before which datagrams queue.
 """
@@ -8,6 +9,7 @@ the way down a rate can be set, before which datagrams queue.
 import asyncio
 import contextlib
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -20,6 +22,7 @@ from tests.clients.network import ADDRESS
 from tests.clients.sfu_server import ServerUnderTest, free_port
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
+CANDIDATE_OF_TCP = re.compile(r"a=candidate:\S+ \d+ tcp [^\r\n]*\r?\n", re.IGNORECASE)
 MAX_QUEUE_S = 0.3
 """What would wait longer before the rate is lost."""
 PADDING_BIT = 0x20
@@ -123,14 +126,18 @@ class _Up(asyncio.DatagramProtocol):
         self._path._ways[source] = transport
 
 
-def _renamed(frame: str | bytes, server_port: int, relay_port: int) -> str | bytes:
-    """A SignalResponse whose descriptions name the relay's port."""
+def _renamed(frame: str | bytes, server_port: int, relay_port: int) -> str | bytes | None:
+    """A SignalResponse whose descriptions name the relay's port, and no way past the relay. None: it tells of the
+    candidates alone, which are in the descriptions too."""
     response = SignalResponse.FromString(frame if isinstance(frame, bytes) else frame.encode())
     kind = response.WhichOneof("message")
+    if kind == "trickle":
+        return None
     if kind not in ("answer", "offer"):
         return frame
     description = getattr(response, kind)
-    description.sdp = description.sdp.replace(f" {server_port} typ host", f" {relay_port} typ host")
+    udp = CANDIDATE_OF_TCP.sub("", description.sdp)
+    description.sdp = udp.replace(f" {server_port} typ host", f" {relay_port} typ host")
     return response.SerializeToString()
 
 
@@ -152,7 +159,8 @@ async def lossy_path(
 
             async def down() -> None:
                 async for frame in upstream:
-                    await client.send(_renamed(frame, server.udp_port, relay_port))
+                    if (renamed := _renamed(frame, server.udp_port, relay_port)) is not None:
+                        await client.send(renamed)
                 await client.close()
 
             task = asyncio.create_task(down())
