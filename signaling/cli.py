@@ -74,7 +74,7 @@ def _tell_no_effect(context: click.Context, option: click.Parameter, value: str 
 
 SERVER_OPTIONS = (
     click.option("--dev", is_flag=True, help="Development: keys 'devkey: secret', loopback by default."),
-    click.option("--bind", multiple=True, metavar="ADDRESS", help="Address for HTTP and WebSocket; may be repeated."),
+    click.option("--bind", multiple=True, metavar="ADDRESS[,...]", help="For HTTP and WebSocket; may be repeated."),
     click.option("--port", type=click.IntRange(0, 65535), help="TCP port of HTTP and WebSocket.  [default: 7880]"),
     click.option("--udp-port", metavar="PORT[-PORT]", help="UDP port or ports for media.  [default: 7882]"),
     click.option("--media-threads", type=int, help="Each with a UDP port of its own.  [default: cores - 1]"),
@@ -121,7 +121,7 @@ def application(context: click.Context, /, **options: Any) -> None:
 @server_options
 @click.pass_context
 def serve(context: click.Context, /, **options: Any) -> None:
-    """Run the server until SIGTERM or SIGINT."""
+    """Run the server until SIGTERM, SIGINT or SIGQUIT."""
     _serve(_flags(context, options))
 
 
@@ -273,6 +273,8 @@ def _flags(context: click.Context, options: Mapping[str, Any], needs_keys: bool 
     root = context.find_root()
     both = (*root.params.items(), *options.items())
     given = {name: value for name, value in both if value is not None and value is not False and value != ()}
+    if "bind" in given:  # as in livekit-server, one flag may have several addresses
+        given["bind"] = tuple(address for text in given["bind"] for address in text.split(","))
     settings: tuple[Setting, ...] = context.obj or ()
     for flag, path in SHORT_FLAGS.items():
         if text := given.pop(flag.replace("-", "_"), None):
@@ -454,6 +456,8 @@ def _warn(config: Config) -> None:
         log.warning("livekit-server's setting is known and has no effect here yet", setting=name)
     for name in config.unknown:
         log.warning("unknown setting", setting=name)
+    for remark in config.remarks:
+        log.warning("a remark on the configuration", remark=remark)
     if config.development:
         log.warning("development mode: not for production", api_keys=list(config.keys))
     elif weak := config.weak_keys():

@@ -36,6 +36,7 @@ from signaling.config.settings import Setting, read_variables
 from signaling.config.values import (
     ADDRESS_NAMES,
     ANY_ADDRESS,
+    LOG_LEVELS,
     LOOPBACK,
     MAX_MEDIA_THREADS,
     MAX_UDP_PORTS,
@@ -49,7 +50,6 @@ from signaling.config.values import (
     parse_level,
     parse_networks,
     parse_node_ips,
-    parse_optional_level,
     parse_port,
     parse_threads,
     parse_udp_ports,
@@ -155,6 +155,8 @@ class Config:
     """The files from which it was read, which may be read again."""
     unknown: tuple[str, ...] = ()
     """Names of keys that nobody knows. Only a configuration that is not read strictly may have some."""
+    remarks: tuple[str, ...] = ()
+    """What the operator should know of the file beside these, one line each."""
 
     @property
     def media_ports(self) -> tuple[int, ...]:
@@ -251,6 +253,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
     given = set(flags.bind or document.values.get("bind_addresses", ()))
     addresses = tuple(file.bind_addresses) or (LOOPBACK if development else ANY_ADDRESS)
     room, tls = file.room, file.tls.options()
+    level, about_level = _level(file, document)
     return Config(
         keys=keys,
         port=port,
@@ -278,15 +281,14 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         node_ips=_latest(
             parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
         ),
-        log_level=_latest(
-            parse_level, file.logging.level or file.log_level or "info", ("--log-level", flags.log_level)
-        ),
+        log_level=_latest(parse_level, level, ("--log-level", flags.log_level)),
         log_json=file.logging.json_,
         development=development,
         addresses=file.rtc.address_options(),
         ignored=tuple(ignored),
         files=_files(file, flags, document),
         unknown=tuple(unknown),
+        remarks=(*document.remarks, *about_level),
     )
 
 
@@ -331,6 +333,15 @@ def _latest(read: Callable[[object], Value], value: Value, *given: tuple[str, ob
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from error
     return value
+
+
+def _level(file: "_File", document: Document) -> tuple[LogLevel, tuple[str, ...]]:
+    """Return the log level of the file, and a remark if nobody knows its name: that counts as info, as in LiveKit."""
+    path, name = (("log_level",), file.log_level) if file.log_level else (("logging", "level"), file.logging.level)
+    if level := LOG_LEVELS.get(name.lower() or "info"):
+        return level, ()
+    text = f"{'.'.join(path)}: {name!r} is none of {', '.join(LOG_LEVELS)}; info is taken"
+    return "info", (str(document.error(path, text)),)
 
 
 class _Rtc(RtcMediaSections, RtcAddressSection, RtcIceSection):
@@ -388,7 +399,7 @@ class _Prometheus(Section):
 
 
 class _Logging(Section):
-    level: Annotated[LogLevel | None, BeforeValidator(parse_optional_level)] = None
+    level: str = ""
     json_: bool = Field(default=False, alias="json")
 
 
@@ -398,7 +409,7 @@ class _File(Section):
     port: Annotated[int, BeforeValidator(parse_port)] = DEFAULT_PORT
     bind_addresses: Annotated[tuple[str, ...], BeforeValidator(parse_addresses)] = ()
     keys: Annotated[Keys, BeforeValidator(parse_key_table)] = Field(default_factory=dict)
-    log_level: Annotated[LogLevel | None, BeforeValidator(parse_optional_level)] = None
+    log_level: str = ""
     media_threads: Annotated[int, BeforeValidator(parse_threads)] = 0
     watchdog: Annotated[int, BeforeValidator(parse_count)] | None = None
     rtc: _Rtc = Field(default_factory=_Rtc)

@@ -4,6 +4,7 @@ Who calls it: `configuration.py`. Scalars stay text (an API key "007" must not b
 them.
 """
 
+import contextlib
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +14,8 @@ from signaling.config.known_keys import Each, KeyTable, Use
 
 MERGE_KEY = "<<"
 """YAML's merge key: its value is a mapping whose keys count as the enclosing mapping's."""
+NULL = "tag:yaml.org,2002:null"
+"""The tag of a value that is null or missing."""
 
 Path = tuple[str, ...]
 """The keys that lead to a value, outermost first. The place in a list is one of them, from "0"."""
@@ -27,9 +30,11 @@ class Document:
 
     values: dict[str, Any]
     """The outermost mapping; keys whose value is null are left out, as if they were not written."""
+    remarks: tuple[str, ...]
+    """What the operator should know of the text, one line each."""
 
     def __init__(self, name: str, text: str) -> None:
-        """Read `text`; `name` is what errors call it.
+        """Read the first YAML document of `text`, as livekit-server does; `name` is what errors call it.
 
         Raises:
             ConfigError: the text is not YAML, no mapping, or has a key twice.
@@ -39,7 +44,7 @@ class Document:
         self._origins: dict[Path, str] = {}
         """Where values come from that are not in the text."""
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            node, self.remarks = self._first(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {error.problem or 'not YAML'}") from error
@@ -69,6 +74,20 @@ class Document:
             path = path[:-1]
         return ConfigError(f"{self.name}:{self._lines.get(path, 1)}: {text}")
 
+    def _first(self, text: str) -> tuple[yaml.Node | None, tuple[str, ...]]:
+        """Return the first document of a text, if there is one, and a remark if others follow."""
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_node() if loader.check_node() else None
+            line = loader.line + 1
+            with contextlib.suppress(yaml.YAMLError):  # what follows is not read, whatever it is
+                following = loader.get_node() if loader.check_node() else None
+                if following is None or following.tag == NULL:
+                    return node, ()
+            return node, (f"{self.name}:{line}: only the first YAML document is read, and others follow",)
+        finally:
+            loader.dispose()
+
     def _plain(self, node: yaml.Node, path: Path) -> Any:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -77,7 +96,7 @@ class Document:
             self._lines |= {place: item.start_mark.line + 1 for place, item in zip(places, node.value, strict=True)}
             return [self._plain(item, place) for place, item in zip(places, node.value, strict=True)]
         # A scalar stays the text that it is: an API key "007" must not become the number 7.
-        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+        return None if node.tag == NULL else node.value
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         values: dict[str, Any] = {}

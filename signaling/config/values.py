@@ -16,9 +16,10 @@ from signaling.config.api_keys import Keys, hide
 from signaling.texts import encodable
 
 MAX_UDP_PORTS = 256
-"""Ports of one range: one is opened per media thread."""
-MAX_COUNT = 1_000_000
-"""The largest number of seconds or participants in the settings of rooms."""
+"""Ports of one range that are used at most: one is opened for each media thread."""
+MAX_COUNT = 2**31 - 1
+"""The largest number of seconds or participants in the settings of rooms. More counts as that: in files for
+livekit-server the largest number that fits may stand for "no limit"."""
 MAX_MEDIA_THREADS = 16
 """The most media threads for which the engine has tables."""
 MAX_DURATION_S = 1e9
@@ -50,21 +51,26 @@ LOG_LEVELS: dict[str, LogLevel] = {
 DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 """The units of Go's durations."""
 _OTHER_BASE = re.compile(r"[+-]?0[xob]", re.ASCII)
-_DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|ms|s|m|h))+", re.ASCII)
+_EXPONENT = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_DURATION = re.compile(r"\+?(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|ms|s|m|h))+", re.ASCII)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|ms|s|m|h)", re.ASCII)
 
 
 def parse_whole(value: object) -> int:
-    """Read a whole number, also one in hexadecimal (`0x1f`), octal (`0o17`) or binary (`0b1`)."""
+    """Read a whole number, also one in hexadecimal (`0x1f`), octal (`0o17`), binary (`0b1`) or with an exponent
+    (`1e+06`, as templates of Helm write large numbers)."""
     text = str(value)
     try:
         return int(text, 0 if _OTHER_BASE.match(text) else 10)
     except ValueError:
-        raise ValueError(f"{value!r} is no whole number") from None
+        pass
+    if not _EXPONENT.fullmatch(text) or not (number := float(text)).is_integer():
+        raise ValueError(f"{value!r} is no whole number")
+    return int(number)
 
 
 def parse_udp_ports(value: object) -> tuple[int, ...]:
-    """Read `7882` or a range `7882-7892`, both ends included.
+    """Read `7882` or a range `7882-7892`, both ends included. Of a longer range the first `MAX_UDP_PORTS` are returned.
 
     Raises:
         ValueError: it is neither.
@@ -79,9 +85,7 @@ def parse_udp_ports(value: object) -> tuple[int, ...]:
         raise ValueError(f"{value!r} is neither a port nor a range like 7882-7892") from None
     if not 0 <= start <= end <= 65535 or (dash and start == 0):
         raise ValueError(f"{value!r} is no range of ports")
-    if end - start >= MAX_UDP_PORTS:
-        raise ValueError(f"{value!r} has more than {MAX_UDP_PORTS} ports")
-    return tuple(range(start, end + 1))
+    return tuple(range(start, min(end, start + MAX_UDP_PORTS - 1) + 1))
 
 
 def parse_node_ips(value: object) -> tuple[str, ...]:
@@ -142,9 +146,9 @@ def parse_port(value: object) -> int:
 def parse_count(value: object) -> int:
     """Read a number of seconds or participants."""
     count = parse_whole(value)
-    if not 0 <= count <= MAX_COUNT:
-        raise ValueError(f"{count} is not between 0 and {MAX_COUNT}")
-    return count
+    if count < 0:
+        raise ValueError(f"{count} is below 0")
+    return min(count, MAX_COUNT)
 
 
 def parse_threads(value: object) -> int:
@@ -163,11 +167,6 @@ def parse_addresses(value: object) -> tuple[str, ...]:
     for text in value:
         addresses += ADDRESS_NAMES.get(text) or (str(ipaddress.ip_address(text)),)
     return tuple(dict.fromkeys(addresses))
-
-
-def parse_optional_level(value: object) -> LogLevel | None:
-    """Read the name of a log level; None: the text is empty, as in livekit-server's generated files."""
-    return parse_level(value) if str(value) else None
 
 
 def parse_networks(value: object) -> tuple[IpNetwork, ...]:

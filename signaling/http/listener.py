@@ -33,6 +33,8 @@ from signaling.watchdog import notify, watching
 
 UNACKNOWLEDGED_TIMEOUT_MS = 20_000
 """TCP_USER_TIMEOUT: how long bytes may stay unacknowledged before the kernel closes the connection."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+"""Signals that stop the server cleanly, which are livekit-server's."""
 
 Announce = Callable[[list[tuple[str, int]]], None]
 """A function that takes the (address, port) pairs on which HTTP listens."""
@@ -342,7 +344,7 @@ async def serve(
     announce: Announce,
     read_again: Callable[[], Config] | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT. `sockets` come from `bind_sockets`.
+    """Run until one of `STOP_SIGNALS`. `sockets` come from `bind_sockets`.
 
     `announce` is called once with the listening addresses, when joins are accepted. SIGHUP calls `read_again`.
 
@@ -351,7 +353,7 @@ async def serve(
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stopped.set)
     try:
         async with watching(config.watchdog_s), running(config, engine, rooms, sockets, read_again) as addresses:
@@ -361,7 +363,7 @@ async def serve(
             notify("STOPPING=1")
             log.info("stopping")
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
 
 

@@ -121,10 +121,10 @@ def test_without_a_command_the_server_starts(
 ) -> None:
     served: list[Flags] = []
     monkeypatch.setattr(cli, "_serve", served.append)
-    run(capsys, "--dev", "--bind", "0.0.0.0", "--rtc.tcp_port", "7881", "--disable-strict-config")
+    run(capsys, "--dev", "--bind", "0.0.0.0,::", "--rtc.tcp_port", "7881", "--disable-strict-config")
     run(capsys, "--dev", "--port", "0", "serve", "--bind", "::1", "--redis-host=r:1", "--key-file", "k")
     first, second = served
-    assert (first.dev, first.bind, first.lenient) == (True, ("0.0.0.0",), True)
+    assert (first.dev, first.bind, first.lenient) == (True, ("0.0.0.0", "::"), True)
     assert first.settings == ((("rtc", "tcp_port"), "7881", "--rtc.tcp_port"),)
     assert (second.dev, second.bind, second.port) == (True, ("::1",), 0)
     assert {setting.path for setting in second.settings} == {("redis", "address"), ("key_file",)}
@@ -308,7 +308,7 @@ def test_a_taken_udp_port_is_told_before_kernels_are_compiled(
     assert (status, err) == (2, f"aiosfu: cannot bind UDP port {port}: Address already in use\n")
 
 
-@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT", "SIGQUIT"])
 def test_a_signal_stops_the_server_cleanly(signal_name: str) -> None:
     with serve("--port", "0", "--udp-port", "0") as process:
         assert process.stdout is not None

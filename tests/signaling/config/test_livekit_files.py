@@ -8,6 +8,7 @@ from signaling.config.configuration import Config, Flags, load_config
 from signaling.config.document import ConfigError
 from signaling.config.known_keys import BOOLEANS, KNOWN_KEYS, PARTS, Each, KeyTable, Use
 from signaling.config.settings import Setting, all_settings, is_setting, read_variables, take_flags
+from signaling.config.values import MAX_COUNT, MAX_UDP_PORTS
 
 FILES = Path(__file__).parent / "files"
 LISTED = Path(__file__).parent / "livekit_keys.txt"
@@ -252,7 +253,8 @@ def test_older_keys_of_limits_win() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30s", 30), ("1m30s", 90), ("500ms", 0.5), ("1.5h", 5400), ("2000000000", 2), ("7.5s", 7.5)]
+    ("text", "seconds"),
+    [("30s", 30), ("1m30s", 90), ("500ms", 0.5), ("1.5h", 5400), ("2000000000", 2), ("7.5s", 7.5), ("+2s", 2)],
 )
 def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None:
     text = f"keys: {{a: b}}\nwebhook: {{resource_url_notifier: {{max_age: {text}}}}}\n"
@@ -268,3 +270,42 @@ def test_a_configuration_that_is_read_again_keeps_what_cannot_change() -> None:
     assert renewed.webhook.urls == ("http://x/",)
     assert set(before.differences(renewed)) == {"keys", "webhook", "limits"}
     assert renewed.differences(fresh) == ("port",)
+
+
+def test_of_several_documents_the_first_is_read_and_the_log_says_so() -> None:
+    config = load_config(Flags(), {"LIVEKIT_CONFIG": "keys: {a: b}\nport: 7000\n---\nport: [\n"})
+    assert config.port == 7000
+    assert config.remarks == ("LIVEKIT_CONFIG:3: only the first YAML document is read, and others follow",)
+    for alone in (
+        "---\nkeys: {a: b}\n",
+        "keys: {a: b}\n---\n",
+        "keys: {a: b}\n...\n",
+        "%YAML 1.1\n---\nkeys: {a: b}\n",
+    ):
+        assert load_config(Flags(), {"LIVEKIT_CONFIG": alone}).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "remarks"),
+    [
+        ("logging: {level: trace}", "info", ["LIVEKIT_CONFIG:2: logging.level: 'trace' is none of debug, "]),
+        ("log_level: 3", "info", ["LIVEKIT_CONFIG:2: log_level: '3' is none of debug, "]),
+        ("log_level: WARN\nlogging: {level: debug}", "warning", []),
+    ],
+)
+def test_a_level_that_nobody_knows_is_info_and_the_older_key_wins(text: str, level: str, remarks: list[str]) -> None:
+    config = load_config(Flags(), {"LIVEKIT_CONFIG": f"keys: {{a: b}}\n{text}\n"})
+    assert config.log_level == level
+    assert [remark[: len(begin)] for remark, begin in zip(config.remarks, remarks, strict=True)] == remarks
+    assert load_config(Flags(log_level="error"), {"LIVEKIT_CONFIG": f"keys: {{a: b}}\n{text}\n"}).log_level == "error"
+
+
+def test_numbers_are_read_as_go_writes_them() -> None:
+    text = "keys: {a: b}\nport: 7.89e+03\nroom: {max_participants: 4294967295, empty_timeout: 31536000}\n"
+    config = load_config(Flags(), {"LIVEKIT_CONFIG": text})
+    assert (config.port, config.room.max_participants, config.room.empty_timeout_s) == (7890, MAX_COUNT, 31_536_000)
+
+
+def test_of_a_long_range_of_ports_the_first_are_used() -> None:
+    config = load_config(Flags(udp_port="50000-60000"), {"LIVEKIT_CONFIG": "keys: {a: b}"})
+    assert config.udp_ports == tuple(range(50000, 50000 + MAX_UDP_PORTS))
