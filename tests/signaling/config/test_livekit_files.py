@@ -1,5 +1,6 @@
 """What is written for livekit-server starts this server: files, its chart's and Visio's too, flags and variables."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def leaves(table: KeyTable, before: str = "") -> list[str]:
     return found
 
 
+def acted_on(table: KeyTable, before: str = "") -> list[str]:
+    found = []
+    for name, below in table.items():
+        if isinstance(below, Use):
+            found += [before + name] if below is Use.ACTED_ON else []
+        else:
+            found += acted_on(below.keys if isinstance(below, Each) else below, f"{before}{name}.")
+    return found
+
+
 def of(name: str, flags: Flags | None = None) -> Config:
     return load_config(flags or Flags(config=FILES / name), {})
 
@@ -64,9 +75,15 @@ def test_every_key_that_is_known_is_livekits_or_ours() -> None:
 
 
 def test_flags_without_a_value_are_those_of_booleans() -> None:
-    assert {name for name, kind in listed().items() if kind == "bool"} | {
-        "room.enable_full_room_in_webhooks"
-    } == BOOLEANS
+    theirs = {name for name, kind in listed().items() if kind == "bool"}
+    assert theirs == BOOLEANS - OURS
+    assert {name for name in BOOLEANS if not is_setting(tuple(name.split(".")))} == set()
+
+
+def test_every_key_that_is_acted_on_is_told_to_operators() -> None:
+    told = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"[a-z_]+", told))
+    assert [name for name in acted_on(KNOWN_KEYS) if name.rpartition(".")[2] not in words] == []
 
 
 def test_livekits_sample_starts_with_every_key_in_effect(tmp_path: Path) -> None:
