@@ -31,6 +31,7 @@ class FaultCall:
     api: LiveKitAPI
     room: str
     peers: list[Any] = field(default_factory=list)
+    """Those that are awake. What is asked of the server is told of them only."""
     returns: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """How often each client has told its application that it is back."""
 
@@ -43,13 +44,22 @@ class FaultCall:
         self.peers.append(peer)
         await peer.publish_audio()
 
+    def part_from(self, sleepers: "Sleepers") -> None:
+        """Expect nothing of clients that are asleep, or that have left."""
+        for peer in sleepers.peers:
+            self.peers.remove(peer)
+
     def _note_return(self, identity: str) -> None:
         self.returns[identity] += 1
 
     async def participants(self) -> dict[str, models.ParticipantInfo]:
         """What the server API says of each, by identity."""
         listed = await self.api.room.list_participants(protocol.ListParticipantsRequest(room=self.room))
-        return {info.identity: info for info in listed.participants}
+        identities = self._identities()
+        return {info.identity: info for info in listed.participants if info.identity in identities}
+
+    def _identities(self) -> set[str]:
+        return {peer.identity for peer in self.peers}
 
     async def sids(self) -> dict[str, str]:
         return {identity: info.sid for identity, info in (await self.participants()).items()}
@@ -64,10 +74,12 @@ class FaultCall:
         url = f"{self.path.server.http_url}/statistics/{self.room}"
         async with aiohttp.ClientSession() as session, session.get(url, params={"access_token": token}) as answer:
             members = (await answer.json())["participants"]
+        identities = self._identities()
         return {
             (member["identity"], each["publisher"], each["kind"]): each.get("preferred")
             for member in members
             for each in member["subscriptions"]
+            if {member["identity"], each["publisher"]} <= identities
         }
 
     async def preferences_become(self, right: Callable[[Preferences], bool]) -> None:
@@ -116,6 +128,20 @@ class FaultCall:
         await eventually(same, "everything is as before", within_s=60, detail=differences)
 
 
+@dataclass
+class Sleepers:
+    """Clients whose processes are stopped."""
+
+    peers: list[Any]
+    before: dict[str, Any]
+    """What lasts of everybody in the call, as it was when they fell asleep."""
+    sids: dict[str, str]
+    since: float
+    """When that was, on the event loop's clock."""
+    wake: Callable[[], None] = field(default=lambda: None)
+    """Lets their processes go on."""
+
+
 def _lasting(info: models.ParticipantInfo) -> dict[str, Any]:
     tracks = sorted(
         (track.source, track.type, track.muted, track.name, track.width, track.height, track.mime_type)
@@ -136,6 +162,8 @@ class Talk:
     """Numbered messages of one client, and where they have to arrive."""
 
     peer: Peer
+    subject: str
+    """What sets its messages apart from those of other talks of the client."""
     said: list[tuple[str, str]] = field(default_factory=list)
     _ends: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
@@ -147,7 +175,7 @@ class Talk:
         for number in itertools.count():
             if self._ends.is_set():
                 return
-            text = f"{self.peer.identity} {number}"
+            text = f"{self.subject} {number}"
             await self.peer.say(text)
             self.said.append((self.peer.identity, text))
             await asyncio.sleep(TALK_INTERVAL_S)
@@ -160,7 +188,8 @@ class Talk:
 
     async def arrives_once_and_in_order(self, listener: Peer) -> None:
         async def heard() -> list[tuple[str, str]]:
-            return [message for message in await listener.messages() if message[0] == self.peer.identity]
+            told = await listener.messages()
+            return [each for each in told if each[0] == self.peer.identity and each[1].startswith(f"{self.subject} ")]
 
         async def has_the_last() -> bool:
             return self.said[-1] in await heard()

@@ -49,23 +49,29 @@ class FaultyPath:
     _ways: dict[Address, asyncio.DatagramTransport] = field(default_factory=dict)
     _gone: set[Address] = field(default_factory=set)
     """Addresses that clients no longer have."""
+    spared: frozenset[_Line | Address] = frozenset()
+    """Connections to which no fault happens."""
+
+    def connections(self) -> frozenset[_Line | Address]:
+        """All that pass now, for `spared`."""
+        return frozenset((*self._lines, *self._ways))
 
     def cut_signal(self) -> None:
         """End all connections of signalling at once, at both ends."""
-        for line in self._lines:
+        for line in self._lines - self.spared:
             line.client.transport.abort()
             line.server.transport.abort()
 
     def change_address(self) -> None:
         """Take all addresses from the clients that they have now: their sockets break, and the server hears nothing."""
-        for line in self._lines:
+        for line in self._lines - self.spared:
             line.dead = True
             line.client.transport.abort()
-        self._gone |= self._ways.keys()
+        self._gone |= self._ways.keys() - self.spared
 
     def passes(self, source: Address) -> bool:
         """Whether a datagram from or to this address of a client arrives; it is counted if not."""
-        passes = not self.dark and source not in self._gone
+        passes = source in self.spared or (not self.dark and source not in self._gone)
         self.lost += not passes
         return passes
 
@@ -199,6 +205,7 @@ async def faulty_path(server: ServerUnderTest, namespace: Namespace) -> AsyncIte
         yield path
     finally:
         proxy.close()
+        path.spared = frozenset()
         path.cut_signal()
         for transport in (up, *path._ways.values()):
             transport.close()

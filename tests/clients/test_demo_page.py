@@ -1,6 +1,8 @@
 """The demo page as a person uses it: two of them meet, talk, change quality, and look at it at two widths."""
 
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,19 @@ pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 DESKTOP: Any = {"width": 1280, "height": 800}
 PHONE: Any = {"width": 390, "height": 844}
+SIZES = (PHONE, DESKTOP)
 WAIT_MS = 30_000
 JUDGED_MS = 60_000
 """How long until a change of a connection shows, at most; it is judged every five seconds."""
 LOSS = 0.4
 """The share of RTP packets that is lost: more than any audio codec hides."""
 
+SLOW_CAMERA = """{
+    const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+    const slow = (video) => ({ ...(video === true ? {} : video), frameRate: 5 });
+    devices.getUserMedia = (wanted) => open(wanted.video ? { ...wanted, video: slow(wanted.video) } : wanted);
+}"""
+"""Five browsers that encode thirty pictures a second in three layers keep two cores busy for long."""
 NO_CAMERA = """{
     const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
     devices.enumerateDevices = () => Promise.resolve([{ kind: "audioinput", deviceId: "", label: "" }]);
@@ -146,69 +155,84 @@ async def test_two_people_meet_and_it_looks_like_a_call(
     await grace.context.close()
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def _resize(page: Page, size: Any) -> None:
+    """Give a page another size, and wait until it has drawn itself anew."""
+    await page.set_viewport_size(size)
+    await page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
+
 async def test_names_and_controls_have_their_place(
-    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path, size: Any
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
 ) -> None:
+    """Five meet, and one after the other leaves. The last two lack a microphone, or a camera."""
+    names = ("Ada Lovelace", "Grace Hopper", "Linus T.", "Mary Jackson", "Noor Khan")
+    devices = (None, None, None, NO_MICROPHONE, NO_CAMERA)
+    async with _gathering(chromium, server, room, dict(zip(names, devices, strict=True))) as pages:
+        for name in names[1:4]:
+            received = _tile(pages[0], name).locator(".received")
+            await expect(received).to_contain_text("kbit/s", timeout=WAIT_MS)
+        for page in pages[1:]:
+            await _is_laid_out(page, "with 5")
+        for number in range(len(pages), 0, -1):
+            await expect(pages[0].locator(".tile")).to_have_count(number, timeout=WAIT_MS)
+            for size in SIZES:
+                await _resize(pages[0], size)
+                await pages[0].screenshot(path=screenshots / f"demo-{size['width']}-{number}.png")
+            await _is_laid_out(pages[0], f"with {number}")
+            await pages[number - 1].locator("#leave").click()
+
+
+@contextlib.asynccontextmanager
+async def _gathering(
+    browser: Browser, server: ServerUnderTest, room: str, people: dict[str, str | None]
+) -> AsyncIterator[list[Page]]:
+    """The pages of several people in a room: name -> what changes their devices."""
     pages: list[Page] = []
     try:
-        for number, name in enumerate(("Ada Lovelace", "Grace Hopper", "Linus T.", "Mary Jackson", "Noor Khan"), 1):
-            devices = {4: NO_MICROPHONE, 5: NO_CAMERA}.get(number)
-            pages.append(await _join(chromium, server, room, name, size, devices))
-            await expect(pages[0].locator(".tile")).to_have_count(number, timeout=WAIT_MS)
-            if 1 < number < 5:
-                received = _tile(pages[0], name).locator(".received")
-                await expect(received).to_contain_text("kbit/s", timeout=WAIT_MS)
-            assert await pages[0].evaluate(LAID_OUT) == [], f"with {number}"
-            await pages[0].screenshot(path=screenshots / f"demo-{size['width']}-{number}.png")
+        for name, devices in people.items():
+            pages.append(await _join(browser, server, room, name, DESKTOP, SLOW_CAMERA + (devices or "")))
         for page in pages:
-            assert await page.evaluate(LAID_OUT) == []
+            await expect(page.locator(".tile")).to_have_count(len(pages), timeout=WAIT_MS)
+        yield pages
     finally:
         for page in pages:
             await page.context.close()
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-async def test_a_shared_screen_comes_first_and_is_the_largest(
-    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path, size: Any
+async def _is_laid_out(page: Page, when: str, *laws: str) -> None:
+    """Check at every size that everything has its place, and more laws like that."""
+    for size in SIZES:
+        await _resize(page, size)
+        for law in (LAID_OUT, *laws):
+            assert await page.evaluate(law) == [], f"{when} at {size}"
+
+
+async def test_a_shared_screen_comes_first_is_the_largest_and_has_one_quality(
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
 ) -> None:
-    pages: list[Page] = []
-    try:
-        for number, name in enumerate(("Ada Lovelace", "Grace Hopper", "Linus T."), 1):
-            pages.append(await _join(chromium, server, room, name, size))
-            for page in pages:
-                await expect(page.locator(".tile.has-video")).to_have_count(number, timeout=WAIT_MS)
-            await pages[0].locator("#screen").click()
-            for viewer, page in enumerate(pages, 1):
+    people = dict.fromkeys(("Ada Lovelace", "Grace Hopper", "Linus T."))
+    async with _gathering(chromium, server, room, people) as pages:
+        await pages[0].locator("#screen").click()
+        for number in range(len(pages), 0, -1):
+            for viewer, page in enumerate(pages[:number], 1):
+                await expect(page.locator(".tile.has-video:not(.screen)")).to_have_count(number, timeout=WAIT_MS)
                 await expect(page.locator(".tile.screen.has-video")).to_have_count(1, timeout=WAIT_MS)
                 if page is not pages[0]:
                     received = page.locator(".tile.screen .received")
                     await expect(received).to_contain_text("kbit/s", timeout=WAIT_MS)
-                await page.screenshot(path=screenshots / f"demo-screen-{size['width']}-{viewer}-of-{number}.png")
-                assert await page.evaluate(SCREEN_IS_MAIN) == [], f"{viewer} of {number}"
-                assert await page.evaluate(LAID_OUT) == [], f"{viewer} of {number}"
-            await pages[0].locator("#screen").click()
-            for page in pages:
-                await expect(page.locator(".tile.screen")).to_have_count(0, timeout=WAIT_MS)
-                await expect(page.locator("#stage")).to_be_hidden()
-    finally:
-        for page in pages:
-            await page.context.close()
-
-
-async def test_a_quality_is_offered_where_there_are_several(
-    server: ServerUnderTest, chromium: Browser, room: str
-) -> None:
-    ada = await _join(chromium, server, room, "Ada", DESKTOP)
-    grace = await _join(chromium, server, room, "Grace", DESKTOP)
-    await ada.locator("#screen").click()
-    screen, face = grace.locator(".tile.screen"), grace.locator(".tile:not(.screen)", has_text="Ada")
-    for tile in (screen, face):
-        await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
-    await expect(face.locator(".quality")).to_be_visible()
-    await expect(screen.locator(".quality")).to_be_hidden()
-    await ada.context.close()
-    await grace.context.close()
+                    face = page.locator(".tile:not(.screen)", has_text="Ada Lovelace")
+                    await expect(face.locator(".quality")).to_be_visible(timeout=WAIT_MS)
+                    await expect(page.locator(".tile.screen .quality")).to_be_hidden()
+                for size in SIZES:
+                    await _resize(page, size)
+                    shot = f"demo-screen-{size['width']}-{viewer}-of-{number}"
+                    await page.screenshot(path=screenshots / f"{shot}.png")
+                await _is_laid_out(page, f"{viewer} of {number}", SCREEN_IS_MAIN)
+            if number > 1:
+                await pages[number - 1].locator("#leave").click()
+        await pages[0].locator("#screen").click()
+        await expect(pages[0].locator(".tile.screen")).to_have_count(0, timeout=WAIT_MS)
+        await expect(pages[0].locator("#stage")).to_be_hidden()
 
 
 async def test_bars_show_and_say_how_good_each_connection_is(
@@ -254,20 +278,21 @@ async def test_a_page_that_nobody_sees_asks_for_no_statistics(
     await grace.context.close()
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 async def test_a_tile_says_why_it_gets_less_than_preferred(
-    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path, size: Any
+    server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
 ) -> None:
     ada = await _join(chromium, server, room, "Ada", DESKTOP, NO_HIGH_LAYER)
-    grace = await _join(chromium, server, room, "Grace", size)
+    grace = await _join(chromium, server, room, "Grace", DESKTOP)
     tile = _tile(grace, "Ada")
     await expect(tile.locator(".received")).to_contain_text("kbit/s", timeout=WAIT_MS)
     await tile.locator(".quality").select_option("HIGH")
     shortfall = tile.locator(".shortfall")
     await expect(shortfall).to_have_text("Less than preferred: the sender sends no more", timeout=WAIT_MS)
     await expect(tile.locator(".received")).to_contain_text("medium", timeout=WAIT_MS)
-    await grace.screenshot(path=screenshots / f"demo-shortfall-{size['width']}.png")
-    assert await grace.evaluate(LAID_OUT) == []
+    for size in SIZES:
+        await _resize(grace, size)
+        await grace.screenshot(path=screenshots / f"demo-shortfall-{size['width']}.png")
+    await _is_laid_out(grace, "with a shortfall")
     await tile.locator(".quality").select_option("LOW")
     await expect(tile.locator(".shortfall")).to_be_hidden(timeout=WAIT_MS)
     await expect(tile.locator(".received")).to_contain_text("low", timeout=WAIT_MS)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from livekit.protocol import room as protocol
 
 from bench.network.namespaces import Namespace, NetworkUnavailable
 from tests.clients.chromium import running_chromium
-from tests.clients.conftest import PeerFactory, require_program, without_client
+from tests.clients.conftest import Browsers, require_program, without_client
 from tests.clients.facts import had
-from tests.clients.fault_call import SOURCES, FaultCall, Talk, alternates, visits
+from tests.clients.fault_call import SOURCES, FaultCall, Sleepers, Talk, alternates, visits
 from tests.clients.faulty_path import RELAY, faulty_path, relay_namespace
 from tests.clients.peers import BrowserPeer, SdkPeer
 from tests.clients.process_peer import process_peer
@@ -61,21 +62,57 @@ async def far_server(
         await asyncio.to_thread(stack.close)  # the receiver answers meanwhile
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def call(
-    far_server: ServerUnderTest, relay: Namespace, make_peer: PeerFactory, room: str
+    far_server: ServerUnderTest, relay: Namespace, browsers: Browsers, pages: str
 ) -> AsyncIterator[FaultCall]:
-    """A browser and two native clients that know, hear and see each other."""
-    async with faulty_path(far_server, relay) as path, LiveKitAPI(far_server.http_url, KEY, SECRET) as api:
-        made = FaultCall(path, api, room)
-        ada: BrowserPeer = await make_peer("chromium", "ada", adaptiveStream=True)
-        grace: SdkPeer = await make_peer("sdk", "grace")
-        linus: SdkPeer = await make_peer("sdk-dual", "linus")
+    """A browser and two native clients that know, hear and see each other. Fault after fault happens to them."""
+    async with (
+        faulty_path(far_server, relay) as path,
+        LiveKitAPI(far_server.http_url, KEY, SECRET) as api,
+        contextlib.AsyncExitStack() as exits,
+    ):
+        made = FaultCall(path, api, f"room-{uuid.uuid4().hex[:8]}")
+        page = await browsers.open_page("chromium", pages)
+        exits.push_async_callback(page.close)
+        ada, grace, linus = (
+            BrowserPeer(page, "ada", {"adaptiveStream": True}),
+            SdkPeer("grace"),
+            SdkPeer("linus", single_pc=False),
+        )
         for peer in (ada, grace, linus):
+            exits.push_async_callback(peer.leave)
             await made.join(peer)
         await _change_at_run_time(made, ada, grace, linus)
         await made.everybody_hears_everybody()
         yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def sleepers(call: FaultCall, pages: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sleepers]:
+    """A laptop and a native client in the call that are stopped, and go on when the test of them says so. They sleep
+    while the faults of the others happen, because that takes as long."""
+    others = call.path.connections()
+    async with contextlib.AsyncExitStack() as exits:
+        laptop, fall_asleep = await exits.enter_async_context(_laptop(pages, tmp_path_factory.mktemp("laptop")))
+        robot = await exits.enter_async_context(process_peer("robot"))
+        await call.join(laptop)
+        await call.join(robot)
+        await laptop.run("room.localParticipant.setAttributes({seat: '7'}).then(() => 1)")
+        await call.everybody_hears_everybody()
+        before, sids = await call.lasting(), await call.sids()
+        fall_asleep(True)
+        robot.sleep()
+        asleep = Sleepers([laptop, robot], before, sids, asyncio.get_running_loop().time())
+        call.part_from(asleep)
+        call.path.spared = call.path.connections() - others
+
+        def wake() -> None:
+            fall_asleep(False)
+            robot.wake()
+
+        asleep.wake = wake
+        yield asleep
 
 
 async def _change_at_run_time(call: FaultCall, ada: BrowserPeer, grace: SdkPeer, linus: SdkPeer) -> None:
@@ -94,14 +131,19 @@ async def _change_at_run_time(call: FaultCall, ada: BrowserPeer, grace: SdkPeer,
     await call.api.room.update_participant(request)
 
 
+async def _wish_for_camera(call: FaultCall, wished: bool) -> None:
+    """Let grace choose whether she is sent the picture of linus."""
+    for publication in call.native("grace").room.remote_participants["linus"].track_publications.values():
+        publication.set_subscribed(wished or publication.source != rtc.TrackSource.SOURCE_CAMERA)
+    await call.preferences_become(lambda preferences: (("grace", "linus", "video") in preferences) == wished)
+
+
 async def _resumes(call: FaultCall, break_way: Callable[[], None]) -> None:
     """Break the way under talk; everybody resumes, and all that was said arrives."""
-    for publication in call.native("grace").room.remote_participants["linus"].track_publications.values():
-        publication.set_subscribed(publication.source != rtc.TrackSource.SOURCE_CAMERA)
-    await call.preferences_become(lambda preferences: ("grace", "linus", "video") not in preferences)
+    await _wish_for_camera(call, False)
     before, sids, preferences = await call.lasting(), await call.sids(), await call.preferences()
     returns = await call.count_returns()
-    talks = [Talk(peer) for peer in call.peers]
+    talks = [Talk(peer, uuid.uuid4().hex) for peer in call.peers]
     for talk in talks:
         await talk.begin()
     await asyncio.sleep(OUTAGE_S / 2)
@@ -118,8 +160,10 @@ async def _resumes(call: FaultCall, break_way: Callable[[], None]) -> None:
     await call.is_as_before(before)
     await call.preferences_become(lambda now: now == preferences)
     await call.everybody_hears_everybody()
+    await _wish_for_camera(call, True)
 
 
+@pytest.mark.usefixtures("sleepers")
 async def test_who_loses_the_signal_resumes_also_by_two_sockets_at_once(call: FaultCall) -> None:
     """One client's attempt reaches the server twice, as when an attempt that it gave up is served late."""
 
@@ -131,40 +175,36 @@ async def test_who_loses_the_signal_resumes_also_by_two_sockets_at_once(call: Fa
     assert call.path.doubled == 1
 
 
+@pytest.mark.usefixtures("sleepers")
 async def test_who_changes_its_address_resumes(call: FaultCall) -> None:
     await _resumes(call, call.path.change_address)
     assert call.path.lost > 0
 
 
-async def test_who_loses_media_for_long_and_who_sleeps_meanwhile_are_in_the_call_again(
-    call: FaultCall, receiver: Receiver, pages: str, tmp_path: Path
-) -> None:
-    async with contextlib.AsyncExitStack() as exits:
-        laptop, fall_asleep = await exits.enter_async_context(_laptop(pages, tmp_path))
-        robot = await exits.enter_async_context(process_peer("robot"))
-        await call.join(laptop)
-        await call.join(robot)
-        await laptop.run("room.localParticipant.setAttributes({seat: '7'}).then(() => 1)")
-        await call.everybody_hears_everybody()
-        before, sids = await call.lasting(), await call.sids()
-        began = asyncio.get_running_loop().time()
-        fall_asleep(True)
-        robot.sleep()
-        call.path.dark = True
-        await asyncio.sleep(DARK_S)
-        call.path.dark = False
-        awake = {identity: seen for identity, seen in before.items() if identity not in ("laptop", "robot")}
-        await call.is_as_before(awake)
-        await asyncio.sleep(began + ASLEEP_S - asyncio.get_running_loop().time())
-        fall_asleep(False)
-        robot.wake()
-        await call.is_as_before(before)
-        await call.everybody_hears_everybody()
-        assert not set((await call.sids()).values()) & set(sids.values())
-        await laptop.leave()
-        await robot.leave()
+@pytest.mark.usefixtures("sleepers")
+async def test_who_loses_media_for_long_is_in_the_call_again(call: FaultCall) -> None:
+    before, sids = await call.lasting(), await call.sids()
+    call.path.dark = True
+    await asyncio.sleep(DARK_S)
+    call.path.dark = False
+    await call.is_as_before(before)
+    await call.everybody_hears_everybody()
+    assert not set((await call.sids()).values()) & set(sids.values())
+
+
+async def test_who_slept_is_in_the_call_again(call: FaultCall, sleepers: Sleepers, receiver: Receiver) -> None:
+    await asyncio.sleep(sleepers.since + ASLEEP_S - asyncio.get_running_loop().time())
+    sleepers.wake()
+    call.peers.extend(sleepers.peers)
+    await call.is_as_before(sleepers.before)
+    await call.everybody_hears_everybody()
+    now = await call.sids()
+    assert not {now[peer.identity] for peer in sleepers.peers} & set(sleepers.sids.values())
+    for peer in sleepers.peers:
+        await peer.leave()
+    call.part_from(sleepers)
     told = visits(event for event in receiver.events if event.room.name == call.room)
-    assert {who: alternates(stays) for who, stays in told.items()} == dict.fromkeys(before, True)
+    assert {who: alternates(stays) for who, stays in told.items()} == dict.fromkeys(sleepers.before, True)
 
 
 @contextlib.asynccontextmanager
@@ -200,21 +240,16 @@ async def test_who_was_in_a_call_is_in_it_again_when_the_server_was_killed(
     assert not set((await call.sids()).values()) & set(sids.values())
 
 
-async def test_a_mute_that_a_client_missed_holds_when_it_is_back(
-    far_server: ServerUnderTest, relay: Namespace, make_peer: PeerFactory, room: str
-) -> None:
-    async with faulty_path(far_server, relay) as path, LiveKitAPI(far_server.http_url, KEY, SECRET) as api:
-        call = FaultCall(path, api, room)
-        ada: BrowserPeer = await make_peer("chromium", "ada")
-        await call.join(ada)
-        (track,) = (await call.participants())["ada"].tracks
-        path.closed = True
-        path.cut_signal()
-        mute = protocol.MuteRoomTrackRequest(room=room, identity="ada", track_sid=track.sid, muted=True)
-        assert (await api.room.mute_published_track(mute)).track.muted
-        path.closed = False
-        await call.are_back({"ada": 0})
-        await had(ada, "TrackMuted")
-        assert not await ada.run("room.localParticipant.isMicrophoneEnabled")
-        assert (await call.participants())["ada"].tracks[0].muted
-        await ada.leave()
+async def test_a_mute_that_a_client_missed_holds_when_it_is_back(call: FaultCall) -> None:
+    ada: BrowserPeer = next(peer for peer in call.peers if peer.identity == "ada")
+    (track,) = (await call.participants())["ada"].tracks
+    returns = await call.count_returns()
+    call.path.closed = True
+    call.path.cut_signal()
+    mute = protocol.MuteRoomTrackRequest(room=call.room, identity="ada", track_sid=track.sid, muted=True)
+    assert (await call.api.room.mute_published_track(mute)).track.muted
+    call.path.closed = False
+    await call.are_back(returns)
+    await had(ada, "TrackMuted", track.sid)
+    assert not await ada.run("room.localParticipant.isMicrophoneEnabled")
+    assert (await call.participants())["ada"].tracks[0].muted

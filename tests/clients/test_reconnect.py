@@ -1,5 +1,7 @@
 """A participant outlives its WebSocket, a changed network, and a full reconnect."""
 
+import asyncio
+
 import pytest
 
 from tests.clients.conftest import PeerFactory
@@ -8,61 +10,74 @@ from tests.clients.sfu_server import ServerUnderTest
 
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
+SCENARIOS = {"signal-reconnect": "SignalReconnecting", "full-reconnect": "Reconnecting"}
+"""How a connection is broken -> the event by which livekit-client says so. A resume, then a full reconnect."""
+
 
 async def _microphone(peer: BrowserPeer, identity: str) -> Media | None:
     media = (await peer.received()).get(identity, {}).get("microphone")
     return media if media is not None and media.energy > 0 else None
 
 
-async def _had(peer: BrowserPeer, event: str) -> bool:
-    return any(name == event for name, *_ in (await peer.state())["events"])
+async def _breaks_and_returns(peer: BrowserPeer, scenario: str) -> None:
+    """Break a connection as livekit-client simulates it, and wait until it says that it is back."""
+
+    async def times(event: str) -> int:
+        return sum(name == event for name, *_ in (await peer.state())["events"])
+
+    before = {event: await times(event) for event in (SCENARIOS[scenario], "Reconnected")}
+    await peer.run(f"room.simulateScenario('{scenario}')")
+    for event, count in before.items():
+
+        async def more(event: str = event, count: int = count) -> bool:
+            return await times(event) > count
+
+        await eventually(more, f"{event} after {scenario}", detail=peer.state)
 
 
 @pytest.mark.parametrize("kind", ["chromium", "firefox"])
-@pytest.mark.parametrize(
-    ("scenario", "event"), [("signal-reconnect", "SignalReconnecting"), ("full-reconnect", "Reconnecting")]
-)
 async def test_a_lost_connection_comes_back_with_its_tracks(
-    server: ServerUnderTest, make_peer: PeerFactory, room: str, kind: str, scenario: str, event: str
+    server: ServerUnderTest, make_peer: PeerFactory, room: str, kind: str
 ) -> None:
     speaker: BrowserPeer = await make_peer(kind, "speaker")
     listener: BrowserPeer = await make_peer("chromium", "listener")
-    await speaker.join(server, room)
-    await listener.join(server, room)
+    await asyncio.gather(speaker.join(server, room), listener.join(server, room))
     await speaker.publish_audio()
     await eventually(lambda: _microphone(listener, "speaker"), "audio", detail=listener.received)
-    await speaker.run(f"room.simulateScenario('{scenario}')")
-    await eventually(lambda: _had(speaker, event), event, detail=speaker.state)
-    await eventually(lambda: _had(speaker, "Reconnected"), "Reconnected", detail=speaker.state)
+    for scenario in SCENARIOS:
+        await _breaks_and_returns(speaker, scenario)
+        await _goes_on(speaker, listener, f"still here after {scenario}")
+
+
+async def _goes_on(speaker: BrowserPeer, listener: BrowserPeer, text: str) -> None:
+    """Wait until sound and a message arrive."""
     before = [0]
 
-    async def goes_on() -> bool:
+    async def packets_come() -> bool:
         media = await _microphone(listener, "speaker")
         packets = media.packets if media else 0
         going = 0 < before[0] < packets
         before[0] = packets
         return going
 
-    await eventually(goes_on, "audio after the reconnect", detail=listener.received)
+    await eventually(packets_come, "audio after the reconnect", detail=listener.received)
 
     async def read() -> bool:
         # livekit-client puts off what is said while it still counts itself as reconnecting, so say it again
-        await speaker.say("still here")
-        return ("speaker", "still here") in await listener.messages()
+        await speaker.say(text)
+        return ("speaker", text) in await listener.messages()
 
     await eventually(read, "data after the reconnect", detail=listener.messages)
 
 
-@pytest.mark.parametrize("scenario", ["signal-reconnect", "full-reconnect"])
 async def test_metadata_of_half_a_mebibyte_comes_back_with_its_owner(
-    server: ServerUnderTest, make_peer: PeerFactory, room: str, scenario: str
+    server: ServerUnderTest, make_peer: PeerFactory, room: str
 ) -> None:
     """The refreshed token carries it, and so does the request of the next connection."""
     size = 500 * 1024
     owner: BrowserPeer = await make_peer("chromium", "owner")
     reader: BrowserPeer = await make_peer("chromium", "reader")
-    await owner.join(server, room, canUpdateOwnMetadata=True)
-    await reader.join(server, room)
+    await asyncio.gather(owner.join(server, room, canUpdateOwnMetadata=True), reader.join(server, room))
     await owner.run(f"room.localParticipant.setMetadata('m'.repeat({size})).then(() => 1)")
 
     async def told() -> bool:
@@ -75,7 +90,7 @@ async def test_metadata_of_half_a_mebibyte_comes_back_with_its_owner(
         return bool(await owner.run("room.engine.token.length") > size)
 
     await eventually(refreshed, "the token that carries it")
-    await owner.run(f"room.simulateScenario('{scenario}')")
-    await eventually(lambda: _had(owner, "Reconnected"), "Reconnected", detail=owner.state)
-    await eventually(told, "the metadata after the reconnect")
-    assert await owner.run("room.localParticipant.metadata.length") == size
+    for scenario in SCENARIOS:
+        await _breaks_and_returns(owner, scenario)
+        await eventually(told, f"the metadata after {scenario}")
+        assert await owner.run("room.localParticipant.metadata.length") == size

@@ -68,5 +68,5 @@ async def test_after_a_storm_of_changes_everybody_hears_everybody(
         await asyncio.gather(*(_act(peer, dice) for peer in peers))
     await asyncio.gather(*(_unpublish(peer) for peer in peers))
     await asyncio.gather(*(peer.publish_audio() for peer in peers))
-    for listener, speaker in itertools.permutations(peers, 2):
-        await hears(listener, speaker.identity)
+    pairs = itertools.permutations(peers, 2)
+    await asyncio.gather(*(hears(listener, speaker.identity) for listener, speaker in pairs))
