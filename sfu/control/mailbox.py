@@ -106,10 +106,15 @@ class Mailbox:
         """
         if fields.keys() != COMMAND_FIELDS[kind]:
             raise TypeError(f"{kind.name} takes {sorted(COMMAND_FIELDS[kind])}, not {sorted(fields)}")
+        self._pack(kind, row, generation, fields)
+        if not self._waiting and not self._settings and push_command(self._state, self._command):
+            self._wake()
+            return
+        packed = bytes(self._command_bytes)
         if kind in _SETTINGS:
-            self._settings[kind, row] = self._packed(kind, row, generation, fields)
+            self._settings[kind, row] = packed
         elif self.has_room or kind in _ROWS:
-            self._waiting.append(self._packed(kind, row, generation, fields))
+            self._waiting.append(packed)
         else:
             raise TableFull("too many commands wait for the media thread")
         self.flush()
@@ -132,14 +137,13 @@ class Mailbox:
         self._wake()
         return True
 
-    def _packed(self, kind: Command, row: int, generation: int, fields: dict[str, int]) -> bytes:
-        """One command as it lies in the queue."""
+    def _pack(self, kind: Command, row: int, generation: int, fields: dict[str, int]) -> None:
+        """Write one command into `_command`, as it lies in the queue."""
         self._command_bytes[:] = _EMPTY
         command = self._command[0]
         command["kind"], command["row"], command["generation"] = kind, row, generation
         for name, value in fields.items():
             command[name] = value
-        return bytes(self._command_bytes)
 
     def _put(self, packed: bytes) -> bool:
         """Put one command into the queue; False when it is full."""

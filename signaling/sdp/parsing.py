@@ -229,8 +229,11 @@ def _first_number(found: _Attributes, name: str, highest: int) -> int | None:
     return _number(found[name][0], highest) if name in found else None
 
 
+_SPACE = re.compile(r"\s")
+
+
 def _is_token(text: str) -> bool:
-    return 0 < len(text) <= MAX_NAME and not any(map(str.isspace, text))
+    return 0 < len(text) <= MAX_NAME and _SPACE.search(text) is None
 
 
 def _token(found: _Attributes, name: str) -> str:
@@ -238,13 +241,13 @@ def _token(found: _Attributes, name: str) -> str:
     return value if _is_token(value) else ""
 
 
-def _direction(found: _Attributes) -> Direction | None:
-    return next((direction for direction in Direction if direction.value in found), None)
-
-
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _SETUPS = {setup.value: setup for setup in Setup}
 _HEX_PAIRS = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2})+")
+
+
+def _direction(found: _Attributes) -> Direction | None:
+    return next((direction for name, direction in _DIRECTIONS.items() if name in found), None)
 
 
 def _transport(found: _Attributes) -> Transport:
