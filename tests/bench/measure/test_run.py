@@ -137,7 +137,8 @@ def test_churn_is_load_and_not_measured(target: str) -> None:
 def test_calls_of_the_server_api_are_load_and_have_figures_of_their_own() -> None:
     measured = measure("aiosfu", API)
     assert measured.delivered == measured.offered == measured.latency.count == 2 * 50
-    assert measured.calls_due == len(measured.calls_ms) == pytest.approx(20, abs=2)
+    assert measured.calls_due == len(measured.calls_ms)
+    assert 10 < measured.calls_due < 30  # 20 in an exact second, which a busy machine does not measure
     assert all(milliseconds > 0 for milliseconds in measured.calls_ms)
     assert not any("calls" in note for note in measured.notes)
     assert measured.main_thread_busy > 0
