@@ -216,15 +216,23 @@ class Engine:
         self._owners[shard].transports[transport.row] = transport
         return self._local(transport)
 
-    def take_connection(self, connection: socket.socket, client: str = "") -> None:
+    def media_addresses(self) -> tuple[tuple[str, int], ...]:
+        """The addresses and UDP ports that clients are told, of all media threads; none before `start`."""
+        found = (each for candidates in self._candidates.values() for each in candidates if not each.tcp)
+        return tuple((each.address, each.port) for each in found)
+
+    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
         """Take over a connected TCP socket of which nothing has been read, and which is to begin with a connectivity
         check in a frame (RFC 6544). It is closed when it does not prove to be a client's, and when it ends.
 
         Args:
-            connection: a socket that nobody else uses any more.
+            connection: a socket that nobody else uses any more. With `client` and `peer` it may be one of a pair, in
+                which a relay writes what its client sends.
             client: the client's IP address if a proxy told it, under which the connection counts until its check came.
+            peer: the address and port from which the client seems to come, such as that of its relay. Checks are told
+                this address.
         """
-        self._tcp.take(connection, client)
+        self._tcp.take(connection, client, peer)
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
         """Take the peer's ICE credentials and fingerprints; start DTLS, and SCTP with a `sctp_port`. Later calls bring

@@ -87,8 +87,8 @@ SERVER_OPTIONS = (
     click.option("--region", help="The name of the place where the server is."),
     click.option("--redis-host", metavar="HOST:PORT", help="Accepted; not used yet."),
     click.option("--redis-password", help="Accepted; not used yet."),
-    click.option("--turn-cert", metavar="FILE", help="Accepted; not used yet."),
-    click.option("--turn-key", metavar="FILE", help="Accepted; not used yet."),
+    click.option("--turn-cert", metavar="FILE", help="Certificate of the TURN server, in PEM."),
+    click.option("--turn-key", metavar="FILE", help="Private key of that certificate."),
     click.option("--log-level", type=click.Choice(LOG_LEVEL_NAMES, case_sensitive=False)),
     click.option("--cpuprofile", metavar="FILE", hidden=True, expose_value=False, callback=_tell_no_effect),
     click.option("--memprofile", metavar="FILE", hidden=True, expose_value=False, callback=_tell_no_effect),
@@ -364,7 +364,7 @@ def _serve(flags: Flags) -> None:
 
 
 def _open_and_run(config: Config, read_again: Callable[[], Config] | None) -> None:
-    from signaling.http import listener
+    from signaling.http import listener, sockets, turn_sockets
     from signaling.logs import configure_logging
 
     configure_logging(config.log_level, config.log_json)
@@ -372,11 +372,12 @@ def _open_and_run(config: Config, read_again: Callable[[], Config] | None) -> No
     listener.raise_descriptor_limit()
     try:
         # Before anything slow, so that a taken port is known at once.
-        config = listener.check_media_ports(config)
-        listener.check_metrics_port(config)
-        listener.check_certificate(config)
-        _run(config, read_again, listener.bind_sockets(config))
-    except listener.PortInUse as error:
+        config = sockets.check_media_ports(config)
+        sockets.check_metrics_port(config)
+        sockets.check_certificate(config)
+        turn_sockets.check_turn(config)
+        _run(config, read_again, sockets.bind_sockets(config))
+    except sockets.PortInUse as error:
         raise ConfigError(str(error)) from error
 
 

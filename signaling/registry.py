@@ -44,6 +44,7 @@ from signaling.rooms.node import Node
 from signaling.rooms.quality import QUALITY_INTERVAL_S
 from signaling.rooms.room import Room
 from signaling.rooms.tracks import Publisher
+from signaling.turn.service import TurnService
 from signaling.webhooks.notifier import Webhooks
 from signaling.whip.endpoint import routes as whip_routes
 from signaling.whip.sessions import Sessions
@@ -74,6 +75,11 @@ class Rooms:
         self._tasks: list[asyncio.Task[None]] = []
         self._quality_at = 0.0
         """When the qualities of connections were measured last, or the first of the present rooms was made."""
+
+    @property
+    def turn(self) -> TurnService:
+        """The TURN server, of which participants are told."""
+        return self.node.turn
 
     async def start(self) -> None:
         """Start the tasks that take the engine's events and keep time."""
@@ -174,7 +180,7 @@ class Rooms:
 
     def drops(self) -> dict[str, int]:
         """Return the number of clients' messages and requests dropped since the start, by reason."""
-        return dict(self.node.dropped)
+        return {**self.node.dropped, **self.node.turn.drops()}
 
     def census(self) -> Census:
         """Count rooms, participants, published tracks and calls of the server API."""
@@ -277,6 +283,7 @@ class Rooms:
             if room.is_over(now):
                 self._end(room, ROOM_CLOSED, LeaveRequest.DISCONNECT)
         self._sessions.tick(now)
+        self.node.turn.tick()
 
     def _report_quality(self) -> None:
         scores = quality.measure(self.node)

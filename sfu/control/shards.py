@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sfu.control.inbox import Inbox
 from sfu.control.mailbox import Mailbox
-from sfu.control.net.sockets import Sockets, candidates, socket_address
+from sfu.control.net.sockets import Sockets, candidates
 from sfu.control.net.tcp import TcpConnections
 from sfu.control.rows import Tables
 from sfu.control.security.certificate import LocalCertificate
@@ -105,14 +105,15 @@ class Shard:
             return self.sockets.send(path, datagram)
         return self.mailbox.push_frame(transport, generation, path, datagram)
 
-    def open_connection(self, connection: socket.socket) -> None:
-        """Let the media thread serve a TCP connection, whose first frame is a check and waits to be read.
+    def open_connection(self, connection: socket.socket, address: bytes) -> None:
+        """Let the media thread serve a TCP connection, whose first frame is a check and waits to be read. address: the
+        sockaddr of its peer.
 
         Raises:
             TableFull: there are too many connections.
             OSError: it has ended.
         """
-        row, generation = self.tables.take_connection(socket_address(connection), connection.fileno())
+        row, generation = self.tables.take_connection(address, connection.fileno())
         self._connections[row] = connection
         self.mailbox.push(Command.OPEN_CONNECTION, row, generation)
 

@@ -33,6 +33,7 @@ from signaling.config.presets import Presets, parse_presets
 from signaling.config.secret_files import read_secrets, read_text
 from signaling.config.sections import LimitSection, Section, Size, TlsSection, WebhookSection
 from signaling.config.settings import Setting, read_variables
+from signaling.config.turn_options import TurnOptions, TurnSection
 from signaling.config.values import (
     ADDRESS_NAMES,
     ANY_ADDRESS,
@@ -141,6 +142,7 @@ class Config:
     region: str = ""
     """The name of the place where this server is, which clients are told."""
     ice_servers: IceServerOptions = field(default_factory=IceServerOptions)
+    turn: TurnOptions = field(default_factory=TurnOptions)
     node_ips: tuple[str, ...] = ()
     """Addresses to tell clients, at most one per family; empty: all of the machine's."""
     log_level: LogLevel = "info"
@@ -278,6 +280,7 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         room_presets=room.room_configurations,
         region=file.region,
         ice_servers=IceServerOptions(stun_urls(file.rtc.stun_servers), turn_servers(file.rtc.turn_servers, document)),
+        turn=file.turn.options(),
         node_ips=_latest(
             parse_node_ips, file.rtc.node_ip, ("NODE_IP", environment.get("NODE_IP")), ("--node-ip", flags.node_ip)
         ),
@@ -304,11 +307,11 @@ def _read(flags: Flags, environment: Mapping[str, str]) -> Document:
 
 def _files(file: "_File", flags: Flags, document: Document) -> tuple[str, ...]:
     """Return the files from which a configuration was read."""
-    tls = file.tls.options()
-    certificate = (tls.cert_file, tls.key_file) if tls else ()
+    pairs = (file.tls.options(), file.turn.options().tls)
+    certificates = (name for tls in pairs if tls for name in (tls.cert_file, tls.key_file))
     secrets = (server.secret_file for server in file.rtc.turn_servers if server.reads_secret)
     named = document.name if document.name == str(flags.config) else ""
-    return tuple(filter(None, (named, file.key_file, *certificate, *secrets)))
+    return tuple(filter(None, (named, file.key_file, *certificates, *secrets)))
 
 
 def _keys(file: "_File", flags: Flags, environment: Mapping[str, str], document: Document) -> Keys:
@@ -422,6 +425,7 @@ class _File(Section):
     webhook: WebhookSection = Field(default_factory=WebhookSection)
     limit: LimitSection = Field(default_factory=LimitSection)
     tls: TlsSection = Field(default_factory=TlsSection)
+    turn: TurnSection = Field(default_factory=TurnSection)
     proxy_protocol_trusted_cidrs: Annotated[tuple[IpNetwork, ...], BeforeValidator(parse_networks)] = ()
     key_file: str = ""
     region: str = ""

@@ -124,12 +124,20 @@ KNOWN_KEYS: KeyTable = {
         ),
         **_ignored("create_room_timeout create_room_attempts update_batch_target_size"),
     },
-    "turn": _ignored(
-        "enabled domain cert_file key_file tls_port udp_port relay_range_start relay_range_end external_tls "
-        "bind_addresses per_user_relay_allocation_limit ttl_seconds allow_restricted_peer_cidrs deny_peer_cidrs "
-        # Those of LiveKit's Helm chart, which it leaves in the server's configuration.
-        "loadBalancerAnnotations secretName"
-    ),
+    "turn": {
+        **_acted_on(
+            "enabled domain cert_file key_file tls_port udp_port relay_range_start relay_range_end external_tls"
+        ),
+        **_acted_on("bind_addresses per_user_relay_allocation_limit ttl_seconds"),
+        # Ours: livekit-server has no TURN over TCP, and tells port 443 in place of `tls_port`.
+        **_acted_on("tcp_port advertised_tcp_port advertised_tls_port"),
+        **_ignored(
+            # Needless here: nothing is relayed but to this server's media.
+            "allow_restricted_peer_cidrs deny_peer_cidrs "
+            # Those of LiveKit's Helm chart, which it leaves in the server's configuration.
+            "loadBalancerAnnotations secretName"
+        ),
+    },
     "ingress": _ignored("rtmp_base_url whip_base_url"),
     "sip": {},
     "webhook": {

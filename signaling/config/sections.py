@@ -24,6 +24,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
+def files_of_tls(cert_file: str, key_file: str) -> TlsOptions | None:
+    """Return the files of a certificate, with `~` and variables in their names replaced; None: none are named."""
+    if not cert_file:
+        return None
+    cert, key = (os.fspath(Path(os.path.expandvars(name)).expanduser()) for name in (cert_file, key_file))
+    return TlsOptions(cert, key)
+
+
 class TlsSection(Section):
     """`tls`: the certificate of the main port. Both keys are given or none."""
 
@@ -38,11 +46,8 @@ class TlsSection(Section):
         return self
 
     def options(self) -> TlsOptions | None:
-        """Return the section for the rest of the server, with `~` and variables in names replaced; None: no TLS."""
-        if not self.cert_file:
-            return None
-        cert, key = (os.fspath(Path(os.path.expandvars(name)).expanduser()) for name in (self.cert_file, self.key_file))
-        return TlsOptions(cert, key)
+        """Return the section for the rest of the server; None: no TLS."""
+        return files_of_tls(self.cert_file, self.key_file)
 
 
 class _Filter(Section):

@@ -14,7 +14,7 @@ import structlog
 from signaling.config.values import IpNetwork
 from signaling.http.arrivals import Arrival, Services
 from signaling.http.first_bytes import Address
-from signaling.http.networks import ByNetwork, network_of
+from signaling.networks import ByNetwork, network_of
 
 BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted, as uvicorn has it."""

@@ -25,6 +25,7 @@ from signaling.http.first_bytes import (
     read_proxy_header,
     recognize,
 )
+from signaling.http.pump import Pump
 
 FIRST_BYTES_S = 5.0
 """How long a client may take for the bytes that tell what it speaks, and again for those inside of TLS."""
@@ -141,10 +142,10 @@ class Arrival:
             transport.set_protocol(http)
             self._finish()
             http.data_received(first)
+        elif protocol is Protocol.TURN:
+            self._pump(first, transport)
         elif protocol is not None:
-            # TURN over TLS cannot be handed over: its descriptor has nothing but ciphertext.
-            is_framed = protocol in (Protocol.TURN, Protocol.ICE_TCP)
-            self.drop("media_over_tcp" if is_framed else "first_bytes_unknown")
+            self.drop("media_over_tcp" if protocol is Protocol.ICE_TCP else "first_bytes_unknown")
 
     def _look(self) -> None:
         try:
@@ -212,6 +213,22 @@ class Arrival:
         if self._services.take_framed(self._socket, protocol, self._told or self.peer):
             self._finish()
         else:
+            self.drop("media_over_tcp")
+
+    def _pump(self, first: bytes, transport: asyncio.Transport) -> None:
+        """Give the TURN server a pair of sockets, as the descriptor has nothing but ciphertext."""
+        try:
+            pump = Pump(transport)
+        except OSError:
+            self.drop("accept_failed")
+            return
+        transport.set_protocol(pump)
+        if self._services.take_framed(pump.theirs, Protocol.TURN, self._told or self.peer):
+            self._finish()
+            pump.data_received(first)
+        else:
+            pump.theirs.close()
+            pump.connection_lost(None)
             self.drop("media_over_tcp")
 
     def _open(self, opening: Callable[[], Coroutine[Any, Any, None]]) -> None:

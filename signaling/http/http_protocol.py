@@ -26,8 +26,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from signaling.http.connection import DIRECT
-from signaling.http.networks import ByNetwork, network_of
 from signaling.http.shares import TURN_S
+from signaling.networks import ByNetwork, network_of
 
 MAX_REQUEST_HEAD_BYTES = 1024 * 1024 + 4096
 """Bytes of a request line with its headers. A token with a participant's metadata, in the query or in `Authorization`,

@@ -28,6 +28,7 @@ from signaling.http.connection import SOCKET_GONE, SignalConnection
 from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
 from signaling.http.tokens import create
 from signaling.metrics.numbers import Census, Joins
+from signaling.turn.service import TurnService
 
 PREFLIGHT_MAX_AGE_S = 86_400
 MAX_QUERY_PARAMETERS = 100
@@ -55,6 +56,10 @@ class Session(Protocol):
 
 class Rooms(Protocol):
     """The part of `signaling.registry.Rooms` that this file uses."""
+
+    @property
+    def turn(self) -> TurnService:
+        """The TURN server, of which participants are told."""
 
     async def start(self) -> None:
         """Begin to accept participants."""

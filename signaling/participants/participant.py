@@ -149,6 +149,7 @@ class Participant:
         """The transport over which data packets for it go."""
         for transport in self.renegotiation.transports:
             node.participants[transport] = self
+        node.turn.admit(self.sid, (room.name, self.identity))
 
     @property
     def sid(self) -> str:
@@ -454,6 +455,7 @@ class Participant:
         if self.settings.signals:  # those of WHIP and WHEP know nothing but UDP, as far as anybody can tell
             self.node.fallbacks.ended(self)
         with ExitStack() as last_first:
+            last_first.callback(self.node.turn.expel, self.sid)
             for transport in self.renegotiation.transports:
                 last_first.callback(self.node.participants.pop, transport, None)
             last_first.callback(self.renegotiation.close)

@@ -3,7 +3,6 @@
 A client without a WebSocket is admitted here as well, and then served by what admitted it.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,6 @@ from livekit.protocol.models import (
     ServerInfo,
 )
 from livekit.protocol.rtc import (
-    ICEServer,
     JoinResponse,
     LeaveRequest,
     ParticipantUpdate,
@@ -46,7 +44,6 @@ from signaling.rooms.capacity import SERVER_FULL
 from signaling.rooms.departures import RETOLD_S
 from signaling.rooms.node import Node
 from signaling.rooms.room import Room
-from signaling.turn.ice_servers import ice_servers
 
 PROTOCOL_VERSION = 17
 """The version of LiveKit's signalling protocol that is implemented here."""
@@ -243,7 +240,7 @@ def _resume(participant: Participant, join: JoinParameters, connection: SignalCo
     if missed is None:
         raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, "too much happened while the client was away")
     reconnect = ReconnectResponse(
-        ice_servers=_ice_servers(participant),
+        ice_servers=participant.node.ice_servers(participant.sid),
         client_configuration=_client_configuration(participant),
         server_info=_server_info(participant.node),
         last_message_seq=participant.last_sequence,
@@ -272,7 +269,7 @@ def _join_response(participant: Participant) -> JoinResponse:
         other_participants=room.visible_to(participant),
         server_version=COMPATIBLE_VERSION,
         server_info=_server_info(participant.node),
-        ice_servers=_ice_servers(participant),
+        ice_servers=participant.node.ice_servers(participant.sid),
         client_configuration=_client_configuration(participant),
         subscriber_primary=participant.subscriber_primary,
         ping_interval=PING_INTERVAL_S,
@@ -285,10 +282,6 @@ def _join_response(participant: Participant) -> JoinResponse:
 
 def _client_configuration(participant: Participant) -> ClientConfiguration | None:
     return ClientConfiguration(force_relay=ENABLED) if participant.way is Way.RELAY else None
-
-
-def _ice_servers(participant: Participant) -> list[ICEServer]:
-    return ice_servers(participant.node.config.ice_servers, participant.sid, time.time())
 
 
 def _server_info(node: Node) -> ServerInfo:

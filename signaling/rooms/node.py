@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from livekit.protocol.rtc import ICEServer
 
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
@@ -26,6 +27,8 @@ from signaling.rooms.events import Events
 from signaling.rooms.member import Member
 from signaling.rooms.path_memory import PathMemory
 from signaling.rooms.tracks import Track
+from signaling.turn.ice_servers import ice_servers
+from signaling.turn.service import TurnService
 
 if TYPE_CHECKING:
     from sfu.engine import Engine
@@ -61,6 +64,8 @@ class Node:
     """What the paths to those who left were known to carry."""
     fallbacks: Fallbacks = field(init=False)
     """How clients are to connect whose connection failed."""
+    turn: TurnService = field(init=False)
+    """The TURN server of this process."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Counts messages and requests of clients that were dropped, by reason."""
     api_calls: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -89,12 +94,19 @@ class Node:
         self.entrances = Entrances(lambda: self.clock())
         self.turns = Turns(lambda: self.clock())
         self.paths = PathMemory(self.engine, lambda: self.clock())
+        secret = next(iter(self.config.keys.values())).get_secret_value()
+        self.turn = TurnService(self.config.turn, secret)
         self.fallbacks = Fallbacks(self.config.ice, lambda: self.clock(), lambda: self.has_relay)
 
     @property
     def has_relay(self) -> bool:
         """Whether clients are told of a TURN server."""
-        return bool(self.config.ice_servers.turn_servers)
+        return self.turn.is_told or bool(self.config.ice_servers.turn_servers)
+
+    def ice_servers(self, sid: str) -> list[ICEServer]:
+        """Return the STUN and TURN servers that the participant with this sid is told: our own come first."""
+        now = time.time()
+        return [*self.turn.ice_servers(sid, now), *ice_servers(self.config.ice_servers, sid, now)]
 
     def take_group(self) -> int:
         """Return a number for a room that forwards only its loudest voices; 0, which is no group, if all are taken."""

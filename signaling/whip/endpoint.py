@@ -4,7 +4,6 @@ Who calls it: Starlette, for every method on the paths of `routes`. WHIP is RFC 
 differ in the direction of media. A token is an ordinary one for joining a room.
 """
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from signaling import identifiers
 from signaling.api.bodies import Bodies
 from signaling.api.callers import wait_for_turn
 from signaling.api.errors import ApiError
@@ -26,7 +24,6 @@ from signaling.http.join import JoinError, JoinParameters
 from signaling.http.server import join_parameters
 from signaling.http.shares import Share
 from signaling.rooms.node import Node
-from signaling.turn.ice_servers import ice_servers
 from signaling.whip.fragments import read_fragment
 from signaling.whip.ice_links import ice_links
 from signaling.whip.offers import NOMINAL_SIZE, Publication, read_offer
@@ -121,14 +118,15 @@ class Endpoint:
             return PlainTextResponse("", headers={"Accept-Patch": FRAGMENT_TYPE})
         response = PlainTextResponse("", headers={"Accept-Post": SDP_TYPE})
         if "authorization" in request.headers or "access_token" in request.query_params:
-            request.app.state.rooms.validate(self._join(request))
-            # Nobody has joined yet, so the credentials carry the sid of nobody.
-            self._add_links(response, identifiers.participant_sid())
+            join = self._join(request)
+            request.app.state.rooms.validate(join)
+            # Nobody has joined yet, so the credentials carry a sid of their own.
+            self._add_links(response, self._services.node.turn.guest((join.room, join.claims.identity)))
         return response
 
     def _add_links(self, response: Response, sid: str) -> None:
         """Tell the client of the servers with which it may gather candidates, as the participant with this sid."""
-        for link in ice_links(ice_servers(self._services.node.config.ice_servers, sid, time.time())):
+        for link in ice_links(self._services.node.ice_servers(sid)):
             response.headers.append("Link", link)
 
     async def _create(self, request: Request) -> Response:

@@ -17,6 +17,7 @@ from bench.clients.endpoint import make_context
 from sfu.engine import Engine, EngineOptions
 from signaling.config.configuration import Flags, load_config
 from signaling.http import listener
+from signaling.http.sockets import bind_sockets
 from signaling.http.tokens import create
 from signaling.registry import Rooms
 from tests.clients.json_peer import json_socket
@@ -109,7 +110,7 @@ Dtls = tuple[SSL.Context, tuple[str, str]]
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[InProcess]:
     server = InProcess()
-    sockets = listener.bind_sockets(server.config)
+    sockets = bind_sockets(server.config)
     async with listener.running(server.config, server.engine, server.rooms, sockets) as addresses:
         server.url = f"ws://127.0.0.1:{addresses[0][1]}"
         yield server

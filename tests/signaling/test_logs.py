@@ -19,7 +19,8 @@ from signaling.participants import handlers
 from signaling import registry as rooms
 from signaling.http import join, server
 from signaling.config.configuration import Config
-from signaling.http.listener import bind_sockets, running
+from signaling.http.listener import running
+from signaling.http.sockets import bind_sockets
 from signaling.logs import configure_logging
 from signaling.config.api_keys import hide
 from tests.signaling.support.fake_engine import FakeEngine

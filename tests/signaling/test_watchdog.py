@@ -116,7 +116,8 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process(monkeypatch: pytest.M
 STUCK = """
 import asyncio
 from signaling.config.configuration import Config
-from signaling.http.listener import bind_sockets, serve
+from signaling.http.listener import serve
+from signaling.http.sockets import bind_sockets
 from signaling.logs import configure_logging
 from signaling.registry import Rooms
 from signaling.config.api_keys import hide

@@ -197,11 +197,15 @@ def socket_address(connection: socket.socket) -> bytes:
         OSError: the connection has ended.
     """
     name = connection.getpeername()
-    family = struct.pack("=H", connection.family)
-    if connection.family == socket.AF_INET:
-        return family + struct.pack("!H4s8x", name[1], socket.inet_aton(name[0]))
-    address = socket.inet_pton(socket.AF_INET6, name[0].partition("%")[0])
-    return family + struct.pack("!HI16s", name[1], 0, address) + struct.pack("=I", name[3])
+    return packed_address(name[0].partition("%")[0], name[1], name[3] if len(name) > 3 else 0)
+
+
+def packed_address(host: str, port: int, scope: int = 0) -> bytes:
+    """The sockaddr_in or sockaddr_in6 of an IP address and a port. scope: the interface of a link-local address."""
+    if ":" not in host:
+        return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton(host))
+    address = socket.inet_pton(socket.AF_INET6, host)
+    return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI16s", port, 0, address) + struct.pack("=I", scope)
 
 
 def source_control(path: Any) -> list[tuple[int, int, bytes]]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sfu.control.net.sockets import bound_socket
+from sfu.control.net.sockets import bound_socket, packed_address, socket_address
 from sfu.errors import TableFull
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ class Serves(Protocol):
 
     ufrags: set[str]
 
-    def open_connection(self, connection: socket.socket) -> None:
-        """Let the media thread serve a connection.
+    def open_connection(self, connection: socket.socket, address: bytes) -> None:
+        """Let the media thread serve a connection, whose peer has this sockaddr.
 
         Raises:
             TableFull: there are too many.
@@ -67,6 +67,9 @@ class _Arrival:
 
     connection: socket.socket
     address: str
+    """Under which it is counted."""
+    peer: tuple[str, int] | None
+    """What counts as its peer's address; None: the peer of the socket."""
     expires: asyncio.TimerHandle | None = None
     seen: int = 0
     waits: bool = False
@@ -107,9 +110,15 @@ class TcpConnections:
             raise
         self._accept_more()
 
-    def take(self, connection: socket.socket, client: str = "") -> None:
+    def take(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
         """Take over a connected socket of which nothing has been read. It is closed if it does not prove to be a
-        peer's. client: the IP address under which it is counted, if that is not the socket's peer, but behind it."""
+        peer's.
+
+        Args:
+            connection: a socket of TCP; with `client` and `peer`, one of any stream.
+            client: the IP address under which it is counted, if that is not the socket's peer, but behind it.
+            peer: the IP address and port that count as its peer's, if they are not those of the socket.
+        """
         try:
             connection.setblocking(False)
             address = _counted_address(client or connection.getpeername()[0])
@@ -121,7 +130,7 @@ class TcpConnections:
             connection.close()
             return
         self._make_room(address)
-        arrival = _Arrival(connection, address)
+        arrival = _Arrival(connection, address, peer)
         self._unproven[arrival] = None
         self._of_address.setdefault(address, {})[arrival] = None
         self._look(arrival)
@@ -216,7 +225,8 @@ class TcpConnections:
             return
         try:
             _set_options(arrival.connection)
-            shard.open_connection(arrival.connection)
+            seen = packed_address(*arrival.peer) if arrival.peer else socket_address(arrival.connection)
+            shard.open_connection(arrival.connection, seen)
         except (OSError, TableFull):
             self._refuse(arrival, "tcp_beyond_limit")
         else:
@@ -280,6 +290,8 @@ def _set_listening_options(opened: socket.socket) -> None:
 def _set_options(connection: socket.socket) -> None:
     """How a connection is sent to, and read: every byte makes it readable again."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    if connection.family == socket.AF_UNIX:
+        return
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from livekit.api import LiveKitAPI
 
-from signaling.http.listener import bind_sockets, running
+from signaling.http.listener import running
+from signaling.http.sockets import bind_sockets
 from tests.signaling.support.api import KEY, SECRET, Api
 from tests.signaling.support.call import Call
 

@@ -28,6 +28,9 @@ OURS = {
     "limit.max_api_request_body_size",
     "rtc.enable_warp",
     "turn.per_user_relay_allocation_limit",
+    "turn.tcp_port",
+    "turn.advertised_tcp_port",
+    "turn.advertised_tls_port",
     # of LiveKit's Helm chart
     "turn.loadBalancerAnnotations",
     "turn.secretName",
@@ -106,7 +109,8 @@ def test_livekits_sample_starts_with_every_key_in_effect(tmp_path: Path) -> None
     (turn,) = config.ice_servers.turn_servers
     assert (turn.url, turn.ttl_s) == ("turns:myhost.com:443?transport=tcp", 14_400)
     assert turn.secret.get_secret_value() == "of coturn"
-    assert {"rtc.skip_external_ip_validation", "turn.enabled"} <= set(config.ignored)
+    assert {"rtc.skip_external_ip_validation", "turn.deny_peer_cidrs"} <= set(config.ignored)
+    assert (config.turn.enabled, config.turn.relay_ports) == (False, range(1024, 30_001))
 
 
 @pytest.mark.parametrize("lenient", [False, True])
@@ -115,6 +119,7 @@ def test_the_charts_configuration_starts_in_a_variable(lenient: bool) -> None:
     assert (config.port, config.log_level) == (7880, "debug")
     assert config.udp_ports[0] == 50000
     assert "turn.loadBalancerAnnotations" in config.ignored
+    assert (config.turn.enabled, config.turn.udp_port, config.turn.tls_port) == (True, 443, 0)
     assert config.unknown == ()
 
 

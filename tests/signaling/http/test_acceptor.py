@@ -20,8 +20,8 @@ from signaling.http.arrivals import Arrival
 from signaling.http.certificates import Certificates
 from signaling.http.first_bytes import MAGIC_COOKIE, PROXY_BINARY, Address, Protocol
 from signaling.http.http_server import Doors, http_server
-from signaling.http.listener import bind_sockets
-from signaling.http.networks import network_of
+from signaling.http.sockets import bind_sockets
+from signaling.networks import network_of
 from tests.signaling.http.test_server import CONFIG, connect, receive, token
 from tests.signaling.support.doorstep import DEADLINE_S, REQUEST, Doorstep, answer, doorstep, hang_up, until
 

@@ -12,7 +12,7 @@ import pytest
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
 from signaling.config.ice_options import IceOptions
-from signaling.http.listener import PortInUse, check_media_ports
+from signaling.http.sockets import PortInUse, check_media_ports
 from tests.signaling.http.test_server import PlayedEngine, PlayedRooms, running_on
 
 CHECK = bytes.fromhex("0014000100002112a442") + bytes(12)

@@ -13,8 +13,9 @@ from pydantic import SecretStr
 
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config, PrometheusOptions
-from signaling.http.listener import PortInUse, bind_sockets, running
+from signaling.http.listener import running
 from signaling.http.metrics import may_read
+from signaling.http.sockets import PortInUse, bind_sockets
 from tests.signaling.http.test_server import PlayedEngine, PlayedRooms, token
 
 CONFIG = Config(

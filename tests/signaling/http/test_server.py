@@ -28,13 +28,16 @@ from sfu.parameters import Kind
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
 from signaling.config.document import ConfigError
+from signaling.config.turn_options import TurnOptions
 from signaling.http import connection
 from signaling.http.connection import SignalConnection
 from signaling.http.http_server import MAX_MESSAGE_BYTES
 from signaling.http.join import JoinError, JoinParameters
-from signaling.http.listener import Engine, PortInUse, bind_sockets, running, serve
+from signaling.http.listener import Engine, running, serve
+from signaling.http.sockets import PortInUse, bind_sockets
 from signaling.http.tokens import verify
 from signaling.metrics.numbers import Census
+from signaling.turn.service import TurnService
 from tests.signaling.support.fake_engine import played_totals
 
 KEYS = hide({"devkey": "secret"})
@@ -79,6 +82,7 @@ class PlayedRooms:
     calls: list[str] = field(default_factory=list)
     configs: list[Config] = field(default_factory=list)
     refuse: JoinError | None = None
+    turn: TurnService = field(default_factory=lambda: TurnService(TurnOptions()))
     session: type[EchoSession] = EchoSession
 
     async def start(self) -> None:
@@ -123,7 +127,10 @@ class PlayedEngine:
     async def stop(self) -> None:
         self.calls.append("engine stop")
 
-    def take_connection(self, connection: socket.socket, client: str = "") -> None:
+    def media_addresses(self) -> tuple[tuple[str, int], ...]:
+        return (("192.0.2.1", 7882),)
+
+    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
         with connection:
             self.calls.append(f"took {connection.recv(64, socket.MSG_PEEK)!r} of {client}")
 

@@ -21,7 +21,8 @@ from signaling.config.configuration import Config
 from signaling.config.document import ConfigError
 from signaling.http import arrivals
 from signaling.http.first_bytes import MAGIC_COOKIE
-from signaling.http.listener import bind_sockets, running
+from signaling.http.listener import running
+from signaling.http.sockets import bind_sockets
 from tests.signaling.http.test_server import CONFIG, PlayedEngine, PlayedRooms, connect, receive, token
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.doorstep import DEADLINE_S, REQUEST, Doorstep, answer, doorstep, hang_up, until

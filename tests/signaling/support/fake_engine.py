@@ -141,7 +141,10 @@ class FakeEngine:
             ),
         )
 
-    def take_connection(self, connection: socket.socket, client: str = "") -> None:
+    def media_addresses(self) -> tuple[tuple[str, int], ...]:
+        return (("192.0.2.1", self.udp_port),)
+
+    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
         connection.close()
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:

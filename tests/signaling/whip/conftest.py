@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from signaling.http.listener import bind_sockets, running
+from signaling.http.listener import running
+from signaling.http.sockets import bind_sockets
 from signaling.participants import renegotiation
 from signaling.participants.participant import Participant
 from tests.signaling.support.api import token

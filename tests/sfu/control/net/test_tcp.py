@@ -30,12 +30,14 @@ class Shard:
     def __init__(self, *ufrags: str) -> None:
         self.ufrags = set(ufrags)
         self.served: list[socket.socket] = []
+        self.addresses: list[bytes] = []
         self.full = False
 
-    def open_connection(self, connection: socket.socket) -> None:
+    def open_connection(self, connection: socket.socket, address: bytes) -> None:
         if self.full:
             raise TableFull("no free row in connections")
         self.served.append(connection)
+        self.addresses.append(address)
 
 
 class Listening:
@@ -87,6 +89,7 @@ async def test_connection_goes_to_the_thread_of_its_ufrag_with_all_its_bytes(lis
     (served,) = listening.shard.served
     assert served.recv(4096) == CHECK + b"more"
     assert socket_address(served) == expected_address(*client.getsockname())
+    assert listening.shard.addresses == [socket_address(served)]
     assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert served.getsockopt(socket.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT) == tcp.UNSENT_BYTES
     assert served.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
@@ -207,6 +210,18 @@ async def test_clients_behind_a_proxy_are_counted_by_their_own_addresses(
         for pair in pairs:
             for each in pair:
                 each.close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
+async def test_end_of_a_pair_has_the_address_that_its_relay_says(listening: Listening, host: str) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.send(CHECK)
+        listening.connections.take(ours, "198.51.100.7", (host, 30_000))
+        assert listening.shard.served == [ours]
+        assert listening.shard.addresses == [expected_address(host, 30_000)]
+        assert ours.recv(4096) == CHECK
+    assert listening.drops == {}
 
 
 async def test_connection_for_which_the_thread_has_no_room_is_closed(listening: Listening) -> None:

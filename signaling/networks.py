@@ -1,6 +1,6 @@
 """What clients hold that have shown no token yet, by the network that counts as one client.
 
-Who calls it: `acceptor.py` and `http_protocol.py`, to take places from whoever has most of them.
+Who calls it: `http/acceptor.py`, `http/http_protocol.py`, `turn/connections.py`: they take places from who has most.
 """
 
 import ipaddress
@@ -50,6 +50,10 @@ class ByNetwork(Generic[Held]):
     def counts(self) -> dict[str, int]:
         """Return how much each network holds."""
         return {network: len(held) for network, held in self._held.items()}
+
+    def count(self, network: str) -> int:
+        """Return how much a network holds."""
+        return len(self._held.get(network, ()))
 
     def oldest(self, network: str) -> Held:
         """Return the oldest that a network holds, which has some."""

@@ -1,4 +1,4 @@
-"""signaling/http/listener.py: the sockets on which the server listens."""
+"""signaling/http/sockets.py: the sockets on which the server listens."""
 
 import socket
 
@@ -6,7 +6,7 @@ import pytest
 
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
-from signaling.http.listener import PortInUse, bind_sockets
+from signaling.http.sockets import PortInUse, bind_sockets
 
 KEYS = hide({"devkey": "secret"})
 

@@ -1,0 +1,116 @@
+"""A loop over descriptors that can be read or written, and over what the control thread asks for.
+
+Who calls it: `thread.py` runs it; everything else in the TURN thread watches its descriptors with it.
+"""
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import structlog
+
+EVENTS_AT_ONCE = 64
+"""Descriptors that are served before it is looked again which are ready."""
+TICK_S = 1.0
+"""The time between calls of `tick`."""
+READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+
+log = structlog.get_logger("signaling.turn")
+
+
+class Served(Protocol):
+    """What has a descriptor."""
+
+    def ready(self, events: int) -> None:
+        """Read or write: it can be done, or the other side has ended. An exception ends it."""
+
+    def close(self) -> None:
+        """End it, as nobody else does."""
+
+
+class Poller:
+    """Descriptors, and what is to be done with them."""
+
+    def __init__(self) -> None:
+        """Watch nothing yet."""
+        self._epoll = select.epoll()
+        self._served: dict[int, Served] = {}
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, READ)
+        self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._stopped = False
+
+    def watch(self, descriptor: int, served: Served, events: int = READ) -> None:
+        """Call `served` when one of the events has come."""
+        self._served[descriptor] = served
+        self._epoll.register(descriptor, events)
+
+    def change(self, descriptor: int, events: int) -> None:
+        """Wait for these events from now on. The end of the other side is always waited for."""
+        self._epoll.modify(descriptor, events)
+
+    def forget(self, descriptor: int) -> None:
+        """Wait for nothing of a descriptor any more; it is still open."""
+        if self._served.pop(descriptor, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Have the loop do something soon. Any thread may ask for it."""
+        self._work.put(work)
+        os.eventfd_write(self._wakeup, 1)
+
+    def stop(self) -> None:
+        """End `run`. Any thread may ask for it."""
+        self._stopped = True
+        os.eventfd_write(self._wakeup, 1)
+
+    def run(self, tick: Callable[[float], object]) -> None:
+        """Serve everything until `stop`. `tick` is called from time to time with the monotonic time, in seconds."""
+        due = time.monotonic() + TICK_S
+        while not self._stopped:
+            ready = self._epoll.poll(max(0.0, due - time.monotonic()), EVENTS_AT_ONCE)
+            for descriptor, events in ready:
+                if descriptor == self._wakeup:
+                    self._do_work()
+                elif (served := self._served.get(descriptor)) is not None:
+                    self._serve(served, events)
+            if (now := time.monotonic()) >= due:
+                due = now + TICK_S
+                self._try(lambda now=now: tick(now))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Close everything that is watched. The loop has ended."""
+        self._do_work()
+        for served in list(self._served.values()):
+            self._try(served.close)
+        self._epoll.close()
+        os.close(self._wakeup)
+
+    def _do_work(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wakeup)
+        while True:
+            try:
+                work = self._work.get_nowait()
+            except Empty:
+                return
+            self._try(work)
+
+    def _serve(self, served: Served, events: int) -> None:
+        try:
+            served.ready(events)
+        except Exception:
+            log.exception("a client of TURN could not be served")
+            self._try(served.close)
+
+    @staticmethod
+    def _try(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("work for TURN failed")

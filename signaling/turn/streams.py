@@ -1,0 +1,220 @@
+"""Clients of TURN over TCP, with TLS or without.
+
+Who calls it: `thread.py` makes them of connections; the poller tells them when they can be read and written.
+"""
+
+import contextlib
+import select
+import socket
+import time
+from typing import Protocol
+
+from signaling.turn.allocations import Allocations
+from signaling.turn.clients import Client
+from signaling.turn.framing import NO_CHANNEL, NotTurn, channel_data, runs_of
+from signaling.turn.paths import Common
+from signaling.turn.poller import READ, WRITE
+from signaling.turn.stun_messages import Address
+from signaling.turn.tls import TlsEnd, TlsFailed
+
+WITHOUT_ALLOCATION_S = 10.0
+"""How long a connection may be without an allocation, its TLS handshake included."""
+MAX_UNSENT_BYTES = 256 * 1024
+"""Bytes that wait for a client that does not read. Media wait elsewhere, so that these are answers; it is closed."""
+UNSENT_BYTES, UNACKNOWLEDGED_MS = 16_384, 20_000
+"""Bytes that the operating system keeps beyond what is on its way, and how long a client may acknowledge nothing: as
+for connections of ICE over TCP."""
+TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT = 18, 25
+
+
+class Registry(Protocol):
+    """Who counts connections."""
+
+    def settled(self, client: "StreamClient") -> None:
+        """Note that a connection has got an allocation."""
+
+    def unsettled(self, client: "StreamClient") -> None:
+        """Note that a connection has none, at its beginning or because it ended."""
+
+    def ended(self, client: "StreamClient") -> None:
+        """Note that a connection is closed."""
+
+
+class StreamClient(Client):
+    """A connection."""
+
+    def __init__(
+        self,
+        common: Common,
+        allocations: Allocations,
+        connection: socket.socket,
+        client: Address,
+        tls: TlsEnd | None,
+        registry: Registry,
+    ) -> None:
+        """Serve a connection of which nothing has been read, until it ends.
+
+        Args:
+            common: what the thread has for all clients.
+            allocations: who decides.
+            connection: the socket, which is ours now.
+            client: where the client is, which may be behind a proxy.
+            tls: our end of TLS; None: there is none.
+            registry: is told of its beginning and its end.
+
+        Raises:
+            OSError: it has ended already.
+        """
+        now = time.monotonic()
+        super().__init__(common, allocations, client, now)
+        self._socket = connection
+        self._tls = tls
+        self._registry = registry
+        self._rest = b""
+        """Half a message or packet of the client."""
+        self._unsent = b""
+        """What the operating system has not taken."""
+        self._reads = True
+        self.expires = now + WITHOUT_ALLOCATION_S
+        """When the connection is closed if there is no allocation."""
+        _set_options(connection)
+        common.poller.watch(connection.fileno(), self)
+        registry.unsettled(self)
+
+    def ready(self, events: int) -> None:
+        """Read from the client, and write what could not be written before."""
+        if events & WRITE and self._unsent:
+            self._write(b"")
+        if events & READ and self._reads:
+            self._read()
+        if events & (select.EPOLLHUP | select.EPOLLERR):
+            self.close()
+
+    def close(self, reason: str = "") -> None:
+        """End the connection and its allocation (RFC 8656 section 7); count it if there is a reason."""
+        if self._socket.fileno() < 0:
+            return
+        if reason:
+            self.common.dropped[reason] += 1
+        self.common.poller.forget(self._socket.fileno())
+        self._socket.close()
+        if self.allocation is not None:
+            self._allocations.end(self.allocation, time.monotonic())
+        self._registry.ended(self)
+
+    def say(self, data: bytes) -> None:
+        """Send a STUN message to the client."""
+        self._send(data)
+
+    def deliver_channel(self, channel: int, frames: list[memoryview]) -> None:
+        """Send frames of the media in a channel."""
+        self._send(channel_data(channel, frames))
+
+    def set_reading(self, reads: bool) -> None:
+        """Read no more of the client until the media takes it."""
+        if self._reads is not reads and self._socket.fileno() >= 0:
+            self._reads = reads
+            self._watch()
+
+    def allocation_ended(self) -> None:
+        """Close the paths, and the connection after a while."""
+        super().allocation_ended()
+        if self._socket.fileno() >= 0:
+            self.expires = time.monotonic() + WITHOUT_ALLOCATION_S
+            self._registry.unsettled(self)
+
+    def _read(self) -> None:
+        buffer = self.common.buffer
+        try:
+            data = buffer.read(self._socket, b"" if self._tls is not None else self._rest)
+        except BlockingIOError:
+            return
+        if data is None:
+            self.close()
+            return
+        if self._tls is None:
+            self._take(data)
+        else:
+            self._take_encrypted(self._tls, data)
+
+    def _take_encrypted(self, tls: TlsEnd, data: memoryview) -> None:
+        try:
+            said = tls.receive(data)
+        except (TlsFailed, EOFError) as error:
+            self._write(tls.to_send())  # the alert
+            self.close("turn_tls_failed" if isinstance(error, TlsFailed) else "")
+            return
+        if answer := tls.to_send():
+            self._write(answer)
+        if said:
+            self._take(memoryview(self._rest + said))
+
+    def _take(self, data: memoryview) -> None:
+        now, used = time.monotonic(), 0
+        try:
+            for run in runs_of(data):
+                if isinstance(run, int):
+                    used = run
+                elif run.channel == NO_CHANNEL:
+                    self._hear(bytes(run.parts[0]), now)
+                else:
+                    self.relay_channel(run.channel, run.parts, now)
+                if self._socket.fileno() < 0:
+                    return
+        except NotTurn:
+            self.close("turn_malformed")
+            return
+        self._rest = bytes(data[used:])
+
+    def _hear(self, message: bytes, now: float) -> None:
+        had = self.allocation
+        self.hear(message, now)
+        if had is None and self.allocation is not None:
+            self._registry.settled(self)
+
+    def _send(self, data: bytes) -> None:
+        if self._tls is not None:
+            try:
+                data = self._tls.send(data)
+            except TlsFailed:
+                self.close("turn_tls_failed")
+                return
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """Write what waits, and this behind it. While anything waits, nothing of the media is read."""
+        if self._socket.fileno() < 0:
+            return
+        waited = bool(self._unsent)
+        data = self._unsent + data
+        sent = 0
+        try:
+            sent = self._socket.send(data) if data else 0
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        self._unsent = data[sent:]
+        if len(self._unsent) > MAX_UNSENT_BYTES:
+            self.close("turn_unread")
+        elif waited is not bool(self._unsent):
+            self._watch()
+            self.pause_paths(bool(self._unsent))
+
+    def _watch(self) -> None:
+        events = (READ if self._reads else 0) | (WRITE if self._unsent else 0)
+        self.common.poller.change(self._socket.fileno(), events)
+
+
+def _set_options(connection: socket.socket) -> None:
+    connection.setblocking(False)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    if connection.family == socket.AF_UNIX:  # behind the TLS of the main port
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
