@@ -19,7 +19,7 @@ DOWN_BYTES = 32 * 1024
 """What the operating system keeps of a pair towards the client. What else waits stays in the engine, which drops what
 is too old."""
 UP_BYTES = 256 * 1024
-"""The same towards the media: a media thread reads at once, but may be in the middle of a turn."""
+"""What it keeps towards the media: a media thread reads at once, but may be in the middle of a turn."""
 READ_BYTES = 64 * 1024
 """Bytes that are read at once, from a pair and from a client."""
 BINDING_REQUEST = b"\x00\x01"

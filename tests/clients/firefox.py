@@ -6,7 +6,7 @@ import itertools
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,15 @@ def _write_profile(folder: Path, all_addresses: bool) -> None:
     (folder / "user.js").write_text("\n".join(lines))
 
 
+def _knowing(names: Mapping[str, str] | None, folder: str) -> list[str]:
+    """What precedes a command that is to know these names: to it alone /etc/hosts is another file."""
+    if names is None:
+        return []
+    hosts = Path(folder) / "hosts"
+    hosts.write_text("".join(f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **names}.items()))
+    return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts)]
+
+
 async def _connect(port: int, namespace: Namespace | None) -> "websockets.ClientConnection":
     def loopback() -> socket.socket:
         return socket.create_connection(("127.0.0.1", port))
@@ -134,13 +143,17 @@ async def _connect(port: int, namespace: Namespace | None) -> "websockets.Client
 
 @contextlib.asynccontextmanager
 async def running_firefox(
-    namespace: Namespace | None = None, *, all_addresses: bool = False, authority: Path | None = None
+    namespace: Namespace | None = None,
+    *,
+    all_addresses: bool = False,
+    authority: Path | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Firefox]:
     """Start a headless Firefox ESR with a profile of its own; ends it and forgets the profile.
 
     namespace: where it is to run; None: in ours. all_addresses: its pages offer candidates of every address of the
     machine, as pages do that have a lasting permission for the microphone, and not only of the default route's.
-    authority: a certificate in PEM that its store gets.
+    authority: a certificate in PEM that its store gets. names: host names that it knows -> their addresses.
     """
     with tempfile.TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as profile:
         _write_profile(Path(profile), all_addresses)
@@ -155,7 +168,7 @@ async def running_firefox(
             f"--remote-debugging-port={port}",
             "about:blank",
         ]
-        program = [*(namespace.prefix() if namespace is not None else []), "firefox-esr"]
+        program = [*(namespace.prefix() if namespace is not None else []), *_knowing(names, profile), "firefox-esr"]
         process = await asyncio.create_subprocess_exec(
             *program, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )

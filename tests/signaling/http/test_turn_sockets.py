@@ -29,6 +29,7 @@ from tests.signaling.support.running_turn import CHECK, PATIENCE_S, Handed, Stre
 
 MEDIA = Address(bytes((192, 0, 2, 1)), 7882)
 SID = "PA_ann"
+Way = tuple[Callable[[], object], Callable[[], bytes]]
 
 
 @dataclass
@@ -149,10 +150,9 @@ async def test_inside_of_tls_nothing_is_kept_without_bound(
             client.say(CHECK)
             engine = place.engine.handed.get(timeout=PATIENCE_S)
             with engine.socket:
-                for send, receive in (
-                    (lambda: engine.send(bytes(1000)), client.heard),
-                    (lambda: client.say(bytes(1000)), engine.frame),
-                ):
+                down: Way = (lambda: engine.send(bytes(1000)), client.heard)
+                up: Way = (lambda: client.say(bytes(1000)), engine.frame)
+                for send, receive in (down, up):
                     for each in (engine.socket, connection):
                         each.settimeout(0.5)
                     sent = 0
@@ -174,7 +174,7 @@ async def test_inside_of_tls_nothing_is_kept_without_bound(
     assert len(pumps) == 1
 
 
-def _noting(pumps: list[pump.Pump]) -> Callable[..., None]:
+def _noting(pumps: list[pump.Pump]) -> Callable[[pump.Pump, Any], None]:
     begin = pump.Pump.__init__
 
     def init(self: pump.Pump, transport: Any) -> None:

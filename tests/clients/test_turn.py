@@ -1,0 +1,176 @@
+"""Real clients whose network leaves nothing open but the server's own TURN, over UDP, TCP and TLS."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.clients.chromium import running_chromium
+from tests.clients.conftest import PeerFactory, require_program
+from tests.clients.facts import hears, reads, sees
+from tests.clients.firefox import running_firefox
+from tests.clients.network import ADDRESS
+from tests.clients.packet_filter import filtering
+from tests.clients.peers import BrowserPeer, Peer
+from tests.clients.sfu_server import ServerUnderTest
+from tests.clients.trust import CHROMIUM_STORE, trust
+from tests.clients.turn_server import DOMAIN, ROUTES, TurnPorts, running_turn_server
+from tests.signaling.support.authority import Authority
+
+pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+
+RELAY_ONLY = {"rtcConfig": {"iceTransportPolicy": "relay"}}
+HELD_S = 4
+Place = tuple[ServerUnderTest, TurnPorts]
+
+
+@pytest.fixture(scope="module")
+def place(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with running_turn_server(tmp_path_factory.mktemp("turn")) as running:
+        yield running
+
+
+async def _call(peers: dict[str, Any]) -> None:
+    """Everybody publishes, sees, hears and reads everybody else."""
+    for peer in peers.values():
+        await peer.publish_audio()
+        await peer.publish_video()
+    pairs = [(peer, other) for peer in peers.values() for other in peers if peer.identity != other]
+    for peer, other in pairs:
+        await sees(peer, other)
+        await hears(peer, other)
+    for peer in peers.values():
+        await peer.say(f"hello from {peer.identity}")
+    for peer, other in pairs:
+        await reads(peer, other, f"hello from {other}")
+    before = {pair: await _packets(*pair) for pair in pairs}
+    await asyncio.sleep(HELD_S)
+    for pair in pairs:
+        assert await _packets(*pair) - before[pair] > 40 * HELD_S, pair[1]
+
+
+async def _packets(peer: Peer, publisher: str) -> int:
+    return sum(each.packets for each in (await peer.received()).get(publisher, {}).values())
+
+
+async def _routes(peer: BrowserPeer) -> set[str]:
+    return set(await peer.run(ROUTES))
+
+
+async def test_a_call_over_turn_and_tcp_where_nothing_else_gets_through(
+    place: Place, make_peer: PeerFactory, room: str
+) -> None:
+    server, ports = place
+    peers = {kind: await make_peer(kind, kind) for kind in ("chromium", "firefox", "sdk", "sdk-dual")}
+    with filtering(*ports.only(server, "tcp")):
+        for peer in peers.values():
+            await peer.join(server, room)
+        await _call(peers)
+        for kind in ("chromium", "firefox"):
+            assert await _routes(peers[kind]) == {"relay tcp"}, kind
+            assert "Reconnecting" not in [event[0] for event in (await peers[kind].state())["events"]]
+
+
+@pytest.mark.parametrize("kind", ["chromium", "firefox", "sdk"])
+async def test_a_call_of_clients_that_use_relays_only_goes_over_udp(
+    place: Place, make_peer: PeerFactory, room: str, kind: str
+) -> None:
+    server, _ = place
+    ada = await make_peer(kind, "ada", **({"relay_only": True} if kind == "sdk" else {}))
+    linus = await make_peer("chromium", "linus")
+    await (ada.join(server, room) if kind == "sdk" else ada.join(server, room, connect=RELAY_ONLY))
+    await linus.join(server, room, connect=RELAY_ONLY)
+    await _call({"ada": ada, "linus": linus})
+    for peer in (ada, linus):
+        assert kind == "sdk" or await _routes(peer) == {"relay udp"}
+
+
+@pytest.mark.parametrize("kind", ["chromium", "firefox"])
+async def test_who_has_everything_stays_on_udp(place: Place, make_peer: PeerFactory, room: str, kind: str) -> None:
+    server, _ = place
+    peers = {name: await make_peer(kind, name) for name in ("ada", "linus")}
+    for peer in peers.values():
+        await peer.join(server, room)
+        await peer.publish_audio(dtx=False)
+    await hears(peers["ada"], "linus")
+    await asyncio.sleep(HELD_S)
+    for peer in peers.values():
+        assert await _routes(peer) == {"direct udp"}
+
+
+async def test_a_client_whose_other_ways_fail_is_sent_to_the_relay(
+    place: Place, make_peer: PeerFactory, room: str
+) -> None:
+    server, ports = place
+    linus = await make_peer("chromium", "linus")
+    # Else the client would find the relay by itself, and nobody had to tell it.
+    closed = "meta l4proto udp drop", f"tcp dport {{ {server.tcp_port}, {ports.tcp} }} drop"
+    for _ in range(2):  # over UDP, over TCP
+        with filtering(*closed), pytest.raises(Exception, match="pc connection"):
+            await linus.join(server, room)
+    with filtering(*ports.only(server, "tcp")):
+        await linus.join(server, room)
+        assert await linus.run("room.engine.latestJoinResponse.clientConfiguration.forceRelay") == 2
+        await linus.publish_audio()
+        ada = await make_peer("chromium", "ada")
+        await ada.join(server, room)
+        await hears(ada, "linus")
+
+
+@pytest.fixture(scope="module")
+def secured(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Path]]:
+    require_program("certutil")
+    folder = tmp_path_factory.mktemp("turns")
+    authority = Authority(hosts=("127.0.0.1", DOMAIN))
+    (folder / "authority.pem").write_bytes(authority.pem)
+    with running_turn_server(folder, authority.write(folder)) as running:
+        yield running, folder / "authority.pem"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def trusting(
+    secured: tuple[Place, Path], pages: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[str, Any]]:
+    """A page of each browser that trusts the authority."""
+    require_program("chromium")
+    require_program("firefox-esr")
+    home = tmp_path_factory.mktemp("home")
+    trust(home / CHROMIUM_STORE, secured[1])
+    names = {DOMAIN: ADDRESS}
+    async with contextlib.AsyncExitStack() as exits:
+        chromium = await exits.enter_async_context(running_chromium(home=home, names=names))
+        firefox = await exits.enter_async_context(running_firefox(authority=secured[1], names=names))
+        page = await chromium.new_page()
+        await page.goto(pages)
+        yield {"chromium": page, "firefox": await firefox.open_page(pages)}
+
+
+async def test_browsers_hold_a_call_over_turn_and_tls_alone(
+    secured: tuple[Place, Path], trusting: dict[str, Any], room: str
+) -> None:
+    (server, ports), _ = secured
+    peers = {kind: BrowserPeer(trusting[kind], kind) for kind in ("chromium", "firefox")}
+    with filtering(*ports.only(server, "tls")):
+        for peer in peers.values():
+            await peer.join(server, room)
+        await _call(peers)
+        for peer in peers.values():
+            assert await _routes(peer) == {"relay tls"}
+            await peer.leave()
+
+
+async def test_the_connection_check_of_turn_passes_without_a_warning(
+    secured: tuple[Place, Path], trusting: dict[str, Any], room: str
+) -> None:
+    (server, _), _ = secured
+    page = trusting["chromium"]
+    report = await page.evaluate(
+        f"new LivekitClient.ConnectionCheck('{server.url}', '{server.token(room, 'checker')}').checkTURN()"
+        ".then(({status, logs}) => ({status, logs: logs.map(({level, message}) => `${level}: ${message}`)}))"
+    )
+    assert report["status"] == await page.evaluate("LivekitClient.CheckStatus.SUCCESS"), report
+    assert not [line for line in report["logs"] if line.startswith(("error", "warning"))]
