@@ -137,8 +137,12 @@ def ports(context: click.Context, /, **options: Any) -> None:
     if config.ice.tcp_port:
         tcp.append(f"{config.ice.tcp_port} - ICE/TCP")
     first, last = config.media_ports[0], config.media_ports[-1]
-    udp = f"{first} - ICE/UDP" if first == last else f"{first}-{last} - ICE/UDP"
-    click.echo("\n".join(("TCP Ports", *tcp, "UDP Ports", udp)))
+    udp = [f"{first} - ICE/UDP" if first == last else f"{first}-{last} - ICE/UDP"]
+    if config.turn.enabled:
+        turn = config.turn
+        tcp += [f"{port} - TURN/{name}" for name, port in (("TCP", turn.tcp_port), ("TLS", turn.tls_port)) if port]
+        udp += [f"{turn.udp_port} - TURN/UDP"] if turn.udp_port else []
+    click.echo("\n".join(("TCP Ports", *tcp, "UDP Ports", *udp)))
 
 
 @application.command("list-nodes")

@@ -17,6 +17,8 @@ DEFAULT_ADVERTISED_TLS_PORT = 443
 """What clients are told in place of `turn.tls_port`, as in livekit-server: load balancers have that port."""
 DEFAULT_RELAY_PORTS = range(30_000, 40_000)
 DEFAULT_TTL_S = 300
+MAX_TTL_S = 366 * 86_400
+"""User names hold the time until which they are good in few digits."""
 DEFAULT_QUOTA = 12
 MIN_RELAY_PORTS = 64
 """Ports of relayed addresses: each rests for two minutes after its use."""
@@ -79,8 +81,6 @@ class TurnSection(Section):
             if not self.domain:
                 raise ValueError("tls_port needs domain")
             parse_host(self.domain)
-        if self.tls_port and self.tls_port == self.tcp_port:
-            raise ValueError("tcp_port and tls_port are the same")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file are needed together")
         if len(self._relay_ports()) < MIN_RELAY_PORTS:
@@ -100,7 +100,7 @@ class TurnSection(Section):
             tls=files_of_tls(self.cert_file, self.key_file),
             external_tls=self.external_tls,
             relay_ports=self._relay_ports(),
-            ttl_s=self.ttl_seconds or DEFAULT_TTL_S,
+            ttl_s=min(self.ttl_seconds, MAX_TTL_S) or DEFAULT_TTL_S,
             quota=self.per_user_relay_allocation_limit or DEFAULT_QUOTA,
             bind=self.bind_addresses,
         )

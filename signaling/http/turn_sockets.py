@@ -62,8 +62,12 @@ def check_turn(config: Config) -> None:
         ConfigError: there is no certificate for TLS, or it cannot be used.
     """
     turn = config.turn
-    if turn.enabled and turn.tls_port and not turn.external_tls and not (turn.tls or config.tls):
-        raise ConfigError("turn.tls_port needs cert_file and key_file, or external_tls, or the certificate of tls")
+    if turn.enabled and turn.tls_port:
+        certificate = config.tls if turn.tls_port == config.port else turn.tls or config.tls
+        if not (certificate or turn.external_tls):
+            raise ConfigError("turn.tls_port needs external_tls, or a certificate: its own, or that of tls")
+        if turn.tls_port == turn.tcp_port != config.port:
+            raise ConfigError("turn.tls_port and turn.tcp_port are the same, and not that of port")
     if (files := turn_certificate(config)) is not None:
         load_context(files)
     if turn.enabled and config.ice.force_tcp:

@@ -29,7 +29,8 @@ DEFAULT_LIFETIME_S, MAX_LIFETIME_S = 600, 3600
 """How long an allocation lives that is not refreshed (RFC 8656 section 7.2)."""
 PERMISSION_S, CHANNEL_S = 300.0, 600.0
 """How long a permission and a channel last (RFC 8656 sections 9 and 12)."""
-FIRST_CHANNEL, LAST_CHANNEL = 0x4000, 0x4FFF
+FIRST_CHANNEL, LAST_CHANNEL = 0x4000, 0x7FFF
+"""The numbers of channels. RFC 8656 takes no more than the first quarter of them, clients of RFC 5766 all."""
 MAX_ALLOCATIONS = 4096
 """Allocations at a time, for 2,000 participants with one each on two peer connections."""
 MAX_CHANNELS = 64

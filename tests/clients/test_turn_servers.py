@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import Browsers, PeerFactory, require_program
-from tests.clients.coturn import RELAY_PORTS, Coturn, running_coturn
+from tests.clients.coturn import Coturn, running_coturn
 from tests.clients.facts import hears, sees
 from tests.clients.network import ADDRESS
-from tests.clients.packet_filter import filtering
 from tests.clients.peers import SdkPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest, running_server
 
@@ -115,27 +114,3 @@ async def test_the_connection_check_of_turn_passes_without_a_warning(
     assert report["status"] == await page.evaluate("LivekitClient.CheckStatus.SUCCESS"), report
     assert not [line for line in report["logs"] if line.startswith(("error", "warning"))]
     await page.close()
-
-
-async def test_who_can_reach_nothing_but_the_relay_is_sent_there(
-    relayed_server: ServerUnderTest, coturn: Coturn, make_peer: PeerFactory, room: str
-) -> None:
-    first, last = RELAY_PORTS
-    closed = (
-        f"udp dport {relayed_server.udp_port} udp sport != {first}-{last} drop",
-        f"tcp dport {relayed_server.tcp_port} drop",
-        # Else the client would find the relay by itself, and nobody had to tell it.
-        f"ip daddr {ADDRESS} udp dport {coturn.port} drop",
-        f"ip daddr {ADDRESS} tcp dport {coturn.port} drop",
-    )
-    linus = await make_peer("chromium", "linus")
-    for _ in range(2):  # over UDP, over TCP
-        with filtering(*closed), pytest.raises(Exception, match="pc connection"):
-            await linus.join(relayed_server, room)
-    with filtering(*closed[:2]):
-        await linus.join(relayed_server, room)
-        assert await linus.run("room.engine.latestJoinResponse.clientConfiguration.forceRelay") == 2
-        await linus.publish_audio()
-        ada = await make_peer("chromium", "ada")
-        await ada.join(relayed_server, room)
-        await hears(ada, "linus")

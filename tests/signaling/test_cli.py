@@ -212,6 +212,9 @@ def test_ports_are_those_of_the_configuration(capsys: pytest.CaptureFixture[str]
     _, out, _ = run(capsys, "--dev", "--config-body", body, "ports")
     tcp = "TCP Ports\n7880 - HTTP service\n6789 - Prometheus\n7881 - ICE/TCP\n"
     assert out == tcp + "UDP Ports\n50000-50001 - ICE/UDP\n"
+    turn = ("--turn.enabled", "--turn.udp_port", "3478", "--turn.tls_port", "5349", "--turn.domain", "turn.example.org")
+    _, out, _ = run(capsys, "ports", *turn)
+    assert out.endswith("5349 - TURN/TLS\nUDP Ports\n7882 - ICE/UDP\n3478 - TURN/UDP\n")
 
 
 def test_a_server_that_does_not_answer_is_listed_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from signaling.config.configuration import Config, Flags, load_config
 from signaling.config.document import ConfigError
 from signaling.config.options import TlsOptions
-from signaling.config.turn_options import TurnOptions
+from signaling.config.turn_options import MAX_TTL_S, TurnOptions
 
 KEYS = "keys: {a: b}\n"
 
@@ -68,17 +68,20 @@ def test_the_certificate_is_among_the_files_that_are_read_again() -> None:
         ("domain: d", "needs udp_port, tcp_port or tls_port"),
         ("tls_port: 5349", "tls_port needs domain"),
         ("tls_port: 5349, domain: 'a b'", "'a b' is no name or address"),
-        ("tls_port: 5349, tcp_port: 5349, domain: d", "tcp_port and tls_port are the same"),
         ("udp_port: 3478, cert_file: /c", "cert_file and key_file are needed together"),
         ("udp_port: 3478, relay_range_start: 30000, relay_range_end: 30010", "fewer than 64 ports"),
         ("udp_port: 3478, relay_range_start: 50000", "fewer than 64 ports"),
         ("udp_port: 70000", "70000 is no port"),
-        ("udp_port: 3478, ttl_seconds: -1", "-1 is not between"),
+        ("udp_port: 3478, ttl_seconds: -1", "-1 is below 0"),
     ],
 )
 def test_what_is_refused(entries: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         turn(entries)
+
+
+def test_credentials_are_good_for_a_year_at_most() -> None:
+    assert turn(f"udp_port: 1, ttl_seconds: {10**15}").ttl_s == MAX_TTL_S
 
 
 def test_what_is_off_is_not_looked_at() -> None:

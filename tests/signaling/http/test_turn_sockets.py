@@ -218,8 +218,12 @@ def test_which_certificate_the_turn_server_has(authority: Authority, tmp_path: P
 def test_what_is_wrong_is_known_before_anything_slow(authority: Authority, tmp_path: Path) -> None:
     options = TurnOptions(enabled=True, domain="d", tls_port=free_port(), bind=("127.0.0.1",))
     config = replace(CONFIG, turn=options)
-    with pytest.raises(ConfigError, match=r"turn\.tls_port needs cert_file"):
+    with pytest.raises(ConfigError, match=r"turn\.tls_port needs external_tls, or a certificate"):
         check_turn(config)
+    with pytest.raises(ConfigError, match=r"turn\.tls_port needs external_tls, or a certificate"):
+        check_turn(replace(config, port=443, turn=replace(options, tls_port=443, tls=authority.write(tmp_path))))
+    with pytest.raises(ConfigError, match="are the same"):
+        check_turn(replace(config, tls=authority.write(tmp_path), turn=replace(options, tcp_port=options.tls_port)))
     with pytest.raises(ConfigError, match="No such file"):
         check_turn(replace(config, turn=replace(options, tls=TlsOptions("/none", "/none"))))
     config = replace(config, tls=authority.write(tmp_path))
@@ -240,6 +244,6 @@ def test_behind_a_load_balancer_that_ends_tls_its_port_is_plain() -> None:
 
 
 def test_a_port_that_is_shared_with_http_is_not_bound_again() -> None:
-    options = TurnOptions(enabled=True, domain="d", tls_port=443, bind=("127.0.0.1",))
+    options = TurnOptions(enabled=True, domain="d", tls_port=443, tcp_port=443, bind=("127.0.0.1",))
     sockets = bind_turn_sockets(replace(CONFIG, port=443, turn=options))
     assert [*sockets.udp, *sockets.tcp, *sockets.tls] == []
