@@ -28,6 +28,8 @@ from sfu.compiler.dependencies import PACKAGES, ROOT, WHOLE, Part, kernels, need
 SERVER, BENCHMARK = PACKAGES
 COMPLETE = {SERVER: "complete", BENCHMARK: "complete-bench"}
 """The file that says that all kernels of a package are there."""
+READABLE = 0o755
+"""The mode of a directory. Often root compiles, and the service runs as another user."""
 _STAMP = re.compile(r"-([0-9a-f]{20})\.py\d")
 CODE_OPTIONS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME")
 
@@ -78,9 +80,12 @@ def _is_private(place: Path) -> bool:
 
 def _is_complete(place: Path, package: str = SERVER) -> bool:
     marker = place / COMPLETE[package]
-    if not marker.exists() or not _is_private(place):
+    try:
+        if not _is_private(place):
+            return False
+        return marker.read_text(encoding="utf-8").partition("\n")[0] == _all_sources(package)
+    except OSError:  # it is not there, or another user keeps it from us
         return False
-    return marker.read_text(encoding="utf-8").partition("\n")[0] == _all_sources(package)
 
 
 @cache
@@ -93,7 +98,7 @@ def directory() -> Path:
             return place
     for place in places:
         try:
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.mkdir(mode=READABLE, parents=True, exist_ok=True)
             if not _is_private(place):
                 continue
             with tempfile.TemporaryFile(dir=place):
@@ -138,6 +143,7 @@ def mark_complete(package: str = SERVER) -> None:
     lines = [_all_sources(package), *stamps]
     unfinished.write_text("\n".join(lines), encoding="utf-8")
     unfinished.replace(marker)  # at once: the first line alone would say that all is there
+    directory().chmod(READABLE)  # one of an earlier version may be older than this rule
 
 
 def _part(source: Path, qualified_name: str) -> str:
@@ -166,7 +172,7 @@ class KernelLocator:
 
     def ensure_cache_path(self) -> None:
         """Make the directory; one that is complete may be read-only."""
-        directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory().mkdir(mode=READABLE, parents=True, exist_ok=True)
 
     def get_source_stamp(self) -> str:
         """What must be unchanged for the machine code to be used."""

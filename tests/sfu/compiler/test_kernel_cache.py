@@ -205,3 +205,25 @@ def test_complete_directory_that_cannot_be_written_is_taken_as_it_is(package: Pa
     finally:
         place.chmod(0o700)
     assert sorted(place.iterdir()) == before
+
+
+def test_another_user_can_read_what_was_compiled(package: Path, tmp_path: Path) -> None:
+    """Root compiles, and the service runs as another user."""
+    finish = RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()"
+    run(finish, package.parent, tmp_path / "home")
+    [place] = (package / "__kernels__").iterdir()
+    for before in (0o755, 0o700):
+        place.chmod(before)
+        run(finish, package.parent, tmp_path / "home")
+        assert place.stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o044 for file in place.glob("*.nb[ci]")} == {0o044}
+
+
+def test_a_directory_that_another_user_keeps_closed_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert not kernel_cache._is_complete(tmp_path)
