@@ -3,8 +3,8 @@
 numba recompiles a cached function only when its own file changes, leaves options such as bounds checking out of its
 key, and refuses directories that it cannot write. This locator stamps a function with its source and that of everything
 of ours that it needs, directly or not (`sfu/compiler/dependencies.py`); gives each library version and code option a
-directory of its own; and takes a complete read-only directory (an installed package) as it is. A cached kernel is a
-pickle: a directory that other users can write is never used.
+directory of its own; and takes a directory that is complete for this processor as it is, also a read-only one (an
+installed package). A cached kernel is a pickle: a directory that other users can write is never used.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba.core import caching
+from numba.core import caching, codegen
 
 from sfu.compiler.dependencies import PACKAGES, ROOT, WHOLE, Part, kernels, needed, text
 
@@ -58,11 +58,19 @@ def _stamps(*packages: str) -> dict[Part, str]:
     return {(file, name): stamp(file, name) for file in files for name in (WHOLE, *kernels(file))}
 
 
+def _processor() -> str:
+    """For which processor numba compiles, as it tells them apart: machine code of another one is not used."""
+    name = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    features = numba.config.CPU_FEATURES
+    return f"{name} {codegen.get_host_cpu_features() if features is None else features}"
+
+
 @cache
 def _all_sources(package: str) -> str:
-    """A hash over whatever the kernels of a package may need."""
+    """A hash over whatever the kernels of a package may need, and over the processor that they are for."""
     files = [file for each in PACKAGES[: PACKAGES.index(package) + 1] for file in _sources(each)]
-    return _digest(_name(file).encode() + b" " + file.read_bytes() for file in files)
+    sources = [_name(file).encode() + b" " + file.read_bytes() for file in files]
+    return _digest([_processor().encode(), *sources])
 
 
 def _sources(package: str) -> list[Path]:

@@ -117,6 +117,17 @@ def test_complete_directory_stays_complete_until_a_source_changes(package: Path,
     assert run(question, package.parent, tmp_path / "home") == "False"
 
 
+def test_what_another_processor_compiled_is_not_complete(package: Path, tmp_path: Path) -> None:
+    """An installed package may be copied to another machine, as in an image. Its start has to compile, and says so."""
+    finish = RUN + "from sfu.compiler import kernel_cache; kernel_cache.mark_complete()"
+    question = "from sfu.compiler import kernel_cache; print(kernel_cache.is_complete())"
+    run(finish, package.parent, tmp_path / "home")
+    assert run(question, package.parent, tmp_path / "home", NUMBA_CPU_FEATURES="") == "False"
+    assert run(finish, package.parent, tmp_path / "home", NUMBA_CPU_FEATURES="") == "20 0 0"
+    assert run(question, package.parent, tmp_path / "home", NUMBA_CPU_FEATURES="") == "True"
+    assert run(RUN, package.parent, tmp_path / "home") == "20 1 1"
+
+
 def test_start_with_a_complete_directory_parses_no_source(package: Path, tmp_path: Path) -> None:
     count = RUN + "from sfu.compiler import dependencies; print(dependencies._source.cache_info().misses)"
     assert run(count, package.parent, tmp_path / "home") == "20 0 0\n4"
