@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from signaling.networks import ByNetwork, network_of
 from signaling.turn.allocations import Allocations
@@ -53,11 +54,14 @@ class Connections:
             return
         self._make_room(network_of(client[0]))
         address = Address(ipaddress.ip_address(client[0]).packed, client[1])
-        tls = TlsEnd(context) if context is not None else None
         try:
+            tls = TlsEnd(context) if context is not None else None
             self._all.add(StreamClient(self.common, self._allocations, connection, address, tls, self))
         except OSError:  # it has ended already
             connection.close()
+        except BaseException:
+            connection.close()
+            raise
 
     def settled(self, client: StreamClient) -> None:
         """Note that a connection has got an allocation."""
@@ -117,7 +121,8 @@ class Listener:
                 self._connections.common.dropped["turn_connections"] += 1
                 self._rest(True)
                 return
-            self._take(connection, (peer[0].partition("%")[0], peer[1]))
+            client = (peer[0].partition("%")[0], peer[1])
+            self._connections.common.poller.attempt(partial(self._take, connection, client))
 
     def tick(self) -> None:
         """Accept again after there were no descriptors."""

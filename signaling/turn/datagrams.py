@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import struct
 import time
+from functools import partial
 from typing import Any
 
 from signaling.turn.allocations import Allocations
@@ -101,7 +102,7 @@ class DatagramServer:
                 return
             except OSError:
                 continue  # an answer that could not be delivered (ICMP)
-            self._take(data, control, address, now)
+            self._common.poller.attempt(partial(self._take, data, control, address, now))
 
     def tick(self) -> None:
         """Close paths whose permission has expired."""

@@ -39,15 +39,22 @@ class Poller:
         """Watch nothing yet."""
         self._epoll = select.epoll()
         self._served: dict[int, Served] = {}
+        self._new: set[int] = set()
+        """Descriptors that are watched only since it was looked which are ready."""
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, READ)
         self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._stopped = False
 
     def watch(self, descriptor: int, served: Served, events: int = READ) -> None:
-        """Call `served` when one of the events has come."""
-        self._served[descriptor] = served
+        """Call `served` when one of the events has come.
+
+        Raises:
+            OSError: the operating system watches as much as it may.
+        """
         self._epoll.register(descriptor, events)
+        self._served[descriptor] = served
+        self._new.add(descriptor)
 
     def change(self, descriptor: int, events: int) -> None:
         """Wait for these events from now on. The end of the other side is always waited for."""
@@ -58,6 +65,14 @@ class Poller:
         if self._served.pop(descriptor, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)
+
+    @staticmethod
+    def attempt(work: Callable[[], object]) -> None:
+        """Do something for one client whose failure must not end what serves the others; it is logged."""
+        try:
+            work()
+        except Exception:
+            log.exception("work for TURN failed")
 
     def call(self, work: Callable[[], object]) -> None:
         """Have the loop do something soon. Any thread may ask for it."""
@@ -74,20 +89,23 @@ class Poller:
         due = time.monotonic() + TICK_S
         while not self._stopped:
             ready = self._epoll.poll(max(0.0, due - time.monotonic()), EVENTS_AT_ONCE)
+            self._new.clear()
             for descriptor, events in ready:
                 if descriptor == self._wakeup:
                     self._do_work()
+                elif descriptor in self._new:
+                    pass  # its number was that of one which has been closed meanwhile, whose events these are
                 elif (served := self._served.get(descriptor)) is not None:
                     self._serve(served, events)
             if (now := time.monotonic()) >= due:
                 due = now + TICK_S
-                self._try(lambda now=now: tick(now))  # type: ignore[misc]
+                self.attempt(lambda now=now: tick(now))  # type: ignore[misc]
 
     def close(self) -> None:
         """Close everything that is watched. The loop has ended."""
         self._do_work()
         for served in list(self._served.values()):
-            self._try(served.close)
+            self.attempt(served.close)
         self._epoll.close()
         os.close(self._wakeup)
 
@@ -99,18 +117,11 @@ class Poller:
                 work = self._work.get_nowait()
             except Empty:
                 return
-            self._try(work)
+            self.attempt(work)
 
     def _serve(self, served: Served, events: int) -> None:
         try:
             served.ready(events)
         except Exception:
             log.exception("a client of TURN could not be served")
-            self._try(served.close)
-
-    @staticmethod
-    def _try(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception:
-            log.exception("work for TURN failed")
+            self.attempt(served.close)

@@ -450,3 +450,17 @@ def test_addresses_of_ipv6_are_told(authority: Authority) -> None:
 
             told = address_of(client.turn.heard(made.recv(1000)), Attribute.XOR_MAPPED_ADDRESS)
             assert told == Address(bytes(15) + b"\1", made.getsockname()[1])
+
+
+def test_an_error_ends_no_socket_that_serves_others(turn: RunningTurn, monkeypatch: pytest.MonkeyPatch) -> None:
+    with turn.over_udp() as unlucky, turn.over_udp() as other:
+        assert other.allocate() == 0
+        monkeypatch.setattr(turn.thread._allocations, "receive", lambda *arguments: 1 // 0)
+        unlucky.send(unlucky.turn.unsigned(Method.BINDING))
+        monkeypatch.setattr(connections, "StreamClient", lambda *arguments: 1 // 0)
+        with turn.over_tcp() as refused:
+            assert refused.ended()
+        monkeypatch.undo()
+        assert other.bind() == 0
+    with turn.over_tcp() as next_one:
+        assert next_one.allocate() == 0
