@@ -15,6 +15,9 @@ MAX_MESSAGE_BYTES = 4096
 STUN_HEADER_BYTES, CHANNEL_HEADER_BYTES, SIZE_BYTES = 20, 4, 2
 MAGIC_COOKIE = bytes.fromhex("2112a442")
 """Bytes 4 to 7 of a STUN message (RFC 8489 section 5)."""
+RUNS_AT_ONCE, PACKETS_AT_ONCE = 32, 512
+"""Runs, and packets in them, that are taken of one client before others have their turn. What a slow client or network
+held back for a moment comes in fewer; tiny ones in a whole read would take tens of milliseconds."""
 NO_CHANNEL = -1
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 """What follows a packet in a stream, by its length modulo 4."""
@@ -33,15 +36,25 @@ class Run(NamedTuple):
     """The frames, or the message alone."""
 
 
-def runs_of(data: memoryview) -> Iterator[Run | int]:
-    """Yield what is whole in a stream from a client in its order, and at last how many bytes that was.
+class Taken(NamedTuple):
+    """How far a stream from a client was taken."""
+
+    size: int
+    """So many bytes."""
+    may_go_on: bool
+    """What follows may be whole too: it was left so that others have their turn."""
+
+
+def runs_of(data: memoryview) -> Iterator[Run | Taken]:
+    """Yield what is whole in a stream from a client in its order, as far as it is to be taken at once, and at last how
+    far that was.
 
     Raises:
         NotTurn: the stream is to be given up.
     """
-    at, end = 0, len(data)
+    at, end, runs, packets = 0, len(data), 0, 0
     channel, frames = NO_CHANNEL, list[memoryview]()
-    while end - at >= CHANNEL_HEADER_BYTES:
+    while end - at >= CHANNEL_HEADER_BYTES and runs < RUNS_AT_ONCE and packets < PACKETS_AT_ONCE:
         first = data[at]
         size = data[at + 2] << 8 | data[at + 3]
         if first & 0xC0 == 0x40:
@@ -54,7 +67,9 @@ def runs_of(data: memoryview) -> Iterator[Run | int]:
             if number != channel and frames:
                 yield Run(channel, frames)
                 frames = []
+                runs += 1
             channel = number
+            packets += 1
             if size:
                 frames.append(data[at + SIZE_BYTES : at + CHANNEL_HEADER_BYTES + size])
         elif first & 0xC0 == 0:
@@ -66,13 +81,15 @@ def runs_of(data: memoryview) -> Iterator[Run | int]:
             if frames:
                 yield Run(channel, frames)
                 frames = []
+                runs += 1
             yield Run(NO_CHANNEL, [data[at:following]])
+            runs += 1
         else:
             raise NotTurn("neither a message nor ChannelData")
         at = following
     if frames:
         yield Run(channel, frames)
-    yield at
+    yield Taken(at, may_go_on=runs >= RUNS_AT_ONCE or packets >= PACKETS_AT_ONCE)
 
 
 def frame_of(datagram: memoryview) -> memoryview | None:

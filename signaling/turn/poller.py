@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -15,6 +16,8 @@ import structlog
 
 EVENTS_AT_ONCE = 64
 """Descriptors that are served before it is looked again which are ready."""
+LATER_S = 0.001
+"""How long what can wait goes on before descriptors have their turn: about one TLS handshake."""
 TICK_S = 1.0
 """The time between calls of `tick`."""
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
@@ -44,6 +47,7 @@ class Poller:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, READ)
         self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._later: deque[Callable[[], object]] = deque()
         self._stopped = False
 
     def watch(self, descriptor: int, served: Served, events: int = READ) -> None:
@@ -65,6 +69,11 @@ class Poller:
         if self._served.pop(descriptor, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Do something after all descriptors that are ready have had their turn. To be called in the loop; who has put
+        something in waits for it before putting in more."""
+        self._later.append(work)
 
     @staticmethod
     def attempt(work: Callable[[], object]) -> None:
@@ -88,7 +97,8 @@ class Poller:
         """Serve everything until `stop`. `tick` is called from time to time with the monotonic time, in seconds."""
         due = time.monotonic() + TICK_S
         while not self._stopped:
-            ready = self._epoll.poll(max(0.0, due - time.monotonic()), EVENTS_AT_ONCE)
+            wait_s = 0.0 if self._later else max(0.0, due - time.monotonic())
+            ready = self._epoll.poll(wait_s, EVENTS_AT_ONCE)
             self._new.clear()
             for descriptor, events in ready:
                 if descriptor == self._wakeup:
@@ -97,6 +107,7 @@ class Poller:
                     pass  # its number was that of one which has been closed meanwhile, whose events these are
                 elif (served := self._served.get(descriptor)) is not None:
                     self._serve(served, events)
+            self._do_later()
             if (now := time.monotonic()) >= due:
                 due = now + TICK_S
                 self.attempt(lambda now=now: tick(now))  # type: ignore[misc]
@@ -118,6 +129,14 @@ class Poller:
             except Empty:
                 return
             self.attempt(work)
+
+    def _do_later(self) -> None:
+        if self._later:
+            ends = time.monotonic() + LATER_S
+            while self._later:
+                self.attempt(self._later.popleft())
+                if time.monotonic() >= ends:
+                    return
 
     def _serve(self, served: Served, events: int) -> None:
         try:

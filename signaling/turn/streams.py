@@ -11,7 +11,7 @@ from typing import Protocol
 
 from signaling.turn.allocations import Allocations
 from signaling.turn.clients import Client
-from signaling.turn.framing import NO_CHANNEL, NotTurn, channel_data, runs_of
+from signaling.turn.framing import NO_CHANNEL, NotTurn, Taken, channel_data, runs_of
 from signaling.turn.paths import Common
 from signaling.turn.poller import READ, WRITE
 from signaling.turn.stun_messages import Address
@@ -75,6 +75,11 @@ class StreamClient(Client):
         self._unsent = b""
         """What the operating system has not taken."""
         self._reads = True
+        """The media takes what the client sends."""
+        self._has_more = False
+        """`_rest` may have whole messages and packets in it."""
+        self._has_turn = True
+        """Nothing of the client waits until others have had their turn."""
         self.expires = now + WITHOUT_ALLOCATION_S
         """When the connection is closed if there is no allocation."""
         _set_options(connection)
@@ -85,8 +90,11 @@ class StreamClient(Client):
         """Read from the client, and write what could not be written before."""
         if events & WRITE and self._unsent:
             self._write(b"")
-        if events & READ and self._reads:
-            self._read()
+        if events & READ and self._reads and self._has_turn:
+            if self._tls is None or self._tls.is_made:
+                self._read()
+            else:
+                self._wait_for_turn()  # handshakes cost most, and whoever wants can begin one
         if events & (select.EPOLLHUP | select.EPOLLERR):
             self.close()
 
@@ -115,6 +123,8 @@ class StreamClient(Client):
         if self._reads is not reads and self._socket.fileno() >= 0:
             self._reads = reads
             self._watch()
+            if reads and self._has_more and self._has_turn:
+                self._wait_for_turn()
 
     def allocation_ended(self) -> None:
         """Close the paths, and the connection after a while."""
@@ -122,6 +132,28 @@ class StreamClient(Client):
         if self._socket.fileno() >= 0:
             self.expires = time.monotonic() + WITHOUT_ALLOCATION_S
             self._registry.unsettled(self)
+
+    def _wait_for_turn(self) -> None:
+        """Go on with the client when others have had their turn. Nothing is read of it until then."""
+        self._has_turn = False
+        self._watch()
+        self.common.poller.later(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        self._has_turn = True
+        self._watch()
+        if not self._reads:
+            return
+        try:
+            if self._has_more:
+                self._take(memoryview(self._rest))
+            else:
+                self._read()
+        except BaseException:
+            self.close()
+            raise
 
     def _read(self) -> None:
         buffer = self.common.buffer
@@ -146,15 +178,16 @@ class StreamClient(Client):
             return
         if answer := tls.to_send():
             self._write(answer)
-        if said:
+        if said and self._socket.fileno() >= 0:
             self._take(memoryview(self._rest + said))
 
     def _take(self, data: memoryview) -> None:
-        now, used = time.monotonic(), 0
+        now, taken = time.monotonic(), Taken(0, False)
+        self._has_more = False
         try:
             for run in runs_of(data):
-                if isinstance(run, int):
-                    used = run
+                if isinstance(run, Taken):
+                    taken = run
                 elif run.channel == NO_CHANNEL:
                     self._hear(bytes(run.parts[0]), now)
                 else:
@@ -164,7 +197,10 @@ class StreamClient(Client):
         except NotTurn:
             self.close("turn_malformed")
             return
-        self._rest = bytes(data[used:])
+        self._rest = bytes(data[taken.size :])
+        self._has_more = taken.may_go_on and bool(self._rest)
+        if self._has_more and self._reads:
+            self._wait_for_turn()
 
     def _hear(self, message: bytes, now: float) -> None:
         had = self.allocation
@@ -203,7 +239,7 @@ class StreamClient(Client):
             self.pause_paths(bool(self._unsent))
 
     def _watch(self) -> None:
-        events = (READ if self._reads else 0) | (WRITE if self._unsent else 0)
+        events = (READ if self._reads and self._has_turn else 0) | (WRITE if self._unsent else 0)
         self.common.poller.change(self._socket.fileno(), events)
 
 

@@ -20,7 +20,8 @@ class TlsEnd:
         """Wait for the client's hello."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._end = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._is_made = False
+        self.is_made = False
+        """The handshake is done."""
 
     def receive(self, data: memoryview) -> bytes:
         """Take bytes of the connection; return what the client said in them. `to_send` may have an answer.
@@ -32,9 +33,9 @@ class TlsEnd:
         self._incoming.write(data)
         said: list[bytes] = []
         try:
-            if not self._is_made:
+            if not self.is_made:
                 self._end.do_handshake()
-                self._is_made = True
+                self.is_made = True
             while True:
                 plain = self._end.read(RECORD_BYTES)
                 if not plain:

@@ -9,7 +9,11 @@ from signaling.turn.framing import (
     MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
     NO_CHANNEL,
+    PACKETS_AT_ONCE,
+    RUNS_AT_ONCE,
     NotTurn,
+    Run,
+    Taken,
     channel_data,
     frame_of,
     runs_of,
@@ -34,9 +38,9 @@ def message(size: int) -> bytes:
 
 def all_runs(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
     """What is whole in a stream, by channel, and how many bytes that is."""
-    *runs, used = runs_of(memoryview(data))
-    assert isinstance(used, int)
-    return [(run.channel, b"".join(run.parts)) for run in runs if not isinstance(run, int)], used
+    *runs, taken = runs_of(memoryview(data))
+    assert isinstance(taken, Taken)
+    return [(run.channel, b"".join(run.parts)) for run in runs if isinstance(run, Run)], taken.size
 
 
 def test_frames_of_one_channel_come_together_and_in_order_with_messages() -> None:
@@ -60,6 +64,28 @@ def test_what_is_not_whole_is_left(packets: list[tuple[int, bytes]], cut: int) -
         found, used = all_runs(whole + rest)
         assert used == len(whole)
         assert b"".join(frames for _, frames in found) == framed(*(packet for _, packet in packets))
+
+
+@pytest.mark.parametrize(
+    ("piece", "most"),
+    [
+        (said(FIRST, b"a"), PACKETS_AT_ONCE),
+        (said(FIRST, b""), PACKETS_AT_ONCE),
+        (message(0), RUNS_AT_ONCE),
+        (said(FIRST, b"a") + said(FIRST + 1, b"b"), RUNS_AT_ONCE // 2),
+        (said(FIRST, b"a") + message(0), RUNS_AT_ONCE // 2),
+    ],
+)
+def test_a_stream_is_taken_in_parts_so_that_others_have_their_turn(piece: bytes, most: int) -> None:
+    data, sizes = piece * most * 3, list[int]()
+    while data:
+        *_, taken = runs_of(memoryview(data))
+        assert isinstance(taken, Taken)
+        sizes.append(taken.size)
+        data = data[taken.size :]
+        assert taken.may_go_on or not data
+    assert all(abs(size - len(piece * most)) <= len(piece) for size in sizes[:2])
+    assert 3 <= len(sizes) <= 4
 
 
 def test_empty_packets_are_left_out() -> None:

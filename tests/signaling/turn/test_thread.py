@@ -1,8 +1,10 @@
 """signaling/turn/thread.py and below: clients over TCP, TLS and UDP, their paths to the media, and what ends them."""
 
+import contextlib
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -10,9 +12,11 @@ from contextlib import AbstractContextManager
 import pytest
 
 from signaling.http.certificates import load_context
-from signaling.turn import clients, connections, poller, streams
-from signaling.turn.framing import MAX_PAYLOAD_BYTES
+from signaling.turn import clients, connections, framing, poller, streams
+from signaling.turn.framing import MAX_PAYLOAD_BYTES, RUNS_AT_ONCE
+from signaling.turn.records import Flow
 from signaling.turn.stun_messages import Address, Attribute, Method
+from signaling.turn.tls import TlsEnd
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.running_turn import (
     CHANNEL,
@@ -24,7 +28,7 @@ from tests.signaling.support.running_turn import (
     running_turn,
     until,
 )
-from tests.signaling.support.turn_client import code
+from tests.signaling.support.turn_client import code, send_indication
 
 WAYS = ("udp", "tcp", "tls")
 MB = 1 << 20
@@ -464,3 +468,84 @@ def test_an_error_ends_no_socket_that_serves_others(turn: RunningTurn, monkeypat
         assert other.bind() == 0
     with turn.over_tcp() as next_one:
         assert next_one.allocate() == 0
+
+
+@contextlib.contextmanager
+def held(turn: RunningTurn) -> Iterator[None]:
+    """Let the thread serve nobody meanwhile, so that everything has come when it goes on."""
+    begun, free = threading.Event(), threading.Event()
+    turn.thread._poller.call(begun.set)
+    turn.thread._poller.call(lambda: free.wait(10))
+    begun.wait(10)
+    try:
+        yield
+    finally:
+        free.set()
+
+
+def test_a_flood_of_one_client_lets_others_have_their_turn(turn: RunningTurn, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    receive = turn.thread._allocations.receive
+
+    def noting(flow: Flow, data: bytes, now: float) -> object:
+        heard.append(flow.client.port)
+        return receive(flow, data, now)
+
+    monkeypatch.setattr(turn.thread._allocations, "receive", noting)
+    with turn.over_tcp() as flooding, turn.over_tcp() as other:
+        assert flooding.allocate() == other.allocate() == 0
+        heard.clear()
+        with held(turn):
+            flooding.send(send_indication(Address(bytes(4), 1), b"") * 1000)
+            other.send(other.turn.request(Method.REFRESH))
+        assert code(other.turn.heard(other.receive())) == 0
+        until(lambda: len(heard) == 1001)
+        assert heard.index(other.socket.getsockname()[1]) <= 2 * RUNS_AT_ONCE
+        assert turn.counts() == {"turn_forbidden": 1000}
+        assert flooding.bind() == 0
+
+
+def test_handshakes_wait_for_everybody_else(
+    turn: RunningTurn, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller, "LATER_S", 0.0)
+    order: list[str] = []
+    receive, shake = turn.thread._allocations.receive, TlsEnd.receive
+    monkeypatch.setattr(TlsEnd, "receive", lambda *arguments: order.append("handshake") or shake(*arguments))
+    incoming, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        authority.client_context().wrap_bio(incoming, hello, server_hostname="127.0.0.1").do_handshake()
+    first = hello.read()
+    with turn.over_tcp() as other, contextlib.ExitStack() as stack:
+        assert other.allocate() == 0
+        connecting = [stack.enter_context(socket.create_connection(turn.tls, 10)) for _ in range(20)]
+        until(lambda: len(turn.thread._connections) == 21)
+        monkeypatch.setattr(
+            turn.thread._allocations, "receive", lambda *arguments: order.append("request") or receive(*arguments)
+        )
+        with held(turn):
+            for each in connecting:
+                each.sendall(first)
+            other.send(other.turn.request(Method.REFRESH))
+        assert code(other.turn.heard(other.receive())) == 0
+        for each in connecting:
+            assert each.recv(1) == b"\x16"
+        assert order.count("handshake") == 20
+        assert order.index("request") <= 2
+
+
+def test_what_waits_for_its_turn_can_wait_for_the_media_too(
+    turn: RunningTurn, over_tcp: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(framing, "PACKETS_AT_ONCE", 2)
+    assert over_tcp.allocate() == 0
+    assert over_tcp.bind() == 0
+    over_tcp.say(CHECK)
+    engine = turn.engine()
+    assert engine.frame() == CHECK
+    over_tcp.socket.settimeout(0.3)
+    sent = until_it_waits(lambda number: over_tcp.say(*[number.to_bytes(4) * 250] * 5))
+    over_tcp.socket.settimeout(10)
+    for number in range(sent):
+        assert [engine.frame()[:4] for _ in range(5)] == [number.to_bytes(4)] * 5
+    assert turn.counts() == {}
