@@ -38,7 +38,8 @@ MAX_CHANNELS = 64
 REQUESTS_PER_S, REQUESTS_AT_ONCE = 20.0, 100.0
 """Requests of one allocation that are answered. Clients send one in a minute, and some ten at the beginning."""
 STRANGERS_PER_S, STRANGERS_AT_ONCE = 200.0, 2000.0
-"""Requests without an allocation from one address that are answered. A whole ministry may come from one."""
+"""Requests without an allocation from one address that are answered, and so many again of datagrams that anybody may
+have sent in its name. A whole ministry may come from one."""
 UDP_PROTOCOL = 17
 
 _FAMILIES = {1: 4, 2: 6}
@@ -66,6 +67,7 @@ class Allocations:
         self._peer_ips = frozenset(peer.ip for peer in rules.peers)
         self._ports = RelayPorts(rules.ports)
         self._strangers = NetworkAllowances(STRANGERS_PER_S, STRANGERS_AT_ONCE)
+        self._unproven = NetworkAllowances(STRANGERS_PER_S, STRANGERS_AT_ONCE)
         self._of_holder: dict[str, dict[Allocation, None]] = {}
         """Sid of each participant that is here -> its allocations."""
         self._gate = Gate(rules.secret, self._of_holder, time_of_day)
@@ -133,7 +135,7 @@ class Allocations:
         if message.kind != Kind.REQUEST:
             self._dropped["turn_malformed"] += 1
             return None
-        if not self._may_ask(flow, now):
+        if not self._may_ask(flow, message, now):
             self._dropped["turn_requests"] += 1
             return None
         if message.method == Method.BINDING:
@@ -141,7 +143,10 @@ class Allocations:
             return _success(message, (Attribute.XOR_MAPPED_ADDRESS, mapped))
         return self._answer(flow, data, message, now)
 
-    def _may_ask(self, flow: Flow, now: float) -> bool:
+    def _may_ask(self, flow: Flow, message: Message, now: float) -> bool:
+        """Tell whether a request is answered. What others may have sent in a client's name uses nothing of its own."""
+        if not self._gate.is_proven(flow, message, now):
+            return self._unproven.take(flow.client.ip, now)
         if flow.allocation is not None:
             return flow.allocation.requests.take(now)
         return self._strangers.take(flow.client.ip, now)

@@ -50,6 +50,11 @@ class Gate:
         self._time_of_day = time_of_day
         self._nonces = Nonces()
 
+    def is_proven(self, flow: Flow, message: Message, now: float) -> bool:
+        """Tell whether a message comes from where it seems to: a nonce that was sent there is in it."""
+        nonce = message.first(Attribute.NONCE)
+        return flow.is_proven or (nonce is not None and self._nonces.is_good(nonce, flow.client.ip, now))
+
     def check(self, flow: Flow, data: bytes, message: Message, now: float) -> Caller:
         """Return whose request it is. What costs least is looked at first (RFC 8489 section 9.2.4).
 

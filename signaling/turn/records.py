@@ -31,6 +31,8 @@ class Flow:
 
     client: Address
     allocation: "Allocation | None" = None
+    is_proven: bool = False
+    """Nobody else can send in the client's name, as its connection was made from where it seems to be."""
 
     def allocation_ended(self) -> None:
         """Do what has to be done when the allocation has ended."""

@@ -67,6 +67,7 @@ class StreamClient(Client):
         """
         now = time.monotonic()
         super().__init__(common, allocations, client, now)
+        self.is_proven = True
         self._socket = connection
         self._tls = tls
         self._registry = registry

@@ -468,3 +468,26 @@ def test_a_flood_of_requests_of_one_allocation_is_answered_in_part(allocated: No
     answered = sum(allocated.receive(allocated.client.request(Method.REFRESH)) is not None for _ in range(500))
     assert answered == module.REQUESTS_AT_ONCE
     assert code(allocated.allocate(flow=Flow(Address(CLIENT.ip, 1)))) == 0
+
+
+def test_what_others_send_in_a_clients_name_uses_nothing_of_its_own(allocated: Node) -> None:
+    """Datagrams from a made-up address, which is that of a client and of everybody behind its NAT."""
+    client, spoofed = allocated.client, Flow(Address(CLIENT.ip, 9))
+    allocated.ask(client.unsigned(Method.ALLOCATE, *allocate()), Flow(Address(CLIENT.ip, 2)))
+    forged = TurnClient(client.credentials, bytes(16))
+    floods = [client.unsigned(Method.ALLOCATE, *allocate()), forged.request(Method.REFRESH)]
+    answered = 0
+    for flow in (spoofed, allocated.flow):
+        answered += sum(allocated.receive(each, flow) is not None for each in floods * 2000)
+    assert answered == module.STRANGERS_AT_ONCE - 2  # two honest ones came before
+    assert code(allocated.ask(client.request(Method.REFRESH))) == 0
+    assert code(allocated.ask(client.request(Method.ALLOCATE, *allocate()), Flow(Address(CLIENT.ip, 2)))) == 0
+    over_tcp = Flow(Address(CLIENT.ip, 3), is_proven=True)
+    assert code(allocated.ask(client.unsigned(Method.ALLOCATE, *allocate()), over_tcp)) == 401
+    assert code(allocated.ask(client.request(Method.ALLOCATE, *allocate()), over_tcp)) == 0
+
+
+def test_connections_are_answered_in_part_too(node: Node) -> None:
+    flow = Flow(CLIENT, is_proven=True)
+    request = node.client.unsigned(Method.ALLOCATE, *allocate())
+    assert sum(node.receive(request, flow) is not None for _ in range(5000)) == module.STRANGERS_AT_ONCE
