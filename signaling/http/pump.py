@@ -15,6 +15,9 @@ PAIR_BYTES = 32 * 1024
 HIGH_WATER_BYTES = 16 * 1024
 """Bytes that TLS has not passed on, above which nothing more is taken of the thread, where media can still be left
 out."""
+UNREAD_S = 20.0
+"""How long a client may read so little that it stays so. Until it reads, it is not noticed that the thread has ended
+it."""
 
 
 class Pump(asyncio.Protocol):
@@ -36,11 +39,14 @@ class Pump(asyncio.Protocol):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PAIR_BYTES // 2)  # which Linux doubles
         self._unsent = b""
         """What the thread has not taken."""
+        self._late: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(HIGH_WATER_BYTES)
         self._loop.add_reader(self._ours, self._take)
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the client says. If the thread does not take it, the client has to wait."""
+        if self._ours.fileno() < 0:
+            return  # the thread has ended the client, which has not heard of it yet
         if self._unsent:
             self._unsent += data  # what had been read when reading was paused
             return
@@ -52,10 +58,13 @@ class Pump(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take nothing more of the thread: the client does not read."""
-        self._loop.remove_reader(self._ours)
+        if self._ours.fileno() >= 0:
+            self._loop.remove_reader(self._ours)
+            self._late = self._loop.call_later(UNREAD_S, self._transport.abort)
 
     def resume_writing(self) -> None:
         """Take what the thread has again."""
+        self._cancel_late()
         if self._ours.fileno() >= 0:
             self._loop.add_reader(self._ours, self._take)
 
@@ -93,7 +102,13 @@ class Pump(asyncio.Protocol):
             return
         self._unsent = self._unsent[sent:]
 
+    def _cancel_late(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
     def _close(self) -> None:
+        self._cancel_late()
         if self._ours.fileno() < 0:
             return
         self._unsent = b""

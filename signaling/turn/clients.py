@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 from signaling.turn.allocations import Allocations
 from signaling.turn.allowances import Allowance
-from signaling.turn.framing import SIZE_BYTES
+from signaling.turn.framing import MAX_PAYLOAD_BYTES, SIZE_BYTES
 from signaling.turn.paths import BINDING_REQUEST, Common, Path
 from signaling.turn.records import Flow, Sent
 from signaling.turn.stun_messages import Address, Attribute, Kind, Method, build, xor_address
@@ -48,7 +48,9 @@ class Client(Flow, ABC):
         """Take a STUN message of the client."""
         outcome = self._allocations.receive(self, message, now)
         if isinstance(outcome, Sent):
-            if outcome.data:
+            if len(outcome.data) > MAX_PAYLOAD_BYTES:
+                self.common.dropped["turn_malformed"] += 1
+            elif outcome.data:
                 frame = len(outcome.data).to_bytes(SIZE_BYTES) + outcome.data
                 self._relay(outcome.peer, [memoryview(frame)], now)
         elif outcome is not None:

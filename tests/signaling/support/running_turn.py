@@ -25,6 +25,7 @@ from tests.signaling.support.turn_client import (
 )
 
 PATIENCE_S = 10.0
+MB = 1 << 20
 V4 = bytes((192, 0, 2, 1))
 MEDIA, MEDIA2 = Address(V4, 7882), Address(V4, 7883)
 RULES = Rules(SECRET, frozenset((MEDIA, MEDIA2)), {4: V4}, range(30_000, 30_100), 12)
@@ -39,6 +40,16 @@ def until(true: Callable[[], object]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def until_it_waits(send: Callable[[int], object]) -> int:
+    """Call `send` with rising numbers until it times out; return how often it did not."""
+    for number in range(64 * MB // 1200):
+        try:
+            send(number)
+        except TimeoutError:
+            return number
+    raise AssertionError("it never waits")
 
 
 def bound(kind: socket.SocketKind) -> socket.socket:

@@ -1,22 +1,15 @@
 """signaling/turn/thread.py and below: clients over TCP, TLS and UDP, their paths to the media, and what ends them."""
 
-import contextlib
 import socket
-import ssl
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 
 import pytest
 
-from signaling.http.certificates import load_context
-from signaling.turn import clients, connections, framing, poller, streams
-from signaling.turn.framing import MAX_PAYLOAD_BYTES, RUNS_AT_ONCE
-from signaling.turn.records import Flow
+from signaling.turn import clients, connections, streams
+from signaling.turn.framing import MAX_PAYLOAD_BYTES
 from signaling.turn.stun_messages import Address, Attribute, Method
-from signaling.turn.tls import TlsEnd
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.running_turn import (
     CHANNEL,
@@ -27,67 +20,9 @@ from tests.signaling.support.running_turn import (
     RunningTurn,
     running_turn,
     until,
+    until_it_waits,
 )
-from tests.signaling.support.turn_client import code, send_indication
-
-WAYS = ("udp", "tcp", "tls")
-MB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture(scope="module")
-def context(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return load_context(authority.write(tmp_path_factory.mktemp("turn")))
-
-
-@pytest.fixture
-def turn(context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningTurn]:
-    monkeypatch.setattr(poller, "TICK_S", 0.05)
-    with running_turn(context) as running:
-        yield running
-
-
-@pytest.fixture
-def secure(authority: Authority) -> Callable[[socket.socket], socket.socket]:
-    trusting = authority.client_context()
-
-    def wrap(plain: socket.socket) -> socket.socket:
-        return trusting.wrap_socket(plain, server_hostname="127.0.0.1")
-
-    return wrap
-
-
-@pytest.fixture(params=WAYS)
-def client(
-    request: pytest.FixtureRequest, turn: RunningTurn, secure: Callable[[socket.socket], socket.socket]
-) -> Iterator[End]:
-    ways: dict[str, Callable[[], AbstractContextManager[End]]] = {
-        "udp": turn.over_udp,
-        "tcp": turn.over_tcp,
-        "tls": lambda: turn.over_tcp(secure),
-    }
-    with ways[request.param]() as end:
-        yield end
-
-
-@pytest.fixture
-def over_tcp(turn: RunningTurn) -> Iterator[End]:
-    with turn.over_tcp() as end:
-        yield end
-
-
-def until_it_waits(send: Callable[[int], object]) -> int:
-    """Call `send` with rising numbers until it times out; return how often it did not."""
-    for number in range(64 * MB // 1200):
-        try:
-            send(number)
-        except TimeoutError:
-            return number
-    raise AssertionError("it never waits")
+from tests.signaling.support.turn_client import code
 
 
 def test_packets_go_both_ways_in_a_channel(turn: RunningTurn, client: End) -> None:
@@ -470,82 +405,13 @@ def test_an_error_ends_no_socket_that_serves_others(turn: RunningTurn, monkeypat
         assert next_one.allocate() == 0
 
 
-@contextlib.contextmanager
-def held(turn: RunningTurn) -> Iterator[None]:
-    """Let the thread serve nobody meanwhile, so that everything has come when it goes on."""
-    begun, free = threading.Event(), threading.Event()
-    turn.thread._poller.call(begun.set)
-    turn.thread._poller.call(lambda: free.wait(10))
-    begun.wait(10)
-    try:
-        yield
-    finally:
-        free.set()
-
-
-def test_a_flood_of_one_client_lets_others_have_their_turn(turn: RunningTurn, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[int] = []
-    receive = turn.thread._allocations.receive
-
-    def noting(flow: Flow, data: bytes, now: float) -> object:
-        heard.append(flow.client.port)
-        return receive(flow, data, now)
-
-    monkeypatch.setattr(turn.thread._allocations, "receive", noting)
-    with turn.over_tcp() as flooding, turn.over_tcp() as other:
-        assert flooding.allocate() == other.allocate() == 0
-        heard.clear()
-        with held(turn):
-            flooding.send(send_indication(Address(bytes(4), 1), b"") * 1000)
-            other.send(other.turn.request(Method.REFRESH))
-        assert code(other.turn.heard(other.receive())) == 0
-        until(lambda: len(heard) == 1001)
-        assert heard.index(other.socket.getsockname()[1]) <= 2 * RUNS_AT_ONCE
-        assert turn.counts() == {"turn_forbidden": 1000}
-        assert flooding.bind() == 0
-
-
-def test_handshakes_wait_for_everybody_else(
-    turn: RunningTurn, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(poller, "LATER_S", 0.0)
-    order: list[str] = []
-    receive, shake = turn.thread._allocations.receive, TlsEnd.receive
-    monkeypatch.setattr(TlsEnd, "receive", lambda *arguments: order.append("handshake") or shake(*arguments))
-    incoming, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        authority.client_context().wrap_bio(incoming, hello, server_hostname="127.0.0.1").do_handshake()
-    first = hello.read()
-    with turn.over_tcp() as other, contextlib.ExitStack() as stack:
-        assert other.allocate() == 0
-        connecting = [stack.enter_context(socket.create_connection(turn.tls, 10)) for _ in range(20)]
-        until(lambda: len(turn.thread._connections) == 21)
-        monkeypatch.setattr(
-            turn.thread._allocations, "receive", lambda *arguments: order.append("request") or receive(*arguments)
-        )
-        with held(turn):
-            for each in connecting:
-                each.sendall(first)
-            other.send(other.turn.request(Method.REFRESH))
-        assert code(other.turn.heard(other.receive())) == 0
-        for each in connecting:
-            assert each.recv(1) == b"\x16"
-        assert order.count("handshake") == 20
-        assert order.index("request") <= 2
-
-
-def test_what_waits_for_its_turn_can_wait_for_the_media_too(
-    turn: RunningTurn, over_tcp: End, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(framing, "PACKETS_AT_ONCE", 2)
-    assert over_tcp.allocate() == 0
-    assert over_tcp.bind() == 0
-    over_tcp.say(CHECK)
+def test_a_packet_that_is_too_long_for_the_media_is_dropped(turn: RunningTurn, client: End) -> None:
+    assert client.allocate() == 0
+    assert client.permit() == 0
+    client.indicate(CHECK)
     engine = turn.engine()
     assert engine.frame() == CHECK
-    over_tcp.socket.settimeout(0.3)
-    sent = until_it_waits(lambda number: over_tcp.say(*[number.to_bytes(4) * 250] * 5))
-    over_tcp.socket.settimeout(10)
-    for number in range(sent):
-        assert [engine.frame()[:4] for _ in range(5)] == [number.to_bytes(4)] * 5
-    assert turn.counts() == {}
+    client.indicate(bytes(MAX_PAYLOAD_BYTES + 1))
+    client.indicate(bytes(MAX_PAYLOAD_BYTES))
+    assert engine.frame() == bytes(MAX_PAYLOAD_BYTES)
+    assert turn.counts() == {"turn_malformed": 1}

@@ -1,0 +1,137 @@
+"""signaling/turn/streams.py and below: what one client costs the others, and what it leaves when it ends."""
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from signaling.turn import framing, poller
+from signaling.turn.framing import RUNS_AT_ONCE
+from signaling.turn.records import Flow
+from signaling.turn.streams import StreamClient
+from signaling.turn.stun_messages import Address, Method
+from signaling.turn.tls import TlsEnd
+from tests.signaling.support.authority import Authority
+from tests.signaling.support.running_turn import (
+    CHECK,
+    End,
+    RunningTurn,
+    until,
+    until_it_waits,
+)
+from tests.signaling.support.turn_client import allocate, code, send_indication
+
+
+@contextlib.contextmanager
+def held(turn: RunningTurn) -> Iterator[None]:
+    """Let the thread serve nobody meanwhile, so that everything has come when it goes on."""
+    begun, free = threading.Event(), threading.Event()
+    turn.thread._poller.call(begun.set)
+    turn.thread._poller.call(lambda: free.wait(10))
+    begun.wait(10)
+    try:
+        yield
+    finally:
+        free.set()
+
+
+def test_a_flood_of_one_client_lets_others_have_their_turn(turn: RunningTurn, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    receive = turn.thread._allocations.receive
+
+    def noting(flow: Flow, data: bytes, now: float) -> object:
+        heard.append(flow.client.port)
+        return receive(flow, data, now)
+
+    monkeypatch.setattr(turn.thread._allocations, "receive", noting)
+    with turn.over_tcp() as flooding, turn.over_tcp() as other:
+        assert flooding.allocate() == other.allocate() == 0
+        heard.clear()
+        with held(turn):
+            flooding.send(send_indication(Address(bytes(4), 1), b"") * 1000)
+            other.send(other.turn.request(Method.REFRESH))
+        assert code(other.turn.heard(other.receive())) == 0
+        until(lambda: len(heard) == 1001)
+        assert heard.index(other.socket.getsockname()[1]) <= 2 * RUNS_AT_ONCE
+        assert turn.counts() == {"turn_forbidden": 1000}
+        assert flooding.bind() == 0
+
+
+def test_handshakes_wait_for_everybody_else(
+    turn: RunningTurn, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller, "LATER_S", 0.0)
+    order: list[str] = []
+    receive, shake = turn.thread._allocations.receive, TlsEnd.receive
+
+    def shaking(end: TlsEnd, data: memoryview) -> bytes:
+        order.append("handshake")
+        return shake(end, data)
+
+    def receiving(flow: Flow, data: bytes, now: float) -> object:
+        order.append("request")
+        return receive(flow, data, now)
+
+    monkeypatch.setattr(TlsEnd, "receive", shaking)
+    incoming, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        authority.client_context().wrap_bio(incoming, hello, server_hostname="127.0.0.1").do_handshake()
+    first = hello.read()
+    with turn.over_tcp() as other, contextlib.ExitStack() as stack:
+        assert other.allocate() == 0
+        connecting = [stack.enter_context(socket.create_connection(turn.tls, 10)) for _ in range(20)]
+        until(lambda: len(turn.thread._connections) == 21)
+        monkeypatch.setattr(turn.thread._allocations, "receive", receiving)
+        with held(turn):
+            for each in connecting:
+                each.sendall(first)
+            other.send(other.turn.request(Method.REFRESH))
+        assert code(other.turn.heard(other.receive())) == 0
+        for each in connecting:
+            assert each.recv(1) == b"\x16"
+        assert order.count("handshake") == 20
+        assert order.index("request") <= 2
+
+
+def test_what_waits_for_its_turn_can_wait_for_the_media_too(
+    turn: RunningTurn, over_tcp: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(framing, "PACKETS_AT_ONCE", 2)
+    assert over_tcp.allocate() == 0
+    assert over_tcp.bind() == 0
+    over_tcp.say(CHECK)
+    engine = turn.engine()
+    assert engine.frame() == CHECK
+    over_tcp.socket.settimeout(0.3)
+    sent = until_it_waits(lambda number: over_tcp.say(*[number.to_bytes(4) * 250] * 5))
+    over_tcp.socket.settimeout(10)
+    for number in range(sent):
+        assert [engine.frame()[:4] for _ in range(5)] == [number.to_bytes(4)] * 5
+    assert turn.counts() == {}
+
+
+def test_a_connection_that_has_ended_makes_no_allocation(
+    turn: RunningTurn, authority: Authority, over_tcp: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is noticed when the handshake is answered, and an Allocate came together with its last part."""
+    assert code(over_tcp.ask(over_tcp.turn.unsigned(Method.ALLOCATE, *allocate()))) == 401
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    end = authority.client_context().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with socket.create_connection(turn.tls, 10) as connection:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+        connection.sendall(outgoing.read())
+        while True:
+            incoming.write(connection.recv(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+                break
+        end.write(over_tcp.turn.request(Method.ALLOCATE, *allocate()))
+        monkeypatch.setattr(StreamClient, "_write", lambda client, data: client.close())
+        connection.sendall(outgoing.read())
+        assert End(connection).ended()
+    with held(turn):
+        assert turn.thread.allocations() == 0
