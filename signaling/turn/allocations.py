@@ -6,7 +6,7 @@ go. There are no sockets here. The protocol is RFC 8656, for a server that relay
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 from signaling.turn.allowances import Allowance, NetworkAllowances
 from signaling.turn.authentication import Caller, Gate, Refused
@@ -70,6 +70,8 @@ class Allocations:
         self._unproven = NetworkAllowances(STRANGERS_PER_S, STRANGERS_AT_ONCE)
         self._of_holder: dict[str, dict[Allocation, None]] = {}
         """Sid of each participant that is here -> its allocations."""
+        self._owners: dict[str, Hashable] = {}
+        """The sid of each of them -> whose ports it uses."""
         self._gate = Gate(rules.secret, self._of_holder, time_of_day)
         self._count = 0
         self._handlers = {
@@ -87,15 +89,17 @@ class Allocations:
         """Yield all, whatever ends meanwhile."""
         yield from [each for held in self._of_holder.values() for each in held]
 
-    def admit(self, holder: str) -> None:
-        """Let a participant have allocations from now on."""
+    def admit(self, holder: str, owner: Hashable) -> None:
+        """Let a participant have allocations from now on. `owner` stays the same when it leaves and joins again."""
         self._of_holder.setdefault(holder, {})
+        self._owners[holder] = owner
 
     def expel(self, holder: str, now: float) -> None:
         """End a participant's allocations. It can make no new ones, however long its credentials are good."""
         for allocation in list(self._of_holder.get(holder, ())):
             self.end(allocation, now)
         self._of_holder.pop(holder, None)
+        self._owners.pop(holder, None)
 
     def end(self, allocation: Allocation, now: float) -> None:
         """End one, unless it has ended already."""
@@ -104,7 +108,7 @@ class Allocations:
         allocation.flow.allocation = None
         del self._of_holder[allocation.holder][allocation]
         self._count -= 1
-        self._ports.give_back(allocation.relayed.port, allocation.holder, now)
+        self._ports.give_back(allocation.relayed.port, self._owners[allocation.holder], now)
         allocation.flow.allocation_ended()
 
     def tick(self, now: float) -> None:
@@ -217,11 +221,11 @@ class Allocations:
         return version
 
     def _make(self, flow: Flow, caller: Caller, family: int, transaction: bytes, now: float) -> Allocation:
-        of_holder = self._of_holder[caller.holder]
-        if len(of_holder) >= self._rules.quota or not self._ports.may_take(caller.holder, now):
+        of_holder, owner = self._of_holder[caller.holder], self._owners[caller.holder]
+        if len(of_holder) >= self._rules.quota or not self._ports.may_take(owner, now):
             self._dropped["turn_quota"] += 1
             raise Refused(486)
-        port = self._ports.take(caller.holder, now) if self._count < MAX_ALLOCATIONS else None
+        port = self._ports.take(owner, now) if self._count < MAX_ALLOCATIONS else None
         if port is None:
             self._dropped["turn_full"] += 1
             raise Refused(508)

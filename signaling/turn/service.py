@@ -128,7 +128,7 @@ class TurnService:
         """Let a participant have allocations, and keep those that it made before it joined."""
         if self._thread is None:
             return
-        self._thread.admit(sid)
+        self._thread.admit(sid, who)
         guest = self._guests.pop(who, None)
         if guest is not None:
             self._adopted[sid] = guest[1]
@@ -148,7 +148,7 @@ class TurnService:
         sid = self._guests.pop(who, (0.0, ""))[1] or identifiers.participant_sid()
         self._guests[who] = (now + GUEST_S, sid)
         if self._thread is not None:
-            self._thread.admit(sid)
+            self._thread.admit(sid, who)
         return sid
 
     def ice_servers(self, sid: str, now: float) -> list[ICEServer]:

@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,9 +80,9 @@ class TurnThread:
         else:
             self._poller.close()
 
-    def admit(self, holder: str) -> None:
-        """Let a participant have allocations."""
-        self._poller.call(partial(self._allocations.admit, holder))
+    def admit(self, holder: str, owner: Hashable) -> None:
+        """Let a participant have allocations. `owner` stays the same when it leaves and joins again."""
+        self._poller.call(partial(self._allocations.admit, holder, owner))
 
     def expel(self, holder: str) -> None:
         """End a participant's allocations for good."""

@@ -98,7 +98,7 @@ class RunningTurn:
         self.udp, self.tcp, self.tls = (each.getsockname() for each in (udp, tcp, tls))
         self.thread = TurnThread(self.rules, self._hand_over, self.dropped, lambda: self.context)
         self.thread.start(Sockets([udp], [tcp], [tls]))
-        self.thread.admit("PA_ann")
+        self.thread.admit("PA_ann", "ann")
 
     def _hand_over(self, connection: socket.socket, client: Address, relayed: Address) -> None:
         connection.settimeout(PATIENCE_S)

@@ -62,7 +62,7 @@ class Node:
         self.time_of_day = 1000.0
         self.dropped: Counter[str] = Counter()
         self.allocations = Allocations(rules, self.dropped, lambda: self.time_of_day)
-        self.allocations.admit("PA_ann")
+        self.allocations.admit("PA_ann", "ann")
         self.flow = CountedFlow(CLIENT)
         self.client = TurnClient()
 
@@ -288,7 +288,7 @@ def test_the_expiry_of_credentials_concerns_new_allocations_alone(allocated: Nod
 
 
 def test_an_allocation_is_its_own_users(allocated: Node) -> None:
-    allocated.allocations.admit("PA_eve")
+    allocated.allocations.admit("PA_eve", "eve")
     eve = TurnClient(make_credentials(SECRET, "PA_eve", 300, 1000.0), allocated.client.nonce)
     assert code(allocated.ask(eve.request(Method.REFRESH, (LIFETIME, bytes(4))))) == 441
     assert allocated.flow.allocation is not None
@@ -307,23 +307,41 @@ def test_a_participant_has_a_quota(node: Node) -> None:
     for port in range(RULES.quota):
         assert code(node.allocate(flow=Flow(Address(CLIENT.ip, port)))) == 0
     assert code(node.allocate()) == 486
-    node.allocations.admit("PA_bob")
+    node.allocations.admit("PA_bob", "bob")
     node.client = TurnClient(make_credentials(SECRET, "PA_bob", 300, 1000.0))
     assert code(node.allocate()) == 0
     assert node.dropped == {"turn_quota": 1}
 
 
-def test_who_allocates_again_and_again_does_not_use_up_the_ports(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports_module, "MAX_OF_HOLDER", 5)
-    for _ in range(5):
+@pytest.mark.parametrize("joins", [False, True])
+@pytest.mark.parametrize(("most", "ports"), [(5, 100), (100, 20)])
+def test_who_allocates_or_joins_again_and_again_does_not_use_up_the_ports(
+    monkeypatch: pytest.MonkeyPatch, joins: bool, most: int, ports: int
+) -> None:
+    monkeypatch.setattr(ports_module, "MAX_OF_OWNER", most)
+    node = Node(Rules(SECRET, RULES.peers, RULES.relayed, range(30_000, 30_000 + ports), 12))
+
+    def join_again(number: int) -> None:
+        node.allocations.expel(f"PA_{number - 1}", node.now)
+        node.allocations.admit(f"PA_{number}", "eve")
+        node.client = TurnClient(make_credentials(SECRET, f"PA_{number}", 300, 1000.0))
+
+    join_again(0)
+    for number in range(1, 6):
         assert code(node.allocate()) == 0
-        assert code(node.request(Method.REFRESH, (LIFETIME, bytes(4)))) == 0
+        if joins:
+            join_again(number)
+        else:
+            assert code(node.request(Method.REFRESH, (LIFETIME, bytes(4)))) == 0
     assert code(node.allocate()) == 486
-    node.now += ports_module.REST_S
+    eve, node.client = node.client, TurnClient()
+    assert code(node.allocate(flow=Flow(Address(CLIENT.ip, 1)))) == 0
+    node.client, node.now = eve, node.now + ports_module.REST_S
     assert code(node.allocate()) == 0
 
 
-def test_a_port_rests_and_is_given_to_one_allocation_at_a_time() -> None:
+def test_a_port_rests_and_is_given_to_one_allocation_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports_module.RelayPorts, "may_take", lambda *arguments: True)
     node = Node(Rules(SECRET, RULES.peers, RULES.relayed, range(30_000, 30_002), 12))
     flows = [Flow(Address(CLIENT.ip, port)) for port in (1, 2, 3)]
     used = {address_of(node.allocate(flow=flow), Attribute.XOR_RELAYED_ADDRESS) for flow in flows[:2]}
