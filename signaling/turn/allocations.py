@@ -143,8 +143,7 @@ class Allocations:
             self._dropped["turn_requests"] += 1
             return None
         if message.method == Method.BINDING:
-            mapped = xor_address(flow.client, message.transaction)
-            return _success(message, (Attribute.XOR_MAPPED_ADDRESS, mapped))
+            return _bound(flow, message)
         return self._answer(flow, data, message, now)
 
     def _may_ask(self, flow: Flow, message: Message, now: float) -> bool:
@@ -182,9 +181,7 @@ class Allocations:
                 self._dropped["turn_unauthorized"] += 1
             return _error(message, refusal)
         try:
-            if unknown := message.unknown():
-                types = b"".join(each.to_bytes(2) for each in unknown)
-                raise Refused(420, (Attribute.UNKNOWN_ATTRIBUTES, types))
+            _check_known(message)
             return _success(message, *handler(flow, message, caller, now), key=caller.key)
         except Refused as refusal:
             return _error(message, refusal, caller.key)
@@ -288,6 +285,20 @@ class Allocations:
         self._dropped["turn_forbidden"] += 1
         same = any(peer.family == allocation.relayed.family for peer in peers)
         return Refused(403 if same else 443)
+
+
+def _bound(flow: Flow, message: Message) -> bytes:
+    """Answer a Binding request (RFC 8489 section 6.3), which needs no credentials."""
+    try:
+        _check_known(message)
+    except Refused as refusal:
+        return _error(message, refusal)
+    return _success(message, (Attribute.XOR_MAPPED_ADDRESS, xor_address(flow.client, message.transaction)))
+
+
+def _check_known(message: Message) -> None:
+    if unknown := message.unknown():
+        raise Refused(420, (Attribute.UNKNOWN_ATTRIBUTES, b"".join(each.to_bytes(2) for each in unknown)))
 
 
 def _own(flow: Flow, caller: Caller) -> Allocation:

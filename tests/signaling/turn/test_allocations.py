@@ -509,3 +509,9 @@ def test_connections_are_answered_in_part_too(node: Node) -> None:
     flow = Flow(CLIENT, is_proven=True)
     request = node.client.unsigned(Method.ALLOCATE, *allocate())
     assert sum(node.receive(request, flow) is not None for _ in range(5000)) == module.STRANGERS_AT_ONCE
+
+
+def test_a_binding_request_with_what_the_server_would_have_to_know(node: Node) -> None:
+    answer = node.ask(node.client.unsigned(Method.BINDING, (0x0003, bytes(4)), (0x8001, b"optional")))
+    assert code(answer) == 420
+    assert answer.first(Attribute.UNKNOWN_ATTRIBUTES) == b"\0\x03"
