@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
+import sys
 import time
 from asyncio import AbstractEventLoop, get_running_loop
 from collections import Counter, OrderedDict
@@ -24,6 +25,9 @@ from signaling.turn.records import Rules
 from signaling.turn.stun_messages import Address
 from signaling.turn.thread import Sockets, TurnThread
 
+SWITCH_S = 0.001
+"""How long the interpreter lets one thread go on while another waits for it; Python's own 5 ms are too long here. The
+TURN thread gives way at each read and each write, and would wait as long for a busy control thread each time."""
 GUEST_S = 60.0
 """How long a client of WHIP or WHEP may have allocations before it joins."""
 MAX_GUESTS = 1024
@@ -76,6 +80,8 @@ class TurnService:
         self._clock = clock
         self._dropped: Counter[str] = Counter(dict.fromkeys(COUNTERS if options.enabled else (), 0))
         self._thread: TurnThread | None = None
+        self._switch_s = 0.0
+        """What `SWITCH_S` takes the place of."""
         self._urls: tuple[str, ...] = ()
         self._guests: OrderedDict[Who, tuple[float, str]] = OrderedDict()
         """(Room, identity) of a client that has not joined -> until when it is waited for, and its sid."""
@@ -109,6 +115,8 @@ class TurnService:
         self._thread = TurnThread(rules, hand_over, self._dropped, make_context)
         self._urls = told_urls(self.options, relayed, sockets)
         self._thread.start(sockets)
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_S, self._switch_s))
 
     def stop(self) -> None:
         """Serve nobody any more."""
@@ -116,6 +124,9 @@ class TurnService:
         if self._thread is not None:
             self._thread.stop()
             self._thread = None
+        if self._switch_s:
+            sys.setswitchinterval(self._switch_s)
+            self._switch_s = 0.0
 
     def take(self, connection: socket.socket, client: tuple[str, int]) -> bool:
         """Serve a connection of which nothing has been read; return False, and leave it, if there is no TURN server."""

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import socket
+import sys
 import time
 from collections.abc import Iterator
 
@@ -156,3 +157,14 @@ async def test_a_secret_of_another_api_key_makes_other_passwords(sockets: Socket
     assert a.username == b.username == "300:PA_a"
     assert a.credential != b.credential
     assert "one" not in a.credential
+
+
+async def test_the_thread_need_not_wait_long_for_the_interpreter_while_it_runs(sockets: Sockets) -> None:
+    before = sys.getswitchinterval()
+    turn = TurnService(OPTIONS, "secret")
+    turn.stop()
+    assert sys.getswitchinterval() == before
+    turn.start(PlayedEngine(), sockets, lambda: None)
+    assert sys.getswitchinterval() == pytest.approx(module.SWITCH_S)
+    turn.stop()
+    assert sys.getswitchinterval() == before
