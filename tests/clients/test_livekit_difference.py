@@ -1,14 +1,12 @@
-"""The server API beside livekit-server's: both get the same calls, and differ only where docs/compatibility.md says so.
+"""The server API and webhooks beside livekit-server's: both get the same calls and the same visit, and differ where
+docs/compatibility.md says so, and nowhere else.
 
 This needs a livekit-server on PATH; its binary is built by `go install`.
 """
 
+import asyncio
 import contextlib
 import json
-import shutil
-import subprocess
-import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,14 @@ import pytest
 import pytest_asyncio
 
 from tests.clients.conftest import PeerFactory
+from tests.clients.livekit_server import running_livekit
 from tests.clients.network import ADDRESS
 from tests.clients.peers import SdkPeer
-from tests.clients.sfu_server import KEY, SECRET, ServerUnderTest, free_port
+from tests.clients.sfu_server import KEY, SECRET, ServerUnderTest, running_server
+from tests.signaling.support.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.client
 
-START_TIMEOUT_S = 20
 ROOM = "difference"
 ADMIN: dict[str, Any] = {"roomAdmin": True, "room": ROOM}
 EVERYTHING = {"roomCreate": True, "roomList": True, "roomRecord": True, "ingressAdmin": True, **ADMIN}
@@ -159,29 +158,8 @@ CALLS = (
 @pytest.fixture(scope="session")
 def theirs(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
     """A livekit-server."""
-    binary = shutil.which("livekit-server")
-    if binary is None:
-        pytest.skip("NOT RUN: there is no livekit-server on PATH")
-    port, log = free_port(), tmp_path_factory.mktemp("livekit") / "log"
-    rtc = {"udp_port": free_port(), "tcp_port": free_port(), "use_external_ip": False}
-    body = json.dumps({"port": port, "rtc": rtc, "keys": {KEY: SECRET}})
-    command = [binary, "--dev", "--bind", "127.0.0.1", "--node-ip", ADDRESS, "--config-body", body]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
-        try:
-            _wait(f"http://127.0.0.1:{port}/", log)
-            yield ServerUnderTest(port, rtc["udp_port"], rtc["tcp_port"], process, log)
-        finally:
-            process.kill()
-
-
-def _wait(url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"livekit-server did not start:\n{log.read_text()[-2000:]}")
+    with running_livekit(tmp_path_factory.mktemp("livekit")) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -227,6 +205,68 @@ async def test_both_servers_answer_alike(both: tuple[ServerUnderTest, ServerUnde
         if (mine != other) != bool(call.differs):
             wrong.append(f"{call.name} {str(call.body)[:80]} {call.grants}\n  ours {mine}\ntheirs {other}")
     assert wrong == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_both_servers_tell_the_same_of_a_visit(
+    own_network: None, make_peer: PeerFactory, room: str, tmp_path: Path
+) -> None:
+    told = {}
+    for name in ("ours", "theirs"):
+        async with receiving() as receiver:
+            webhook = {"api_key": KEY, "urls": [receiver.url]}
+            with contextlib.ExitStack() as stack:
+                server = stack.enter_context(_telling(name, tmp_path, webhook=webhook, room={"departure_timeout": 1}))
+                told[name] = await _visit(server, receiver, make_peer, room)
+                await asyncio.to_thread(stack.close)
+    assert told["ours"] == told["theirs"]
+
+
+def _telling(name: str, folder: Path, **settings: Any) -> contextlib.AbstractContextManager[ServerUnderTest]:
+    """One of the servers, with settings of LiveKit's file."""
+    if name == "theirs":
+        return running_livekit(folder, **settings)
+    return running_server(folder, node_ip=ADDRESS, extra=("--config-body", json.dumps(settings)))
+
+
+async def _visit(
+    server: ServerUnderTest, receiver: Receiver, make_peer: PeerFactory, room: str
+) -> list[tuple[Any, ...]]:
+    """One publishes, mutes, is displaced by itself, and leaves; a hidden one is removed. Returns what was told."""
+    ann: SdkPeer = await make_peer("sdk", "ann")
+    await ann.join(server, room)
+    await receiver.wait_for(2)
+    await ann.publish_audio()
+    await receiver.wait_for(3)
+    (publication,) = ann.room.local_participant.track_publications.values()
+    assert publication.track is not None
+    publication.track.mute()
+    bob: SdkPeer = await make_peer("sdk-dual", "bob")
+    await bob.join(server, room, hidden=True)
+    await receiver.wait_for(4)
+    again: SdkPeer = await make_peer("sdk", "ann")
+    await again.join(server, room)
+    await receiver.wait_for(7)
+    removal = Call(
+        "RoomService/RemoveParticipant", {"room": room, "identity": "bob"}, {"roomAdmin": True, "room": room}
+    )
+    _, _, answer = await ask(server, removal)
+    assert answer == {}
+    await receiver.wait_for(8)
+    await again.leave()
+    await receiver.wait_for(10)
+    return [
+        (
+            event.event,
+            event.participant.identity,
+            event.participant.name,
+            event.participant.disconnect_reason,
+            event.track.source,
+            event.track.mime_type,
+            event.track.muted,
+        )
+        for event in receiver.events
+    ]
 
 
 def test_every_difference_is_told_to_users() -> None:
