@@ -11,7 +11,7 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,6 +21,7 @@ from google.protobuf.json_format import ParseDict
 from livekit.protocol.models import AUDIO, ClientInfo, DisconnectReason, ParticipantInfo
 from livekit.protocol.rtc import (
     ConnectionSettings,
+    ICEServer,
     JoinRequest,
     SignalRequest,
     SignalResponse,
@@ -47,6 +48,8 @@ QUALITIES = {"q": "LOW", "h": "MEDIUM", "f": "HIGH"}
 
 Message = dict[str, Any]
 Dtls = tuple[SSL.Context, tuple[str, str]]
+Address = tuple[str, int]
+Reach = Callable[[Address, list[ICEServer]], Awaitable[Address]]
 
 
 class SignallingFailed(Exception):
@@ -73,14 +76,23 @@ def _sign(key: str, secret: str, identity: str, video: Message) -> str:
 class Participant:
     """One participant: `join` brings it in, `leave` takes it out."""
 
-    def __init__(self, plan: Plan, dtls: Dtls) -> None:
-        """`dtls`: from `bench.clients.endpoint.make_context`."""
+    def __init__(self, plan: Plan, dtls: Dtls, reach: Reach | None = None) -> None:
+        """Make a participant that has not joined.
+
+        Args:
+            plan: what it does.
+            dtls: from `bench.clients.endpoint.make_context`.
+            reach: returns where to send what is for the server's address; None: there itself.
+        """
         self.plan = plan
+        self._reach = reach
         self.endpoint: Endpoint | None = None
         self.subscribed: set[str] = set()
         """Sids of others' tracks that have an m-section."""
         self.tracks_of: dict[str, dict[str, str]] = {}
         """identity -> sid -> `audio` or `video`."""
+        self.ice_servers: list[ICEServer] = []
+        """What the server told of STUN and TURN."""
         self.own: list[str] = []
         """Sids of its own tracks, in the order of the plan."""
         self.sctp_port = 0
@@ -116,7 +128,8 @@ class Participant:
             self._receiving.append("audio")  # a description without m-sections has no transport
         remote = await self._negotiate()
         self.sctp_port = remote.sctp_port
-        self.endpoint = Endpoint(self._dtls[0], remote.address, self.plan.data, remote.our_role)
+        address = remote.address if self._reach is None else await self._reach(remote.address, self.ice_servers)
+        self.endpoint = Endpoint(self._dtls[0], address, self.plan.data, remote.our_role)
         self.endpoint.ufrag, self.endpoint.password = self._ufrag, self._password
         await self.endpoint.connect(IceCredentials(remote.ufrag, remote.password))
         self._spawn(self._add_sections())
@@ -150,6 +163,7 @@ class Participant:
         )
         self._spawn(self._read(self._socket))
         welcome = await self._answer(joined, "join")
+        self.ice_servers = list(welcome.ice_servers)
         self._interval_s = welcome.ping_interval or PING_INTERVAL_S
         self._meet(welcome.other_participants)
 

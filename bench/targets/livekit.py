@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from websockets.exceptions import WebSocketException
 
 from bench.clients.endpoint import Endpoint, make_context
-from bench.clients.livekit import Participant, SignallingFailed, make_api_token, make_token
+from bench.clients.livekit import Participant, Reach, SignallingFailed, make_api_token, make_token
 from bench.plans import Connected, Plan
 from bench.targets.base import ServerProcess, TargetFailed, free_port
 
@@ -110,9 +110,13 @@ class LiveKit:
             raise TargetFailed("to account for a server that runs already, its pid is needed: --option pid=...")
         return int(self.options["pid"])
 
+    def reach(self, plan: Plan) -> Reach | None:
+        """Return how a participant gets to the server; None: as the server says."""
+        return None
+
     async def join(self, plan: Plan) -> Connected:
         """Let a participant join; return when its transport is connected."""
-        participant = Participant(plan, self._dtls)
+        participant = Participant(plan, self._dtls, self.reach(plan))
         self._participants.append(participant)
         try:
             return await participant.join(self.url, self.token(plan.room, plan.identity))

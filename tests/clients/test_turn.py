@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.clients.chromium import running_chromium
-from tests.clients.conftest import PeerFactory, require_program
+from tests.clients.conftest import Browsers, PeerFactory, require_program
 from tests.clients.facts import hears, reads, sees
 from tests.clients.firefox import running_firefox
 from tests.clients.json_peer import json_socket
@@ -18,6 +18,7 @@ from tests.clients.network import ADDRESS, SECOND_ADDRESS
 from tests.clients.packet_filter import filtering
 from tests.clients.peers import BrowserPeer, Peer
 from tests.clients.sfu_server import ServerUnderTest
+from tests.clients.test_turn_servers import PUBLISH
 from tests.clients.trust import CHROMIUM_STORE, trust
 from tests.clients.turn_server import DOMAIN, ROUTES, TurnPorts, running_turn_server
 from tests.signaling.support.authority import Authority
@@ -26,8 +27,8 @@ pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 RELAY_ONLY = {"rtcConfig": {"iceTransportPolicy": "relay"}}
 HELD_S = 4
-COTURNS_TRIES = 12
-"""Debian's client asks for something of its own choice each time: an even port, an old version of TLS."""
+COTURNS_TRIES = 20
+"""Debian's client asks for something of its own choice in each second: an even port, an old version of TLS."""
 Place = tuple[ServerUnderTest, TurnPorts]
 
 
@@ -124,38 +125,59 @@ async def test_a_client_whose_other_ways_fail_is_sent_to_the_relay(
         await hears(ada, "linus")
 
 
+async def test_a_publisher_of_whip_goes_through_the_relay_with_what_it_was_told_before(
+    place: Place, make_peer: PeerFactory, browsers: Browsers, pages: str, room: str
+) -> None:
+    server, ports = place
+    linus = await make_peer("chromium", "linus")
+    await linus.join(server, room)
+    page = await browsers.open_page("chromium", pages)
+    links = await page.evaluate(PUBLISH, [f"{server.http_url}/whip/v1", server.token(room, "film")])
+    assert all(f"<turn:{ADDRESS}:{ports.udp}?transport=udp>" in each for each in links)
+    await hears(linus, "film")
+    await page.close()
+
+
 @pytest.fixture(scope="module")
-def secured(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Path]]:
-    require_program("certutil")
+def authority() -> Authority:
+    return Authority(hosts=("127.0.0.1", DOMAIN))
+
+
+@pytest.fixture(scope="module")
+def pem(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("authority") / "authority.pem"
+    file.write_bytes(authority.pem)
+    return file
+
+
+@pytest.fixture(scope="module")
+def secured(own_network: None, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("turns")
-    authority = Authority(hosts=("127.0.0.1", DOMAIN))
-    (folder / "authority.pem").write_bytes(authority.pem)
     with running_turn_server(folder, authority.write(folder)) as running:
-        yield running, folder / "authority.pem"
+        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def trusting(
-    secured: tuple[Place, Path], pages: str, tmp_path_factory: pytest.TempPathFactory
+    own_network: None, pem: Path, pages: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, Any]]:
     """A page of each browser that trusts the authority."""
+    require_program("certutil")
     require_program("chromium")
     require_program("firefox-esr")
     home = tmp_path_factory.mktemp("home")
-    trust(home / CHROMIUM_STORE, secured[1])
+    trust(home / CHROMIUM_STORE, pem)
     names = {DOMAIN: ADDRESS}
     async with contextlib.AsyncExitStack() as exits:
         chromium = await exits.enter_async_context(running_chromium(home=home, names=names))
-        firefox = await exits.enter_async_context(running_firefox(authority=secured[1], names=names))
+        firefox = await exits.enter_async_context(running_firefox(authority=pem, names=names))
         page = await chromium.new_page()
         await page.goto(pages)
         yield {"chromium": page, "firefox": await firefox.open_page(pages)}
 
 
-async def test_browsers_hold_a_call_over_turn_and_tls_alone(
-    secured: tuple[Place, Path], trusting: dict[str, Any], room: str
-) -> None:
-    (server, ports), _ = secured
+async def _call_over_tls(place: Place, trusting: dict[str, Any], room: str) -> None:
+    server, ports = place
     peers = {kind: BrowserPeer(trusting[kind], kind) for kind in ("chromium", "firefox")}
     with filtering(*ports.only(server, "tls")):
         for peer in peers.values():
@@ -166,10 +188,24 @@ async def test_browsers_hold_a_call_over_turn_and_tls_alone(
             await peer.leave()
 
 
-async def test_the_connection_check_of_turn_passes_without_a_warning(
-    secured: tuple[Place, Path], trusting: dict[str, Any], room: str
+async def test_browsers_hold_a_call_over_turn_and_tls_alone(
+    secured: Place, trusting: dict[str, Any], room: str
 ) -> None:
-    (server, _), _ = secured
+    await _call_over_tls(secured, trusting, room)
+
+
+async def test_browsers_hold_a_call_where_one_port_alone_is_open(
+    authority: Authority, trusting: dict[str, Any], room: str, tmp_path: Path
+) -> None:
+    """Signalling and media, both inside of TLS, come to the port of HTTP."""
+    with running_turn_server(tmp_path, authority.write(tmp_path), shares_port=True) as place:
+        await _call_over_tls(place, trusting, room)
+
+
+async def test_the_connection_check_of_turn_passes_without_a_warning(
+    secured: Place, trusting: dict[str, Any], room: str
+) -> None:
+    server, _ = secured
     page = trusting["chromium"]
     report = await page.evaluate(
         f"new LivekitClient.ConnectionCheck('{server.url}', '{server.token(room, 'checker')}').checkTURN()"
@@ -197,15 +233,16 @@ async def _coturns_client(place: Place, room: str, way: str, peer: tuple[str, in
             said = (await process.communicate())[0].decode()
         if "Received relay addr" in said and "error 508" not in said:
             return said
+        await asyncio.sleep(1)
     raise AssertionError(said)
 
 
-@pytest.mark.parametrize("way", ["udp", "tcp", "tls"])
-async def test_coturns_client_gets_an_allocation_and_reaches_nothing_but_our_media(
-    secured: tuple[Place, Path], room: str, way: str
-) -> None:
+async def test_coturns_client_gets_allocations_and_reaches_nothing_but_our_media(secured: Place, room: str) -> None:
     require_program("turnutils_uclient")
-    place, _ = secured
+    await asyncio.gather(*(_reaches_our_media_alone(secured, room, way) for way in ("udp", "tcp", "tls")))
+
+
+async def _reaches_our_media_alone(place: Place, room: str, way: str) -> None:
     foreign = ("127.0.0.1", "0.0.0.0", "169.254.169.254", SECOND_ADDRESS)
     permitted, unbound, *refused = await asyncio.gather(
         _coturns_client(place, room, way, (ADDRESS, place[0].udp_port), "-s"),

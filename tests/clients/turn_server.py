@@ -49,9 +49,12 @@ class TurnPorts:
 
 @contextlib.contextmanager
 def running_turn_server(
-    folder: Path, tls: TlsOptions | None = None, address: str = ADDRESS
+    folder: Path, tls: TlsOptions | None = None, *, shares_port: bool = False
 ) -> Iterator[tuple[ServerUnderTest, TurnPorts]]:
-    """Start a server whose TURN server listens on all three ways; without a certificate, on two."""
+    """Start a server whose TURN server listens on all three ways; without a certificate, on two.
+
+    shares_port: TURN over TLS comes to the port of HTTP.
+    """
     ports = TurnPorts(free_port(socket.SOCK_DGRAM), free_port(), free_port())
     turn: dict[str, Any] = {"enabled": True, "udp_port": ports.udp, "tcp_port": ports.tcp}
     config: dict[str, Any] = {"turn": turn}
@@ -59,6 +62,7 @@ def running_turn_server(
         turn |= {"tls_port": ports.tls, "advertised_tls_port": ports.tls, "domain": DOMAIN}
         config["tls"] = {"cert_file": tls.cert_file, "key_file": tls.key_file}
     (folder / "livekit.yaml").write_text(json.dumps(config))
-    with running_server(folder, node_ip=address, extra=("--config", str(folder / "livekit.yaml"))) as server:
+    extra = ("--config", str(folder / "livekit.yaml"), "--bind", ADDRESS)
+    with running_server(folder, node_ip=ADDRESS, extra=extra, port=ports.tls if shares_port else 0) as server:
         server.secure = tls is not None
         yield server, ports
