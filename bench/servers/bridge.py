@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import uvloop
-from aioice.turn import create_turn_endpoint
+from aioice.turn import TurnTransport, create_turn_endpoint
 
 LOOPBACK = "127.0.0.1"
 WAYS = ("tcp", "turn-udp", "turn-tcp", "turn-tls")
@@ -26,7 +26,20 @@ class Doorway(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         """Drop everything until `forward` is set."""
         self.forward: Callable[[bytes], object] = lambda data: None
+        self.beyond: asyncio.BaseTransport | TurnTransport | None = None
+        """The connection to the server."""
         self._endpoint: Address | None = None
+
+    @property
+    def port(self) -> int:
+        """The port to which the endpoint sends."""
+        return int(self.transport.get_extra_info("sockname")[1])
+
+    def close(self) -> None:
+        """Close the way."""
+        self.transport.close()
+        if self.beyond is not None:
+            self.beyond.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.DatagramTransport", transport)
@@ -70,8 +83,8 @@ class Relayed(asyncio.DatagramProtocol):
         self._doorway.backward(data)
 
 
-async def open_way(way: str, media: Address, ports: dict[str, int], credentials: tuple[str, str]) -> int:
-    """Open a way to the server; return the port that leads to it.
+async def open_way(way: str, media: Address, ports: dict[str, int], credentials: tuple[str, str]) -> Doorway:
+    """Open a way to the server.
 
     Args:
         way: one of WAYS.
@@ -83,7 +96,7 @@ async def open_way(way: str, media: Address, ports: dict[str, int], credentials:
     _, doorway = await loop.create_datagram_endpoint(Doorway, (LOOPBACK, 0))
     server = media[0], ports[way]
     if way == "tcp":
-        await loop.create_connection(lambda: Framed(doorway), *server)
+        doorway.beyond, _ = await loop.create_connection(lambda: Framed(doorway), *server)
     else:
         transport, _ = await create_turn_endpoint(
             lambda: Relayed(doorway),
@@ -92,8 +105,8 @@ async def open_way(way: str, media: Address, ports: dict[str, int], credentials:
             ssl=_trusting() if way == "turn-tls" else None,
             transport="udp" if way == "turn-udp" else "tcp",
         )
-        doorway.forward = lambda data: transport.sendto(data, media)
-    return int(doorway.transport.get_extra_info("sockname")[1])
+        doorway.beyond, doorway.forward = transport, lambda data: transport.sendto(data, media)
+    return doorway
 
 
 def _trusting() -> ssl.SSLContext:
@@ -106,12 +119,16 @@ def _trusting() -> ssl.SSLContext:
 async def _serve(pipe: Connection) -> None:
     loop = asyncio.get_running_loop()
     pipe.send((os.getpid(), 0))
+    opened: list[Doorway] = []
     while True:
         verb, arguments = await loop.run_in_executor(None, pipe.recv)
         if verb == "stop":
-            pipe.send(None)
-            return
-        pipe.send(await open_way(*arguments))
+            break
+        opened.append(await open_way(*arguments))
+        pipe.send(opened[-1].port)
+    for doorway in opened:
+        doorway.close()
+    pipe.send(None)
 
 
 def main(pipe: Connection, *_: Any) -> None:

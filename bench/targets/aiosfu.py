@@ -51,7 +51,7 @@ class Aiosfu(LiveKit):
             raise ValueError(f"way is one of {', '.join(bridge.WAYS)}")
         self._bridge = Child("the bridge", bridge.main, ()) if self.way else None
         self._ports: dict[str, int] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         if self.threads > 1:
             self.name += f"-{self.threads}-threads"
         if self.loudest:
@@ -81,6 +81,7 @@ class Aiosfu(LiveKit):
         """Return what of the configuration opens a port for each way, and note the ports."""
         kinds = {way: socket.SOCK_DGRAM if way == "turn-udp" else socket.SOCK_STREAM for way in bridge.WAYS}
         self._ports = {way: free_port(kind) for way, kind in kinds.items()}
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         turn = {f"{way.removeprefix('turn-')}_port": port for way, port in self._ports.items() if way != "tcp"}
         files = dict(zip(("cert_file", "key_file"), write_certificate(Path(self._folder.name)), strict=True))
         return {
@@ -105,7 +106,8 @@ class Aiosfu(LiveKit):
         await super().stop()
         if self._bridge is not None:
             self._bridge.stop()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def versions(self) -> dict[str, str]:
         """Return the versions of aiosfu and of what its speed depends on."""

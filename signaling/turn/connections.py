@@ -8,11 +8,13 @@ import errno
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from functools import partial
 
 from signaling.networks import ByNetwork, network_of
 from signaling.turn.allocations import Allocations
+from signaling.turn.allowances import NetworkAllowances
 from signaling.turn.paths import Common
 from signaling.turn.poller import READ
 from signaling.turn.streams import StreamClient
@@ -23,6 +25,9 @@ MAX_CONNECTIONS = 4096
 """Connections of all clients: as many as there may be allocations."""
 MAX_STRANGERS, MAX_STRANGERS_OF_NETWORK = 1024, 256
 """Connections without an allocation: of all, and of one network. A whole ministry may be one."""
+CONNECTIONS_PER_S, CONNECTIONS_AT_ONCE = 50.0, 1000.0
+"""Connections of one network that are served in a second, and at once after a silence: a TLS handshake takes about a
+millisecond, in which nobody else's packets pass."""
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before others have their turn."""
 BACKLOG = 512
@@ -41,6 +46,7 @@ class Connections:
         self._allocations = allocations
         self._all: set[StreamClient] = set()
         self._strangers = ByNetwork[StreamClient]()
+        self._arrivals = NetworkAllowances(CONNECTIONS_PER_S, CONNECTIONS_AT_ONCE)
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -48,12 +54,12 @@ class Connections:
 
     def take(self, connection: socket.socket, client: tuple[str, int], context: ssl.SSLContext | None) -> None:
         """Serve a connection of which nothing has been read, with TLS if there is a context for it."""
-        if len(self._all) >= MAX_CONNECTIONS:
+        address = Address(ipaddress.ip_address(client[0]).packed, client[1])
+        if len(self._all) >= MAX_CONNECTIONS or not self._arrivals.take(address.ip, time.monotonic()):
             self.common.dropped["turn_connections"] += 1
             connection.close()
             return
         self._make_room(network_of(client[0]))
-        address = Address(ipaddress.ip_address(client[0]).packed, client[1])
         try:
             tls = TlsEnd(context) if context is not None else None
             self._all.add(StreamClient(self.common, self._allocations, connection, address, tls, self))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from signaling.turn import clients, connections, streams
+from signaling.turn.allowances import NetworkAllowances
 from signaling.turn.framing import MAX_PAYLOAD_BYTES
 from signaling.turn.stun_messages import Address, Attribute, Method
 from tests.signaling.support.authority import Authority
@@ -326,6 +327,18 @@ def test_connections_are_bounded_in_all(turn: RunningTurn, monkeypatch: pytest.M
         with turn.over_tcp() as second:
             assert second.ended()
         assert first.bind() == 0
+    assert turn.counts() == {"turn_connections": 1}
+
+
+def test_connections_that_come_one_after_the_other_are_bounded(
+    turn: RunningTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn.thread._connections, "_arrivals", NetworkAllowances(0.0, 2.0))
+    for _ in range(2):
+        with turn.over_tcp() as client:
+            assert client.allocate() == 0
+    with turn.over_tcp() as third:
+        assert third.ended()
     assert turn.counts() == {"turn_connections": 1}
 
 
