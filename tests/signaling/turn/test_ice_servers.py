@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 
+import pytest
 from livekit.protocol.rtc import ICEServer
 from pydantic import SecretStr
 
@@ -47,3 +48,28 @@ async def test_joins_and_resumes_tell_of_the_servers_of_their_moment(call: Call)
     call.rooms.renew(replace(call.config, ice_servers=IceServerOptions(turn_servers=OPTIONS.turn_servers[1:])))
     (reconnect,) = (await call.resume(bob)).of("reconnect")
     assert list(reconnect.ice_servers) == told[1:2]
+
+
+async def test_our_own_server_comes_first_and_knows_who_is_here(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = call.rooms.turn
+    here: list[str] = []
+    monkeypatch.setattr(turn, "admit", lambda sid, who: here.append(f"{who[1]} in {who[0]}"))
+    monkeypatch.setattr(turn, "expel", lambda sid: here.append(f"{sid} left"))
+    call.rooms.renew(replace(call.config, ice_servers=OPTIONS))
+    assert call.rooms.node.has_relay
+    monkeypatch.setattr(turn, "_urls", ("turn:192.0.2.1:3478?transport=udp",))
+    ann = await call.join("ann")
+    ours, *others = ann.joined.ice_servers
+    assert ours.urls == ["turn:192.0.2.1:3478?transport=udp"]
+    assert ours.username.endswith(f":{ann.sid}")
+    assert ours.username.partition(":")[0] != others[0].username.partition(":")[0]  # each for a time of its own
+    assert len(others) == 3
+    await ann.connect()
+    await ann.lose_socket()
+    (reconnect,) = (await call.resume(ann)).of("reconnect")
+    assert reconnect.ice_servers[0].urls == ours.urls
+    call.rooms.renew(replace(call.config, ice_servers=IceServerOptions()))
+    assert call.rooms.node.has_relay
+    assert here == [f"ann in {ann.joined.room.name}"]
+    call.rooms.close(ann.joined.room.name)
+    assert here[1:] == [f"{ann.sid} left"]
