@@ -51,6 +51,7 @@ class Aiosfu(LiveKit):
             raise ValueError(f"way is one of {', '.join(bridge.WAYS)}")
         self._bridge = Child("the bridge", bridge.main, ()) if self.way else None
         self._ports: dict[str, int] = {}
+        self._asking = asyncio.Lock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         if self.threads > 1:
             self.name += f"-{self.threads}-threads"
@@ -97,7 +98,8 @@ class Aiosfu(LiveKit):
 
         async def reach(media: tuple[str, int], told: list[ICEServer]) -> tuple[str, int]:
             credentials = (told[0].username, told[0].credential)
-            return self.address, int(await asyncio.to_thread(child.ask, "open", way, media, ports, credentials))
+            async with self._asking:  # the pipe takes one question at a time
+                return self.address, int(await asyncio.to_thread(child.ask, "open", way, media, ports, credentials))
 
         return reach
 
