@@ -126,12 +126,12 @@ class DatagramServer:
         self._socket.close()
 
     def _take(self, data: bytes, control: Control, address: Any, now: float) -> None:
-        local = control[0][2] if control else b""
-        key = (address, local)
+        info = control[0][2] if control else b""
+        key = (address, info[-4:] if len(info) == 12 else info[:16])  # by whichever interface it came
         client = self._clients.get(key)
         if not data or data[0] & 0xC0 == 0:
             if client is None:
-                reply = _from_local(local, address)
+                reply = _from_local(info, address)
                 client = DatagramClient(self._common, self._allocations, self, key, reply, now)
             client.hear(data, now)
             if client.allocation is not None:

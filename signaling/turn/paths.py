@@ -36,15 +36,15 @@ class Buffer:
         """Take the memory, with room for half a packet in front of what is read."""
         self.bytes = memoryview(bytearray(READ_BYTES + 2 * MAX_PAYLOAD_BYTES + 64))
 
-    def read(self, source: socket.socket, rest: bytes) -> memoryview | None:
-        """Read from a socket behind what was left the last time; None: it has ended.
+    def read(self, source: socket.socket, rest: bytes, most: int = READ_BYTES) -> memoryview | None:
+        """Read `most` bytes from a socket behind what was left the last time; None: it has ended.
 
         Raises:
             BlockingIOError: nothing has come.
         """
         self.bytes[: len(rest)] = rest
         try:
-            came = source.recv_into(self.bytes[len(rest) : len(rest) + READ_BYTES])
+            came = source.recv_into(self.bytes[len(rest) : len(rest) + most])
         except BlockingIOError:
             raise
         except OSError:

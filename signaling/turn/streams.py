@@ -12,7 +12,7 @@ from typing import Protocol
 from signaling.turn.allocations import Allocations
 from signaling.turn.clients import Client
 from signaling.turn.framing import NO_CHANNEL, NotTurn, Taken, channel_data, runs_of
-from signaling.turn.paths import Common
+from signaling.turn.paths import READ_BYTES, Common
 from signaling.turn.poller import READ, WRITE
 from signaling.turn.stun_messages import Address
 from signaling.turn.tls import TlsEnd, TlsFailed
@@ -21,6 +21,9 @@ WITHOUT_ALLOCATION_S = 10.0
 """How long a connection may be without an allocation, its TLS handshake included."""
 MAX_UNSENT_BYTES = 256 * 1024
 """Bytes that wait for a client that does not read. Media wait elsewhere, so that these are answers; it is closed."""
+STRANGERS_BYTES, ENCRYPTED_BYTES = 4096, 16 * 1024
+"""Bytes that are read at once of a client without an allocation, and over TLS: with records of few bytes, or such that
+change keys, a client could else keep the thread for tens of milliseconds at each read."""
 UNSENT_BYTES, UNACKNOWLEDGED_MS = 16_384, 20_000
 """Bytes that the operating system keeps beyond what is on its way, and how long a client may acknowledge nothing: as
 for connections of ICE over TCP."""
@@ -159,7 +162,10 @@ class StreamClient(Client):
     def _read(self) -> None:
         buffer = self.common.buffer
         try:
-            data = buffer.read(self._socket, b"" if self._tls is not None else self._rest)
+            if self._tls is None:
+                data = buffer.read(self._socket, self._rest, READ_BYTES if self.allocation else STRANGERS_BYTES)
+            else:
+                data = buffer.read(self._socket, b"", ENCRYPTED_BYTES if self.allocation else STRANGERS_BYTES)
         except BlockingIOError:
             return
         if data is None:

@@ -3,16 +3,18 @@
 import contextlib
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from signaling.turn import framing, poller
 from signaling.turn.framing import RUNS_AT_ONCE
+from signaling.turn.paths import READ_BYTES, Buffer
 from signaling.turn.records import Flow
-from signaling.turn.streams import StreamClient
-from signaling.turn.stun_messages import Address, Method
+from signaling.turn.streams import ENCRYPTED_BYTES, STRANGERS_BYTES, StreamClient
+from signaling.turn.stun_messages import Address, Kind, Method, build
 from signaling.turn.tls import TlsEnd
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.running_turn import (
@@ -135,3 +137,51 @@ def test_a_connection_that_has_ended_makes_no_allocation(
         assert End(connection).ended()
     with held(turn):
         assert turn.thread.allocations() == 0
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_little_is_read_at_once_of_who_has_no_allocation(
+    turn: RunningTurn,
+    secure: Callable[[socket.socket], socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    secured: bool,
+) -> None:
+    sizes: list[int] = []
+    read = Buffer.read
+
+    def noting(buffer: Buffer, source: socket.socket, rest: bytes, most: int = READ_BYTES) -> memoryview | None:
+        data = read(buffer, source, rest, most)
+        sizes.append(len(data or b"") - len(rest))
+        return data
+
+    said = build(Method.BINDING, Kind.INDICATION, bytes(12)) * 1000
+    with turn.over_tcp(*((secure,) if secured else ())) as client:
+        assert code(client.ask(client.turn.unsigned(Method.BINDING))) == 0
+        monkeypatch.setattr(Buffer, "read", noting)
+        with held(turn):
+            client.send(said)
+        until(lambda: sum(sizes) >= len(said))
+        assert max(sizes) == STRANGERS_BYTES
+        assert client.allocate() == 0
+        sizes.clear()
+        with held(turn):
+            client.send(said)
+        until(lambda: sum(sizes) >= len(said))
+        assert STRANGERS_BYTES < max(sizes) <= (ENCRYPTED_BYTES if secured else READ_BYTES)
+        assert client.bind() == 0
+
+
+def test_a_datagram_is_its_clients_by_whichever_interface_it_comes(turn: RunningTurn) -> None:
+    (server,) = turn.thread._datagrams
+    with turn.over_udp() as client:
+        assert client.allocate() == 0
+        assert client.bind() == 0
+        with held(turn):
+            ((address, local),) = server._clients
+            for interface in (1, 2):
+                info = interface.to_bytes(4, sys.byteorder) + bytes(4) + local
+                server._take(build(Method.BINDING, Kind.INDICATION, bytes(12)), [(0, 8, info)], address, 0.0)
+                server._take(b"\x40\0\0\1a\0\0\0", [(0, 8, info)], address, 0.0)
+            assert len(server._clients) == 1
+        assert client.bind() == 0
+    assert turn.counts() == {"turn_early": 2}
