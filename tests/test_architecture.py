@@ -27,7 +27,7 @@ ORDER = (
     {"sfu.media.net"},
     {"sfu.media.stream"},
     {"sfu.media.receive", "sfu.media.send"},
-    {"sfu.media.bandwidth"},
+    {"sfu.media.bandwidth", "sfu.media.pacing"},
     {"sfu.media.rtcp"},
     {"sfu.media"},
     # the control thread

@@ -14,9 +14,9 @@ from sfu.media.demux import is_rtp, route
 from sfu.media.frames import send_of_control, serve_connections
 from sfu.media.net.clock import CLOCK_MONOTONIC, present, read_clock
 from sfu.media.net.udp import arrival, flush, receive
+from sfu.media.pacing.pacer import pace
 from sfu.media.relay_in import receive_relayed, relays_wait
 from sfu.media.send.egress import forward_all
-from sfu.media.send.pacer import pace
 from sfu.media.sharing import sharing_pass
 from sfu.media.timers import next_timer, run_timers, set_wall_offset
 from sfu.schema.capacities import COMMAND_QUEUE, RX_SLOTS

@@ -223,7 +223,7 @@ SUBSCRIPTION = RowType(
             "For a screen, when it last began to exceed the budget; 0: never.",
             kept="`rung` says whether it is valid",
         ),
-        # what waits for its path: sfu/media/send/pacer.py
+        # what waits for its path: sfu/media/pacing/
         Column(
             "waits_at",
             "i8",

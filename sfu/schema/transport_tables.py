@@ -307,7 +307,7 @@ TRANSPORT = RowType(
         Column(
             "heard_bytes", "i8", MEDIA, "Bytes on the wire sent since `heard_ns` on subscriptions that have closed."
         ),
-        # what waits for its path: sfu/media/send/pacer.py
+        # what waits for its path: sfu/media/pacing/
         Column("first_waiting", "i4", MEDIA, "First subscription with packets that wait for the pacer, + 1; 0: none."),
         Column(
             "pace_listed",

@@ -2,7 +2,7 @@
 
 `forward_all` walks the tracks with unread arrivals; each subscriber gets all of a track's new packets in a row, so
 that what goes to one receiver is adjacent and leaves as one UDP_SEGMENT message. Video for which a receiver's path has
-no budget now waits by its position in the track's log (`sfu.media.send.pacer`).
+no budget now waits by its position in the track's log (`sfu.media.pacing.pacer`).
 """
 
 import numpy as np

@@ -18,10 +18,11 @@ from sfu.media.send.budget import (
     refill,
     set_free_number,
 )
-from sfu.media.send.positions import count_left_out
 from sfu.media.send.selection import lose_layer, renew_temporal
+from sfu.media.stream.arrivals import logged_packet
 from sfu.schema.bandwidth_codes import Held
-from sfu.schema.codes import MediaKind
+from sfu.schema.capacities import TRACK_LOG
+from sfu.schema.codes import Drop, MediaKind
 
 MAX_COMPARED = 64
 """Subscriptions with which one that begins to wait is compared to find its place; with more, order matters less."""
@@ -202,3 +203,13 @@ def _unlink(state, row):
         state.transports[subscription.transport].first_waiting = following
     if following:
         state.subscriptions[following - 1].waits_before = before
+
+
+@njit(cache=True)
+def count_left_out(state, track, layer, first, last):
+    """Count the packets of a layer among the entries `first` to `last` - 1 as left out because they are old."""
+    first = max(first, track.log_written - TRACK_LOG)
+    state.thread[0].pace_work += max(last - first, 0)
+    for position in range(first, last):
+        if logged_packet(track, position)[0] == layer:
+            state.drops[Drop.PACER_OLD] += 1

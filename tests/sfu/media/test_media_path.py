@@ -14,7 +14,7 @@ from aiortc import rtp
 from sfu.control import rows
 from sfu.control.net.sockets import Sockets
 from sfu.media import loop
-from sfu.media.send.pacer import PACE_NS
+from sfu.media.pacing.pacer import PACE_NS
 from sfu.media.send.silence import MAX_PADDING_PACKETS
 from sfu.parameters import (
     Codec,

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from sfu.media.send.pacer import OLD_NS
+from sfu.media.pacing.skipping import OLD_NS
 from sfu.parameters import Kind
 from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.simulated_call import (

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sfu.media.pacing.pacer import PACE_NS
 from sfu.media.relay_in import receive_relayed, relays_wait
-from sfu.media.send.pacer import PACE_NS
 from sfu.media.send.relay_out import (
     add_mirror,
     relay_back,

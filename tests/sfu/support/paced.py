@@ -4,7 +4,7 @@ import itertools
 
 from aiortc import rtp
 
-from sfu.media.send.pacer import PACE_NS
+from sfu.media.pacing.pacer import PACE_NS
 from sfu.media.subscriptions import open_subscription
 from sfu.schema.capacities import CACHE_BYTES
 from sfu.schema.codes import MediaKind, PacketFlag, RowState

@@ -9,8 +9,8 @@ from pylibsrtp import Policy, Session, ffi
 
 from sfu.control.rows import Tables
 from sfu.control.security.srtp_keys import SendingCipher, derive
+from sfu.media.pacing.pacer import pace
 from sfu.media.send.egress import forward_all
-from sfu.media.send.pacer import pace
 from sfu.media.stream.arrivals import list_track
 from sfu.media.subscriptions import open_subscription
 from sfu.media.tracks import open_track

@@ -3,9 +3,11 @@ keep from others."""
 
 import numpy as np
 
+from sfu.media.pacing.pacer import PACE_NS
+from sfu.media.pacing.pass_work import MAX_PASS_WORK
+from sfu.media.pacing.skipping import OLD_NS
 from sfu.media.rtcp.incoming import receive_compound
 from sfu.media.send.budget import KEY_FRAME_FAST_NS, KEY_FRAME_REST_NS
-from sfu.media.send.pacer import MAX_PASS_WORK, OLD_NS, PACE_NS
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
 from sfu.media.send.waiting import end_waiting, renew_place, wait_from
 from sfu.media.subscriptions import set_layers

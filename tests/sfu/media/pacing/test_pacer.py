@@ -3,8 +3,9 @@
 import pytest
 from aiortc import rtp
 
+from sfu.media.pacing.pacer import PACE_NS
+from sfu.media.pacing.skipping import OLD_NS
 from sfu.media.send.budget import DRAINING_PERCENT, PACING_PERCENT, pace_bps
-from sfu.media.send.pacer import OLD_NS, PACE_NS
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
 from sfu.media.subscriptions import set_layers
 from sfu.media.timers import next_timer

@@ -8,7 +8,6 @@ from sfu.media.stream.arrivals import is_logged, logged_packet
 from sfu.media.stream.packet_cache import is_stored
 from sfu.media.wire.numbers import extend16
 from sfu.schema.capacities import PACKETS, TRACK_LOG
-from sfu.schema.codes import Drop
 
 OVERTAKERS = 64
 """Log entries before the first packet of a key frame among which packets that overtook it are looked for."""
@@ -46,16 +45,6 @@ def is_lost(state, track, subscription, first, last):
         if sequence > subscription.in_highest and not is_stored(stream, packet, sequence):
             return True
     return False
-
-
-@njit(cache=True)
-def count_left_out(state, track, layer, first, last):
-    """Count the packets of a layer among the entries `first` to `last` - 1 as left out because they are old."""
-    first = max(first, track.log_written - TRACK_LOG)
-    state.thread[0].pace_work += max(last - first, 0)
-    for position in range(first, last):
-        if logged_packet(track, position)[0] == layer:
-            state.drops[Drop.PACER_OLD] += 1
 
 
 @njit(cache=True)

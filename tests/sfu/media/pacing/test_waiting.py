@@ -3,8 +3,11 @@
 import pytest
 
 from sfu.media.net.udp import flush
+from sfu.media.pacing.pacer import PACE_NS, pace
+from sfu.media.pacing.pass_work import MAX_PASS_WORK, PACKET_WORK
+from sfu.media.pacing.skipping import BEHIND_NS, OLD_NS
+from sfu.media.pacing.video import LOOK_AHEAD
 from sfu.media.send.egress import forward_all
-from sfu.media.send.pacer import BEHIND_NS, LOOK_AHEAD, MAX_PASS_WORK, OLD_NS, PACE_NS, PACKET_WORK, pace
 from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.waiting import wait_from
 from sfu.media.subscriptions import close_subscription, open_subscription, prioritise, set_paused

@@ -1,0 +1,1 @@
+"""What waits for its path, and when it leaves: the pacer. Media threads."""
