@@ -14,6 +14,12 @@ CONNECTION = RowType(
         Column(
             "congested", "u1", MEDIA, "Whether the operating system takes no more bytes, and is to tell when it does."
         ),
+        Column(
+            "stalled",
+            "u1",
+            MEDIA,
+            "Whether what waited was dropped because it was old, and no byte has left since: nothing more is queued.",
+        ),
         Column("family", "u1", CONTROL, "IP version of the addresses: 4 or 6."),
         Column("address", "u1", CONTROL, "Sockaddr_in or sockaddr_in6 of the peer (flow info zeroed).", shape=28),
         Column("address_bytes", "u4", CONTROL, "How many bytes of `address` are used."),

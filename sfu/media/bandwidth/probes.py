@@ -9,6 +9,7 @@ from numba import njit
 
 from sfu.media.bandwidth.carrier import can_carry
 from sfu.media.bandwidth.estimate import probe_sent
+from sfu.media.net.frame_queue import is_backed_up
 from sfu.media.net.srtp import can_send, send_rtp
 from sfu.media.net.udp import borrow_arena, take_slot
 from sfu.media.send.retransmit import is_kept, is_remembered, resend
@@ -53,7 +54,7 @@ def _continue_cluster(state, row, now):
     before = np.int64(log.bytes)
     if not can_carry(state, row, np.int64(log.carrier)):
         log.carrier = -1  # it was closed, or paused: bandwidth_pass looks for another one
-    elif transport.first_waiting == 0:  # what waits is sent at the rate of the probe
+    elif transport.first_waiting == 0 and not is_backed_up(state, row):  # what waits is sent at the rate of the probe
         _renew_credit(log)
         _send_due(state, row, np.int64(log.carrier), before + due, now)
         log.credited_bytes = log.bytes  # probes earn nothing

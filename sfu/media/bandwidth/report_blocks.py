@@ -14,6 +14,7 @@ from sfu.media.allocation.due import is_ruled_by_reports, list_transport, note_e
 from sfu.media.bandwidth.estimate import expect_no_feedback, receiver_estimate, receiver_report
 from sfu.media.bandwidth.passes import begin_estimate
 from sfu.media.bandwidth.reports import DECREASE_NS, GROWTH_NS, HIGH_LOSS
+from sfu.media.net.frame_queue import is_over_tcp
 from sfu.media.wire.numbers import extend16
 from sfu.media.wire.overhead import GCM_TAG_BYTES, UDP_IP4_BYTES
 from sfu.schema.capacities import SEQUENCE_START
@@ -46,7 +47,8 @@ def take_report_block(state, number, highest, lost, now):
         return
     transport = state.transports[row]
     transport.heard_packets += sent
-    transport.heard_lost = min(transport.heard_lost + news, transport.heard_packets)
+    if not is_over_tcp(state, row):  # there all that is lost was dropped here, when the connection stood still
+        transport.heard_lost = min(transport.heard_lost + news, transport.heard_packets)
     _conclude(state, row, now)
 
 

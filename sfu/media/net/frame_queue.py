@@ -1,9 +1,9 @@
 """Packets out over TCP connections, in frames (RFC 4571), without ever waiting for one.
 
-What the operating system does not take at once waits in the row of `frame_queues`, about MAX_QUEUED_MS of it. If it is
-full, all that has not begun to leave is dropped: it is old, and what comes next is not. Videos of which something was
-dropped begin anew with a key frame (`transports.interrupted`). While anything waits, the pacer lets videos wait where
-they cost no copy.
+What the operating system does not take at once waits in the row of `frame_queues`, about MAX_QUEUED_MS of it. When it
+is older, all that has not begun to leave is dropped, and the connection is *stalled* until a byte leaves. Whoever is
+about to number or encrypt a packet asks `refuses` before. Videos of which something was dropped begin anew with a key
+frame (`transports.interrupted`). While anything waits, the pacer lets videos wait where they cost no copy.
 
 An entry of a queue is 10 bytes of ours and the frame: the time in ms and 1 + `tx_log`, 4 bytes each, 2 unused ones, the
 frame's size, its packet. An entry with size 0 says that the next one lies at the queue's beginning.
@@ -41,11 +41,26 @@ def is_over_tcp(state, row):
 
 @njit(cache=True)
 def is_backed_up(state, row):
-    """Whether frames for transport `row` wait for its TCP connection."""
-    path = np.int64(state.transports[row].path)
-    if path < 0 or state.paths[path].kind != PathKind.TCP:
+    """Whether frames for transport `row` wait for its TCP connection, or would if they were not dropped."""
+    if not is_over_tcp(state, row):
         return False
-    return state.connections[state.paths[path].connection].count > 0
+    connection = state.connections[state.paths[state.transports[row].path].connection]
+    return connection.count > 0 or connection.stalled != 0
+
+
+@njit(cache=True)
+def refuses(state, row):
+    """Whether a packet for transport `row` would be dropped, because what waits for its TCP connection is old or fills
+    the queue. Whoever is about to number or encrypt a packet asks this first. What is old is dropped here."""
+    if not is_over_tcp(state, row):
+        return False
+    number = np.int64(state.paths[state.transports[row].path].connection)
+    connection = state.connections[number]
+    if connection.count == 0:
+        return connection.stalled != 0
+    if _is_late(state, number):
+        _drop_waiting(state, number)
+    return connection.stalled != 0 or _place_of(connection, TX_BYTES) < 0
 
 
 @njit(cache=True)
@@ -60,13 +75,13 @@ def send_frames(state, path_row, slot, count):
     if _is_late(state, row):
         _drop_waiting(state, row)
     for each in range(slot, slot + count):
-        if not _append(state, row, each):
+        if connection.stalled or not _append(state, row, each):
             state.drops[Drop.TCP_QUEUE_FULL] += 1
             mark_unsent(state, each, 1)
             _interrupt(state, row, np.int64(state.tx[each, 0]), np.int64(state.tx[each, 1]))
     if not connection.congested:
         write_frames(state, row)
-    if connection.count > 0 and connection.path >= 0:
+    if (connection.count > 0 or connection.stalled) and connection.path >= 0:
         state.transports[state.paths[connection.path].transport].free_number = 0
 
 
@@ -79,6 +94,7 @@ def write_frames(state, row):
         size = _gather(state, row)
         sent = np.int64(sendmmsg(connection.fd, state.thread[0].frame_message_at, 1, MSG_DONTWAIT | MSG_NOSIGNAL))
         if sent > 0:
+            connection.stalled = 0
             state.thread[0].messages_sent += 1
             _pass(state, row, np.int64(message.bytes))
             if np.int64(message.bytes) < size:
@@ -90,6 +106,8 @@ def write_frames(state, row):
             if error != EINTR:
                 state.drops[Drop.SEND_FAILED] += np.int64(connection.count)
                 connection.count = 0
+    if connection.count == 0:
+        connection.stalled = 0
     set_congested(state, row, 1 if connection.count > 0 else 0)
 
 
@@ -101,24 +119,30 @@ def _append(state, row, slot):
         connection.first = 0
         connection.end = 0
         connection.begun = 0
-    size = np.int64(state.tx_size[slot])
-    first, end = np.int64(connection.first), np.int64(connection.end)
-    most = FRAME_QUEUE_BYTES if connection.count == 0 or end > first else first
-    if end + ENTRY_BYTES + size > most:
-        if most == first or ENTRY_BYTES + size > first:
-            return False
-        if end + ENTRY_BYTES <= FRAME_QUEUE_BYTES:
-            put_u16(state.frame_queues[row], end + OWN_BYTES, 0)
-        end = 0
-    queue = state.frame_queues[row]
-    put_u32(queue, end, (np.int64(thread.now_ns) // MS) & 0xFFFFFFFF)
-    put_u32(queue, end + 4, np.int64(state.tx_log[slot]) + 1)
-    put_u16(queue, end + OWN_BYTES, size)
-    target = thread.frame_queues_at + np.uint64(row * FRAME_QUEUE_BYTES + end + ENTRY_BYTES)
+    size, end, queue = np.int64(state.tx_size[slot]), np.int64(connection.end), state.frame_queues[row]
+    at = _place_of(connection, size)
+    if at < 0:
+        return False
+    if at < end and end + ENTRY_BYTES <= FRAME_QUEUE_BYTES:
+        put_u16(queue, end + OWN_BYTES, 0)
+    put_u32(queue, at, (np.int64(thread.now_ns) // MS) & 0xFFFFFFFF)
+    put_u32(queue, at + 4, np.int64(state.tx_log[slot]) + 1)
+    put_u16(queue, at + OWN_BYTES, size)
+    target = thread.frame_queues_at + np.uint64(row * FRAME_QUEUE_BYTES + at + ENTRY_BYTES)
     memcpy(target, thread.tx_at + np.uint64(slot * TX_BYTES), np.uint64(size))
-    connection.end = end + ENTRY_BYTES + size
+    connection.end = at + ENTRY_BYTES + size
     connection.count += 1
     return True
+
+
+@njit(cache=True)
+def _place_of(connection, size):
+    """Where the entry of a packet of `size` bytes would be written; -1: there is no room."""
+    first, end = np.int64(connection.first), np.int64(connection.end)
+    most = FRAME_QUEUE_BYTES if connection.count == 0 or end > first else first
+    if end + ENTRY_BYTES + size <= most:
+        return end
+    return np.int64(0) if most != first and ENTRY_BYTES + size <= first else np.int64(-1)
 
 
 @njit(cache=True)
@@ -179,7 +203,7 @@ def _is_late(state, row):
 
 @njit(cache=True)
 def _drop_waiting(state, row):
-    """Drop what waits and has not begun to leave."""
+    """Drop what waits and has not begun to leave: until a byte leaves, nothing is queued."""
     connection, queue = state.connections[row], state.frame_queues[row]
     at, kept = np.int64(connection.first), 1 if connection.begun > 0 else 0
     for k in range(np.int64(connection.count)):
@@ -193,6 +217,7 @@ def _drop_waiting(state, row):
         if k < kept:
             connection.end = at
     connection.count = kept
+    connection.stalled = 1
 
 
 @njit(cache=True)

@@ -18,6 +18,7 @@ from sfu.compiler.native import (
     srtp_unprotect,
     srtp_unprotect_rtcp,
 )
+from sfu.media.net.frame_queue import refuses
 from sfu.media.net.send_log import log_sent
 from sfu.media.net.udp import commit
 from sfu.media.wire.numbers import get_u16
@@ -57,10 +58,13 @@ def send_rtp(state, row, slot, size, index):
 
 @njit(cache=True)
 def send_rtcp(state, row, slot, size):
-    """Protect the compound RTCP packet in a send slot by libsrtp, and queue it."""
+    """Protect the compound RTCP packet in a send slot by libsrtp, and queue it. False: dropped."""
     transport = state.transports[row]
     if transport.path < 0:
         state.drops[Drop.NOT_READY] += 1
+        return False
+    if refuses(state, row):
+        state.drops[Drop.TCP_QUEUE_FULL] += 1
         return False
     return _queue(state, transport, slot, _protect(state, transport.srtp_out, slot, size, True))
 

@@ -8,6 +8,7 @@ no budget now waits by its position in the track's log (`sfu.media.pacing.pacer`
 import numpy as np
 from numba import njit
 
+from sfu.media.net.frame_queue import refuses
 from sfu.media.net.udp import borrow_arena
 from sfu.media.send.batch import prepare
 from sfu.media.send.budget import UNLIMITED
@@ -20,7 +21,7 @@ from sfu.media.send.waiting import has_to_wait, wait_from
 from sfu.media.stream.loudest import is_loud
 from sfu.media.stream.packet_cache import is_stored
 from sfu.schema.capacities import BATCH, PACKETS, TRACK_LOG
-from sfu.schema.codes import MediaKind, RowState
+from sfu.schema.codes import Drop, MediaKind, RowState
 from sfu.schema.track_tables import NOT_LISTED
 
 
@@ -92,12 +93,14 @@ def _forward_batch(state, arena, row, first, count, now):
     transport = state.transports[subscription.transport]
     if subscription.paused or not transport.secure or transport.path < 0:
         return
-    if (
-        transport.next_number + count > transport.free_number
-        and subscription.kind == MediaKind.VIDEO
-        and has_to_wait(state, row, first, count, now)
-    ):
-        return
+    if transport.next_number + count > transport.free_number:
+        if subscription.kind == MediaKind.VIDEO:
+            if has_to_wait(state, row, first, count, now):
+                return
+        elif refuses(state, np.int64(subscription.transport)):
+            state.drops[Drop.TCP_QUEUE_FULL] += count
+            subscription.layer = -1  # what is sent next takes the next number
+            return
     state.thread[0].row_in_hand = subscription.transport
     if subscription.layer >= 0 and state.streams[subscription.stream].ssrc != subscription.source_ssrc:
         subscription.layer = -1  # another source goes on in its place

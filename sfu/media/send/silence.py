@@ -7,6 +7,7 @@ of the subscription, so that media continue them. They are not remembered: one t
 import numpy as np
 from numba import njit
 
+from sfu.media.net.frame_queue import refuses
 from sfu.media.net.srtp import claim_index, send_rtp
 from sfu.media.net.udp import take_slot
 from sfu.media.send.rewrite import pad_packet, send_time, write_bare_header
@@ -70,9 +71,10 @@ def silence_pass(state, now):
         transport = state.transports[subscription.transport]
         following = np.int64(subscription.silent_next) - 1
         due = subscription.kind == MediaKind.AUDIO or thread.silence_turn % PADDING_TURNS == 0
+        ready = not subscription.paused and transport.secure and transport.path >= 0
         if subscription.started:
             end_silence(state, row)
-        elif due and not subscription.paused and transport.secure and transport.path >= 0:
+        elif due and ready and not refuses(state, np.int64(subscription.transport)):
             thread.row_in_hand = subscription.transport
             _send_silence(state, row, now)
             if subscription.silent_packets == 1:

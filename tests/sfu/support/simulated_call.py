@@ -133,6 +133,8 @@ class Publisher(Peer):
         self.loss = 0.0
         """Share of its packets that never come."""
         self.key_requests = 0
+        self.control_bytes = 0
+        """Bytes of all that the server sent to it."""
         self.level: int | None = None
         """Audio level (RFC 6464) that its packets tell."""
         self._audio_sequence, self._audio_ssrc = 1, first + 100
@@ -154,6 +156,7 @@ class Publisher(Peer):
     def step(self, now: int) -> None:
         """Send what is due at `now`, and take what the server asks for."""
         for data in self.datagrams():
+            self.control_bytes += len(data)
             self._take(data)
         while self._audio_due <= now and Kind.AUDIO in self.tracks:
             self._send(self._audio_packet())

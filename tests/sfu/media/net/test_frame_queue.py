@@ -58,7 +58,7 @@ def test_queue_is_full_when_its_bytes_are_used_up(tcp_node: TcpNode) -> None:
     assert tcp_node.memory.table("drops")[Drop.TCP_QUEUE_FULL] > 250
 
 
-def test_what_waits_for_too_long_makes_room_for_what_is_new(tcp_node: TcpNode) -> None:
+def test_what_waits_for_too_long_is_dropped_and_nothing_more_is_queued_until_a_byte_leaves(tcp_node: TcpNode) -> None:
     end = tcp_node.proven(buffer_bytes=4096)
     for k in range(40):
         tcp_node.push(numbered(k, 1200))
@@ -73,14 +73,21 @@ def test_what_waits_for_too_long_makes_room_for_what_is_new(tcp_node: TcpNode) -
     assert connection["count"] == waiting + 1
     begun = int(connection["begun"] > 0)
     tcp_node.send(numbered(41, 1200), NOW + (MAX_QUEUED_MS + 1) * MS)
-    assert connection["count"] == begun + 1  # the one that has begun to leave, and the newest
+    assert (connection["count"], connection["stalled"]) == (begun, 1)  # only what has begun to leave
+    tcp_node.send(numbered(42, 1200), NOW + (MAX_QUEUED_MS + 2) * MS)
+    assert (connection["count"], connection["stalled"]) == (begun, 1)
     numbers, deadline = list[int](), time.monotonic() + PATIENCE_S
-    while 41 not in numbers:
+    while connection["stalled"]:
         assert time.monotonic() < deadline
         numbers += [int.from_bytes(packet[:4]) for packet in end.packets()]
-        tcp_node.turn(NOW + (MAX_QUEUED_MS + 2) * MS)
-    assert numbers == [*range(len(numbers) - 1), 41]
-    assert tcp_node.memory.table("drops")[Drop.TCP_QUEUE_FULL] == 42 - len(numbers)
+        tcp_node.turn(NOW + (MAX_QUEUED_MS + 3) * MS)
+    tcp_node.push(numbered(43, 1200))
+    while 43 not in numbers:
+        assert time.monotonic() < deadline
+        tcp_node.turn(NOW + (MAX_QUEUED_MS + 3) * MS)
+        numbers += [int.from_bytes(packet[:4]) for packet in end.packets()]
+    assert numbers == [*range(len(numbers) - 1), 43]
+    assert tcp_node.memory.table("drops")[Drop.TCP_QUEUE_FULL] == 44 - len(numbers)
 
 
 def test_dropped_video_interrupts_and_other_packets_do_not(tcp_node: TcpNode) -> None:
