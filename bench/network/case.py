@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bench.network.link import Conditions, Steps
+from bench.network.link import STEPPED, Conditions, Steps
 
 FOLDER = Path(__file__).parent / "cases"
 CLIENTS = {"native": "viewer", "chromium": "chromium"}
 """The kinds of viewers, and the module of this folder that runs each."""
-STEPPED = {"rate", "loss"}
 MAX_PHASES = 10
 """If the rate changes more often, the whole case is judged as one phase."""
 

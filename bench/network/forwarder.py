@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.network.counts import DOWN, UP, Lateness, Record, stream_of
-from bench.network.link import Conditions, Link, Outcome
+from bench.network.link import STEPPED, Conditions, Link, Outcome
 
 PRIORITY = 20
 NICE = -15
@@ -34,7 +34,7 @@ MTU = 1500
 
 def conditions(data: dict[str, Any]) -> Conditions:
     """Make Conditions from what `dataclasses.asdict` returned for them."""
-    steps = {name: tuple((float(at), float(value)) for at, value in data[name]) for name in ("rate", "loss")}
+    steps = {name: tuple((float(at), float(value)) for at, value in data[name]) for name in STEPPED}
     return Conditions(**{**data, **steps})
 
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 Steps = tuple[tuple[float, float], ...]
 """Pairs of seconds after the begin and a value, ascending. Each value holds until the next one, and the first one also
 before its time."""
+STEPPED = ("rate", "jitter_ms", "loss")
+"""Properties of Conditions that may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Conditions:
     queue_ms: float = 300.0
     """A packet that would have to wait longer is dropped."""
     delay_ms: float = 0.0
-    jitter_ms: float = 0.0
+    jitter_ms: Steps = ((0.0, 0.0),)
     """The delay of each packet grows by a random time of up to so much."""
     reorder: bool = False
     """Whether jitter may change the order of packets. Otherwise a late packet delays those behind it."""
@@ -76,7 +78,7 @@ class Link:
         """When the latest packet arrives."""
 
     def begin(self, now: float) -> None:
-        """Start the time of the steps of rate and loss. Until then their first values hold."""
+        """Start the time of the steps of rate, jitter and loss. Until then their first values hold."""
         self._begin = now
 
     def rate(self, now: float) -> float:
@@ -91,9 +93,11 @@ class Link:
         if waited > conditions.queue_ms / 1000:
             return Fate(Outcome.DROPPED, inf, waited)
         self._free = ends
-        if self._random.random() < value_at(conditions.loss, now - self._begin):
+        passed = now - self._begin
+        if self._random.random() < value_at(conditions.loss, passed):
             return Fate(Outcome.LOST, inf, waited)
-        arrives = ends + (conditions.delay_ms + self._random.random() * conditions.jitter_ms) / 1000
+        jitter_ms = self._random.random() * value_at(conditions.jitter_ms, passed)
+        arrives = ends + (conditions.delay_ms + jitter_ms) / 1000
         if not conditions.reorder:
             self._last = arrives = max(arrives, self._last)
         return Fate(Outcome.ARRIVES, arrives, waited)

@@ -75,7 +75,7 @@ def test_losses_are_as_many_as_said_and_the_same_for_a_seed() -> None:
 
 @pytest.mark.parametrize("reorder", [False, True])
 def test_jitter_changes_the_order_only_where_it_may(reorder: bool) -> None:
-    uneven = link(delay_ms=20, jitter_ms=30, reorder=reorder)
+    uneven = link(delay_ms=20, jitter_ms=((0, 30),), reorder=reorder)
     fates = [uneven.send(number / 500, 100) for number in range(500)]
     arrivals = [fate.arrives for fate in fates]
     assert (arrivals != sorted(arrivals)) == reorder
@@ -83,6 +83,13 @@ def test_jitter_changes_the_order_only_where_it_may(reorder: bool) -> None:
         delays = [fate.arrives - number / 500 for number, fate in enumerate(fates)]
         assert 0.02 <= min(delays) < 0.022
         assert 0.048 < max(delays) <= 0.05
+
+
+def test_jitter_comes_and_goes() -> None:
+    uneven = link(delay_ms=20, jitter_ms=((0, 0), (1, 30), (2, 0)), reorder=True)
+    delays = [(at, uneven.send(at, 100).arrives - at) for at in (number / 100 for number in range(300))]
+    assert {round(delay, 6) for at, delay in delays if not 1 <= at < 2} == {0.02}
+    assert max(delay for at, delay in delays if 1 <= at < 2) > 0.04
 
 
 def test_the_first_value_also_holds_before_its_time() -> None:
