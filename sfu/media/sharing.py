@@ -21,7 +21,8 @@ from sfu.media.allocation.due import (
 )
 from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, STOPPED, measured_layer
-from sfu.media.send.selection import key_frame_leaves, request_target_key_frame, rests
+from sfu.media.send.lost_keys import rests
+from sfu.media.send.selection import key_frame_leaves, request_target_key_frame
 from sfu.media.stream.key_frames import KEY_FRAME_EVERY_NS, request_key_frame
 from sfu.media.subscriptions import renew_target
 from sfu.media.wire.overhead import GCM_TAG_BYTES, SHA1_80_TAG_BYTES, udp_ip_bytes
@@ -363,5 +364,5 @@ def _request_now_and_then(state, number, now):
     layer = np.int64(subscription.target_layer)
     if 0 <= layer < track.layer_count and track.streams[layer] >= 0:
         stream = state.streams[track.streams[layer]]
-        if now - stream.key_ns >= KEY_FRAME_EVERY_NS and not rests(subscription, now):
+        if now - stream.key_ns >= KEY_FRAME_EVERY_NS and not rests(state, subscription, now):
             request_key_frame(state, np.int64(track.streams[layer]))

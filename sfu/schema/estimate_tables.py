@@ -103,6 +103,7 @@ ESTIMATE = RowType(
             "own_bytes", "f4", MEDIA, "How much of what we sent would wait on a path of the rate `train_bps`, in bytes."
         ),
         Column("mean_bytes", "f4", MEDIA, "Bytes that leave in a second, as a decaying mean."),
+        Column("train_pause_ms", "f4", MEDIA, "Longest time between two arrivals of the train."),
         # trendline
         Column("delay_count", "i8", MEDIA, "Changes of delay seen so far, at most 1,000."),
         Column(

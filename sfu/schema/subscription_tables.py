@@ -256,6 +256,13 @@ SUBSCRIPTION = RowType(
         Column("lost_keys", "u1", MEDIA, "How often in a row what waited was lost before a picture was sent whole."),
         Column("lost_ns", "i8", MEDIA, "When what waited was last lost; 0: never."),
         Column(
+            "lost_bps",
+            "i8",
+            MEDIA,
+            "Most that the path was believed to carry when `lost_keys` were lost; 0: nothing limited them.",
+            kept="`lost_keys` says whether it is valid",
+        ),
+        Column(
             "waits_next",
             "i4",
             MEDIA,

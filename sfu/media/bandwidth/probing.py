@@ -9,6 +9,7 @@ of nothing but probe.
 import numpy as np
 from numba import njit
 
+from sfu.media.allocation.due import path_queue_ms
 from sfu.media.bandwidth.loss import LOSS_DECREASING, LOSS_INCREASING
 from sfu.schema.estimate_tables import DELAY_NORMAL, MAX_BPS, PROBES
 
@@ -25,6 +26,8 @@ HEADROOM = 1.2
 """Probing ends when the estimate exceeds what is preferred by so much."""
 PREFERRED_GREW = 1.2
 """If what is preferred costs so much more than before, that is probed for."""
+QUEUE_MS = 100.0
+"""No probe is sent while packets wait longer on the path."""
 PROBE_NS = 15_000_000
 PROBE_PACKETS = 5
 """A cluster lasts so long, and has so many packets at least: small ones where the rate is low."""
@@ -125,6 +128,8 @@ def _is_due(estimate, now):
 def _begin(estimate, bps, now):
     """Let the sender send a cluster at about `bps`, unless the path shows that it is full."""
     if estimate.delay_state != DELAY_NORMAL or estimate.loss_state == LOSS_DECREASING or estimate.silent:
+        return
+    if path_queue_ms(estimate) > QUEUE_MS:
         return
     if estimate.target_bps >= HEADROOM * estimate.preferred_bps:
         return

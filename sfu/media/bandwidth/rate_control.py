@@ -9,7 +9,7 @@ import math
 from numba import njit
 
 from sfu.media.allocation.due import path_queue_ms
-from sfu.media.bandwidth.trains import is_own_queue, proven_of_queue
+from sfu.media.bandwidth.trains import is_own_queue, overrun_bps, proven_of_queue
 from sfu.media.bandwidth.trendline import queue_ms
 from sfu.schema.estimate_tables import DELAY_GROWING, DELAY_SHRINKING, MAX_BPS, MIN_BPS
 
@@ -69,7 +69,13 @@ def control_rate(estimate, now):
     queue = queue_ms(estimate)
     if queue < GONE_MS:
         estimate.drains = 0
-    if estimate.delay_state == DELAY_GROWING:
+    carried = overrun_bps(estimate)
+    if carried > 0.0:
+        estimate.delay_state = DELAY_GROWING  # the trendline is going to say so, and nothing is probed until then
+        _note_capacity(estimate, carried / 1000.0)
+        set_delay_rate(estimate, BETA * carried, now)
+        estimate.rate_state = RATE_HOLD
+    elif estimate.delay_state == DELAY_GROWING:
         if (estimate.application_limited and queue < LIMITED_MS) or _is_own(estimate):
             estimate.rate_state = RATE_HOLD
         elif _may_decrease(estimate, now):

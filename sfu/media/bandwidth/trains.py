@@ -37,6 +37,12 @@ TRUSTED_BPS = 1_000_000
 """Trains that arrive faster prove nothing: what a radio link bunches up seems to arrive so."""
 DISPROVED_MS = 100.0
 """A queue that is so much shorter than ours would be at the rate of trains: the path carries more by now."""
+OVERRUN_NS = 50_000_000
+"""A train that takes so long to arrive is longer than the jitter of usual paths."""
+OVERRUN_PARTS = 3
+"""No pause in it may be longer than one of so many parts of it: the path was busy, and did not stand still."""
+OVERRUN_SHARE = 0.7
+"""A path that carries less than this share of what is sent on the average is overrun."""
 PROVEN_NS = 5_000_000_000
 """How long a train proves what may be sent."""
 
@@ -51,12 +57,14 @@ def train_packet(estimate, sent, arrival, size):
         estimate.train_bytes = size
         estimate.train_first_sent_ns = estimate.train_sent_ns = sent
         estimate.train_first_arrival_ns = estimate.train_arrival_ns = arrival
+        estimate.train_pause_ms = 0.0
         return
     if estimate.train_packets == 1:
         estimate.train_bytes = 0  # the path was not seen to begin with the first
     estimate.train_packets += 1
     estimate.train_bytes += size
     estimate.train_sent_ns = sent
+    estimate.train_pause_ms = max(estimate.train_pause_ms, (arrival - estimate.train_arrival_ns) * 1e-6)
     estimate.train_arrival_ns = max(estimate.train_arrival_ns, arrival)
 
 
@@ -98,6 +106,21 @@ def measure_train(estimate):
         estimate.own_bytes = max(estimate.train_bytes - sample * leaving / 8e9, 0.0)
         estimate.group_own_ms = own_queue_ms(estimate)
     estimate.train_ns = estimate.feedback_ns
+
+
+@njit(cache=True)
+def overrun_bps(estimate):
+    """bit/s that the path carries, if the train in the feedback in hand shows that far more is sent; else 0.
+
+    The trendline sees that half a second later, when a queue of 300 ms is full and what comes behind it is lost.
+    """
+    arrived = estimate.train_arrival_ns - estimate.train_first_arrival_ns
+    if estimate.train_ns != estimate.feedback_ns or arrived < OVERRUN_NS:
+        return 0.0
+    if estimate.train_pause_ms * OVERRUN_PARTS > arrived * 1e-6:
+        return 0.0
+    sent = min(estimate.mean_bytes * 8e9 / MEAN_NS, estimate.delay_bps)
+    return estimate.train_bps if estimate.train_bps < OVERRUN_SHARE * sent else 0.0
 
 
 @njit(cache=True)

@@ -7,7 +7,8 @@ from numba import njit
 from sfu.media.pacing.positions import first_younger, with_overtakers
 from sfu.media.send.budget import leaves_old
 from sfu.media.send.departure import begin, best_start, first_of_turn, is_kept_start
-from sfu.media.send.selection import lose_layer, may_start, miss_key_frame, renew_temporal
+from sfu.media.send.lost_keys import lose_layer, miss_key_frame
+from sfu.media.send.selection import may_start, renew_temporal
 from sfu.media.send.waiting import count_left_out
 from sfu.media.stream.packet_cache import is_stored
 from sfu.schema.capacities import PACKETS, TRACK_LOG
@@ -58,7 +59,7 @@ def turn_to(state, row, arrival, stream_row, now):
         return np.int64(-1)  # a later one waits, or is waited for, or it came from a source that has ended
     position = np.int64(stream.key_position) if newest else np.int64(arrival.position)
     if track.log_written - position > TRACK_LOG or not is_kept_start(state, stream_row, start):
-        miss_key_frame(subscription, now)
+        miss_key_frame(state, subscription, now)
         return np.int64(-1)
     begin(state, row, np.int64(arrival.layer), stream_row, packet)
     return with_overtakers(state, track, stream_row, np.int64(packet.sequence), position)
@@ -84,7 +85,7 @@ def note_missed_key_frame(state, subscription, first, last, now):
         return
     packet = state.packets[stream_row, stream.key_sequence & (PACKETS - 1)]
     if stream.key_position < track.log_written - TRACK_LOG or not is_stored(stream, packet, stream.key_sequence):
-        miss_key_frame(subscription, now)
+        miss_key_frame(state, subscription, now)
 
 
 @njit(cache=True)
@@ -146,5 +147,5 @@ def leave_old(state, row, position, sequence, now):
         return np.int64(-1)
     young = first_younger(state, track, position, now - OLD_NS)
     count_left_out(state, track, layer, position, young)
-    lose_layer(subscription, now)
+    lose_layer(state, subscription, now)
     return start_layer(state, row, young, now)

@@ -23,7 +23,8 @@ from sfu.media.pacing.skipping import (
 from sfu.media.send.batch import prepare
 from sfu.media.send.budget import leaves_old
 from sfu.media.send.departure import forward_packet
-from sfu.media.send.selection import lose_layer, request_target_key_frame
+from sfu.media.send.lost_keys import lose_layer
+from sfu.media.send.selection import request_target_key_frame
 from sfu.media.stream.packet_cache import is_stored
 from sfu.schema.capacities import PACKETS, TRACK_LOG
 from sfu.schema.codes import Drop, RowState
@@ -83,7 +84,7 @@ def _send_forgotten(state, arena, row, end, now):
             number += 1
     if lost:
         state.drops[Drop.PACER_OVERTAKEN] += lost
-        lose_layer(subscription, now)
+        lose_layer(state, subscription, now)
     return oldest, False
 
 
@@ -136,7 +137,7 @@ def _send_entries(state, arena, row, position, end, now):
         note_missed_key_frame(state, subscription, position, following, now)
     if count < following - position and is_lost(state, track, subscription, position, following):
         state.drops[Drop.PACER_OVERTAKEN] += 1
-        lose_layer(subscription, now)
+        lose_layer(state, subscription, now)
         return start_layer(state, row, following, now), thread.pace_work > MAX_PASS_WORK
     for k in range(count):
         at = np.int64(state.batch[k].position)

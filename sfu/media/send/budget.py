@@ -71,18 +71,25 @@ def leaves_old(state, row):
 @njit(cache=True)
 def pace_bps(state, row, now):
     """The rate at which media leave for a paced transport, bit/s: as fast as a probe while one runs. Before the first
-    feedback it follows what the client's last path carried, if that is known."""
+    feedback it follows what the client's last path carried, if that is known.
+
+    What was allocated leaves in time where it exceeds the estimate, as long as no queue stands: on a narrow path audio
+    would otherwise use up the rate, and key frames leave packet by packet.
+    """
     transport, estimate, log = state.transports[row], state.estimates[row], state.send_logs[row]
     resumed = np.int64(transport.resumed_bps)
     rate = resumed * PACING_PERCENT // 100 if resumed > 0 else np.int64(START_BPS * KEY_FRAME_PERCENT // 100)
     if transport.estimated and estimate.feedbacks > 0:
-        percent = PACING_PERCENT
-        if path_queue_ms(estimate) > STANDING_MS:
+        percent, target = PACING_PERCENT, np.int64(estimate.target_bps)
+        stands = path_queue_ms(estimate) > STANDING_MS
+        if stands:
             percent = DRAINING_PERCENT
         elif log.key_waits:
             faster = now - log.overdrawn_ns < KEY_FRAME_FAST_NS and _takes_more(state, row)
             percent = KEY_FRAME_PERCENT if faster else KEY_FRAME_STEADY_PERCENT
-        rate = np.int64(estimate.target_bps) * percent // 100
+        rate = target * percent // 100
+        if not stands:
+            rate = max(rate, min(np.int64(transport.allocated_bps), target * KEY_FRAME_PERCENT // 100))
     return max(rate, np.int64(estimate.probe_bps)) if transport.probe_cluster else rate
 
 

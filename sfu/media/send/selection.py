@@ -12,6 +12,7 @@ from numba import njit
 
 from sfu.media.allocation.due import list_subscribers
 from sfu.media.net.frame_queue import is_backed_up
+from sfu.media.send.lost_keys import rests
 from sfu.media.send.pictures import is_dropped, renew_pictures
 from sfu.media.send.repair_share import round_trip_ns
 from sfu.media.send.voices import is_voice
@@ -38,9 +39,6 @@ SETTLED_NS: an encoder pauses after a large one, and who has just turned to the 
 SETTLED_NS = 3_000_000_000
 MAX_USUAL_CHECKS = 25
 """A longer distance between two frames is an interruption and says nothing about the next one."""
-LOST_KEY_DOUBLINGS = 4
-"""A viewer that loses key frame after key frame because its path is too slow for them waits KEY_FRAME_EVERY_NS until it
-may ask for another, and twice as long each time, so often: from 4 s to 64."""
 QUARTERS = 4
 """usual_checks counts quarters: it grows at once and falls by one with each check that finds a frame, so that a
 distance of a second is remembered for some seconds of quick frames."""
@@ -87,7 +85,7 @@ def request_target_key_frame(state, row):
     if key_frame_waits(state, subscription, stream_row):
         return
     if subscription.by_bandwidth:
-        if rests(subscription, now):
+        if rests(state, subscription, now):
             return
         if not _stands(state, subscription, stream_row, now):
             rises = subscription.layer < subscription.target_layer
@@ -102,43 +100,6 @@ def _stands(state, subscription, stream_row, now):
     frames only: where none came for KEY_FRAME_EVERY_NS."""
     waits = subscription.held == Held.SWITCH or subscription.layer < 0
     return waits and now - state.streams[stream_row].key_ns >= KEY_FRAME_EVERY_NS
-
-
-@njit(cache=True)
-def rests(subscription, now):
-    """Whether a viewer that was too slow for the last key frames may not ask for another one yet."""
-    if subscription.layer >= 0 or subscription.lost_keys <= 1:
-        return False
-    rest_ns = np.int64(KEY_FRAME_EVERY_NS) << min(np.int64(subscription.lost_keys) - 2, LOST_KEY_DOUBLINGS)
-    return now - subscription.lost_ns < rest_ns
-
-
-@njit(cache=True)
-def miss_key_frame(subscription, now):
-    """A viewer was too slow for a key frame with which another layer was to begin: the next one is requested as caused
-    by bandwidth."""
-    subscription.by_bandwidth = 1
-    if subscription.layer < 0:
-        _count_loss(subscription, now)
-
-
-@njit(cache=True)
-def _count_loss(subscription, now):
-    if now - subscription.lost_ns > np.int64(KEY_FRAME_EVERY_NS) << (LOST_KEY_DOUBLINGS + 1):
-        subscription.lost_keys = 0  # those before were lost too long ago to tell of the path
-    subscription.lost_keys = min(np.int64(subscription.lost_keys) + 1, LOST_KEY_DOUBLINGS + 2)
-    subscription.lost_ns = now
-
-
-@njit(cache=True)
-def lose_layer(subscription, now):
-    """A viewer was too slow for what it follows: it goes on with a later key frame than the one that it began with, and
-    requests that as caused by bandwidth."""
-    if subscription.layer >= 0:
-        subscription.by_bandwidth = 1
-        _count_loss(subscription, now)
-    subscription.in_highest = max(subscription.in_highest, subscription.switch_sequence)
-    subscription.layer = -1
 
 
 @njit(cache=True)
@@ -179,14 +140,18 @@ def renew_temporal(subscription):
 
 @njit(cache=True)
 def is_held(state, row, packet):
-    """Whether a packet of subscription `row` is not sent because of `held`. A picture that has begun is sent to its
-    end."""
+    """Whether a packet of subscription `row` is not sent because of `held`.
+
+    A picture that has begun is sent to its end, unless its rest waits for a path that carries far less than the layer:
+    it would only delay the key frame.
+    """
     subscription = state.subscriptions[row]
     if subscription.held == Held.EXCESSIVE:
         return True
     if subscription.held == Held.QUIETER:
         return not is_voice(state, row, packet.arrival_ns)
-    if packet.timestamp == subscription.picture_timestamp:
+    waits = subscription.held == Held.SWITCH and subscription.waits_at >= 0
+    if packet.timestamp == subscription.picture_timestamp and not waits:
         return False
     if subscription.held == Held.KEY_FRAMES and subscription.layer == subscription.target_layer:
         return packet.flags & PacketFlag.KEY_FRAME == 0

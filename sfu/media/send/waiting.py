@@ -18,7 +18,8 @@ from sfu.media.send.budget import (
     refill,
     set_free_number,
 )
-from sfu.media.send.selection import lose_layer, renew_temporal
+from sfu.media.send.lost_keys import lose_layer
+from sfu.media.send.selection import renew_temporal
 from sfu.media.stream.arrivals import logged_packet
 from sfu.schema.bandwidth_codes import Held
 from sfu.schema.capacities import TRACK_LOG
@@ -75,7 +76,7 @@ def begin_anew(state, row, now):
             if 0 <= position < track.log_read:
                 count_left_out(state, track, np.int64(subscription.layer), position, np.int64(track.log_read))
                 subscription.waits_at = track.log_read
-            lose_layer(subscription, now)
+            lose_layer(state, subscription, now)
         number = np.int64(subscription.next_of_transport)
 
 

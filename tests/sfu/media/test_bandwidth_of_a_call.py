@@ -72,7 +72,7 @@ def test_a_link_that_narrows_has_the_picture_that_fits(capacity: int, layers: se
         assert viewer.seconds[restored].layer == 2
 
 
-@pytest.mark.parametrize(("capacity", "layer", "used", "settled"), [(700_000, 1, 0.75, 16), (300_000, 0, 0.7, 26)])
+@pytest.mark.parametrize(("capacity", "layer", "used", "settled"), [(700_000, 1, 0.75, 16), (300_000, 0, 0.7, 20)])
 def test_pictures_and_sound_of_the_native_client_go_on_in_what_a_narrow_link_carries(
     capacity: int, layer: int, used: float, settled: int
 ) -> None:
@@ -89,17 +89,32 @@ def test_pictures_and_sound_of_the_native_client_go_on_in_what_a_narrow_link_car
         assert sum(each.dropped for each in narrow) == 0
 
 
-def test_the_picture_does_not_stand_for_long_when_a_link_narrows() -> None:
+@pytest.mark.parametrize("at", [4.0, 6.03, 8.0])
+def test_the_picture_does_not_stand_for_long_when_a_link_narrows(at: float) -> None:
     """The key frame of the layer that fits is not lost behind what has filled the queue."""
     with simulated_call() as call:
         call.publish(140_000, 440_000, 1_680_000, encoders=NATIVE)
-        viewer = call.view(Link(START, ((0.0, 3_000_000), (4.0, 700_000)), delay_ns=20 * MS))
-        call.run(7.0)
+        viewer = call.view(Link(START, ((0.0, 3_000_000), (at, 700_000)), delay_ns=20 * MS))
+        call.run(at + 3)
         assert viewer.seconds[3].layer == 2
         (screen,) = viewer.screens.values()
-        assert longest_gap(screen.shown, 3.5, 7) <= 750
-        assert viewer.seconds[6].layer == 1
-        assert viewer.seconds[6].frames >= 14
+        assert longest_gap(screen.shown, at - 0.5, at + 3) <= 600
+        assert viewer.seconds[int(at) + 2].layer == 1
+        assert viewer.seconds[int(at) + 2].frames >= 14
+
+
+def test_pictures_are_renewed_where_speech_takes_nearly_all_of_a_link() -> None:
+    with simulated_call() as call:
+        call.publish(140_000, 440_000, 1_680_000, encoders=NATIVE)
+        viewer = call.view(Link(START, ((0.0, 3_000_000), (8.0, 150_000)), delay_ns=20 * MS))
+        call.run(50.0)
+        (screen,) = viewer.screens.values()
+        narrow = viewer.seconds[14:49]
+        assert longest_gap(screen.shown, 14, 49) <= 8_000
+        assert sum(at >= START + 14 * SECOND for at in screen.shown) >= 6
+        assert longest_gap(viewer.audio_times, 14, 49) <= 200
+        assert sum(each.audio for each in narrow) >= 0.99 * len(narrow) * 50
+        assert sum(each.dropped for each in narrow) <= 0.01 * sum(each.audio for each in narrow)
 
 
 def test_audio_is_whole_where_no_picture_fits() -> None:

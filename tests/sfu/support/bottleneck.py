@@ -43,6 +43,8 @@ class Link:
     one_way_ms: int = 20
     loss: float = 0.0
     jitter_ms: float = 0.0
+    pauses: tuple[tuple[int, int], ...] = ()
+    """(begin, end) of times since its start in which nothing leaves it."""
     seed: int = 1
     waiting: deque[Packet] = field(default_factory=deque)
     queued_bytes: int = 0
@@ -71,6 +73,9 @@ class Link:
         while self.waiting:
             packet = self.waiting[0]
             begin = max(self.free, packet.sent)
+            begin = max(
+                (START_NS + end for start, end in self.pauses if start <= begin - START_NS < end), default=begin
+            )
             end = begin + int(packet.size * 8e9 / self.rate(begin))
             if end > now:
                 break

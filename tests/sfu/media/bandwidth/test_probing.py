@@ -10,6 +10,7 @@ from sfu.media.bandwidth.probing import (
     DROP_MEMORY_NS,
     LAST_CLUSTER,
     PROBE_PACKETS,
+    QUEUE_MS,
     RESULT_NS,
     STILL_NS,
     note_target,
@@ -134,9 +135,11 @@ def test_one_that_is_not_sent_is_given_up_and_begun_again(prober: Prober) -> Non
         ("delay_state", DELAY_NORMAL, True),
         ("loss_state", LOSS_DECREASING, False),
         ("silent", 1, False),
+        ("delay_ms", QUEUE_MS, True),
+        ("delay_ms", QUEUE_MS + 1, False),
     ],
 )
-def test_none_while_the_path_is_full(prober: Prober, column: str, value: int, allowed: bool) -> None:
+def test_none_while_the_path_is_full(prober: Prober, column: str, value: float, allowed: bool) -> None:
     prober.estimate[column] = value
     assert (prober.pass_time() > 0) == allowed
 

@@ -7,11 +7,13 @@ import pytest
 from sfu.media.bandwidth.trains import (
     DISPROVED_MS,
     OTHERS_MS,
+    OVERRUN_NS,
     TRAIN_PACKETS,
     VALID_NS,
     forget_slow_trains,
     is_own_queue,
     measure_train,
+    overrun_bps,
     own_queue_ms,
     train_packet,
 )
@@ -109,6 +111,62 @@ def test_a_path_that_carries_more_by_now_is_noticed_without_a_train(estimate: An
     assert estimate["train_bps"] == pytest.approx(RATE)
     forget_slow_trains(estimate, 49)
     assert estimate["train_bps"] == 0
+
+
+def known_to_send(estimate: Any, bps: float) -> None:
+    """So much has been sent on the average, and was thought to be carried."""
+    estimate["mean_bytes"] = bps / 8
+    estimate["delay_bps"] = bps
+
+
+def test_a_long_even_train_shows_a_path_that_carries_far_less_than_is_sent(estimate: Any) -> None:
+    burst(estimate)
+    known_to_send(estimate, 2_000_000)
+    assert overrun_bps(estimate) == pytest.approx(RATE)
+    estimate["feedback_ns"] += MS
+    assert overrun_bps(estimate) == 0, "it was believed once"
+
+
+def test_a_train_overruns_nothing_if_hardly_more_is_sent_or_nobody_thinks_so(estimate: Any) -> None:
+    burst(estimate)
+    known_to_send(estimate, RATE)
+    assert overrun_bps(estimate) == 0
+    estimate["mean_bytes"] *= 3
+    assert overrun_bps(estimate) == 0, "the estimate is low already"
+
+
+@pytest.mark.parametrize(
+    "gaps", [[OVERRUN_NS // 10] * 9, [3 * MS] * 8 + [100 * MS], [40 * MS, 3 * MS, 3 * MS, 3 * MS, 40 * MS, 3 * MS]]
+)
+def test_jitter_and_pauses_overrun_nothing(estimate: Any, gaps: list[int]) -> None:
+    arrival = START_NS + 20 * MS
+    for gap in [0, *gaps]:
+        arrival += gap
+        train_packet(estimate, START_NS, arrival, SIZE)
+    estimate["feedback_ns"] = arrival
+    measure_train(estimate)
+    known_to_send(estimate, 8_000_000)
+    assert overrun_bps(estimate) == 0
+
+
+def test_a_link_that_becomes_far_narrower_is_followed_before_its_queue_is_full() -> None:
+    link = Link(lambda t: 3_000_000 if t < 20 * SECOND else 700_000)
+    flow = Flow(link, preferred=1_700_000, audio=True)
+    run(link, [flow], 20)
+    assert flow.target >= 1_700_000
+    run(link, [flow], 0.4)
+    assert 500_000 <= flow.target <= 700_000
+    assert flow.dropped == 0
+
+
+def test_a_link_that_stands_still_for_a_moment_is_not_taken_for_a_narrow_one() -> None:
+    pauses = tuple((at * SECOND, at * SECOND + 200 * MS) for at in range(20, 40, 4))
+    link = Link(lambda _: 10_000_000, pauses=pauses)
+    flow = Flow(link, preferred=1_700_000, audio=True)
+    run(link, [flow], 20)
+    lowest: list[int] = []
+    run(link, [flow], 20, lambda _: lowest.append(flow.target))
+    assert min(lowest) >= 1_200_000
 
 
 def test_without_trains_nothing_is_known(estimate: Any) -> None:

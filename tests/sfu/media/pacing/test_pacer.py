@@ -5,10 +5,18 @@ from aiortc import rtp
 
 from sfu.media.pacing.pacer import PACE_NS
 from sfu.media.pacing.skipping import OLD_NS
-from sfu.media.send.budget import DRAINING_PERCENT, PACING_PERCENT, pace_bps
+from sfu.media.send.budget import (
+    DRAINING_PERCENT,
+    KEY_FRAME_FAST_NS,
+    KEY_FRAME_PERCENT,
+    KEY_FRAME_STEADY_PERCENT,
+    PACING_PERCENT,
+    pace_bps,
+)
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
 from sfu.media.subscriptions import set_layers
 from sfu.media.timers import next_timer
+from sfu.schema.bandwidth_codes import Held
 from sfu.schema.capacities import CACHE_BYTES, TRACK_LOG
 from sfu.schema.codes import MediaKind, PacketFlag
 from sfu.schema.estimate_tables import START_BPS
@@ -97,6 +105,38 @@ def test_before_the_first_feedback_a_resumed_client_is_sent_what_its_path_carrie
     room.transport()["unreported"] = 0
     room.transport()["resumed_bps"] = 2_000_000
     assert pace_bps(room.record, viewer.row, room.now) == 2_000_000 * PACING_PERCENT // 100
+
+
+def test_what_was_allocated_leaves_in_time_though_it_exceeds_the_estimate() -> None:
+    room, _ = prepared(100_000)
+    row = room.viewers[0].row
+    estimate, log = room.memory.table("estimates")[row], room.memory.table("send_logs")[row]
+    estimate["base_ms"] = estimate["base_before_ms"] = 20.0
+    log["key_waits"], log["overdrawn_ns"] = 1, room.now - KEY_FRAME_FAST_NS
+    for allocated, delay, rate in (
+        (90_000, 20.0, 100_000 * KEY_FRAME_STEADY_PERCENT // 100),
+        (140_000, 20.0, 140_000),
+        (140_000, 121.0, 100_000 * DRAINING_PERCENT // 100),
+        (900_000, 20.0, 100_000 * KEY_FRAME_PERCENT // 100),
+    ):
+        room.transport()["allocated_bps"] = allocated
+        estimate["delay_ms"] = delay
+        assert pace_bps(room.record, row, room.now) == rate
+
+
+def test_the_rest_of_a_picture_of_a_layer_that_is_left_does_not_wait() -> None:
+    room, [stream] = prepared(600_000)
+    stream.frame(20)
+    room.turn()
+    sent = len(room.viewers[0].take())
+    assert 0 < sent < 20
+    room.subscription()["held"] = Held.SWITCH
+    assert drain(room) == []
+    used = int(room.subscription()["out_highest"])
+    room.subscription()["held"], room.subscription()["layer"] = Held.NOTHING, -1
+    stream.frame(key=True)
+    (packet,) = drain(room)
+    assert packet.sequence_number == (used + 2) & 0xFFFF, "one number tells that the picture before is incomplete"
 
 
 def test_while_packets_wait_on_the_path_nothing_leaves_faster_than_the_estimate() -> None:

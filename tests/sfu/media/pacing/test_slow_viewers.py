@@ -8,6 +8,7 @@ from sfu.media.pacing.pass_work import MAX_PASS_WORK
 from sfu.media.pacing.skipping import OLD_NS
 from sfu.media.rtcp.incoming import receive_compound
 from sfu.media.send.budget import KEY_FRAME_FAST_NS, KEY_FRAME_REST_NS
+from sfu.media.send.lost_keys import rests
 from sfu.media.send.selection import liveness_pass, receive_key_frame_request
 from sfu.media.send.waiting import end_waiting, renew_place, wait_from
 from sfu.media.subscriptions import set_layers
@@ -109,6 +110,23 @@ def test_a_viewer_that_loses_each_key_frame_asks_less_and_less() -> None:
     stream.frame(1, key=True)
     drain(room, milliseconds=30_000)
     assert room.subscription()["lost_keys"] == 0
+
+
+def test_a_viewer_rests_no_longer_when_its_path_carries_twice_what_it_did_when_it_lost_key_frames() -> None:
+    room, [stream] = prepared(30_000, cache=CACHE_BYTES["high"])
+    for bps in (30_000, 40_000, 35_000):
+        room.limit(bps)
+        stream.frame(200, key=True)
+        lose(room, stream)
+        room.turn(4 * SECOND)
+    subscription = room.subscription()
+    assert subscription["lost_keys"] >= 2
+    assert subscription["lost_bps"] == 40_000
+    assert rests(room.record, subscription, int(subscription["lost_ns"]))
+    room.limit(79_999)
+    assert rests(room.record, subscription, int(subscription["lost_ns"]))
+    room.limit(80_000)
+    assert not rests(room.record, subscription, int(subscription["lost_ns"]))
 
 
 def test_a_better_layer_whose_key_frame_was_lost_meanwhile_is_asked_for_within_the_budget() -> None:
