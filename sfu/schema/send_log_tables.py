@@ -80,6 +80,14 @@ SEND_LOG = RowType(
             shape=SENT_PACKETS,
             kept="a number is looked up only after it was given to a packet",
         ),
+        Column(
+            "copies",
+            "u4",
+            MEDIA,
+            "For each of `entries`, what is sent again: subscription << 16 | low 16 bits of output number; 0: none.",
+            shape=SENT_PACKETS,
+            kept="a number is looked up only after it was given to a packet",
+        ),
     ),
     layout=Layout.WHOLE_LINES,
 )

@@ -84,6 +84,7 @@ THREAD = RowType(
         Column("segment_offload", "u1", CONTROL, "Whether the operating system takes UDP_SEGMENT."),
         Column("tx_count", "i4", MEDIA, "Slots of `tx` filled since the last flush."),
         Column("numbered", "u1", MEDIA, "Whether the packet just written carries a transport-wide number."),
+        Column("copy", "u4", MEDIA, "What `send_logs.copies` is to say of the packet just written."),
         Column(
             "clock_runs",
             "u1",

@@ -34,7 +34,7 @@ def open_log(state, row):
 
 @njit(cache=True)
 def log_sent(state, row, slot):
-    """The packet in send slot `slot`, just queued for transport `row`, carries the number `next_number`,
+    """The packet in send slot `slot`, just written and queued for transport `row`, carries the number `next_number`,
     and belongs to the probe cluster that runs, if one does."""
     transport, log = state.transports[row], state.send_logs[row]
     if not transport.logged:
@@ -47,6 +47,9 @@ def log_sent(state, row, slot):
     entry.size = size
     entry.cluster = transport.probe_cluster
     entry.state = SentState.SENT
+    copy = np.int64(state.thread[0].copy)
+    if np.int64(log.copies[place]) != copy:  # a page that is only read costs no memory
+        log.copies[place] = copy
     log.bytes += size
     log.count += 1
     state.tx_log[slot] = row * SENT_PACKETS + place

@@ -3,6 +3,7 @@
 
 Every packet that a feedback names is looked up in the transport's send log, and what is new about it goes to the
 estimate of the path. A number may be named several times, as lost and later as received; each packet counts once.
+Where a path loses by chance, what is reported lost is sent again at once.
 """
 
 import numpy as np
@@ -18,6 +19,9 @@ from sfu.media.bandwidth.estimate import (
 )
 from sfu.media.bandwidth.passes import begin_estimate
 from sfu.media.net.send_log import note_burst, sent_at
+from sfu.media.net.udp import borrow_arena
+from sfu.media.send.repair_share import loses_by_chance
+from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.wire.numbers import extend16, get_u16, get_u24, signed16, signed24
 from sfu.media.wire.rtcp import (
@@ -36,6 +40,9 @@ from sfu.schema.codes import Drop, SentState
 BASE_AT, COUNT_AT, REFERENCE_AT, CHUNKS_AT = 12, 14, 16, 20
 """Offsets from the beginning of the RTCP packet."""
 MALFORMED = -1
+NEWLY_LOST = 3
+"""In `statuses`, of a packet that the feedback in hand is the first to report as not received. No such symbol is valid
+on the wire."""
 FEEDBACK_COST, STATUSES_OF_A_NACK = 16, 8
 """In numbers that are answered as missing: what a feedback costs, and how many statuses cost as much as one."""
 
@@ -51,22 +58,22 @@ def receive_transport_feedback(state, row, data, at, end, budget, now):
     if cost > budget:
         state.drops[Drop.FEEDBACK_UNKNOWN] += 1
         return budget
-    _take_feedback(state, row, data, at, end, count, now)
-    return budget - cost
+    return budget - cost - _take_feedback(state, row, data, at, end, count, budget - cost, now)
 
 
 @njit(cache=True)
-def _take_feedback(state, row, data, at, end, count, now):
+def _take_feedback(state, row, data, at, end, count, budget, now):
+    """Take the feedback packet at data[at:end] about `count` numbers. Returns how many packets were sent again."""
     log, transport = state.send_logs[row], state.transports[row]
     deltas_at = _read_statuses(state, data, at + CHUNKS_AT, end, count)
     if deltas_at == MALFORMED or _bytes_of_deltas(state, count) > end - deltas_at:
         state.drops[Drop.RTCP_MALFORMED] += 1
-        return
+        return 0
     first = extend16(get_u16(data, at + BASE_AT), np.int64(transport.next_number) - 1)
     oldest = max(max(transport.next_number - SENT_PACKETS, SEQUENCE_START), log.path_number)
     if first >= transport.next_number or first + count <= oldest:
         state.drops[Drop.FEEDBACK_UNKNOWN] += 1
-        return
+        return 0
     arrival = _reference_ns(log, get_u24(data, at + REFERENCE_AT))
     log.feedbacks += 1
     begin_estimate(state, row, now)
@@ -84,9 +91,26 @@ def _take_feedback(state, row, data, at, end, count, now):
             arrival += signed16(get_u16(data, deltas_at)) * TICK_NS
             deltas_at += 2
         number = first + k
-        if oldest <= number < transport.next_number:
-            _take_status(state, log, estimate, number, status != NOT_RECEIVED, arrival)
+        known = oldest <= number < transport.next_number
+        if known and _take_status(state, log, estimate, number, status != NOT_RECEIVED, arrival):
+            state.statuses[k] = NEWLY_LOST
     end_feedback(estimate, now)
+    return _repeat_lost(state, row, first, count, budget, now) if loses_by_chance(state, row) else 0
+
+
+@njit(cache=True)
+def _repeat_lost(state, row, first, count, budget, now):
+    """Repeat what feedback about `count` numbers from `first` on reports as lost, `budget` packets at most, without
+    waiting for a NACK: that is lost as often as they are, and is sent again after 100 ms only. Returns how many."""
+    log, arena, repeated = state.send_logs[row], borrow_arena(state), 0
+    for k in range(count):
+        copy = np.int64(log.copies[(first + k) & (SENT_PACKETS - 1)])
+        if state.statuses[k] != NEWLY_LOST or copy == 0 or repeated >= budget:
+            continue
+        if state.subscriptions[copy >> 16].transport == row:
+            repeated += 1
+            answer_nack(state, arena, copy >> 16, copy & 0xFFFF, now)
+    return repeated
 
 
 @njit(cache=True)
@@ -107,13 +131,14 @@ def _show_again(state, row, now):
 
 @njit(cache=True)
 def _take_status(state, log, estimate, number, received, arrival):
-    """What one feedback says of one packet, if it is news."""
+    """What one feedback says of one packet, if it is news. Returns whether the packet is lost, and was not known to
+    be."""
     entry = log.entries[number & (SENT_PACKETS - 1)]
     size = np.int64(entry.size)
     if entry.state == SentState.SENT:
         sent_ns = sent_at(state, entry)
         if sent_ns == 0:
-            return
+            return False
         note_burst(log, entry, received)
         if received:
             entry.state = SentState.RECEIVED
@@ -124,11 +149,13 @@ def _take_status(state, log, estimate, number, received, arrival):
             log.reported_lost += 1
             if number >= log.heard_number:  # an interruption is no sign of too much
                 packet_lost(estimate, sent_ns, size)
+            return True
     elif entry.state == SentState.LOST and received:
         entry.state = SentState.RECEIVED
         log.reported_lost -= 1
         if number >= log.heard_number:
             packet_recovered(estimate, sent_at(state, entry), size)
+    return False
 
 
 @njit(cache=True)

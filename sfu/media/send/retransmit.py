@@ -1,7 +1,8 @@
 """Answers NACKs (RFC 4585 section 6.2.1) with RTX packets (RFC 4588), in the numbers of the subscriber.
 
-Called by RTCP reception for each sequence number that a peer misses. The packet is written anew from the packet cache,
-with the ids that it had. Without negotiated RTX nothing is sent: other bytes under the same SRTP index would break GCM.
+Called by RTCP reception for each sequence number that a peer misses, by a NACK or by its transport-cc feedback. The
+packet is written anew from the packet cache, with the ids that it had. Without negotiated RTX nothing is sent: other
+bytes under the same SRTP index would break GCM.
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ from numba import njit
 
 from sfu.media.net.srtp import send_rtp
 from sfu.media.net.udp import take_slot
-from sfu.media.send.repair_share import may_repeat, repeats_twice, round_trip_ns
+from sfu.media.send.repair_share import may_repeat, may_repeat_twice, round_trip_ns
 from sfu.media.send.rewrite import send_time, write_packet
 from sfu.media.send.waiting import repeat_has_to_wait, wait_to_repeat
 from sfu.media.stream.packet_cache import is_stored
@@ -69,7 +70,7 @@ def answer_nack(state, arena, row, sequence, now):
     elif resend(state, arena, row, sent, now):
         sent.resent += 1
         sent.resent_us = now_us
-        if repeats_twice(state, transport_row) and may_repeat(state, transport_row, size, now):
+        if may_repeat_twice(state, transport_row, size, now):
             resend(state, arena, row, sent, now)
 
 

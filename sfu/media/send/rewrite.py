@@ -91,6 +91,8 @@ def write_packet(state, arena, slot, row, sent, rtx):
     if at + size > TX_BYTES - TRAILER_BYTES:
         state.drops[Drop.TOO_LARGE] += 1
         return DOES_NOT_FIT
+    remembered = subscription.history != SCRATCH_HISTORY
+    state.thread[0].copy = row << 16 | np.int64(sent.out_sequence) & 0xFFFF if remembered else 0
     copy_to_slot(state, arena, slot, at, base + skipped, size)
     if sent.picture_id >= 0 or sent.tl0 >= 0:
         _write_picture(out, at, packet, sent)
@@ -115,6 +117,7 @@ def write_bare_header(state, slot, subscription, timestamp, rtx):
         out[1] = subscription.payload_type
         mid = not subscription.mid_acknowledged
     put_u32(out, 4, timestamp)
+    state.thread[0].copy = 0  # nobody asks for it again
     nothing, arena = state.history[SCRATCH_HISTORY, 0], borrow_arena(state)
     at = write_extensions(state, arena, out, subscription, transport, nothing, state.nothing[0], np.int64(0), mid)
     out[0] = 0x90 if at > FIXED_HEADER_BYTES else 0x80

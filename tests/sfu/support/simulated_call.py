@@ -53,6 +53,8 @@ BLOCKS_NS = 1_000 * MS
 """Receiver reports of video are so far apart."""
 FEEDBACK_NS = 100 * MS
 AUDIO_NS = 20 * MS
+MAX_REPORTED = 800
+"""Packets that one feedback is about at most."""
 MAX_PAYLOAD = 1_100
 OVERHEAD = 28
 NACK, TRANSPORT_FEEDBACK, PLI, REMB = 1, 15, 1, 15
@@ -317,8 +319,12 @@ class Viewer(Peer):
         self.arrived: dict[int, int] = {}
         """Transport-wide number (extended) -> arrival, since the last feedback."""
         self._newest_number = -1
+        self._unreported = 0
+        """The transport-wide number behind the newest one that was reported."""
         self._feedback_due, self._feedback_count = call.now + FEEDBACK_NS, 0
         self.outbox: list[tuple[int, int, bytes]] = []
+        self.nacks = True
+        """Whether it asks for packets that it misses."""
         self._missing: dict[tuple[int, int], tuple[int, int]] = {}
         self._highest: dict[int, int] = {}
         self.audio_times: list[int] = []
@@ -481,8 +487,10 @@ class Viewer(Peer):
 
     def _report(self, now: int) -> None:
         if self.arrived and self.reports:
-            first = min(self.arrived)
+            first = min(*self.arrived, self._unreported)  # what came late is told too, as libwebrtc does
+            first = max(first, self._newest_number - MAX_REPORTED)
             self._uplink(now, transport_feedback(self.arrived, first, self._newest_number, self._feedback_count))
+            self._unreported = self._newest_number + 1
             self._feedback_count += 1
             self.arrived = {}
         for (ssrc, number), (since, times) in list(self._missing.items()):
@@ -492,6 +500,8 @@ class Viewer(Peer):
                 self._missing = {key: value for key, value in self._missing.items() if key[0] != ssrc}
                 break
             self._missing[ssrc, number] = since, times + 1
+            if not self.nacks:
+                continue
             self._uplink(now, struct.pack("!BBHIIHH", 0x80 | NACK, RTPFB, 3, self.row + 9_000, ssrc, number, 0))
 
 
