@@ -34,6 +34,7 @@ from tests.sfu.support.commands import push_command
 from tests.sfu.support.simulated_link import MS, SECOND, Link
 from tests.sfu.support.simulated_screen import Screen
 from tests.sfu.support.socket_peer import SocketPeer
+from tests.sfu.support.transport_feedback import transport_feedback
 
 START = 1_000 * SECOND
 OPUS, RED, VP8, RTX = 111, 63, 96, 97
@@ -57,7 +58,7 @@ MAX_REPORTED = 800
 """Packets that one feedback is about at most."""
 MAX_PAYLOAD = 1_100
 OVERHEAD = 28
-NACK, TRANSPORT_FEEDBACK, PLI, REMB = 1, 15, 1, 15
+NACK, PLI, REMB = 1, 1, 15
 RTPFB, PSFB = 205, 206
 RECEIVER_REPORT = 201
 KEY_MARK = bytes.fromhex("9d012a")
@@ -503,31 +504,6 @@ class Viewer(Peer):
             if not self.nacks:
                 continue
             self._uplink(now, struct.pack("!BBHIIHH", 0x80 | NACK, RTPFB, 3, self.row + 9_000, ssrc, number, 0))
-
-
-def transport_feedback(arrived: dict[int, int], first: int, last: int, count: int) -> bytes:
-    """One transport-cc packet about the numbers from `first` to `last`; arrived: number -> ns."""
-    reference = min(arrived.values()) // (64 * MS)
-    symbols, deltas, before = [], b"", reference * 64 * MS // 250_000
-    for number in range(first, last + 1):
-        at = arrived.get(number)
-        if at is None:
-            symbols.append(0)
-            continue
-        ticks = at // 250_000
-        delta, before = ticks - before, ticks
-        symbols.append(1 if 0 <= delta <= 255 else 2)
-        deltas += struct.pack("!B" if 0 <= delta <= 255 else "!h", delta)
-    chunks = b""
-    for at in range(0, len(symbols), 7):
-        word = 0xC000
-        for n, symbol in enumerate(symbols[at : at + 7]):
-            word |= symbol << (12 - 2 * n)
-        chunks += struct.pack("!H", word)
-    body = struct.pack("!HHI", first & 0xFFFF, len(symbols), (reference & 0xFFFFFF) << 8 | count & 255)
-    body += chunks + deltas
-    body += bytes(-len(body) % 4)
-    return struct.pack("!BBHII", 0x80 | TRANSPORT_FEEDBACK, RTPFB, 2 + len(body) // 4, 9, 9) + body
 
 
 class SimulatedCall:
