@@ -304,6 +304,8 @@ def test_a_taken_udp_port_is_told_before_kernels_are_compiled(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sfu.compile.compile_all", lambda _: pytest.fail("compiled first"))
+    # A logger keeps the level at which it was first used, and other tests of this process read what is logged.
+    monkeypatch.setattr("signaling.logs.configure_logging", lambda *_: None)
     with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
