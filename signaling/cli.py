@@ -10,6 +10,7 @@ import ipaddress
 import itertools
 import os
 import secrets
+import signal
 import socket
 import string
 import sys
@@ -359,9 +360,12 @@ def _tell_sometimes(tell: Callable[[int, int], None], done: int, total: int, _: 
 def _serve(flags: Flags) -> None:
     config = load_config(flags, os.environ)
     gc.disable()  # until `_spare_the_collector`: what is imported stays, and a walk over it all takes long
+    # A server under a supervisor outlives SIGHUP even if it has no files; one in a terminal ends with the terminal.
+    # That holds from now on: while kernels are compiled there is nothing to renew yet.
+    is_renewable = config.files or not config.development
+    if is_renewable:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        # A server under a supervisor outlives SIGHUP even if it has no files; one in a terminal ends with the terminal.
-        is_renewable = config.files or not config.development
         _open_and_run(config, partial(load_config, flags, os.environ) if is_renewable else None)
     finally:
         gc.enable()

@@ -169,12 +169,13 @@ def _renewing(
         if waiting := renewed.differences(fresh):
             log.warning("changed settings that need a new start", settings=waiting)
 
-    loop = asyncio.get_running_loop()
+    loop, ordinary = asyncio.get_running_loop(), signal.getsignal(signal.SIGHUP)
     loop.add_signal_handler(signal.SIGHUP, renew)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, ordinary)
 
 
 @contextlib.asynccontextmanager

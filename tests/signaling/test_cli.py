@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,16 +133,28 @@ def test_without_a_command_the_server_starts(
 
 def test_a_server_that_was_configured_without_files_outlives_sighup(monkeypatch: pytest.MonkeyPatch) -> None:
     renewals: list[Callable[[], Config] | None] = []
-    monkeypatch.setattr(cli, "_open_and_run", lambda _, read_again: renewals.append(read_again))
-    monkeypatch.setenv("LIVEKIT_CONFIG", "keys: {envkey: envsecret}")
-    cli._serve(Flags())
-    monkeypatch.delenv("LIVEKIT_CONFIG")
-    cli._serve(Flags(dev=True))
+    ignored: list[bool] = []
+
+    def start(_: Config, read_again: Callable[[], Config] | None) -> None:
+        renewals.append(read_again)
+        ignored.append(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+
+    before = signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr(cli, "_open_and_run", start)
+    try:
+        monkeypatch.setenv("LIVEKIT_CONFIG", "keys: {envkey: envsecret}")
+        cli._serve(Flags())
+        signal.signal(signal.SIGHUP, before)
+        monkeypatch.delenv("LIVEKIT_CONFIG")
+        cli._serve(Flags(dev=True))
+    finally:
+        signal.signal(signal.SIGHUP, before)
     read_again, in_a_terminal = renewals
     assert read_again is not None
     monkeypatch.setenv("LIVEKIT_CONFIG", "keys: {another: one}")
     assert list(read_again().keys) == ["another"]
     assert in_a_terminal is None
+    assert ignored == [True, False]  # it may come before there is something to renew
 
 
 def test_generated_keys_are_long_and_new(capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,6 +332,21 @@ def test_a_signal_stops_the_server_cleanly(signal_name: str) -> None:
         assert process.stdout is not None
         assert re.fullmatch(r"Demo page: http://127\.0\.0\.1:\d+/demo/\n", process.stdout.readline())
         process.send_signal(signal.Signals[signal_name])
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_a_server_that_stops_outlives_sighup(tmp_path: Path) -> None:
+    file = tmp_path / "livekit.yaml"
+    file.write_text("keys: {a: b}\n")
+    with serve("--port", "0", "--udp-port", "0", "--config", str(file)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        while process.poll() is None:
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in err
