@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from signaling.records.fallbacks import TRIED_S
 from tests.clients.chromium import running_chromium
 from tests.clients.conftest import Browsers, PeerFactory, require_program
 from tests.clients.facts import hears, reads, sees
@@ -26,7 +27,9 @@ from tests.signaling.support.authority import Authority
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 RELAY_ONLY = {"rtcConfig": {"iceTransportPolicy": "relay"}}
-HELD_S = 4
+HELD_S = 2
+IMPATIENT = {"peerConnectionTimeout": 1000 * (TRIED_S + 1)}
+"""Who leaves sooner than after `TRIED_S` has not tried."""
 COTURNS_TRIES = 20
 """Debian's client asks for something of its own choice in each second: an even port, an old version of TLS."""
 Place = tuple[ServerUnderTest, TurnPorts]
@@ -115,7 +118,7 @@ async def test_a_client_whose_other_ways_fail_is_sent_to_the_relay(
     closed = "meta l4proto udp drop", f"tcp dport {{ {server.tcp_port}, {ports.tcp} }} drop"
     for _ in range(2):  # over UDP, over TCP
         with filtering(*closed), pytest.raises(Exception, match="pc connection"):
-            await linus.join(server, room)
+            await linus.join(server, room, connect=IMPATIENT)
     with filtering(*ports.only(server, "tcp")):
         await linus.join(server, room)
         assert await linus.run("room.engine.latestJoinResponse.clientConfiguration.forceRelay") == 2
