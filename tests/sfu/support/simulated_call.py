@@ -31,10 +31,10 @@ from sfu.parameters import (
 from sfu.schema.codes import Command
 from sfu.schema.memory import Memory
 from tests.sfu.support.commands import push_command
+from tests.sfu.support.feedback_packet import RTPFB, transport_feedback
 from tests.sfu.support.simulated_link import MS, SECOND, Link
 from tests.sfu.support.simulated_screen import Screen
 from tests.sfu.support.socket_peer import SocketPeer
-from tests.sfu.support.transport_feedback import transport_feedback
 
 START = 1_000 * SECOND
 OPUS, RED, VP8, RTX = 111, 63, 96, 97
@@ -59,7 +59,7 @@ MAX_REPORTED = 800
 MAX_PAYLOAD = 1_100
 OVERHEAD = 28
 NACK, PLI, REMB = 1, 1, 15
-RTPFB, PSFB = 205, 206
+PSFB = 206
 RECEIVER_REPORT = 201
 KEY_MARK = bytes.fromhex("9d012a")
 """In the first packet of a VP8 key frame (RFC 6386 section 9.1)."""

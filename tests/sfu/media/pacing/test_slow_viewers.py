@@ -14,9 +14,9 @@ from sfu.media.send.waiting import end_waiting, renew_place, wait_from
 from sfu.media.subscriptions import set_layers
 from sfu.schema.bandwidth_codes import Held
 from sfu.schema.capacities import CACHE_BYTES, PACKETS, SEQUENCE_START, TRACK_LOG
+from tests.sfu.support.feedback_packet import transport_feedback
 from tests.sfu.support.ice import drop_counts
 from tests.sfu.support.paced import BODY, Stream, drain, prepared, second_track
-from tests.sfu.support.simulated_call import transport_feedback
 from tests.sfu.support.subscribers import MS, SECOND, START_OF_KEY, Room
 
 # Numbers and work of a pass.

@@ -9,8 +9,8 @@ from sfu.media.rtcp.incoming import MAX_NACKED, receive_compound
 from sfu.media.send.repair_share import CHANCE_LOSS
 from sfu.schema.capacities import SEQUENCE_START
 from sfu.schema.codes import MediaKind
+from tests.sfu.support.feedback_packet import transport_feedback
 from tests.sfu.support.paced import Stream, prepared
-from tests.sfu.support.simulated_call import transport_feedback
 from tests.sfu.support.subscribers import MS, Room
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first

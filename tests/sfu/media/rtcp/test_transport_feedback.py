@@ -16,8 +16,8 @@ from sfu.schema.capacities import SENT_PACKETS, SEQUENCE_START
 from sfu.schema.codes import SentState
 from sfu.schema.memory import Memory
 from tests.deadline import deadline
+from tests.sfu.support.feedback_packet import transport_feedback
 from tests.sfu.support.ice import drop_counts
-from tests.sfu.support.simulated_call import transport_feedback
 
 MS = 1_000_000
 ROW, SIZE = 7, 1_000

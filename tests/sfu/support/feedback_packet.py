@@ -1,10 +1,9 @@
-"""What a simulated viewer says of the packets that reached it."""
+"""Transport-cc feedback as a receiver writes it (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1)."""
 
 import struct
 
-from tests.sfu.support.simulated_link import MS
-
-TRANSPORT_FEEDBACK, RTPFB = 15, 205
+MS = 1_000_000
+RTPFB, TRANSPORT_FEEDBACK = 205, 15
 
 
 def transport_feedback(arrived: dict[int, int], first: int, last: int, count: int) -> bytes:
