@@ -27,7 +27,7 @@ from tests.signaling.support.authority import Authority
 pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
 
 RELAY_ONLY = {"rtcConfig": {"iceTransportPolicy": "relay"}}
-HELD_S = 2
+HELD_S = 4
 IMPATIENT = {"peerConnectionTimeout": 1000 * (TRIED_S + 1)}
 """Who leaves sooner than after `TRIED_S` has not tried."""
 COTURNS_TRIES = 20
