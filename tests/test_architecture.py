@@ -37,6 +37,7 @@ ORDER = (
     {"sfu.engine", "sfu.compile"},
     # signalling
     {"signaling.errors", "signaling.identifiers", "signaling.limits", "signaling.profile", "signaling.texts"},
+    {"signaling.allowance"},
     {"signaling.drops", "signaling.held_bytes", "signaling.networks", "signaling.watchdog"},
     {"signaling.sdp", "signaling.config"},
     {"signaling.metrics", "signaling.turn"},

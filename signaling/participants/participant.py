@@ -38,10 +38,12 @@ from sfu.events import (
     TransportFailed,
 )
 from signaling import identifiers
+from signaling.allowance import Allowance
 from signaling.errors import RequestRefused, SessionEnded
 from signaling.http.connection import CLOSE_NORMAL, Broadcast, SignalConnection
 from signaling.http.shares import Share
 from signaling.http.tokens import Claims
+from signaling.limits import MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES
 from signaling.participants import data
 from signaling.participants.description import describe, set_texts
 from signaling.participants.offered_once import OfferedOnce
@@ -53,7 +55,6 @@ from signaling.participants.subscriptions import Subscriptions
 from signaling.participants.token_refresh import TokenRefresh
 from signaling.profile import ClientSettings, Profile
 from signaling.rooms.access import SubscriptionAccess
-from signaling.rooms.allowance import participant_allowance
 from signaling.rooms.capacity import Needs
 from signaling.rooms.events import ParticipantActive, ParticipantJoined
 from signaling.rooms.node import Node
@@ -116,9 +117,9 @@ class Participant:
 
         # Times of the node's clock, in seconds.
         self.joined_at = node.clock()
-        self.update_allowance = participant_allowance(self.joined_at)
+        self.update_allowance = Allowance(MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES, self.joined_at)
         """Bounds the bytes that the room is told of it."""
-        self._own_allowance = participant_allowance(self.joined_at)
+        self._own_allowance = Allowance(MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES, self.joined_at)
         """Bounds the bytes that it is told of itself at once."""
         self._told_version = 0
         """The version of `info` that it was told of itself at once."""

@@ -10,7 +10,7 @@ from livekit.protocol.models import DisconnectReason, ParticipantInfo
 from livekit.protocol.rtc import LeaveRequest
 
 from sfu.parameters import TransportId
-from signaling.rooms.allowance import Allowance
+from signaling.allowance import Allowance
 from signaling.rooms.capacity import Needs
 from signaling.rooms.tracks import Publisher, Track
 

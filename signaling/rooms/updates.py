@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 from livekit.protocol.models import ParticipantInfo
 
+from signaling.allowance import Allowance
 from signaling.limits import (
     MAX_ROOM_UPDATE_BYTES_PER_S,
     MAX_UPDATE_BYTES,
     MAX_UPDATE_PARTICIPANTS,
     ROOM_UPDATE_BURST_BYTES,
 )
-from signaling.rooms.allowance import Allowance
 from signaling.rooms.member import Member
 from signaling.rooms.tracks import Publisher
 

@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 
-from signaling.turn.allowances import Allowance, NetworkAllowances
+from signaling.allowance import Allowance
+from signaling.turn.allowances import NetworkAllowances
 from signaling.turn.authentication import Caller, Gate, Refused
 from signaling.turn.ports import RelayPorts
 from signaling.turn.records import Allocation, Flow, Rules, Sent

@@ -6,35 +6,11 @@ another's, who must not be flooded with our answers.
 
 from collections import OrderedDict
 
+from signaling.allowance import Allowance
+
 MAX_NETWORKS = 8192
 """Networks without an allocation of which it is known how much they asked; beyond it those that asked longest ago are
 forgotten."""
-
-
-class Allowance:
-    """So many requests a second, and more at once after a silence."""
-
-    __slots__ = ("_at", "_burst", "_left", "_rate")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        """Begin with a whole burst.
-
-        Args:
-            rate: requests a second.
-            burst: requests at once.
-            now: the time in seconds, of a clock that only goes forward, as everywhere here.
-        """
-        self._rate, self._burst = rate, burst
-        self._left, self._at = burst, now
-
-    def take(self, now: float) -> bool:
-        """Tell whether one more request may be answered, and count it."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 class NetworkAllowances:

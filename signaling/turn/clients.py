@@ -6,8 +6,8 @@ Who calls it: `thread.py` makes clients; the poller tells them when they can be 
 import secrets
 from abc import ABC, abstractmethod
 
+from signaling.allowance import Allowance
 from signaling.turn.allocations import Allocations
-from signaling.turn.allowances import Allowance
 from signaling.turn.framing import MAX_PAYLOAD_BYTES, SIZE_BYTES
 from signaling.turn.paths import BINDING_REQUEST, Common, Path
 from signaling.turn.records import Flow, Sent

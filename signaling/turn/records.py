@@ -6,7 +6,7 @@ Who uses it: `allocations.py` changes it, `clients.py` reads it for each packet.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from signaling.turn.allowances import Allowance
+from signaling.allowance import Allowance
 from signaling.turn.stun_messages import Address
 
 

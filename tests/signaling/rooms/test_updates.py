@@ -4,9 +4,9 @@ import pytest
 from livekit.protocol import models, rtc
 
 from signaling import limits
+from signaling.allowance import Allowance
 from signaling.config.options import MAX_METADATA_BYTES
 from signaling.rooms import updates
-from signaling.rooms.allowance import Allowance
 from tests.signaling.support.call import Call, Client, sdp, settle
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from signaling.allowance import Allowance
 from signaling.turn import allowances
-from signaling.turn.allowances import Allowance, NetworkAllowances
+from signaling.turn.allowances import NetworkAllowances
 
 
 def test_a_burst_is_allowed_and_then_the_rate() -> None:
