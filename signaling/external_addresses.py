@@ -8,13 +8,12 @@ import contextlib
 import ipaddress
 import secrets
 import socket
-import struct
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 
 from signaling.config.address_options import StunServer
+from signaling.turn.stun_messages import Attribute, Kind, Malformed, Method, build, parse, read_xor_address
 
 RETRANSMIT_S = (0.5, 1.0, 1.5, 2.0)
 """How long each of the equal requests waits for an answer: 5 s together."""
@@ -22,11 +21,7 @@ MAX_ANSWER_BYTES = 2048
 MAX_LOCAL = 16
 """Addresses of this machine from which servers are asked: as many as clients are told."""
 
-BINDING_REQUEST, BINDING_SUCCESS = 0x0001, 0x0101
-MAGIC_COOKIE = 0x2112A442
-XOR_MAPPED_ADDRESS = 0x0020
-HEADER_BYTES = 20
-_HEADER = struct.Struct("!HHI12s")
+TRANSACTION_BYTES = 12
 
 log = structlog.get_logger("signaling.addresses")
 
@@ -54,7 +49,7 @@ async def _external(servers: Sequence[StunServer], local: str) -> str | None:
 async def _ask(server: StunServer, local: str) -> str | None:
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in local else socket.AF_INET
-    request = _HEADER.pack(BINDING_REQUEST, 0, MAGIC_COOKIE, secrets.token_bytes(12))
+    request = build(Method.BINDING, Kind.REQUEST, secrets.token_bytes(TRANSACTION_BYTES))
     with socket.socket(family, socket.SOCK_DGRAM) as asked:
         asked.setblocking(False)
         try:
@@ -83,29 +78,16 @@ async def _answer(asked: socket.socket, request: bytes) -> str:
 
 def mapped_address(answer: bytes, request: bytes) -> str | None:
     """Return the XOR-MAPPED-ADDRESS of a success response to a Binding request; None: it is something else."""
-    if len(answer) < HEADER_BYTES:
+    try:
+        message = parse(answer)
+    except Malformed:
         return None
-    kind, size, _, _ = _HEADER.unpack_from(answer)
-    if (
-        kind != BINDING_SUCCESS
-        or answer[4:HEADER_BYTES] != request[4:HEADER_BYTES]
-        or size != len(answer) - HEADER_BYTES
-    ):
+    transaction = request[-TRANSACTION_BYTES:]
+    if (message.method, message.kind, message.transaction) != (Method.BINDING, Kind.SUCCESS, transaction):
         return None
-    at = HEADER_BYTES
-    while at + 4 <= len(answer):
-        attribute, length = struct.unpack_from("!HH", answer, at)
-        value = answer[at + 4 : at + 4 + length]
-        if attribute == XOR_MAPPED_ADDRESS and len(value) in (8, 20):
-            return _unmasked(value, answer[4:HEADER_BYTES])
-        at += 4 + (length + 3) // 4 * 4
-    return None
-
-
-def _unmasked(value: bytes, mask: bytes) -> str | None:
-    family, packed = value[1], bytes(a ^ b for a, b in zip(value[4:], mask, strict=False))
-    if (family, len(packed)) not in ((1, 4), (2, 16)):
+    seen = read_xor_address(message.first(Attribute.XOR_MAPPED_ADDRESS) or b"", transaction)
+    if seen is None:
         return None
-    address: Any = ipaddress.ip_address(packed)
+    address = ipaddress.ip_address(seen.ip)
     usable = not (address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local)
     return str(address) if usable else None

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from signaling import external_addresses as module
 from signaling.addresses import told_addresses
 from signaling.config.address_options import AddressOptions, StunServer
-from signaling.external_addresses import HEADER_BYTES, external_addresses, mapped_address
+from signaling.external_addresses import external_addresses, mapped_address
+from signaling.turn.stun_messages import HEADER_BYTES
 
 REQUEST = struct.pack("!HHI12s", 1, 0, 0x2112A442, b"transaction!")
 RFC_5769_IPV4 = bytes.fromhex(
