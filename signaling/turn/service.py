@@ -18,6 +18,7 @@ from typing import Protocol
 from livekit.protocol.rtc import ICEServer
 
 from signaling import identifiers
+from signaling.config.ice_servers import parse_host
 from signaling.config.turn_options import TurnOptions
 from signaling.turn.connections import MakeContext
 from signaling.turn.credentials import make_credentials
@@ -195,21 +196,17 @@ def told_urls(options: TurnOptions, relayed: Mapping[int, bytes], sockets: Socke
         relayed: IP version -> the address under which clients find this server.
         sockets: where the server listens itself.
     """
-    hosts = {family: str(ipaddress.ip_address(ip)) for family, ip in sorted(relayed.items())}
+    hosts = {family: parse_host(ipaddress.ip_address(ip)) for family, ip in sorted(relayed.items())}
     udp, tcp = ({4 if each.family == socket.AF_INET else 6 for each in group} for group in (sockets.udp, sockets.tcp))
-    urls = [f"turn:{_host(hosts[each])}:{options.udp_port}?transport=udp" for each in hosts if each in udp]
+    urls = [f"turn:{hosts[each]}:{options.udp_port}?transport=udp" for each in hosts if each in udp]
     if options.tcp_port:
         # A port that is shared with HTTP has no socket of its own, and is reached where HTTP is.
         families = tcp or set(hosts)
         port = options.advertised_tcp_port
-        urls += [f"turn:{_host(hosts[each])}:{port}?transport=tcp" for each in hosts if each in families]
+        urls += [f"turn:{hosts[each]}:{port}?transport=tcp" for each in hosts if each in families]
     if options.tls_port:
-        urls.append(f"turns:{_host(options.domain)}:{options.advertised_tls_port}?transport=tcp")
+        urls.append(f"turns:{parse_host(options.domain)}:{options.advertised_tls_port}?transport=tcp")
     return tuple(urls)
-
-
-def _host(name: str) -> str:
-    return f"[{name}]" if ":" in name and not name.startswith("[") else name
 
 
 def _hand_over(

@@ -40,6 +40,11 @@ async def media(peer: Peer, identity: str, source: str = "microphone") -> Media 
     return (await peer.received()).get(identity, {}).get(source)
 
 
+async def packets(peer: Peer, identity: str) -> int:
+    """How many packets `peer` has got of all that somebody publishes."""
+    return sum(each.packets for each in (await peer.received()).get(identity, {}).values())
+
+
 async def hears(peer: Peer, identity: str) -> Media:
     """Wait until sound of somebody arrives: packets that go on and decode to something that is not silence."""
     before: Media | None = None

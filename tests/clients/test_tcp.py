@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import PeerFactory
+from tests.clients.facts import packets
 from tests.clients.network import ADDRESS
 from tests.clients.packet_filter import filtering, rule
 from tests.clients.peers import BrowserPeer, Media, Peer, eventually
@@ -72,11 +73,6 @@ async def _joined(
     return peer
 
 
-async def _packets(peer: Peer, publisher: str) -> int:
-    rows = (await peer.received()).get(publisher, {}).values()
-    return sum(each.packets for each in rows)
-
-
 def _connections(port: int) -> set[int]:
     """The clients' ports of established connections to a port of this network."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -102,10 +98,10 @@ async def test_everybody_holds_a_call_without_udp(
             return (other, f"hello from {other}") in await peer.messages()
 
         await eventually(read, f"message of {other} at {peer.identity}", detail=peer.messages)
-    before = [await _packets(peer, other) for peer, other in pairs]
+    before = [await packets(peer, other) for peer, other in pairs]
     await asyncio.sleep(HELD_S)
     for (peer, other), earlier in zip(pairs, before, strict=True):
-        assert await _packets(peer, other) - earlier > 40 * HELD_S, f"{other} at {peer.identity}"
+        assert await packets(peer, other) - earlier > 40 * HELD_S, f"{other} at {peer.identity}"
     for kind in ("chromium", "firefox"):
         browser: Any = peers[kind]
         ways = await browser.run(WAYS)
@@ -130,10 +126,10 @@ async def test_a_connection_that_is_reset_ends_nothing(
         return len(_connections(tcp_server.tcp_port) - before_reset) >= 2
 
     await eventually(replaced, "new connections")
-    before = await _packets(listener, "talker")
+    before = await packets(listener, "talker")
 
     async def goes_on() -> bool:
-        return await _packets(listener, "talker") > before + 50
+        return await packets(listener, "talker") > before + 50
 
     await eventually(goes_on, "audio after the reset", detail=listener.received)
     for peer in (talker, listener):

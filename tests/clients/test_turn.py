@@ -12,12 +12,12 @@ import pytest_asyncio
 from signaling.records.fallbacks import TRIED_S
 from tests.clients.chromium import running_chromium
 from tests.clients.conftest import Browsers, PeerFactory, require_program
-from tests.clients.facts import hears, reads, sees
+from tests.clients.facts import hears, packets, reads, sees
 from tests.clients.firefox import running_firefox
 from tests.clients.json_peer import json_socket
 from tests.clients.network import ADDRESS, SECOND_ADDRESS
 from tests.clients.packet_filter import filtering
-from tests.clients.peers import BrowserPeer, Peer
+from tests.clients.peers import BrowserPeer
 from tests.clients.sfu_server import ServerUnderTest
 from tests.clients.test_turn_servers import PUBLISH
 from tests.clients.trust import CHROMIUM_STORE, trust
@@ -54,14 +54,10 @@ async def _call(peers: dict[str, Any]) -> None:
         await peer.say(f"hello from {peer.identity}")
     for peer, other in pairs:
         await reads(peer, other, f"hello from {other}")
-    before = {pair: await _packets(*pair) for pair in pairs}
+    before = {pair: await packets(*pair) for pair in pairs}
     await asyncio.sleep(HELD_S)
     for pair in pairs:
-        assert await _packets(*pair) - before[pair] > 40 * HELD_S, pair[1]
-
-
-async def _packets(peer: Peer, publisher: str) -> int:
-    return sum(each.packets for each in (await peer.received()).get(publisher, {}).values())
+        assert await packets(*pair) - before[pair] > 40 * HELD_S, pair[1]
 
 
 async def _routes(peer: BrowserPeer) -> set[str]:

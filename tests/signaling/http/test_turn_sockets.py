@@ -57,6 +57,16 @@ class Place:
     engine: KeepingEngine
     port: int
 
+    def reach_media(self, connection: socket.socket) -> tuple[StreamEnd, Handed]:
+        """Have a client allocate and bind a channel; return it, and what the engine got."""
+        client = StreamEnd(connection)
+        (server,) = self.rooms.turn.ice_servers(SID, time.time())
+        client.turn.credentials = Credentials(server.username, server.credential)
+        assert client.allocate() == 0
+        assert client.bind(MEDIA) == 0
+        client.say(CHECK)
+        return client, self.engine.handed.get(timeout=PATIENCE_S)
+
     async def talk(self, port: int, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
         """Have a client allocate, and pass packets both ways."""
         await asyncio.to_thread(self._talk, port, wrap)
@@ -65,13 +75,7 @@ class Place:
         with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as plain:
             connection = wrap(plain) if wrap is not None else plain
             with connection:
-                client = StreamEnd(connection)
-                (server,) = self.rooms.turn.ice_servers(SID, time.time())
-                client.turn.credentials = Credentials(server.username, server.credential)
-                assert client.allocate() == 0
-                assert client.bind(MEDIA) == 0
-                client.say(CHECK)
-                engine = self.engine.handed.get(timeout=PATIENCE_S)
+                client, engine = self.reach_media(connection)
                 with engine.socket:
                     assert engine.frame() == CHECK
                     assert engine.relayed == client.relayed
@@ -142,13 +146,7 @@ async def test_inside_of_tls_nothing_is_kept_without_bound(
 
     def stall() -> None:
         with socket.create_connection(("127.0.0.1", place.port), PATIENCE_S) as plain, secure(plain) as connection:
-            client = StreamEnd(connection)
-            (server,) = place.rooms.turn.ice_servers(SID, time.time())
-            client.turn.credentials = Credentials(server.username, server.credential)
-            assert client.allocate() == 0
-            assert client.bind(MEDIA) == 0
-            client.say(CHECK)
-            engine = place.engine.handed.get(timeout=PATIENCE_S)
+            client, engine = place.reach_media(connection)
             with engine.socket:
                 down: Way = (lambda: engine.send(bytes(1000)), client.heard)
                 up: Way = (lambda: client.say(bytes(1000)), engine.frame)
