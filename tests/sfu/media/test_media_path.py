@@ -31,6 +31,7 @@ from sfu.schema.memory import Memory
 from sfu.schema.subscription_tables import EVERYTHING_SPATIAL, EVERYTHING_TEMPORAL
 from sfu.schema.thread_tables import FORWARDING_DELAYS_NS
 from tests.sfu.support.commands import push_command
+from tests.sfu.support.hand_clock import without_arrival_times
 from tests.sfu.support.ice import drop_counts, notices
 from tests.sfu.support.publisher import (
     EXTENSIONS,
@@ -112,6 +113,7 @@ class Call:
         self.memory = Memory()
         self.memory.open_wakeups()
         self.sockets = Sockets(self.memory, 0, (host,))
+        without_arrival_times(self.memory)
         self.tables = rows.Tables(self.memory)
         self.now = START
         self.publisher = Peer(self, "publishe", 77, PUBLISHER_MEDIA)

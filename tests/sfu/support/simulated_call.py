@@ -32,6 +32,7 @@ from sfu.schema.codes import Command
 from sfu.schema.memory import Memory
 from tests.sfu.support.commands import push_command
 from tests.sfu.support.feedback_packet import RTPFB, transport_feedback
+from tests.sfu.support.hand_clock import without_arrival_times
 from tests.sfu.support.simulated_link import MS, SECOND, Link
 from tests.sfu.support.simulated_screen import Screen
 from tests.sfu.support.socket_peer import SocketPeer
@@ -514,6 +515,7 @@ class SimulatedCall:
         self.memory.open_wakeups()
         self.memory.thread["segment_offload"] = 1
         self.sockets = Sockets(self.memory, 0, ("127.0.0.1",))
+        without_arrival_times(self.memory)
         self.tables = rows.Tables(self.memory)
         self.now = START
         self.publishers: list[Publisher] = []

@@ -13,6 +13,7 @@ from sfu.schema.connection_tables import frame_t
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import slow_t
 from tests.sfu.support.commands import push_command
+from tests.sfu.support.hand_clock import without_arrival_times
 from tests.sfu.support.ice import SECOND, UFRAG, binding_request, write_credentials
 from tests.sfu.support.tcp_end import TcpEnd
 
@@ -28,6 +29,7 @@ class TcpNode:
         self.memory = Memory()
         self.memory.open_wakeups()
         self.sockets = Sockets(self.memory, 0, ("127.0.0.1",))
+        without_arrival_times(self.memory)
         self.tables = rows.Tables(self.memory)
         self.ends: list[TcpEnd] = []
         for row, ufrag in ((ROW, UFRAG), (OTHER, OTHER_UFRAG)):
