@@ -16,7 +16,7 @@ PACKAGES = ("sfu", "signaling", "bench")
 
 ORDER = (
     # values that signalling and engine exchange
-    {"sfu.parameters", "sfu.errors", "sfu.addresses"},
+    {"sfu.parameters", "sfu.errors", "sfu.addresses", "sfu.sockets"},
     {"sfu.events"},
     # state, and what is beneath every kernel
     {"sfu.schema", "sfu.compiler"},
@@ -65,7 +65,7 @@ ORDER = (
 """Folders, and files that lie in none, from the lowest. An import leads to an earlier line; those of one line do not
 know each other."""
 
-ENGINE_INTERFACE = {"sfu.engine", "sfu.parameters", "sfu.events"}
+ENGINE_INTERFACE = {"sfu.engine", "sfu.parameters", "sfu.events", "sfu.sockets"}
 """What signalling may import of the media engine."""
 MORE_OF_THE_ENGINE = {"signaling/cli.py": {"sfu.compile", "sfu.addresses"}}
 """The command line also compiles kernels ahead of time, and finds the addresses that the configuration chooses."""

@@ -29,6 +29,7 @@ from signaling.config.media_options import (
     media_options,
 )
 from signaling.config.options import LimitOptions, TlsOptions, WebhookOptions
+from signaling.config.ports import find_overlap
 from signaling.config.presets import Presets, parse_presets
 from signaling.config.secret_files import read_secrets, read_text
 from signaling.config.sections import LimitSection, Section, Size, TlsSection, WebhookSection
@@ -250,13 +251,11 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         raise ConfigError(f"media_threads: {threads} threads need as many UDP ports, such as rtc.udp_port: {example}")
     port = _latest(parse_port, file.port, ("--port", flags.port))
     metrics_port = file.prometheus_port or file.prometheus.port
-    if metrics_port and metrics_port == port:
-        raise ConfigError(f"prometheus.port: {port} is the main port; metrics need another one")
     given = set(flags.bind or document.values.get("bind_addresses", ()))
     addresses = tuple(file.bind_addresses) or (LOOPBACK if development else ANY_ADDRESS)
     room, tls = file.room, file.tls.options()
     level, about_level = _level(file, document)
-    return Config(
+    config = Config(
         keys=keys,
         port=port,
         bind_addresses=_latest(parse_addresses, addresses, ("--bind", flags.bind or None)),
@@ -293,6 +292,9 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         unknown=tuple(unknown),
         remarks=(*document.remarks, *about_level),
     )
+    if overlap := find_overlap(config):
+        raise ConfigError(overlap)
+    return config
 
 
 def _read(flags: Flags, environment: Mapping[str, str]) -> Document:

@@ -4,13 +4,13 @@ Who calls it: `listener.py`, once for each server of HTTP. `arrivals.py` decides
 """
 
 import asyncio
-import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 
 import structlog
 
+from sfu.sockets import NO_DESCRIPTORS
 from signaling.config.values import IpNetwork
 from signaling.http.arrivals import Arrival, Services
 from signaling.http.first_bytes import Address
@@ -29,7 +29,6 @@ PAUSE_S = 0.5
 """How long nothing is accepted when the system has no descriptor left for it."""
 WARN_S = 60.0
 """Time between two lines of the log about that."""
-NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = structlog.get_logger("signaling.http")
 

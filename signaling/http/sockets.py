@@ -5,15 +5,15 @@ Who calls it: `cli.py`, before anything slow, and `listener.py`.
 
 import errno
 import socket
+from collections.abc import Iterable
 from dataclasses import replace
 
 import structlog
 
+from sfu.sockets import UNACKNOWLEDGED_MS, bound_socket
 from signaling.config.configuration import Config
+from signaling.config.values import ANY_ADDRESS
 from signaling.http.certificates import load_context
-
-UNACKNOWLEDGED_TIMEOUT_MS = 20_000
-"""TCP_USER_TIMEOUT: how long bytes may stay unacknowledged before the kernel closes the connection."""
 
 log = structlog.get_logger("signaling.http")
 
@@ -28,34 +28,49 @@ def bind_sockets(config: Config) -> list[socket.socket]:
     Raises:
         PortInUse: an address is taken, or is not of this machine. Default addresses may be missing.
     """
-    return _bind_addresses(config, config.port)
+    return bind_all(config.bind_addresses, config.port, optional_ipv6=not config.bind_addresses_given)
 
 
 def bind_metrics_sockets(config: Config) -> list[socket.socket]:
     """Bind the same addresses for metrics, if `config` has a port for them.
 
     Raises:
-        OSError: as `bind_sockets` does.
+        PortInUse: as `bind_sockets` does.
     """
-    return _bind_addresses(config, config.prometheus.port) if config.prometheus.port else []
+    if not config.prometheus.port:
+        return []
+    return bind_all(config.bind_addresses, config.prometheus.port, optional_ipv6=not config.bind_addresses_given)
 
 
-def _bind_addresses(config: Config, port: int) -> list[socket.socket]:
+def bind_all(
+    addresses: Iterable[str], port: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, optional_ipv6: bool
+) -> list[socket.socket]:
+    """Bind a port of every address.
+
+    Args:
+        addresses: local ones.
+        port: 0 means any, but the same one on every address.
+        kind: for TCP or for UDP.
+        optional_ipv6: those of IPv6 are a default, and left out where the machine does not have them.
+
+    Raises:
+        PortInUse: one is taken, or is not of this machine. None of them is bound then.
+    """
     sockets: list[socket.socket] = []
     try:
-        for address in config.bind_addresses:
+        for address in addresses:
             try:
-                sockets.append(bind(address, port))
+                bound = bound_socket(kind, address, port, _set_options, optional_ipv6)
             except OSError as error:
-                optional = not config.bind_addresses_given and ":" in address
-                if optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    continue
-                raise PortInUse(f"cannot listen on {address} TCP port {port}: {error.strerror}") from error
-            # Port 0 means any, but the same one on every address.
-            port = port or sockets[0].getsockname()[1]
+                protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
+                text = f"cannot listen on {address} {protocol} port {port}: {error.strerror}"
+                raise PortInUse(text) from error
+            if bound is not None:
+                sockets.append(bound)
+                port = bound.getsockname()[1]
     except BaseException:
-        for bound in sockets:
-            bound.close()
+        for each in sockets:
+            each.close()
         raise
     return sockets
 
@@ -65,7 +80,7 @@ def check_metrics_port(config: Config) -> None:
     compiled.
 
     Raises:
-        OSError: as `bind_sockets` does.
+        PortInUse: as `bind_sockets` does.
     """
     for bound in bind_metrics_sockets(config):
         bound.close()
@@ -90,31 +105,31 @@ def check_media_ports(config: Config) -> Config:
     Raises:
         PortInUse: a port is taken.
     """
-    for address in config.media_bind or ("0.0.0.0",):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        for port in config.media_ports:
-            try:
-                with socket.socket(family, socket.SOCK_DGRAM) as trial:
-                    trial.bind((address, port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise media_port_in_use(config, error) from error
-    return _check_ice_tcp_port(config)
-
-
-def _check_ice_tcp_port(config: Config) -> Config:
+    for port in config.media_ports:
+        if (taken := _taken(config, port, socket.SOCK_DGRAM)) is not None:
+            raise media_port_in_use(config, taken[1]) from taken[1]
     ice = config.ice
-    for address in config.media_bind or ("0.0.0.0",) if ice.tcp_port and not config.shares_port else ():
+    if not ice.tcp_port or config.shares_port or (taken := _taken(config, ice.tcp_port, socket.SOCK_STREAM)) is None:
+        return config
+    address, error = taken
+    if ice.tcp_port_given:
+        raise PortInUse(f"cannot listen on {address} TCP port {ice.tcp_port}: {error.strerror}") from error
+    log.warning("no ICE over TCP: its port is taken", tcp_port=ice.tcp_port, setting="rtc.tcp_port")
+    return replace(config, ice=replace(ice, tcp_port=0, force_tcp=False))
+
+
+def _taken(config: Config, port: int, kind: socket.SocketKind) -> tuple[str, OSError] | None:
+    """Return the address for media on which a port is taken, with the error that tells; None: on none."""
+    for address in config.media_bind or ANY_ADDRESS:
         try:
-            bind(address, ice.tcp_port).close()
+            bound = bound_socket(kind, address, port, _set_options, optional_ipv6=True)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                continue
-            if ice.tcp_port_given:
-                raise PortInUse(f"cannot listen on {address} TCP port {ice.tcp_port}: {error.strerror}") from error
-            log.warning("no ICE over TCP: its port is taken", tcp_port=ice.tcp_port, setting="rtc.tcp_port")
-            return replace(config, ice=replace(ice, tcp_port=0, force_tcp=False))
-    return config
+            if error.errno == errno.EADDRINUSE:
+                return address, error
+            continue
+        if bound is not None:
+            bound.close()
+    return None
 
 
 def media_port_in_use(config: Config, error: OSError) -> PortInUse:
@@ -124,27 +139,9 @@ def media_port_in_use(config: Config, error: OSError) -> PortInUse:
     return PortInUse(f"cannot bind UDP {ports}: {error.strerror or error}")
 
 
-def bind(address: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """Bind a socket for clients.
-
-    Raises:
-        OSError: the port is taken, or the address is not of this machine.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    bound = socket.socket(family, kind)
-    try:
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind is socket.SOCK_STREAM:
-            _set_stream_options(bound)
-        bound.bind((address, port))
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
-def _set_stream_options(bound: socket.socket) -> None:
+def _set_options(bound: socket.socket) -> None:
+    if bound.type is not socket.SOCK_STREAM:
+        return
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Accepted sockets inherit these options. asyncio's own loop sets the first one only on sockets that name TCP as
     # their protocol, which these do not. Without it, the body of an answer waits for the head's acknowledgement,
@@ -152,4 +149,4 @@ def _set_stream_options(bound: socket.socket) -> None:
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A client that stopped reading is given up, and not kept for the kernel's minutes.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_TIMEOUT_MS)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)

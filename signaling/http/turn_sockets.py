@@ -14,7 +14,7 @@ from signaling.config.document import ConfigError
 from signaling.config.options import TlsOptions
 from signaling.config.values import ANY_ADDRESS
 from signaling.http.certificates import Certificates, load_context
-from signaling.http.sockets import PortInUse, bind
+from signaling.http.sockets import PortInUse, bind_all
 from signaling.turn.service import Engine, TurnService
 from signaling.turn.thread import Sockets
 
@@ -45,7 +45,7 @@ def bind_turn_sockets(config: Config) -> Sockets:
             if port and (kind is socket.SOCK_DGRAM or port != config.port):
                 # Without TLS of our own, a load balancer has decrypted what comes to the port of TLS.
                 group = groups["tcp" if name == "tls" and turn.external_tls else name]
-                group += _bind_all(config, kind, port)
+                group += _bind(config, kind, port)
     except BaseException:
         for bound in (each for group in groups.values() for each in group):
             bound.close()
@@ -66,8 +66,6 @@ def check_turn(config: Config) -> None:
         certificate = config.tls if turn.tls_port == config.port else turn.tls or config.tls
         if not (certificate or turn.external_tls):
             raise ConfigError("turn.tls_port needs external_tls, or a certificate: its own, or that of tls")
-        if turn.tls_port == turn.tcp_port != config.port:
-            raise ConfigError("turn.tls_port and turn.tcp_port are the same, and not that of port")
     if (files := turn_certificate(config)) is not None:
         load_context(files)
     if turn.enabled and config.ice.force_tcp:
@@ -107,17 +105,9 @@ async def serving_turn(
         turn.stop()
 
 
-def _bind_all(config: Config, kind: socket.SocketKind, port: int) -> list[socket.socket]:
+def _bind(config: Config, kind: socket.SocketKind, port: int) -> list[socket.socket]:
     given = config.turn.bind or config.media_bind
-    bound: list[socket.socket] = []
-    for address in given or ANY_ADDRESS:
-        try:
-            bound.append(bind(address, port, kind))
-        except OSError as error:
-            if not given and ":" in address:
-                continue  # a machine without IPv6
-            for each in bound:
-                each.close()
-            protocol = "UDP" if kind is socket.SOCK_DGRAM else "TCP"
-            raise PortInUse(f"turn: cannot listen on {address} {protocol} port {port}: {error.strerror}") from error
-    return bound
+    try:
+        return bind_all(given or ANY_ADDRESS, port, kind, optional_ipv6=not given)
+    except PortInUse as error:
+        raise PortInUse(f"turn: {error}") from error

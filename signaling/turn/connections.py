@@ -4,7 +4,6 @@ Who calls it: `thread.py`. Who has no allocation is closed after a while, and bo
 which one more takes the place of the oldest.
 """
 
-import errno
 import ipaddress
 import socket
 import ssl
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from sfu.sockets import NO_DESCRIPTORS
 from signaling.networks import ByNetwork, network_of
 from signaling.turn.allocations import Allocations
 from signaling.turn.allowances import NetworkAllowances
@@ -31,7 +31,6 @@ millisecond, in which nobody else's packets pass."""
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before others have their turn."""
 BACKLOG = 512
-NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 MakeContext = Callable[[], ssl.SSLContext | None]
 """A function that returns what a new connection with TLS begins with; None: there is no certificate."""

@@ -3,7 +3,7 @@
 Who uses it: `allocations.py` changes it, `clients.py` reads it for each packet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from signaling.allowance import Allowance
@@ -20,7 +20,8 @@ class Rules:
     """Where our media is: every address and port that clients are told."""
     relayed: Mapping[int, bytes]
     """IP version -> the address of allocations."""
-    ports: range
+    ports: Sequence[int]
+    """Those of relayed addresses."""
     quota: int
     """Allocations of one participant at a time."""
 

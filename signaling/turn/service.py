@@ -19,6 +19,7 @@ from livekit.protocol.rtc import ICEServer
 
 from signaling import identifiers
 from signaling.config.ice_servers import parse_host
+from signaling.config.ports import free_relay_ports
 from signaling.config.turn_options import TurnOptions
 from signaling.turn.connections import MakeContext
 from signaling.turn.credentials import make_credentials
@@ -108,7 +109,8 @@ class TurnService:
         loop = get_running_loop()
         media = [Address(ipaddress.ip_address(host).packed, port) for host, port in engine.media_addresses()]
         relayed = {address.family: address.ip for address in reversed(media)}
-        rules = Rules(self._secret, frozenset(media), relayed, self.options.relay_ports, self.options.quota)
+        ports = free_relay_ports(self.options, [address.port for address in media])
+        rules = Rules(self._secret, frozenset(media), relayed, ports, self.options.quota)
 
         def hand_over(connection: socket.socket, client: Address, seen: Address) -> None:
             _hand_over(loop, engine, connection, client, seen)

@@ -3,12 +3,12 @@
 Who calls it: `thread.py` makes them of connections; the poller tells them when they can be read and written.
 """
 
-import contextlib
 import select
 import socket
 import time
 from typing import Protocol
 
+from sfu.sockets import set_stream_options
 from signaling.turn.allocations import Allocations
 from signaling.turn.clients import Client
 from signaling.turn.framing import NO_CHANNEL, NotTurn, Taken, channel_data, runs_of
@@ -24,10 +24,6 @@ MAX_UNSENT_BYTES = 256 * 1024
 STRANGERS_BYTES, ENCRYPTED_BYTES = 4096, 16 * 1024
 """Bytes that are read at once of a client without an allocation, and over TLS: with records of few bytes, or such that
 change keys, a client could else keep the thread for tens of milliseconds at each read."""
-UNSENT_BYTES, UNACKNOWLEDGED_MS = 16_384, 20_000
-"""Bytes that the operating system keeps beyond what is on its way, and how long a client may acknowledge nothing: as
-for connections of ICE over TCP."""
-TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT = 18, 25
 
 
 class Registry(Protocol):
@@ -86,7 +82,8 @@ class StreamClient(Client):
         """Nothing of the client waits until others have had their turn."""
         self.expires = now + WITHOUT_ALLOCATION_S
         """When the connection is closed if there is no allocation."""
-        _set_options(connection)
+        connection.setblocking(False)
+        set_stream_options(connection)
         common.poller.watch(connection.fileno(), self)
         registry.unsettled(self)
 
@@ -248,16 +245,3 @@ class StreamClient(Client):
     def _watch(self) -> None:
         events = (READ if self._reads and self._has_turn else 0) | (WRITE if self._unsent else 0)
         self.common.poller.change(self._socket.fileno(), events)
-
-
-def _set_options(connection: socket.socket) -> None:
-    connection.setblocking(False)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-    if connection.family == socket.AF_UNIX:  # behind the TLS of the main port
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
-        return
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)

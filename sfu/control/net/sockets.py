@@ -9,7 +9,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from sfu.addresses import machine_addresses
 from sfu.parameters import Candidate
 from sfu.schema.capacities import SOCKETS
 from sfu.schema.memory import Memory
+from sfu.sockets import bound_socket
 
 BUFFER_BYTES = 8 << 20
 """Socket buffers: 40 ms of 1.6 Gbit/s. What the system does not allow is cut to its own limit."""
@@ -35,7 +36,6 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 SO_TIMESTAMPNS = 35
 IP_PKTINFO = 8
 SOL_UDP, UDP_SEGMENT = 17, 103
-NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
 class _Way(NamedTuple):
@@ -139,30 +139,6 @@ class Sockets:
         self._memory.thread["segment_offload"] = has_segment_offload()
 
 
-def bound_socket(
-    kind: socket.SocketKind, address: str, port: int, prepare: Callable[[socket.socket], None], optional_ipv6: bool
-) -> socket.socket | None:
-    """A socket of this kind, bound to an address after `prepare` has set its options. None: it is one of IPv6, which is
-    optional, and this machine does not have that.
-
-    Raises:
-        OSError: it cannot be bound.
-    """
-    version = ipaddress.ip_address(address).version
-    opened: socket.socket | None = None
-    try:
-        opened = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind)
-        prepare(opened)
-        opened.bind((address, port))
-    except OSError as error:
-        if opened is not None:
-            opened.close()
-        if version == 6 and optional_ipv6 and error.errno in NO_IPV6:
-            return None
-        raise
-    return opened
-
-
 def _version(each: socket.socket) -> int:
     return 4 if each.family == socket.AF_INET else 6
 
@@ -177,7 +153,6 @@ def _set_options(opened: socket.socket) -> None:
     if opened.family == socket.AF_INET:
         opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     else:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
 
 

@@ -6,8 +6,6 @@ closes the connection if it is not valid.
 """
 
 import asyncio
-import contextlib
-import errno
 import ipaddress
 import logging
 import socket
@@ -17,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sfu.control.net.sockets import bound_socket, packed_address, socket_address
+from sfu.control.net.sockets import packed_address, socket_address
 from sfu.errors import TableFull
+from sfu.sockets import NO_DESCRIPTORS, bound_socket, set_stream_options
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +35,7 @@ ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before others have their turn."""
 PAUSE_S = 1.0
 """How long none is accepted after the system had no more descriptors."""
-UNSENT_BYTES = 16_384
-"""Bytes that the operating system keeps of a connection beyond what is on its way: others wait where they can still be
-left out."""
-UNACKNOWLEDGED_MS = 20_000
-"""How long a peer may acknowledge nothing: as long as one that vanished may be in its room."""
 
-TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT = 18, 25
 FRAME_HEADER_BYTES, STUN_HEADER_BYTES = 2, 20
 BINDING_REQUEST, MAGIC_COOKIE, USERNAME = 0x0001, 0x2112A442, 0x0006
 
@@ -166,7 +159,7 @@ class TcpConnections:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if error.errno in NO_DESCRIPTORS:
                     self._drops["tcp_beyond_limit"] += 1
                     logger.warning("no TCP connection can be accepted: %s", error.strerror)
                     self._rest()
@@ -224,7 +217,7 @@ class TcpConnections:
             self._refuse(arrival, "tcp_garbage" if ufrag is None else "stun_unknown_ufrag")
             return
         try:
-            _set_options(arrival.connection)
+            set_stream_options(arrival.connection)
             seen = packed_address(*arrival.peer) if arrival.peer else socket_address(arrival.connection)
             shard.open_connection(arrival.connection, seen)
         except (OSError, TableFull):
@@ -283,20 +276,6 @@ def _listening(address: str, port: int, optional_ipv6: bool) -> socket.socket | 
 def _set_listening_options(opened: socket.socket) -> None:
     opened.setblocking(False)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if opened.family == socket.AF_INET6:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-
-
-def _set_options(connection: socket.socket) -> None:
-    """How a connection is sent to, and read: every byte makes it readable again."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-    if connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def _counted_address(address: str) -> str:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from sfu.control.net.sockets import socket_address
 from sfu.control.rows import Tables
 from sfu.schema.codes import Command
+from sfu.sockets import UNSENT_BYTES
 
-UNSENT_BYTES = 16_384
 PATIENCE_S = 5.0
-TCP_NOTSENT_LOWAT = 25
 
 
 def framed(*packets: bytes) -> bytes:
@@ -34,7 +33,7 @@ def connected_pair(buffer_bytes: int = 0) -> tuple[socket.socket, socket.socket]
     for each in (client, server):
         each.setblocking(False)
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        each.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     return client, server
 
 

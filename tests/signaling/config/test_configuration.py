@@ -303,7 +303,7 @@ def test_the_older_key_of_the_metrics_port_wins() -> None:
         ("prometheus: {port: 70000}", "prometheus.port"),
         ("prometheus_port: x", "prometheus_port"),
         ("prometheus: {username: 'a:b'}", "no colon"),
-        ("prometheus: {port: 7880}", "is the main port"),
+        ("prometheus: {port: 7880}", "port and prometheus.port are both TCP port 7880"),
         ("prometheus: {secret: x}", "unknown key prometheus.secret"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
+from signaling.config.values import LOOPBACK
 from signaling.http.sockets import PortInUse, bind_sockets
 
 KEYS = hide({"devkey": "secret"})
@@ -19,6 +20,19 @@ def test_default_addresses_that_the_machine_lacks_are_left_out_and_given_ones_ar
         each.close()
     with pytest.raises(PortInUse, match="2001:db8::1"):
         bind_sockets(Config(keys=KEYS, port=0, bind_addresses=missing, bind_addresses_given=True))
+
+
+def test_a_port_that_is_taken_on_a_default_address_is_an_error() -> None:
+    """Nobody would find out that half of the clients reach another program."""
+    with socket.socket(socket.AF_INET6) as taken:
+        try:
+            taken.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"cannot listen on ::1 TCP port {port}: Address already in use"):
+            bind_sockets(Config(keys=KEYS, port=port, bind_addresses=LOOPBACK))
 
 
 def test_an_accepted_connection_sends_small_answers_at_once() -> None:

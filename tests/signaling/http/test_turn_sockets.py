@@ -220,8 +220,6 @@ def test_what_is_wrong_is_known_before_anything_slow(authority: Authority, tmp_p
         check_turn(config)
     with pytest.raises(ConfigError, match=r"turn\.tls_port needs external_tls, or a certificate"):
         check_turn(replace(config, port=443, turn=replace(options, tls_port=443, tls=authority.write(tmp_path))))
-    with pytest.raises(ConfigError, match="are the same"):
-        check_turn(replace(config, tls=authority.write(tmp_path), turn=replace(options, tcp_port=options.tls_port)))
     with pytest.raises(ConfigError, match="No such file"):
         check_turn(replace(config, turn=replace(options, tls=TlsOptions("/none", "/none"))))
     config = replace(config, tls=authority.write(tmp_path))
@@ -231,6 +229,17 @@ def test_what_is_wrong_is_known_before_anything_slow(authority: Authority, tmp_p
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=f"turn: cannot listen on 127.0.0.1 TCP port {port}: Address already"):
             check_turn(replace(config, turn=replace(options, tls_port=port)))
+
+
+def test_a_port_that_is_taken_for_ipv6_alone_is_an_error_too() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
+        try:
+            taken.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"turn: cannot listen on :: UDP port {port}: Address already in use"):
+            check_turn(replace(CONFIG, turn=TurnOptions(enabled=True, udp_port=port)))
 
 
 def test_behind_a_load_balancer_that_ends_tls_its_port_is_plain() -> None:

@@ -16,6 +16,7 @@ from sfu.control.net import tcp
 from sfu.control.net.sockets import candidates, socket_address
 from sfu.control.net.tcp import TcpConnections, ufrag_of_check
 from sfu.errors import TableFull
+from sfu.sockets import UNSENT_BYTES
 from tests.sfu.support.ice import UFRAG, binding_request
 from tests.sfu.support.ice import socket_address as expected_address
 from tests.sfu.support.tcp_end import framed
@@ -91,7 +92,7 @@ async def test_connection_goes_to_the_thread_of_its_ufrag_with_all_its_bytes(lis
     assert socket_address(served) == expected_address(*client.getsockname())
     assert listening.shard.addresses == [socket_address(served)]
     assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert served.getsockopt(socket.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT) == tcp.UNSENT_BYTES
+    assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
     assert served.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
     assert not listening.other.served
     assert listening.drops == {}
