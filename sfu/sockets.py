@@ -1,4 +1,4 @@
-"""Sockets as the media engine and signalling both open them: which may be missing, and how streams of media are sent to.
+"""Sockets as the media engine and signalling both open them: which may be missing, and how streams are sent to.
 
 Who calls it: whoever binds an address, accepts connections, or serves a TCP connection over which media go.
 """

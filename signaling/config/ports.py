@@ -1,7 +1,7 @@
 """Finds ports of a configuration on which two things would listen.
 
-Who calls it: `configuration.py`, with a configuration that is complete. What belongs together and shares a port, such as
-HTTP and TURN, is no mistake.
+Who calls it: `configuration.py`, with a configuration that is complete. What belongs together and shares a port, such
+as HTTP and TURN, is no mistake.
 """
 
 import ipaddress
@@ -69,9 +69,7 @@ def find_overlap(config: Config) -> str:
         if (one.protocol, one.port) == (other.protocol, other.port) and _meet(one.addresses, other.addresses):
             return f"{one.key} and {other.key} are both {one.protocol} port {one.port}, and need different ones"
     if config.turn.enabled and len(free_relay_ports(config.turn, config.media_ports)) < MIN_RELAY_PORTS:
-        return (
-            f"turn.relay_range_start to turn.relay_range_end are fewer than {MIN_RELAY_PORTS} ports beside those of media"
-        )
+        return f"turn.relay_range_start to relay_range_end are fewer than {MIN_RELAY_PORTS} ports beside those of media"
     return ""
 
 

@@ -2,11 +2,13 @@
 
 Who calls it: `acceptor.py`, for each connection. Of the client's bytes nothing is read until then but a PROXY header:
 `MSG_PEEK` looks at them. So HTTP, TLS and whatever takes the descriptor begin with a connection as the kernel accepted
-it. A client that sends little or nothing is given up after `FIRST_BYTES_S`; nobody waits for it meanwhile.
+it. A client that sends little or nothing is given up after `FIRST_BYTES_S`; nobody waits for it meanwhile. TLS is begun
+by the event loop; if TURN is inside, the TURN thread goes on with it.
 """
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -25,7 +27,7 @@ from signaling.http.first_bytes import (
     read_proxy_header,
     recognize,
 )
-from signaling.http.pump import Pump
+from signaling.turn.tls import MovableTls, TlsEnd
 
 FIRST_BYTES_S = 5.0
 """How long a client may take for the bytes that tell what it speaks, and again for those inside of TLS."""
@@ -33,6 +35,8 @@ HANDSHAKE_S = 10.0
 """How long a TLS handshake may take."""
 TLS_CLOSING_S = 5.0
 """How long a client may take to answer the end of TLS."""
+FLUSH_S = 0.01
+"""How often it is looked whether the event loop has sent what TLS had to say, until the client's time is over."""
 LOOK_BYTES = 16
 """Bytes that are looked at: what tells the protocol, and the signature of a PROXY header where none is expected."""
 HIGH_WATER_BYTES = 64 * 1024
@@ -40,14 +44,15 @@ HIGH_WATER_BYTES = 64 * 1024
 
 OpenHttp = Callable[[Address | None], asyncio.Protocol]
 """A function that makes the protocol of an HTTP connection; with the client's address if a proxy told it."""
-TakeFramed = Callable[[socket.socket, Protocol, Address], bool]
-"""A function that takes over a connection of ICE-TCP or TURN, with its client's address. Nothing has been read from it.
+TakeFramed = Callable[[socket.socket, Protocol, Address, TlsEnd | None], bool]
+"""A function that takes over a connection of ICE-TCP or TURN, with its client's address. Nothing has been read from it,
+or our end of its TLS knows all that was.
 
 It owns the socket if it returns True. Otherwise nobody serves such connections here, and the caller closes it.
 """
 
 
-def take_nothing(connection: socket.socket, protocol: Protocol, client: Address) -> bool:
+def take_nothing(connection: socket.socket, protocol: Protocol, client: Address, tls: TlsEnd | None) -> bool:
     """Refuse a connection of ICE-TCP or TURN: there is no media over TCP."""
     return False
 
@@ -142,10 +147,18 @@ class Arrival:
             transport.set_protocol(http)
             self._finish()
             http.data_received(first)
-        elif protocol is Protocol.TURN:
-            self._pump(first, transport)
+        elif protocol is Protocol.TURN and self._inside is not None:
+            self._inside.leave()
         elif protocol is not None:
             self.drop("media_over_tcp" if protocol is Protocol.ICE_TCP else "first_bytes_unknown")
+
+    def move(self, connection: socket.socket, tls: TlsEnd) -> None:
+        """Have the TURN server go on with a connection that the event loop has given up, and with its TLS."""
+        if self._services.take_framed(connection, Protocol.TURN, self._told or self.peer, tls):
+            self._finish()
+        else:
+            connection.close()
+            self.drop("media_over_tcp")
 
     def _look(self) -> None:
         try:
@@ -210,25 +223,9 @@ class Arrival:
     def _hand_over(self, protocol: Protocol) -> None:
         self._unwatch()
         self._wait_for(1, 0)
-        if self._services.take_framed(self._socket, protocol, self._told or self.peer):
+        if self._services.take_framed(self._socket, protocol, self._told or self.peer, None):
             self._finish()
         else:
-            self.drop("media_over_tcp")
-
-    def _pump(self, first: bytes, transport: asyncio.Transport) -> None:
-        """Give the TURN server a pair of sockets, as the descriptor has nothing but ciphertext."""
-        try:
-            pump = Pump(transport)
-        except OSError:
-            self.drop("accept_failed")
-            return
-        transport.set_protocol(pump)
-        if self._services.take_framed(pump.theirs, Protocol.TURN, self._told or self.peer):
-            self._finish()
-            pump.data_received(first)
-        else:
-            pump.theirs.close()
-            pump.connection_lost(None)
             self.drop("media_over_tcp")
 
     def _open(self, opening: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -277,6 +274,8 @@ class FirstInside(asyncio.Protocol):
         self._arrival = arrival
         self._first = b""
         self._transport: asyncio.Transport | None = None
+        self._left: tuple[socket.socket, TlsEnd] | None = None
+        """The connection and our end of its TLS, while the event loop gives them up for somebody else."""
         self.is_made = False
         """The handshake is done."""
 
@@ -292,12 +291,44 @@ class FirstInside(asyncio.Protocol):
         if self._transport is not None:
             self._arrival.look_inside(self._first, self._transport)
 
+    def leave(self) -> None:
+        """Have the event loop give up the connection for somebody else, when it has sent all that TLS had to say.
+
+        That is the end of the handshake, some hundred bytes, which the operating system takes in this turn of the loop.
+        """
+        if self._transport is not None:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._leave)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give up: the client has ended, or has sent what is no TLS."""
+        """Pass the connection on, or give up: the client has ended, or has sent what is no TLS."""
         self._transport = None
-        self._arrival.drop("tls_failed" if exc is not None else "")
+        left, self._left = self._left, None
+        if left is not None:
+            self._arrival.move(*left)
+        else:
+            self._arrival.drop("tls_failed" if exc is not None else "")
 
     def abort(self) -> None:
         """Close the connection at once."""
+        if self._left is not None:
+            self._left[0].close()
+            self._left = None
         if self._transport is not None:
             self._transport.abort()
+
+    def _leave(self) -> None:
+        if self._transport is None or self._left is not None:
+            return  # the client has ended
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(FLUSH_S, self._leave)
+            return
+        tls = self._transport.get_extra_info("ssl_object")
+        assert isinstance(tls, MovableTls), "our contexts make no others"
+        try:
+            connection = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        except OSError:
+            self._arrival.drop("accept_failed")
+            return
+        self._left = connection, TlsEnd(tls, self._first)
+        self._transport.abort()  # which closes the event loop's descriptor, and sends nothing

@@ -18,6 +18,7 @@ from cryptography import x509
 from signaling.config.document import ConfigError
 from signaling.config.options import TlsOptions
 from signaling.config.secret_files import READABLE_BY_OTHERS
+from signaling.turn.tls import TlsContext
 
 CHECK_S = 5.0
 """How often the files are looked at. A change is taken over when it is as old as that, so that both are written."""
@@ -39,7 +40,7 @@ class Certificates:
         Raises:
             ConfigError: they cannot be used.
         """
-        self.context: ssl.SSLContext | None = None
+        self.context: TlsContext | None = None
         """What a new connection gets."""
         self._options = options
         self._read: State = ()
@@ -92,13 +93,13 @@ async def keeping_fresh(certificates: Certificates) -> AsyncIterator[None]:
             await looking
 
 
-def load_context(options: TlsOptions) -> ssl.SSLContext:
+def load_context(options: TlsOptions) -> TlsContext:
     """Make a server's context: TLS 1.2 or 1.3, OpenSSL's choice of ciphers, without HTTP/2.
 
     Raises:
         ConfigError: a file cannot be read, is only half there, or the key is not the certificate's. The text names it.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(list(ALPN))

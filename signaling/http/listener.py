@@ -30,6 +30,7 @@ from signaling.http.turn_sockets import serving_turn, turn_certificate
 from signaling.metrics import numbers
 from signaling.metrics.collector import Scrapes, ServerCollector
 from signaling.turn.service import TurnService
+from signaling.turn.tls import TlsEnd
 from signaling.watchdog import notify, watching
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -97,12 +98,18 @@ async def running(
 
 
 def _take_framed(
-    config: Config, engine: Engine, turn: TurnService, connection: socket.socket, protocol: FirstBytes, client: Address
+    config: Config,
+    engine: Engine,
+    turn: TurnService,
+    connection: socket.socket,
+    protocol: FirstBytes,
+    client: Address,
+    tls: TlsEnd | None,
 ) -> bool:
     """Give the engine or the TURN server what came to the main port for media, counted under the client, also behind a
     proxy."""
     if protocol is FirstBytes.TURN:
-        return turn.take(connection, client)
+        return turn.take(connection, client, tls)
     if protocol is not FirstBytes.ICE_TCP or not config.ice.tcp_port:
         return False
     engine.take_connection(connection, client[0])

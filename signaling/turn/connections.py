@@ -6,7 +6,6 @@ which one more takes the place of the oldest.
 
 import ipaddress
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,7 @@ from signaling.turn.paths import Common
 from signaling.turn.poller import READ
 from signaling.turn.streams import StreamClient
 from signaling.turn.stun_messages import Address
-from signaling.turn.tls import TlsEnd
+from signaling.turn.tls import TlsContext, TlsEnd
 
 MAX_CONNECTIONS = 4096
 """Connections of all clients: as many as there may be allocations."""
@@ -32,7 +31,7 @@ ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before others have their turn."""
 BACKLOG = 512
 
-MakeContext = Callable[[], ssl.SSLContext | None]
+MakeContext = Callable[[], TlsContext | None]
 """A function that returns what a new connection with TLS begins with; None: there is no certificate."""
 
 
@@ -51,8 +50,8 @@ class Connections:
         """Return how many there are."""
         return len(self._all)
 
-    def take(self, connection: socket.socket, client: tuple[str, int], context: ssl.SSLContext | None) -> None:
-        """Serve a connection of which nothing has been read, with TLS if there is a context for it."""
+    def take(self, connection: socket.socket, client: tuple[str, int], tls: TlsEnd | None) -> None:
+        """Serve a connection of which nothing has been read but what `tls` knows, our end of TLS if it has any."""
         address = Address(ipaddress.ip_address(client[0]).packed, client[1])
         if len(self._all) >= MAX_CONNECTIONS or not self._arrivals.take(address.ip, time.monotonic()):
             self.common.dropped["turn_connections"] += 1
@@ -60,7 +59,6 @@ class Connections:
             return
         self._make_room(network_of(client[0]))
         try:
-            tls = TlsEnd(context) if context is not None else None
             self._all.add(StreamClient(self.common, self._allocations, connection, address, tls, self))
         except OSError:  # it has ended already
             connection.close()
@@ -140,12 +138,13 @@ class Listener:
         self._socket.close()
 
     def _take(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        context = self._make_context() if self._make_context is not None else None
-        if self._make_context is not None and context is None:
+        if self._make_context is None:
+            self._connections.take(connection, peer, None)
+        elif (context := self._make_context()) is not None:
+            self._connections.take(connection, peer, TlsEnd.begin(context))
+        else:
             self._connections.common.dropped["turn_tls_failed"] += 1
             connection.close()
-            return
-        self._connections.take(connection, peer, context)
 
     def _rest(self, rests: bool) -> None:
         self._rests = rests

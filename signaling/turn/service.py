@@ -26,6 +26,7 @@ from signaling.turn.credentials import make_credentials
 from signaling.turn.records import Rules
 from signaling.turn.stun_messages import Address
 from signaling.turn.thread import Sockets, TurnThread
+from signaling.turn.tls import TlsEnd
 
 SWITCH_S = 0.001
 """How long the interpreter lets one thread go on while another waits for it; Python's own 5 ms are too long here. The
@@ -131,11 +132,14 @@ class TurnService:
             sys.setswitchinterval(self._switch_s)
             self._switch_s = 0.0
 
-    def take(self, connection: socket.socket, client: tuple[str, int]) -> bool:
-        """Serve a connection of which nothing has been read; return False, and leave it, if there is no TURN server."""
+    def take(self, connection: socket.socket, client: tuple[str, int], tls: TlsEnd | None = None) -> bool:
+        """Serve a connection of which nothing has been read, or go on with its TLS, which nobody else uses any more.
+
+        Returns False, and leaves it, if there is no TURN server.
+        """
         if self._thread is None:
             return False
-        self._thread.take(connection, client)
+        self._thread.take(connection, client, tls)
         return True
 
     def admit(self, sid: str, who: Who) -> None:

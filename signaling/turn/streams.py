@@ -51,7 +51,7 @@ class StreamClient(Client):
         tls: TlsEnd | None,
         registry: Registry,
     ) -> None:
-        """Serve a connection of which nothing has been read, until it ends.
+        """Serve a connection until it ends, of which nothing has been read but what `tls` knows.
 
         Args:
             common: what the thread has for all clients.
@@ -86,6 +86,8 @@ class StreamClient(Client):
         set_stream_options(connection)
         common.poller.watch(connection.fileno(), self)
         registry.unsettled(self)
+        if tls is not None and tls.has_said:
+            self._wait_for_turn()
 
     def ready(self, events: int) -> None:
         """Read from the client, and write what could not be written before."""
@@ -150,6 +152,8 @@ class StreamClient(Client):
         try:
             if self._has_more:
                 self._take(memoryview(self._rest))
+            elif self._tls is not None and self._tls.has_said:
+                self._take_encrypted(self._tls, memoryview(b""))
             else:
                 self._read()
         except BaseException:

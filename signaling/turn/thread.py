@@ -4,7 +4,6 @@ Who calls it: `service.py`. Every public method may be called by the control thr
 """
 
 import socket
-import ssl
 import threading
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from signaling.turn.datagrams import DatagramServer
 from signaling.turn.paths import Buffer, Common, HandOver
 from signaling.turn.poller import Poller
 from signaling.turn.records import Rules
+from signaling.turn.tls import TlsEnd
 
 STOP_TIMEOUT_S = 5.0
 
@@ -88,9 +88,9 @@ class TurnThread:
         """End a participant's allocations for good."""
         self._poller.call(lambda: self._allocations.expel(holder, time.monotonic()))
 
-    def take(self, connection: socket.socket, client: tuple[str, int], context: ssl.SSLContext | None = None) -> None:
-        """Serve a connection of which nothing has been read."""
-        self._poller.call(partial(self._connections.take, connection, client, context))
+    def take(self, connection: socket.socket, client: tuple[str, int], tls: TlsEnd | None = None) -> None:
+        """Serve a connection of which nothing has been read but what `tls` knows, which nobody else uses any more."""
+        self._poller.call(partial(self._connections.take, connection, client, tls))
 
     def allocations(self) -> int:
         """Return how many allocations there are."""

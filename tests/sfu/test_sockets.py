@@ -1,6 +1,5 @@
 """sfu/sockets.py: addresses that may be missing, and the options of connections."""
 
-import errno
 import socket
 
 import pytest
@@ -17,9 +16,8 @@ def nothing(opened: socket.socket) -> None:
 
 def test_an_address_of_ipv6_that_is_missing_may_be_left_out() -> None:
     assert bound_socket(socket.SOCK_DGRAM, FOREIGN_V6, 0, nothing, optional_ipv6=True) is None
-    with pytest.raises(OSError) as failed:
+    with pytest.raises(OSError, match=r"Cannot assign|not supported"):
         bound_socket(socket.SOCK_DGRAM, FOREIGN_V6, 0, nothing, optional_ipv6=False)
-    assert failed.value.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     with pytest.raises(OSError, match="Cannot assign"):
         bound_socket(socket.SOCK_STREAM, "192.0.2.1", 0, nothing, optional_ipv6=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_BOTH = frozenset(("test_acceptor.py", "test_tls.py"))
+ON_BOTH = frozenset(("test_acceptor.py", "test_moved_tls.py", "test_tls.py", "test_turn_sockets.py"))
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

@@ -22,6 +22,7 @@ from signaling.http.first_bytes import MAGIC_COOKIE, PROXY_BINARY, Address, Prot
 from signaling.http.http_server import Doors, http_server
 from signaling.http.sockets import bind_sockets
 from signaling.networks import network_of
+from signaling.turn.tls import TlsEnd
 from tests.signaling.http.test_server import CONFIG, connect, receive, token
 from tests.signaling.support.doorstep import DEADLINE_S, REQUEST, Doorstep, answer, doorstep, hang_up, until
 
@@ -122,7 +123,8 @@ async def test_who_takes_media_over_tcp_gets_a_socket_of_which_nothing_was_read(
 ) -> None:
     taken: list[tuple[socket.socket, Protocol, Address]] = []
 
-    def take(connection: socket.socket, kind: Protocol, client: Address) -> bool:
+    def take(connection: socket.socket, kind: Protocol, client: Address, tls: TlsEnd | None) -> bool:
+        assert tls is None
         taken.append((connection, kind, client))
         return True
 

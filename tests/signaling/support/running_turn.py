@@ -14,6 +14,7 @@ from signaling.turn.records import Rules
 from signaling.turn.service import COUNTERS
 from signaling.turn.stun_messages import Address, Attribute, Message, Method, parse
 from signaling.turn.thread import Sockets, TurnThread
+from signaling.turn.tls import TlsContext
 from tests.signaling.support.turn_client import (
     SECRET,
     TurnClient,
@@ -87,7 +88,7 @@ def exactly(source: socket.socket, size: int) -> bytes:
 class RunningTurn:
     """The thread and its ports."""
 
-    context: ssl.SSLContext | None = None
+    context: TlsContext | None = None
     rules: Rules = RULES
     dropped: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTERS, 0)))
     handed: "queue.SimpleQueue[Handed]" = field(default_factory=queue.SimpleQueue)
@@ -128,7 +129,7 @@ class RunningTurn:
 
 
 @contextlib.contextmanager
-def running_turn(context: ssl.SSLContext | None = None, rules: Rules = RULES) -> Iterator[RunningTurn]:
+def running_turn(context: TlsContext | None = None, rules: Rules = RULES) -> Iterator[RunningTurn]:
     turn = RunningTurn(context, rules)
     turn.start()
     try:

@@ -1,7 +1,6 @@
 """A running TURN thread, and clients of it over each way."""
 
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -9,6 +8,7 @@ import pytest
 
 from signaling.http.certificates import load_context
 from signaling.turn import poller
+from signaling.turn.tls import TlsContext
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.running_turn import (
     End,
@@ -25,12 +25,12 @@ def authority() -> Authority:
 
 
 @pytest.fixture(scope="module")
-def context(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+def context(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> TlsContext:
     return load_context(authority.write(tmp_path_factory.mktemp("turn")))
 
 
 @pytest.fixture
-def turn(context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningTurn]:
+def turn(context: TlsContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningTurn]:
     monkeypatch.setattr(poller, "TICK_S", 0.05)
     with running_turn(context) as running:
         yield running
