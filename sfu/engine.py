@@ -221,7 +221,9 @@ class Engine:
         found = (each for candidates in self._candidates.values() for each in candidates if not each.tcp)
         return tuple((each.address, each.port) for each in found)
 
-    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
+    def take_connection(
+        self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None, protocol: str = "tcp"
+    ) -> None:
         """Take over a connected TCP socket of which nothing has been read, and which is to begin with a connectivity
         check in a frame (RFC 6544). It is closed when it does not prove to be a client's, and when it ends.
 
@@ -231,8 +233,9 @@ class Engine:
             client: the client's IP address if a proxy told it, under which the connection counts until its check came.
             peer: the address and port from which the client seems to come, such as that of its relay. Checks are told
                 this address.
+            protocol: what statistics call the way of the client.
         """
-        self._tcp.take(connection, client, peer)
+        self._tcp.take(connection, client, peer, protocol)
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:
         """Take the peer's ICE credentials and fingerprints; start DTLS, and SCTP with a `sctp_port`. Later calls bring

@@ -60,11 +60,12 @@ class Shard:
         self.selected_paths = self.memory.table("transports")["path"]
         self.path_states, self.path_owners = paths["state"], paths["transport"]
         """Columns that are read for every data message: `.item(row)` of one costs a fifth of `row["name"]`."""
-        self._path_kinds = paths["kind"]
+        self._path_kinds, self._path_connections = paths["kind"], paths["connection"]
         self.ufrags: set[str] = set()
         """Ours of all transports, with which peers begin their checks."""
-        self._connections: dict[int, socket.socket] = {}
-        """TCP connections by row of `connections`, until the media thread has let go of it."""
+        self._connections: dict[int, tuple[socket.socket, str]] = {}
+        """TCP connections by row of `connections`, until the media thread has let go of it; with what statistics call
+        them."""
         self.mailbox = Mailbox(self.memory, lambda: wake(self))
         self.inbox = Inbox(self.mailbox)
         self.thread = make_thread(self.memory, on_exception)
@@ -105,27 +106,33 @@ class Shard:
             return self.sockets.send(path, datagram)
         return self.mailbox.push_frame(transport, generation, path, datagram)
 
-    def open_connection(self, connection: socket.socket, address: bytes) -> None:
+    def open_connection(self, connection: socket.socket, address: bytes, protocol: str) -> None:
         """Let the media thread serve a TCP connection, whose first frame is a check and waits to be read. address: the
-        sockaddr of its peer.
+        sockaddr of its peer; protocol: what statistics call it.
 
         Raises:
             TableFull: there are too many connections.
             OSError: it has ended.
         """
         row, generation = self.tables.take_connection(address, connection.fileno())
-        self._connections[row] = connection
+        self._connections[row] = connection, protocol
         self.mailbox.push(Command.OPEN_CONNECTION, row, generation)
 
     def connection_closed(self, row: int) -> None:
         """The media thread no longer uses a TCP connection."""
-        self._connections.pop(row).close()
+        self._connections.pop(row)[0].close()
         self.tables.connections.give_back(row)
+
+    def protocol(self, path: int) -> str:
+        """What statistics call the way over a path row."""
+        if self._path_kinds.item(path) == PathKind.UDP:
+            return "udp"
+        return self._connections.get(self._path_connections.item(path), (None, "tcp"))[1]
 
     def close(self) -> None:
         """Close the sockets; the thread must have stopped."""
         self.sockets.close()
-        for connection in self._connections.values():
+        for connection, _ in self._connections.values():
             connection.close()
         self._connections.clear()
         self.memory.close_wakeups()

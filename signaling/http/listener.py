@@ -58,7 +58,9 @@ class Engine(numbers.Engine, Protocol):
     def media_addresses(self) -> tuple[tuple[str, int], ...]:
         """Return the addresses and UDP ports that clients are told."""
 
-    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
+    def take_connection(
+        self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None, protocol: str = "tcp"
+    ) -> None:
         """Own a stream that begins with a connectivity check. client: its client's IP address; peer: the address from
         which it seems to come, if that is another."""
 

@@ -52,6 +52,8 @@ TRAFFIC = (
 """Name without prefix and suffix, attribute of `Traffic`, help."""
 LIVEKIT_KINDS = {Kind.AUDIO: "AUDIO", Kind.VIDEO: "VIDEO"}
 DIRECTIONS = ("incoming", "outgoing")
+PROTOCOLS = ("udp", "tcp", "turn_udp", "turn_tcp", "turn_tls")
+"""How clients are reached."""
 
 
 class ServerCollector(Collector):
@@ -166,6 +168,8 @@ def _rooms(census: Census, totals: "Totals") -> Iterator[Metric]:
     yield GaugeMetricFamily("aiosfu_participants", "Participants in rooms.", value=census.participants)
     yield _gauges("aiosfu_tracks", "Published tracks.", "kind", _by_kind(census.tracks))
     yield _gauges("aiosfu_subscriptions", "Tracks forwarded to clients.", "kind", _by_kind(totals.subscriptions))
+    reached = {protocol: float(totals.protocols.get(protocol, 0)) for protocol in PROTOCOLS}
+    yield _gauges("aiosfu_connections", "Peer connections by the way on which they are reached.", "protocol", reached)
 
 
 def _loads(totals: "Totals") -> Iterator[Metric]:

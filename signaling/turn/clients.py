@@ -32,6 +32,11 @@ class Client(Flow, ABC):
         self._allocations = allocations
         self._openings = Allowance(PATHS_PER_S, PATHS_AT_ONCE, now)
 
+    @property
+    @abstractmethod
+    def way(self) -> str:
+        """How it reaches the server, as statistics call it."""
+
     @abstractmethod
     def say(self, data: bytes) -> None:
         """Send a STUN message to the client."""

@@ -55,6 +55,11 @@ class DatagramClient(Client):
         self._server = server
         self._control = control
 
+    @property
+    def way(self) -> str:
+        """How it reaches the server, as statistics call it."""
+        return "turn_udp"
+
     def say(self, data: bytes) -> None:
         """Send a STUN message to the client."""
         self._server.send([data], self._control, self.key[0])

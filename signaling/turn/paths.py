@@ -25,8 +25,8 @@ READ_BYTES = 64 * 1024
 BINDING_REQUEST = b"\x00\x01"
 """How a connectivity check begins, as which each path has to begin."""
 
-HandOver = Callable[[socket.socket, Address, Address], None]
-"""A function that gives one end of a pair to the engine, with the client's address and the relayed one."""
+HandOver = Callable[[socket.socket, Address, Address, str], None]
+"""A function that gives one end of a pair to the engine, with the client's address, the relayed one, and the way."""
 
 
 class Buffer:
@@ -66,6 +66,10 @@ class Client(Protocol):
     """What a path uses of its client."""
 
     client: Address
+
+    @property
+    def way(self) -> str:
+        """How it reaches the server: "turn_udp", "turn_tcp" or "turn_tls"."""
 
     def deliver(self, path: "Path", frames: list[memoryview]) -> None:
         """Send frames of the media to the client."""
@@ -121,7 +125,7 @@ class Path:
             self._client.set_reading(False)
         if self._theirs is not None:
             theirs, self._theirs = self._theirs, None
-            self._common.hand_over(theirs, self._client.client, self._relayed)
+            self._common.hand_over(theirs, self._client.client, self._relayed, self._client.way)
 
     def pause(self, paused: bool) -> None:
         """Read nothing of the media while the client takes nothing."""

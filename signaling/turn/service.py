@@ -63,7 +63,9 @@ class Engine(Protocol):
     def media_addresses(self) -> tuple[tuple[str, int], ...]:
         """Return the addresses and UDP ports that clients are told."""
 
-    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
+    def take_connection(
+        self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None, protocol: str = "tcp"
+    ) -> None:
         """Own a stream of frames that seems to come from `peer` and is counted under `client`."""
 
 
@@ -113,8 +115,8 @@ class TurnService:
         ports = free_relay_ports(self.options, [address.port for address in media])
         rules = Rules(self._secret, frozenset(media), relayed, ports, self.options.quota)
 
-        def hand_over(connection: socket.socket, client: Address, seen: Address) -> None:
-            _hand_over(loop, engine, connection, client, seen)
+        def hand_over(connection: socket.socket, client: Address, seen: Address, way: str) -> None:
+            _hand_over(loop, engine, connection, client, seen, way)
 
         self._thread = TurnThread(rules, hand_over, self._dropped, make_context)
         self._urls = told_urls(self.options, relayed, sockets)
@@ -216,10 +218,10 @@ def told_urls(options: TurnOptions, relayed: Mapping[int, bytes], sockets: Socke
 
 
 def _hand_over(
-    loop: AbstractEventLoop, engine: Engine, connection: socket.socket, client: Address, seen: Address
+    loop: AbstractEventLoop, engine: Engine, connection: socket.socket, client: Address, seen: Address, way: str
 ) -> None:
     """Give the engine a connection; called in the TURN thread."""
     try:
-        loop.call_soon_threadsafe(engine.take_connection, connection, client.host, (seen.host, seen.port))
+        loop.call_soon_threadsafe(engine.take_connection, connection, client.host, (seen.host, seen.port), way)
     except RuntimeError:  # the server stops
         connection.close()

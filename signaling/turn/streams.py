@@ -89,6 +89,11 @@ class StreamClient(Client):
         if tls is not None and tls.has_said:
             self._wait_for_turn()
 
+    @property
+    def way(self) -> str:
+        """How it reaches the server, as statistics call it: without TLS that somebody else has ended."""
+        return "turn_tcp" if self._tls is None else "turn_tls"
+
     def ready(self, events: int) -> None:
         """Read from the client, and write what could not be written before."""
         if events & WRITE and self._unsent:

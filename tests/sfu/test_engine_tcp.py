@@ -79,6 +79,22 @@ async def test_media_and_data_go_both_ways_over_tcp(
     assert {engine.drops()[name] for name in ("tcp_unproven", "srtp_auth", "send_failed", "garbage")} == {0}
 
 
+async def test_a_connection_is_called_what_was_said_when_it_was_handed_over(engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+
+        async def accept() -> None:
+            connection, _ = await asyncio.get_running_loop().sock_accept(listening)
+            engine.take_connection(connection, protocol="turn_tls")
+
+        async with tcp_bridge(listening.getsockname()[1]) as bridge:
+            client = WebRtcClient(engine, audio=True, port=bridge.port)
+            await asyncio.gather(client.connect(), accept())
+            await next_of(engine, TransportConnected)
+            assert engine.transport_statistics(client.transport).protocol == "turn_tls"
+            await client.close()
+
+
 async def test_call_goes_on_over_another_connection(
     engine: Engine, bridge: TcpBridge, clients: tuple[WebRtcClient, WebRtcClient]
 ) -> None:

@@ -45,8 +45,8 @@ class Serves(Protocol):
 
     ufrags: set[str]
 
-    def open_connection(self, connection: socket.socket, address: bytes) -> None:
-        """Let the media thread serve a connection, whose peer has this sockaddr.
+    def open_connection(self, connection: socket.socket, address: bytes, protocol: str) -> None:
+        """Let the media thread serve a connection, whose peer has this sockaddr. `protocol` is for statistics.
 
         Raises:
             TableFull: there are too many.
@@ -63,6 +63,8 @@ class _Arrival:
     """Under which it is counted."""
     peer: tuple[str, int] | None
     """What counts as its peer's address; None: the peer of the socket."""
+    protocol: str
+    """What statistics call it."""
     expires: asyncio.TimerHandle | None = None
     seen: int = 0
     waits: bool = False
@@ -103,7 +105,13 @@ class TcpConnections:
             raise
         self._accept_more()
 
-    def take(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
+    def take(
+        self,
+        connection: socket.socket,
+        client: str = "",
+        peer: tuple[str, int] | None = None,
+        protocol: str = "tcp",
+    ) -> None:
         """Take over a connected socket of which nothing has been read. It is closed if it does not prove to be a
         peer's.
 
@@ -111,6 +119,7 @@ class TcpConnections:
             connection: a socket of TCP; with `client` and `peer`, one of any stream.
             client: the IP address under which it is counted, if that is not the socket's peer, but behind it.
             peer: the IP address and port that count as its peer's, if they are not those of the socket.
+            protocol: what statistics call it.
         """
         try:
             connection.setblocking(False)
@@ -123,7 +132,7 @@ class TcpConnections:
             connection.close()
             return
         self._make_room(address)
-        arrival = _Arrival(connection, address, peer)
+        arrival = _Arrival(connection, address, peer, protocol)
         self._unproven[arrival] = None
         self._of_address.setdefault(address, {})[arrival] = None
         self._look(arrival)
@@ -219,7 +228,7 @@ class TcpConnections:
         try:
             set_stream_options(arrival.connection)
             seen = packed_address(*arrival.peer) if arrival.peer else socket_address(arrival.connection)
-            shard.open_connection(arrival.connection, seen)
+            shard.open_connection(arrival.connection, seen, arrival.protocol)
         except (OSError, TableFull):
             self._refuse(arrival, "tcp_beyond_limit")
         else:

@@ -32,7 +32,7 @@ from sfu.schema.capacities import (
     TRACKS,
     TRANSPORTS,
 )
-from sfu.schema.codes import Drop, MediaKind, PathKind, RowState
+from sfu.schema.codes import Drop, MediaKind, RowState
 from sfu.schema.memory import Memory
 from sfu.schema.thread_tables import FORWARDING_DELAYS_NS
 
@@ -154,7 +154,8 @@ class TransportStatistics:
     bytes_received: int
     """Bytes of them, after decryption."""
     protocol: str = ""
-    """How the client is sent to: `udp` or `tcp`; empty: there is no path to it."""
+    """How the client is sent to: `udp`, `tcp`, or what was said when its connection was handed over; empty: there is no
+    path to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,8 @@ class Totals:
     """Sum of all samples, in seconds."""
     event_queue_fill: float
     """0 to 1: events that signalling has not taken yet."""
+    protocols: Mapping[str, int]
+    """Peer connections that have a path, by what `TransportStatistics.protocol` says."""
 
 
 def totals(shards: Sequence[Shard], event_queue_fill: float) -> Totals:
@@ -249,7 +252,17 @@ def totals(shards: Sequence[Shard], event_queue_fill: float) -> Totals:
         forwarding_delays=tuple(zip(DELAYS_S, delays.tolist(), strict=True)),
         forwarding_delay_sum_s=sum(int(thread["delay_sum_ns"]) for thread in threads) / 1e9,
         event_queue_fill=event_queue_fill,
+        protocols=_protocols(shards),
     )
+
+
+def _protocols(shards: Sequence[Shard]) -> Mapping[str, int]:
+    counts = Counter[str]()
+    for shard in shards:
+        rows = shard.memory.table("transports")[: int(shard.memory.thread["transport_end"])]
+        paths = rows["path"][(rows["state"] == RowState.OPEN) & (rows["path"] >= 0)]
+        counts.update(map(shard.protocol, paths.tolist()))
+    return counts
 
 
 def _load(shard: Shard) -> ThreadLoad:
@@ -298,15 +311,8 @@ def transport_statistics(transport: Transport) -> TransportStatistics:
         rtt_ms=int(row["rtt_ns"]) / 1e6,
         packets_received=int(row["packets_in"]),
         bytes_received=int(row["bytes_in"]),
-        protocol=_protocol(transport.shard, int(row["path"])),
+        protocol=transport.shard.protocol(path) if (path := int(row["path"])) >= 0 else "",
     )
-
-
-def _protocol(shard: Shard, path: int) -> str:
-    """The protocol of a path row; empty for -1."""
-    if path < 0:
-        return ""
-    return PathKind(int(shard.memory.table("paths")[path]["kind"])).name.lower()
 
 
 def path_memory(transport: Transport) -> int:

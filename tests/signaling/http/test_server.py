@@ -130,7 +130,9 @@ class PlayedEngine:
     def media_addresses(self) -> tuple[tuple[str, int], ...]:
         return (("192.0.2.1", 7882),)
 
-    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
+    def take_connection(
+        self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None, protocol: str = "tcp"
+    ) -> None:
         with connection:
             self.calls.append(f"took {connection.recv(64, socket.MSG_PEEK)!r} of {client}")
 
@@ -507,9 +509,8 @@ async def test_a_taken_tcp_port_is_one_line_and_starts_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         engine = PlayedEngine()
-        config = Config(keys=KEYS, port=port, bind_addresses=("127.0.0.1",))
         with pytest.raises(PortInUse, match=f"127.0.0.1 TCP port {port}: Address already in use"):
-            async with running_on(config, engine, PlayedRooms()):
+            async with running_on(replace(CONFIG, port=port), engine, PlayedRooms()):
                 pass
     assert engine.calls == []
 
@@ -525,9 +526,8 @@ async def test_a_port_that_another_process_took_meanwhile_is_one_line_and_stops_
                 await super().start()
                 rival.listen()
 
-        config = Config(keys=KEYS, port=rival.getsockname()[1], bind_addresses=("127.0.0.1",))
         with pytest.raises(PortInUse, match="Address already in use"):
-            async with running_on(config, Rival(calls), PlayedRooms(calls=calls)):
+            async with running_on(replace(CONFIG, port=rival.getsockname()[1]), Rival(calls), PlayedRooms(calls=calls)):
                 pass
     assert calls == ["engine start", "rooms start", "rooms stop", "engine stop"]
 

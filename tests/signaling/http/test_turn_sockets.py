@@ -36,11 +36,13 @@ class KeepingEngine(PlayedEngine):
 
     handed: "queue.SimpleQueue[Handed]" = field(default_factory=queue.SimpleQueue)
 
-    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
+    def take_connection(
+        self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None, protocol: str = "tcp"
+    ) -> None:
         assert peer is not None
         connection.settimeout(PATIENCE_S)
-        packed = [Address(socket.inet_aton(host), port) for host, port in ((client, 0), peer)]
-        self.handed.put(Handed(connection, *packed))
+        origin, relayed = (Address(socket.inet_aton(host), port) for host, port in ((client, 0), peer))
+        self.handed.put(Handed(connection, origin, relayed, protocol))
 
 
 def free_port() -> int:
@@ -65,11 +67,11 @@ class Place:
         client.say(CHECK)
         return client, self.engine.handed.get(timeout=PATIENCE_S)
 
-    async def talk(self, port: int, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
-        """Have a client allocate, and pass packets both ways."""
-        await asyncio.to_thread(self._talk, port, wrap)
+    async def talk(self, port: int, wrap: Callable[[socket.socket], socket.socket] | None = None) -> str:
+        """Have a client allocate, and pass packets both ways; return what statistics call its way."""
+        return await asyncio.to_thread(self._talk, port, wrap)
 
-    def _talk(self, port: int, wrap: Callable[[socket.socket], socket.socket] | None) -> None:
+    def _talk(self, port: int, wrap: Callable[[socket.socket], socket.socket] | None) -> str:
         with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as plain:
             connection = wrap(plain) if wrap is not None else plain
             with connection:
@@ -82,6 +84,7 @@ class Place:
                     assert [engine.frame() for _ in packets] == packets
                     engine.send(*packets[:10])
                     assert [client.heard() for _ in packets[:10]] == packets[:10]
+                    return engine.way
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +123,10 @@ async def place(authority: Authority, tmp_path: Path) -> AsyncIterator[Place]:
 async def test_turn_comes_to_the_main_port_and_to_its_own(
     place: Place, secure: Callable[[socket.socket], socket.socket]
 ) -> None:
-    await place.talk(place.port)
-    await place.talk(place.port, secure)
-    await place.talk(place.config.turn.tcp_port)
-    await place.talk(place.config.turn.tls_port, secure)
+    assert await place.talk(place.port) == "turn_tcp"
+    assert await place.talk(place.port, secure) == "turn_tls"
+    assert await place.talk(place.config.turn.tcp_port) == "turn_tcp"
+    assert await place.talk(place.config.turn.tls_port, secure) == "turn_tls"
     assert {reason: count for reason, count in place.rooms.turn.drops().items() if count} == {}
 
 

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from sfu.engine import Totals
 from sfu.parameters import Kind
-from signaling.metrics.collector import KEPT_S, Scrapes, ServerCollector
+from signaling.metrics.collector import KEPT_S, PROTOCOLS, Scrapes, ServerCollector
 from signaling.metrics.numbers import JOIN_RESULTS, Census, Joins
 from signaling.metrics.sampling import Histogram, Samples
 from tests.signaling.support.fake_engine import FakeEngine
@@ -75,6 +75,8 @@ def test_a_scrape_is_read_in_both_formats(server: Server, accept: str) -> None:
     assert value(values, "aiosfu_api_calls_total", call="RoomService/ListRooms", code="unauthenticated") == 1
     assert value(values, "aiosfu_tracks", kind="audio") == 4
     assert value(values, "aiosfu_subscriptions", kind="video") == 1
+    connections = {name: value(values, "aiosfu_connections", protocol=name) for name in PROTOCOLS}
+    assert connections == {"udp": 2, "tcp": 0, "turn_udp": 0, "turn_tcp": 0, "turn_tls": 1}
     assert value(values, "aiosfu_media_thread_cpu_seconds_total", thread="1") == 2.5
     assert value(values, "aiosfu_queue_fill_ratio", queue="command", thread="0") == 0.25
     assert value(values, "aiosfu_queue_fill_ratio", queue="datagram", thread="1") == 0.5
@@ -163,7 +165,7 @@ def test_a_second_scrape_soon_after_takes_no_work(server: Server, accept: str, m
 def test_no_label_could_name_a_participant(server: Server) -> None:
     labels = {label for _, pairs in server.scrape() for label, _ in pairs}
     fixed = {"reason", "result", "kind", "thread", "queue", "table", "le", "direction", "transmission", "version"}
-    fixed |= {"call", "code"}  # of the server API, which has so many
+    fixed |= {"protocol", "call", "code"}  # ways to clients; and calls of the server API, which has so many
     of_python = {"generation", "implementation", "major", "minor", "patchlevel"}
     assert labels == fixed | of_python
 

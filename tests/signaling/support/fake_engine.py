@@ -45,7 +45,9 @@ def played_totals(**traffic: int) -> Totals:
     rows = {"transports": 8192}
     delays = ((0.0001, 3), (0.001, 4), (math.inf, 1))
     kinds = {Kind.AUDIO: 2, Kind.VIDEO: 1}
-    return Totals(Traffic(**counts), loads, {"transports": 3}, rows, 65_536, kinds, delays, 0.02, 0.125)
+    return Totals(
+        Traffic(**counts), loads, {"transports": 3}, rows, 65_536, kinds, delays, 0.02, 0.125, {"udp": 2, "turn_tls": 1}
+    )
 
 
 class FakeEngine:
@@ -144,7 +146,9 @@ class FakeEngine:
     def media_addresses(self) -> tuple[tuple[str, int], ...]:
         return (("192.0.2.1", self.udp_port),)
 
-    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
+    def take_connection(
+        self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None, protocol: str = "tcp"
+    ) -> None:
         connection.close()
 
     def connect(self, transport: TransportId, remote: RemoteTransport) -> None:

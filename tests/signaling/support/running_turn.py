@@ -66,6 +66,7 @@ class Handed:
     socket: socket.socket
     client: Address
     relayed: Address
+    way: str = ""
 
     def frame(self) -> bytes:
         """The next packet from the client."""
@@ -101,9 +102,9 @@ class RunningTurn:
         self.thread.start(Sockets([udp], [tcp], [tls]))
         self.thread.admit("PA_ann", "ann")
 
-    def _hand_over(self, connection: socket.socket, client: Address, relayed: Address) -> None:
+    def _hand_over(self, connection: socket.socket, client: Address, relayed: Address, way: str) -> None:
         connection.settimeout(PATIENCE_S)
-        self.all_handed.append(Handed(connection, client, relayed))
+        self.all_handed.append(Handed(connection, client, relayed, way))
         self.handed.put(self.all_handed[-1])
 
     def engine(self) -> Handed:

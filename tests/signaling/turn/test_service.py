@@ -26,13 +26,15 @@ EVERYTHING = TurnOptions(
 
 class PlayedEngine:
     def __init__(self) -> None:
-        self.taken: queue.SimpleQueue[tuple[socket.socket, str, tuple[str, int] | None]] = queue.SimpleQueue()
+        self.taken: queue.SimpleQueue[tuple[socket.socket, str, tuple[str, int] | None, str]] = queue.SimpleQueue()
 
     def media_addresses(self) -> tuple[tuple[str, int], ...]:
         return (("192.0.2.1", 7882), ("192.0.2.9", 7882))
 
-    def take_connection(self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None) -> None:
-        self.taken.put((connection, client, peer))
+    def take_connection(
+        self, connection: socket.socket, client: str = "", peer: tuple[str, int] | None = None, protocol: str = "tcp"
+    ) -> None:
+        self.taken.put((connection, client, peer, protocol))
 
 
 @pytest.fixture
@@ -100,10 +102,10 @@ async def test_a_participant_reaches_the_media_until_it_leaves(sockets: Sockets)
         async with asyncio.timeout(PATIENCE_S):
             while engine.taken.empty():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        connection, host, peer = engine.taken.get()
+        connection, host, peer, protocol = engine.taken.get()
         with connection:
             assert connection.recv(100) == len(CHECK).to_bytes(2) + CHECK
-            assert host == "127.0.0.1"
+            assert (host, protocol) == ("127.0.0.1", "turn_udp")
             assert client.relayed is not None
             assert peer == ("192.0.2.1", client.relayed.port)
             turn.expel("PA_a")

@@ -32,13 +32,15 @@ class Shard:
         self.ufrags = set(ufrags)
         self.served: list[socket.socket] = []
         self.addresses: list[bytes] = []
+        self.protocols: list[str] = []
         self.full = False
 
-    def open_connection(self, connection: socket.socket, address: bytes) -> None:
+    def open_connection(self, connection: socket.socket, address: bytes, protocol: str) -> None:
         if self.full:
             raise TableFull("no free row in connections")
         self.served.append(connection)
         self.addresses.append(address)
+        self.protocols.append(protocol)
 
 
 class Listening:

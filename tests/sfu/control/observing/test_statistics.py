@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import fields
 
@@ -13,7 +14,7 @@ from sfu.events import SubscriptionStarted
 from sfu.parameters import Encoding, Kind, PublishParameters, SubscribeParameters, SubscriptionId
 from sfu.queues.control import push_slow
 from sfu.schema.capacities import COMMAND_QUEUE, COMMANDS, RELAY_SLOTS, SLOW_SLOTS, TRANSPORTS
-from sfu.schema.codes import Drop, RowState
+from sfu.schema.codes import Drop, PathKind, RowState
 from tests.sfu.support.stand_in import StandIn
 
 THREADS = 2
@@ -98,6 +99,25 @@ async def test_subscriptions_are_counted_by_kind(engine: Engine) -> None:
     for shard in engine.shards:
         shard.memory.thread["subscription_end"] = shard.tables.subscriptions.used
     assert engine.totals().subscriptions == {Kind.AUDIO: 1, Kind.VIDEO: 2}
+
+
+async def test_connections_are_counted_by_their_way(engine: Engine) -> None:
+    first, second = engine.shards
+    for shard in engine.shards:
+        shard.memory.thread["transport_end"] = 4
+        transports, paths = shard.memory.table("transports"), shard.memory.table("paths")
+        # on paths 0, 1 and 2; without a path; and one that is closed
+        transports["path"][:5] = (0, 1, 2, -1, 0)
+        transports["state"][:5] = (RowState.OPEN, RowState.OPEN, RowState.OPEN, RowState.OPEN, RowState.FREE)
+        paths["kind"][:3] = (PathKind.UDP, PathKind.TCP, PathKind.TCP)
+        paths["connection"][:3] = (-1, 7, 8)
+    with socket.socket() as one, socket.socket() as other:
+        first._connections[7], first._connections[8] = (one, "turn_tls"), (other, "turn_udp")
+        assert engine.totals().protocols == {"udp": 2, "turn_tls": 1, "turn_udp": 1, "tcp": 2}
+        first._connections.clear()
+    assert first is not second
+    for shard in engine.shards:
+        shard.memory.table("transports")["state"] = RowState.FREE
 
 
 async def test_estimates_are_those_of_clients_that_give_feedback(engine: Engine) -> None:
