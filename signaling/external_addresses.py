@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import structlog
 
 from signaling.config.address_options import StunServer
-from signaling.turn.stun_messages import Attribute, Kind, Malformed, Method, build, parse, read_xor_address
+from signaling.turn.wire.stun_messages import Attribute, Kind, Malformed, Method, build, parse, read_xor_address
 
 RETRANSMIT_S = (0.5, 1.0, 1.5, 2.0)
 """How long each of the equal requests waits for an answer: 5 s together."""

@@ -27,7 +27,7 @@ from signaling.http.first_bytes import (
     read_proxy_header,
     recognize,
 )
-from signaling.turn.tls import MovableTls, TlsEnd
+from signaling.turn.net.tls import MovableTls, TlsEnd
 
 FIRST_BYTES_S = 5.0
 """How long a client may take for the bytes that tell what it speaks, and again for those inside of TLS."""

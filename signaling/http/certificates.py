@@ -18,7 +18,7 @@ from cryptography import x509
 from signaling.config.document import ConfigError
 from signaling.config.options import TlsOptions
 from signaling.config.secret_files import READABLE_BY_OTHERS
-from signaling.turn.tls import TlsContext
+from signaling.turn.net.tls import TlsContext
 
 CHECK_S = 5.0
 """How often the files are looked at. A change is taken over when it is as old as that, so that both are written."""

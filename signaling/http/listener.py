@@ -29,8 +29,8 @@ from signaling.http.sockets import PortInUse, bind_metrics_sockets, media_port_i
 from signaling.http.turn_sockets import serving_turn, turn_certificate
 from signaling.metrics import numbers
 from signaling.metrics.collector import Scrapes, ServerCollector
+from signaling.turn.net.tls import TlsEnd
 from signaling.turn.service import TurnService
-from signaling.turn.tls import TlsEnd
 from signaling.watchdog import notify, watching
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)

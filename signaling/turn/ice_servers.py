@@ -6,7 +6,7 @@ Who calls it: the answers to joins and resumes, and those of WHIP and WHEP.
 from livekit.protocol.rtc import ICEServer
 
 from signaling.config.ice_servers import IceServerOptions, TurnServer
-from signaling.turn.credentials import make_credentials
+from signaling.turn.allocation.credentials import make_credentials
 
 
 def ice_servers(options: IceServerOptions, holder: str, now: float) -> list[ICEServer]:

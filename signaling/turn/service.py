@@ -21,12 +21,12 @@ from signaling import identifiers
 from signaling.config.ice_servers import parse_host
 from signaling.config.ports import free_relay_ports
 from signaling.config.turn_options import TurnOptions
-from signaling.turn.connections import MakeContext
-from signaling.turn.credentials import make_credentials
-from signaling.turn.records import Rules
-from signaling.turn.stun_messages import Address
+from signaling.turn.allocation.credentials import make_credentials
+from signaling.turn.allocation.records import Rules
+from signaling.turn.net.connections import MakeContext
+from signaling.turn.net.tls import TlsEnd
 from signaling.turn.thread import Sockets, TurnThread
-from signaling.turn.tls import TlsEnd
+from signaling.turn.wire.stun_messages import Address
 
 SWITCH_S = 0.001
 """How long the interpreter lets one thread go on while another waits for it; Python's own 5 ms are too long here. The

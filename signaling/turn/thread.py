@@ -13,13 +13,13 @@ from functools import partial
 
 import structlog
 
-from signaling.turn.allocations import Allocations
-from signaling.turn.connections import Connections, Listener, MakeContext
-from signaling.turn.datagrams import DatagramServer
-from signaling.turn.paths import Buffer, Common, HandOver
-from signaling.turn.poller import Poller
-from signaling.turn.records import Rules
-from signaling.turn.tls import TlsEnd
+from signaling.turn.allocation.allocations import Allocations
+from signaling.turn.allocation.records import Rules
+from signaling.turn.net.connections import Connections, Listener, MakeContext
+from signaling.turn.net.datagrams import DatagramServer
+from signaling.turn.net.paths import Buffer, Common, HandOver
+from signaling.turn.net.poller import Poller
+from signaling.turn.net.tls import TlsEnd
 
 STOP_TIMEOUT_S = 5.0
 

@@ -16,7 +16,7 @@ from signaling import external_addresses as module
 from signaling.addresses import told_addresses
 from signaling.config.address_options import AddressOptions, StunServer
 from signaling.external_addresses import external_addresses, mapped_address
-from signaling.turn.stun_messages import HEADER_BYTES
+from signaling.turn.wire.stun_messages import HEADER_BYTES
 
 REQUEST = struct.pack("!HHI12s", 1, 0, 0x2112A442, b"transaction!")
 RFC_5769_IPV4 = bytes.fromhex(

@@ -22,7 +22,7 @@ from signaling.http.first_bytes import MAGIC_COOKIE, PROXY_BINARY, Address, Prot
 from signaling.http.http_server import Doors, http_server
 from signaling.http.sockets import bind_sockets
 from signaling.networks import network_of
-from signaling.turn.tls import TlsEnd
+from signaling.turn.net.tls import TlsEnd
 from tests.signaling.http.test_server import CONFIG, connect, receive, token
 from tests.signaling.support.doorstep import DEADLINE_S, REQUEST, Doorstep, answer, doorstep, hang_up, until
 

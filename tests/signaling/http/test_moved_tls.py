@@ -18,7 +18,7 @@ from signaling.http.certificates import Certificates
 from signaling.http.first_bytes import MAGIC_COOKIE, Address, Protocol
 from signaling.http.http_server import Doors, HttpServer, http_server
 from signaling.http.sockets import bind_sockets
-from signaling.turn.tls import TlsContext, TlsEnd
+from signaling.turn.net.tls import TlsContext, TlsEnd
 from tests.signaling.http.test_server import CONFIG
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.doorstep import DEADLINE_S, until

@@ -17,9 +17,9 @@ from signaling.config.options import TlsOptions
 from signaling.config.turn_options import TurnOptions
 from signaling.http.sockets import PortInUse
 from signaling.http.turn_sockets import bind_turn_sockets, check_turn, turn_certificate
-from signaling.turn.credentials import Credentials
+from signaling.turn.allocation.credentials import Credentials
 from signaling.turn.service import TurnService
-from signaling.turn.stun_messages import Address
+from signaling.turn.wire.stun_messages import Address
 from tests.signaling.http.test_server import CONFIG, PlayedEngine, PlayedRooms, running_on
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.doorstep import REQUEST

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from signaling.turn.credentials import make_credentials
-from signaling.turn.records import Rules
+from signaling.turn.allocation.credentials import make_credentials
+from signaling.turn.allocation.records import Rules
+from signaling.turn.net.tls import TlsContext
 from signaling.turn.service import COUNTERS
-from signaling.turn.stun_messages import Address, Attribute, Message, Method, parse
 from signaling.turn.thread import Sockets, TurnThread
-from signaling.turn.tls import TlsContext
+from signaling.turn.wire.stun_messages import Address, Attribute, Message, Method, parse
 from tests.signaling.support.turn_client import (
     SECRET,
     TurnClient,

@@ -3,9 +3,9 @@
 import itertools
 from dataclasses import dataclass, field
 
-from signaling.turn.authentication import REALM
-from signaling.turn.credentials import Credentials, make_credentials
-from signaling.turn.stun_messages import (
+from signaling.turn.allocation.authentication import REALM
+from signaling.turn.allocation.credentials import Credentials, make_credentials
+from signaling.turn.wire.stun_messages import (
     Address,
     Attribute,
     Kind,

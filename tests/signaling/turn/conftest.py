@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 import pytest
 
 from signaling.http.certificates import load_context
-from signaling.turn import poller
-from signaling.turn.tls import TlsContext
+from signaling.turn.net import poller
+from signaling.turn.net.tls import TlsContext
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.running_turn import (
     End,

@@ -8,7 +8,7 @@ from livekit.protocol.rtc import ICEServer
 from pydantic import SecretStr
 
 from signaling.config.ice_servers import IceServerOptions, TurnServer
-from signaling.turn.credentials import make_credentials
+from signaling.turn.allocation.credentials import make_credentials
 from signaling.turn.ice_servers import ice_servers
 from tests.signaling.support.call import Call
 

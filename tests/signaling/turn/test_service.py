@@ -11,10 +11,10 @@ import pytest
 
 from signaling.config.turn_options import TurnOptions
 from signaling.turn import service as module
-from signaling.turn.credentials import Credentials
+from signaling.turn.allocation.credentials import Credentials
 from signaling.turn.service import GUEST_S, TurnService, told_urls
-from signaling.turn.stun_messages import Address
 from signaling.turn.thread import Sockets
+from signaling.turn.wire.stun_messages import Address
 from tests.signaling.support.running_turn import CHANNEL, CHECK, PATIENCE_S, DatagramEnd, bound, until
 
 OPTIONS = TurnOptions(enabled=True, udp_port=3478)

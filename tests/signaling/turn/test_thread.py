@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from signaling.turn import clients, connections, streams
-from signaling.turn.allowances import NetworkAllowances
-from signaling.turn.framing import MAX_PAYLOAD_BYTES
-from signaling.turn.stun_messages import Address, Attribute, Method
+from signaling.turn.allocation.allowances import NetworkAllowances
+from signaling.turn.net import clients, connections, streams
+from signaling.turn.wire.framing import MAX_PAYLOAD_BYTES
+from signaling.turn.wire.stun_messages import Address, Attribute, Method
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.running_turn import (
     CHANNEL,
@@ -390,7 +390,7 @@ def test_addresses_of_ipv6_are_told(authority: Authority) -> None:
     six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     six.bind(("::1", 0))
     with running_turn() as turn:
-        from signaling.turn.datagrams import DatagramServer
+        from signaling.turn.net.datagrams import DatagramServer
 
         DatagramServer(turn.thread._common, turn.thread._allocations, six)
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as made:

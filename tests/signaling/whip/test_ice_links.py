@@ -7,7 +7,7 @@ from livekit.protocol.rtc import ICEServer
 from pydantic import SecretStr
 
 from signaling.config.ice_servers import IceServerOptions, TurnServer
-from signaling.turn.credentials import password_of
+from signaling.turn.allocation.credentials import password_of
 from signaling.whip.ice_links import ice_links
 from tests.signaling.support.offers import played, published
 from tests.signaling.whip.conftest import Http

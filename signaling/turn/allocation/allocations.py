@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 
 from signaling.allowance import Allowance
-from signaling.turn.allowances import NetworkAllowances
-from signaling.turn.authentication import Caller, Gate, Refused
-from signaling.turn.ports import RelayPorts
-from signaling.turn.records import Allocation, Flow, Rules, Sent
-from signaling.turn.stun_messages import (
+from signaling.turn.allocation.allowances import NetworkAllowances
+from signaling.turn.allocation.authentication import Caller, Gate, Refused
+from signaling.turn.allocation.ports import RelayPorts
+from signaling.turn.allocation.records import Allocation, Flow, Rules, Sent
+from signaling.turn.wire.stun_messages import (
     Address,
     Attribute,
     Kind,

@@ -1,10 +1,10 @@
-"""signaling/turn/framing.py: streams in pieces, packets of every length, and what ends a connection."""
+"""signaling/turn/wire/framing.py: streams in pieces, packets of every length, and what ends a connection."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signaling.turn.framing import (
+from signaling.turn.wire.framing import (
     MAGIC_COOKIE,
     MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,

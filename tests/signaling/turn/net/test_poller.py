@@ -1,4 +1,4 @@
-"""signaling/turn/poller.py: what is served when, and what one failure ends."""
+"""signaling/turn/net/poller.py: what is served when, and what one failure ends."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from signaling.turn.poller import Poller
+from signaling.turn.net.poller import Poller
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""signaling/turn/streams.py and below: what one client costs the others, and what it leaves when it ends."""
+"""signaling/turn/net/streams.py and below: what one client costs the others, and what it leaves when it ends."""
 
 import contextlib
 import socket
@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from signaling.turn import framing, poller
-from signaling.turn.framing import RUNS_AT_ONCE
-from signaling.turn.paths import READ_BYTES, Buffer
-from signaling.turn.records import Flow
-from signaling.turn.streams import ENCRYPTED_BYTES, STRANGERS_BYTES, StreamClient
-from signaling.turn.stun_messages import Address, Kind, Method, build
-from signaling.turn.tls import TlsEnd
+from signaling.turn.allocation.records import Flow
+from signaling.turn.net import poller
+from signaling.turn.net.paths import READ_BYTES, Buffer
+from signaling.turn.net.streams import ENCRYPTED_BYTES, STRANGERS_BYTES, StreamClient
+from signaling.turn.net.tls import TlsEnd
+from signaling.turn.wire import framing
+from signaling.turn.wire.framing import RUNS_AT_ONCE
+from signaling.turn.wire.stun_messages import Address, Kind, Method, build
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.running_turn import (
     CHECK,

@@ -11,11 +11,11 @@ import time
 from functools import partial
 from typing import Any
 
-from signaling.turn.allocations import Allocations
-from signaling.turn.clients import Client
-from signaling.turn.framing import MAX_MESSAGE_BYTES, frame_of
-from signaling.turn.paths import Common
-from signaling.turn.stun_messages import Address
+from signaling.turn.allocation.allocations import Allocations
+from signaling.turn.net.clients import Client
+from signaling.turn.net.paths import Common
+from signaling.turn.wire.framing import MAX_MESSAGE_BYTES, frame_of
+from signaling.turn.wire.stun_messages import Address
 
 DATAGRAMS_AT_ONCE = 64
 """Datagrams that are read before others have their turn."""

@@ -1,9 +1,9 @@
-"""signaling/turn/credentials.py: what coturn's `use-auth-secret` expects."""
+"""signaling/turn/allocation/credentials.py: what coturn's `use-auth-secret` expects."""
 
 import base64
 import hashlib
 
-from signaling.turn.credentials import make_credentials, password_of
+from signaling.turn.allocation.credentials import make_credentials, password_of
 
 
 def plain_hmac(secret: bytes, text: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""signaling/turn/stun_messages.py: the vectors of RFC 5769, and bytes that are no messages."""
+"""signaling/turn/wire/stun_messages.py: the vectors of RFC 5769, and bytes that are no messages."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signaling.turn.stun_messages import (
+from signaling.turn.wire.stun_messages import (
     MAX_ATTRIBUTES,
     Address,
     Attribute,

@@ -6,10 +6,10 @@ Who calls it: `allocations.py`, for each request about an allocation.
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
-from signaling.turn.credentials import password_of, read_username
-from signaling.turn.nonces import Nonces
-from signaling.turn.records import Flow
-from signaling.turn.stun_messages import Attribute, Message, error_code, has_integrity, long_term_key
+from signaling.turn.allocation.credentials import password_of, read_username
+from signaling.turn.allocation.nonces import Nonces
+from signaling.turn.allocation.records import Flow
+from signaling.turn.wire.stun_messages import Attribute, Message, error_code, has_integrity, long_term_key
 
 REALM = "livekit"
 MAX_USERNAME_BYTES = 128

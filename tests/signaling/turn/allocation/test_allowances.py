@@ -1,10 +1,10 @@
-"""signaling/turn/allowances.py: requests in a second, by network, in bounded memory."""
+"""signaling/turn/allocation/allowances.py: requests in a second, by network, in bounded memory."""
 
 import pytest
 
 from signaling.allowance import Allowance
-from signaling.turn import allowances
-from signaling.turn.allowances import NetworkAllowances
+from signaling.turn.allocation import allowances
+from signaling.turn.allocation.allowances import NetworkAllowances
 
 
 def test_a_burst_is_allowed_and_then_the_rate() -> None:

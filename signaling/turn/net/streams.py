@@ -9,13 +9,13 @@ import time
 from typing import Protocol
 
 from sfu.sockets import set_stream_options
-from signaling.turn.allocations import Allocations
-from signaling.turn.clients import Client
-from signaling.turn.framing import NO_CHANNEL, NotTurn, Taken, channel_data, runs_of
-from signaling.turn.paths import READ_BYTES, Common
-from signaling.turn.poller import READ, WRITE
-from signaling.turn.stun_messages import Address
-from signaling.turn.tls import TlsEnd, TlsFailed
+from signaling.turn.allocation.allocations import Allocations
+from signaling.turn.net.clients import Client
+from signaling.turn.net.paths import READ_BYTES, Common
+from signaling.turn.net.poller import READ, WRITE
+from signaling.turn.net.tls import TlsEnd, TlsFailed
+from signaling.turn.wire.framing import NO_CHANNEL, NotTurn, Taken, channel_data, runs_of
+from signaling.turn.wire.stun_messages import Address
 
 WITHOUT_ALLOCATION_S = 10.0
 """How long a connection may be without an allocation, its TLS handshake included."""

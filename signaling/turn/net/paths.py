@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from signaling.turn.framing import MAX_PAYLOAD_BYTES, SIZE_BYTES, split_frames
-from signaling.turn.poller import READ, WRITE, Poller
-from signaling.turn.stun_messages import Address
+from signaling.turn.net.poller import READ, WRITE, Poller
+from signaling.turn.wire.framing import MAX_PAYLOAD_BYTES, SIZE_BYTES, split_frames
+from signaling.turn.wire.stun_messages import Address
 
 DOWN_BYTES = 32 * 1024
 """What the operating system keeps of a pair towards the client. What else waits stays in the engine, which drops what

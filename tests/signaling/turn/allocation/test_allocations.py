@@ -1,13 +1,13 @@
-"""signaling/turn/allocations.py: what each request is answered, and what nobody answers."""
+"""signaling/turn/allocation/allocations.py: what each request is answered, and what nobody answers."""
 
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from signaling.turn import allocations as module
-from signaling.turn import ports as ports_module
-from signaling.turn.allocations import (
+from signaling.turn.allocation import allocations as module
+from signaling.turn.allocation import ports as ports_module
+from signaling.turn.allocation.allocations import (
     CHANNEL_S,
     DEFAULT_LIFETIME_S,
     FIRST_CHANNEL,
@@ -16,10 +16,10 @@ from signaling.turn.allocations import (
     PERMISSION_S,
     Allocations,
 )
-from signaling.turn.credentials import Credentials, make_credentials, password_of
-from signaling.turn.nonces import LIFETIME_S
-from signaling.turn.records import Flow, Rules, Sent
-from signaling.turn.stun_messages import Address, Attribute, Kind, Message, Method, build, has_integrity, parse
+from signaling.turn.allocation.credentials import Credentials, make_credentials, password_of
+from signaling.turn.allocation.nonces import LIFETIME_S
+from signaling.turn.allocation.records import Flow, Rules, Sent
+from signaling.turn.wire.stun_messages import Address, Attribute, Kind, Message, Method, build, has_integrity, parse
 from tests.signaling.support.turn_client import (
     SECRET,
     TurnClient,

@@ -12,13 +12,13 @@ from functools import partial
 
 from sfu.sockets import NO_DESCRIPTORS
 from signaling.networks import ByNetwork, network_of
-from signaling.turn.allocations import Allocations
-from signaling.turn.allowances import NetworkAllowances
-from signaling.turn.paths import Common
-from signaling.turn.poller import READ
-from signaling.turn.streams import StreamClient
-from signaling.turn.stun_messages import Address
-from signaling.turn.tls import TlsContext, TlsEnd
+from signaling.turn.allocation.allocations import Allocations
+from signaling.turn.allocation.allowances import NetworkAllowances
+from signaling.turn.net.paths import Common
+from signaling.turn.net.poller import READ
+from signaling.turn.net.streams import StreamClient
+from signaling.turn.net.tls import TlsContext, TlsEnd
+from signaling.turn.wire.stun_messages import Address
 
 MAX_CONNECTIONS = 4096
 """Connections of all clients: as many as there may be allocations."""

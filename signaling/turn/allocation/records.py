@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from signaling.allowance import Allowance
-from signaling.turn.stun_messages import Address
+from signaling.turn.wire.stun_messages import Address
 
 
 @dataclass(frozen=True, slots=True)

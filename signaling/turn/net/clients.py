@@ -7,11 +7,11 @@ import secrets
 from abc import ABC, abstractmethod
 
 from signaling.allowance import Allowance
-from signaling.turn.allocations import Allocations
-from signaling.turn.framing import MAX_PAYLOAD_BYTES, SIZE_BYTES
-from signaling.turn.paths import BINDING_REQUEST, Common, Path
-from signaling.turn.records import Flow, Sent
-from signaling.turn.stun_messages import Address, Attribute, Kind, Method, build, xor_address
+from signaling.turn.allocation.allocations import Allocations
+from signaling.turn.allocation.records import Flow, Sent
+from signaling.turn.net.paths import BINDING_REQUEST, Common, Path
+from signaling.turn.wire.framing import MAX_PAYLOAD_BYTES, SIZE_BYTES
+from signaling.turn.wire.stun_messages import Address, Attribute, Kind, Method, build, xor_address
 
 MAX_PATHS = 16
 """Addresses of our media to which one allocation has paths; clients are told at most so many."""

@@ -1,0 +1,1 @@
+"""Bytes of TURN and of streams without state: STUN messages, ChannelData, frames."""
