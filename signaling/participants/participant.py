@@ -150,7 +150,7 @@ class Participant:
         """The transport over which data packets for it go."""
         for transport in self.renegotiation.transports:
             node.participants[transport] = self
-        node.turn.admit(self.sid, (room.name, self.identity))
+        node.turn.admit(self.sid, room.name, self.who)
 
     @property
     def sid(self) -> str:

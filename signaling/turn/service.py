@@ -33,8 +33,9 @@ SWITCH_S = 0.001
 TURN thread gives way at each read and each write, and would wait as long for a busy control thread each time."""
 GUEST_S = 60.0
 """How long a client of WHIP or WHEP may have allocations before it joins."""
-MAX_GUESTS = 1024
-"""Such clients at a time; beyond it the oldest are forgotten."""
+MAX_GUESTS, MAX_GUESTS_OF_OWNER = 1024, 32
+"""Such clients at a time, of all and of one API key and identity; beyond it the oldest are forgotten. A token without a
+room is good for any number of them."""
 COUNTERS = (
     "turn_backed_up",
     "turn_connections",
@@ -53,8 +54,8 @@ COUNTERS = (
 )
 """All that the thread counts. None is added while the control thread reads them."""
 
-Who = tuple[str, str]
-"""The room and the identity of a client."""
+Owner = tuple[str, str]
+"""The API key and the identity of a client, whose ports and allocations are counted together in all rooms."""
 
 
 class Engine(Protocol):
@@ -88,8 +89,8 @@ class TurnService:
         self._switch_s = 0.0
         """What `SWITCH_S` takes the place of."""
         self._urls: tuple[str, ...] = ()
-        self._guests: OrderedDict[Who, tuple[float, str]] = OrderedDict()
-        """(Room, identity) of a client that has not joined -> until when it is waited for, and its sid."""
+        self._guests: OrderedDict[tuple[str, Owner], tuple[float, str]] = OrderedDict()
+        """(Room, owner) of a client that has not joined -> until when it is waited for, and its sid."""
         self._adopted: dict[str, str] = {}
         """Sid of a participant -> the one that it had before it joined."""
 
@@ -144,12 +145,12 @@ class TurnService:
         self._thread.take(connection, client, tls)
         return True
 
-    def admit(self, sid: str, who: Who) -> None:
-        """Let a participant have allocations, and keep those that it made before it joined."""
+    def admit(self, sid: str, room: str, owner: Owner) -> None:
+        """Let a participant have allocations, and keep those that it made before it joined this room."""
         if self._thread is None:
             return
-        self._thread.admit(sid, who)
-        guest = self._guests.pop(who, None)
+        self._thread.admit(sid, owner)
+        guest = self._guests.pop((room, owner), None)
         if guest is not None:
             self._adopted[sid] = guest[1]
 
@@ -161,14 +162,17 @@ class TurnService:
         if (guest := self._adopted.pop(sid, "")) != "":
             self._thread.expel(guest)
 
-    def guest(self, who: Who) -> str:
-        """Return a sid with which a client may have allocations before it joins."""
+    def guest(self, room: str, owner: Owner) -> str:
+        """Return a sid with which a client may have allocations before it joins a room."""
         now = self._clock()
         self._forget_guests(now)
-        sid = self._guests.pop(who, (0.0, ""))[1] or identifiers.participant_sid()
-        self._guests[who] = (now + GUEST_S, sid)
+        sid = self._guests.pop((room, owner), (0.0, ""))[1] or identifiers.participant_sid()
+        others = [guest for guest in self._guests if guest[1] == owner]
+        if len(others) >= MAX_GUESTS_OF_OWNER:
+            self._forget(others[0])
+        self._guests[room, owner] = (now + GUEST_S, sid)
         if self._thread is not None:
-            self._thread.admit(sid, who)
+            self._thread.admit(sid, owner)
         return sid
 
     def ice_servers(self, sid: str, now: float) -> list[ICEServer]:
@@ -188,12 +192,15 @@ class TurnService:
 
     def _forget_guests(self, now: float) -> None:
         while self._guests:
-            who, (until, sid) = next(iter(self._guests.items()))
+            guest, (until, _) = next(iter(self._guests.items()))
             if until > now and len(self._guests) < MAX_GUESTS:
                 return
-            del self._guests[who]
-            if self._thread is not None:
-                self._thread.expel(sid)
+            self._forget(guest)
+
+    def _forget(self, guest: tuple[str, Owner]) -> None:
+        _, sid = self._guests.pop(guest)
+        if self._thread is not None:
+            self._thread.expel(sid)
 
 
 def told_urls(options: TurnOptions, relayed: Mapping[int, bytes], sockets: Sockets) -> tuple[str, ...]:

@@ -119,9 +119,13 @@ class Endpoint:
         response = PlainTextResponse("", headers={"Accept-Post": SDP_TYPE})
         if "authorization" in request.headers or "access_token" in request.query_params:
             join = self._join(request)
-            request.app.state.rooms.validate(join)
-            # Nobody has joined yet, so the credentials carry a sid of their own.
-            self._add_links(response, self._services.node.turn.guest((join.room, join.claims.identity)))
+            share = self._share(join)
+            await wait_for_turn(share, self._services.node.dropped)
+            share.note()
+            with share.charged():
+                request.app.state.rooms.validate(join)
+                # Nobody has joined yet, so the credentials carry a sid of their own.
+                self._add_links(response, self._services.node.turn.guest(join.room, join.claims.who))
         return response
 
     def _add_links(self, response: Response, sid: str) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Hashable, Sequence
 REST_S = 120.0
 """How long a port is not given to another allocation."""
 MAX_OF_OWNER = 256
-"""Ports that one identity of a room has in use or resting: who allocates or joins again and again takes the others
-nothing. It is no more than one in `OWNERS` of all ports."""
+"""Ports that one API key and identity has in use or resting: who allocates or joins again and again, in however many
+rooms, takes the others nothing. It is no more than one in `OWNERS` of all ports."""
 OWNERS = 4
 
 

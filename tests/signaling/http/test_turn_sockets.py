@@ -116,7 +116,7 @@ async def place(authority: Authority, tmp_path: Path) -> AsyncIterator[Place]:
     rooms, engine = PlayedRooms(turn=TurnService(options, "secret")), KeepingEngine()
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(running_on(config, engine, rooms))
-        rooms.turn.admit(SID, ("room", "ann"))
+        rooms.turn.admit(SID, "room", ("key", "ann"))
         yield Place(config, rooms, engine, addresses[0][1])
 
 

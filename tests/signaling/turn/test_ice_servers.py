@@ -53,7 +53,7 @@ async def test_joins_and_resumes_tell_of_the_servers_of_their_moment(call: Call)
 async def test_our_own_server_comes_first_and_knows_who_is_here(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = call.rooms.turn
     here: list[str] = []
-    monkeypatch.setattr(turn, "admit", lambda sid, who: here.append(f"{who[1]} in {who[0]}"))
+    monkeypatch.setattr(turn, "admit", lambda sid, room, owner: here.append(f"{owner[1]} of {owner[0]} in {room}"))
     monkeypatch.setattr(turn, "expel", lambda sid: here.append(f"{sid} left"))
     call.rooms.renew(replace(call.config, ice_servers=OPTIONS))
     assert call.rooms.node.has_relay
@@ -70,6 +70,6 @@ async def test_our_own_server_comes_first_and_knows_who_is_here(call: Call, monk
     assert reconnect.ice_servers[0].urls == ours.urls
     call.rooms.renew(replace(call.config, ice_servers=IceServerOptions()))
     assert call.rooms.node.has_relay
-    assert here == [f"ann in {ann.joined.room.name}"]
+    assert here == [f"ann of devkey in {ann.joined.room.name}"]
     call.rooms.close(ann.joined.room.name)
     assert here[1:] == [f"{ann.sid} left"]

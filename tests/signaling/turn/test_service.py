@@ -11,6 +11,7 @@ import pytest
 
 from signaling.config.turn_options import TurnOptions
 from signaling.turn import service as module
+from signaling.turn.allocation import ports as ports_module
 from signaling.turn.allocation.credentials import Credentials
 from signaling.turn.service import GUEST_S, TurnService, told_urls
 from signaling.turn.thread import Sockets
@@ -18,6 +19,7 @@ from signaling.turn.wire.stun_messages import Address
 from tests.signaling.support.running_turn import CHANNEL, CHECK, PATIENCE_S, DatagramEnd, bound, until
 
 OPTIONS = TurnOptions(enabled=True, udp_port=3478)
+ANN = ("key", "ann")
 V4, V6 = bytes((192, 0, 2, 1)), bytes.fromhex("20010db8000000000000000000000001")
 EVERYTHING = TurnOptions(
     enabled=True, domain="turn.example.org", udp_port=3478, tcp_port=3479, advertised_tcp_port=80, tls_port=5349
@@ -70,7 +72,7 @@ async def test_a_server_that_is_off_serves_nobody() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert not turn.take(ours, ("192.0.2.7", 1))
-    turn.admit("PA_a", ("room", "ann"))
+    turn.admit("PA_a", "room", ANN)
     turn.expel("PA_a")
     assert turn.drops() == {}
     turn.stop()
@@ -94,7 +96,7 @@ async def test_a_participant_reaches_the_media_until_it_leaves(sockets: Sockets)
     try:
         assert turn.is_told
         assert await asyncio.to_thread(client.allocate) == 401
-        turn.admit("PA_a", ("room", "ann"))
+        turn.admit("PA_a", "room", ANN)
         assert await asyncio.to_thread(client.allocate) == 0
         media = Address(V4, 7882)
         assert await asyncio.to_thread(client.bind, media) == 0
@@ -125,26 +127,52 @@ async def test_who_has_not_joined_yet_may_have_allocations_for_a_while(
     now = [100.0]
     turn = TurnService(OPTIONS, "secret", lambda: now[0])
     turn.start(PlayedEngine(), sockets, lambda: None)
-    who, clients = ("room", "ann"), []
+    clients = []
     try:
-        sid = turn.guest(who)
-        assert turn.guest(who) == sid
-        other = turn.guest(("room", "bob"))
+        sid = turn.guest("room", ANN)
+        assert turn.guest("room", ANN) == sid
+        other = turn.guest("room", ("key", "bob"))
         for each in (sid, other):
             clients.append(await told(turn, each, sockets.udp[0]))
             assert await asyncio.to_thread(clients[-1].allocate) == 0
         assert turn._thread is not None
         thread = turn._thread
-        turn.admit("PA_a", who)
+        turn.admit("PA_a", "room", ANN)
         now[0] += GUEST_S
         turn.tick()
         await asyncio.to_thread(until, lambda: thread.allocations() == 1)
         turn.expel("PA_a")
         await asyncio.to_thread(until, lambda: thread.allocations() == 0)
-        assert turn.guest(who) != sid
+        assert turn.guest("room", ANN) != sid
         monkeypatch.setattr(module, "MAX_GUESTS", 3)
-        assert len({turn.guest(("room", str(number))) for number in range(10)}) == 10
+        assert len({turn.guest("room", ("key", str(number))) for number in range(10)}) == 10
         assert len(turn._guests) == 3
+    finally:
+        for client in clients:
+            client.socket.close()
+        turn.stop()
+
+
+async def test_a_token_for_any_room_uses_up_its_own_share_only(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_GUESTS_OF_OWNER", 2)
+    monkeypatch.setattr(ports_module, "MAX_OF_OWNER", 2)
+    turn = TurnService(OPTIONS, "secret")
+    turn.start(PlayedEngine(), sockets, lambda: None)
+    clients = []
+    try:
+        bob = turn.guest("room", ("key", "bob"))
+        for number in range(10):
+            turn.guest(f"room {number}", ANN)
+        assert [room for room, owner in turn._guests if owner == ANN] == ["room 8", "room 9"]
+        assert turn.guest("room", ("key", "bob")) == bob
+        for number in range(3):
+            turn.admit(f"PA_{number}", f"room {number}", ANN)
+            clients.append(await told(turn, f"PA_{number}", sockets.udp[0]))
+        assert [await asyncio.to_thread(each.allocate) for each in clients] == [0, 0, 486]
+        clients.append(await told(turn, bob, sockets.udp[0]))
+        assert await asyncio.to_thread(clients[-1].allocate) == 0
     finally:
         for client in clients:
             client.socket.close()
