@@ -43,6 +43,10 @@ MAX_SIDE = 16_384
 """The width and height of a picture that a client may name, in pixels."""
 SOURCES: dict[str, TrackSource] = {name.lower(): cast("TrackSource", number) for name, number in TrackSource.items()}
 
+ANY_TAG = ("*", '"*"')
+"""What stands for every entity-tag in `If-Match`: a star (RFC 9110 section 13.1.1), also in quotes, as drafts of WHIP
+and WHEP have it in examples, which clients have copied."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 log = structlog.get_logger("signaling.whip")
@@ -288,5 +292,5 @@ def _check_tag(given: str, session: Session) -> None:
     if not given.strip():
         raise Problem(428, "If-Match with the entity-tag of the ICE session is needed")
     tags = {tag.strip() for tag in given.split(",")}
-    if not tags & {"*", session.tag}:
+    if not tags & {*ANY_TAG, session.tag}:
         raise Problem(412, "the entity-tag is not that of the ICE session")

@@ -8,6 +8,7 @@ import pytest
 from signaling.http.shares import Share
 from signaling.participants.participant import Participant
 from signaling.rooms.room import Room
+from signaling.turn.service import TurnService
 from signaling.whip.sessions import Sessions
 from tests.signaling.support.offers import played, published
 from tests.signaling.whip.conftest import Http
@@ -83,6 +84,8 @@ async def test_whoever_asks_in_several_ways_has_one_share(http: Http, monkeypatc
     assert len(charged) == 1
     assert (await http.delete(place)).status_code == 200
     assert len(charged) == 1
+    assert (await http.client.options("/whip/v1", headers=http.bearer())).status_code == 200
+    assert len(charged) == 1
     another = http.bearer("another", roomAdmin=True)
     assert (await http.client.get("/statistics/hall", headers=another)).status_code == 200
     assert len(charged) == 2
@@ -94,4 +97,14 @@ async def test_the_end_of_a_session_is_charged(http: Http, monkeypatch: pytest.M
     monkeypatch.setattr(Share, "spend", lambda _share, seconds: spent.append(seconds))
     monkeypatch.setattr(Room, "remove", slow(http, Room.remove, 3.0))
     assert (await http.delete(place)).status_code == 200
+    assert sum(spent) == pytest.approx(3.0)
+
+
+async def test_asking_for_ice_servers_is_charged(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: list[float] = []
+    monkeypatch.setattr(Share, "spend", lambda _share, seconds: spent.append(seconds))
+    monkeypatch.setattr(TurnService, "guest", slow(http, TurnService.guest, 3.0))
+    assert (await http.client.options("/whep/v1", headers=http.bearer())).status_code == 200
+    assert sum(spent) == pytest.approx(3.0)
+    assert (await http.client.options("/whep/v1")).status_code == 200
     assert sum(spent) == pytest.approx(3.0)

@@ -46,11 +46,12 @@ async def test_who_never_connected_is_told_of_udp_again(http: Http) -> None:
     assert told == [["udp", "tcp"]] * 2
 
 
-async def test_ice_restarts_with_new_credentials_alone(http: Http) -> None:
+@pytest.mark.parametrize("any_session", ["*", '"*"'])  # as RFC 9110 has it, and as the examples of WHIP do
+async def test_ice_restarts_with_new_credentials_alone(http: Http, any_session: str) -> None:
     answer = await http.post("/whip/v1", published())
     place, tag = answer.headers["location"], answer.headers["etag"]
     (transport,) = http.participant().renegotiation.transports
-    again = await http.patch(place, NEW, If_Match="*")
+    again = await http.patch(place, NEW, If_Match=any_session)
     assert (again.status_code, again.headers["content-type"]) == (200, FRAGMENT)
     assert http.call.engine.restarts == [transport]
     remote = http.call.engine.transports[transport]
