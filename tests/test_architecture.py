@@ -4,9 +4,11 @@ A folder is the unit of a law: a new file needs no line here. An exception is a 
 """
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -228,6 +230,25 @@ def test_an_import_only_goes_down(package: str) -> None:
 def test_every_folder_has_its_place_in_the_order() -> None:
     there = {room_of(dotted(path)) for path in sources(*PACKAGES)} - set(PACKAGES)
     assert there - {"signaling.demo"} == set().union(*ORDER)
+
+
+def _rows_of_the_design() -> Iterator[set[str]]:
+    """The folders and files in each row of the tables of docs/design.md that say where things are."""
+    first = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("\n## ")[1]
+    for line in first.splitlines():
+        cell = line.split("|")[1] if line.startswith("| `") else ""
+        named = {each.strip("/").removesuffix(".py").replace("/", ".") for each in re.findall("`([^`]+)`", cell)}
+        if named:
+            yield named
+
+
+def test_the_tables_of_the_design_name_every_folder_and_go_down() -> None:
+    level = {room: number for number, rooms in enumerate(ORDER) for room in rooms}
+    rows = list(_rows_of_the_design())
+    assert {room for room in level if (ROOT / room.replace(".", "/")).is_dir()} <= set().union(*rows)
+    for package in PACKAGES:
+        levels = [[level[room] for room in row] for row in rows if all(room.startswith(package) for room in row)]
+        assert [(above, below) for above, below in pairwise(levels) if min(above) < max(below)] == []
 
 
 @pytest.mark.parametrize("package", ["sfu", "signaling", "bench"])
