@@ -55,6 +55,7 @@ ORDER = (
     {"signaling.api"},
     {"signaling.whip"},
     {"signaling.registry"},
+    {"signaling.process"},
     {"signaling.cli"},
     # the benchmark
     {"bench.results", "bench.accounting", "bench.plans"},
@@ -72,8 +73,8 @@ know each other."""
 
 ENGINE_INTERFACE = {"sfu.engine", "sfu.parameters", "sfu.events", "sfu.sockets"}
 """What signalling may import of the media engine."""
-MORE_OF_THE_ENGINE = {"signaling/cli.py": {"sfu.compile", "sfu.addresses"}}
-"""The command line also compiles kernels ahead of time, and finds the addresses that the configuration chooses."""
+MORE_OF_THE_ENGINE = {"signaling/process.py": {"sfu.compile", "sfu.addresses"}}
+"""What starts the server also compiles kernels ahead, and finds the addresses that the configuration chooses."""
 
 MAX_FILES = 20
 """In one folder, the package's own file included."""

@@ -1,23 +1,20 @@
 """signaling/cli.py: what operators type, and what they are told when it is wrong."""
 
 import http.server
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from signaling import cli
-from signaling.cli import CONTROL_NICE, main
+from signaling import process
+from signaling.cli import main
 from signaling.config.api_keys import hide
-from signaling.config.configuration import Config, Flags
+from signaling.config.configuration import Flags
 from signaling.http.tokens import verify
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +118,7 @@ def test_without_a_command_the_server_starts(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[Flags] = []
-    monkeypatch.setattr(cli, "_serve", served.append)
+    monkeypatch.setattr(process, "serve", served.append)
     run(capsys, "--dev", "--bind", "0.0.0.0,::", "--rtc.tcp_port", "7881", "--disable-strict-config")
     run(capsys, "--dev", "--port", "0", "serve", "--bind", "::1", "--redis-host=r:1", "--key-file", "k")
     first, second = served
@@ -129,32 +126,6 @@ def test_without_a_command_the_server_starts(
     assert first.settings == ((("rtc", "tcp_port"), "7881", "--rtc.tcp_port"),)
     assert (second.dev, second.bind, second.port) == (True, ("::1",), 0)
     assert {setting.path for setting in second.settings} == {("redis", "address"), ("key_file",)}
-
-
-def test_a_server_that_was_configured_without_files_outlives_sighup(monkeypatch: pytest.MonkeyPatch) -> None:
-    renewals: list[Callable[[], Config] | None] = []
-    ignored: list[bool] = []
-
-    def start(_: Config, read_again: Callable[[], Config] | None) -> None:
-        renewals.append(read_again)
-        ignored.append(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
-
-    before = signal.getsignal(signal.SIGHUP)
-    monkeypatch.setattr(cli, "_open_and_run", start)
-    try:
-        monkeypatch.setenv("LIVEKIT_CONFIG", "keys: {envkey: envsecret}")
-        cli._serve(Flags())
-        signal.signal(signal.SIGHUP, before)
-        monkeypatch.delenv("LIVEKIT_CONFIG")
-        cli._serve(Flags(dev=True))
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    read_again, in_a_terminal = renewals
-    assert read_again is not None
-    monkeypatch.setenv("LIVEKIT_CONFIG", "keys: {another: one}")
-    assert list(read_again().keys) == ["another"]
-    assert in_a_terminal is None
-    assert ignored == [True, False]  # it may come before there is something to renew
 
 
 def test_generated_keys_are_long_and_new(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +150,7 @@ def test_every_flag_of_livekit_server_is_taken(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[Flags] = []
-    monkeypatch.setattr(cli, "_serve", served.append)
+    monkeypatch.setattr(process, "serve", served.append)
     names = "bind config config-body key-file keys region node-ip udp-port redis-host redis-password turn-cert turn-key"
     given = [argument for name in names.split() for argument in (f"--{name}", "::1")]
     run(capsys, *given, "--dev", "--disable-strict-config")
@@ -190,7 +161,7 @@ def test_every_flag_of_livekit_server_is_taken(
 
 def test_flags_may_have_one_dash_as_in_go(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Flags] = []
-    monkeypatch.setattr(cli, "_serve", served.append)
+    monkeypatch.setattr(process, "serve", served.append)
     run(capsys, "-dev", "-bind=0.0.0.0", "-rtc.tcp_port", "7881", "-room.auto_create=false", "-logging.json")
     (flags,) = served
     assert (flags.dev, flags.bind) == (True, ("0.0.0.0",))
@@ -280,89 +251,3 @@ def test_the_command_line_is_quick_because_it_loads_no_media_engine() -> None:
     code = "import sys, signaling.cli; print([name for name in sys.modules if name in ('numba', 'sfu')])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-
-
-@pytest.fixture
-def taken_port() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        yield taken.getsockname()[1]
-
-
-def serve(*arguments: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_NAMES}
-    command = [sys.executable, "-m", "signaling.cli", "serve", "--dev", "--bind", "127.0.0.1", "--node-ip", "127.0.0.1"]
-    return subprocess.Popen(
-        [*command, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_a_taken_tcp_port_is_one_line_and_status_2(taken_port: int) -> None:
-    with serve("--port", str(taken_port), "--udp-port", "0", "--log-level", "error") as process:
-        _, err = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert err == f"aiosfu: cannot listen on 127.0.0.1 TCP port {taken_port}: Address already in use\n"
-
-
-def test_a_taken_udp_port_is_one_line_and_status_2() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        with serve("--port", "0", "--udp-port", str(port), "--log-level", "error") as process:
-            _, err = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert re.fullmatch(rf"aiosfu: cannot bind UDP port {port}: [^\n]*\n", err)
-
-
-def test_a_taken_udp_port_is_told_before_kernels_are_compiled(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sfu.compile.compile_all", lambda _: pytest.fail("compiled first"))
-    # A logger keeps the level at which it was first used, and other tests of this process read what is logged.
-    monkeypatch.setattr("signaling.logs.configure_logging", lambda *_: None)
-    with socket.socket(type=socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        status, _, err = run(capsys, "serve", "--dev", "--port", "0", "--udp-port", str(port), "--log-level", "error")
-    assert (status, err) == (2, f"aiosfu: cannot bind UDP port {port}: Address already in use\n")
-
-
-@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT", "SIGQUIT"])
-def test_a_signal_stops_the_server_cleanly(signal_name: str) -> None:
-    with serve("--port", "0", "--udp-port", "0") as process:
-        assert process.stdout is not None
-        assert re.fullmatch(r"Demo page: http://127\.0\.0\.1:\d+/demo/\n", process.stdout.readline())
-        process.send_signal(signal.Signals[signal_name])
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "Traceback" not in err
-
-
-def test_a_server_that_stops_outlives_sighup(tmp_path: Path) -> None:
-    file = tmp_path / "livekit.yaml"
-    file.write_text("keys: {a: b}\n")
-    with serve("--port", "0", "--udp-port", "0", "--config", str(file)) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        while process.poll() is None:
-            process.send_signal(signal.SIGHUP)
-            time.sleep(0.01)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "Traceback" not in err
-
-
-def test_the_control_thread_gives_way_to_the_media_threads() -> None:
-    with serve("--port", "0", "--udp-port", "0", "--media-threads", "2") as process:
-        assert process.stdout is not None
-        process.stdout.readline()  # it is running
-        nice = {int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in _tasks(process.pid)}
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice.pop(process.pid) == max(before, CONTROL_NICE)
-    assert list(nice.values()).count(before) >= 2
-
-
-def _tasks(pid: int) -> list[Path]:
-    return list(Path(f"/proc/{pid}/task").iterdir())
