@@ -35,7 +35,7 @@ from signaling.participants.owner import Owner
 from signaling.rooms import tracks
 from signaling.rooms.capacity import SERVER_FULL, Needs
 from signaling.rooms.tracks import SVC_CODECS, EngineTrack, Track
-from signaling.sdp.negotiation import MAX_ENCODINGS
+from signaling.sdp.offered import MAX_ENCODINGS
 from signaling.sdp.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from sfu.parameters import Codec, Kind, TrackId
+from signaling.sdp.bundle import Bundle
 from signaling.sdp.codecs import Format
 from signaling.sdp.forwarding import Forwarding
-from signaling.sdp.negotiation import RID_URI, Bundle, PublishDecision
+from signaling.sdp.negotiation import RID_URI, PublishDecision
 from signaling.sdp.session_description import Direction, Extmap, Section, SessionDescription
 
 

@@ -1,7 +1,7 @@
-"""Negotiation: from an m-section that a client offers to the answer, and to the engine's parameters.
+"""Negotiation: what is agreed on of an m-section, how it is written, and the engine's parameters.
 
 These are pure functions on m-sections; the state of a connection is in `peer_connection` and `offering`. They follow
-RFC 9429 (JSEP) for answers, RFC 9143 for BUNDLE and RFC 8853 for simulcast.
+RFC 9429 (JSEP) for answers and RFC 9143 for BUNDLE. What an offered m-section says is read by `offered`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,19 +14,17 @@ from sfu.parameters import (
     MAX_TEMPORAL,
     Codec,
     DtlsRole,
-    Encoding,
     Extension,
     IceCredentials,
     Kind,
     LocalSubscription,
     LocalTransport,
-    MediaParameters,
-    PayloadType,
     RemoteTransport,
     SubscribeParameters,
     TrackId,
 )
 from signaling.sdp.codecs import PRIMARY, Format, companions, most_compatible, sent_codecs, without
+from signaling.sdp.offered import is_data
 from signaling.sdp.parsing import MAX_CACHED_PROFILES, SdpError
 from signaling.sdp.session_description import (
     Direction,
@@ -41,14 +39,8 @@ from signaling.sdp.session_description import (
     Transport,
 )
 
-MAX_ID = 16
-"""ASCII characters of a mid or rid: the header extension that carries it has no room for more (RFC 8285)."""
 MAX_ONE_BYTE_ID = 14
 """Largest extension id of the one-byte form (RFC 8285 section 4.2)."""
-MAX_ENCODINGS = 3
-"""Simulcast layers of one track that are accepted."""
-RID_ORDER = "qhf"
-"""LiveKit's rids: quarter, half, full resolution."""
 SCTP_PORT = 5_000
 MAX_MESSAGE_SIZE = 262_144
 """Bytes of one data channel message that we accept; what browsers offer."""
@@ -67,7 +59,6 @@ DEPENDENCY_URI = _URI[Extension.DEPENDENCY]
 TRANSPORT_CC = "transport-cc"
 FEEDBACK = (TRANSPORT_CC, "goog-remb", "ccm fir", "nack", "nack pli")
 """RTCP feedback that we act on."""
-_KINDS = {kind.value: kind for kind in Kind}
 _MIRRORED = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
 
 Source = tuple[Codec, str, TrackId]
@@ -107,19 +98,6 @@ class WantedTrack:
     """Called when forwarding starts. Until then the client may change what it shows, and the publisher may mute."""
     in_step: str = ""
     """What of the publisher's the client plays in step with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendingSection:
-    """One m-section on which the client sends."""
-
-    mid: str
-    kind: Kind
-    cid: str
-    """Track id of `a=msid`; empty when absent."""
-    codecs: tuple[tuple[Codec, str], ...]
-    """(codec, fmtp) in the order offered, each codec once, in the format that would be accepted."""
-    encodings: tuple[Encoding, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,87 +162,7 @@ class Selection:
         return tuple(f for f in (self.media, self.rtx, self.red) if f is not None)
 
 
-# Offered m-sections.
-
-
-def kind_of(section: Section) -> Kind | None:
-    """Return the kind of an m-section: audio or video; None for anything else."""
-    return _KINDS.get(section.kind)
-
-
-def is_data(section: Section) -> bool:
-    """Tell whether an m-section is for data channels (RFC 8841)."""
-    return section.kind == "application" and "webrtc-datachannel" in section.profile.formats
-
-
-def bundled_mids(session: SessionDescription) -> tuple[str, ...]:
-    """Return the mids of the bundle that we accept, in its order. A single m-section needs no group."""
-    if session.bundles:
-        return tuple(dict.fromkeys(session.bundles[0]))
-    return tuple(section.mid for section in session.sections if section.mid) if len(session.sections) == 1 else ()
-
-
-def is_acceptable(section: Section) -> bool:
-    """Tell whether a bundled m-section can be used, apart from its codecs."""
-    if section.rejected or not section.mid:
-        return False
-    if is_data(section):
-        return section.protocol.endswith("DTLS/SCTP")
-    return kind_of(section) is not None and (
-        section.rtcp_mux and "RTP/SAVP" in section.protocol and _fits_packets(section.mid)
-    )
-
-
-def _fits_packets(identifier: str) -> bool:
-    return identifier.isascii() and len(identifier) <= MAX_ID
-
-
-def track_id(section: Section) -> str:
-    """Return the id of the MediaStreamTrack that the client sends; empty if it gives none."""
-    if section.msids:
-        return section.msids[0][1]
-    values = [ssrc.value.split() for ssrc in section.ssrcs if ssrc.name == "msid"]
-    return next((words[1] for words in values if len(words) == 2), "")
-
-
-def encodings_of(section: Section, rids: bool) -> tuple[Encoding, ...]:
-    """Return the layers of a sending m-section, lowest first; one to three.
-
-    `rids` says whether the rid header extension is negotiated. SSRCs of layers with rids stay unknown even if they are
-    listed: packets show which SSRC is which layer, the order of lines does not.
-    """
-    names = sent_rids(section) if rids else ()
-    if names:
-        if set(names) <= set(RID_ORDER):
-            names = tuple(sorted(names, key=RID_ORDER.index))
-        return tuple(Encoding(rid=name) for name in names)
-    repairs = {g.ssrcs[0]: g.ssrcs[1] for g in section.ssrc_groups if g.semantics == "FID" and len(g.ssrcs) == 2}
-    layers = next((g.ssrcs for g in section.ssrc_groups if g.semantics == "SIM"), ())
-    listed = dict.fromkeys(ssrc.ssrc for ssrc in section.ssrcs if ssrc.ssrc not in repairs.values())
-    chosen = tuple(dict.fromkeys(layers))[:MAX_ENCODINGS] or tuple(listed)[:1]
-    return tuple(Encoding(ssrc=ssrc, rtx_ssrc=repairs.get(ssrc, 0)) for ssrc in chosen) or (Encoding(),)
-
-
-def sent_rids(section: Section) -> tuple[str, ...]:
-    """Return the rids that the client sends, in their order. Only those in a=simulcast are layers (RFC 8853)."""
-    declared = [rid.id for rid in section.rids if rid.direction == "send" and _fits_packets(rid.id)]
-    if section.simulcast and section.simulcast.send:
-        streams = [stream.split(",")[0].removeprefix("~") for stream in section.simulcast.send]
-        declared = [stream for stream in streams if stream in declared]
-    return tuple(dict.fromkeys(declared))[:MAX_ENCODINGS]
-
-
-def sending_section(section: Section, kind: Kind, formats: Sequence[Format], rids: bool) -> SendingSection:
-    """Describe a sending m-section for the publisher's decision."""
-    codecs = dict.fromkeys(f.codec for f in formats if f.codec in PRIMARY)
-    chosen = [most_compatible(codec, formats) for codec in codecs]
-    return SendingSection(
-        mid=section.mid,
-        kind=kind,
-        cid=track_id(section),
-        codecs=tuple((f.codec, f.description) for f in chosen if f is not None),
-        encodings=encodings_of(section, rids),
-    )
+# Which header extensions and formats are used.
 
 
 @lru_cache(MAX_CACHED_PROFILES)
@@ -291,63 +189,6 @@ def publish_extensions(extensions: tuple[Extmap, ...], codec: Codec) -> tuple[Ex
     if codec in (Codec.VP9, Codec.AV1):
         return extensions
     return tuple(extension for extension in extensions if extension.uri != DEPENDENCY_URI)
-
-
-class Bundle:
-    """The meaning of payload types and extension ids, of which each has one in a bundle (RFC 9143 section 9.1).
-
-    The first m-section that uses a number decides; what contradicts it is not accepted.
-    """
-
-    def __init__(self) -> None:
-        """Start without definitions."""
-        self._payload_types: dict[int, PayloadType] = {}
-        self._uris: dict[int, str] = {}
-        self._ids: dict[str, int] = {}
-        self._admitted: dict[int, tuple[tuple[Format, ...], tuple[Format, ...]]] = {}
-        """Id of a tuple -> (the tuple, its admitted formats). Most m-sections share one tuple."""
-
-    def admit_formats(self, formats: tuple[Format, ...]) -> tuple[Format, ...]:
-        """Define the payload types; return those without contradiction, or `formats` itself if that is all."""
-        if id(formats) not in self._admitted:
-            kept = [f for f in formats if self._admit(f)]
-            numbers = {f.payload_type for f in kept}
-            admitted = tuple(f for f in kept if f.associated < 0 or f.associated in numbers)
-            self._admitted[id(formats)] = formats, formats if len(admitted) == len(formats) else admitted
-        return self._admitted[id(formats)][1]
-
-    def _admit(self, offered: Format) -> bool:
-        new = offered.parameters()
-        known = self._payload_types.setdefault(offered.payload_type, new)
-        if new.nack and not known.nack and replace(known, nack=True) == new:
-            self._payload_types[offered.payload_type] = new
-            return True
-        return known == new or known == replace(new, nack=True)
-
-    def admit_extensions(self, extensions: tuple[Extmap, ...]) -> tuple[Extmap, ...]:
-        """Define the extension ids; return those without contradiction, or `extensions` itself if that is all."""
-        kept = []
-        for offered in extensions:
-            same_id = self._uris.get(offered.id, offered.uri) == offered.uri
-            if same_id and self._ids.get(offered.uri, offered.id) == offered.id:
-                self._uris[offered.id] = offered.uri
-                self._ids[offered.uri] = offered.id
-                kept.append(offered)
-        return extensions if len(kept) == len(extensions) else tuple(kept)
-
-    def parameters(self, mixed: bool, receiving: Iterable[Section] = ()) -> MediaParameters:
-        """Return the engine's parameters for all numbers of the bundle.
-
-        `receiving` are the m-sections on which the client receives.
-        """
-        unnumbered = {kind_of(section) for section in receiving if not reports_arrivals(section.profile)}
-        extensions = {number: EXTENSION_URIS[uri] for number, uri in self._uris.items() if uri in EXTENSION_URIS}
-        return MediaParameters(
-            dict(self._payload_types), extensions, mixed, frozenset(k for k in Kind if k in unnumbered)
-        )
-
-
-# Which formats are used.
 
 
 def publish_formats(formats: Sequence[Format], decision: PublishDecision) -> tuple[Format, ...]:

@@ -29,14 +29,13 @@ from signaling.sdp.negotiation import (
     Selection,
     WantedTrack,
     build_profile,
-    bundled_mids,
     data_section,
-    is_acceptable,
     local_transport,
     remote_transport,
     reports_arrivals,
     with_track,
 )
+from signaling.sdp.offered import bundled_mids, is_acceptable
 from signaling.sdp.parsing import MAX_SECTIONS, KnownSections, SdpError, parse
 from signaling.sdp.session_description import Direction, Extmap, Profile, Section, SessionDescription, Setup
 

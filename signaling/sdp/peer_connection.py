@@ -18,6 +18,7 @@ from sfu.parameters import (
     TransportId,
 )
 from signaling.sdp.answer import AnswerWriter
+from signaling.sdp.bundle import Bundle
 from signaling.sdp.candidates import Trickled, chosen, trickled
 from signaling.sdp.codecs import PRIMARY, Format, announced, descriptions, supported_formats
 from signaling.sdp.forwarding import Forwarding, Forwardings, Sent
@@ -25,18 +26,19 @@ from signaling.sdp.m_sections import Layout, MSection, Published
 from signaling.sdp.matching import FreeSections, Matching, kind_of_source
 from signaling.sdp.negotiation import (
     Beginning,
-    Bundle,
     PublishDecision,
-    SendingSection,
     WantedTrack,
     accepted_extensions,
+    publish_formats,
+    remote_transport,
+)
+from signaling.sdp.offered import (
+    SendingSection,
     bundled_mids,
     encodings_of,
     is_acceptable,
     is_data,
     kind_of,
-    publish_formats,
-    remote_transport,
     sending_section,
     track_id,
 )

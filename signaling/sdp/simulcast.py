@@ -5,7 +5,8 @@ Who calls it: `peer_connection.py`.
 
 from dataclasses import replace
 
-from signaling.sdp.negotiation import RID_URI, sent_rids
+from signaling.sdp.negotiation import RID_URI
+from signaling.sdp.offered import sent_rids
 from signaling.sdp.session_description import Profile, Rid, Section, Simulcast
 
 PER_LAYER_PLI = "x-google-per-layer-pli=1"

@@ -23,18 +23,10 @@ from livekit.protocol.models import (
 from livekit.protocol.rtc import AddTrackRequest
 
 from sfu.parameters import Codec, Kind
+from signaling.sdp.bundle import Bundle
 from signaling.sdp.codecs import PRIMARY, supported_formats
-from signaling.sdp.negotiation import (
-    RID_URI,
-    Bundle,
-    bundled_mids,
-    encodings_of,
-    is_acceptable,
-    is_data,
-    kind_of,
-    remote_transport,
-    track_id,
-)
+from signaling.sdp.negotiation import RID_URI, remote_transport
+from signaling.sdp.offered import bundled_mids, encodings_of, is_acceptable, is_data, kind_of, track_id
 from signaling.sdp.parsing import SdpError, format_parameters, parse
 from signaling.sdp.session_description import Section, SessionDescription, Transport
 from signaling.whip.problems import Problem

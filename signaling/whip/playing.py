@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from signaling.sdp.negotiation import kind_of
+from signaling.sdp.offered import kind_of
 from signaling.sdp.parsing import parse
 from signaling.sdp.session_description import Direction, Section
 

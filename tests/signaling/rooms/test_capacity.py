@@ -10,7 +10,7 @@ from sfu.schema.capacities import STREAMS, SUBSCRIPTIONS, TRACKS, TRANSPORTS
 from signaling.http.join import JoinError
 from signaling.rooms.capacity import MEASURE_INTERVAL_S, Needs
 from signaling.rooms.room import Room
-from signaling.sdp.negotiation import MAX_ENCODINGS
+from signaling.sdp.offered import MAX_ENCODINGS
 from tests.signaling.support.call import Call, Client
 
 

@@ -19,27 +19,23 @@ from sfu.parameters import (
     SubscribeParameters,
     TrackId,
 )
+from signaling.sdp.bundle import Bundle
 from signaling.sdp.codecs import Format, supported_formats
 from signaling.sdp.matching import Matching
 from signaling.sdp.negotiation import (
     MAX_REMOTE_MESSAGE_SIZE,
-    Bundle,
     PublishDecision,
     WantedTrack,
     accepted_extensions,
     answered_feedback,
     build_profile,
-    bundled_mids,
-    encodings_of,
-    is_acceptable,
     publish_formats,
     rejected_section,
     remote_transport,
-    sending_section,
-    track_id,
     used_first,
     with_track,
 )
+from signaling.sdp.offered import bundled_mids, encodings_of, is_acceptable, sending_section, track_id
 from signaling.sdp.parsing import SdpError, parse
 from signaling.sdp.session_description import Direction, Extmap, Profile, RtpMap, Section, SessionDescription
 
