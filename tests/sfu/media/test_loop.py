@@ -1,7 +1,9 @@
 """A turn of the loop over real loopback sockets with a hand-driven clock, and the thread around it."""
 
 import contextlib
+import inspect
 import os
+import re
 import select
 import socket
 import threading
@@ -35,6 +37,8 @@ from tests.sfu.support.ice import (
 NOW = 100 * SECOND
 ROW, GENERATION = 3, 5
 PATIENCE_S = 10.0
+TIMERS = re.findall(r"now >= thread\.(\w+)", inspect.getsource(timers.run_timers.py_func))
+"""The columns that say when a pass is due."""
 NEW_UFRAG, NEW_PASSWORD = "newerNEW", "n" * 24
 DTLS, RTP = b"\x16" + bytes(99), b"\x80\x60" + bytes(98)
 
@@ -225,6 +229,17 @@ def test_passes_run_when_due_and_not_before(node: Node) -> None:
     late = NOW + 10 * timers.FEEDBACK_NS + 1
     node.turn(late)
     assert node.memory.thread["feedback_ns"] == late + timers.FEEDBACK_NS, "missed periods are not made up for"
+
+
+@pytest.mark.parametrize("timer", TIMERS)
+def test_the_loop_wakes_for_every_timer(node: Node, timer: str) -> None:
+    thread = node.memory.thread
+    for each in TIMERS:
+        thread[each] = NOW + SECOND
+    thread["probing"] = 1  # without a probe cluster its timer does not count
+    assert timers.next_timer(node.memory.record) == NOW + SECOND
+    thread[timer] = NOW + 1
+    assert timers.next_timer(node.memory.record) == NOW + 1
 
 
 def test_consent_expiry_is_noticed_by_a_turn(node: Node) -> None:
