@@ -162,10 +162,10 @@ class Participant:
             proxy=None,
         )
         self._spawn(self._read(self._socket))
-        welcome = await self._answer(joined, "join")
-        self.ice_servers = list(welcome.ice_servers)
-        self._interval_s = welcome.ping_interval or PING_INTERVAL_S
-        self._meet(welcome.other_participants)
+        response = await self._answer(joined, "join")
+        self.ice_servers = list(response.ice_servers)
+        self._interval_s = response.ping_interval or PING_INTERVAL_S
+        self._meet(response.other_participants)
 
     async def _announce(self, number: int, kind: str) -> str:
         cid = self._cids[number]

@@ -23,7 +23,7 @@ from bench.measure.readings import Readings, Sample, Surroundings
 from bench.plans import Connected, Plan
 from bench.results import Measurement
 from bench.scenarios import Change, Choice, Scenario
-from bench.targets.base import Target, TargetFailed, is_peer
+from bench.targets.base import Target, TargetFailed, is_foreign
 from bench.targets.registry import make
 
 JOINS_AT_ONCE = 16
@@ -171,17 +171,17 @@ class Session:
             await self._join(plan)
 
     async def _join_late(self, plan: Plan) -> None:
-        """Join in the window. A failure of a peer is counted.
+        """Join in the window. A failure of a server of another project is counted.
 
         Raises:
-            TargetFailed: a join failed, and the target is not a peer.
+            TargetFailed: a join failed, and the target is a server of ours.
         """
         try:
             async with asyncio.timeout(LATE_JOIN_TIMEOUT_S):
                 await self._join(plan)
         except (TargetFailed, TimeoutError) as error:
             reason = str(error) or f"{self.target.name}: {plan.identity} did not join in {LATE_JOIN_TIMEOUT_S:.0f} s"
-            if not is_peer(self.target):
+            if not is_foreign(self.target):
                 raise TargetFailed(reason) from error
             self._failed_joins.append(reason)
 

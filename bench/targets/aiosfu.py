@@ -36,7 +36,7 @@ class Aiosfu(LiveKit):
     """
 
     name = "aiosfu"
-    peer = False
+    foreign = False
 
     def __init__(self, options: dict[str, str]) -> None:
         """Read the options.

@@ -68,17 +68,17 @@ class Target(Protocol):
 
 
 @runtime_checkable
-class Peer(Protocol):
-    """A target that may be a peer, which is another project's server."""
+class MayBeForeign(Protocol):
+    """A target that may be another project's server."""
 
-    peer: bool
+    foreign: bool
     """Whether the target is another project's server. Failed joins in the window are then counted as a result. A
     server of ours has to let everybody in, or it is not measured."""
 
 
-def is_peer(target: Target) -> bool:
+def is_foreign(target: Target) -> bool:
     """Tell whether a target is another project's server."""
-    return isinstance(target, Peer) and target.peer
+    return isinstance(target, MayBeForeign) and target.foreign
 
 
 class TargetFailed(Exception):

@@ -43,7 +43,7 @@ class Leg:
 class JanusTarget:
     """Starts Janus and speaks its API."""
 
-    peer = True
+    foreign = True
 
     def __init__(self, options: dict[str, str]) -> None:
         """Read the options, which the module lists.

@@ -31,7 +31,7 @@ class LiveKit:
 
     name = "livekit"
     profile = "SRTP_AEAD_AES_128_GCM"
-    peer = True
+    foreign = True
 
     def __init__(self, options: dict[str, str]) -> None:
         """Read the options, which the module lists."""

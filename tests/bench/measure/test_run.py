@@ -88,7 +88,7 @@ def test_a_join_that_another_server_refuses_is_a_result() -> None:
 
 def test_a_join_that_ours_refuses_is_an_error() -> None:
     with (
-        SessionProcess(Subject(PICKY, (("peer", "0"),)), JOINS) as session,
+        SessionProcess(Subject(PICKY, (("foreign", "0"),)), JOINS) as session,
         pytest.raises(RunFailed, match=r"^picky: viewer-1 could not join"),
     ):
         session.measure()

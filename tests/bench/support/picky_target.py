@@ -1,4 +1,4 @@
-"""A reflector that does not let one viewer in, as a server of another project or, with the option `peer=0`, as ours."""
+"""A reflector that does not let one viewer in, as another project's server or, with the option `foreign=0`, as ours."""
 
 from bench.plans import Connected, Plan
 from bench.targets.base import TargetFailed
@@ -14,7 +14,7 @@ class Picky(Reflector):
 
     def __init__(self, options: dict[str, str]) -> None:
         super().__init__(options)
-        self.peer = options.get("peer") != "0"
+        self.foreign = options.get("foreign") != "0"
 
     async def join(self, plan: Plan) -> Connected:
         if plan.identity == REFUSED:
