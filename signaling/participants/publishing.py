@@ -34,7 +34,7 @@ from signaling.limits import MAX_ADD_TRACK_BYTES, MAX_PENDING_TRACKS, MAX_TRACKS
 from signaling.participants.owner import Owner
 from signaling.rooms import tracks
 from signaling.rooms.capacity import SERVER_FULL, Needs
-from signaling.rooms.tracks import SVC_CODECS, EngineTrack, Track
+from signaling.rooms.tracks import EngineTrack, Track
 from signaling.sdp.offered import MAX_ENCODINGS
 from signaling.sdp.peer_connection import AnswerResult, PublishDecision, Published, SendingSection
 
@@ -228,7 +228,7 @@ class Publishing:
             return
         before = _mime_types(track.info)
         turned = engine_track.turn_to(event.codec, event.payload_type)
-        svc = event.codec in SVC_CODECS and event.layer == 0
+        svc = engine_track.has_layers_inside(event.codec)
         tracks.note_layer(track.info, event.codec, engine_track.mid, event.layer, event.ssrc, svc)
         if turned and track.codecs:
             track.codecs = tracks.announced_codecs(track.info)
@@ -302,7 +302,13 @@ class Publishing:
             return
         _, intended = self._claims.get(published.mid, (track, None))
         engine_track = EngineTrack(
-            published.engine_track, published.mid, published.codec, published.fmtp, published.formats, intended
+            published.engine_track,
+            published.mid,
+            published.codec,
+            published.fmtp,
+            published.formats,
+            intended,
+            published.streams,
         )
         track.engine_tracks[published.engine_track] = engine_track
         tracks.note_codec(track.info, engine_track.shown, published.mid)

@@ -30,6 +30,7 @@ from sfu.parameters import MAX_TEMPORAL, Codec, Kind, TrackId
 from signaling import identifiers
 from signaling.http.connection import Broadcast
 from signaling.rooms.access import SubscriptionAccess
+from signaling.sdp.codecs import SVC_CODECS
 
 MIME_TYPES: dict[Codec, str] = {
     Codec.OPUS: "audio/opus",
@@ -50,7 +51,6 @@ CODECS_BY_NAME: dict[str, Codec] = {
     "vp9": Codec.VP9,
     "av1": Codec.AV1,
 }
-SVC_CODECS = frozenset((Codec.VP9, Codec.AV1))
 RIDS = ("q", "h", "f")
 """LiveKit's names of simulcast layers, low to high."""
 
@@ -98,11 +98,17 @@ class EngineTrack:
     """(payload type, codec, `Format.description`) of everything that was accepted, the preferred one first."""
     intended: Codec | None = None
     """The codec that the client announced for this m-section, whether it can send it or not."""
+    streams: int = 1
+    """How many streams there are: more than one is simulcast."""
 
     @property
     def shown(self) -> Codec:
         """The codec that others are told until a packet shows another one."""
         return self.formats[0][1] if self.formats else self.codec
+
+    def has_layers_inside(self, codec: Codec) -> bool:
+        """Tell whether the layers of the track are inside one stream of this codec (SVC)."""
+        return self.streams == 1 and codec in SVC_CODECS
 
     def turn_to(self, codec: Codec, payload_type: int) -> bool:
         """Take over the codec that a packet shows; return whether it, or its profile, is another one than before."""

@@ -37,6 +37,8 @@ in RED, and no layer could be read."""
 _STATIC = {0: RtpMap(0, "PCMU", 8_000), 8: RtpMap(8, "PCMA", 8_000), 9: RtpMap(9, "G722", 8_000)}
 """Payload types that need no a=rtpmap (RFC 3551 section 6)."""
 
+SVC_CODECS = frozenset({Codec.VP9, Codec.AV1})
+"""Codecs of which one stream carries several spatial layers, unless there are several streams (simulcast)."""
 PRIMARY = frozenset({Codec.OPUS, Codec.AUDIO, Codec.VP8, Codec.H264, Codec.VP9, Codec.AV1})
 """Codecs that carry media themselves; RTX and RED carry another payload type."""
 MAX_CACHED_FMTPS = 1_024
@@ -323,6 +325,6 @@ def announced(encodings: tuple[Encoding, ...], bitrates: Sequence[int], codec: C
     A single encoding of a scalable codec begins with its lowest layer; that of another codec is the highest one.
     """
     if len(encodings) == 1 and bitrates:
-        bitrates = bitrates[:1] if codec in (Codec.VP9, Codec.AV1) else bitrates[-1:]
+        bitrates = bitrates[:1] if codec in SVC_CODECS else bitrates[-1:]
     known = (*bitrates, *(len(encodings) * (0,)))
     return tuple(replace(each, bitrate_bps=bps) for each, bps in zip(encodings, known, strict=False))

@@ -22,9 +22,11 @@ class Published:
     codec: Codec
     """The preferred codec. The engine tells which one the client really sends."""
     fmtp: str
-    """The format's description, for `WantedTrack.engine tracks`."""
+    """The format's description, for `WantedTrack.sources`."""
     formats: tuple[tuple[int, Codec, str], ...] = ()
     """(payload type, codec, `Format.description`) of what was accepted, in this order; without RTX."""
+    streams: int = 1
+    """How many streams there are: more than one is simulcast."""
 
 
 @dataclass(slots=True)

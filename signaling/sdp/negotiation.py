@@ -23,7 +23,7 @@ from sfu.parameters import (
     SubscribeParameters,
     TrackId,
 )
-from signaling.sdp.codecs import PRIMARY, Format, companions, most_compatible, sent_codecs, without
+from signaling.sdp.codecs import PRIMARY, SVC_CODECS, Format, companions, most_compatible, sent_codecs, without
 from signaling.sdp.offered import is_data
 from signaling.sdp.parsing import MAX_CACHED_PROFILES, SdpError
 from signaling.sdp.session_description import (
@@ -186,7 +186,7 @@ def publish_extensions(extensions: tuple[Extmap, ...], codec: Codec) -> tuple[Ex
 
     With it libwebrtc shrinks the payload descriptor of VP8 to one byte, and picture ids and temporal layers are gone.
     """
-    if codec in (Codec.VP9, Codec.AV1):
+    if codec in SVC_CODECS:
         return extensions
     return tuple(extension for extension in extensions if extension.uri != DEPENDENCY_URI)
 

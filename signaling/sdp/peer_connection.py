@@ -291,6 +291,7 @@ class AnsweringConnection:
             codec=accepted.codec,
             fmtp=accepted.description,
             formats=descriptions(formats),
+            streams=len(encodings),
         )
         return m_section.published
 

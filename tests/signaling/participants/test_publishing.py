@@ -61,6 +61,18 @@ async def test_layers_are_listed_from_low_to_high_with_their_ssrc(call: Call) ->
     ]
 
 
+async def test_layers_of_simulcast_keep_their_ssrcs_with_a_scalable_codec(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    codecs = [rtc.SimulcastCodec(codec="av1", cid="cam")]
+    sid = await ann.publish("cam", "video", start=False, simulcast_codecs=codecs)
+    engine_track = ann.engine_track(sid)
+    for layer in (2, 0):
+        await call.emit(StreamStarted(engine_track, layer, 4711 + layer, Codec.AV1))
+    await ann.send(mute=rtc.MuteTrackRequest(sid=sid, muted=True))
+    track = bob.of("update")[-1].participants[0].tracks[0]
+    assert [(layer.rid, layer.ssrc) for layer in track.layers] == [("q", 4711), ("h", 0), ("f", 4713)]
+
+
 async def test_track_is_matched_by_its_cid(call: Call) -> None:
     ann = await call.join("ann")
     for cid in ("one", "two"):

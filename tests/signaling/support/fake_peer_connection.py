@@ -195,7 +195,9 @@ class FakeAnsweringConnection(_Forwarding):
         engine_track = self._engine.publish(self.transport, parameters)
         preferred_first = sorted(codecs, key=lambda entry: entry[0] not in (codec, Codec.RED))
         formats = tuple((96 + number, *entry) for number, entry in enumerate(preferred_first))
-        self._published[mid] = Published(mid, decision.track_sid, cid, engine_track, kind, codec, fmtp, formats)
+        self._published[mid] = Published(
+            mid, decision.track_sid, cid, engine_track, kind, codec, fmtp, formats, len(encodings)
+        )
         return self._published[mid]
 
 
