@@ -16,7 +16,6 @@ class Retransmission(RTCSctpTransport):
     """aiortc's association with another T3 (RFC 9260 section 6.3), and another way to give up messages."""
 
     def __init__(self, transport: RTCDtlsTransport, port: int) -> None:
-        """As aiortc's."""
         super().__init__(transport, port=port)
         self._t3_kept: asyncio.TimerHandle | None = None
         self._t3_kept_until = self._t3_due = 0.0
