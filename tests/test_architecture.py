@@ -40,7 +40,7 @@ ORDER = (
     # signalling
     {"signaling.errors", "signaling.identifiers", "signaling.limits", "signaling.profile", "signaling.texts"},
     {"signaling.allowance"},
-    {"signaling.drops", "signaling.held_bytes", "signaling.networks", "signaling.watchdog"},
+    {"signaling.drops", "signaling.due_work", "signaling.held_bytes", "signaling.networks", "signaling.watchdog"},
     {"signaling.sdp", "signaling.config"},
     {"signaling.turn.wire"},
     {"signaling.turn.allocation"},

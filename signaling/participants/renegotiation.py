@@ -192,8 +192,8 @@ class Renegotiation(ABC):
         if self._timer is None and not self.closed:
             whole_room_s = self._cost_s * len(self._participant.room.participants)
             delay_s = COLLECT_S + min(MAX_COLLECT_S, whole_room_s)
-            turns, room = self._participant.node.turns, self._participant.room
-            self._timer = asyncio.get_running_loop().call_later(delay_s, turns.put, room, self._run)
+            due_work, room = self._participant.node.due_work, self._participant.room
+            self._timer = asyncio.get_running_loop().call_later(delay_s, due_work.put, room, self._run)
 
     def close(self) -> None:
         """Close the connections."""

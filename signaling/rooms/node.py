@@ -16,8 +16,8 @@ from livekit.protocol.rtc import ICEServer
 
 from sfu.parameters import GROUPS, SubscriptionId, TrackId, TransportId
 from signaling import identifiers
+from signaling.due_work import DueWork
 from signaling.http.shares import Callers, Entrances, Shares
-from signaling.http.turns import Turns
 from signaling.records.fallbacks import Fallbacks
 from signaling.records.kept_bytes import KeptBytes
 from signaling.records.revocations import Revocations
@@ -58,7 +58,7 @@ class Node:
     """The shares of those who ask by HTTP."""
     entrances: Entrances = field(init=False)
     """What joins and resumes used of the control thread's time."""
-    turns: Turns = field(init=False)
+    due_work: DueWork = field(init=False)
     """Work for many participants, which leaves requests their turns."""
     paths: PathMemory = field(init=False)
     """What the paths to those who left were known to carry."""
@@ -92,7 +92,7 @@ class Node:
         self.revocations = Revocations(self.dropped)
         self.kept = KeptBytes(self.dropped)
         self.entrances = Entrances(lambda: self.clock())
-        self.turns = Turns(lambda: self.clock())
+        self.due_work = DueWork(lambda: self.clock())
         self.paths = PathMemory(self.engine, lambda: self.clock())
         secret = next(iter(self.config.keys.values())).get_secret_value()
         self.turn = TurnService(self.config.turn, secret)

@@ -182,7 +182,7 @@ class Sessions:
         for session in players:
             if not session.is_due:
                 session.is_due = True
-                self._node.turns.put(session.participant.room, partial(self._renew, session, found))
+                self._node.due_work.put(session.participant.room, partial(self._renew, session, found))
 
     async def _open(
         self, join: JoinParameters, offer: Offer, request: PlayRequest | None, prepare: Callable[[Participant], None]

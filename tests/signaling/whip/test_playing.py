@@ -6,7 +6,7 @@ import httpx
 import pytest
 from livekit.protocol import models
 
-from signaling.http.turns import TURN_S
+from signaling.due_work import TURN_S
 from signaling.participants import renegotiation
 from signaling.participants.offered_once import OfferedOnce
 from signaling.rooms.tracks import Track

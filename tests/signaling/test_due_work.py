@@ -1,8 +1,8 @@
-"""signaling/http/turns.py: work for many does not keep others waiting for all of it."""
+"""signaling/due_work.py: work for many does not keep others waiting for all of it."""
 
 import asyncio
 
-from signaling.http.turns import TURN_S, Turns
+from signaling.due_work import TURN_S, DueWork
 from tests.signaling.support.call import settle
 
 COST_S = TURN_S / 2
@@ -14,10 +14,10 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.done: list[str] = []
-        self.turns = Turns(lambda: self.now)
+        self.due_work = DueWork(lambda: self.now)
 
     def work(self, name: str, room: str = "") -> None:
-        self.turns.put(room, lambda: self.do(name))
+        self.due_work.put(room, lambda: self.do(name))
 
     def do(self, name: str) -> None:
         self.now += COST_S
@@ -40,7 +40,7 @@ async def test_work_is_done_in_its_order_with_turns_of_others_in_between() -> No
 
 async def test_work_that_is_put_in_by_work_comes_last() -> None:
     world = World()
-    world.turns.put("", lambda: world.work("later"))
+    world.due_work.put("", lambda: world.work("later"))
     world.work("first")
     await settle()
     assert world.done == ["first", "later"]
@@ -65,7 +65,7 @@ async def test_work_that_fails_keeps_nobody_from_his_turn() -> None:
     def fail() -> None:
         raise error
 
-    world.turns.put("", fail)
+    world.due_work.put("", fail)
     world.work("next")
     await settle()
     assert (world.done, told) == (["next"], [error])

@@ -12,7 +12,7 @@ TURN_S = 0.01
 """How long such work goes on until others have their turn. One negotiation takes a few milliseconds."""
 
 
-class Turns:
+class DueWork:
     """The work that waits: of each room in the order in which it became due, and of one room after the other.
 
     Whoever puts work in waits for it before putting in more, so there is no more than one piece for each of them.
