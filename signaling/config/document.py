@@ -5,6 +5,7 @@ them.
 """
 
 import contextlib
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,9 +14,14 @@ import yaml
 from signaling.config.known_keys import Each, KeyTable, Use
 
 MERGE_KEY = "<<"
-"""YAML's merge key: its value is a mapping whose keys count as the enclosing mapping's."""
+"""YAML's merge key: its value is a mapping, or a list of these, whose keys count as the enclosing mapping's."""
 NULL = "tag:yaml.org,2002:null"
 """The tag of a value that is null or missing."""
+
+MAX_VALUES = 100_000
+"""Values of one configuration. Aliases let a few lines stand for any number of them."""
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+"""Matches what no text may have: a zero, which ends names of files, and half a character, which cannot be encoded."""
 
 Path = tuple[str, ...]
 """The keys that lead to a value, outermost first. The place in a list is one of them, from "0"."""
@@ -37,12 +43,16 @@ class Document:
         """Read the first YAML document of `text`, as livekit-server does; `name` is what errors call it.
 
         Raises:
-            ConfigError: the text is not YAML, no mapping, or has a key twice.
+            ConfigError: the text is not YAML, no mapping, has a key twice, or stands for too much by aliases.
         """
         self.name = name
         self._lines: dict[Path, int] = {}
         self._origins: dict[Path, str] = {}
         """Where values come from that are not in the text."""
+        self._count = 0
+        """The values read so far."""
+        self._around: list[yaml.Node] = []
+        """The mappings and lists in which the value is that is being read, outermost first."""
         try:
             node, self.remarks = self._first(text)
         except yaml.MarkedYAMLError as error:
@@ -56,7 +66,13 @@ class Document:
         self.values = values or {}
 
     def set(self, path: Path, text: str, origin: str) -> None:
-        """Put a value where one of the text may be, in whose place it comes. Errors about it name `origin`."""
+        """Put a value where one of the text may be, in whose place it comes. Errors about it name `origin`.
+
+        Raises:
+            ConfigError: it is no text that can be used, as variables of the environment may be.
+        """
+        if _UNUSABLE.search(text):
+            raise ConfigError(f"{origin}: there is a character in it that cannot be used")
         values = self.values
         for name in path[:-1]:
             if not isinstance(values.get(name), dict):
@@ -89,14 +105,25 @@ class Document:
             loader.dispose()
 
     def _plain(self, node: yaml.Node, path: Path) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            places = [(*path, str(index)) for index in range(len(node.value))]
-            self._lines |= {place: item.start_mark.line + 1 for place, item in zip(places, node.value, strict=True)}
-            return [self._plain(item, place) for place, item in zip(places, node.value, strict=True)]
-        # A scalar stays the text that it is: an API key "007" must not become the number 7.
-        return None if node.tag == NULL else node.value
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise self._at(node, f"more than {MAX_VALUES} values, with those for which aliases stand")
+        if isinstance(node, yaml.ScalarNode):
+            if _UNUSABLE.search(node.value):
+                raise self._at(node, f"{'.'.join(path)}: there is a character in it that cannot be used")
+            # A scalar stays the text that it is: an API key "007" must not become the number 7.
+            return None if node.tag == NULL else node.value
+        if node in self._around:
+            raise self._at(node, "an alias stands for what it is in")
+        self._around.append(node)
+        values = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._list(node, path)
+        self._around.pop()
+        return values
+
+    def _list(self, node: yaml.Node, path: Path) -> list[Any]:
+        places = [(*path, str(index)) for index in range(len(node.value))]
+        self._lines |= {place: item.start_mark.line + 1 for place, item in zip(places, node.value, strict=True)}
+        return [self._plain(item, place) for place, item in zip(places, node.value, strict=True)]
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -105,8 +132,9 @@ class Document:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{self.name}:{line}: a key must be a name")
-            if key_node.value == MERGE_KEY and isinstance(value_node, yaml.MappingNode):
-                merged |= self._mapping(value_node, path)
+            if key_node.value == MERGE_KEY and (mappings := _mappings(value_node)):
+                for mapping in reversed(mappings):  # the first one wins
+                    merged |= self._plain(mapping, path)
                 continue
             key = (*path, key_node.value)
             if key_node.value in values:
@@ -116,6 +144,15 @@ class Document:
             if value is not None:
                 values[key_node.value] = value
         return merged | values
+
+    def _at(self, node: yaml.Node, text: str) -> ConfigError:
+        return ConfigError(f"{self.name}:{node.start_mark.line + 1}: {text}")
+
+
+def _mappings(node: yaml.Node) -> list[yaml.Node]:
+    """Return the mappings that the value of a merge key names; none, if it is no such value."""
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    return nodes if all(isinstance(each, yaml.MappingNode) for each in nodes) else []
 
 
 def check_names(document: Document, known: KeyTable, strict: bool = True) -> tuple[list[str], list[str]]:

@@ -4,12 +4,12 @@
 """
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from signaling.config.options import MAX_NAME_BYTES, MAX_TEXT_BYTES, LimitOptions, TlsOptions, WebhookOptions
+from signaling.config.secret_files import path_of
 from signaling.config.values import parse_count, parse_duration_s, parse_rate, parse_size, parse_texts, parse_urls
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(parse_texts)]
@@ -28,7 +28,7 @@ def files_of_tls(cert_file: str, key_file: str) -> TlsOptions | None:
     """Return the files of a certificate, with `~` and variables in their names replaced; None: none are named."""
     if not cert_file:
         return None
-    cert, key = (os.fspath(Path(os.path.expandvars(name)).expanduser()) for name in (cert_file, key_file))
+    cert, key = (os.fspath(path_of(name)) for name in (cert_file, key_file))
     return TlsOptions(cert, key)
 
 

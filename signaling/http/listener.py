@@ -167,8 +167,10 @@ def _renewing(
         before: Config = app.state.config
         try:
             fresh = read_again()
-        except ConfigError as error:
-            log.error("the configuration was not read again", why=str(error))
+        except Exception as error:
+            # Also what only a mistake of ours raises: the server goes on with what it has.
+            is_mistake_of_ours = not isinstance(error, ConfigError)
+            log.error("the configuration was not read again", why=str(error), exc_info=is_mistake_of_ours)
             renew_certificates(before)
             return
         app.state.config = renewed = before.renewed(fresh)

@@ -125,6 +125,15 @@ def test_empty_texts_mean_not_given() -> None:
         ("- port\n", "LIVEKIT_CONFIG:1: the configuration must be a mapping"),
         ("? [a]\n: b\n", "LIVEKIT_CONFIG:1: a key must be a name"),
         ("", "no API keys"),
+        ("keys: {a: b}\nrtc: &rtc\n  ips: {includes: [*rtc]}\n", "LIVEKIT_CONFIG:2: an alias stands for what it is in"),
+        ("keys: {a: b}\nrtc: &rtc\n  <<: *rtc\n", "LIVEKIT_CONFIG:2: an alias stands for what it is in"),
+        ('keys: {a: b}\nregion: "\\ud83d"\n', "LIVEKIT_CONFIG:2: region: there is a character in it"),
+        ('key_file: "keys\\0"\n', "LIVEKIT_CONFIG:1: key_file: there is a character in it"),
+        ("key_file: ~nobody-of-this-name/keys\n", "~nobody-of-this-name/keys: there is no such home directory"),
+        (
+            "keys: {a: b}\ntls: {cert_file: ~nobody-of-this-name/c, key_file: k}\n",
+            "~nobody-of-this-name/c: there is no such home",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_line(text: str, message: str) -> None:
@@ -143,6 +152,23 @@ def test_null_means_not_given() -> None:
 
 def test_a_merge_key_counts_as_the_mapping_it_merges() -> None:
     assert load("keys: {a: b}\nrtc:\n  <<: {udp_port: 9000}\n").udp_ports == (9000,)
+
+
+def test_a_merge_key_may_name_several_mappings_the_first_of_which_wins() -> None:
+    text = "keys: {a: b}\nrtc:\n  <<: [{udp_port: 9000}, {udp_port: 9001, tcp_port: 9002}]\n"
+    config = load(text)
+    assert (config.udp_ports, config.ice.tcp_port) == ((9000,), 9002)
+
+
+def test_aliases_that_stand_for_more_than_fits_into_memory_are_refused() -> None:
+    lines = ["keys: {a: b}", "x0: &x0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"x{level}: &x{level} [{', '.join([f'*x{level - 1}'] * 10)}]" for level in range(1, 12)]
+    assert "more than 100000 values" in refusal("\n".join(lines))
+
+
+def test_a_variable_that_is_no_text_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="LIVEKIT_REGION: there is a character in it that cannot be used"):
+        load_config(Flags(dev=True), {"LIVEKIT_REGION": "\udcff"})
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_file() -> None:
