@@ -5,13 +5,26 @@ Who calls it: the server API, statistics, and the endpoints of WHIP and WHEP.
 
 from collections import Counter
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from signaling.api.errors import ApiError
 from signaling.config.api_keys import Keys
-from signaling.http.join import JoinError, authenticate
+from signaling.http.join import JoinError, authenticate, query_of
 from signaling.http.shares import ExcessiveUse, Share
 from signaling.http.tokens import Claims
+
+
+def query(request: Request) -> QueryParams:
+    """Return the query of a request.
+
+    Raises:
+        ApiError: `malformed`: it has too many parameters.
+    """
+    try:
+        return query_of(request)
+    except JoinError as error:
+        raise ApiError("malformed", error.text) from error
 
 
 def bearer(request: Request, keys: Keys) -> Claims:
@@ -20,8 +33,9 @@ def bearer(request: Request, keys: Keys) -> Claims:
     Raises:
         ApiError: there is none, or it is not valid.
     """
+    parameters = query(request)
     try:
-        return authenticate(request.query_params, request.headers.get("authorization", ""), keys)
+        return authenticate(parameters, request.headers.get("authorization", ""), keys)
     except JoinError as error:
         raise ApiError("unauthenticated", error.text) from error
 

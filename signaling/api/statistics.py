@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from sfu.engine import EngineError
 from sfu.parameters import Kind, SubscriptionId, TrackId, TransportId
 from signaling.api.answers import Answers
-from signaling.api.callers import bearer, wait_for_turn
+from signaling.api.callers import bearer, query, wait_for_turn
 from signaling.api.errors import ApiError, unauthenticated
 from signaling.api.registry import Registry, find_participant, find_room
 from signaling.http.shares import Share
@@ -72,7 +72,7 @@ class Statistics:
             raise unauthenticated()
         room = find_room(self._rooms, name)
         if is_admin:
-            after = request.query_params.get("after", "")
+            after = query(request).get("after", "")
             members = [each for each in room.participants.values() if isinstance(each, Participant)]
             members = sorted((each for each in members if each.sid > after), key=lambda each: each.sid)
         else:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from signaling.api.answers import Answered, Answers
 from signaling.api.bodies import Bodies
-from signaling.api.callers import bearer, wait_for_turn
+from signaling.api.callers import bearer, query, wait_for_turn
 from signaling.api.encoding import Answer, Encoding, decode, pieces
 from signaling.api.errors import ApiError, invalid, refused, unauthenticated
 from signaling.api.grants import Grant, may_call_something
@@ -120,12 +120,13 @@ class Twirp:
             share = await self._wait(claims)
             with share.charged():
                 answer = self._perform(name, claims, body, encoding, request.headers.get(HEADER, ""))
-            try:
-                known = await answer if isinstance(answer, Awaitable) else answer
-            except RequestRefused as error:
-                raise refused(error) from error
-            await self._write(known, encoding, share, into)
-            return into.response(encoding.value)
+        # The body is held no more: a call of a participant may take minutes.
+        try:
+            known = await answer if isinstance(answer, Awaitable) else answer
+        except RequestRefused as error:
+            raise refused(error) from error
+        await self._write(known, encoding, share, into)
+        return into.response(encoding.value)
 
     async def _write(self, answer: Answer, encoding: Encoding, share: Share, into: Answered) -> None:
         """Write an answer. The caller pays for it, and gives way to others while it is written."""
@@ -140,7 +141,7 @@ class Twirp:
 
     def _claims(self, request: Request) -> Claims | None:
         """Return what the token says; None: there is no token."""
-        if not request.headers.get("authorization") and not request.query_params.get("access_token"):
+        if not request.headers.get("authorization") and not query(request).get("access_token"):
             return None
         return bearer(request, self._node.config.keys)
 

@@ -1,7 +1,8 @@
 """Reads a join from the query of the request, before the WebSocket upgrade.
 
 A query has single parameters (`/rtc`), or one `join_request`, which is a base64url `WrappedJoinRequest` (`/rtc/v1`; it
-is accepted on both paths). These are pure functions. Every refusal is a `JoinError` with its HTTP status.
+is accepted on both paths). These are pure functions, some of which other requests need as well. Every refusal is a
+`JoinError` with its HTTP status.
 """
 
 import base64
@@ -16,10 +17,13 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 from livekit.protocol.room import RoomConfiguration
+from starlette.datastructures import QueryParams
+from starlette.requests import HTTPConnection
 
 from signaling.config.api_keys import Keys
 from signaling.config.options import LimitOptions
 from signaling.http.bounds import TooManyEntries, check_join_request, check_room_config
+from signaling.http.json_text import JSON_ERRORS
 from signaling.http.tokens import Claims, TokenError, VideoGrant, verify
 from signaling.profile import ClientSettings, Profile, is_person
 from signaling.texts import encodable
@@ -28,6 +32,11 @@ MAX_JOIN_REQUEST_BYTES = 1024 * 1024
 """Bytes of an unpacked join request, as in livekit-server."""
 MAX_NAME_LENGTH = 256
 """UTF-8 bytes of the name of a track or of a demo room. Those of rooms and participants are the operator's limits."""
+MAX_QUERY_PARAMETERS = 100
+"""Parameters of one query. Clients send about twenty; a query of a MiB could hold half a million, which take half a
+second, and whoever sends it need not have a token."""
+MAX_QUERY_ESCAPES = 20_000
+"""`%` in a query. Base64 needs no or few escapes, and each costs a tenth of a microsecond."""
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 """zlib's code for a gzip header and any window size."""
 
@@ -185,6 +194,18 @@ def unwrap_join_request(text: str) -> rtc.JoinRequest:
         raise JoinError(400, "cannot decode join_request") from error
 
 
+def query_of(connection: HTTPConnection) -> QueryParams:
+    """Return the query of a request. All code that reads one gets it here.
+
+    Raises:
+        JoinError: 400: it has too many parameters or escapes.
+    """
+    query = connection.scope["query_string"]
+    if query.count(b"&") >= MAX_QUERY_PARAMETERS or query.count(b"%") > MAX_QUERY_ESCAPES:
+        raise JoinError(400, "too many parameters")
+    return connection.query_params
+
+
 def authenticate(query: Mapping[str, str], authorization: str, keys: Keys) -> Claims:
     """Return the claims of the token in the header `Authorization`, else of the one in the query.
 
@@ -292,7 +313,7 @@ def _room_config(claims: Claims, limits: LimitOptions) -> RoomConfiguration | No
     try:
         json_format.ParseDict(claims.room_config, config, ignore_unknown_fields=True)
         check_room_config(config)
-    except (json_format.ParseError, TooManyEntries) as error:
+    except JSON_ERRORS as error:
         raise JoinError(400, f"roomConfig of the token: {error}") from error
     texts = (config.metadata, *(agent.metadata for agent in config.agents))
     if not all(map(limits.hold_metadata, texts)):

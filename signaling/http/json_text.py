@@ -16,8 +16,9 @@ from signaling.texts import encodable
 
 MAX_JSON_DEPTH = 50
 """Nesting of a JSON message; LiveKit's own messages stay below ten."""
-JSON_ERRORS = json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError
-"""What `read_json` raises for a text that is no such message. `TooManyEntries` is a ValueError too."""
+JSON_ERRORS = json_format.ParseError, ValueError, TypeError, AttributeError, OverflowError, RecursionError
+"""What `read_json` raises for a text that is no such message, as for `Infinity` in the place of an enum's name.
+`TooManyEntries` is a ValueError too."""
 
 Read = TypeVar("Read", bound=Message)
 

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import structlog
 from starlette.applications import Starlette
-from starlette.datastructures import QueryParams
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
@@ -25,16 +24,12 @@ from starlette.websockets import WebSocket
 
 from signaling.config.configuration import Config
 from signaling.http.connection import SOCKET_GONE, SignalConnection
-from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join
+from signaling.http.join import MAX_NAME_LENGTH, JoinError, JoinParameters, RequestFacts, parse_join, query_of
 from signaling.http.tokens import create
 from signaling.metrics.numbers import Census, Joins
 from signaling.turn.service import TurnService
 
 PREFLIGHT_MAX_AGE_S = 86_400
-MAX_QUERY_PARAMETERS = 100
-"""Parameters of one query. Clients send about twenty; a query of a MiB could hold many more."""
-MAX_QUERY_ESCAPES = 20_000
-"""`%` in a query. Base64 needs no or few escapes, and each costs a tenth of a microsecond."""
 HOST = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::\d*)?")
 """A `Host` header (RFC 9110 section 7.2)."""
 SUBPROTOCOL_JSON = "json"
@@ -196,7 +191,7 @@ def join_parameters(connection: HTTPConnection) -> JoinParameters:
         raise JoinError(503, "the server is starting or stopping")
     return parse_join(
         RequestFacts(
-            query=_query(connection),
+            query=query_of(connection),
             authorization=connection.headers.get("authorization", ""),
             address=connection.client.host if connection.client else "",
             single_pc=connection.scope["path"].startswith("/rtc/v1"),
@@ -204,18 +199,6 @@ def join_parameters(connection: HTTPConnection) -> JoinParameters:
         connection.app.state.config.keys,
         connection.app.state.config.limits,
     )
-
-
-def _query(connection: HTTPConnection) -> QueryParams:
-    """Return the query.
-
-    Raises:
-        JoinError: 400: it has too many parameters or escapes.
-    """
-    query = connection.scope["query_string"]
-    if query.count(b"&") >= MAX_QUERY_PARAMETERS or query.count(b"%") > MAX_QUERY_ESCAPES:
-        raise JoinError(400, "too many parameters")
-    return connection.query_params
 
 
 async def _demo(request: Request) -> Response:
@@ -228,7 +211,7 @@ async def _demo_token(request: Request) -> Response:
     if not _is_ours(host) or (origin and origin.partition("://")[2] != host):
         return PlainTextResponse("tokens are for the demo page of this server", status_code=403)
     try:
-        query = _query(request)
+        query = query_of(request)
     except JoinError as error:
         return PlainTextResponse(error.text, status_code=error.status)
     room, identity = query.get("room", ""), query.get("identity", "")

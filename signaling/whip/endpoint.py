@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from signaling.api.bodies import Bodies
 from signaling.api.callers import wait_for_turn
 from signaling.api.errors import ApiError
-from signaling.http.join import JoinError, JoinParameters
+from signaling.http.join import JoinError, JoinParameters, query_of
 from signaling.http.server import join_parameters
 from signaling.http.shares import Share
 from signaling.rooms.node import Node
@@ -121,7 +121,7 @@ class Endpoint:
         if "name" in request.path_params:
             return PlainTextResponse("", headers={"Accept-Patch": FRAGMENT_TYPE})
         response = PlainTextResponse("", headers={"Accept-Post": SDP_TYPE})
-        if "authorization" in request.headers or "access_token" in request.query_params:
+        if "authorization" in request.headers or "access_token" in query_of(request):
             join = self._join(request)
             share = self._share(join)
             await wait_for_turn(share, self._services.node.dropped)
@@ -160,7 +160,7 @@ class Endpoint:
     async def _open(self, request: Request) -> tuple[Session, str]:
         join = self._join(request)
         source, size = _source(request), _size(request)
-        participant = request.query_params.get("participant", "")
+        participant = query_of(request).get("participant", "")
         if len(participant.encode()) > self._services.node.config.limits.identity_bytes:
             raise Problem(400, "there is no participant with such an identity")
         async with self._body(request, SDP_TYPE, MAX_OFFER_BYTES) as text:
@@ -246,7 +246,7 @@ def _location(request: Request, session: Session) -> str:
 
     It names the room if the request did, for tokens that name none.
     """
-    room = request.query_params.get("room", "")
+    room = query_of(request).get("room", "")
     query = f"?room={quote(room, safe='')}" if room == session.participant.room_name else ""
     return f"{quote(request.scope['path'])}/{session.name}{query}"
 
@@ -261,7 +261,7 @@ def _source(request: Request) -> TrackSource:
     Raises:
         Problem: 400: there is no source of this name.
     """
-    name = request.query_params.get("source", "")
+    name = query_of(request).get("source", "")
     if not name:
         return CAMERA
     if name not in SOURCES:
@@ -275,7 +275,7 @@ def _size(request: Request) -> tuple[int, int]:
     Raises:
         Problem: 400: they are no such numbers.
     """
-    given = [request.query_params.get(name, "") for name in ("width", "height")]
+    given = [query_of(request).get(name, "") for name in ("width", "height")]
     if not any(given):
         return NOMINAL_SIZE
     if not all(text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= MAX_SIDE for text in given):

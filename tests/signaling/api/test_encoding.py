@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit.protocol.models import ParticipantPermission
@@ -18,6 +19,14 @@ VALUES = st.recursive(
 )
 BODIES = st.binary(max_size=200) | st.text(max_size=100).map(str.encode) | VALUES.map(json.dumps).map(str.encode)
 REQUESTS = CreateRoomRequest, SendDataRequest, UpdateParticipantRequest, ParticipantPermission
+
+
+@pytest.mark.parametrize("text", ["Infinity", "-Infinity", "1e400", "9" * 5_000])
+def test_a_number_that_is_none_is_malformed(text: str) -> None:
+    for field in ("kind", "destinationSids"):
+        with pytest.raises(ApiError) as caught:
+            decode(f'{{"{field}": {text}}}'.encode(), SendDataRequest(), Encoding.JSON)
+        assert caught.value.code == "malformed"
 
 
 @settings(deadline=None)

@@ -117,6 +117,16 @@ async def test_a_token_may_be_in_the_query(api: Api) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("query", ["&" * 100, "%41" * 20_001])
+async def test_a_query_that_takes_long_to_read_is_not_read(api: Api, query: str) -> None:
+    for path in ("/twirp/livekit.RoomService/ListRooms", "/statistics/hall"):
+        for headers in ({}, {"Authorization": f"Bearer {token(EVERYTHING)}"}):
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.get(f"{api.url}{path}?{query}", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+            assert answer.headers["content-type"] == "application/json"
+
+
 async def test_a_token_for_one_body_is_good_for_no_other(api: Api) -> None:
     body = room.ListRoomsRequest(names=["hall"])
     digest = base64.b64encode(hashlib.sha256(body.SerializeToString()).digest()).decode()

@@ -340,7 +340,14 @@ def test_json_has_names_for_enums_and_text_for_long_integers() -> None:
     assert json.loads(encode_response(response, as_json=True)) == {"leave": {"reason": "DUPLICATE_IDENTITY"}}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "null", '"x"', "[" * 100_000, '{"offer": 1}', '{"ping": "many"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "3", "null", '"x"', "[" * 100_000, '{"offer": 1}', '{"ping": "many"}', '{"ping": Infinity}'),
+        '{"trackSetting": {"quality": Infinity}}',
+        '{"trackSetting": {}, "track_setting": {}}',
+    ],
+)
 def test_text_that_is_no_request_is_a_bad_message(text: str) -> None:
     with pytest.raises(BadMessage):
         decode_request(text)

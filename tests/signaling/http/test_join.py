@@ -288,6 +288,9 @@ def test_a_token_says_how_its_room_is() -> None:
     "config",
     [
         {"emptyTimeout": "soon"},
+        {"metadata": 5},
+        {"agents": [None]},
+        {"agents": [{"restartPolicy": float("inf")}]},
         {"agents": [{}] * (MAX_DISPATCHES + 1)},
         {"metadata": "m" * (MAX_METADATA_BYTES + 1)},
         {"agents": [{"metadata": "m" * (MAX_METADATA_BYTES + 1)}]},

@@ -334,3 +334,10 @@ async def test_a_server_that_stops_refuses(http: Http) -> None:
     place = (await http.post("/whip/v1", published())).headers["location"]
     await http.call.rooms.stop()
     assert (await http.delete(place)).status_code == 404
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_query_that_takes_long_to_read_is_not_read(http: Http, path: str) -> None:
+    for method in ("OPTIONS", "POST", "DELETE"):
+        answer = await http.client.request(method, f"{path}{'/session' * (method == 'DELETE')}?{'&' * 100}")
+        assert (answer.status_code, answer.json()["detail"]) == (400, "too many parameters")
