@@ -17,10 +17,10 @@ from signaling.api.registry import Registry, create_room, find_participant, find
 from signaling.api.twirp import Method
 from signaling.config.options import LimitOptions
 from signaling.participants import data
+from signaling.records.nonces import NONCE_BYTES
 from signaling.records.settings import UnknownPreset, with_preset
 from signaling.rooms import calls
 
-NONCE_BYTES = 16
 MAX_METHOD_BYTES = 64
 """UTF-8 bytes of the name of a method that a participant is called by, as in LiveKit's SDKs."""
 
@@ -188,9 +188,10 @@ class RoomService:
             raise exceeds("response timeout exceeds limits", int(calls.MAX_RESPONSE_TIMEOUT_S * 1000))
         find_room(self._rooms, request.room)
         participant = find_participant(self._rooms, request.room, request.destination_identity)
-        timeout_s = request.response_timeout_ms / 1000
+        method, payload, timeout_s = request.method, request.payload, request.response_timeout_ms / 1000
+        del request  # with whatever else is in it: the call may take minutes
         try:
-            payload = await self._rooms.node.calls.perform(participant, request.method, request.payload, timeout_s)
+            payload = await self._rooms.node.calls.perform(participant, method, payload, timeout_s)
         except calls.RpcError as error:
             raise ApiError(RPC_CODES.get(error.code, "internal"), str(error)) from error
         return room.PerformRpcResponse(payload=payload)

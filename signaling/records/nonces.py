@@ -2,6 +2,9 @@
 
 from signaling.limits import MAX_NONCES
 
+NONCE_BYTES = 16
+"""Bytes of a nonce, as LiveKit's SDKs write it. Participants may send packets with anything in its place."""
+
 
 class Nonces:
     """The last nonces that were seen."""
@@ -11,8 +14,8 @@ class Nonces:
         self._seen: dict[bytes, None] = {}
 
     def is_repeated(self, nonce: bytes) -> bool:
-        """Tell whether a nonce was seen before, and remember it. An empty one is no nonce."""
-        if not nonce:
+        """Tell whether a nonce was seen before, and remember it. What has another length is no nonce."""
+        if len(nonce) != NONCE_BYTES:
             return False
         if nonce in self._seen:
             return True

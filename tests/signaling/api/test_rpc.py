@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from livekit.protocol import models, room, rtc
 
+from signaling.api import bodies
 from signaling.rooms.calls import RpcError
 from tests.signaling.support.api import ADMIN, Api
 from tests.signaling.support.call import Client
@@ -67,6 +68,18 @@ async def test_a_call_to_a_participant_that_leaves_fails(api: Api) -> None:
     await called(api)
     await ann.send(leave=rtc.LeaveRequest())
     assert (await calling).json() == {"code": "unavailable", "msg": "RpcError 1503: Recipient disconnected"}
+
+
+async def test_a_call_that_waits_holds_nothing_of_its_body(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_BODIES_BYTES", 40_000)
+    ann = await api.call.join("ann")
+    unknown = b"\xc2\x3e" + b"\xc0\xb8\x02" + bytes(40_000)  # field 1000, of 40,000 bytes
+    calling = asyncio.create_task(api.post("RoomService/PerformRpc", rpc().SerializeToString() + unknown, ADMIN))
+    request = await called(api)
+    large = room.SendDataRequest(room="hall", data=bytes(50_000))
+    assert (await api.post("RoomService/SendData", large, ADMIN)).status_code == 200
+    await answer(ann, request, payload="hello")
+    assert (await calling).status_code == 200
 
 
 @pytest.mark.alone

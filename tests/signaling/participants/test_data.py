@@ -6,6 +6,7 @@ from livekit.protocol import models
 
 from sfu.events import DataReceived
 from sfu.parameters import Channel
+from signaling.records.nonces import NONCE_BYTES
 from tests.signaling.support.call import Call, Client
 
 
@@ -72,6 +73,17 @@ async def test_packets_without_a_sequence_are_never_repeats(call: Call) -> None:
     for _ in range(2):
         await ann.send_data(user_packet())
     assert len(delivered(call, bob)) == 2
+
+
+async def test_a_repeated_nonce_is_dropped_and_what_is_no_nonce_is_not_kept(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for nonce in (b"n" * NONCE_BYTES, b"n" * NONCE_BYTES, b"long" * 10_000, b"long" * 10_000, b"short", b"short"):
+        packet = user_packet()
+        packet.user.nonce = nonce
+        await ann.send_data(packet)
+    assert len(delivered(call, bob)) == 5
+    assert call.rooms.node.dropped["data repeated"] == 1
+    assert list(call.room.nonces._seen) == [b"n" * NONCE_BYTES]
 
 
 async def test_sender_without_the_permission_is_dropped(call: Call) -> None:
