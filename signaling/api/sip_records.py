@@ -11,6 +11,7 @@ from itertools import product
 from operator import itemgetter
 from typing import Generic, TypeVar
 
+from google.protobuf import json_format
 from google.protobuf.message import Message
 from livekit.protocol.models import ListUpdate, Pagination
 from livekit.protocol.sip import SIPDispatchRuleInfo, SIPInboundTrunkInfo
@@ -101,10 +102,15 @@ class Records(Generic[Record]):
         """Add a record, or replace the one with this id.
 
         Raises:
-            ApiError: `already_exists`: it contradicts another one; it is too long; there are too many.
+            ApiError: `already_exists`: it contradicts another one; it is too long; it has a time or duration that JSON
+                cannot say, so that no list with it could be written; there are too many.
         """
         if record.ByteSize() > MAX_RECORD_BYTES:
             raise exceeds(f"{self._what} size exceeds limits", MAX_RECORD_BYTES)
+        try:
+            json_format.MessageToDict(record)
+        except json_format.Error as error:
+            raise invalid(f"{self._what}: {error}") from error
         keys = self._keys(record)
         for key in keys:
             if (other := self._ids.get(key, record_id)) != record_id:

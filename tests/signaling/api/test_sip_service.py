@@ -4,6 +4,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.api import TwirpError
@@ -256,3 +258,15 @@ def test_a_list_is_updated(update: ListUpdate, expected: list[str] | None) -> No
             updated(["a", "b"], update)
     else:
         assert updated(["a", "b"], update) == expected
+
+
+@pytest.mark.parametrize("seconds", [-(2**63), 2**63 - 1])
+async def test_a_record_that_json_cannot_say_is_refused_and_lists_go_on(api: Api, seconds: int) -> None:
+    created = Timestamp(seconds=seconds)
+    lasting = inbound(numbers=["+1"], max_call_duration=Duration(seconds=seconds))
+    for request in (lasting, inbound(numbers=["+1"], created_at=created), rule(created_at=created)):
+        name = type(request).DESCRIPTOR.name.removesuffix("Request")
+        answer = await api.post(f"SIP/{name}", request, bearer=token(sip=SIP))
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
+    for name in ("ListSIPInboundTrunk", "ListSIPDispatchRule"):
+        assert (await api.post(f"SIP/{name}", {}, bearer=token(sip=SIP))).json() == {"items": []}
