@@ -20,9 +20,10 @@ from signaling.webhooks.messages import ROOM_FINISHED, TRACK_PUBLISHED, TRACK_UN
 
 ABOUT_TRACKS = frozenset((TRACK_PUBLISHED, TRACK_UNPUBLISHED))
 MAX_WAITING_MESSAGES = 20_000
-"""Messages that wait for all receivers together."""
+"""Messages that wait for all receivers together. If others have all of that, a receiver may still have its share: this
+divided by the number of receivers. So one that is dead takes nothing from those that work."""
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-"""Bytes of them, as protobuf. A participant's metadata may have half a MiB."""
+"""Bytes of them, as protobuf, by the same rule. A participant's metadata may have half a MiB."""
 MAX_ROOM_BYTES = 8 * 1024 * 1024
 """Bytes of the messages of one room that wait for one URL, so that a room with large metadata displaces no other's."""
 MAX_POSTS = 32
@@ -96,6 +97,10 @@ class _Receiver:
     """Messages that were dropped, and that no later message has told of."""
     fails: bool = False
     """The last post failed, which is logged already."""
+    messages: int = 0
+    """Messages that wait for it."""
+    bytes: int = 0
+    """Bytes of them."""
 
 
 class Outbox:
@@ -132,14 +137,14 @@ class Outbox:
     def put(self, url: str, room: str, message: WebhookEvent) -> None:
         """Queue a message about a room for a URL. It is dropped if too much waits already."""
         queue = self._queues.get((url, room))
+        receiver = self._receivers.setdefault(url, _Receiver())
         size = message.ByteSize()
         if queue is not None and self._is_full(queue, message.event, size):
             self._lose(url, message, "webhook_queue_full")
-        elif self.messages >= MAX_WAITING_MESSAGES or self.bytes + size > MAX_WAITING_BYTES:
+        elif self._is_beyond_memory(receiver, size):
             self._lose(url, message, "webhooks_beyond_memory")
         else:
-            self.messages += 1
-            self.bytes += size
+            self._count(receiver, 1, size)
             waiting = _Waiting(self._clock(), size, message)
             if queue is not None:
                 queue.append(waiting)
@@ -166,11 +171,11 @@ class Outbox:
         try:
             while queue:
                 await self._deliver(url, queue[0])
-                self._forget(queue.popleft())
+                self._forget(url, queue.popleft())
         finally:
             del self._queues[url, room]
             for waiting in queue:  # cut off by the end of the server
-                self._forget(waiting)
+                self._forget(url, waiting)
                 self._dropped["webhook_unsent"] += 1
 
     def _is_full(self, queue: "deque[_Waiting]", event: str, size: int) -> bool:
@@ -190,13 +195,25 @@ class Outbox:
             return depth + 1
         return max(1, depth // 2) if event in ABOUT_TRACKS else depth
 
-    def _forget(self, waiting: _Waiting) -> None:
-        self.messages -= 1
-        self.bytes -= waiting.size
+    def _is_beyond_memory(self, receiver: _Receiver, size: int) -> bool:
+        """Tell whether there is no room for a message of this size: all have too much, and so has its receiver."""
+        receivers = len(self._receivers)
+        too_many = self.messages >= MAX_WAITING_MESSAGES and receiver.messages >= MAX_WAITING_MESSAGES // receivers
+        too_large = self.bytes + size > MAX_WAITING_BYTES and receiver.bytes + size > MAX_WAITING_BYTES // receivers
+        return too_many or too_large
+
+    def _forget(self, url: str, waiting: _Waiting) -> None:
+        self._count(self._receivers[url], -1, -waiting.size)
+
+    def _count(self, receiver: _Receiver, messages: int, size: int) -> None:
+        self.messages += messages
+        self.bytes += size
+        receiver.messages += messages
+        receiver.bytes += size
 
     async def _deliver(self, url: str, waiting: _Waiting) -> None:
         """Post a message until it is delivered, refused or too old."""
-        receiver = self._receivers.setdefault(url, _Receiver())
+        receiver = self._receivers[url]
         message, pause_s = waiting.message, FIRST_PAUSE_S
         message.num_dropped, receiver.lost = receiver.lost, 0
         while True:
@@ -234,5 +251,5 @@ class Outbox:
     def _lose(self, url: str, message: WebhookEvent, reason: str) -> None:
         """Drop a message, and tell the receiver of it by the number in a later one."""
         self._dropped[reason] += 1
-        self._receivers.setdefault(url, _Receiver()).lost += message.num_dropped + 1
+        self._receivers[url].lost += message.num_dropped + 1
         log.debug("webhook dropped", url=shown(url), webhook=message.event, id=message.id, reason=reason)

@@ -3,6 +3,7 @@
 aiohttp is imported with the first post, or by `prepare` before: a server without webhooks does not need it.
 """
 
+import asyncio
 import urllib.request
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -72,24 +73,24 @@ class Sender:
             self._session = None
 
     async def _follow(self, url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Answer:
-        """Post to `url`, and to where it redirects with 307 or 308."""
+        """Post to `url`, and to where it redirects with 307 or 308, all within `timeout_s`."""
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        for _ in range(MAX_REDIRECTS + 1):
-            target = without_user(url)
-            async with self._opened().post(
-                target,
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                proxy=proxy_for(target),
-                timeout=timeout,
-            ) as answer:
-                status, location = answer.status, answer.headers.get("Location", "")
-            if status not in KEEP_METHOD or not location:
-                return judge(status)
-            url = urljoin(url, location)
+        async with asyncio.timeout(timeout_s):
+            for _ in range(MAX_REDIRECTS + 1):
+                target = without_user(url)
+                async with self._opened().post(
+                    target,
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=proxy_for(target),
+                    timeout=aiohttp.ClientTimeout(),
+                ) as answer:
+                    status, location = answer.status, answer.headers.get("Location", "")
+                if status not in KEEP_METHOD or not location:
+                    return judge(status)
+                url = urljoin(url, location)
         return Answer(Outcome.REFUSED, f"more than {MAX_REDIRECTS} redirects")
 
     def _opened(self) -> "ClientSession":

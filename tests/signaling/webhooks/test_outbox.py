@@ -176,6 +176,27 @@ async def test_all_queues_together_are_bounded(
     assert receivers.seen()[-1] == "5"
 
 
+@pytest.mark.parametrize(("constant", "bound"), [("MAX_WAITING_MESSAGES", 4), ("MAX_WAITING_BYTES", 24)])
+async def test_a_dead_receiver_takes_no_room_from_one_that_works(
+    receivers: Receivers, monkeypatch: pytest.MonkeyPatch, constant: str, bound: int
+) -> None:
+    monkeypatch.setattr(module, constant, bound)
+    receivers.hanging[A] = asyncio.Event()
+    for number in range(6):
+        receivers.put(str(number), room=str(number))
+    assert receivers.dropped == {"webhooks_beyond_memory": 2}
+    for number in range(6):
+        receivers.put(str(number), url=B, room=str(number))
+        await settle()
+    receivers.put("6", room="6")
+    assert receivers.dropped == {"webhooks_beyond_memory": 3}
+    assert receivers.seen(B) == ["0", "1", "2", "3", "4", "5"]
+    receivers.hanging[A].set()
+    await settle()
+    assert len(receivers.seen(A)) == 4
+    assert (receivers.outbox.messages, receivers.outbox.bytes) == (0, 0)
+
+
 async def test_one_receiver_gets_a_bounded_number_of_posts_at_a_time(receivers: Receivers) -> None:
     receivers.hanging[A] = asyncio.Event()
     for number in range(MAX_POSTS + 5):

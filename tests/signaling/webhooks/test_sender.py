@@ -119,6 +119,15 @@ async def test_redirects_have_an_end(receiver: Receiver, sender: Sender) -> None
     assert len(receiver.requests) == MAX_REDIRECTS + 1
 
 
+async def test_redirects_do_not_give_a_receiver_more_time(receiver: Receiver, sender: Sender) -> None:
+    async def slowly(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.3)
+        return web.Response(status=308, headers={"Location": "/hooks"})
+
+    receiver.answers = [slowly] * (MAX_REDIRECTS + 1)
+    assert (await sender.post(post(receiver.url, timeout_s=0.5))).outcome is Outcome.AGAIN
+
+
 @pytest.mark.parametrize("place", ["ftp://u:hush@example.org/?k=hush", "http://u:hush@[/?k=hush"])
 async def test_an_answer_tells_no_secrets_of_a_url(receiver: Receiver, sender: Sender, place: str) -> None:
     async def elsewhere(_: web.Request) -> web.Response:
