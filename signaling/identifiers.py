@@ -45,6 +45,11 @@ def dispatch_id() -> str:
     return _random("AD_")
 
 
+def data_track_sid() -> str:
+    """Return a new sid for a data track, `DTR_...`."""
+    return _random("DTR_")
+
+
 def sip_trunk_id() -> str:
     """Return an id for a SIP trunk, `ST_...`."""
     return _random("ST_")

@@ -8,6 +8,11 @@ MAX_TRACKS = 100
 """Published tracks of one participant: ten times what a person uses, enough for a gateway."""
 MAX_PENDING_TRACKS = 32
 """Tracks of one participant that are announced with `add_track` and not offered yet."""
+MAX_DATA_TRACKS, MAX_DATA_TRACKS_OF_A_ROOM = 50, 1_000
+"""Data tracks of one participant, and of one room: each client is told all of those to which it subscribes at once.
+More of a room are refused (`data_tracks`)."""
+MAX_DATA_TRACK_BYTES = 1024
+"""Bytes of the description of a data track, which everybody is told with each update about its publisher."""
 MAX_ADD_TRACK_BYTES = 16 * 1024
 """Bytes of one `add_track` request, which is kept and told to everybody. Browsers send less than 500."""
 MAX_CAPABILITIES = 32

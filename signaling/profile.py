@@ -48,6 +48,8 @@ class ClientSettings:
     """The client will say how large it shows tracks."""
     allow_pause: bool | None = None
     """A video of which not even key frames fit may be paused; None: the client does not say."""
+    auto_subscribe_data: bool = False
+    """Data tracks without an explicit choice are wanted."""
     signals: bool = True
     """Whether it has a WebSocket, or may come back on one. False: it joined by one HTTP request, and is told nothing
     else."""

@@ -140,6 +140,10 @@ class Config:
     """A join creates a room that is missing. Else only the API does, and joins whose token may."""
     room_presets: Presets = field(default_factory=dict)
     """Named settings of rooms, which tokens and the server API refer to."""
+    data_tracks: bool = True
+    """Participants may publish data tracks."""
+    data_blobs: bool = False
+    """Participants may store data blobs."""
     region: str = ""
     """The name of the place where this server is, which clients are told."""
     ice_servers: IceServerOptions = field(default_factory=IceServerOptions)
@@ -277,6 +281,8 @@ def load_config(flags: Flags, environment: Mapping[str, str]) -> Config:
         ),
         auto_create=room.auto_create,
         room_presets=room.room_configurations,
+        data_tracks=file.enable_data_tracks,
+        data_blobs=file.enable_participant_data_blob,
         region=file.region,
         ice_servers=IceServerOptions(stun_urls(file.rtc.stun_servers), turn_servers(file.rtc.turn_servers, document)),
         turn=file.turn.options(),
@@ -432,6 +438,8 @@ class _File(Section):
     key_file: str = ""
     region: str = ""
     development: bool = False
+    enable_data_tracks: bool = True
+    enable_participant_data_blob: bool = False
 
 
 def _validate(document: Document) -> _File:

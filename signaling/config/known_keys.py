@@ -152,12 +152,10 @@ KNOWN_KEYS: KeyTable = {
     "psrpc": _ignored("max_attempts timeout backoff buffer_size"),
     "limit": _acted_on(
         "num_tracks bytes_per_sec subscription_limit_video subscription_limit_audio max_metadata_size "
-        "max_attributes_size max_room_name_length max_participant_identity_length max_participant_name_length"
+        "max_attributes_size max_room_name_length max_participant_identity_length max_participant_name_length "
+        "max_data_blob_key_length max_data_blobs_size max_data_track_custom_encoding_length"
     )
-    | _ignored(
-        "max_data_blob_key_length max_data_blobs_size max_data_track_custom_encoding_length signal_message_size_limit "
-        "agent_signal_message_size_limit max_api_request_body_size"
-    ),
+    | _ignored("signal_message_size_limit agent_signal_message_size_limit max_api_request_body_size"),
     "agents": _ignored("enable_user_data_recording enable_user_data_redaction target_load"),
     "metric": {
         "timestamper_config": _ignored("one_way_delay_estimator_min_interval one_way_delay_estimator_max_batch"),
@@ -167,8 +165,7 @@ KNOWN_KEYS: KeyTable = {
     "trace": _ignored("jaeger_url"),
     "node_stats": _ignored("stats_update_interval stats_rate_measurement_intervals stats_max_delay"),
     "api": _ignored("execution_timeout check_interval max_check_interval enable_psrpc_for_get_list_participants"),
-    **_acted_on("key_file region development"),
-    **_ignored("enable_data_tracks enable_participant_data_blob"),
+    **_acted_on("key_file region development enable_data_tracks enable_participant_data_blob"),
 }
 
 PARTS: Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]] = {

@@ -6,6 +6,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from livekit.protocol.models import DataTrackFrameEncoding, DataTrackSchemaEncoding
+
 MAX_METADATA_BYTES, MAX_ATTRIBUTES_BYTES = 512 * 1024, 64 * 1024
 """Bytes of metadata and of all attributes where the operator says nothing, as in livekit-server."""
 MAX_TEXT_BYTES, MAX_NAME_BYTES = 1024 * 1024, 8 * 1024
@@ -64,6 +66,12 @@ class LimitOptions:
     room_name_bytes: int = 256
     identity_bytes: int = 256
     name_bytes: int = 256
+    blob_key_bytes: int = 256
+    """Bytes of the key of a data blob."""
+    blobs_bytes: int = 64_000
+    """Bytes of all data blobs of a participant, keys and contents."""
+    encoding_bytes: int = 32
+    """UTF-8 bytes of a name that a client gives to an encoding of its own, of frames or of a schema."""
 
     def hold_metadata(self, metadata: str) -> bool:
         """Tell whether a participant or a room may have this metadata."""
@@ -73,6 +81,10 @@ class LimitOptions:
         """Tell whether a participant may have all of `attributes`."""
         size = sum(len(key.encode()) + len(value.encode()) for key, value in attributes.items())
         return size <= self.attributes_bytes
+
+    def hold_encoding(self, encoding: DataTrackFrameEncoding | DataTrackSchemaEncoding) -> bool:
+        """Tell whether an encoding is one of LiveKit's, none, or has a name that it may have."""
+        return encoding.WhichOneof("value") != "custom" or 0 < len(encoding.custom.encode()) <= self.encoding_bytes
 
     def hold_name(self, name: str) -> bool:
         """Tell whether a participant may have this name."""

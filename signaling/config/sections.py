@@ -94,6 +94,9 @@ class LimitSection(Section):
     max_room_name_length: Size = _LIMITS.room_name_bytes
     max_participant_identity_length: Size = _LIMITS.identity_bytes
     max_participant_name_length: Size = _LIMITS.name_bytes
+    max_data_blob_key_length: Size = _LIMITS.blob_key_bytes
+    max_data_blobs_size: Size = _LIMITS.blobs_bytes
+    max_data_track_custom_encoding_length: Size = _LIMITS.encoding_bytes
 
     def options(self, metadata: int, room_name: int, identity: int) -> LimitOptions:
         """Return the section for the rest of the server. The arguments are older keys in `room`, which win if set."""
@@ -107,6 +110,9 @@ class LimitSection(Section):
             room_name_bytes=_name(room_name or self.max_room_name_length),
             identity_bytes=_name(identity or self.max_participant_identity_length),
             name_bytes=_name(self.max_participant_name_length),
+            blob_key_bytes=_name(self.max_data_blob_key_length),
+            blobs_bytes=_text(self.max_data_blobs_size),
+            encoding_bytes=_name(self.max_data_track_custom_encoding_length),
         )
 
 

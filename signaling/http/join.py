@@ -72,6 +72,8 @@ class JoinParameters:
     """The participant's metadata: the request's if it has some and the token allows that, else the token's."""
     attributes: dict[str, str]
     """The token's attributes, replaced by those of the request if the token allows that."""
+    auto_subscribe_data: bool = False
+    """Data tracks are subscribed to without being chosen."""
     allow_pause: bool | None = None
     """A video may be paused for lack of bandwidth; None: as the configuration says."""
     room_config: RoomConfiguration | None = None
@@ -88,7 +90,12 @@ class JoinParameters:
     def settings(self) -> ClientSettings:
         """The settings of its client."""
         return ClientSettings(
-            self.client_info, self.single_pc, self.auto_subscribe, self.adaptive_stream, self.allow_pause
+            self.client_info,
+            self.single_pc,
+            self.auto_subscribe,
+            self.adaptive_stream,
+            self.allow_pause,
+            self.auto_subscribe_data,
         )
 
     @property
@@ -153,6 +160,7 @@ def parse_join(request: RequestFacts, keys: Keys, limits: LimitOptions) -> JoinP
         single_pc=bool(wrapped) or request.single_pc,
         auto_subscribe=message.connection_settings.auto_subscribe,
         adaptive_stream=message.connection_settings.adaptive_stream,
+        auto_subscribe_data=message.connection_settings.auto_subscribe_data_track,
         reconnect=message.reconnect,
         reconnect_reason=message.reconnect_reason,
         participant_sid=message.participant_sid,
@@ -251,6 +259,7 @@ def _request_from_query(query: Mapping[str, str]) -> rtc.JoinRequest:
         connection_settings=rtc.ConnectionSettings(
             auto_subscribe=_boolean(auto_subscribe) if auto_subscribe else True,
             adaptive_stream=_boolean(query.get("adaptive_stream", "")),
+            auto_subscribe_data_track=_boolean(query.get("auto_subscribe_data_track", "")),
             subscriber_allow_pause=_boolean(allow_pause) if allow_pause else None,  # type: ignore[arg-type]  # not set
         ),
         participant_attributes=_query_attributes(query.get("attributes", "")),

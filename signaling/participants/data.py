@@ -36,10 +36,10 @@ def forward(sender: Owner, received: DataReceived) -> None:
 def _forward(sender: Owner, received: DataReceived) -> str:
     """Return why the packet was dropped; empty when it was not."""
     channel = received.channel
-    if channel not in KINDS:
-        return "data track not supported"
     if not sender.permission.can_publish_data:
         return "data not allowed"
+    if channel not in KINDS:
+        return sender.data_tracks.forward(received)
     packet = DataPacket()
     try:
         packet.ParseFromString(received.payload)

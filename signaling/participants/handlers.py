@@ -12,19 +12,28 @@ import structlog
 from google.protobuf.message import Message
 from livekit.protocol.rtc import (
     AddTrackRequest,
+    GetDataBlobRequest,
+    GetDataBlobResponse,
     LeaveRequest,
     MuteTrackRequest,
     Ping,
     Pong,
+    PublishDataTrackRequest,
+    PublishDataTrackResponse,
     RequestResponse,
     SessionDescription,
     SignalRequest,
     SignalResponse,
     SimulateScenario,
+    StoreDataBlobRequest,
+    StoreDataBlobResponse,
     SubscriptionPermission,
     SyncState,
     TrackPublishedResponse,
     TrickleRequest,
+    UnpublishDataTrackRequest,
+    UnpublishDataTrackResponse,
+    UpdateDataSubscription,
     UpdateLocalAudioTrack,
     UpdateLocalVideoTrack,
     UpdateParticipantMetadata,
@@ -183,14 +192,37 @@ def handle_simulate(participant: Participant, scenario: SimulateScenario) -> Non
     simulation.run(participant, scenario)
 
 
-def handle_data_track(participant: Participant, request: Message) -> None:
-    """Refuse: this server has no data tracks."""
-    raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server has no data tracks")
+def handle_publish_data_track(participant: Participant, request: PublishDataTrackRequest) -> None:
+    """Begin to publish a data track."""
+    info = participant.data_tracks.publish(request)
+    participant.send(SignalResponse(publish_data_track_response=PublishDataTrackResponse(info=info)))
 
 
-def handle_data_blob(participant: Participant, request: Message) -> None:
-    """Refuse: this server stores no data for participants."""
-    raise RequestRefused(RequestResponse.UNSUPPORTED_TYPE, "this server stores no data")
+def handle_unpublish_data_track(participant: Participant, request: UnpublishDataTrackRequest) -> None:
+    """End a data track."""
+    info = participant.data_tracks.unpublish(request.pub_handle)
+    participant.send(SignalResponse(unpublish_data_track_response=UnpublishDataTrackResponse(info=info)))
+
+
+def handle_data_subscription(participant: Participant, request: UpdateDataSubscription) -> None:
+    """Subscribe the client to data tracks, or unsubscribe it."""
+    participant.data_tracks.update(request)
+
+
+def handle_store_data_blob(participant: Participant, request: StoreDataBlobRequest) -> None:
+    """Store what others may read."""
+    participant.data_blobs.store(request.blob)
+    response = StoreDataBlobResponse(request_id=request.request_id, key=request.blob.key)
+    participant.send(SignalResponse(store_data_blob_response=response))
+
+
+def handle_get_data_blob(participant: Participant, request: GetDataBlobRequest) -> None:
+    """Tell what a participant has stored. Who is hidden has stored nothing, as far as others know."""
+    owner = participant.room.participants.get(request.participant_identity)
+    if not isinstance(owner, Participant) or (owner.hidden and owner is not participant):
+        raise RequestRefused(RequestResponse.NOT_FOUND, "participant not found")
+    response = GetDataBlobResponse(request_id=request.request_id, blob=owner.data_blobs.get(request.key))
+    participant.send(SignalResponse(get_data_blob_response=response))
 
 
 def _now_ms() -> int:
@@ -214,10 +246,10 @@ HANDLERS: dict[str, Callable[[Participant, Any], None]] = {
     "update_metadata": handle_update_metadata,
     "update_audio_track": handle_update_audio_track,
     "update_video_track": handle_update_video_track,
-    "publish_data_track_request": handle_data_track,
-    "unpublish_data_track_request": handle_data_track,
-    "update_data_subscription": handle_data_track,
-    "store_data_blob_request": handle_data_blob,
-    "get_data_blob_request": handle_data_blob,
+    "publish_data_track_request": handle_publish_data_track,
+    "unpublish_data_track_request": handle_unpublish_data_track,
+    "update_data_subscription": handle_data_subscription,
+    "store_data_blob_request": handle_store_data_blob,
+    "get_data_blob_request": handle_get_data_blob,
 }
 """Field of `SignalRequest` -> its handler."""

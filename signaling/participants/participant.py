@@ -45,6 +45,8 @@ from signaling.http.shares import Share
 from signaling.http.tokens import Claims
 from signaling.limits import MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES
 from signaling.participants import data
+from signaling.participants.data_blobs import DataBlobs
+from signaling.participants.data_tracks import DataTracks
 from signaling.participants.description import describe, set_texts
 from signaling.participants.offered_once import OfferedOnce
 from signaling.participants.presence import Presence
@@ -145,6 +147,8 @@ class Participant:
         self.token = TokenRefresh(self, self._info)
         self.publishing = Publishing(self)
         self.subscriptions = Subscriptions(self, self.settings.auto_subscribe, self.settings.adaptive_stream)
+        self.data_tracks = DataTracks(self, self.settings.auto_subscribe_data)
+        self.data_blobs = DataBlobs(node)
         self.renegotiation: Renegotiation = _negotiation(self.settings)(self, self.publishing, self.subscriptions)
         self.data_transport = self.renegotiation.data_transport
         """The transport over which data packets for it go."""
@@ -217,7 +221,9 @@ class Participant:
             self._stale = False
             del self._info.tracks[:]
             self._info.tracks.extend(track.info for track in self.publishing.tracks.values() if track.announced)
-            self._info.is_publisher = self._info.is_publisher or bool(self._info.tracks)
+            del self._info.data_tracks[:]
+            self._info.data_tracks.extend(track.info for track in self.data_tracks.published.values())
+            self._info.is_publisher |= bool(self._info.tracks or self._info.data_tracks)
             self._info.version += 1
         return self._info
 
@@ -306,10 +312,13 @@ class Participant:
         """
         known = self.publishing.tracks.keys() | self.publishing.pending.keys()
         unknown = [entry.track.sid for entry in state.publish_tracks if entry.track.sid not in known]
+        known_data = {track.info.sid for track in self.data_tracks.published.values()}
+        unknown += [entry.info.sid for entry in state.publish_data_tracks if entry.info.sid not in known_data]
         if unknown:
             raise SessionEnded(STATE_MISMATCH, LeaveRequest.RECONNECT, f"client publishes unknown tracks {unknown[:5]}")
         if state.HasField("subscription"):
             self.subscriptions.update(state.subscription)
+        self.data_tracks.update(state.data_subscription)
         self.subscriptions.disable(state.track_sids_disabled)
 
     def leave_room(self) -> None:
@@ -344,10 +353,12 @@ class Participant:
         self.permission.CopyFrom(permission)
         self._info.permission.CopyFrom(permission)
         self.publishing.revoke_forbidden()
+        self.data_tracks.revoke_forbidden()
         if permission.hidden and not was_hidden:
             self.room.participant_hidden(self)
         self.changed()
         self.room.subscribe_all(self)
+        self.room.data_tracks.consider(self)
 
     # What happens to it.
 
@@ -447,7 +458,7 @@ class Participant:
         objects, which is seldom; without it the memory is free at once.
         """
         self._info = self.info
-        del self.token, self.publishing, self.subscriptions, self.renegotiation
+        del self.token, self.publishing, self.subscriptions, self.data_tracks, self.renegotiation
 
     def close(self) -> None:
         """Remove everything of this participant from the engine and from the node's maps, even if one part fails."""
@@ -460,6 +471,7 @@ class Participant:
             for transport in self.renegotiation.transports:
                 last_first.callback(self.node.participants.pop, transport, None)
             last_first.callback(self.renegotiation.close)
+            last_first.callback(self.data_tracks.close)
             last_first.callback(self.subscriptions.close)
             last_first.callback(self.publishing.close)
 

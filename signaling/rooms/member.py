@@ -4,15 +4,17 @@ The files of participants import those of rooms, and not the other way round. `s
 implements the protocol.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from livekit.protocol.models import DisconnectReason, ParticipantInfo
 from livekit.protocol.rtc import LeaveRequest
 
+from sfu.events import DataReceived
 from sfu.parameters import TransportId
 from signaling.allowance import Allowance
 from signaling.rooms.capacity import Needs
-from signaling.rooms.tracks import Publisher, Track
+from signaling.rooms.tracks import DataTrack, Publisher, Track
 
 
 class Subscriber(Protocol):
@@ -36,6 +38,26 @@ class Subscriber(Protocol):
 
     def repeat(self) -> None:
         """Tell a resumed client again which tracks it was refused, and which of those it may have now."""
+
+
+class DataPart(Protocol):
+    """The data tracks that a participant publishes, and those that it is subscribed to."""
+
+    @property
+    def published(self) -> Mapping[int, DataTrack]:
+        """The tracks that it publishes, by the handle in its packets."""
+
+    def consider(self, track: DataTrack) -> None:
+        """Start or stop a subscription so that it matches choices, permissions and access."""
+
+    def forget(self, track: DataTrack) -> None:
+        """Forget a track that has ended."""
+
+    def repeat(self) -> None:
+        """Tell a resumed client again the handles of its subscriptions."""
+
+    def forward(self, received: DataReceived) -> str:
+        """Send a packet to the subscribers of its track; return why it was dropped, and an empty text if it was not."""
 
 
 class Member(Publisher, Protocol):
@@ -76,6 +98,10 @@ class Member(Publisher, Protocol):
     @property
     def subscriptions(self) -> Subscriber:
         """The participant's subscriptions to the room's tracks."""
+
+    @property
+    def data_tracks(self) -> DataPart:
+        """The data tracks that it publishes, and those that it is sent."""
 
     @property
     def data_transport(self) -> TransportId:

@@ -36,6 +36,7 @@ from signaling.records.kept_bytes import KeptBytesOfRoom
 from signaling.records.nonces import Nonces
 from signaling.records.settings import RoomSettings
 from signaling.rooms.capacity import Needs
+from signaling.rooms.data_tracks import DataTracks
 from signaling.rooms.departures import Departures
 from signaling.rooms.description import Description
 from signaling.rooms.dynacast import Dynacast
@@ -74,6 +75,7 @@ class Room:
         """The participants by identity."""
         self.tracks: dict[str, Track] = {}
         """Announced tracks, by sid."""
+        self.data_tracks = DataTracks(self, node.dropped)
         self.track_count = 0
         """The tracks that all participants publish or are about to. Each `Publishing` adds and subtracts its own."""
         self.speakers = Speakers()
@@ -317,12 +319,16 @@ class Room:
         """Subscribe a participant to all tracks that it wants and may have, and to no others."""
         for track in self.tracks.values():
             participant.subscriptions.consider(track)
+        for data_track in self.data_tracks.tracks.values():
+            if data_track.publisher is not participant:
+                participant.data_tracks.consider(data_track)
 
     def access_changed(self, publisher: Member) -> None:
         """Adapt subscriptions to a publisher's new list of who may subscribe."""
         for track in self._tracks_of(publisher):
             if track.sid not in self._untold:
                 self._consider(track)
+        self.data_tracks.consider(publisher)
 
     def blocked_changed(self, track: Track) -> None:
         """Stop forwarding a track that the server muted, or go on."""
@@ -339,6 +345,7 @@ class Room:
         for track in self._tracks_of(participant):
             self._dynacast.repeat(track)
         participant.subscriptions.repeat()
+        participant.data_tracks.repeat()
 
     def tell_speakers(self, participant: Member, since: float) -> None:
         """Tell a client who speaks, and who stopped since `since` (node's clock, seconds)."""

@@ -18,6 +18,7 @@ from livekit.protocol.models import (
     TF_NO_DTX,
     TF_STEREO,
     VIDEO,
+    DataTrackInfo,
     SimulcastCodecInfo,
     TrackInfo,
     VideoLayer,
@@ -26,7 +27,7 @@ from livekit.protocol.models import (
 from livekit.protocol.rtc import AddTrackRequest, SignalResponse, UpdateTrackSettings
 
 from sfu.events import Event
-from sfu.parameters import MAX_TEMPORAL, Codec, Kind, TrackId
+from sfu.parameters import MAX_TEMPORAL, Codec, Kind, TrackId, TransportId
 from signaling import identifiers
 from signaling.http.connection import Broadcast
 from signaling.rooms.access import SubscriptionAccess
@@ -167,6 +168,31 @@ class Publisher(Protocol):
 
     def handle(self, event: Event) -> None:
         """Take what the engine tells of its transports, tracks and subscriptions."""
+
+
+class DataReceiver(Protocol):
+    """Who is sent a data track."""
+
+    @property
+    def data_transport(self) -> TransportId:
+        """The transport over which data packets for it go."""
+
+    @property
+    def expires_at(self) -> float | None:
+        """When to remove a client whose media failed, in seconds of the node's clock; None: it has not."""
+
+
+@dataclass(slots=True, eq=False)
+class DataTrack:
+    """A stream of frames over data channels."""
+
+    publisher: Publisher
+    info: DataTrackInfo
+    """What others are told of it; the handle in there is the publisher's."""
+    handle: int
+    """The handle in packets to subscribers, which no other data track of the room has."""
+    subscribers: dict[str, DataReceiver] = field(default_factory=dict)
+    """Those whom it is sent to, by sid."""
 
 
 @dataclass(slots=True, eq=False)

@@ -21,6 +21,9 @@ MAX_MESSAGE_BYTES = 256 << 10
 """Largest message in either direction: our `a=max-message-size`, as browsers announce it."""
 MAX_LOSSY_QUEUED_BYTES = 8 << 10
 """Lossy messages are dropped while this much waits: old news is of no use (LiveKit has the same number)."""
+MAX_FRAMES_QUEUED_BYTES = 64 << 10
+"""Packets of data tracks are dropped while this much waits. One frame may have several: less would break frames."""
+MAX_QUEUED: dict[Channel, int] = {Channel.LOSSY: MAX_LOSSY_QUEUED_BYTES, Channel.DATA_TRACK: MAX_FRAMES_QUEUED_BYTES}
 STALL_POLL_S, STALL_POLLS = 1.0, 10
 """A receiver that holds a sender back is looked at each second, this many times."""
 MIN_TAKEN_CHUNKS = 16
@@ -170,7 +173,7 @@ class DataChannels:
         through = self._channels.get(channel)
         if self._association is None or through is None or through.readyState != "open":
             self._drops["data_not_open"] += 1
-        elif through.bufferedAmount > MAX_LOSSY_QUEUED_BYTES:
+        elif through.bufferedAmount > MAX_QUEUED[channel]:
             self._drops["data_lossy_full"] += 1
         else:
             self._association.send_binary(through, payload)

@@ -103,14 +103,6 @@ async def test_overlong_sids_are_not_kept(call: Call) -> None:
     assert ann.of("request_response")[0].reason == rtc.RequestResponse.INVALID_REQUEST
 
 
-async def test_data_tracks_are_refused_clearly(call: Call) -> None:
-    ann = await call.join("ann")
-    await ann.send(publish_data_track_request=rtc.PublishDataTrackRequest(pub_handle=1, name="x"))
-    (response,) = ann.of("request_response")
-    assert response.reason == rtc.RequestResponse.UNSUPPORTED_TYPE
-    assert response.publish_data_track.pub_handle == 1
-
-
 async def test_bug_in_a_handler_costs_one_participant(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(participant: object, message: object) -> None:
         raise ZeroDivisionError
