@@ -52,6 +52,15 @@ def _parse_delay(value: object) -> float:
     return seconds
 
 
+def playout_limits(least: int, most: int) -> tuple[int, int]:
+    """Return the least and the most playout delay, in milliseconds, so that both fit into a header extension.
+
+    Without a most (0) it is Chromium's; a least above the most is the most, as in livekit-server.
+    """
+    most = min(most or DEFAULT_MAX_PLAYOUT_DELAY_MS, MAX_PLAYOUT_DELAY_MS)
+    return min(least, most), most
+
+
 Delay = Annotated[float, BeforeValidator(_parse_delay)]
 
 
@@ -96,12 +105,8 @@ class PlayoutDelaySection(Section):
     max: Annotated[int, BeforeValidator(_parse_milliseconds)] = 0
 
     def limits(self) -> tuple[int, int] | None:
-        """Return the least and the most; None where it is not enabled. Without a most it is Chromium's; a least above
-        the most is the most, as in livekit-server."""
-        if not self.enabled:
-            return None
-        most = self.max or DEFAULT_MAX_PLAYOUT_DELAY_MS
-        return min(self.min, most), most
+        """Return the least and the most; None where it is not enabled."""
+        return playout_limits(self.min, self.max) if self.enabled else None
 
 
 class RtcMediaSections(Section):

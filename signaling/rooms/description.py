@@ -10,6 +10,7 @@ from livekit.protocol import models
 
 from signaling import identifiers
 from signaling.config.configuration import RoomOptions
+from signaling.config.media_options import playout_limits
 from signaling.records.kept_bytes import KeptBytesOfRoom
 from signaling.records.settings import RoomSettings
 from signaling.rooms.headcount import Headcount
@@ -65,9 +66,10 @@ class Description:
         """
         metadata = settings.metadata or self._info.metadata
         self._keep_metadata(metadata)
-        now = self.options
+        now, delays = self.options, (settings.min_playout_delay, settings.max_playout_delay)
         self.options = replace(
             now,
+            playout_delay_ms=playout_limits(*delays) if any(delays) else now.playout_delay_ms,
             empty_timeout_s=settings.empty_timeout or now.empty_timeout_s,
             departure_timeout_s=settings.departure_timeout or now.departure_timeout_s,
             max_participants=settings.max_participants or now.max_participants,

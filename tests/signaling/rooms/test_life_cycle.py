@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from livekit.protocol import models, rtc
+from livekit.protocol.room import CreateRoomRequest
 
 from sfu.parameters import Kind
 from signaling.config.configuration import RoomOptions
@@ -226,3 +227,29 @@ async def test_a_room_is_told_when_a_recording_begins_and_ends(call: Call) -> No
     assert not ann.of("room_update")[-1].room.active_recording
     call.room.participants["ben"].update("", "", {}, models.ParticipantPermission(recorder=True))
     assert ann.of("room_update")[-1].room.active_recording
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "expected"),
+    [
+        (0, 0, None),
+        (100, 2_000, (100, 2_000)),
+        (100, 0, (100, 10_000)),
+        (0, 2_000, (0, 2_000)),
+        (3_000, 2_000, (2_000, 2_000)),
+        (2**32 - 1, 2**32 - 1, (40_950, 40_950)),
+    ],
+)
+async def test_a_call_says_how_late_viewers_show_video(
+    call: Call, least: int, most: int, expected: tuple[int, int] | None
+) -> None:
+    settings = CreateRoomRequest(name="hall", min_playout_delay=least, max_playout_delay=most)
+    call.rooms.create("hall", settings=settings)
+    assert call.room.options.playout_delay_ms == expected
+    call.rooms.create("hall", settings=CreateRoomRequest(name="hall", empty_timeout=7))
+    assert call.room.options.playout_delay_ms == expected, "what is not set stays"
+    ann = await call.join("ann")
+    await ann.publish("camera", "video")
+    bob = await call.join("bob")
+    await bob.renegotiate()
+    assert {each.playout_delay_ms for _, _, each in call.engine.subscriptions.values()} == {expected}
