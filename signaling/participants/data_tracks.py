@@ -22,9 +22,17 @@ from livekit.protocol.rtc import (
 from sfu.events import DataReceived
 from sfu.parameters import Channel
 from signaling import identifiers
+from signaling.allowance import Allowance
 from signaling.errors import RequestRefused
 from signaling.http.join import MAX_NAME_LENGTH
-from signaling.limits import MAX_DATA_TRACK_BYTES, MAX_DATA_TRACKS, MAX_SID_CHARACTERS, MAX_SUBSCRIPTION_CHOICES
+from signaling.limits import (
+    MAX_DATA_TRACK_BYTES,
+    MAX_DATA_TRACKS,
+    MAX_SID_CHARACTERS,
+    MAX_SUBSCRIPTION_CHOICES,
+    MAX_UPDATE_BYTES_PER_S,
+    UPDATE_BURST_BYTES,
+)
 from signaling.participants.owner import Owner
 from signaling.rooms.data_tracks import HANDLES
 from signaling.rooms.tracks import DataTrack
@@ -33,6 +41,9 @@ HEADER_BYTES = 12
 """Flags, handle, sequence number, frame number and timestamp, before extensions and the payload."""
 HANDLE = slice(2, 4)
 """Where the handle stands in a packet."""
+TOLD_BYTES = 16 * 1024
+"""What telling a client its handles counts as at least, of `MAX_UPDATE_BYTES_PER_S`: 16 times a second, after a burst.
+A publisher that begins and ends tracks in a loop must not fill the queues of its subscribers."""
 
 
 class DataTracks:
@@ -48,6 +59,9 @@ class DataTracks:
         self._choices: dict[str, bool] = {}
         self._told: dict[str, bool] = {}
         """Sid of a wanted track that was once refused -> whether it is allowed now, as the client was told last."""
+        self._allowance = Allowance(MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES, participant.node.clock())
+        self._late = False
+        """The client has to be told its handles as soon as that is allowed again."""
         self._telling: asyncio.Handle | None = None
         """The pending call that tells the client the handles of its subscriptions."""
 
@@ -180,6 +194,11 @@ class DataTracks:
         if self._active:
             self._tell_soon()
 
+    def tick(self) -> None:
+        """Tell the client its handles if that was not allowed before."""
+        if self._late:
+            self._tell_soon()
+
     def close(self) -> None:
         """End its tracks and subscriptions, because it leaves."""
         if self._telling is not None:
@@ -210,6 +229,11 @@ class DataTracks:
 
     def _tell(self) -> None:
         self._telling = None
+        now = self._participant.node.clock()
+        self._late = not self._allowance.allows(now)
+        if self._late:
+            self._participant.node.dropped["data_handles_delayed"] += 1
+            return
         self._participant.room.before_description()
         handles = {
             track.handle: DataTrackSubscriberHandles.PublishedDataTrack(
@@ -218,4 +242,5 @@ class DataTracks:
             for sid, track in self._active.items()
         }
         message = DataTrackSubscriberHandles(sub_handles=handles)
+        self._allowance.charge(max(message.ByteSize(), TOLD_BYTES))
         self._participant.send(SignalResponse(data_track_subscriber_handles=message))

@@ -439,6 +439,7 @@ class Participant:
         if self.connection is not None:
             self.presence.tick(now)
             self.token.tick(now)
+        self.data_tracks.tick()
         self.renegotiation.tick(now)
 
     def leave(self, reason: DisconnectReason, action: LeaveRequest.Action) -> None:

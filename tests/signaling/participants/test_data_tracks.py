@@ -11,7 +11,8 @@ from livekit.protocol import models, room, rtc
 from sfu.parameters import Channel
 from signaling import limits
 from signaling.api.room_service import RoomService
-from signaling.limits import MAX_DATA_TRACKS
+from signaling.limits import MAX_DATA_TRACKS, UPDATE_BURST_BYTES
+from signaling.participants.data_tracks import TOLD_BYTES
 from tests.signaling.support.call import Call, Client, settle
 
 PUBLISHER_HANDLE = 7
@@ -263,6 +264,19 @@ async def test_a_resumed_client_is_told_its_handles_and_must_know_its_tracks(cal
     unknown = rtc.SyncState(publish_data_tracks=[rtc.PublishDataTrackResponse(info=info)])
     ann = await call.resume(ann, sync_state=unknown)
     assert ann.of("leave")[-1].action == rtc.LeaveRequest.RECONNECT
+
+
+async def test_a_publisher_that_begins_and_ends_tracks_does_not_flood_its_subscribers(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob", auto_subscribe_data=True)
+    for _ in range(UPDATE_BURST_BYTES // TOLD_BYTES):
+        sid = await publish(ann)
+        await ann.send(unpublish_data_track_request=rtc.UnpublishDataTrackRequest(pub_handle=PUBLISHER_HANDLE))
+    sid = await publish(ann)
+    assert len(bob.of("data_track_subscriber_handles")) <= UPDATE_BURST_BYTES // TOLD_BYTES + 1
+    assert handles(bob) == {}
+    assert call.rooms.node.dropped["data_handles_delayed"] > 0
+    await call.pass_time(2)
+    assert set(handles(bob)) == {sid}, "the newest are told in the end"
 
 
 @given(st.binary(max_size=40))
