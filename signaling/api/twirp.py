@@ -114,7 +114,7 @@ class Twirp:
             raise ApiError("unavailable", "the server is starting or stopping")
         if not may_call_something(claims):
             raise unauthenticated()
-        async with self._bodies.read(request) as body:
+        async with self._bodies.read(request, claims.who) as body:
             if not _is_for(claims, body):
                 raise ApiError("unauthenticated", "the token is for another body")
             share = await self._wait(claims)

@@ -163,7 +163,7 @@ class Endpoint:
         participant = query_of(request).get("participant", "")
         if len(participant.encode()) > self._services.node.config.limits.identity_bytes:
             raise Problem(400, "there is no participant with such an identity")
-        async with self._body(request, SDP_TYPE, MAX_OFFER_BYTES) as text:
+        async with self._body(request, join, SDP_TYPE, MAX_OFFER_BYTES) as text:
             share = self._share(join)
             await wait_for_turn(share, self._services.node.dropped)
             with share.charged():
@@ -176,7 +176,7 @@ class Endpoint:
         """Take candidates, or restart ICE if the client has new credentials (RFC 9725 section 4.3)."""
         join = self._join(request)
         self._find(request, join)
-        async with self._body(request, FRAGMENT_TYPE, MAX_FRAGMENT_BYTES) as text:
+        async with self._body(request, join, FRAGMENT_TYPE, MAX_FRAGMENT_BYTES) as text:
             share = self._share(join)
             await wait_for_turn(share, self._services.node.dropped)
             share.note()
@@ -220,7 +220,7 @@ class Endpoint:
         )
 
     @asynccontextmanager
-    async def _body(self, request: Request, media_type: str, longest: int) -> AsyncIterator[str]:
+    async def _body(self, request: Request, join: JoinParameters, media_type: str, longest: int) -> AsyncIterator[str]:
         """Read the text of a request's body. It counts as held until the context ends, also while its client waits.
 
         Raises:
@@ -231,7 +231,7 @@ class Endpoint:
         if given != media_type:
             accepted = "Accept-Patch" if media_type == FRAGMENT_TYPE else "Accept-Post"
             raise Problem(415, f"the content type is not {media_type}", {accepted: media_type})
-        async with self._services.bodies.read(request, longest) as body:
+        async with self._services.bodies.read(request, join.claims.who, longest) as body:
             try:
                 text = body.decode()
             except UnicodeDecodeError as error:

@@ -237,9 +237,9 @@ async def test_the_body_of_a_participants_call_is_not_read(api: Api, monkeypatch
     read: list[Request] = []
     real = Bodies.read
 
-    def note(self: Bodies, request: Request) -> Any:
+    def note(self: Bodies, request: Request, who: object) -> Any:
         read.append(request)
-        return real(self, request)
+        return real(self, request, who)
 
     monkeypatch.setattr(Bodies, "read", note)
     for video in ({}, {"room": "hall", "roomJoin": True}):
@@ -302,17 +302,31 @@ async def test_bodies_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bodies, "SMALL_BODY_BYTES", 2)
     dropped: Counter[str] = Counter()
     reader = Bodies(dropped)
-    async with reader.read(_request([b"1", b"2345", b"67890"])) as body:
+    async with reader.read(_request([b"1", b"2345", b"67890"]), "ann") as body:
         assert body == b"1234567890"
         with pytest.raises(ApiError) as caught:
-            await reader.read(_request([b"12345"])).__aenter__()
+            await reader.read(_request([b"12345"]), "ann").__aenter__()
         assert (caught.value.code, dropped["api_bodies"]) == ("resource_exhausted", 1)
-        async with reader.read(_request([b"12"])) as small:
+        async with reader.read(_request([b"12"]), "ann") as small:
             assert small == b"12", "a small one is read whatever is held"
     with pytest.raises(ApiError):
-        await reader.read(_request([b"12345", b"67890123"])).__aenter__()
-    async with reader.read(_request([b"123456789012"])) as body:
+        await reader.read(_request([b"12345", b"67890123"]), "ann").__aenter__()
+    async with reader.read(_request([b"123456789012"]), "ann") as body:
         assert len(body) == 12, "what was held is free again"
+
+
+async def test_bodies_of_one_caller_keep_nobody_elses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_BODIES_OF_A_CALLER_BYTES", 10)
+    monkeypatch.setattr(bodies, "SMALL_BODY_BYTES", 2)
+    reader = Bodies(Counter())
+    async with reader.read(_request([b"1234567890"]), "ann"):
+        with pytest.raises(ApiError):
+            await reader.read(_request([b"123456"]), "ann").__aenter__()
+        async with reader.read(_request([b"1234567890"]), "ben") as other:
+            assert len(other) == 10
+    async with reader.read(_request([b"123456789012"]), "ann") as again:
+        assert len(again) == 12, "what was held is free again"
+    assert reader._callers == {}
 
 
 async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +337,7 @@ async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
     with pytest.raises(ApiError) as caught:
-        await Bodies(Counter()).read(request).__aenter__()
+        await Bodies(Counter()).read(request, "ann").__aenter__()
     assert caught.value.status == 408
 
 
