@@ -155,7 +155,7 @@ class Subscriptions:
         track = self._participant.room.tracks.get(self._participant.node.subscribers[event.subscription][1])
         if track is not None:
             state = PAUSED if event.paused else ACTIVE
-            info = StreamStateInfo(participant_sid=track.publisher.sid, track_sid=track.sid, state=state)
+            info = StreamStateInfo(participant_sid=track.publisher.public_sid, track_sid=track.sid, state=state)
             self._participant.send(SignalResponse(stream_state_update=StreamStateUpdate(stream_states=[info])))
 
     def simulate_capacity(self, capacity_bps: int) -> None:

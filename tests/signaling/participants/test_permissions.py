@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from livekit.protocol import models, rtc
 
+from sfu.events import SubscriptionPaused
 from sfu.parameters import Kind
 from signaling.limits import MAX_TRACK_PERMISSIONS
 from signaling.sdp.peer_connection import WantedTrack
@@ -239,6 +240,17 @@ async def test_nothing_names_a_hidden_publisher(call: Call, single_pc: bool, mon
     for told in (*bob.connection.sent, *cleo.connection.sent, *wanted):
         assert sid not in str(told)
         assert '"ann"' not in str(told)
+
+
+async def test_a_pause_does_not_name_a_hidden_publisher(call: Call) -> None:
+    ann = await call.join("ann", {"hidden": True})
+    sid = await ann.publish("cam", "video")
+    bob = await call.join("bob")
+    (subscription,) = call.rooms.node.subscribers
+    await call.emit(SubscriptionPaused(subscription, True))
+    ((state,),) = (update.stream_states for update in bob.of("stream_state_update"))
+    assert (state.track_sid, state.state) == (sid, rtc.PAUSED)
+    assert state.participant_sid not in ("", ann.sid)
 
 
 async def test_who_is_hidden_by_a_resume_leaves_for_the_others(call: Call) -> None:
