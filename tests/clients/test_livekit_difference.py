@@ -156,6 +156,13 @@ CALLS = (
 
 
 @pytest.fixture(scope="session")
+def ours(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
+    """A server of ours without the rooms of other tests, which a list of all rooms would name."""
+    with running_server(tmp_path_factory.mktemp("ours"), node_ip=ADDRESS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def theirs(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
     """A livekit-server."""
     with running_livekit(tmp_path_factory.mktemp("livekit")) as running:
@@ -164,13 +171,13 @@ def theirs(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def both(
-    server: ServerUnderTest, theirs: ServerUnderTest, make_peer: PeerFactory
+    theirs: ServerUnderTest, ours: ServerUnderTest, make_peer: PeerFactory
 ) -> AsyncIterator[tuple[ServerUnderTest, ServerUnderTest]]:
     """Both servers, with the same participant in the same room."""
-    for each in (server, theirs):
+    for each in (ours, theirs):
         ann: SdkPeer = await make_peer("sdk", "ann")
         await ann.join(each, ROOM)
-    yield server, theirs
+    yield ours, theirs
 
 
 async def ask(server: ServerUnderTest, call: Call) -> tuple[int, str, Any]:
