@@ -107,6 +107,7 @@ class DatagramServer:
                 return
             except OSError:
                 continue  # an answer that could not be delivered (ICMP)
+            self._common.poller.catch_up()
             self._common.poller.attempt(partial(self._take, data, control, address, now))
 
     def tick(self) -> None:

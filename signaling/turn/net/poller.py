@@ -88,6 +88,12 @@ class Poller:
         self._work.put(work)
         os.eventfd_write(self._wakeup, 1)
 
+    def catch_up(self) -> None:
+        """Do what was asked for so far. To be called in the loop after something has come and before it is served: so
+        whoever was admitted before it sent its request is known."""
+        if not self._work.empty():
+            self._do_work()
+
     def stop(self) -> None:
         """End `run`. Any thread may ask for it."""
         self._stopped = True
@@ -100,6 +106,7 @@ class Poller:
             wait_s = 0.0 if self._later else max(0.0, due - time.monotonic())
             ready = self._epoll.poll(wait_s, EVENTS_AT_ONCE)
             self._new.clear()
+            self.catch_up()
             for descriptor, events in ready:
                 if descriptor == self._wakeup:
                     self._do_work()

@@ -68,3 +68,20 @@ def test_what_cannot_be_watched_is_not_kept(poller: Poller) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         poller.watch(1 << 20, Noting())
     assert poller._served == {}
+
+
+def test_what_the_control_thread_asks_for_is_done_before_clients_are_served(poller: Poller) -> None:
+    order: list[str] = []
+
+    def serve() -> None:
+        order.append("client")
+        poller.stop()
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        poller.watch(ours.fileno(), Noting(serve))
+        theirs.send(b"request")
+        poller.call(lambda: order.append("work"))
+        poller.run(lambda now: None)
+        poller.forget(ours.fileno())
+    assert order == ["work", "client"]

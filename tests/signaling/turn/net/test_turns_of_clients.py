@@ -6,6 +6,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -186,3 +187,25 @@ def test_a_datagram_is_its_clients_by_whichever_interface_it_comes(turn: Running
             assert len(server._clients) == 1
         assert client.bind() == 0
     assert turn.counts() == {"turn_early": 2}
+
+
+def test_who_is_admitted_before_its_request_comes_is_known_then(
+    turn: RunningTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a datagram is served a participant joins, and sends one that is read in the same turn."""
+    server, order = turn.thread._datagrams[0], list[str]()
+    take = server._take
+
+    with turn.over_udp() as first, turn.over_udp() as other:
+
+        def noting(*arguments: Any) -> None:
+            order.append("request")
+            if len(order) == 1:
+                turn.thread._poller.call(lambda: order.append("admitted"))
+                other.send(other.turn.unsigned(Method.BINDING))
+            take(*arguments)
+
+        monkeypatch.setattr(server, "_take", noting)
+        first.send(first.turn.unsigned(Method.BINDING))
+        other.receive()
+    assert order == ["request", "admitted", "request"]
