@@ -48,7 +48,7 @@ compile: .make/run ## Compile the kernels into their cache
 	@$(BIN)/aiosfu compile
 
 .PHONY: clients
-clients: .make/dev ## Install what the tests' real clients need (browsers by apt-get, packages by npm)
+clients: .make/dev ## Install what the tests' real clients need (browsers and others by apt-get, packages by npm)
 	@scripts/install-test-clients $(WEB)
 
 .PHONY: format
