@@ -1,10 +1,10 @@
 """Compiles kernels in several processes, callees first, so that no process compiles what another one does.
 
 numba compiles a function when the type inference of its caller meets the call: one after the other, in one process.
-Here a planning process infers the types of everything that is called, and compiles nothing. That takes a fifth of the
-whole time and yields each function with its argument types, after those that it calls. What has all its callees in the
-cache goes to a worker: a child of the planning process that compiles a few functions, reports them and ends, so that
-memory does not grow with the number of functions.
+Here a planning process infers the types of everything that is called, and compiles nothing. That yields each function
+with its argument types, after those that it calls. What has all its callees in the cache goes to a worker: a child of
+the planning process that goes on with a few functions where the planning process stopped, reports them and ends, so
+that memory does not grow with the number of functions.
 
 The caller's process is only told what is done. Whatever fails here is left to it: it compiles what is missing itself,
 and meets the error where it can be seen.
@@ -17,11 +17,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from numba.core import compiler, sigutils, typing
+from numba.core import compiler, sigutils, types, typing
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
+from numba.core.typed_passes import NopythonTypeInference
 
 Dispatcher = Any
 """numba.core.dispatcher.Dispatcher, with attributes that its type does not tell."""
@@ -35,6 +37,8 @@ WORKER_BYTES = 512 << 20
 MAX_CHUNK = 8
 """Functions that one worker compiles at most: enough to make its start cheap, too few to fill the memory."""
 _PR_SET_PDEATHSIG = 1
+_STATE = "state"
+"""Key in the metadata of what `_InferTypes` returns."""
 
 
 def worker_count() -> int:
@@ -77,10 +81,11 @@ def _lines(file: Path) -> list[str]:
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
-class _KeepSignature(FunctionPass):  # type: ignore[misc]
-    """The end of a compilation that stops when the types are known."""
+class _KeepState(FunctionPass):  # type: ignore[misc]
+    """The end of a compilation that stops when the types are known. Its result is the signature and, in the metadata,
+    the state with which a worker goes on."""
 
-    _name = "keep_signature"
+    _name = "keep_state"
 
     def __init__(self) -> None:
         FunctionPass.__init__(self)
@@ -93,28 +98,75 @@ class _KeepSignature(FunctionPass):  # type: ignore[misc]
             signature=typing.signature(state.return_type, *state.args),
             objectmode=False,
             lifted=(),
-            metadata=state.metadata,
+            metadata={_STATE: state},
         )
         return False
 
 
+def _passes(state: Any) -> tuple[list[Any], list[Any]]:
+    """numba's passes up to type inference, and those after it."""
+    passes = compiler.DefaultPassBuilder.define_nopython_pipeline(state).passes
+    inference = next(k for k, (each, _) in enumerate(passes) if each is NopythonTypeInference)
+    return passes[: inference + 1], passes[inference + 1 :]
+
+
 class _InferTypes(compiler.CompilerBase):  # type: ignore[misc]
-    """numba's passes up to type inference."""
+    """A compilation that ends with type inference."""
 
     def define_pipelines(self) -> list[Any]:
         passes = PassManager("types")
-        builder = compiler.DefaultPassBuilder
-        passes.passes.extend(builder.define_untyped_pipeline(self.state).passes)
-        passes.add_pass(compiler.NopythonTypeInference, "nopython frontend")
-        passes.add_pass(_KeepSignature, "keep the signature")
+        passes.passes.extend(_passes(self.state)[0])
+        passes.add_pass(_KeepState, "keep the state")
         passes.finalize()
         return [passes]
+
+
+class _Finish(compiler.CompilerBase):  # type: ignore[misc]
+    """The rest of a compilation that ended with type inference."""
+
+    def __init__(self, kept: Any, *arguments: Any) -> None:
+        """kept: the state of the first part; arguments: numba's."""
+        super().__init__(*arguments)
+        self._kept = kept
+
+    def compile_extra(self, function: Any) -> Any:
+        """Go on; the function is that of the state."""
+        self.state, self._kept = self._kept, None
+        self.state.pipeline, self.state.cr = self, None
+        self.state.flags.no_cfunc_wrapper = True  # for callers in C; we have none, and it takes a twelfth of the time
+        return self._compile_core()
+
+    def define_pipelines(self) -> list[Any]:
+        passes = PassManager("after types")
+        passes.passes.extend(_passes(self.state)[1])
+        passes.finalize()
+        return [passes]
+
+
+def _remember_texts() -> None:
+    """Let numba write out each type once. It does so for all arguments of a function before each pass, for listeners
+    that do not exist. Our records nest deeply, so that was a fifth of the whole time."""
+    for kind in (types.Record, types.NestedArray):
+        kind.__repr__ = _remembered(kind.__repr__)  # type: ignore[method-assign]
+
+
+def _remembered(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    texts: dict[int, tuple[Any, str]] = {}  # numba compares types by their texts, so they are found by identity here
+
+    def read(kind: Any) -> str:
+        found = texts.get(id(kind))
+        if found is None:
+            found = texts[id(kind)] = kind, write(kind)
+        return found[1]
+
+    return read
 
 
 class _Plan:
     """What there is to compile, in an order in which callees come first; grows while types are inferred."""
 
-    def __init__(self, found: Callable[[Overload, set[Overload]], None]) -> None:
+    def __init__(self, found: Callable[[Overload, set[Overload], Any], None]) -> None:
+        """found: hears an overload, what it calls, and the state with which its compilation goes on."""
         self._found = found
         self._callees: list[set[Overload]] = []
         self._known: set[Overload] = set()
@@ -135,20 +187,21 @@ class _Plan:
 
     def infer(self, kernel: Dispatcher, signature: Any) -> None:
         """Infer what a kernel returns for arguments of these types; those that it calls come before it."""
-        types = tuple(sigutils.normalize_signature(signature)[0])
-        overload = kernel, types
+        argument_types = tuple(sigutils.normalize_signature(signature)[0])
+        overload = kernel, argument_types
         if self._callees:
             self._callees[-1].add(overload)
         if overload in self._known:
             return
         self._known.add(overload)
-        cached = kernel._cache.load_overload(types, kernel.targetctx)
+        cached = kernel._cache.load_overload(argument_types, kernel.targetctx)
         if cached is not None:
-            kernel.overloads[types] = cached
+            kernel.overloads[argument_types] = cached
             return
         self._callees.append(set())
-        kernel.overloads[types] = kernel._compiler.compile(types, None)
-        self._found(overload, self._callees.pop())
+        inferred = kernel._compiler.compile(argument_types, None)
+        kernel.overloads[argument_types] = inferred
+        self._found(overload, self._callees.pop(), inferred.metadata.pop(_STATE))
 
 
 class _Workers:
@@ -158,6 +211,8 @@ class _Workers:
         self._count = count
         self._kernels = kernels
         self._report = report
+        self._begun: dict[Overload, tuple[set[Overload], Any]] = {}
+        """What it calls, and the state with which its compilation goes on, of each that no worker has taken."""
         self._missing: dict[Overload, set[Overload]] = {}
         """By what waits, its callees that are not compiled yet; in the order of the plan."""
         self._unfinished: set[Overload] = set()
@@ -165,8 +220,9 @@ class _Workers:
         """By descriptor on which a worker reports: its process id, and what it has not reported yet."""
         self._selector = selectors.DefaultSelector()
 
-    def add(self, overload: Overload, callees: set[Overload]) -> None:
-        """Something can be compiled when its callees are."""
+    def add(self, overload: Overload, callees: set[Overload], state: Any) -> None:
+        """Something can be compiled when its callees are. state: with which its compilation goes on."""
+        self._begun[overload] = callees, state
         self._missing[overload] = callees & self._unfinished
         self._unfinished.add(overload)
         self.step(wait=False)
@@ -192,10 +248,16 @@ class _Workers:
         return chunk
 
     def _start(self, chunk: list[Overload]) -> None:
+        begun = [self._begun.pop(overload) for overload in chunk]
+
         def work(tell: Callable[[str], None]) -> None:
             _Plan.restore(self._kernels)
-            for kernel, types in chunk:
-                kernel.compile(types)
+            for (kernel, argument_types), (callees, state) in zip(chunk, begun, strict=True):
+                for callee, its_types in callees:
+                    callee.compile(its_types)  # is in the cache
+                kernel._compiler.pipeline_class = partial(_Finish, state)
+                kernel.compile(argument_types)
+                kernel._compiler.pipeline_class = compiler.Compiler
                 tell("")
 
         descriptor, process = _fork(work)
@@ -243,6 +305,7 @@ def compile_in_processes(count: int, kernels: Sequence[Dispatcher], calls: Seque
 def _plan_and_compile(
     count: int, kernels: Sequence[Dispatcher], calls: Sequence[Call], tell: Callable[[str], None]
 ) -> None:
+    _remember_texts()
     workers = _Workers(count, kernels, tell)
     plan = _Plan(workers.add)
     plan.take_over(kernels)

@@ -96,6 +96,24 @@ def test_each_overload_is_compiled_once_and_callees_come_first(package: Path, tm
     assert len(list(package.rglob("*.nbc"))) == 5
 
 
+INFERRED = """
+from numba.core.typed_passes import NopythonTypeInference
+
+def infer(self, state, run=NopythonTypeInference.run_pass):
+    with open({file!r}, "a") as file:  # all processes write to it
+        file.write(state.func_id.func_name + "\\n")
+    return run(self, state)
+
+NopythonTypeInference.run_pass = infer
+"""
+
+
+def test_types_are_inferred_once_and_not_again_by_workers(package: Path, tmp_path: Path) -> None:
+    inferred = tmp_path / "inferred"
+    assert run(INFERRED.format(file=str(inferred)) + COMPILE, package.parent, tmp_path / "home").endswith("1 0 0")
+    assert sorted(inferred.read_text().split()) == ["leaf", "leaf", "left", "right", "root"]
+
+
 def test_an_edit_compiles_what_depends_on_it_and_no_more(package: Path, tmp_path: Path) -> None:
     compiled(package, tmp_path)
     assert compiled(package, tmp_path)[0] == []
