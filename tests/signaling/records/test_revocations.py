@@ -10,7 +10,7 @@ from livekit.protocol import models
 from signaling.http.join import JoinError
 from signaling.http.tokens import refresh, verify
 from signaling.records import nonces, revocations
-from signaling.records.nonces import Nonces
+from signaling.records.nonces import NONCE_BYTES, Nonces
 from signaling.records.revocations import Revocations
 from tests.signaling.support.api import token
 from tests.signaling.support.call import Call, settle
@@ -91,7 +91,8 @@ def test_a_refreshed_token_keeps_the_time_from_which_its_original_was_valid(call
 def test_nonces_are_bounded_and_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nonces, "MAX_NONCES", 2)
     seen = Nonces()
-    assert [seen.is_repeated(each) for each in (b"a", b"b", b"a", b"c", b"b", b"a", b"", b"")] == [
+    given = [letter * NONCE_BYTES for letter in (b"a", b"b", b"a", b"c", b"b", b"a")]
+    assert [seen.is_repeated(each) for each in (*given, b"", b"")] == [
         False,
         False,
         True,
