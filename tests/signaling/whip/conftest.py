@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from signaling import registry
 from signaling.http.listener import running
 from signaling.http.sockets import bind_sockets
 from signaling.participants import renegotiation
@@ -16,6 +17,8 @@ from tests.signaling.support.call import Call
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
+NEVER_S = 86_400.0
+"""Between ticks of the rooms: time passes by `Call.pass_time` alone."""
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Http:
 async def http(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Http]:
     # Only `Call.collect` negotiates what was collected.
     monkeypatch.setattr(renegotiation, "COLLECT_S", 3600)
+    monkeypatch.setattr(registry, "TICK_S", NEVER_S)
     call = Call()
     async with running(call.config, call.engine, call.rooms, bind_sockets(call.config)) as addresses:
         url = f"http://127.0.0.1:{addresses[0][1]}"
