@@ -131,7 +131,7 @@ async def test_jitter_and_chance_loss_leave_a_good_picture(own_network: None, tm
     uneven, lossy = seen(outcome, "behind", 0, 10), seen(outcome, "behind", 12, 26)
     assert uneven.lines >= 360
     assert lossy.lines == TOP_LINES
-    assert uneven.again < 0.3, "libwebrtc asks for what only comes late"
+    assert uneven.again < 0.05, "libwebrtc asks for what only comes late"
     assert uneven.concealed < 0.02
     assert uneven.longest_s < 0.6
     assert lossy.lost < 0.002
