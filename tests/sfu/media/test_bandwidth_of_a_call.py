@@ -110,8 +110,8 @@ def test_pictures_are_renewed_where_speech_takes_nearly_all_of_a_link() -> None:
         call.run(50.0)
         (screen,) = viewer.screens.values()
         narrow = viewer.seconds[14:49]
-        assert longest_gap(screen.shown, 14, 49) <= 8_000
-        assert sum(at >= START + 14 * SECOND for at in screen.shown) >= 6
+        assert longest_gap(screen.shown, 14, 49) <= 5_000
+        assert sum(at >= START + 14 * SECOND for at in screen.shown) >= 8
         assert longest_gap(viewer.audio_times, 14, 49) <= 200
         assert sum(each.audio for each in narrow) >= 0.99 * len(narrow) * 50
         assert sum(each.dropped for each in narrow) <= 0.01 * sum(each.audio for each in narrow)
