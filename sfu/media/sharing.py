@@ -83,6 +83,7 @@ def share_bandwidth(state, row, now):
     transport.shared_bps = estimate
     overhead = _packet_overhead(state, transport)
     audio_bps, preferred_audio_bps, limited = share_audio(state, row, estimate, overhead, now)
+    transport.audio_bps = audio_bps
     count = _gather(state, row, overhead)
     transport.preferred_bps = preferred_audio_bps + _preferred(state, count)
     if estimate == 0:
