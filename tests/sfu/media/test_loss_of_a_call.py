@@ -44,7 +44,7 @@ def test_what_feedback_reports_lost_is_sent_again_though_nobody_asks(loss: float
         call.run(20.0)
         (screen,) = viewer.screens.values()
         shown = [at for at in screen.shown if at >= since]
-        assert len(shown) >= 0.9 * 20 * SECOND / NATIVE.frame_ns
+        assert len(shown) >= 0.93 * 20 * SECOND / NATIVE.frame_ns
         assert max(after - before for before, after in pairwise(shown)) <= 700 * MS
         assert call.publishers[0].key_requests == requests
         assert {each.layer for each in viewer.seconds[6:]} == {2}
@@ -73,5 +73,5 @@ def test_what_is_lost_on_a_path_that_reorders_is_sent_again_in_time() -> None:
         assert len(shown) >= 0.85 * 20 * SECOND / NATIVE.frame_ns
         assert max(after - before for before, after in pairwise(shown)) <= 500 * MS
         assert call.publishers[0].key_requests <= requests + 3
-        assert repeated(call, viewer, before) <= 0.12
-        assert {each.layer for each in viewer.seconds[6:]} == {2}
+        assert repeated(call, viewer, before) <= 0.1
+        assert min(each.layer for each in viewer.seconds[6:]) >= 1

@@ -468,10 +468,9 @@ class Viewer(Peer):
         self._missing.pop((ssrc, sequence), None)
         if ahead < 0x8000:
             for number in range(1, min(ahead, 200)):
-                missing = (highest + number) & 0xFFFF
-                self._missing[ssrc, missing] = (at, int(self.hasty))
+                self._missing[ssrc, (highest + number) & 0xFFFF] = (at, int(self.hasty))
                 if self.hasty and self.nacks:
-                    self._ask(at, ssrc, missing)
+                    self._ask(at, ssrc, highest + number & 0xFFFF)
             self._highest[ssrc] = sequence
 
     def _uplink(self, now: int, plain: bytes) -> None:
