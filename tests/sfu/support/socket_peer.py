@@ -1,6 +1,6 @@
 """A client for tests that turn the media loop by hand: a socket of loopback, libsrtp, and a transport row.
 
-It is reached over UDP, or over TCP in frames.
+It is reached over UDP, or in frames as over TCP.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from sfu.schema.capacities import MEDIA_PER_TRANSPORT
 from sfu.schema.codes import Command
 from tests.sfu.support.ice import PASSWORD, binding_request
 from tests.sfu.support.publisher import srtp_pair
-from tests.sfu.support.tcp_end import TcpEnd
+from tests.sfu.support.tcp_end import TcpEnd, steady_pair
 
 
 class Call(Protocol):
@@ -52,8 +52,8 @@ class SocketPeer:
         path_memory: int = 0,
         tcp_buffer_bytes: int | None = None,
     ) -> None:
-        """tcp_buffer_bytes: what the operating system keeps at each end of a TCP connection, 0: as much as it likes;
-        None: it is reached over UDP."""
+        """tcp_buffer_bytes: what the operating system keeps of a connection in frames, 0: as much as it likes; None: it
+        is reached over UDP."""
         self._port, self._ufrag = call.sockets.port, ufrag
         self.tcp: TcpEnd | None = None
         self.socket = _bound()
@@ -77,10 +77,10 @@ class SocketPeer:
         assert len(self.datagrams()) == 1
 
     def connect_tcp(self, call: Call, buffer_bytes: int) -> None:
-        """Go on over a new TCP connection, after the former one has ended."""
+        """Go on over a new connection, after the former one has ended."""
         if self.tcp is not None:
             self.tcp.close()
-        self.tcp = TcpEnd(call.tables, call.command, buffer_bytes)
+        self.tcp = TcpEnd(call.tables, call.command, buffer_bytes, steady_pair)
         self.send_datagram(binding_request(ufrag=self._ufrag, nominate=True))
         call.turn()
         assert self.datagrams()

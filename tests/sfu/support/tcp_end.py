@@ -1,11 +1,12 @@
-"""A client's end of a TCP connection over loopback that a media thread serves, in frames of RFC 4571."""
+"""A client's end of a stream that a media thread serves, in frames of RFC 4571: a TCP connection over loopback, or what
+TURN gives the engine in the place of one."""
 
 import contextlib
 import socket
 import time
 from collections.abc import Callable
 
-from sfu.control.net.sockets import socket_address
+from sfu.control.net.sockets import packed_address, socket_address
 from sfu.control.rows import Tables
 from sfu.schema.codes import Command
 from sfu.sockets import UNSENT_BYTES
@@ -37,13 +38,38 @@ def connected_pair(buffer_bytes: int = 0) -> tuple[socket.socket, socket.socket]
     return client, server
 
 
+def steady_pair(buffer_bytes: int = 0) -> tuple[socket.socket, socket.socket]:
+    """(client's end, server's end) of a pair as TURN makes it, for clocks that are turned by hand.
+
+    What is sent has come, and what nobody reads takes the same place however long it waits; a TCP connection may take
+    some more at any time. buffer_bytes: what the operating system keeps, 0: as much as it likes.
+    """
+    client, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    if buffer_bytes:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+    for each in (client, server):
+        each.setblocking(False)
+    return client, server
+
+
+def _seen_address(server: socket.socket) -> bytes:
+    """The client's address; without one, one that no other open pair has."""
+    return packed_address("192.0.2.1", server.fileno()) if server.family == socket.AF_UNIX else socket_address(server)
+
+
 class TcpEnd:
     """The client's end, and the row of the connection."""
 
-    def __init__(self, tables: Tables, command: Callable[..., None], buffer_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        command: Callable[..., None],
+        buffer_bytes: int = 0,
+        make_pair: Callable[[int], tuple[socket.socket, socket.socket]] = connected_pair,
+    ) -> None:
         """command: puts a command into the queue, which the next turn applies."""
-        self.socket, self.server = connected_pair(buffer_bytes)
-        self.row, self.generation = tables.take_connection(socket_address(self.server), self.server.fileno())
+        self.socket, self.server = make_pair(buffer_bytes)
+        self.row, self.generation = tables.take_connection(_seen_address(self.server), self.server.fileno())
         command(Command.OPEN_CONNECTION, self.row, self.generation)
         self._came = b""
         self.ended = False
