@@ -41,7 +41,7 @@ def open_subscription(state, row, now):
     _reset_subscription(subscription)
     random = _scramble(subscription.ssrc, now)
     subscription.out_highest = SEQUENCE_START + (random & FIRST_SEQUENCE_MASK)
-    subscription.first_highest = subscription.heard_highest = subscription.out_highest
+    subscription.first_highest = subscription.block_highest = subscription.out_highest
     subscription.rtx_sequence = (random >> 15) & FIRST_SEQUENCE_MASK
     track, transport = state.tracks[subscription.track], state.transports[subscription.transport]
     subscription.next_of_track = track.first_subscription
@@ -49,8 +49,8 @@ def open_subscription(state, row, now):
     track.subscription_count += 1
     subscription.next_of_transport = transport.first_subscription
     transport.first_subscription = row
-    if transport.heard_ns == 0:
-        transport.heard_ns = now
+    if transport.interval_ns == 0:
+        transport.interval_ns = now
     insert_outgoing(state, row, 0)
     if subscription.rtx_ssrc != 0:
         insert_outgoing(state, row, 1)
@@ -66,7 +66,7 @@ def open_subscription(state, row, now):
 def close_subscription(state, row):
     """Unlink a subscription, let libsrtp forget its SSRCs, and tell the control thread that the row is free."""
     subscription = state.subscriptions[row]
-    state.transports[subscription.transport].heard_bytes += uncounted_bytes(subscription)
+    state.transports[subscription.transport].interval_bytes += uncounted_bytes(subscription)
     _unlink_from_track(state, row)
     _unlink_from_transport(state, row)
     remove_outgoing(state, row, 0)

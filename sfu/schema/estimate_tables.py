@@ -83,11 +83,11 @@ ESTIMATE = RowType(
         Column("group_sent_ns", "i8", MEDIA, "When the last packet of the group left."),
         Column("group_first_arrival_ns", "i8", MEDIA, "When the first packet of the group arrived."),
         Column("group_arrival_ns", "i8", MEDIA, "When the last packet of the group arrived."),
-        Column("group_heard_ns", "i8", MEDIA, "When the feedback about the group's last packet came."),
+        Column("group_feedback_ns", "i8", MEDIA, "When the feedback about the group's last packet came."),
         Column("before_known", "i8", MEDIA, "Whether there was a group before the one that grows."),
         Column("before_sent_ns", "i8", MEDIA, "When the last packet of the group before left."),
         Column("before_arrival_ns", "i8", MEDIA, "When the last packet of the group before arrived."),
-        Column("before_heard_ns", "i8", MEDIA, "When the feedback about the last packet of the group before came."),
+        Column("before_feedback_ns", "i8", MEDIA, "When the feedback about the last packet of the group before came."),
         Column("groups_reordered", "i4", MEDIA, "Groups in a row that arrived before their predecessor."),
         Column("group_own_ms", "f4", MEDIA, "How long our own packets let the last complete group wait."),
         # trains: packets that left in a burst, and the queue that they make

@@ -49,7 +49,7 @@ SEND_LOG = RowType(
             "Transport-wide numbers below this left over another path and say nothing of this one.",
         ),
         Column(
-            "heard_number",
+            "resumed_number",
             "i8",
             MEDIA,
             "Lost packets with numbers below this left while no feedback came: they are no sign of congestion.",

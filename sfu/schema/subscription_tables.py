@@ -330,19 +330,19 @@ SUBSCRIPTION = RowType(
             kept="it is written when the row opens",
         ),
         Column(
-            "heard_highest",
+            "block_highest",
             "i8",
             MEDIA,
             "Highest output number that a receiver report spoke of.",
             kept="it is written when the row opens",
         ),
-        Column("heard_packets", "i8", MEDIA, "`packets` when the last receiver report was counted."),
-        Column("heard_late", "i8", MEDIA, "`late` when the last receiver report was counted."),
+        Column("block_packets", "i8", MEDIA, "`packets` when the last receiver report was counted."),
+        Column("block_late", "i8", MEDIA, "`late` when the last receiver report was counted."),
         Column(
-            "heard_missing",
+            "block_missing",
             "i8",
             MEDIA,
-            "Packets that the subscriber had lost up to `heard_highest`; numbers without one do not count.",
+            "Packets that the subscriber had lost up to `block_highest`; numbers without one do not count.",
         ),
         Column(
             "late", "i8", MEDIA, "Packets sent whose number lay below the highest, because the publisher's came late."

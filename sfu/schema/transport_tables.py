@@ -298,15 +298,18 @@ TRANSPORT = RowType(
             "resumed_bps", "i8", CONTROL, "What the path of its client's last transport was known to carry; 0: unknown."
         ),
         Column(
-            "heard_ns",
+            "interval_ns",
             "i8",
             MEDIA,
-            "Since when `heard_packets` and `heard_lost` are counted; 0: it never had a subscription.",
+            "Since when `interval_packets` and `interval_lost` are counted; 0: it never had a subscription.",
         ),
-        Column("heard_packets", "i8", MEDIA, "Packets that receiver reports have spoken of since `heard_ns`."),
-        Column("heard_lost", "i8", MEDIA, "Packets of `heard_packets` that the peer lost."),
+        Column("interval_packets", "i8", MEDIA, "Packets that receiver reports have spoken of since `interval_ns`."),
+        Column("interval_lost", "i8", MEDIA, "Packets of `interval_packets` that the peer lost."),
         Column(
-            "heard_bytes", "i8", MEDIA, "Bytes on the wire sent since `heard_ns` on subscriptions that have closed."
+            "interval_bytes",
+            "i8",
+            MEDIA,
+            "Bytes on the wire sent since `interval_ns` on subscriptions that have closed.",
         ),
         # what waits for its path: sfu/media/pacing/
         Column("first_waiting", "i4", MEDIA, "First subscription with packets that wait for the pacer, + 1; 0: none."),

@@ -44,7 +44,7 @@ def group_packet(estimate, sent, arrival):
     if _belongs(estimate, sent, arrival):
         estimate.group_sent_ns = max(estimate.group_sent_ns, sent)
         estimate.group_arrival_ns = max(estimate.group_arrival_ns, arrival)
-        estimate.group_heard_ns = estimate.feedback_ns
+        estimate.group_feedback_ns = estimate.feedback_ns
         return
     estimate.group_own_ms = own_queue_ms(estimate)
     if estimate.before_known and not _compare(estimate):
@@ -55,7 +55,7 @@ def group_packet(estimate, sent, arrival):
     estimate.before_known = 1
     estimate.before_sent_ns = estimate.group_sent_ns
     estimate.before_arrival_ns = estimate.group_arrival_ns
-    estimate.before_heard_ns = estimate.group_heard_ns
+    estimate.before_feedback_ns = estimate.group_feedback_ns
     _begin_group(estimate, sent, arrival)
 
 
@@ -66,7 +66,7 @@ def _begin_group(estimate, sent, arrival):
     estimate.group_sent_ns = sent
     estimate.group_first_arrival_ns = arrival
     estimate.group_arrival_ns = arrival
-    estimate.group_heard_ns = estimate.feedback_ns
+    estimate.group_feedback_ns = estimate.feedback_ns
 
 
 @njit(cache=True)
@@ -83,7 +83,7 @@ def _belongs(estimate, sent, arrival):
 def _compare(estimate):
     """Give the trendline the distance between the complete group and the one before; whether that made sense."""
     arrived = estimate.group_arrival_ns - estimate.before_arrival_ns
-    heard = estimate.group_heard_ns - estimate.before_heard_ns
+    heard = estimate.group_feedback_ns - estimate.before_feedback_ns
     if arrived >= heard + CLOCK_JUMP_NS:
         forget_groups(estimate)
         return False

@@ -56,7 +56,7 @@ def _leave_path(state, row, now):
     transport, estimate = state.transports[row], state.estimates[row]
     path_changed(estimate, now)
     state.send_logs[row].path_number = transport.next_number
-    transport.heard_packets = transport.heard_lost = 0
+    transport.interval_packets = transport.interval_lost = 0
     if estimate.by_reports:
         transport.estimate_bps = 0
         list_transport(state, row, False)

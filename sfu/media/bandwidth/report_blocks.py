@@ -37,7 +37,7 @@ def take_report_block(state, number, highest, lost, now):
     subscription = state.subscriptions[number]
     used = np.int64(subscription.out_highest)
     highest = extend16(highest, used)
-    if subscription.packets == 0 or highest > used or highest <= subscription.heard_highest:
+    if subscription.packets == 0 or highest > used or highest <= subscription.block_highest:
         return
     sent, news = _count(subscription, used, highest, lost)
     subscription.own_lost += news
@@ -46,9 +46,9 @@ def take_report_block(state, number, highest, lost, now):
     if _gives_feedback(state, row):
         return
     transport = state.transports[row]
-    transport.heard_packets += sent
+    transport.interval_packets += sent
     if not is_over_tcp(state, row):  # there all that is lost was dropped here, when the connection stood still
-        transport.heard_lost = min(transport.heard_lost + news, transport.heard_packets)
+        transport.interval_lost = min(transport.interval_lost + news, transport.interval_packets)
     _conclude(state, row, now)
 
 
@@ -62,15 +62,15 @@ def _count(subscription, used, highest, lost):
     still be missed: it is on its way.
     """
     holes = used - subscription.first_highest - subscription.packets
-    late = subscription.late - subscription.heard_late
+    late = subscription.late - subscription.block_late
     missing = lost - holes - late
-    news = min(max(missing - subscription.heard_missing, 0), highest - subscription.heard_highest)
-    sent = np.int64(subscription.packets - subscription.heard_packets)
+    news = min(max(missing - subscription.block_missing, 0), highest - subscription.block_highest)
+    sent = np.int64(subscription.packets - subscription.block_packets)
     most = missing + late + (used - highest)
-    subscription.heard_missing = min(max(missing, subscription.heard_missing), most)
-    subscription.heard_highest = highest
-    subscription.heard_packets = subscription.packets
-    subscription.heard_late = subscription.late
+    subscription.block_missing = min(max(missing, subscription.block_missing), most)
+    subscription.block_highest = highest
+    subscription.block_packets = subscription.packets
+    subscription.block_late = subscription.late
     return sent, news
 
 
@@ -122,17 +122,17 @@ def _needs_reports(state, row):
 def _conclude(state, row, now):
     """Let the rule decide, once reports are about enough packets of a long enough time."""
     transport = state.transports[row]
-    elapsed, packets = now - transport.heard_ns, np.int64(transport.heard_packets)
+    elapsed, packets = now - transport.interval_ns, np.int64(transport.interval_packets)
     if packets < NEEDED_PACKETS or elapsed < DECREASE_NS + transport.rtt_ns:
         return
-    fraction = transport.heard_lost * 256 // packets
+    fraction = transport.interval_lost * 256 // packets
     high = fraction > 256 * HIGH_LOSS
     if not high and elapsed < GROWTH_NS:
         return
     # Who was sent nothing for long is not sent less for that.
     bps = max(_take_sent_bytes(state, row) * 8_000_000 // (elapsed // 1000), _measured_bps(state, row))
-    transport.heard_ns = now
-    transport.heard_packets = transport.heard_lost = 0
+    transport.interval_ns = now
+    transport.interval_packets = transport.interval_lost = 0
     if not is_ruled_by_reports(state, row):
         if not high or not _needs_reports(state, row):
             return  # nothing limits this peer, and a report without much loss changes nothing about that
@@ -146,8 +146,8 @@ def _conclude(state, row, now):
 def _take_sent_bytes(state, row):
     """Bytes on the wire of everything that transport `row` was sent since this was last asked."""
     transport = state.transports[row]
-    total = np.int64(transport.heard_bytes)
-    transport.heard_bytes = 0
+    total = np.int64(transport.interval_bytes)
+    transport.interval_bytes = 0
     number = np.int64(transport.first_subscription)
     while number >= 0:
         each = state.subscriptions[number]

@@ -82,7 +82,7 @@ def _take_feedback(state, row, data, at, end, count, budget, now):
     begin_estimate(state, row, now)
     estimate = state.estimates[row]
     if estimate.silent:
-        log.heard_number = transport.next_number
+        log.resumed_number = transport.next_number
         _show_again(state, row, now)
     begin_feedback(estimate, now)
     _take_statuses(state, row, data, first, count, deltas_at, arrival)
@@ -169,13 +169,13 @@ def _take_status(state, log, estimate, number, received, arrival):
         else:
             entry.state = SentState.LOST
             log.reported_lost += 1
-            if number >= log.heard_number:  # an interruption is no sign of too much
+            if number >= log.resumed_number:  # an interruption is no sign of too much
                 packet_lost(estimate, sent_ns, size)
             return True
     elif entry.state == SentState.LOST and received:
         entry.state = SentState.RECEIVED
         log.reported_lost -= 1
-        if number >= log.heard_number:
+        if number >= log.resumed_number:
             packet_recovered(estimate, sent_at(state, entry), size)
     return False
 

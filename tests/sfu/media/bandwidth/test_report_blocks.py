@@ -54,7 +54,7 @@ class Reporting:
     @property
     def heard(self) -> tuple[int, int]:
         row = self.room.transport()
-        return int(row["heard_packets"]), int(row["heard_lost"])
+        return int(row["interval_packets"]), int(row["interval_lost"])
 
     @property
     def limit(self) -> int:
