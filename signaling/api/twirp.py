@@ -120,7 +120,7 @@ class Twirp:
             share = await self._wait(claims)
             with share.charged():
                 answer = self._perform(name, claims, body, encoding, request.headers.get(HEADER, ""))
-        # The body is held no more: a call of a participant may take minutes.
+        del body  # which counts as held no more, and so must not be: a call of a participant may take minutes
         try:
             known = await answer if isinstance(answer, Awaitable) else answer
         except RequestRefused as error:

@@ -82,6 +82,22 @@ async def test_a_call_that_waits_holds_nothing_of_its_body(api: Api, monkeypatch
     assert (await calling).status_code == 200
 
 
+async def test_a_call_that_waits_keeps_nothing_of_its_body_alive(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = asyncio.Event()
+
+    class Body(bytes):
+        def __del__(self) -> None:
+            gone.set()
+
+    monkeypatch.setattr(bodies, "bytes", Body, raising=False)
+    ann = await api.call.join("ann")
+    calling = asyncio.create_task(api.post("RoomService/PerformRpc", rpc(), ADMIN))
+    request = await called(api)
+    assert gone.is_set()
+    await answer(ann, request, payload="hello")
+    assert (await calling).status_code == 200
+
+
 @pytest.mark.alone
 async def test_a_call_that_is_not_acknowledged_or_not_answered_fails(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signaling.rooms.calls.MAX_ROUND_TRIP_S", 0.05)
