@@ -58,6 +58,8 @@ class Sender:
             return await self._follow(post.url, body, headers, post.timeout_s)
         except TimeoutError:
             return Answer(Outcome.AGAIN, f"no answer within {post.timeout_s:.1f} s")
+        except aiohttp.ClientSSLError as error:  # that of a certificate is a ValueError too, and may be mended
+            return Answer(Outcome.AGAIN, str(error))
         # URLs may hold secrets, also those of redirects, so errors that repeat them are not told as they are.
         except (aiohttp.InvalidURL, ValueError):
             return Answer(Outcome.REFUSED, "not a URL to post to")

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import jwt
 import pytest
@@ -15,6 +17,7 @@ from livekit.protocol.webhook import WebhookEvent
 from signaling.config.api_keys import hide
 from signaling.webhooks.outbox import Answer, Outcome, Post
 from signaling.webhooks.sender import MAX_REDIRECTS, Sender, judge, proxy_for, without_user
+from tests.signaling.support.authority import Authority
 from tests.signaling.support.receiver import Receiver, receiving
 
 KEYS = hide({"devkey": "secret", "other": "s" * 32})
@@ -188,6 +191,21 @@ async def test_a_receiver_that_is_not_there_or_speaks_nonsense_is_tried_again(se
     await server.wait_closed()
     assert (await sender.post(post(f"http://127.0.0.1:{port}/"))).outcome is Outcome.AGAIN
     assert (await sender.post(post("http://nowhere.invalid/"))).outcome is Outcome.AGAIN
+
+
+async def test_a_receiver_whose_certificate_is_not_trusted_is_tried_again(sender: Sender, tmp_path: Path) -> None:
+    async def nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    files = Authority().write(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert_file, files.key_file)
+    async with await asyncio.start_server(nothing, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        answer = await sender.post(post(f"https://127.0.0.1:{port}/?k=hush"))
+    assert answer.outcome is Outcome.AGAIN
+    assert "certificate" in answer.why
+    assert "hush" not in answer.why
 
 
 async def test_a_large_answer_is_not_read(receiver: Receiver, sender: Sender) -> None:
