@@ -28,12 +28,13 @@ INTERVAL_S = 1.0
 
 
 def without_texts(info: ParticipantInfo) -> ParticipantInfo:
-    """Return a copy of `info` without metadata, attributes and tracks."""
+    """Return a copy of `info` without metadata, attributes, tracks and data tracks."""
     short = ParticipantInfo()
     short.CopyFrom(info)
     short.ClearField("metadata")
     short.ClearField("attributes")
     short.ClearField("tracks")
+    short.ClearField("data_tracks")
     return short
 
 

@@ -150,6 +150,18 @@ async def test_departures_are_remembered_without_texts(call: Call) -> None:
     assert bob.connection.code is None
 
 
+def test_what_others_are_told_without_texts_has_no_tracks_of_any_kind() -> None:
+    info = models.ParticipantInfo(
+        sid="PA_1",
+        identity="ann",
+        metadata="m",
+        attributes={"k": "v"},
+        tracks=[models.TrackInfo(sid="TR_1")],
+        data_tracks=[models.DataTrackInfo(sid="DTR_1", name="n" * 256)],
+    )
+    assert updates.without_texts(info) == models.ParticipantInfo(sid="PA_1", identity="ann")
+
+
 async def test_an_update_comes_before_the_description_that_goes_out_in_the_same_turn(call: Call) -> None:
     ann, bob = await call.join("ann"), await call.join("bob")
     bob.forget()
