@@ -88,9 +88,9 @@ class DataTracks:
             schema=request.schema if request.HasField("schema") else None,
         )
         participant = self._participant
-        self._published[request.pub_handle] = participant.room.data_tracks.add(participant, info)
+        track = self._published[request.pub_handle] = participant.room.data_tracks.add(participant, info)
         participant.changed()
-        participant.room.data_tracks.consider(participant)
+        participant.room.data_tracks.offer(track)
         return info
 
     def unpublish(self, handle: int) -> DataTrackInfo:

@@ -65,8 +65,12 @@ class DataTracks:
     def consider(self, publisher: Member) -> None:
         """Subscribe others to a participant's tracks as they want and may, because that has changed."""
         for track in publisher.data_tracks.published.values():
-            for other in self._room.others(publisher):
-                self._room.guard(other, partial(other.data_tracks.consider, track))
+            self.offer(track)
+
+    def offer(self, track: DataTrack) -> None:
+        """Subscribe others to a track as they want and may."""
+        for other in self._room.others(track.publisher):
+            self._room.guard(other, partial(other.data_tracks.consider, track))
 
     def _take_handle(self) -> int:
         """Take the next free handle after the last one, so that one is not used again soon after its track ended."""

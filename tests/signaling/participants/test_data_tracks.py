@@ -12,7 +12,8 @@ from sfu.parameters import Channel
 from signaling import limits
 from signaling.api.room_service import RoomService
 from signaling.limits import MAX_DATA_TRACKS, UPDATE_BURST_BYTES
-from signaling.participants.data_tracks import TOLD_BYTES
+from signaling.participants.data_tracks import TOLD_BYTES, DataTracks
+from signaling.rooms.tracks import DataTrack
 from tests.signaling.support.call import Call, Client, settle
 
 PUBLISHER_HANDLE = 7
@@ -183,6 +184,20 @@ async def test_data_tracks_are_bounded(call: Call, monkeypatch: pytest.MonkeyPat
     assert refusals(bob) == [rtc.RequestResponse.LIMIT_EXCEEDED]
     assert call.rooms.node.dropped["data_tracks"] == 1
     assert len(call.room.data_tracks.tracks) == MAX_DATA_TRACKS + 1
+
+
+async def test_a_track_more_costs_no_look_at_those_that_are_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, _ = await call.join("ann"), await call.join("bob")
+    looked_at = []
+    consider = DataTracks.consider
+
+    def counted(self: DataTracks, track: DataTrack) -> None:
+        looked_at.append(track.info.sid)
+        consider(self, track)
+
+    monkeypatch.setattr(DataTracks, "consider", counted)
+    sids = [await publish(ann, number, str(number)) for number in range(1, 4)]
+    assert looked_at == sids
 
 
 async def test_choices_are_bounded(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
