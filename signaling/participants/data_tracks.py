@@ -87,10 +87,8 @@ class DataTracks:
             frame_encoding=request.frame_encoding if request.HasField("frame_encoding") else None,
             schema=request.schema if request.HasField("schema") else None,
         )
-        participant = self._participant
-        track = self._published[request.pub_handle] = participant.room.data_tracks.add(participant, info)
-        participant.changed()
-        participant.room.data_tracks.offer(track)
+        self._published[request.pub_handle] = self._participant.room.data_tracks.add(self._participant, info)
+        self._participant.changed()  # others are subscribed as soon as they are told
         return info
 
     def unpublish(self, handle: int) -> DataTrackInfo:
@@ -170,7 +168,7 @@ class DataTracks:
     def consider(self, track: DataTrack) -> None:
         """Start or stop a subscription so that it matches choices, permissions and access."""
         sid, me = track.info.sid, self._participant
-        wanted = self._wants(track)
+        wanted = track.announced and self._wants(track)
         allowed = me.records or track.publisher.access.allows(me.sid, me.identity, sid)
         if wanted and allowed != self._told.get(sid, True):
             self._told[sid] = allowed

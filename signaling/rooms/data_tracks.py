@@ -65,10 +65,21 @@ class DataTracks:
     def consider(self, publisher: Member) -> None:
         """Subscribe others to a participant's tracks as they want and may, because that has changed."""
         for track in publisher.data_tracks.published.values():
-            self.offer(track)
+            self._offer(track)
 
-    def offer(self, track: DataTrack) -> None:
-        """Subscribe others to a track as they want and may."""
+    def announced(self, publisher: Member) -> None:
+        """Subscribe others to those of a participant's tracks of which they have just been told."""
+        for track in publisher.data_tracks.published.values():
+            if not track.announced:
+                track.announced = True
+                self._offer(track)
+
+    def hide(self, publisher: Member) -> None:
+        """Note that nobody knows a participant's tracks any more."""
+        for track in publisher.data_tracks.published.values():
+            track.announced = False
+
+    def _offer(self, track: DataTrack) -> None:
         for other in self._room.others(track.publisher):
             self._room.guard(other, partial(other.data_tracks.consider, track))
 

@@ -278,6 +278,7 @@ class Room:
         """Tell the others that a participant left, because it is hidden from now on."""
         self._silence(participant)
         self._updates.forget(participant)
+        self.data_tracks.hide(participant)
         info = ParticipantInfo(sid=participant.sid, identity=participant.identity, state=ParticipantInfo.DISCONNECTED)
         self._departures.note(info, self.node.clock())
         self._broadcast(_update([info]), but=(participant,))
@@ -417,6 +418,9 @@ class Room:
             for participant in informed:
                 if others := [info for info in batch if info.sid != participant.sid]:
                     participant.send(_update(others))
+        for participant, _ in told:
+            if not (participant.removed or participant.hidden):
+                self.data_tracks.announced(participant)
         publishers = {participant.sid for participant, _ in told} if self._untold else ()
         for track in tuple(self._untold.values()):
             if track.publisher.sid in publishers:

@@ -191,6 +191,8 @@ class DataTrack:
     """What others are told of it; the handle in there is the publisher's."""
     handle: int
     """The handle in packets to subscribers, which no other data track of the room has."""
+    announced: bool = False
+    """The room was told of it. Clients ignore the handle of a track that they do not know."""
     subscribers: dict[str, DataReceiver] = field(default_factory=dict)
     """Those whom it is sent to, by sid."""
 

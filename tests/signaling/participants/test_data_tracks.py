@@ -11,6 +11,7 @@ from livekit.protocol import models, room, rtc
 from sfu.parameters import Channel
 from signaling import limits
 from signaling.api.room_service import RoomService
+from signaling.config.options import MAX_METADATA_BYTES
 from signaling.limits import MAX_DATA_TRACKS, UPDATE_BURST_BYTES
 from signaling.participants.data_tracks import TOLD_BYTES, DataTracks
 from signaling.rooms.tracks import DataTrack
@@ -141,6 +142,25 @@ async def test_the_update_that_tells_of_a_track_comes_before_its_handle(call: Ca
     bob.forget()
     await publish(ann)
     assert bob.kinds() == ["update", "data_track_subscriber_handles"]
+
+
+async def test_a_handle_waits_for_an_update_that_waits(call: Call) -> None:
+    noisy = [await call.join(f"noisy{number}", {"can_update_own_metadata": True}) for number in range(3)]
+    ann, bob = await call.join("ann"), await call.join("bob", auto_subscribe_data=True)
+    for client in noisy:
+        await client.send(update_metadata=rtc.UpdateParticipantMetadata(metadata="m" * MAX_METADATA_BYTES))
+        for number in range(7):
+            await client.send(update_metadata=rtc.UpdateParticipantMetadata(name=f"name {number}"))
+    assert call.rooms.node.dropped["updates_delayed"] > 0, "the room's allowance is used up"
+    bob.forget()
+    sid = await publish(ann)
+    await choose(bob, sid)
+    assert bob.kinds() == [], "it would know no track of this handle"
+    while not handles(bob):
+        await call.pass_time(1.0)
+    told = [info.data_tracks for update in bob.of("update") for info in update.participants if info.identity == "ann"]
+    assert [track.sid for track in told[0]] == [sid]
+    assert bob.kinds().index("update") < bob.kinds().index("data_track_subscriber_handles")
 
 
 @pytest.mark.parametrize(
