@@ -43,7 +43,8 @@ HANDLE = slice(2, 4)
 """Where the handle stands in a packet."""
 TOLD_BYTES = 16 * 1024
 """What telling a client its handles counts as at least, of `MAX_UPDATE_BYTES_PER_S`: 16 times a second, after a burst.
-A publisher that begins and ends tracks in a loop must not fill the queues of its subscribers."""
+A publisher that begins and ends tracks in a loop, or grants and refuses them, must not fill the queues of its
+subscribers."""
 
 
 class DataTracks:
@@ -59,6 +60,8 @@ class DataTracks:
         self._choices: dict[str, bool] = {}
         self._told: dict[str, bool] = {}
         """Sid of a wanted track that was once refused -> whether it is allowed now, as the client was told last."""
+        self._changed: dict[str, DataTrack] = {}
+        """Tracks of which the client has to know that it may have them, or may not; unless that changes back before."""
         self._allowance = Allowance(MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES, participant.node.clock())
         self._late = False
         """The client has to be told its handles as soon as that is allowed again."""
@@ -168,12 +171,10 @@ class DataTracks:
     def consider(self, track: DataTrack) -> None:
         """Start or stop a subscription so that it matches choices, permissions and access."""
         sid, me = track.info.sid, self._participant
-        wanted = track.announced and self._wants(track)
-        allowed = me.records or track.publisher.access.allows(me.sid, me.identity, sid)
+        wanted, allowed = track.announced and self._wants(track), self._may_have(track)
         if wanted and allowed != self._told.get(sid, True):
-            self._told[sid] = allowed
-            update = SubscriptionPermissionUpdate(participant_sid=track.publisher.sid, track_sid=sid, allowed=allowed)
-            me.send(SignalResponse(subscription_permission_update=update))
+            self._changed[sid] = track
+            self._tell_soon()
         if not (wanted and allowed):
             self._drop(track)
         elif sid not in self._active:
@@ -186,6 +187,7 @@ class DataTracks:
         self._drop(track)
         self._choices.pop(track.info.sid, None)
         self._told.pop(track.info.sid, None)
+        self._changed.pop(track.info.sid, None)
 
     def repeat(self) -> None:
         """Tell a resumed client again the handles of its subscriptions."""
@@ -214,13 +216,18 @@ class DataTracks:
             return False
         return self._choices.get(track.info.sid, self._auto_subscribe)
 
+    def _may_have(self, track: DataTrack) -> bool:
+        """Tell whether its publisher lets the participant have a track. A recorder may have all."""
+        me = self._participant
+        return me.records or track.publisher.access.allows(me.sid, me.identity, track.info.sid)
+
     def _drop(self, track: DataTrack) -> None:
         if self._active.pop(track.info.sid, None) is not None:
             del track.subscribers[self._participant.sid]
             self._tell_soon()
 
     def _tell_soon(self) -> None:
-        """Tell the client all handles, once for all changes of this turn of the event loop."""
+        """Tell the client all handles and what it may have, once for all changes of this turn of the event loop."""
         if self._telling is None and not self._participant.removed:
             tell = partial(self._participant.room.guard, self._participant, self._tell)
             self._telling = asyncio.get_running_loop().call_soon(tell)
@@ -233,6 +240,7 @@ class DataTracks:
             self._participant.node.dropped["data_handles_delayed"] += 1
             return
         self._participant.room.before_description()
+        size = self._tell_access()
         handles = {
             track.handle: DataTrackSubscriberHandles.PublishedDataTrack(
                 publisher_identity=track.publisher.identity, publisher_sid=track.publisher.sid, track_sid=sid
@@ -240,5 +248,19 @@ class DataTracks:
             for sid, track in self._active.items()
         }
         message = DataTrackSubscriberHandles(sub_handles=handles)
-        self._allowance.charge(max(message.ByteSize(), TOLD_BYTES))
+        self._allowance.charge(max(size + message.ByteSize(), TOLD_BYTES))
         self._participant.send(SignalResponse(data_track_subscriber_handles=message))
+
+    def _tell_access(self) -> int:
+        """Tell the client which of the tracks that it wants it may have now, and which not. Returns the bytes."""
+        size, (changed, self._changed) = 0, (self._changed, {})
+        for sid, track in changed.items():
+            allowed = self._may_have(track)
+            if self._wants(track) and allowed != self._told.get(sid, True):
+                self._told[sid] = allowed
+                update = SubscriptionPermissionUpdate(
+                    participant_sid=track.publisher.sid, track_sid=sid, allowed=allowed
+                )
+                self._participant.send(SignalResponse(subscription_permission_update=update))
+                size += update.ByteSize()
+        return size

@@ -314,6 +314,23 @@ async def test_a_publisher_that_begins_and_ends_tracks_does_not_flood_its_subscr
     assert set(handles(bob)) == {sid}, "the newest are told in the end"
 
 
+async def test_a_publisher_that_refuses_and_grants_tracks_does_not_flood_its_subscribers(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob", auto_subscribe_data=True)
+    sids = {await publish(ann, number, str(number)) for number in range(1, 4)}
+    rounds = UPDATE_BURST_BYTES // TOLD_BYTES
+    for _ in range(rounds):
+        for granted in (False, True):
+            await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=granted))
+    assert len(bob.of("subscription_permission_update")) <= (rounds + 1) * len(sids)
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=False))
+    await ann.send_data(packet(1), Channel.DATA_TRACK)
+    assert call.engine.sent == [], "it holds at once"
+    await call.pass_time(2)
+    assert handles(bob) == {}
+    told = {each.track_sid: each.allowed for each in bob.of("subscription_permission_update")}
+    assert told == dict.fromkeys(sids, False), "the newest are told in the end"
+
+
 @given(st.binary(max_size=40))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 async def test_any_bytes_are_a_packet_of_a_track_or_dropped(call: Call, payload: bytes) -> None:
