@@ -63,6 +63,8 @@ class DataTracks:
         self._changed: dict[str, DataTrack] = {}
         """Tracks of which the client has to know that it may have them, or may not; unless that changes back before."""
         self._allowance = Allowance(MAX_UPDATE_BYTES_PER_S, UPDATE_BURST_BYTES, participant.node.clock())
+        self._has_handles = False
+        """The client was told handles once. What it was told since may not have come."""
         self._late = False
         """The client has to be told its handles as soon as that is allowed again."""
         self._telling: asyncio.Handle | None = None
@@ -190,8 +192,11 @@ class DataTracks:
         self._changed.pop(track.info.sid, None)
 
     def repeat(self) -> None:
-        """Tell a resumed client again the handles of its subscriptions."""
-        if self._active:
+        """Tell a resumed client again the handles of its subscriptions, and what it may have that was refused once."""
+        for sid in self._told:
+            track = self._changed[sid] = self._participant.room.data_tracks.tracks[sid]
+            self._told[sid] = not self._may_have(track)  # whatever it was told may not have come
+        if self._has_handles:
             self._tell_soon()
 
     def tick(self) -> None:
@@ -247,6 +252,7 @@ class DataTracks:
             )
             for sid, track in self._active.items()
         }
+        self._has_handles = True
         message = DataTrackSubscriberHandles(sub_handles=handles)
         self._allowance.charge(max(size + message.ByteSize(), TOLD_BYTES))
         self._participant.send(SignalResponse(data_track_subscriber_handles=message))

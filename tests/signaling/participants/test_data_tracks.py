@@ -301,6 +301,27 @@ async def test_a_resumed_client_is_told_its_handles_and_must_know_its_tracks(cal
     assert ann.of("leave")[-1].action == rtc.LeaveRequest.RECONNECT
 
 
+async def test_a_resumed_client_is_told_what_it_lost_meanwhile(call: Call) -> None:
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for client in (ann, bob):
+        await client.connect()
+    sid = await publish(ann)
+    await choose(bob, sid)
+    await bob.lose_socket()
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=False))
+    bob = await call.resume(bob)
+    assert [(each.track_sid, each.allowed) for each in bob.of("subscription_permission_update")] == [(sid, False)]
+    await bob.lose_socket()
+    await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=True))
+    bob = await call.resume(bob)
+    assert [(each.track_sid, each.allowed) for each in bob.of("subscription_permission_update")] == [(sid, True)]
+    assert set(handles(bob)) == {sid}
+    await bob.lose_socket()
+    await ann.send(unpublish_data_track_request=rtc.UnpublishDataTrackRequest(pub_handle=PUBLISHER_HANDLE))
+    bob = await call.resume(bob)
+    assert [len(each.sub_handles) for each in bob.of("data_track_subscriber_handles")] == [0]
+
+
 async def test_a_publisher_that_begins_and_ends_tracks_does_not_flood_its_subscribers(call: Call) -> None:
     ann, bob = await call.join("ann"), await call.join("bob", auto_subscribe_data=True)
     for _ in range(UPDATE_BURST_BYTES // TOLD_BYTES):
