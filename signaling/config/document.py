@@ -60,7 +60,10 @@ class Document:
             raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {error.problem or 'not YAML'}") from error
         except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"{name}:1: not YAML: {str(error).splitlines()[0]}") from error
-        values = None if node is None else self._plain(node, ())
+        try:
+            values = None if node is None else self._plain(node, ())
+        except RecursionError as error:  # by aliases, in a text that is not nested so deeply itself
+            raise ConfigError(f"{name}:1: values are nested too deeply") from error
         if values is not None and not isinstance(values, dict):
             raise ConfigError(f"{name}:1: the configuration must be a mapping of keys")
         self.values = values or {}

@@ -160,6 +160,14 @@ def test_a_merge_key_may_name_several_mappings_the_first_of_which_wins() -> None
     assert (config.udp_ports, config.ice.tcp_port) == ((9000,), 9002)
 
 
+def test_aliases_that_nest_too_deeply_are_refused() -> None:
+    def nested(inner: str) -> str:
+        return "[" * 200 + inner + "]" * 200
+
+    lines = ["a0: &a0 1", *(f"a{number}: &a{number} {nested(f'*a{number - 1}')}" for number in range(1, 9))]
+    assert "values are nested too deeply" in refusal("\n".join(["keys: {a: b}", *lines]))
+
+
 def test_aliases_that_stand_for_more_than_fits_into_memory_are_refused() -> None:
     lines = ["keys: {a: b}", "x0: &x0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"x{level}: &x{level} [{', '.join([f'*x{level - 1}'] * 10)}]" for level in range(1, 12)]
