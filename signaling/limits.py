@@ -13,6 +13,9 @@ MAX_DATA_TRACKS, MAX_DATA_TRACKS_OF_A_ROOM = 50, 1_000
 More of a room are refused (`data_tracks`)."""
 MAX_DATA_TRACK_BYTES = 1024
 """Bytes of the description of a data track, which everybody is told with each update about its publisher."""
+MAX_DATA_BLOBS = 500
+"""Data blobs of one participant: one for the schema of each data track, and many more. Small ones cost more memory than
+the bytes that the operator bounds."""
 MAX_ADD_TRACK_BYTES = 16 * 1024
 """Bytes of one `add_track` request, which is kept and told to everybody. Browsers send less than 500."""
 MAX_CAPABILITIES = 32

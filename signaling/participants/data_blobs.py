@@ -4,6 +4,7 @@ from livekit.protocol.models import DataBlob, DataBlobKey
 from livekit.protocol.rtc import RequestResponse
 
 from signaling.errors import RequestRefused
+from signaling.limits import MAX_DATA_BLOBS
 from signaling.rooms.node import Node
 
 
@@ -13,8 +14,8 @@ class DataBlobs:
     def __init__(self, node: Node) -> None:
         """`node` has the operator's limits."""
         self._node = node
-        self._blobs: dict[bytes, DataBlob] = {}
-        """Key, as protobuf -> the blob."""
+        self._blobs: dict[bytes, bytes] = {}
+        """Key, as protobuf -> the contents."""
         self._bytes = 0
         """Bytes of keys and contents."""
 
@@ -36,11 +37,11 @@ class DataBlobs:
             raise RequestRefused(RequestResponse.INVALID_REQUEST, "data blob is empty")
         before = self._blobs.get(key)
         size = self._bytes + len(key) + len(blob.contents)
-        size -= len(key) + len(before.contents) if before is not None else 0
-        if size > limits.blobs_bytes:
+        size -= len(key) + len(before) if before is not None else 0
+        if size > limits.blobs_bytes or (before is None and len(self._blobs) >= MAX_DATA_BLOBS):
             raise RequestRefused(RequestResponse.LIMIT_EXCEEDED, "data blobs exceed the limit")
         self._bytes = size
-        self._blobs[key] = DataBlob(key=blob.key, contents=blob.contents)
+        self._blobs[key] = blob.contents
 
     def get(self, key: DataBlobKey) -> DataBlob:
         """Return the blob with this key.
@@ -54,7 +55,7 @@ class DataBlobs:
         found = self._blobs.get(packed)
         if found is None:
             raise RequestRefused(RequestResponse.NOT_FOUND, "data blob not found")
-        return found
+        return DataBlob(key=DataBlobKey.FromString(packed), contents=found)
 
 
 def _packed(key: DataBlobKey) -> bytes:

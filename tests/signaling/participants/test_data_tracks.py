@@ -436,6 +436,16 @@ async def test_all_blobs_of_a_participant_are_bounded(storing: Call) -> None:
     assert refusals(ann) == [rtc.RequestResponse.LIMIT_EXCEEDED]
 
 
+async def test_small_blobs_are_bounded_by_their_number(storing: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signaling.participants.data_blobs.MAX_DATA_BLOBS", 2, raising=False)
+    ann = await storing.join("ann")
+    for name in ("one", "two", "two"):
+        await ann.send(store_data_blob_request=rtc.StoreDataBlobRequest(blob=blob(name)))
+    assert refusals(ann) == []
+    await ann.send(store_data_blob_request=rtc.StoreDataBlobRequest(blob=blob("three")))
+    assert refusals(ann) == [rtc.RequestResponse.LIMIT_EXCEEDED]
+
+
 async def test_blobs_are_stored_only_where_the_operator_enabled_them(call: Call) -> None:
     ann = await call.join("ann")
     await ann.send(store_data_blob_request=rtc.StoreDataBlobRequest(blob=blob()))
