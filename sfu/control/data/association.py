@@ -343,7 +343,8 @@ class Association(Retransmission):
     def _pay(self, size: int) -> None:
         """Charge what has left, and come back when the pace allows more."""
         self._pace.spend(size)
-        if self._paced is None and self._flight_size < min(self._cwnd, self._peer_window):
+        window = max(self._peer_window, 1)  # what asks a peer for news that has no window left must leave as well
+        if self._paced is None and self._flight_size < min(self._cwnd, window):
             seconds = self._pace.wait_s()
             self._paced = asyncio.get_running_loop().call_later(seconds, self._go_on)
 

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from aiortc.rtcsctptransport import SackChunk
 
 from sfu.control.data.pace import FALLS_S, FIRST_SHARE, IDLE_S, MIN_BPS, RISES_S, SAVED_S, Pace, Share
 from sfu.parameters import Channel
-from tests.sfu.support.data_ends import End, exchange, joined
+from tests.sfu.support.data_ends import End, association_of, exchange, joined, packet_to
 
 BPS = 800_000
 WHOLE_S = 10 * RISES_S
@@ -84,6 +85,30 @@ async def test_a_long_message_waits_for_its_pace_and_comes_whole() -> None:
                 await exchange(ours, peer)
                 await asyncio.sleep(0.002)
         assert peer.messages == [(Channel.RELIABLE, message)]
+
+
+async def test_a_peer_without_a_window_is_asked_for_news_when_the_pace_allows_it() -> None:
+    def told(acknowledged: int, window: int) -> SackChunk:
+        sack = SackChunk()
+        sack.cumulative_tsn, sack.advertised_rwnd = acknowledged % (1 << 32), window
+        return sack
+
+    async with joined() as (ours, _):
+        limit(ours, Share(True, 0))
+        association = association_of(ours)
+        ours.data.receive(packet_to(ours, told(association._last_sacked_tsn, 1_000)))
+        ours.send(Channel.RELIABLE, bytes(100_000))
+        async with asyncio.timeout(20):
+            while not association._flight_size:  # noqa: ASYNC110  # its timer tells nobody
+                await asyncio.sleep(0.002)
+        assert association._paced is None, "the window is full"
+        ours.outbox.clear()
+        ours.data.receive(packet_to(ours, told(association._local_tsn - len(association._outbound_queue) - 1, 0)))
+        assert association._flight_size == 0
+        async with asyncio.timeout(20):
+            while not ours.outbox:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.002)
+        assert association._flight_size > 0
 
 
 async def test_an_association_that_ends_leaves_no_timer() -> None:
