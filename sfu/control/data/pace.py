@@ -30,16 +30,18 @@ class Share(NamedTuple):
     is_short: bool
     """Whether bandwidth denies media something."""
     bps: int
-    """What data may take then, bit/s."""
+    """What data may take then, bit/s; negative: nobody knows of a limit."""
 
 
-AMPLE = Share(False, 0)
+AMPLE = Share(False, -1)
 
 
 def share_of(transport: Any) -> Share:
     """Return what data may take beside the media of a transport, a row of that table."""
     estimate = int(transport["estimate_bps"])
-    return Share(estimate > 0 and bool(transport["limited"]), max(estimate - int(transport["audio_bps"]), 0))
+    if estimate == 0:
+        return AMPLE
+    return Share(bool(transport["limited"]), max(estimate - int(transport["audio_bps"]), 0))
 
 
 class Pace:
@@ -54,9 +56,13 @@ class Pace:
     def credit(self, now: float) -> float | None:
         """Return the bytes that may leave now of what waits, and its last packet beyond them; None: nothing limits it.
 
-        Once limited, data are so until nothing waits: they may be all that denied media something.
+        Once limited, data are so until nothing waits: they may be all that denied media something. Without an estimate,
+        as after a change of paths, nothing is known that denies anything.
         """
         share = self._share()
+        if share.bps < 0:
+            self._limits = False
+            return None
         if not self._limits or now - self._counted > IDLE_S:
             self._limits = share.is_short
             if not self._limits:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiortc.rtcsctptransport import SackChunk
 
-from sfu.control.data.pace import FALLS_S, FIRST_SHARE, IDLE_S, MIN_BPS, RISES_S, SAVED_S, Pace, Share
+from sfu.control.data.pace import FALLS_S, FIRST_SHARE, IDLE_S, MIN_BPS, RISES_S, SAVED_S, Pace, Share, share_of
 from sfu.parameters import Channel
 from tests.sfu.support.data_ends import End, association_of, exchange, joined, packet_to
 
@@ -61,6 +61,15 @@ def test_they_follow_what_the_path_carries() -> None:
 
 def test_a_path_that_carries_nothing_but_audio_lets_some_through() -> None:
     assert Path(bps=0).leaves(20) == pytest.approx(20 * MIN_BPS / 8, rel=0.1)
+
+
+def test_data_are_limited_no_more_when_there_is_no_estimate_any_more() -> None:
+    path = Path()
+    path.leaves(WHOLE_S)
+    path.share = share_of({"estimate_bps": 0, "limited": 0, "audio_bps": 60_000})
+    assert path.pace.credit(path.now) is None
+    path.share = share_of({"estimate_bps": BPS, "limited": 1, "audio_bps": 0})
+    assert path.pace.credit(path.now) is not None
 
 
 def test_data_are_limited_to_their_end_and_nothing_is_saved_up() -> None:
