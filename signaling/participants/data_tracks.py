@@ -216,8 +216,11 @@ class DataTracks:
             self._participant.room.data_tracks.remove(track)
 
     def _wants(self, track: DataTrack) -> bool:
-        """Tell whether it would have a track. Nobody has one of who is hidden: its handle would tell the name."""
+        """Tell whether it would have a track. Nobody has its own, nor one of who is hidden: its handle would tell the
+        name."""
         if not self._participant.permission.can_subscribe or track.publisher.hidden:
+            return False
+        if track.publisher is self._participant:
             return False
         return self._choices.get(track.info.sid, self._auto_subscribe)
 

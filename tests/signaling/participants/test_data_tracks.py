@@ -137,6 +137,16 @@ async def test_who_joins_later_may_choose_before_and_take_all(call: Call) -> Non
     assert handles(dan) == {}
 
 
+async def test_nobody_is_sent_its_own_track(call: Call) -> None:
+    ann = await call.join("ann")
+    for _ in range(3):
+        await choose(ann, await publish(ann))
+        await ann.send_data(packet(), Channel.DATA_TRACK)
+        await ann.send(unpublish_data_track_request=rtc.UnpublishDataTrackRequest(pub_handle=PUBLISHER_HANDLE))
+    assert call.engine.sent == []
+    assert not ann.participant.data_tracks._active, "what it does not forget with others is never begun"
+
+
 async def test_the_update_that_tells_of_a_track_comes_before_its_handle(call: Call) -> None:
     ann, bob = await call.join("ann"), await call.join("bob", auto_subscribe_data=True)
     bob.forget()
