@@ -1,6 +1,7 @@
 """Who may subscribe to what a participant publishes (LiveKit's subscription_permission)."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from livekit.protocol.rtc import RequestResponse, SubscriptionPermission, TrackPermission
 
@@ -8,13 +9,24 @@ from signaling.errors import RequestRefused
 from signaling.limits import MAX_TRACK_PERMISSIONS
 
 
+class _Permission(NamedTuple):
+    """What one participant may have. A set, as each member of a room is looked for with each track."""
+
+    all_tracks: bool
+    track_sids: frozenset[str]
+
+    @classmethod
+    def of(cls, entry: TrackPermission) -> "_Permission":
+        return cls(entry.all_tracks, frozenset(entry.track_sids))
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriptionAccess:
     """A publisher's list of who may subscribe. By default everybody may subscribe to everything."""
 
     everyone: bool = True
-    _by_sid: dict[str, TrackPermission] = field(default_factory=dict)
-    _by_identity: dict[str, TrackPermission] = field(default_factory=dict)
+    _by_sid: dict[str, _Permission] = field(default_factory=dict)
+    _by_identity: dict[str, _Permission] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, message: SubscriptionPermission) -> "SubscriptionAccess":
@@ -28,8 +40,10 @@ class SubscriptionAccess:
         entries = message.track_permissions
         return cls(
             everyone=message.all_participants,
-            _by_sid={entry.participant_sid: entry for entry in entries if entry.participant_sid},
-            _by_identity={entry.participant_identity: entry for entry in entries if entry.participant_identity},
+            _by_sid={each.participant_sid: _Permission.of(each) for each in entries if each.participant_sid},
+            _by_identity={
+                each.participant_identity: _Permission.of(each) for each in entries if each.participant_identity
+            },
         )
 
     def allows(self, sid: str, identity: str, track_sid: str) -> bool:
