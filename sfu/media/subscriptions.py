@@ -46,7 +46,6 @@ def open_subscription(state, row, now):
     track, transport = state.tracks[subscription.track], state.transports[subscription.transport]
     subscription.next_of_track = track.first_subscription
     track.first_subscription = row
-    track.subscription_count += 1
     subscription.next_of_transport = transport.first_subscription
     transport.first_subscription = row
     if transport.interval_ns == 0:
@@ -88,14 +87,12 @@ def _unlink_from_track(state, row):
     following = state.subscriptions[row].next_of_track
     if track.first_subscription == row:
         track.first_subscription = following
-        track.subscription_count -= 1
         return
     before = np.int64(track.first_subscription)
     while before >= 0 and state.subscriptions[before].next_of_track != row:
         before = np.int64(state.subscriptions[before].next_of_track)
     if before >= 0:
         state.subscriptions[before].next_of_track = following
-        track.subscription_count -= 1
 
 
 @njit(cache=True)

@@ -67,7 +67,6 @@ DEPENDENCY = RowType(
         Column("structure_offset", "u1", MEDIA, "The structure's template_id_offset."),
         Column("template_count", "u1", MEDIA, "Templates of the structure."),
         Column("target_count", "u1", MEDIA, "Decode targets of the structure."),
-        Column("chain_count", "u1", MEDIA, "Chains of the structure."),
         Column("active_targets", "u4", MEDIA, "Mask of the decode targets that are active now."),
         Column("template_spatial", "u1", MEDIA, "Spatial layer of each template.", shape=TEMPLATES),
         Column("template_temporal", "u1", MEDIA, "Temporal layer of each template.", shape=TEMPLATES),

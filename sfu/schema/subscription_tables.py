@@ -354,7 +354,6 @@ SUBSCRIPTION = RowType(
         ),
         Column("silent_next", "i4", MEDIA, "Next subscription with `silent_packets`, + 1; 0: none."),
         Column("silent_before", "i4", MEDIA, "Subscription with `silent_packets` before this one, + 1; 0: none."),
-        Column("pli_ns", "i8", MEDIA, "When the subscriber last requested a key frame (PLI or FIR)."),
         Column("bytes_at_check", "i8", MEDIA, "`octets` at the last bit rate pass."),
         Column("bitrate_bps", "i8", MEDIA, "Bit rate of the last pass, in bit/s."),
         # what `dropped`, `sent`, `indices` and `pictures_dropped` say about earlier numbers: for late packets

@@ -177,7 +177,6 @@ SOCKET = RowType(
     (
         Column("fd", "i4", CONTROL, "File descriptor of the socket."),
         Column("family", "i4", CONTROL, "IP version of the socket: 4 or 6."),
-        Column("port", "i4", CONTROL, "The UDP port that the socket is bound to."),
         Column(
             "wildcard",
             "i4",

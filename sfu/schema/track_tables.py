@@ -35,7 +35,6 @@ TRACK = RowType(
             "First subscription of the track, by `next_of_track`; -1: none.",
             initial=-1,
         ),
-        Column("subscription_count", "i4", MEDIA, "How many subscriptions the track has."),
         Column("live", "u1", MEDIA, "Bit mask of the layers that packets come for."),
         Column(
             "dirty_next",

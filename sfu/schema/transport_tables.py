@@ -190,7 +190,6 @@ TRANSPORT = RowType(
         Column("srtcp_tag_bytes", "u1", CONTROL, "Before START_SRTP: what follows the index in an SRTCP packet."),
         Column("ssrc", "u4", CONTROL, "Our SSRC for receiver reports and feedback."),
         Column("remb_bps", "i8", MEDIA, "The peer's last REMB; 0: none came."),
-        Column("remb_ns", "i8", MEDIA, "When the peer's last REMB came; 0: never."),
         Column(
             "rtt_ns", "i8", MEDIA, "Round trip from receiver reports, or from the peer's answers to ours; 0: unknown."
         ),

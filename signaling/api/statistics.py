@@ -139,6 +139,7 @@ class Statistics:
             "rtt_ms": round(numbers.rtt_ms, 3),
             "packets_received": numbers.packets_received,
             "bytes_received": numbers.bytes_received,
+            "reported_lost": numbers.reported_lost,
             "protocol": numbers.protocol,
         }
 

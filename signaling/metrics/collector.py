@@ -48,6 +48,7 @@ TRAFFIC = (
     ("plis_received", "plis_received", "Picture loss indications from subscribers."),
     ("plis_sent", "plis_sent", "Picture loss indications to publishers."),
     ("firs_received", "firs_received", "Full intra requests from subscribers."),
+    ("probe_bytes", "probe_bytes", "Bytes sent only to learn what paths carry."),
 )
 """Name without prefix and suffix, attribute of `Traffic`, help."""
 LIVEKIT_KINDS = {Kind.AUDIO: "AUDIO", Kind.VIDEO: "VIDEO"}

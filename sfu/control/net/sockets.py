@@ -132,7 +132,6 @@ class Sockets:
             name = each.getsockname()
             row["fd"] = each.fileno()
             row["family"] = _version(each)
-            row["port"] = name[1]
             row["wildcard"] = wildcard = ipaddress.ip_address(name[0]).is_unspecified
             self._ways += (_Way(each, each.family, wildcard),)
         self._memory.thread["socket_count"] = len(self._sockets)

@@ -60,6 +60,7 @@ TRAFFIC = (
     "plis_received",
     "firs_received",
     "plis_sent",
+    "probe_bytes",
 )
 """Columns of `thread` whose sums over media threads are a `Traffic`."""
 DELAYS_S = (*(bound / 1e9 for bound in FORWARDING_DELAYS_NS), math.inf)
@@ -153,6 +154,8 @@ class TransportStatistics:
     """SRTP and SRTCP datagrams from the client that are authentic."""
     bytes_received: int
     """Bytes of them, after decryption."""
+    reported_lost: int = 0
+    """Packets that the client's transport-cc feedback reported missing, and not as received later."""
     protocol: str = ""
     """How the client is sent to: `udp`, `tcp`, or what was said when its connection was handed over; empty: there is no
     path to it."""
@@ -189,6 +192,8 @@ class Traffic:
     """The older form of them (RFC 5104 section 4.3.1)."""
     plis_sent: int
     """Requests for a key frame to publishers."""
+    probe_bytes: int
+    """Bytes that were sent for nothing but to learn what paths carry, with the headers of UDP and IP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +307,8 @@ def estimates(shards: Sequence[Shard]) -> list[tuple[int, int]]:
 
 def transport_statistics(transport: Transport) -> TransportStatistics:
     """The numbers of one transport."""
-    row = transport.shard.memory.table("transports")[transport.row]
+    memory = transport.shard.memory
+    row, log = memory.table("transports")[transport.row], memory.table("send_logs")[transport.row]
     return TransportStatistics(
         estimate_bps=int(row["estimate_bps"]),
         allocated_bps=int(row["allocated_bps"]),
@@ -311,6 +317,7 @@ def transport_statistics(transport: Transport) -> TransportStatistics:
         rtt_ms=int(row["rtt_ns"]) / 1e6,
         packets_received=int(row["packets_in"]),
         bytes_received=int(row["bytes_in"]),
+        reported_lost=int(log["reported_lost"]) if row["logged"] else 0,
         protocol=transport.shard.protocol(path) if (path := int(row["path"])) >= 0 else "",
     )
 

@@ -305,7 +305,6 @@ def _payload_feedback(state, row, data, at, end, packet_format, now):
         exponent, mantissa = np.int64(data[at + 17]) >> 2, get_u24(data, at + 17) & 0x3FFFF
         transport = state.transports[row]
         transport.remb_bps = mantissa << min(np.int64(exponent), MAX_REMB_SHIFT)
-        transport.remb_ns = now
         take_receiver_estimate(state, row, np.int64(transport.remb_bps), now)
 
 

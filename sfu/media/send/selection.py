@@ -263,7 +263,6 @@ def receive_key_frame_request(state, row, now):
     subscription = state.subscriptions[row]
     if subscription.state != RowState.OPEN or subscription.kind != MediaKind.VIDEO or subscription.paused:
         return
-    subscription.pli_ns = now
     track = state.tracks[subscription.track]
     request_target_key_frame(state, row)
     if not 0 <= subscription.layer < track.layer_count:

@@ -75,10 +75,9 @@ def _skip_frame_diffs(data, at, bit, end, templates):
 
 @njit(cache=True)
 def _skip_chains(dependency, data, at, bit, end):
-    """template_chains(); stores how many chains there are."""
+    """template_chains()."""
     targets, templates = np.int64(dependency.target_count), np.int64(dependency.template_count)
     chains, bit = get_non_symmetric(data, at, bit, end, targets + 1)
-    dependency.chain_count = chains
     if chains == 0:
         return bit
     for _ in range(targets):

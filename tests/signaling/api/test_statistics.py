@@ -67,6 +67,7 @@ async def test_everything_of_everybody_is_told(api: Api) -> None:
     assert (publisher["quality"], publisher["score"], publisher["state"]) == ("EXCELLENT", 4.5, "ACTIVE")
     assert viewer["quality"] == "POOR"
     assert viewer["connections"][0]["estimate_bps"] == 1_000_000
+    assert viewer["connections"][0]["reported_lost"] == 3
     assert {each["sid"]: (each["kind"], each["codec"], each["lost"]) for each in publisher["tracks"]} == {
         mic: ("audio", "opus", 0),
         cam: ("video", "vp8", 10),

@@ -258,7 +258,7 @@ class FakeEngine:
 
     def transport_statistics(self, transport: TransportId) -> TransportStatistics:
         self._check(transport, self.transports)
-        return TransportStatistics(1_000_000, 700_000, 2_000_000, True, 40.0, 100, 5_000, "udp")
+        return TransportStatistics(1_000_000, 700_000, 2_000_000, True, 40.0, 100, 5_000, 3, "udp")
 
     def scores(self, muted: Iterable[TrackId]) -> dict[TransportId, float]:
         self.muted = list(muted)

@@ -133,3 +133,13 @@ async def test_estimates_are_those_of_clients_that_give_feedback(engine: Engine)
     assert engine.estimates() == [(300_000, 150_000), (2_000_000, 1_000_000)]
     for shard in engine.shards:
         shard.memory.table("transports")["state"] = RowState.FREE
+
+
+async def test_lost_packets_are_those_of_a_client_that_is_sent_numbered_ones(engine: Engine) -> None:
+    transport = engine.open_transport().id
+    for shard in engine.shards:
+        shard.memory.table("send_logs")["reported_lost"] = 7  # it may be what the row's last transport left
+    assert engine.transport_statistics(transport).reported_lost == 0
+    for shard in engine.shards:
+        shard.memory.table("transports")["logged"] = 1
+    assert engine.transport_statistics(transport).reported_lost == 7

@@ -41,7 +41,8 @@ def peer(host: str = "127.0.0.1") -> Iterator[socket.socket]:
 
 
 def port_of(memory: Memory, index: int = 0) -> int:
-    return int(memory.table("sockets")[index]["port"])
+    with socket.socket(fileno=os.dup(memory.table("sockets")[index]["fd"])) as opened:
+        return int(opened.getsockname()[1])
 
 
 def add_path(memory: Memory, row: int, to: socket.socket, index: int = 0) -> None:
