@@ -45,7 +45,7 @@ def repeat_is_held(state, transport_row, copy, sent, now):
     estimate = state.estimates[transport_row]
     if estimate.feedbacks == 0 or estimate.silent:
         return False
-    number = _newest_copy(state, transport_row, copy)
+    number = _newest_copy(state, transport_row, copy, now)
     known = fate_of(state, transport_row, number, now)
     if known == OPEN:
         held = log.held[log.held_count]
@@ -56,14 +56,19 @@ def repeat_is_held(state, transport_row, copy, sent, now):
 
 
 @njit(cache=True)
-def _newest_copy(state, row, copy):
-    """The transport-wide number under which a packet left last for transport `row`; below SEQUENCE_START: the log has
-    forgotten it."""
+def _newest_copy(state, row, copy, now):
+    """The transport-wide number under which a packet left last for transport `row`; below SEQUENCE_START: so long ago
+    that it is missing in any case, or the log has forgotten it."""
     log, number = state.send_logs[row], np.int64(state.transports[row].next_number) - 1
-    oldest = max(number + 1 - SENT_PACKETS, SEQUENCE_START)
+    oldest, given_up = max(number + 1 - SENT_PACKETS, SEQUENCE_START), now - state.estimates[row].rtt_ns - HELD_NS
+    in_hand = np.int64(state.thread[0].flushes) & 0xFFFFFFFF  # the flush that has no time yet
     while number >= oldest:
-        if np.int64(log.copies[number & (SENT_PACKETS - 1)]) == copy:
+        place = number & (SENT_PACKETS - 1)
+        if np.int64(log.copies[place]) == copy:
             return number
+        entry = log.entries[place]
+        if np.int64(entry.flush) != in_hand and sent_at(state, entry) < given_up:
+            break
         number -= 1
     return np.int64(SEQUENCE_START - 1)
 

@@ -84,6 +84,16 @@ def test_what_comes_late_is_not_sent_again(path: Path) -> None:
     assert path.nack(sent[0]) == [sent[0]], "who asks again did not get it"
 
 
+def test_a_repeat_that_leaves_in_this_turn_hides_no_packet_before_it(path: Path) -> None:
+    old = path.send()
+    path.room.pass_time(2 * HELD_NS)
+    new = path.send()
+    path.room.pass_time(RTT_NS)
+    answer_nack(path.room.record, path.room.memory.arena, 0, old[0] & 0xFFFF, path.room.now)
+    assert path.nack(new[0]) == old, "nobody knows yet whether the new one is lost"
+    assert path.log["held_count"] == 1
+
+
 def test_what_is_lost_is_sent_again_once_later_packets_have_come(path: Path) -> None:
     first = path.next_number()
     sent = path.send(2)
