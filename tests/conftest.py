@@ -6,18 +6,19 @@ import pytest
 
 from sfu.compiler import kernel_cache
 from tests.deadline import PARSER_DEADLINE_S, PARSER_TESTS, deadline
-from tests.parts import PARTS, divided
+from tests.parts import PARTS, SHARED, divided
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of a part, which `scripts/run-tests` makes."""
-    parser.addoption("--part", choices=PARTS, help="only tests that may run beside others, or only those that may not")
+    parser.addoption("--part", choices=PARTS, help="only tests that compute, drive real clients, or have to run alone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse several processes for tests that must run alone."""
-    if config.getoption("numprocesses", None) and config.getoption("part") != "parallel":
-        raise pytest.UsageError("several processes (-n) are for --part=parallel: other tests would disturb each other")
+    if config.getoption("numprocesses", None) and config.getoption("part") not in SHARED:
+        parts = " and ".join(f"--part={part}" for part in SHARED)
+        raise pytest.UsageError(f"several processes (-n) are for {parts}: other tests would disturb each other")
 
 
 @pytest.hookimpl(trylast=True)

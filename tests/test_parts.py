@@ -1,6 +1,7 @@
-"""What measures, follows a real clock or drives real clients runs alone, and everything else in several processes."""
+"""What measures or follows a real clock runs alone, real clients in two processes, all else in one for each core."""
 
 import ast
+import itertools
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import ALONE_MARKERS, PARTS, divided, part_of
+from tests.parts import LONGEST, PARTS, SHARED, Part, divided, part_of
 
 ROOT = Path(__file__).parents[1]
 CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "thread_time"}
@@ -17,6 +18,7 @@ MEASURING = {"SessionProcess", "alternate", "bench.__main__"}
 """What starts a measurement, or the commands that do."""
 PATIENT = {
     "tests/bench/network/test_forwarder.py": "a packet takes at least so long",
+    "tests/clients/test_two_paths.py": "it waits until two seconds have passed in which all was well",
     "tests/sfu/control/net/test_tcp.py": "it waits for seconds before it gives up",
     "tests/sfu/media/net/test_frame_queue.py": "it waits for seconds before it gives up",
     "tests/sfu/media/test_frames.py": "it waits for seconds before it gives up",
@@ -24,8 +26,17 @@ PATIENT = {
     "tests/signaling/http/test_connection.py": "a handler that takes longer makes turns shorter",
 }
 """Test files that read a clock, and why they may share the machine all the same."""
-SOME_ALONE = {"tests/bench/measure/test_run.py", "tests/clients/test_bottleneck.py", "tests/signaling/test_watchdog.py"}
-SOME_PARALLEL = {"tests/examples/test_examples.py", "tests/sfu/control/test_mailbox.py"}
+SOME: dict[Part, set[str]] = {
+    "parallel": {"tests/examples/test_examples.py", "tests/sfu/control/test_mailbox.py"},
+    "clients": {"tests/clients/test_matrix.py", "tests/examples/test_whep_player.py"},
+    "alone": {
+        "tests/bench/measure/test_run.py",
+        "tests/clients/test_bottleneck.py",
+        "tests/signaling/test_watchdog.py",
+    },
+}
+"""Files that belong to one part as a whole."""
+MARKERS = ("alone", "client")
 
 
 def files_of_tests() -> list[Path]:
@@ -58,7 +69,7 @@ def markers(path: Path) -> set[str]:
 
 def test_a_file_that_reads_a_clock_says_what_runs_alone_or_is_patient() -> None:
     reading = {name(path): markers(path) for path in files_of_tests() if CLOCKS & used(path)}
-    assert [file for file, found in reading.items() if file not in PATIENT and not found & set(ALONE_MARKERS)] == []
+    assert [file for file, found in reading.items() if file not in PATIENT and "alone" not in found] == []
     assert PATIENT.keys() - reading.keys() == set()
 
 
@@ -79,9 +90,14 @@ def test_each_test_belongs_to_one_part(request: pytest.FixtureRequest) -> None:
     chosen, others = divided(items, part_of(request.node))
     assert request.node in chosen
     assert sorted(map(id, chosen + others)) == sorted(map(id, items))
-    assert not any(
-        item.get_closest_marker(marker) for item in divided(items, "parallel")[0] for marker in ALONE_MARKERS
-    )
+    assert not any(item.get_closest_marker(marker) for item in divided(items, "parallel")[0] for marker in MARKERS)
+
+
+def test_the_longest_files_of_clients_come_first_in_the_order_of_their_list() -> None:
+    assert set(LONGEST) <= {name(path) for path in files_of_tests() if "client" in markers(path)}
+    told = collected("--part=clients", "tests/clients/test_webhooks.py", *reversed(LONGEST))
+    files = dict.fromkeys(line.split("::")[0] for line in told.stdout.splitlines() if "::" in line)
+    assert [*files] == [*LONGEST, "tests/clients/test_webhooks.py"]
 
 
 def collected(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -89,20 +105,18 @@ def collected(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
-@pytest.mark.parametrize(
-    ("part", "files", "left_out"), [(PARTS[0], SOME_PARALLEL, SOME_ALONE), (PARTS[1], SOME_ALONE, SOME_PARALLEL)]
-)
-def test_a_part_leaves_the_other_out(part: str, files: set[str], left_out: set[str]) -> None:
-    told = collected(f"--part={part}", *files, *left_out)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_leaves_the_others_out(part: Part) -> None:
+    told = collected(f"--part={part}", *itertools.chain(*SOME.values()))
     assert told.returncode == 0, told.stdout
-    assert {line.split("::")[0] for line in told.stdout.splitlines() if "::" in line} == files
+    assert {line.split("::")[0] for line in told.stdout.splitlines() if "::" in line} == SOME[part]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--part=alone"]])
 def test_several_processes_are_refused_for_what_must_run_alone(arguments: list[str]) -> None:
-    told = collected("-n2", *arguments, *SOME_PARALLEL)
+    told = collected("-n2", *arguments, *SOME["parallel"])
     assert told.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "several processes (-n) are for --part=parallel" in told.stderr
+    assert all(f"--part={part}" in told.stderr for part in SHARED)
 
 
 # scripts/run-tests
@@ -110,8 +124,9 @@ def test_several_processes_are_refused_for_what_must_run_alone(arguments: list[s
 FAKE = """#!/usr/bin/env bash
 echo "${NUMBA_BOUNDSCHECK:-0} $(basename "$0") $*" >>"$CALLS"
 case "$*" in
-*parallel*) exit "${PARALLEL:-0}" ;;
-*alone*) exit "${ALONE:-0}" ;;
+*part=parallel*) exit "${PARALLEL:-0}" ;;
+*part=clients*) exit "${CLIENTS:-0}" ;;
+*part=alone*) exit "${ALONE:-0}" ;;
 *compile*) exit "${COMPILE:-0}" ;;
 *) exit "${REPORT:-0}" ;;
 esac
@@ -133,14 +148,16 @@ def run_tests(folder: Path, *arguments: str, **status: int) -> tuple[int, list[s
     return done.returncode, calls.read_text().splitlines()
 
 
-def test_all_tests_run_in_two_parts_and_the_kernels_once_more_with_checked_indices(tmp_path: Path) -> None:
+def test_all_tests_run_in_three_parts_and_the_kernels_once_more_with_checked_indices(tmp_path: Path) -> None:
     status, calls = run_tests(tmp_path)
     assert status == 0
     processes = len(os.sched_getaffinity(0))
-    parallel, alone = f"--part=parallel --numprocesses={processes} --dist=loadfile", "--part=alone"
+    parallel, alone = f"--part=parallel --numprocesses={min(processes, 4)} --dist=loadfile", "--part=alone"
+    clients = f"--part=clients --numprocesses={min(processes, 2)} --dist=loadfile --no-loadscope-reorder"
     ignored = " ".join(f"--ignore=tests/sfu/compiler/test_{each}.py" for each in ("kernel_cache", "parallel"))
     assert calls == [
         f"0 python -m pytest {parallel}",
+        f"0 python -m pytest {clients}",
         f"0 python -m pytest {alone}",
         "1 aiosfu compile",
         f"1 python -m pytest {parallel} tests/sfu {ignored}",
@@ -149,14 +166,14 @@ def test_all_tests_run_in_two_parts_and_the_kernels_once_more_with_checked_indic
     ]
 
 
-def test_arguments_go_to_both_parts_and_leave_the_checked_run_out(tmp_path: Path) -> None:
+def test_arguments_go_to_all_parts_and_leave_the_checked_run_out(tmp_path: Path) -> None:
     _, calls = run_tests(tmp_path, "-k", "one or two")
-    assert [call.split()[1] for call in calls] == ["python", "python", "install-test-clients"]
-    assert all(call.endswith(" -k one or two") for call in calls[:2])
+    assert [call.split()[1] for call in calls] == ["python"] * len(PARTS) + ["install-test-clients"]
+    assert all(call.endswith(" -k one or two") for call in calls[: len(PARTS)])
 
 
 @pytest.mark.parametrize("arguments", [(), ("-k", "name")])
-@pytest.mark.parametrize("program", ["PARALLEL", "ALONE", "REPORT"])
+@pytest.mark.parametrize("program", ["PARALLEL", "CLIENTS", "ALONE", "REPORT"])
 def test_a_part_that_fails_fails_the_run_and_keeps_nothing_from_running(
     tmp_path: Path, arguments: tuple[str, ...], program: str
 ) -> None:
@@ -170,8 +187,9 @@ def test_kernels_that_do_not_compile_fail_the_run(tmp_path: Path) -> None:
     assert run_tests(tmp_path, COMPILE=1)[0] == 1
 
 
-def test_a_choice_may_leave_one_part_empty_but_not_both(tmp_path: Path) -> None:
+def test_a_choice_may_leave_parts_empty_but_not_all(tmp_path: Path) -> None:
     none = int(pytest.ExitCode.NO_TESTS_COLLECTED)
-    assert run_tests(tmp_path / "a", "-k", "x", PARALLEL=none)[0] == 0
-    assert run_tests(tmp_path / "b", "-k", "x", ALONE=none)[0] == 0
-    assert run_tests(tmp_path / "c", "-k", "x", PARALLEL=none, ALONE=none)[0] == 1
+    names = ("PARALLEL", "CLIENTS", "ALONE")
+    for some in itertools.combinations(names, 2):
+        assert run_tests(tmp_path / "-".join(some), "-k", "x", **dict.fromkeys(some, none))[0] == 0
+    assert run_tests(tmp_path / "all", "-k", "x", **dict.fromkeys(names, none))[0] == 1

@@ -12,7 +12,7 @@ from bench.network.link import Conditions
 from bench.network.namespaces import NetworkUnavailable
 from tests.clients.conftest import without_client
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 SIZE = 150_000
 PATIENCE_S = 60

@@ -161,6 +161,7 @@ async def _resize(page: Page, size: Any) -> None:
     await page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
+@pytest.mark.alone  # five browsers fill both cores
 async def test_names_and_controls_have_their_place(
     server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
 ) -> None:
@@ -207,6 +208,7 @@ async def _is_laid_out(page: Page, when: str, *laws: str) -> None:
             assert await page.evaluate(law) == [], f"{when} at {size}"
 
 
+@pytest.mark.alone  # three browsers fill both cores
 async def test_a_shared_screen_comes_first_is_the_largest_and_has_one_quality(
     server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
 ) -> None:
@@ -235,6 +237,7 @@ async def test_a_shared_screen_comes_first_is_the_largest_and_has_one_quality(
         await expect(pages[0].locator("#stage")).to_be_hidden()
 
 
+@pytest.mark.alone
 async def test_bars_show_and_say_how_good_each_connection_is(
     server: ServerUnderTest, chromium: Browser, room: str, screenshots: Path
 ) -> None:

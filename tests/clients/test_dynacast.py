@@ -13,7 +13,7 @@ from tests.clients.network import ADDRESS
 from tests.clients.peers import BrowserPeer, SdkPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest, running_server
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 WITHIN_S = 45
 NARROW_BPS = 250_000

@@ -37,6 +37,7 @@ print(sent)
 """
 
 
+@pytest.mark.alone
 async def test_nobody_is_lost_under_a_flood_of_garbage_checks(
     server: ServerUnderTest, make_peer: PeerFactory, room: str
 ) -> None:

@@ -12,7 +12,7 @@ from tests.clients.light_client import light_publisher
 from tests.clients.peers import Peer, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 PUBLISHERS = 60
 AT_ONCE = 10

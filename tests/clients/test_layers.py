@@ -9,7 +9,7 @@ from tests.clients.conftest import PeerFactory
 from tests.clients.peers import BrowserPeer, Media, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 HEIGHTS = {"LOW": 180, "MEDIUM": 360, "HIGH": 720}
 

@@ -24,7 +24,12 @@ from bench.targets.livekit import LiveKit
 from bench.targets.registry import make
 from tests.clients.conftest import without_client
 
-pytestmark = [pytest.mark.client, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.client,
+    pytest.mark.alone,
+    pytest.mark.timeout(600),
+    pytest.mark.asyncio(loop_scope="session"),
+]
 
 WIDE_BPS, NARROW_BPS, SHARED_BPS, FAST_BPS = 3e6, 7e5, 1.5e6, 1e7
 TOP_LINES = 720

@@ -8,7 +8,7 @@ from tests.clients.lossy_path import lossy_path
 from tests.clients.peers import BrowserPeer, SdkPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 LOSS = 0.4
 """The share of RED packets that is lost: four windows in five would be worse than `GOOD`."""

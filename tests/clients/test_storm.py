@@ -11,7 +11,7 @@ from tests.clients.facts import hears
 from tests.clients.peers import BrowserPeer, SdkPeer
 from tests.clients.sfu_server import ServerUnderTest
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 KINDS = ("chromium", "firefox", "sdk", "sdk-dual")
 ROUNDS = 8

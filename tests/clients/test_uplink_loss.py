@@ -14,7 +14,7 @@ from tests.clients.lossy_path import LossyPath, lossy_path
 from tests.clients.peers import SdkPeer, eventually
 from tests.clients.sfu_server import ServerUnderTest
 
-pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 WIDTH, HEIGHT, FRAMES_PER_S, BITRATE = 640, 360, 20, 3_000_000
 ROUND_TRIP_S, LOSS = 0.25, 0.01

@@ -96,6 +96,7 @@ async def test_a_moderation_bot_removes_and_mutes(own_network: None, room: str, 
             await mallory.disconnect()
 
 
+@pytest.mark.alone
 async def test_a_target_from_elsewhere_is_measured(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     options = ["-n", "3", "--seconds", "1", "--no-harness", "--json", str(report)]

@@ -8,7 +8,8 @@ from tests.clients.sfu_server import ServerUnderTest
 from tests.examples.media import pictures, shows_the_film, write_film
 from tests.examples.programs import ended, started
 
-pytestmark = [pytest.mark.client, pytest.mark.timeout(600)]  # kernels that are not in the cache are compiled first
+# it encodes video, which takes a core; kernels that are not in the cache are compiled first
+pytestmark = [pytest.mark.client, pytest.mark.alone, pytest.mark.timeout(600)]
 
 FILM_S, ENOUGH_PICTURES = 25, 40
 CONSENT_S = 16.0
