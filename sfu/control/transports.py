@@ -14,7 +14,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from sfu.control.data.backlog import Message
-from sfu.control.data.pace import share_of
 from sfu.control.event_queue import EventQueue
 from sfu.control.media_maps import MediaMaps
 from sfu.control.rows import pack_ufrag
@@ -119,7 +118,7 @@ class Transport:
         self._remote: RemoteTransport | None = None
         self._dtls: DtlsConnection | None = None
         self._sessions: SrtpSessions | None = None
-        self._data: DataChannels | None = DataChannels(self, drops, lambda: share_of(self._record))
+        self._data: DataChannels | None = DataChannels(self, drops)
         self._wants_channels = False
         self._early: list[bytes] = []
         self._last_path = -1

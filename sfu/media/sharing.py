@@ -23,7 +23,7 @@ from sfu.media.allocation.ladder import present_cost
 from sfu.media.allocation.measure import LEAST, STOPPED, measured_layer
 from sfu.media.send.lost_keys import rests
 from sfu.media.send.selection import key_frame_leaves, request_target_key_frame
-from sfu.media.stream.key_frames import RENEWED_NS, request_key_frame
+from sfu.media.stream.key_frames import KEY_FRAME_EVERY_NS, request_key_frame
 from sfu.media.subscriptions import renew_target
 from sfu.media.wire.overhead import GCM_TAG_BYTES, SHA1_80_TAG_BYTES, udp_ip_bytes
 from sfu.queues.notices import notice
@@ -83,7 +83,6 @@ def share_bandwidth(state, row, now):
     transport.shared_bps = estimate
     overhead = _packet_overhead(state, transport)
     audio_bps, preferred_audio_bps, limited = share_audio(state, row, estimate, overhead, now)
-    transport.audio_bps = audio_bps
     count = _gather(state, row, overhead)
     transport.preferred_bps = preferred_audio_bps + _preferred(state, count)
     if estimate == 0:
@@ -359,11 +358,11 @@ def _limit_to_key_frames(state, number):
 
 @njit(cache=True)
 def _request_now_and_then(state, number, now):
-    """One key frame in RENEWED_NS for those who get nothing else: the last one serves all of them."""
+    """One key frame in KEY_FRAME_EVERY_NS for those who get nothing else: the last one serves all of them."""
     subscription = state.subscriptions[number]
     track = state.tracks[subscription.track]
     layer = np.int64(subscription.target_layer)
     if 0 <= layer < track.layer_count and track.streams[layer] >= 0:
         stream = state.streams[track.streams[layer]]
-        if now - stream.key_ns >= RENEWED_NS and not rests(state, subscription, now):
+        if now - stream.key_ns >= KEY_FRAME_EVERY_NS and not rests(state, subscription, now):
             request_key_frame(state, np.int64(track.streams[layer]))

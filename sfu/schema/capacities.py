@@ -30,8 +30,6 @@ ARRIVALS = 512
 """Transport-cc arrivals between two feedback packets."""
 SENT_PACKETS = 1024
 """Numbered packets of a transport that feedback can still be about: a second of 1,000 packets/s."""
-HELD_REPEATS = 64
-"""Repeats for a transport that wait to see whether their packets only come late. More leave at once."""
 FLUSHES = 1 << 16
 """Flushes whose times are remembered: more than any packet of `SENT_PACKETS` waits for its feedback."""
 TEMPLATES = 64

@@ -1,6 +1,6 @@
 """What left for a transport, and when: what its feedback is compared with."""
 
-from sfu.schema.capacities import HELD_REPEATS, SENT_PACKETS
+from sfu.schema.capacities import SENT_PACKETS
 from sfu.schema.columns import MEDIA, Column, RowType
 from sfu.schema.layout import Layout
 
@@ -15,15 +15,6 @@ SENT_PACKET = RowType(
         Column("size", "u2", MEDIA, "Bytes on the wire, with the headers of UDP and IP."),
         Column("cluster", "u1", MEDIA, "Probe cluster that the packet belongs to; 0: none."),
         Column("state", "u1", MEDIA, "What is known of the packet: `SentState`."),
-    ),
-)
-
-HELD_REPEAT = RowType(
-    "held_repeat",
-    "A packet that is asked for and may only come late: it is sent again once it is known to be lost.",
-    (
-        Column("number", "i8", MEDIA, "Transport-wide number under which the packet left last."),
-        Column("copy", "u4", MEDIA, "What `send_logs.copies` said of the packet."),
     ),
 )
 
@@ -77,14 +68,6 @@ SEND_LOG = RowType(
         Column(
             "newest_reported", "i8", MEDIA, "Highest transport-wide number that feedback reported as received; 0: none."
         ),
-        # packets that come late: sfu/media/send/late.py
-        Column(
-            "late_ns",
-            "i8",
-            MEDIA,
-            "How long after one that had left later a packet arrived of late, at most; falls with each feedback.",
-        ),
-        Column("held_count", "i8", MEDIA, "How many of `held` wait."),
         # bursts that the path has taken
         Column("burst_most", "i8", MEDIA, "Packets that may leave in one flush.", initial=AT_ONCE),
         Column("burst_flush", "u4", MEDIA, "Flush of the packet that feedback named last, by its number."),
@@ -104,14 +87,6 @@ SEND_LOG = RowType(
             "For each of `entries`, what is sent again: subscription << 16 | low 16 bits of output number; 0: none.",
             shape=SENT_PACKETS,
             kept="a number is looked up only after it was given to a packet",
-        ),
-        Column(
-            "held",
-            HELD_REPEAT,
-            MEDIA,
-            "Repeats that wait to see whether their packets only come late.",
-            shape=HELD_REPEATS,
-            kept="only the first `held_count` are looked at",
         ),
     ),
     layout=Layout.WHOLE_LINES,

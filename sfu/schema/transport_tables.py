@@ -274,7 +274,6 @@ TRANSPORT = RowType(
         Column(
             "allocated_bps", "i8", MEDIA, "What everything that may be sent cost when bandwidth was last shared out."
         ),
-        Column("audio_bps", "i8", MEDIA, "What of `allocated_bps` is audio."),
         Column("allocated_ns", "i8", MEDIA, "When bandwidth was last shared out; 0: never."),
         Column("returned_ns", "i8", MEDIA, "When transport-cc feedback came back after it had stopped; 0: never."),
         Column("allocation_urgent", "u1", MEDIA, "Whether bandwidth is to be shared out at once."),

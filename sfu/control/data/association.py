@@ -6,8 +6,6 @@ what they raise is caught where it belongs. What is private of aiortc is touched
 `reassembly` and in `sctp_packets`.
 """
 
-import asyncio
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
@@ -29,7 +27,6 @@ from aiortc.rtcsctptransport import (
 )
 
 from sfu.control.data.backlog import Backlog
-from sfu.control.data.pace import Pace
 from sfu.control.data.reassembly import WHOLE, Held, Stream
 from sfu.control.data.retransmission import Retransmission
 from sfu.control.data.sctp_packets import SentChunk, common_header, data_packet, read_bare_sack
@@ -96,9 +93,8 @@ class Outlet(NamedTuple):
 class Association(Retransmission):
     """aiortc's association, bounded against peers that send what no honest stack sends."""
 
-    def __init__(self, wire: Wire, backlog: Backlog, drops: Counter[str], pace: Pace) -> None:
-        """backlog: reliable messages, sent as `reliable` takes them. drops: where chunks not taken are counted.
-        pace: how fast data leave that wait."""
+    def __init__(self, wire: Wire, backlog: Backlog, drops: Counter[str]) -> None:
+        """backlog: reliable messages, sent as `reliable` takes them. drops: where chunks not taken are counted."""
         self._drops = drops
         self._held = Held()
         self._unread = 0
@@ -113,9 +109,6 @@ class Association(Retransmission):
         """The first bytes of each packet, made when they are needed."""
         self._outlets: dict[RTCDataChannel, Outlet] = {}
         self._backlog = backlog
-        self._pace = pace
-        self._paced: asyncio.TimerHandle | None = None
-        """Wakes what waits for the pace."""
         self._backlog_first = False
         self.reliable: RTCDataChannel | None = None
         """Where the backlog goes, once it is open."""
@@ -325,32 +318,11 @@ class Association(Retransmission):
             window = min(self._cwnd, MAX_CONGESTION_BYTES)
             if window > self._peer_window:
                 self._cwnd = max(self._peer_window, USERDATA_MAX_LENGTH)
-            flight, credit = self._flight_size, self._credit()
-            if credit is not None:
-                self._cwnd = min(self._cwnd, flight + max(math.ceil(credit), 0))
             if len(self._sent_queue) + len(self._outbound_queue) > MAX_UNDER_WAY:
                 await self._transmit_few()
             else:
                 await super()._transmit()
             self._cwnd = window
-            if credit is not None:
-                self._pay(self._flight_size - flight)
-
-    def _credit(self) -> float | None:
-        """What may leave now of what waits; None: anything."""
-        return self._pace.credit(time.monotonic()) if self._outbound_queue or self._resending else None
-
-    def _pay(self, size: int) -> None:
-        """Charge what has left, and come back when the pace allows more."""
-        self._pace.spend(size)
-        window = max(self._peer_window, 1)  # what asks a peer for news that has no window left must leave as well
-        if self._paced is None and self._flight_size < min(self._cwnd, window):
-            seconds = self._pace.wait_s()
-            self._paced = asyncio.get_running_loop().call_later(seconds, self._go_on)
-
-    def _go_on(self) -> None:
-        self._paced = None
-        run_now(self._transmit())
 
     async def _transmit_few(self) -> None:
         """Send no more than may be under way. What is too much is out of aiortc's sight meanwhile."""
@@ -462,9 +434,6 @@ class Association(Retransmission):
         """Abort; nothing of the association lives on in the loop."""
         self.remove_all_listeners()
         run_now(self.stop())
-        if self._paced is not None:
-            self._paced.cancel()
-            self._paced = None
         # Tasks that aiortc has already started find nothing to send, and so set no timer again.
         self._sent_queue.clear()
         self._outbound_queue.clear()

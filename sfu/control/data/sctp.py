@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -12,7 +11,6 @@ from aiortc.rtcsctptransport import RTCSctpCapabilities
 
 from sfu.control.data.association import Association, Wire, run_now
 from sfu.control.data.backlog import Backlog, Message
-from sfu.control.data.pace import AMPLE, Pace, Share
 from sfu.control.data.sctp_fence import is_bare_sack, refusal
 from sfu.errors import TransportFailure
 from sfu.parameters import CHANNEL_LABELS, Channel, DtlsRole
@@ -53,10 +51,9 @@ class DataListener(Protocol):
 class DataChannels:
     """The channels of one transport. Only `receive` raises, and only TransportFailure."""
 
-    def __init__(self, listener: DataListener, drops: Counter[str], share: Callable[[], Share] = lambda: AMPLE) -> None:
-        """drops: where lost messages are counted, by reason. share: what the path carries beside audio at present."""
+    def __init__(self, listener: DataListener, drops: Counter[str]) -> None:
+        """drops: where lost messages are counted, by reason."""
         self._listener = listener
-        self._pace = Pace(share)
         self._drops = drops
         self._errors = 0
         self._max_message_bytes = MAX_MESSAGE_BYTES
@@ -77,7 +74,7 @@ class DataChannels:
         if self._association is None:
             self._max_message_bytes = min(max_message_bytes or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
             wire = Wire(role, self._listener.send_application_data)
-            self._association = Association(wire, self._backlog, self._drops, self._pace)
+            self._association = Association(wire, self._backlog, self._drops)
             self._association.on("datachannel", self._accept)
             run_now(self._association.start(RTCSctpCapabilities(self._max_message_bytes), remote_port))
         if open_ours:

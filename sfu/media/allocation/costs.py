@@ -18,11 +18,11 @@ TARGET_PERCENT = 110
 """A publisher's target is its encoder's: headers of usual packets add about a tenth."""
 FIRST_LAYER_BPS = 150_000
 """A lowest layer, or a single one, that was not measured yet."""
-KEY_FRAME_SHARE = 3
-"""Key frames only, one in about three seconds, cost one part in so many of the base layer: each is as large as about
-eight of its frames, of which there are about eight a second."""
+KEY_FRAME_SHARE = 4
+"""Key frames only, one in four seconds, cost one part in so many of the base layer: each is as large as about eight of
+its frames, of which there are about eight a second."""
 MAX_KEY_FRAMES_BPS = 100_000
-"""One picture in three seconds costs no more, whatever a publisher sends: it is charged before anything is given."""
+"""One picture in four seconds costs no more, whatever a publisher sends: it is charged before anything is given."""
 
 
 @njit(cache=True)

@@ -9,7 +9,6 @@ from sfu.media.bandwidth.estimate import open_estimate, path_changed, resume_est
 from sfu.media.net.send_log import open_log
 from sfu.media.net.srtp import can_send
 from sfu.media.send.budget import UNLIMITED, is_paced
-from sfu.media.send.retransmit import answer_held
 from sfu.schema.capacities import SEQUENCE_START
 
 FIRST_FEEDBACK_NS = 1_000_000_000
@@ -93,10 +92,6 @@ def bandwidth_pass(state, now):
                 _leave_path(state, row, now)
             log.path = transport.path
         tick(estimate, now, np.int64(log.bytes))
-        if log.held_count:  # feedback may have stopped
-            thread.row_in_hand = row
-            answer_held(state, row, now)
-            thread.row_in_hand = -1
         _share(state, row, estimate, now)
         if transport.probe_cluster != estimate.probe_cluster:
             transport.probe_cluster = estimate.probe_cluster

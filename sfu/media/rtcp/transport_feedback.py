@@ -20,9 +20,8 @@ from sfu.media.bandwidth.estimate import (
 from sfu.media.bandwidth.passes import begin_estimate
 from sfu.media.net.send_log import note_burst, sent_at
 from sfu.media.net.udp import borrow_arena
-from sfu.media.send.late import note_order
 from sfu.media.send.repair_share import loses_by_chance
-from sfu.media.send.retransmit import answer_held, answer_nack
+from sfu.media.send.retransmit import answer_nack
 from sfu.media.send.selection import receive_key_frame_request
 from sfu.media.wire.numbers import extend16, get_u16, get_u24, signed16, signed24
 from sfu.media.wire.rtcp import (
@@ -44,8 +43,6 @@ MALFORMED = -1
 NEWLY_LOST = 3
 """In `statuses`, of a packet that the feedback in hand is the first to report as not received. No such symbol is valid
 on the wire."""
-FIRST_TIME = -(1 << 62)
-"""Before every arrival, ns."""
 FEEDBACK_COST, STATUSES_OF_A_NACK = 16, 8
 """In numbers that are answered as missing: what a feedback costs, and how many statuses cost as much as one."""
 
@@ -85,23 +82,6 @@ def _take_feedback(state, row, data, at, end, count, budget, now):
         log.resumed_number = transport.next_number
         _show_again(state, row, now)
     begin_feedback(estimate, now)
-    _take_statuses(state, row, data, first, count, deltas_at, arrival)
-    end_feedback(estimate, now)
-    repeated = _repeat_lost(state, row, first, count, budget, now) if loses_by_chance(state, row) else 0
-    return repeated + answer_held(state, row, now) if log.held_count else repeated
-
-
-@njit(cache=True)
-def _take_statuses(state, row, data, first, count, deltas_at, arrival):
-    """Take what feedback of transport `row` about `count` numbers from `first` on says of each.
-
-    deltas_at: where its receive deltas begin in `data`; arrival: its reference time, ns. What is lost and was not known
-    to be is marked in state.statuses.
-    """
-    log, estimate = state.send_logs[row], state.estimates[row]
-    end = np.int64(state.transports[row].next_number)
-    oldest = max(max(end - SENT_PACKETS, SEQUENCE_START), log.path_number)
-    latest, late = np.int64(FIRST_TIME), np.int64(0)
     for k in range(count):
         status = state.statuses[k]
         if status == SMALL:
@@ -110,14 +90,12 @@ def _take_statuses(state, row, data, first, count, deltas_at, arrival):
         elif status == LARGE:
             arrival += signed16(get_u16(data, deltas_at)) * TICK_NS
             deltas_at += 2
-        if status != NOT_RECEIVED:
-            late = max(late, latest - arrival)
-            latest = max(latest, arrival)
         number = first + k
-        known = oldest <= number < end
+        known = oldest <= number < transport.next_number
         if known and _take_status(state, log, estimate, number, status != NOT_RECEIVED, arrival):
             state.statuses[k] = NEWLY_LOST
-    note_order(log, late)
+    end_feedback(estimate, now)
+    return _repeat_lost(state, row, first, count, budget, now) if loses_by_chance(state, row) else 0
 
 
 @njit(cache=True)

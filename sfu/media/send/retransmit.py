@@ -2,15 +2,14 @@
 
 Called by RTCP reception for each sequence number that a peer misses, by a NACK or by its transport-cc feedback. The
 packet is written anew from the packet cache, with the ids that it had. Without negotiated RTX nothing is sent: other
-bytes under the same SRTP index would break GCM. What may only come late waits (`late`).
+bytes under the same SRTP index would break GCM.
 """
 
 import numpy as np
 from numba import njit
 
 from sfu.media.net.srtp import send_rtp
-from sfu.media.net.udp import borrow_arena, take_slot
-from sfu.media.send.late import DOUBTED, MISSING, OPEN, fate_of, repeat_is_held
+from sfu.media.net.udp import take_slot
 from sfu.media.send.repair_share import may_repeat, may_repeat_twice, round_trip_ns
 from sfu.media.send.rewrite import send_time, write_packet
 from sfu.media.send.waiting import repeat_has_to_wait, wait_to_repeat
@@ -35,44 +34,6 @@ REPEAT_WORK = 16
 @njit(cache=True)
 def answer_nack(state, arena, row, sequence, now):
     """The peer of subscription `row` misses its packet `sequence` (16 bits, of the primary SSRC)."""
-    _answer(state, arena, row, sequence, True, now)
-
-
-@njit(cache=True)
-def answer_held(state, row, now):
-    """Send again for transport `row` what has waited and turns out to be lost. Returns how many repeats were asked
-    for."""
-    log, arena, kept, missing = state.send_logs[row], borrow_arena(state), np.int64(0), 0
-    for k in range(np.int64(log.held_count)):
-        number, copy = np.int64(log.held[k].number), np.int64(log.held[k].copy)
-        known = fate_of(state, row, number, now)
-        if known == OPEN:
-            log.held[kept].number, log.held[kept].copy = number, copy
-            kept += 1
-        elif _release(state, row, copy) and known == MISSING:
-            missing += 1
-            _answer(state, arena, copy >> 16, copy & 0xFFFF, False, now)
-    log.held_count = kept
-    return missing
-
-
-@njit(cache=True)
-def _release(state, row, copy):
-    """Let the packet that `copy` names wait no longer. False: transport `row` is not sent it any more."""
-    subscription = state.subscriptions[copy >> 16]
-    if subscription.transport != row or subscription.history == SCRATCH_HISTORY:
-        return False
-    number = extend16(copy & 0xFFFF, subscription.out_highest)
-    sent = state.history[subscription.history, number & (HISTORY - 1)]
-    if not is_remembered(subscription, sent, number) or not sent.resent & DOUBTED:
-        return False
-    sent.resent &= DOUBTED - 1
-    return True
-
-
-@njit(cache=True)
-def _answer(state, arena, row, sequence, may_wait, now):
-    """Answer for one packet that is missing; may_wait: it may be held until it is known to be lost."""
     subscription = state.subscriptions[row]
     if subscription.state != RowState.OPEN or subscription.rtx_payload_type < 0 or subscription.rtx_ssrc == 0:
         return
@@ -89,25 +50,15 @@ def _answer(state, arena, row, sequence, may_wait, now):
     if sent.resent >= MAX_RESENDS or not transport.secure or transport.path < 0:
         return  # as often as it may be, or it waits to be
     round_trip = round_trip_ns(state, np.int64(subscription.transport))
+    now_us = now // 1000
     crossing = round_trip if round_trip > 0 else UNKNOWN_ROUND_TRIP_NS
-    if sent.resent > 0 and ((now // 1000 - sent.resent_us) & 0xFFFFFFFF) * 1000 < crossing:
+    if sent.resent > 0 and ((now_us - sent.resent_us) & 0xFFFFFFFF) * 1000 < crossing:
         return
     if not is_kept(state, row, sent):
         state.drops[Drop.NACK_UNKNOWN] += 1
         return
     if _is_passed(state, subscription, sent, crossing, now):
         return
-    if may_wait and repeat_is_held(state, np.int64(subscription.transport), row << 16 | sequence & 0xFFFF, sent, now):
-        return
-    _repeat(state, arena, row, extended, now)
-
-
-@njit(cache=True)
-def _repeat(state, arena, row, extended, now):
-    """Repeat the packet with output number `extended` of subscription `row`, which has its share and waits for the
-    pacer if need be."""
-    subscription = state.subscriptions[row]
-    sent = state.history[subscription.history, extended & (HISTORY - 1)]
     transport_row = np.int64(subscription.transport)
     size = np.int64(state.packets[sent.stream, sent.in_sequence & (PACKETS - 1)].size) + RTX_BYTES
     if not may_repeat(state, transport_row, size, now):
@@ -118,7 +69,7 @@ def _repeat(state, arena, row, extended, now):
         wait_to_repeat(state, row, extended)
     elif resend(state, arena, row, sent, now):
         sent.resent += 1
-        sent.resent_us = now // 1000
+        sent.resent_us = now_us
         if may_repeat_twice(state, transport_row, size, now):
             resend(state, arena, row, sent, now)
 

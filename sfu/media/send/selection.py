@@ -96,8 +96,8 @@ def request_target_key_frame(state, row):
 
 @njit(cache=True)
 def _stands(state, subscription, stream_row, now):
-    """Whether a subscription shows a picture that stands, or none, for which no key frame came for
-    KEY_FRAME_EVERY_NS."""
+    """Whether a subscription shows a picture that stands, or none, so that it is served like those that are sent key
+    frames only: where none came for KEY_FRAME_EVERY_NS."""
     waits = subscription.held == Held.SWITCH or subscription.layer < 0
     return waits and now - state.streams[stream_row].key_ns >= KEY_FRAME_EVERY_NS
 

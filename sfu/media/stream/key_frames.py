@@ -21,11 +21,8 @@ frames."""
 MAX_ASKED = 256
 """Subscriptions that are looked at before a key frame of a layer is requested. Beyond, one is requested in any case: it
 costs less than to look on."""
-RENEWED_NS = 3_000_000_000
-"""Viewers that are sent key frames only have one requested when the last one is so old: one request serves all of a
-track. That is looked after once a second, and on a narrow path a key frame takes about one more."""
 KEY_FRAME_EVERY_NS = 4_000_000_000
-"""Whose picture stands for another reason has one requested that has not come for so long."""
+"""Viewers that are sent key frames only get one so often at least: one request serves all of a track."""
 
 
 _NEEDED, _ORDERED = int(KeyFrameRequest.NEEDED), int(KeyFrameRequest.ORDERED)

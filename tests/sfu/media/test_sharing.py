@@ -19,7 +19,7 @@ from sfu.media.send.selection import (
     receive_key_frame_request,
 )
 from sfu.media.sharing import MAX_RUNS, limited_pass, sharing_pass
-from sfu.media.stream.key_frames import RENEWED_NS
+from sfu.media.stream.key_frames import KEY_FRAME_EVERY_NS
 from sfu.media.subscriptions import close_subscription, set_layers, set_paused
 from sfu.schema.allocation_tables import COST_TEMPORAL, MAX_SHARED
 from sfu.schema.bandwidth_codes import Held, Reason, Rung
@@ -496,7 +496,7 @@ def test_all_who_get_key_frames_only_share_one_in_some_seconds() -> None:
         if room.requested():
             requests += 1
             room.keys(0)
-    assert requests == 200 * INTERVAL_NS // RENEWED_NS
+    assert requests == 200 * INTERVAL_NS // KEY_FRAME_EVERY_NS
 
 
 def test_a_pause_is_told_and_always_ended() -> None:

@@ -327,8 +327,6 @@ class Viewer(Peer):
         self.outbox: list[tuple[int, int, bytes]] = []
         self.nacks = True
         """Whether it asks for packets that it misses."""
-        self.hasty = False
-        """Whether it asks as soon as a number is missing, as libwebrtc does, and not with its next report."""
         self._missing: dict[tuple[int, int], tuple[int, int]] = {}
         self._highest: dict[int, int] = {}
         self.audio_times: list[int] = []
@@ -468,9 +466,7 @@ class Viewer(Peer):
         self._missing.pop((ssrc, sequence), None)
         if ahead < 0x8000:
             for number in range(1, min(ahead, 200)):
-                self._missing[ssrc, (highest + number) & 0xFFFF] = (at, int(self.hasty))
-                if self.hasty and self.nacks:
-                    self._ask(at, ssrc, highest + number & 0xFFFF)
+                self._missing[ssrc, (highest + number) & 0xFFFF] = (at, 0)
             self._highest[ssrc] = sequence
 
     def _uplink(self, now: int, plain: bytes) -> None:
@@ -500,20 +496,15 @@ class Viewer(Peer):
             self._feedback_count += 1
             self.arrived = {}
         for (ssrc, number), (since, times) in list(self._missing.items()):
-            if self.hasty and now - since < times * FEEDBACK_NS:
-                continue
             if now - since > SECOND or times >= 10:
                 del self._missing[ssrc, number]
                 self._uplink(now, struct.pack("!BBHII", 0x80 | PLI, PSFB, 2, self.row + 9_000, ssrc))
                 self._missing = {key: value for key, value in self._missing.items() if key[0] != ssrc}
                 break
             self._missing[ssrc, number] = since, times + 1
-            if self.nacks:
-                self._ask(now, ssrc, number)
-
-    def _ask(self, now: int, ssrc: int, number: int) -> None:
-        """Send a NACK for one packet."""
-        self._uplink(now, struct.pack("!BBHIIHH", 0x80 | NACK, RTPFB, 3, self.row + 9_000, ssrc, number, 0))
+            if not self.nacks:
+                continue
+            self._uplink(now, struct.pack("!BBHIIHH", 0x80 | NACK, RTPFB, 3, self.row + 9_000, ssrc, number, 0))
 
 
 class SimulatedCall:

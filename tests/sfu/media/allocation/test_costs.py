@@ -95,10 +95,10 @@ def test_a_single_stream_that_was_not_measured_yet_has_one_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "expected"), [(table((300, 1)), 100), (table((), (60,)), 20), (table(), FIRST_LAYER_BPS // 3)]
+    ("measured", "expected"), [(table((400, 1)), 100), (table((), (80,)), 20), (table(), FIRST_LAYER_BPS // 4)]
 )
 def test_key_frames_only_cost_a_part_of_the_lowest_layer(measured: Any, expected: int) -> None:
-    assert KEY_FRAME_SHARE == 3
+    assert KEY_FRAME_SHARE == 4
     cost = np.array(costs(measured), np.int64)
     assert key_frame_cost(cost) == expected
 
@@ -108,4 +108,4 @@ def test_key_frames_of_a_fat_stream_leave_room_for_everybody_else() -> None:
     cost[0, 0] = 24_000_000
     assert key_frame_cost(cost) == MAX_KEY_FRAMES_BPS
     cost[0, 0] = 120_000
-    assert key_frame_cost(cost) == 40_000
+    assert key_frame_cost(cost) == 30_000
