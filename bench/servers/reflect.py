@@ -123,7 +123,7 @@ class Reflector:
                 self._socket.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BYTES)
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BYTES)
-        self._memory.table("sockets")[0] = (self._socket.fileno(), PATH_FAMILY_IPV4, 0, 0)
+        self._memory.table("sockets")[0] = (self._socket.fileno(), PATH_FAMILY_IPV4, 0)
         self._receivers = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
