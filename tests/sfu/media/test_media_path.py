@@ -31,7 +31,6 @@ from sfu.schema.memory import Memory
 from sfu.schema.subscription_tables import EVERYTHING_SPATIAL, EVERYTHING_TEMPORAL
 from sfu.schema.thread_tables import FORWARDING_DELAYS_NS
 from tests.sfu.support.commands import push_command
-from tests.sfu.support.hand_clock import without_arrival_times
 from tests.sfu.support.ice import drop_counts, notices
 from tests.sfu.support.publisher import (
     EXTENSIONS,
@@ -45,6 +44,7 @@ from tests.sfu.support.publisher import (
     packet,
 )
 from tests.sfu.support.socket_peer import SocketPeer
+from tests.sfu.support.table_sockets import without_arrival_times
 
 pytestmark = pytest.mark.timeout(600)  # kernels that are not in the cache are compiled first
 

@@ -32,10 +32,10 @@ from sfu.schema.codes import Command
 from sfu.schema.memory import Memory
 from tests.sfu.support.commands import push_command
 from tests.sfu.support.feedback_packet import RTPFB, transport_feedback
-from tests.sfu.support.hand_clock import without_arrival_times
 from tests.sfu.support.simulated_link import MS, SECOND, Link
 from tests.sfu.support.simulated_screen import Screen
 from tests.sfu.support.socket_peer import SocketPeer
+from tests.sfu.support.table_sockets import without_arrival_times
 
 START = 1_000 * SECOND
 OPUS, RED, VP8, RTX = 111, 63, 96, 97

@@ -18,6 +18,7 @@ from sfu.schema.codes import Command, NoticeKind, RowState
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import COMMAND_FIELDS
 from tests.sfu.support.ice import socket_address
+from tests.sfu.support.table_sockets import duplicate
 
 TABLE_OF_COMMAND = {
     **dict.fromkeys(
@@ -57,9 +58,9 @@ class StandIn:
         self.memory.thread["turns"] = 1
         self._loop = asyncio.get_running_loop()
         for index in range(int(self.memory.thread["socket_count"])):
-            duplicate = socket.socket(fileno=os.dup(int(self.memory.table("sockets")[index]["fd"])))
-            self._sockets.append(duplicate)
-            self._loop.add_reader(duplicate.fileno(), self._receive, index)
+            own = duplicate(self.memory, index)
+            self._sockets.append(own)
+            self._loop.add_reader(own.fileno(), self._receive, index)
 
     def stop(self) -> None:
         self.stopped = True

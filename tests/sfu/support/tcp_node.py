@@ -13,8 +13,8 @@ from sfu.schema.connection_tables import frame_t
 from sfu.schema.memory import Memory
 from sfu.schema.queue_tables import slow_t
 from tests.sfu.support.commands import push_command
-from tests.sfu.support.hand_clock import without_arrival_times
 from tests.sfu.support.ice import SECOND, UFRAG, binding_request, write_credentials
+from tests.sfu.support.table_sockets import without_arrival_times
 from tests.sfu.support.tcp_end import TcpEnd
 
 NOW = 100 * SECOND

@@ -8,6 +8,7 @@ from signaling.config.api_keys import hide
 from signaling.config.configuration import Config
 from signaling.config.values import LOOPBACK
 from signaling.http.sockets import PortInUse, bind_sockets
+from tests.signaling.support.taken_ports import taken_on_ipv6
 
 KEYS = hide({"devkey": "secret"})
 
@@ -24,14 +25,9 @@ def test_default_addresses_that_the_machine_lacks_are_left_out_and_given_ones_ar
 
 def test_a_port_that_is_taken_on_a_default_address_is_an_error() -> None:
     """Nobody would find out that half of the clients reach another program."""
-    with socket.socket(socket.AF_INET6) as taken:
-        try:
-            taken.bind(("::1", 0))
-        except OSError:
-            pytest.skip("this machine has no IPv6")
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(PortInUse, match=f"cannot listen on ::1 TCP port {port}: Address already in use"):
+    with taken_on_ipv6(socket.SOCK_STREAM) as port:
+        text = f"cannot listen on ::1 TCP port {port}: Address already in use"
+        with pytest.raises(PortInUse, match=text):
             bind_sockets(Config(keys=KEYS, port=port, bind_addresses=LOOPBACK))
 
 

@@ -24,6 +24,7 @@ from tests.signaling.http.test_server import CONFIG, PlayedEngine, PlayedRooms, 
 from tests.signaling.support.authority import Authority
 from tests.signaling.support.doorstep import REQUEST
 from tests.signaling.support.running_turn import CHECK, PATIENCE_S, Handed, StreamEnd, bound
+from tests.signaling.support.taken_ports import taken_on_ipv6
 
 MEDIA = Address(bytes((192, 0, 2, 1)), 7882)
 SID = "PA_ann"
@@ -238,13 +239,9 @@ def test_what_is_wrong_is_known_before_anything_slow(authority: Authority, tmp_p
 
 
 def test_a_port_that_is_taken_for_ipv6_alone_is_an_error_too() -> None:
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
-        try:
-            taken.bind(("::1", 0))
-        except OSError:
-            pytest.skip("this machine has no IPv6")
-        port = taken.getsockname()[1]
-        with pytest.raises(PortInUse, match=f"turn: cannot listen on :: UDP port {port}: Address already in use"):
+    with taken_on_ipv6(socket.SOCK_DGRAM) as port:
+        text = f"turn: cannot listen on :: UDP port {port}: Address already in use"
+        with pytest.raises(PortInUse, match=text):
             check_turn(replace(CONFIG, turn=TurnOptions(enabled=True, udp_port=port)))
 
 

@@ -42,6 +42,16 @@ def handles(client: Client) -> dict[str, int]:
     return {entry.track_sid: handle for handle, entry in told[-1].sub_handles.items()} if told else {}
 
 
+async def connected(call: Call) -> tuple[Client, Client, str]:
+    """ann, bob, whose media flow, and the sid of a track of ann's that bob has chosen."""
+    ann, bob = await call.join("ann"), await call.join("bob")
+    for client in (ann, bob):
+        await client.connect()
+    sid = await publish(ann)
+    await choose(bob, sid)
+    return ann, bob, sid
+
+
 def refusals(client: Client) -> list[int]:
     return [response.reason for response in client.of("request_response")]
 
@@ -291,11 +301,7 @@ async def test_a_publisher_decides_who_has_its_tracks(call: Call) -> None:
 
 
 async def test_a_resumed_client_is_told_its_handles_and_must_know_its_tracks(call: Call) -> None:
-    ann, bob = await call.join("ann"), await call.join("bob")
-    for client in (ann, bob):
-        await client.connect()
-    sid = await publish(ann)
-    await choose(bob, sid)
+    ann, bob, sid = await connected(call)
     await bob.lose_socket()
     again = await call.resume(bob)
     assert set(handles(again)) == {sid}
@@ -312,11 +318,7 @@ async def test_a_resumed_client_is_told_its_handles_and_must_know_its_tracks(cal
 
 
 async def test_a_resumed_client_is_told_what_it_lost_meanwhile(call: Call) -> None:
-    ann, bob = await call.join("ann"), await call.join("bob")
-    for client in (ann, bob):
-        await client.connect()
-    sid = await publish(ann)
-    await choose(bob, sid)
+    ann, bob, sid = await connected(call)
     await bob.lose_socket()
     await ann.send(subscription_permission=rtc.SubscriptionPermission(all_participants=False))
     bob = await call.resume(bob)

@@ -1,7 +1,6 @@
 """Sockets as the kernels need them, and the candidates that follow from addresses."""
 
 import errno
-import os
 import socket
 import struct
 
@@ -11,12 +10,7 @@ from sfu.addresses import machine_addresses
 from sfu.control.net.sockets import SO_TIMESTAMPNS, Sockets, candidates, socket_name, source_control
 from sfu.schema.memory import Memory
 from tests.sfu.support.ice import socket_address
-
-
-def port_of(descriptor: int) -> int:
-    """The port to which a socket of the tables is bound."""
-    with socket.socket(fileno=os.dup(descriptor)) as opened:
-        return int(opened.getsockname()[1])
+from tests.sfu.support.table_sockets import port_of
 
 
 @pytest.fixture
@@ -29,7 +23,7 @@ def test_all_addresses_share_one_free_port(memory: Memory) -> None:
     try:
         rows = memory.table("sockets")[: int(memory.thread["socket_count"])]
         assert sockets.port > 0
-        assert {port_of(fd) for fd in rows["fd"].tolist()} == {sockets.port}
+        assert {port_of(memory, index) for index in range(len(rows))} == {sockets.port}
         assert set(rows["family"].tolist()) == sockets.families
         assert all(rows["wildcard"])
         assert sockets.local_addresses() == sorted(machine_addresses(), key=lambda text: ":" in text)

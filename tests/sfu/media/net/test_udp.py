@@ -1,7 +1,6 @@
 """Datagrams through real loopback sockets: batches, arrival times, source addresses, segmentation, failures."""
 
 import contextlib
-import os
 import socket
 import struct
 import time
@@ -16,6 +15,7 @@ from sfu.schema.capacities import RX_BYTES, RX_SLOTS, TX_SLOTS
 from sfu.schema.codes import RowState
 from sfu.schema.memory import Memory
 from tests.sfu.support.ice import drop_counts, socket_address
+from tests.sfu.support.table_sockets import duplicate, port_of
 
 PATIENCE_S = 5.0
 
@@ -38,11 +38,6 @@ def peer(host: str = "127.0.0.1") -> Iterator[socket.socket]:
         opened.bind((host, 0))
         opened.settimeout(PATIENCE_S)
         yield opened
-
-
-def port_of(memory: Memory, index: int = 0) -> int:
-    with socket.socket(fileno=os.dup(memory.table("sockets")[index]["fd"])) as opened:
-        return int(opened.getsockname()[1])
 
 
 def add_path(memory: Memory, row: int, to: socket.socket, index: int = 0) -> None:
@@ -142,7 +137,7 @@ def test_more_packets_than_slots_are_sent_on_the_way(memory: Memory) -> None:
 
 def _refuse_segments(memory: Memory, index: int) -> None:
     """Make a socket refuse UDP_SEGMENT, as a route with a small MTU does: without a checksum there is no offload."""
-    with socket.socket(fileno=os.dup(int(memory.table("sockets")[index]["fd"]))) as own:
+    with duplicate(memory, index) as own:
         own.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
 
 
