@@ -368,7 +368,8 @@ class Engine:
         sender: TransportId | None = None,
     ) -> None:
         """Send one message of up to 256 KiB to each transport; unknown transports are skipped. Reliable messages wait
-        for a channel that is not open yet and for a slow one; others are dropped, also when 8 KiB wait already.
+        for a channel that is not open yet and for a slow one; others are dropped, also when 8 KiB wait already, or
+        64 KiB of data tracks.
 
         sender: the transport from which the message came. It is held back through its SCTP window while messages of it
         lie more than 16 MiB back at a receiver.

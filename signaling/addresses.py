@@ -1,6 +1,6 @@
 """Finds the addresses that clients are told to send media to, where the operator has not named them.
 
-Who calls it: `cli.py`, once at the start.
+Who calls it: `process.py`, once at the start.
 """
 
 import ipaddress

@@ -1,6 +1,6 @@
 """Configures logging: structlog for our layers, with the loggers of the standard library in the same form.
 
-Who calls it: `cli.py`, once, before anything logs. One logger per layer (`structlog.get_logger("signaling.http")`).
+Who calls it: `process.py`, once, before anything logs. One logger per layer (`structlog.get_logger("signaling.http")`).
 """
 
 import logging

@@ -1,8 +1,8 @@
 """The configuration: LiveKit's YAML (JSON is YAML too), its environment variables and the command line in one value.
 
-Who calls it: `cli.py`, at the start and when the file is to be read again; everything else gets the frozen `Config`.
-Keys that LiveKit does not know and values that make no sense are errors with their line; keys that LiveKit knows and
-this server does not act on are named in `Config.ignored` (`known_keys.py` lists both kinds).
+Who calls it: `cli.py` and `process.py`, at the start and when the file is to be read again; everything else gets the
+frozen `Config`. Keys that LiveKit does not know and values that make no sense are errors with their line; keys that
+LiveKit knows and this server does not act on are named in `Config.ignored` (`known_keys.py` lists both kinds).
 """
 
 import ipaddress

@@ -1,7 +1,7 @@
 """Starts and stops the server.
 
-Who calls it: `cli.py` runs `serve`. It starts in this order: bind TCP sockets (so that a taken port is known at once),
-media engine, rooms, HTTP. It stops in this order: rooms (which tell clients to leave), HTTP, engine.
+Who calls it: `process.py` runs `serve`. It starts in this order: bind TCP sockets (so that a taken port is known at
+once), media engine, rooms, HTTP. It stops in this order: rooms (which tell clients to leave), HTTP, engine.
 """
 
 import asyncio

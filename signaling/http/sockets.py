@@ -1,6 +1,6 @@
 """The sockets on which the server listens: bound at the start, so that a taken port is known at once.
 
-Who calls it: `cli.py`, before anything slow, and `listener.py`.
+Who calls it: `process.py`, before anything slow, and `listener.py`.
 """
 
 import errno

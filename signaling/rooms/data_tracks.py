@@ -31,7 +31,7 @@ class Around(Protocol):
         """Run `work` for a participant. An exception removes that participant and nothing else."""
 
 
-class DataTracks:
+class DataTracksOfRoom:
     """All data tracks of one room."""
 
     def __init__(self, room: Around, dropped: Counter[str]) -> None:

@@ -36,7 +36,7 @@ from signaling.records.kept_bytes import KeptBytesOfRoom
 from signaling.records.nonces import Nonces
 from signaling.records.settings import RoomSettings
 from signaling.rooms.capacity import Needs
-from signaling.rooms.data_tracks import DataTracks
+from signaling.rooms.data_tracks import DataTracksOfRoom
 from signaling.rooms.departures import Departures
 from signaling.rooms.description import Description
 from signaling.rooms.dynacast import Dynacast
@@ -75,7 +75,7 @@ class Room:
         """The participants by identity."""
         self.tracks: dict[str, Track] = {}
         """Announced tracks, by sid."""
-        self.data_tracks = DataTracks(self, node.dropped)
+        self.data_tracks = DataTracksOfRoom(self, node.dropped)
         self.track_count = 0
         """The tracks that all participants publish or are about to. Each `Publishing` adds and subtracts its own."""
         self.speakers = Speakers()
